@@ -1,0 +1,106 @@
+"""Every setting, read from the environment in this file only, checked when built; nonsense refuses to start.
+
+For each: its default, what losing it means, and what someone who can change it gains (docs/reference/settings.md
+is checked against these fields).
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from directory.base.errors import Kind, Refusal
+
+_PREFIX = "SCEAU_"
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the parts of one installation are and the few numbers an operator may choose."""
+
+    state: Path = _setting(Path("var"), "Folder of everything a first run makes. Lost: the embedded record is lost.")
+    database_url: str = _setting("", "PostgreSQL, `postgresql+psycopg://…`; empty: the embedded one below `state`.")
+    ldap_url: str = _setting("", "Where the publisher writes; empty: the embedded slapd's `ldapi` socket.")
+    suffix: str = _setting("o=sceau,c=fr", "Base of the LDAP tree. Changing it needs `sceau ldap rebuild`.")
+    host: str = _setting("127.0.0.1", "Address that web and LDAP listen on. Opening it exposes plain HTTP.")
+    port: int = _setting(8080, "Port of REST, OCSP, CRL and CA files.")
+    ldap_port: int = _setting(3389, "Port of LDAP.")
+    ldaps_port: int = _setting(3636, "Port of LDAPS.")
+    public_url: str = _setting("", "Base of the URLs inside certificates; empty: `http://host:port`. Fixed once issued.")
+    web_workers: int = _setting(2, "Granian worker processes.")
+    drop_folder: str = _setting("", "Where the nightly job looks for register files; empty: `state/registers`.")
+    ca_passphrase_file: str = _setting("", "Passphrase of the CA keys. Whoever reads it and the keys is the CA.")
+    web_passphrase_file: str = _setting("", "Passphrase of the OCSP and audit keys. Whoever holds both lies for 30 days.")
+    crl_hours: int = _setting(72, "Hours from thisUpdate to nextUpdate of a CRL (RFC 5280 5.1.2.5).")
+    ocsp_hours: int = _setting(8, "Hours a pre-signed OCSP answer holds; shorter makes replays shorter.")
+    verdict_minutes: int = _setting(15, "Minutes a verdict may be kept by who asked. Longer delays revocations.")
+    strict_rpps: bool = _setting(True, "Whether RPPS numbers must pass Luhn; official test data often do not.")
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts a standard or itself."""
+        if not 24 < self.crl_hours <= 240:  # noqa: PLR2004 - BR 7.2: at most 10 days; above the daily fetch of readers
+            raise Refusal(Kind.MALFORMED, "bad-setting", "crl_hours must lie between 25 and 240 hours.")
+        if not 8 <= self.ocsp_hours <= 240:  # noqa: PLR2004 - both baseline requirements: 8 h to 10 d
+            raise Refusal(Kind.MALFORMED, "bad-setting", "ocsp_hours must lie between 8 and 240 hours.")
+        if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
+            raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
+        if not re.fullmatch(r"(o|ou|dc|c|l|st)=[^,=+]+(,(o|ou|dc|c|l|st)=[^,=+]+)*", self.suffix, re.IGNORECASE):
+            raise Refusal(Kind.MALFORMED, "bad-setting", f"suffix is not a plain LDAP name: {self.suffix!r}.")
+        for name in ("port", "ldap_port", "ldaps_port"):
+            if not 0 < getattr(self, name) < 65536:  # noqa: PLR2004 - TCP
+                raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} is not a TCP port.")
+
+    @property
+    def base_url(self) -> str:
+        """What URLs inside certificates begin with."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def registers(self) -> Path:
+        """The folder the nightly job reads."""
+        return Path(self.drop_folder) if self.drop_folder else self.state / "registers"
+
+    @property
+    def ca_passphrase(self) -> Path:
+        """File holding the passphrase of the CA keys; only the signer opens it."""
+        return Path(self.ca_passphrase_file) if self.ca_passphrase_file else self.state / "secrets" / "ca.passphrase"
+
+    @property
+    def web_passphrase(self) -> Path:
+        """File holding the passphrase of the OCSP responders' and the audit log's keys."""
+        return Path(self.web_passphrase_file) if self.web_passphrase_file else self.state / "secrets" / "web.passphrase"
+
+
+def load_settings(state: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Defaults, then `settings.toml` in the state folder, then the environment (`SCEAU_PORT=…`)."""
+    environment = os.environ if environment is None else environment
+    folder = (state or Path(environment.get(_PREFIX + "STATE", "var"))).resolve()
+    given: dict[str, Any] = {}
+    if (folder / "settings.toml").exists():
+        given |= tomllib.loads((folder / "settings.toml").read_text())
+    known = {f.name: f for f in fields(Settings)}
+    for name in known:
+        if _PREFIX + name.upper() in environment:
+            given[name] = environment[_PREFIX + name.upper()]
+    if unknown := set(given) - set(known):
+        raise Refusal(Kind.MALFORMED, "bad-setting", f"unknown settings: {', '.join(sorted(unknown))}.")
+    given["state"] = folder
+    return Settings(**{name: _typed(name, type(known[name].default), value) for name, value in given.items()})
+
+
+def _typed(name: str, wanted: type, value: Any) -> Any:
+    if isinstance(value, wanted) or wanted.__name__.endswith("Path"):
+        return value
+    try:
+        if wanted is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        return wanted(value)
+    except (ValueError, KeyError) as error:
+        raise Refusal(Kind.MALFORMED, "bad-setting", f"{name}: {value!r} is not a {wanted.__name__}.") from error

@@ -1,0 +1,65 @@
+"""Queue an audit line in the transaction of the act it tells of.
+
+An act and its line commit together or not at all. Numbering, hashing and signing come later and elsewhere
+(`pki/transparency.py`): an act never waits for the sequencer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, text
+
+
+class Event(Enum):
+    """The vocabulary of the log: subject, then act. A word once used keeps its meaning for ever."""
+
+    REGISTER_APPLIED = "register.applied"
+    REGISTER_REFUSED = "register.refused"
+    ENROLMENT_REQUESTED = "enrolment.requested"
+    ENROLMENT_APPROVED = "enrolment.approved"
+    CERTIFICATE_RESERVED = "certificate.reserved"
+    CERTIFICATE_ISSUED = "certificate.issued"
+    CERTIFICATE_REVOKED = "certificate.revoked"
+    MEASURE_TAKEN = "measure.taken"
+    MEASURE_LIFTED = "measure.lifted"
+    TOKEN_CREATED = "token.created"  # noqa: S105 - a word of the vocabulary, not a secret
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
+    AUTHORITY_CREATED = "authority.created"
+    CRL_PUBLISHED = "crl.published"
+    LDAP_REBUILT = "ldap.rebuilt"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts: `name` is stable and shown in the log (`token:12`, `job:consequences`, `command:root`)."""
+
+    name: str
+
+
+def record(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    event: Event,
+    subject: str,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Queue one line in the caller's transaction; `detail` holds public identifiers, never a secret."""
+    connection.execute(
+        text(
+            "INSERT INTO audit_pending (at, actor, event, subject, detail)"
+            " VALUES (:at, :actor, :event, :subject, CAST(:detail AS jsonb))"
+        ),
+        {
+            "at": now,
+            "actor": actor.name,
+            "event": event.value,
+            "subject": subject,
+            "detail": orjson.dumps(dict(detail or {})).decode(),
+        },
+    )

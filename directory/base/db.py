@@ -1,0 +1,61 @@
+"""The one way to PostgreSQL: engine, transaction, and a column type that only holds instants in UTC.
+
+The entry point (a view, a job, a command) opens `transaction()`; use cases receive the connection and never commit.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """`timestamptz` that refuses naive values and always comes back in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse an instant without a zone: nobody could say later which hour it meant."""
+        del dialect
+        if value is not None and value.tzinfo is None:
+            raise ValueError("naive datetime")
+        return value
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """The stored instant, in UTC whatever the session's zone."""
+        del dialect
+        return None if value is None else value.astimezone(UTC)
+
+
+def connect_engine(url: str, *, pool_size: int = 5, application: str = "sceau") -> Engine:
+    """An engine on `url` (`postgresql+psycopg://…`), sessions in UTC, statements bounded by the caller's role."""
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": application,
+            "options": "-c timezone=UTC -c lock_timeout=30s",
+            "connect_timeout": 5,
+        },
+    )
+
+
+@contextmanager
+def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Connection]:
+    """One transaction: committed when the block ends, rolled back when it raises.
+
+    `read_only` opens a repeatable-read snapshot, so that an answer of several queries is of one instant.
+    """
+    with engine.connect() as connection:
+        if read_only:
+            connection = connection.execution_options(  # noqa: PLW2901 - same connection, narrower
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        with connection.begin():
+            yield connection

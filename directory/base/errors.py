@@ -1,0 +1,38 @@
+"""Expected refusals: what went wrong in kind, a stable code, and a sentence that may be shown to anyone.
+
+Knows no HTTP status: `api/problems.py` holds the one table from kinds to statuses. Whatever is raised that is
+not a `Refusal` is a bug, and its text is never shown.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+
+class Kind(Enum):
+    """Why an act was refused, in terms that hold for LDAP, HTTP and the command line alike."""
+
+    MALFORMED = "malformed"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not-found"
+    CONFLICT = "conflict"
+    UNACCEPTABLE = "unacceptable"
+    TOO_LARGE = "too-large"
+    UNAVAILABLE = "unavailable"
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error of the program
+    """An expected 'no'.
+
+    `code` is a stable kebab-case word that clients may test for; `text` is a sentence for a person;
+    `details` are public facts that help to mend the request.
+    """
+
+    def __init__(self, kind: Kind, code: str, text: str, **details: Any) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.code = code
+        self.text = text
+        self.details: Mapping[str, Any] = MappingProxyType(details)

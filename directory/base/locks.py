@@ -1,0 +1,33 @@
+"""Locks that only the database can give: one holder in the whole system, freed when the session ends.
+
+Advisory locks survive nothing: a killed holder frees its lock with its connection, so no lock is ever stale.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+
+from sqlalchemy import Connection, Engine, text
+
+
+def lock_key(name: str) -> int:
+    """The signed 64-bit number PostgreSQL wants, from a name a person can read."""
+    return int.from_bytes(sha256(name.encode()).digest()[:8], "big", signed=True)
+
+
+def hold_until_commit(connection: Connection, name: str) -> None:
+    """Wait for the lock `name` and keep it until this transaction ends."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
+
+
+@contextmanager
+def held_if_free(engine: Engine, name: str) -> Iterator[bool]:
+    """Whether the lock `name` was free; if so it is held, on a connection of its own, until the block ends."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        key = lock_key(name)
+        taken = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar_one())
+        try:
+            yield taken
+        finally:
+            if taken:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})

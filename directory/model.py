@@ -1,0 +1,131 @@
+"""The directory's values: who a mailbox belongs to, and all that its standing rests on.
+
+Frozen, without SQL or network. Certificates appear in none of them.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import Enum
+
+
+class MailboxKind(Enum):
+    """TRE_R257: of a person, an organisation or service, an application, a practice."""
+
+    PERSON = "PER"
+    ORGANISATION = "ORG"
+    APPLICATION = "APP"
+    CABINET = "CAB"
+
+
+class Standing(Enum):
+    """What keeps a mailbox from being trusted, as far as the directory knows; order of the verdict's checks."""
+
+    MALFORMED_ADDRESS = "malformed-address"
+    DOMAIN_NOT_TRUSTED = "domain-not-trusted"
+    DOMAIN_SUSPENDED = "domain-suspended"
+    OPERATOR_SUSPENDED = "operator-suspended"
+    MAILBOX_UNKNOWN = "mailbox-unknown"
+    MAILBOX_CLOSED = "mailbox-closed"
+    HOLDER_NOT_IN_REGISTRY = "holder-not-in-registry"
+    HOLDER_NOT_PRACTISING = "holder-not-practising"
+    HOLDER_SUSPENDED = "holder-suspended"
+    HOLDER_STRUCK_OFF = "holder-struck-off"
+    ORGANISATION_CLOSED = "organisation-closed"
+    NO_ANSWERABLE_PROFESSIONAL = "no-answerable-professional"
+
+
+@dataclass(frozen=True)
+class Practice:
+    """One activity of a person (situation d'exercice), as the RPPS gives it."""
+
+    profession_code: str
+    category: str
+    mode: str = ""
+    sector: str = ""
+    structure_id: str = ""
+    finess: str = ""
+    structure_name: str = ""
+    street: str = ""
+    postal_code: str = ""
+    town: str = ""
+    department: str = ""
+    registered_by: str = ""
+
+
+@dataclass(frozen=True)
+class Practitioner:
+    """A person of the national register; `departed_at` is set when the register no longer holds him."""
+
+    national_id: str
+    title: str
+    family_name: str
+    given_name: str
+    professions: tuple[tuple[str, str], ...] = ()
+    skills: tuple[str, ...] = ()
+    practices: tuple[Practice, ...] = ()
+    suspended: bool = False
+    struck_off: bool = False
+    departed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Organisation:
+    """An establishment of FINESS."""
+
+    finess: str
+    name: str
+    long_name: str = ""
+    category_code: str = ""
+    category_label: str = ""
+    street: str = ""
+    postal_line: str = ""
+    department: str = ""
+    closed_on: date | None = None
+    departed_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """A mailbox of the national list, or one that an enrolment brought."""
+
+    address: str
+    kind: MailboxKind
+    holder: str | None
+    structure_type: str
+    structure_id: str
+    structure_name: str
+    service: str
+    listed: bool
+    departed_at: datetime | None = None
+
+    @property
+    def finess(self) -> str:
+        """The FINESS number of the structure, '' when it is named otherwise (TRE_G07 type 1 is FINESS)."""
+        return self.structure_id if self.structure_type == "1" else ""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """One operator's right to one domain; the same domain may be held by several operators at once."""
+
+    operator_dn: str
+    operator_name: str
+    domain_suspended: bool = False
+    operator_suspended: bool = False
+
+
+@dataclass(frozen=True)
+class MailboxFacts:
+    """All that the directory knows about one address at one instant; `mailbox` is None when it is not registered.
+
+    `answerable` are the professionals named for an organisation's mailbox, with their own standing.
+    """
+
+    address: str
+    well_formed: bool
+    trusts: tuple[Trust, ...] = ()
+    mailbox: Mailbox | None = None
+    holder: Practitioner | None = None
+    organisation: Organisation | None = None
+    answerable: tuple[Practitioner, ...] = ()
+    version: str = field(default="", compare=False)

@@ -1,0 +1,105 @@
+"""The directory's decisions, each in one place: what stands against a mailbox, whether it shows, which body registers.
+
+Pure: no SQL, no clock; an instant is an argument.
+"""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from types import MappingProxyType
+from zoneinfo import ZoneInfo
+
+from directory.model import MailboxFacts, MailboxKind, Organisation, Practitioner, Standing
+
+# The seven Ordres and the professions they hold the roll of (TRE_G15 -> TRE_R60). Every other profession has no
+# Ordre: the regional health agencies register it, and their registrars enrol it.
+ORDRE_OF_PROFESSION: Mapping[str, str] = MappingProxyType(
+    {"10": "CNOM", "21": "CNOP", "40": "ONCD", "50": "CNOSF", "60": "ONI", "70": "CNOMK", "80": "CNOPP"}
+)
+WITHOUT_ORDRE = "ARS"
+FRANCE = ZoneInfo("Europe/Paris")
+
+
+def registering_authority(profession_code: str) -> str:
+    """The body whose registrars enrol this profession: an Ordre, or the health agencies where there is none."""
+    return ORDRE_OF_PROFESSION.get(profession_code, WITHOUT_ORDRE)
+
+
+def registering_authorities(person: Practitioner) -> frozenset[str]:
+    """The bodies that may act for this person: one for each profession he holds."""
+    return frozenset(registering_authority(code) for code, _ in person.professions)
+
+
+def is_practising(person: Practitioner) -> bool:
+    """Whether the register shows at least one open activity."""
+    return bool(person.practices)
+
+
+def is_open(organisation: Organisation, day: date) -> bool:
+    """Whether the establishment is in FINESS and not closed on that day (a French calendar day)."""
+    return organisation.departed_at is None and (organisation.closed_on is None or organisation.closed_on > day)
+
+
+def standing(facts: MailboxFacts, at: datetime) -> tuple[Standing, ...]:
+    """Everything that stands against this mailbox at `at`, in the order of the verdict's checks; () when nothing does.
+
+    The checks of docs/explanation/verdict.md, one by one, none hiding the next.
+    """
+    if not facts.well_formed:
+        return (Standing.MALFORMED_ADDRESS,)
+    found = list(_of_domain(facts))
+    if facts.mailbox is None:
+        return (*found, Standing.MAILBOX_UNKNOWN)
+    if facts.mailbox.departed_at is not None:
+        found.append(Standing.MAILBOX_CLOSED)
+    if facts.mailbox.kind in (MailboxKind.PERSON, MailboxKind.CABINET):
+        found += _of_holder(facts.holder)
+    else:
+        found += _of_organisation(facts, at)
+    return tuple(found)
+
+
+def _of_domain(facts: MailboxFacts) -> list[Standing]:
+    """A domain held by several operators is trusted while one right to it stands unsuspended."""
+    if not facts.trusts:
+        return [Standing.DOMAIN_NOT_TRUSTED]
+    if any(not (t.domain_suspended or t.operator_suspended) for t in facts.trusts):
+        return []
+    found = []
+    if any(t.domain_suspended for t in facts.trusts):
+        found.append(Standing.DOMAIN_SUSPENDED)
+    if any(t.operator_suspended for t in facts.trusts):
+        found.append(Standing.OPERATOR_SUSPENDED)
+    return found
+
+
+def _of_holder(holder: Practitioner | None) -> list[Standing]:
+    if holder is None or holder.departed_at is not None:
+        found = [Standing.HOLDER_NOT_IN_REGISTRY]
+    elif not is_practising(holder):
+        found = [Standing.HOLDER_NOT_PRACTISING]
+    else:
+        found = []
+    if holder is not None and holder.suspended:
+        found.append(Standing.HOLDER_SUSPENDED)
+    if holder is not None and holder.struck_off:
+        found.append(Standing.HOLDER_STRUCK_OFF)
+    return found
+
+
+def _of_organisation(facts: MailboxFacts, at: datetime) -> list[Standing]:
+    found = []
+    if facts.organisation is None or not is_open(facts.organisation, at.astimezone(FRANCE).date()):
+        found.append(Standing.ORGANISATION_CLOSED)
+    if not any(not _of_holder(person) for person in facts.answerable):
+        found.append(Standing.NO_ANSWERABLE_PROFESSIONAL)
+    return found
+
+
+# An organisation may be found before it has named who answers for it; it may not be trusted before.
+SHOWN_DESPITE = frozenset({Standing.NO_ANSWERABLE_PROFESSIONAL})
+
+
+def visible(facts: MailboxFacts, at: datetime) -> bool:
+    """Whether this mailbox may be found in LDAP, REST, exports and pages (red-listed ones may only be checked)."""
+    mailbox = facts.mailbox
+    return mailbox is not None and mailbox.listed and set(standing(facts, at)) <= SHOWN_DESPITE

@@ -1,0 +1,157 @@
+"""The tables of the PKI, as SQLAlchemy sees them; they live in the same database and metadata as the directory's.
+
+The migrations are the authority on checks and triggers; a test compares both.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from directory.base.db import UtcDateTime
+from directory.tables import metadata
+
+authority = Table(
+    "authority",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("issuer_id", Text, ForeignKey("authority.id")),
+    Column("subject", Text, nullable=False),
+    Column("key_name", Text, nullable=False),
+    Column("shards", SmallInteger, nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("sha256"),
+)
+
+enrolment = Table(
+    "enrolment",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("practitioner", Text, ForeignKey("practitioner.national_id"), nullable=False),
+    Column("mailbox", Text, ForeignKey("mailbox.address"), nullable=False),
+    Column("authority", Text, nullable=False),
+    Column("identity_check", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("requested_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("approved_by", BigInteger, ForeignKey("api_token.id")),
+    Column("approved_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("sys_from", UtcDateTime, nullable=False),
+)
+
+reservation = Table(
+    "reservation",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("authority_id", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("shard", SmallInteger, nullable=False),
+    Column("mailbox", Text),
+    Column("practitioner", Text),
+    Column("enrolment_id", Uuid, ForeignKey("enrolment.id")),
+    Column("spki_sha256", LargeBinary, nullable=False),
+    Column("tbs", LargeBinary, nullable=False),
+    Column("tbs_sha256", LargeBinary, nullable=False),
+    Column("lints", JSONB, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("reserved_at", UtcDateTime, nullable=False),
+)
+
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("serial", Text, ForeignKey("reservation.serial"), primary_key=True),
+    Column("authority_id", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("shard", SmallInteger, nullable=False),
+    Column("mailbox", Text),
+    Column("practitioner", Text),
+    Column("subject", Text, nullable=False),
+    Column("spki_sha256", LargeBinary, nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("issued_at", UtcDateTime, nullable=False),
+    UniqueConstraint("sha256"),
+)
+
+revocation = Table(
+    "revocation",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("serial", Text, ForeignKey("reservation.serial"), nullable=False),
+    Column("authority_id", Text, nullable=False),
+    Column("shard", SmallInteger, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("comment", Text, nullable=False, server_default=text("''::text")),
+    Column("actor", Text, nullable=False),
+    Column("revoked_at", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("entry", LargeBinary),
+)
+
+crl_shard = Table(
+    "crl_shard",
+    metadata,
+    Column("authority_id", Text, ForeignKey("authority.id"), primary_key=True),
+    Column("shard", SmallInteger, primary_key=True),
+    Column("last_number", BigInteger, nullable=False, server_default=text("0")),
+)
+
+crl = Table(
+    "crl",
+    metadata,
+    Column("authority_id", Text, primary_key=True),
+    Column("shard", SmallInteger, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("this_update", UtcDateTime, nullable=False),
+    Column("next_update", UtcDateTime, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("watermark", BigInteger, nullable=False),
+    Column("tbs", LargeBinary, nullable=False),
+    Column("tbs_sha256", LargeBinary, nullable=False),
+    Column("der", LargeBinary),
+    Column("sha256", LargeBinary),
+    ForeignKeyConstraint(["authority_id", "shard"], ["crl_shard.authority_id", "crl_shard.shard"]),
+)
+
+ocsp_responder = Table(
+    "ocsp_responder",
+    metadata,
+    Column("serial", Text, ForeignKey("certificate.serial"), primary_key=True),
+    Column("authority_id", Text, ForeignKey("authority.id"), nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+)
+
+ocsp_answer = Table(
+    "ocsp_answer",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("hash", Text, primary_key=True),
+    Column("responder", Text, ForeignKey("ocsp_responder.serial"), nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("this_update", UtcDateTime, nullable=False),
+    Column("next_update", UtcDateTime, nullable=False),
+)

@@ -1,0 +1,81 @@
+"""One PostgreSQL for the whole run; a fresh database, cloned from a migrated template, for each test that asks."""
+
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine
+
+from api.embedded.postgres import EmbeddedPostgres
+from directory.base.audit import Actor
+from directory.base.db import connect_engine
+
+ROOT = Path(__file__).resolve().parents[1]
+# A fixed instant for tests that only need "some" time.
+NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
+# fsync costs the suite minutes; the crash tests start clusters of their own with it on.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+_numbers = itertools.count(1)
+
+
+def migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    cluster = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    cluster.make()
+    log = (cluster.folder / "log").open("wb")
+    process = subprocess.Popen(cluster.command(FAST), stderr=log, stdout=log)
+    try:
+        cluster.wait_ready()
+        with psycopg.connect(cluster.conninfo, autocommit=True) as link:
+            link.execute("CREATE DATABASE template")
+        template = connect_engine(cluster.url.replace("/sceau?", "/template?"))
+        migrate(template)
+        template.dispose()
+        yield cluster
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        log.close()
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """URL of a fresh, migrated, empty database that is dropped afterwards."""
+    name = f"t{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
+        link.execute(f"CREATE DATABASE {name} TEMPLATE template")
+    yield postgres.url.replace("/sceau?", f"/{name}?")
+    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
+        link.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    made = connect_engine(database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOON
+
+
+@pytest.fixture
+def actor() -> Actor:
+    return Actor("test:someone")
