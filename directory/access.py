@@ -1,0 +1,153 @@
+"""Who may call: API tokens, each with one role, shown once and kept only as a hash.
+
+What a role may do is decided where the act is; which header carries the token is the business of `api`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from hashlib import sha256
+from secrets import token_urlsafe
+from typing import Any, NoReturn
+
+from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from directory.base.audit import Actor, Event, record
+from directory.base.errors import Kind, Refusal
+from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
+from directory.tables import api_token
+
+# Found by secret scanners in repositories and logs, because nothing else begins so.
+PREFIX = "sceau_"
+LONGEST_LIFETIME = timedelta(days=366)
+LONGEST_NAME = 100
+AUTHORITIES = frozenset({*ORDRE_OF_PROFESSION.values(), WITHOUT_ORDRE})
+
+
+class Role(Enum):
+    """What a token is for; a token has one."""
+
+    REGISTRAR = "registrar"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token without its secret; `authority` is the body a registrar acts for, '' for every other role."""
+
+    id: int
+    name: str
+    role: Role
+    authority: str
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """How the audit log names whoever holds this token."""
+        return Actor(f"token:{self.id}")
+
+
+def create_token(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    name: str,
+    role: Role,
+    authority: str = "",
+    lifetime: timedelta,
+) -> tuple[Token, str]:
+    """A new token and its secret, which nobody can read again.
+
+    Refuses `bad-token-name`, `bad-token-lifetime` (none, or above a year), `bad-token-authority` (a registrar
+    needs one that exists, others none) and `token-name-taken` (by one not revoked).
+    """
+    _check_request(name, role, authority, lifetime)
+    secret = PREFIX + token_urlsafe(32)
+    row = connection.execute(
+        insert(api_token)
+        .values(
+            name=name,
+            secret_hash=_hash(secret),
+            role=role.value,
+            authority=authority,
+            created_at=now,
+            expires_at=now + lifetime,
+        )
+        .on_conflict_do_nothing()
+        .returning(api_token)
+    ).one_or_none()
+    if row is None:
+        raise Refusal(Kind.CONFLICT, "token-name-taken", f"A token named {name!r} exists: revoke it first.")
+    token = _token(row)
+    detail = {"name": name, "role": role.value, "authority": authority, "expires_at": token.expires_at}
+    record(connection, now=now, actor=actor, event=Event.TOKEN_CREATED, subject=str(token.id), detail=detail)
+    return token, secret
+
+
+def authenticate(connection: Connection, secret: str, now: datetime) -> Token:
+    """The live token with this secret; Refusal `bad-token` says nothing of why (unknown, expired, revoked).
+
+    Looking up the hash is the comparison in constant time: nobody can steer the bytes that are compared.
+    """
+    row = connection.execute(
+        select(api_token).where(
+            api_token.c.secret_hash == _hash(secret),
+            api_token.c.expires_at > now,
+            or_(api_token.c.revoked_at.is_(None), api_token.c.revoked_at > now),
+        )
+    ).one_or_none()
+    if row is None:
+        raise Refusal(Kind.UNAUTHENTICATED, "bad-token", "This token is unknown, expired or revoked.")
+    return _token(row)
+
+
+def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_id: int) -> Token:
+    """Take a token back from this commit on; refuses `unknown-token`, `token-already-revoked`."""
+    row = connection.execute(
+        update(api_token)
+        .where(api_token.c.id == token_id, api_token.c.revoked_at.is_(None))
+        .values(revoked_at=now)
+        .returning(api_token)
+    ).one_or_none()
+    if row is None:
+        _refuse_revocation(connection, token_id)
+    record(connection, now=now, actor=actor, event=Event.TOKEN_REVOKED, subject=str(token_id))
+    return _token(row)
+
+
+def list_tokens(connection: Connection) -> list[Token]:
+    """Every token there ever was, oldest first, without secrets."""
+    return [_token(row) for row in connection.execute(select(api_token).order_by(api_token.c.id))]
+
+
+def _check_request(name: str, role: Role, authority: str, lifetime: timedelta) -> None:
+    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        raise Refusal(Kind.MALFORMED, "bad-token-name", f"A token's name has 1 to {LONGEST_NAME} characters.")
+    if not timedelta() < lifetime <= LONGEST_LIFETIME:
+        raise Refusal(Kind.MALFORMED, "bad-token-lifetime", "A token lives for a year at most.")
+    if role is Role.REGISTRAR and authority not in AUTHORITIES:
+        text = f"A registrar acts for one of {', '.join(sorted(AUTHORITIES))}."
+        raise Refusal(Kind.MALFORMED, "bad-token-authority", text)
+    if role is not Role.REGISTRAR and authority:
+        raise Refusal(Kind.MALFORMED, "bad-token-authority", "Only a registrar acts for an authority.")
+
+
+def _refuse_revocation(connection: Connection, token_id: int) -> NoReturn:
+    known = connection.execute(select(api_token.c.id).where(api_token.c.id == token_id)).one_or_none()
+    if known is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-token", f"There is no token {token_id}.")
+    raise Refusal(Kind.CONFLICT, "token-already-revoked", f"Token {token_id} is revoked already.")
+
+
+def _hash(secret: str) -> bytes:
+    # 256 random bits need no salt and no slow hash. A lone surrogate is a wrong secret, not a crash.
+    return sha256(secret.encode(errors="replace")).digest()
+
+
+def _token(row: Row[Any]) -> Token:
+    return Token(row.id, row.name, Role(row.role), row.authority, row.expires_at, row.revoked_at)
