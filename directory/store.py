@@ -1,0 +1,258 @@
+"""What the record knows: of an address, a person, an establishment, now or as of an instant.
+
+SQL only; whether what it finds is good or bad is for `directory.rules`. One statement per question, whatever
+the number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
+
+The past is asked with the same statements over `<table>_at(:at)`. The present is what is recorded as begun
+and not yet ended: starts are compared with no clock, since a reader woken by the feed may have a slower one.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, TextClause, text
+
+from directory import identifiers
+from directory.base.errors import Refusal
+from directory.model import (
+    Mailbox,
+    MailboxFacts,
+    MailboxKind,
+    Organisation,
+    Practice,
+    Practitioner,
+    Trust,
+)
+from directory.rules import search_form
+
+REGISTERS = ("rpps", "finess", "mailboxes", "trusted-domains")
+
+PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name, p.departed_at,
+    (SELECT json_agg(json_build_array(x.code, x.category) ORDER BY x.code, x.category)
+     FROM {profession} x WHERE x.national_id = p.national_id),
+    (SELECT json_agg(DISTINCT x.skill_code) FROM {skill} x WHERE x.national_id = p.national_id),
+    (SELECT json_agg(json_build_array(x.profession_code, x.category, x.mode, x.sector, x.structure_id,
+                                      x.finess, x.structure_name, x.street, x.postal_code, x.town,
+                                      x.department, x.registered_by) ORDER BY x.digest)
+     FROM {practice} x WHERE x.national_id = p.national_id),
+    (SELECT json_agg(DISTINCT x.kind) FROM {measure} x WHERE x.national_id = p.national_id
+     AND (CAST(:at AS timestamptz) IS NULL OR x.starts_at <= CAST(:at AS timestamptz))
+     AND (x.ends_at IS NULL
+          OR x.ends_at > coalesce(CAST(:at AS timestamptz), transaction_timestamp()))))"""
+
+ESTABLISHMENT = """json_build_array(o.finess, o.name, o.long_name, o.category_code, o.category_label,
+    o.street, o.postal_line, o.department, o.closed_on, o.departed_at)"""
+
+TRUSTS = """(SELECT json_agg(json_build_array(y.certificate_dn, y.name,
+        x.suspended_at <= coalesce(CAST(:at AS timestamptz), 'infinity'),
+        y.suspended_at <= coalesce(CAST(:at AS timestamptz), 'infinity')) ORDER BY y.certificate_dn)
+    FROM {trusted_domain} x JOIN {operator} y ON y.id = x.operator_id
+    WHERE x.name = split_part(asked.address, '@', 2) AND x.departed_at IS NULL)"""
+
+FACTS = f"""SELECT asked.address, CAST(json_build_array({TRUSTS},
+    (SELECT json_build_array(m.kind, m.holder, m.structure_type, m.structure_id, m.structure_name, m.service,
+                             m.listed, m.departed_at,
+        (SELECT {PERSON} FROM {{practitioner}} p WHERE p.national_id = m.holder),
+        (SELECT {ESTABLISHMENT} FROM {{organisation}} o WHERE m.finess <> '' AND o.finess = m.finess))
+     FROM {{mailbox}} m WHERE m.address = asked.address)) AS text)
+FROM unnest(CAST(:addresses AS text[])) AS asked (address)"""  # noqa: S608 - constants of this module
+
+PEOPLE = f"""SELECT CAST({PERSON} AS text) FROM {{practitioner}} p
+WHERE p.national_id = ANY(CAST(:national_ids AS text[]))"""  # noqa: S608 - same
+
+ESTABLISHMENTS = f"""SELECT CAST({ESTABLISHMENT} AS text) FROM {{organisation}} o
+WHERE o.finess = ANY(CAST(:finess AS text[]))"""  # noqa: S608 - same
+
+# ~>~ and its like compare bytes whatever the database's collation: the order of the text_pattern_ops index.
+SEARCH = f"""SELECT CAST({PERSON} AS text) FROM {{practitioner}} p
+WHERE p.departed_at IS NULL
+  AND (CAST(:words AS text) IS NULL
+       OR to_tsvector('simple', p.search_name) @@ to_tsquery('simple', CAST(:words AS text)))
+  AND (CAST(:profession AS text) IS NULL OR EXISTS (
+       SELECT FROM profession x WHERE x.national_id = p.national_id AND x.code = :profession))
+  AND (CAST(:department AS text) IS NULL OR EXISTS (
+       SELECT FROM practice x WHERE x.national_id = p.national_id AND x.department = :department))
+  AND (CAST(:after AS text) IS NULL OR (p.search_name ~>=~ (SELECT search_name FROM practitioner
+                                                           WHERE national_id = :after)
+       AND (p.search_name ~>~ (SELECT search_name FROM practitioner WHERE national_id = :after)
+            OR p.national_id > :after)))
+ORDER BY p.search_name USING ~<~, p.national_id LIMIT :limit"""  # noqa: S608 - same
+
+SOURCES = """SELECT asked.register, last.generated_at
+FROM unnest(CAST(:registers AS text[])) AS asked (register)
+LEFT JOIN LATERAL (
+    SELECT generated_at FROM register_run r WHERE r.register = asked.register AND r.state = 'applied'
+    AND (CAST(:at AS timestamptz) IS NULL OR r.finished_at <= CAST(:at AS timestamptz))
+    ORDER BY r.finished_at DESC LIMIT 1) AS last ON true"""
+
+TABLES = (
+    "mailbox", "practitioner", "profession", "skill", "practice", "measure", "organisation", "trusted_domain",
+    "operator",
+)  # fmt: skip
+
+
+def _present_and_past(template: str) -> Mapping[bool, TextClause]:
+    """The statement over the tables (False) and over the tables as they stood at :at (True)."""
+    past = {table: f"{table}_at(CAST(:at AS timestamptz))" for table in TABLES}
+    present = {table: table for table in TABLES}
+    return MappingProxyType({False: text(template.format(**present)), True: text(template.format(**past))})
+
+
+_FACTS = _present_and_past(FACTS)
+_PEOPLE = _present_and_past(PEOPLE)
+_ESTABLISHMENTS = _present_and_past(ESTABLISHMENTS)
+_SEARCH = text(SEARCH.format(**{table: table for table in TABLES}))
+_SOURCES = text(SOURCES)
+
+
+def mailbox_facts(
+    connection: Connection, addresses: Sequence[str], at: datetime | None = None
+) -> dict[str, MailboxFacts]:
+    """All that the directory knows about each address, under the spelling it was asked by.
+
+    `at` None is the present. A malformed address gets facts that say so; nothing is raised for it.
+    `answerable` is left empty: who answers for an organisation's mailbox is known to `pki`.
+    """
+    canonical = {asked: _canonical(asked) for asked in addresses}
+    wanted = list({address for address in canonical.values() if address is not None})
+    rows = connection.execute(_FACTS[at is not None], {"addresses": wanted, "at": at}) if wanted else ()
+    found = {address: _facts(address, *orjson.loads(known)) for address, known in rows}
+    return {
+        asked: MailboxFacts(asked, well_formed=False) if address is None else found[address]
+        for asked, address in canonical.items()
+    }
+
+
+def practitioners(
+    connection: Connection, national_ids: Sequence[str], at: datetime | None = None
+) -> dict[str, Practitioner]:
+    """The people with these national ids, departed ones included; unknown ids are absent from the answer."""
+    asked = {"national_ids": list(set(national_ids)), "at": at}
+    people = _people(connection.execute(_PEOPLE[at is not None], asked).scalars())
+    return {person.national_id: person for person in people}
+
+
+def organisations(
+    connection: Connection, finess: Sequence[str], at: datetime | None = None
+) -> dict[str, Organisation]:
+    """The establishments with these FINESS numbers, departed ones included; unknown numbers are absent."""
+    asked = {"finess": list(set(finess)), "at": at}
+    rows = connection.execute(_ESTABLISHMENTS[at is not None], asked).scalars()
+    return {place.finess: place for place in (_organisation(orjson.loads(row)) for row in rows)}
+
+
+def search_practitioners(
+    connection: Connection,
+    *,
+    name: str | None,
+    profession: str | None,
+    department: str | None,
+    after: str | None,
+    limit: int,
+    now: datetime,
+) -> list[Practitioner]:
+    """People of the register today, by name then national id: the first `limit` that come after `after`.
+
+    Each word of `name` must begin a word of the person's name, whatever case, accents, hyphens or order.
+    `after` is the national id of the last person of the page before, None for the first page. Departed
+    people are not found.
+    """
+    del now
+    words = [f"{word}:*" for word in search_form(name or "").split() if word.isalnum()]
+    if name and not words:
+        return []
+    asked = {
+        "words": " & ".join(words) or None,
+        "profession": profession or None,
+        "department": department or None,
+        "after": after,
+        "limit": limit,
+        "at": None,
+    }
+    return _people(connection.execute(_SEARCH, asked).scalars())
+
+
+def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The addresses of the open mailboxes each person holds today, sorted; () for who holds none."""
+    held: dict[str, tuple[str, ...]] = dict.fromkeys(national_ids, ())
+    rows = connection.execute(
+        text(
+            "SELECT holder, array_agg(address ORDER BY address) FROM mailbox"
+            " WHERE holder = ANY(CAST(:holders AS text[])) AND departed_at IS NULL GROUP BY holder"
+        ),
+        {"holders": list(held)},
+    )
+    return held | {holder: tuple(addresses) for holder, addresses in rows}
+
+
+def sources(connection: Connection, at: datetime | None = None) -> dict[str, datetime | None]:
+    """When each national register in force at `at` had been generated; None for one not applied by then."""
+    rows = connection.execute(_SOURCES, {"registers": list(REGISTERS), "at": at})
+    return {register: generated_at for register, generated_at in rows}  # noqa: C416 - dict() of rows is untyped
+
+
+def records_begin(connection: Connection) -> datetime | None:
+    """When the first register was applied: of no earlier instant does the record know anything."""
+    first = text("SELECT min(finished_at) FROM register_run WHERE state = 'applied'")
+    begins: datetime | None = connection.execute(first).scalar_one()
+    return begins
+
+
+def _canonical(asked: str) -> str | None:
+    try:
+        return identifiers.parse_address(asked)
+    except Refusal:
+        return None
+
+
+def _facts(address: str, trusts: list[list[Any]] | None, mailbox: list[Any] | None) -> MailboxFacts:
+    trusted = tuple(Trust(dn, name, bool(d), bool(o)) for dn, name, d, o in trusts or ())
+    if mailbox is None:
+        return MailboxFacts(address, well_formed=True, trusts=trusted)
+    kind, holder, scheme, structure, name, service, listed, departed, person, place = mailbox
+    return MailboxFacts(
+        address,
+        well_formed=True,
+        trusts=trusted,
+        mailbox=Mailbox(
+            address, MailboxKind(kind), holder, scheme, structure, name, service, listed, _instant(departed)
+        ),
+        holder=None if person is None else _practitioner(person),
+        organisation=None if place is None else _organisation(place),
+    )
+
+
+def _people(rows: Iterable[str]) -> list[Practitioner]:
+    return [_practitioner(orjson.loads(row)) for row in rows]
+
+
+def _practitioner(row: list[Any]) -> Practitioner:
+    national_id, title, family_name, given_name, departed_at, professions, skills, practices, measures = row
+    return Practitioner(
+        national_id,
+        title,
+        family_name,
+        given_name,
+        tuple((code, category) for code, category in professions or ()),
+        tuple(skills or ()),
+        tuple(Practice(*columns) for columns in practices or ()),
+        suspended="suspended" in (measures or ()),
+        struck_off="struck-off" in (measures or ()),
+        departed_at=_instant(departed_at),
+    )
+
+
+def _organisation(row: list[Any]) -> Organisation:
+    finess, name, long_name, code, label, street, postal_line, department, closed_on, departed_at = row
+    closed = None if closed_on is None else date.fromisoformat(closed_on)
+    departed = _instant(departed_at)
+    return Organisation(
+        finess, name, long_name, code, label, street, postal_line, department, closed, departed
+    )
+
+
+def _instant(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)
