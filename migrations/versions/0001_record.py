@@ -342,6 +342,8 @@ CREATE TABLE change (
     urgent  boolean NOT NULL DEFAULT false,
     PRIMARY KEY (xid, id)
 );
+-- What takes something away overtakes a long queue.
+CREATE INDEX change_urgent ON change (xid, id) WHERE urgent;
 
 CREATE TABLE feed_cursor (
     consumer    text PRIMARY KEY,
