@@ -18,7 +18,7 @@ class MailboxKind(Enum):
 
 
 class Standing(Enum):
-    """What keeps a mailbox from being trusted, as far as the directory knows; order of the verdict's checks."""
+    """What keeps a mailbox from being trusted, as far as the directory knows; in the verdict's order."""
 
     MALFORMED_ADDRESS = "malformed-address"
     DOMAIN_NOT_TRUSTED = "domain-not-trusted"
@@ -32,6 +32,13 @@ class Standing(Enum):
     HOLDER_STRUCK_OFF = "holder-struck-off"
     ORGANISATION_CLOSED = "organisation-closed"
     NO_ANSWERABLE_PROFESSIONAL = "no-answerable-professional"
+
+
+class MeasureKind(Enum):
+    """What an authority may impose on a person, beside what the register says."""
+
+    SUSPENDED = "suspended"
+    STRUCK_OFF = "struck-off"
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class MailboxFacts:
-    """All that the directory knows about one address at one instant; `mailbox` is None when it is not registered.
+    """All that the directory knows about one address at one instant; `mailbox` is None when not registered.
 
     `answerable` are the professionals named for an organisation's mailbox, with their own standing.
     """

@@ -1,0 +1,110 @@
+"""What an Ordre or an agency may do to a person's standing: suspend, strike off, and take either back.
+
+A measure stands beside the national register and overtakes it: the register may take days to say the same.
+Who may call, and for which authority, is checked by the entry point's token; who is competent, here.
+"""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert, select, text, update
+
+from directory import store
+from directory.base.audit import Actor, Event, record
+from directory.base.errors import Kind, Refusal
+from directory.model import MeasureKind
+from directory.rules import registering_authorities
+from directory.tables import measure
+
+
+def take_measure(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    national_id: str,
+    kind: MeasureKind,
+    authority: str,
+    reason: str,
+) -> int:
+    """Suspend or strike off a person from `now` on, until lifted; gives the measure's number.
+
+    Refuses `unknown-practitioner`, `wrong-authority`, `reason-missing` and `measure-in-force`.
+    """
+    _need_reason(reason)
+    _need_competence(connection, national_id, authority)
+    _need_none_in_force(connection, national_id, kind, authority)
+    row = {
+        "national_id": national_id,
+        "kind": kind.value,
+        "authority": authority,
+        "reason": reason,
+        "starts_at": now,
+        "recorded_by": actor.name,
+        "recorded_at": now,
+    }
+    measure_id: int = connection.execute(insert(measure).values(row).returning(measure.c.id)).scalar_one()
+    # The reason may tell of a person's health or conduct: it stays in the record, out of a published log.
+    detail = {"measure": measure_id, "kind": kind.value, "authority": authority}
+    record(connection, now=now, actor=actor, event=Event.MEASURE_TAKEN, subject=national_id, detail=detail)
+    return measure_id
+
+
+def lift_measure(
+    connection: Connection, *, now: datetime, actor: Actor, measure_id: int, authority: str, reason: str
+) -> None:
+    """End a measure from `now` on; only the authority that took it may.
+
+    Refuses `unknown-measure`, `wrong-authority`, `reason-missing` and `measure-not-in-force`.
+    """
+    _need_reason(reason)
+    found = connection.execute(
+        select(measure).where(measure.c.id == measure_id).with_for_update()
+    ).one_or_none()
+    if found is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-measure", f"There is no measure {measure_id}.")
+    if found.authority != authority:
+        sentence = f"Measure {measure_id} was taken by {found.authority}."
+        raise Refusal(Kind.FORBIDDEN, "wrong-authority", sentence, authorities=[found.authority])
+    if found.ends_at is not None:
+        raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
+    # Taken and lifted in one instant, it still was: the record keeps no empty periods. The row then says why
+    # it ended; its history, why it began.
+    ends_at = max(now, found.starts_at + timedelta(microseconds=1))
+    connection.execute(
+        update(measure).where(measure.c.id == measure_id).values(ends_at=ends_at, reason=reason)
+    )
+    detail = {"measure": measure_id, "kind": found.kind, "authority": authority}
+    record(
+        connection, now=now, actor=actor, event=Event.MEASURE_LIFTED, subject=found.national_id, detail=detail
+    )
+
+
+def _need_reason(reason: str) -> None:
+    if not reason.strip():
+        raise Refusal(Kind.MALFORMED, "reason-missing", "A measure needs a reason, and so does lifting it.")
+
+
+def _need_competence(connection: Connection, national_id: str, authority: str) -> None:
+    # Two measures of one person are taken one after the other, so that the second sees the first.
+    locked = text("SELECT 1 FROM practitioner WHERE national_id = :id FOR NO KEY UPDATE")
+    if connection.execute(locked, {"id": national_id}).one_or_none() is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", f"Nobody is registered under {national_id}.")
+    competent = registering_authorities(store.practitioners(connection, [national_id])[national_id])
+    # Who left the register has no professions there any more, yet may come back: any authority may act.
+    if competent and authority not in competent:
+        names = sorted(competent)
+        sentence = f"{authority or 'Nobody'} does not hold the roll of this person; {', '.join(names)} does."
+        raise Refusal(Kind.FORBIDDEN, "wrong-authority", sentence, authorities=names)
+
+
+def _need_none_in_force(connection: Connection, national_id: str, kind: MeasureKind, authority: str) -> None:
+    same = select(measure.c.id).where(
+        measure.c.national_id == national_id,
+        measure.c.kind == kind.value,
+        measure.c.authority == authority,
+        measure.c.ends_at.is_(None),
+    )
+    in_force = connection.execute(same).scalars().first()
+    if in_force is not None:
+        sentence = f"{authority} has this measure in force already."
+        raise Refusal(Kind.CONFLICT, "measure-in-force", sentence, measure=in_force)
