@@ -1,6 +1,7 @@
 """DER by hand, for the bytes this service assembles itself: CRLs of stored entries, OCSP answers.
 
-Writes the few types those need and splits what it wrote; strangers' bytes are parsed by `cryptography`, never here.
+Writes the few types those need and splits what it wrote. Strangers' bytes are parsed by `cryptography`, never
+here.
 """
 
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def time(instant: datetime) -> bytes:
 
 
 def extension(dotted: str, value: bytes, *, critical: bool = False) -> bytes:
-    """Extension of a certificate, CRL, CRL entry or OCSP answer; `critical` is written only when true (DEFAULT)."""
+    """Extension, of a list or an entry alike; `critical` is written only when true (it has a DEFAULT)."""
     mark = b"\x01\x01\xff" if critical else b""
     return sequence(oid(dotted), mark, octet_string(value))
 
@@ -84,7 +85,7 @@ def content(element: bytes) -> bytes:
 
 
 def elements(series: bytes) -> Iterator[bytes]:
-    """The elements written one after another in `series`, each with its header; ValueError when the last is cut."""
+    """The elements of `series`, each with its header; ValueError when the last is cut short."""
     position = 0
     while position < len(series):
         _, end = _bounds(series, position)

@@ -150,8 +150,8 @@ ocsp_answer = Table(
     metadata,
     Column("serial", Text, primary_key=True),
     Column("hash", Text, primary_key=True),
-    Column("responder", Text, ForeignKey("ocsp_responder.serial"), nullable=False),
-    Column("der", LargeBinary, nullable=False),
-    Column("this_update", UtcDateTime, nullable=False),
-    Column("next_update", UtcDateTime, nullable=False),
+    Column("responder", Text, ForeignKey("ocsp_responder.serial")),
+    Column("der", LargeBinary),
+    Column("this_update", UtcDateTime),
+    Column("next_update", UtcDateTime),
 )

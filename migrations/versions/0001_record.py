@@ -320,14 +320,17 @@ CREATE TABLE ocsp_responder (
     not_after     timestamptz NOT NULL
 );
 
+-- A row is the promise of an answer, made with the certificate; empty until signed and again after a revocation,
+-- so that what is still to sign is found by index however many certificates there are.
 CREATE TABLE ocsp_answer (
     serial       text NOT NULL,
     hash         text NOT NULL CHECK (hash IN ('sha1', 'sha256')),
-    responder    text NOT NULL REFERENCES ocsp_responder,
-    der          bytea NOT NULL,
-    this_update  timestamptz NOT NULL,
-    next_update  timestamptz NOT NULL,
-    PRIMARY KEY (serial, hash)
+    responder    text REFERENCES ocsp_responder,
+    der          bytea,
+    this_update  timestamptz,
+    next_update  timestamptz CHECK (next_update > this_update),
+    PRIMARY KEY (serial, hash),
+    CHECK (num_nulls(responder, der, this_update, next_update) IN (0, 4))
 );
 CREATE INDEX ocsp_answer_due ON ocsp_answer (next_update);
 """
@@ -519,13 +522,18 @@ END $$;
 CREATE FUNCTION sceau_feed_certificate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO change (entity, key) SELECT 'mailbox', mailbox FROM rows WHERE mailbox IS NOT NULL;
+    INSERT INTO ocsp_answer (serial, hash)
+    SELECT r.serial, h FROM rows r JOIN authority a ON a.id = r.authority_id, unnest(ARRAY['sha1', 'sha256']) AS h
+    WHERE a.kind = 'issuing';
     RETURN NULL;
 END $$;
 
--- A revocation drops the pre-signed answers with itself, and wakes whoever keeps answers in memory.
+-- A revocation empties the pre-signed answers in its own transaction (waiting for whoever is signing them), and
+-- wakes whoever keeps answers in memory.
 CREATE FUNCTION sceau_feed_revocation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM ocsp_answer a USING rows r WHERE a.serial = r.serial;
+    UPDATE ocsp_answer a SET responder = NULL, der = NULL, this_update = NULL, next_update = NULL
+    FROM rows r WHERE a.serial = r.serial;
     INSERT INTO change (entity, key, urgent)
     SELECT 'mailbox', c.mailbox, true FROM rows r JOIN certificate c USING (serial) WHERE c.mailbox IS NOT NULL;
     PERFORM pg_notify('sceau_revocation', serial) FROM rows;
