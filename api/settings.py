@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from directory.base.errors import Kind, Refusal
 
 _PREFIX = "SCEAU_"
@@ -104,3 +106,18 @@ def _typed(name: str, wanted: type, value: Any) -> Any:
         return wanted(value)
     except (ValueError, KeyError) as error:
         raise Refusal(Kind.MALFORMED, "bad-setting", f"{name}: {value!r} is not a {wanted.__name__}.") from error
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a part that is started as a process of its own: ours, and where the state lies."""
+    return {**os.environ, _PREFIX + "STATE": str(settings.state), "PYTHONUNBUFFERED": "1"}
+
+
+def save_settings(state: Path, given: Mapping[str, Any]) -> None:
+    """Keep what `sceau up` was told, so that every later command on this state folder finds the same parts."""
+    path = state / "settings.toml"
+    kept: dict[str, Any] = tomllib.loads(path.read_text()) if path.exists() else {}
+    kept |= {name: value for name, value in given.items() if value is not None}
+    lines = [f"{name} = {orjson.dumps(value).decode()}\n" for name, value in sorted(kept.items())]
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_text("".join(lines))

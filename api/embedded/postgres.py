@@ -84,9 +84,8 @@ class EmbeddedPostgres:
 
     def command(self, extra: Mapping[str, str] | None = None) -> list[str]:
         """The command line of the server, to be run in the foreground."""
-        if not self._alive():
-            # Left by a kill -9: the number inside may belong to any process by now.
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+        if self._number_taken_over():
+            (self.data / "postmaster.pid").unlink()
         settings = {**SETTINGS, "unix_socket_directories": str(self.socket_folder), **(extra or {})}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [*_as_unprivileged(), str(BINARIES / "postgres"), "-D", str(self.data), *flags]
@@ -109,13 +108,17 @@ class EmbeddedPostgres:
                     raise Refusal(Kind.UNAVAILABLE, "postgres-silent", text) from error
                 time.sleep(0.05)
 
-    def _alive(self) -> bool:
+    def _number_taken_over(self) -> bool:
+        """Whether the pid file of a killed server names a process that is now something else.
+
+        PostgreSQL would take that process for itself and refuse to start. A dead number it handles better than we
+        could: it looks whether backends of the killed server still hold the shared memory.
+        """
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
-            os.kill(pid, 0)
+            return "postgres" not in Path(f"/proc/{pid}/cmdline").read_text()
         except (OSError, ValueError):
             return False
-        return "postgres" in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def _as_unprivileged() -> list[str]:

@@ -1,0 +1,123 @@
+"""The table of jobs: what the worker does by the clock, each under a database lock, with its last success kept.
+
+Says when and in which order things are called; what they do lives in `directory` and `pki`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+from sqlalchemy import Connection, Engine, text
+
+from api import nightly, publication, upkeep
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import held_if_free
+
+FRANCE = ZoneInfo("Europe/Paris")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the table. `work` returns a sentence on what it did, '' when there was nothing to do.
+
+    `apart` is the least time between two starts: with it two workers do each thing once.
+    """
+
+    name: str
+    purpose: str
+    trigger: BaseTrigger
+    apart: timedelta
+    work: Callable[[Container], str]
+
+
+def _every(seconds: float) -> tuple[BaseTrigger, timedelta]:
+    return IntervalTrigger(seconds=seconds), timedelta(seconds=seconds * 0.5)
+
+
+def _at(hour: int, minute: int) -> tuple[BaseTrigger, timedelta]:
+    return CronTrigger(hour=hour, minute=minute, timezone=FRANCE), timedelta(hours=1)
+
+
+JOBS = MappingProxyType(
+    {
+        job.name: job
+        for job in (
+            Job("heartbeat", "Shows that a worker lives.", *_every(5), upkeep.heartbeat),
+            Job("consequences", "Revokes what people who left the registers held.", *_every(0.5), upkeep.consequences),
+            Job("registers", "Takes in the newest national files.", *_at(3, 30), nightly.take_registers),
+            Job("crl", "Publishes CRLs hourly and within 60 s of a revocation.", *_every(5), upkeep.publish_crls),
+            Job("ocsp-answers", "Signs OCSP answers before anyone asks.", *_every(15), upkeep.presign_ocsp),
+            Job("ocsp-responders", "Renews the OCSP signers.", *_every(3600), upkeep.renew_responders),
+            Job("recovery", "Finds what was signed but not stored.", *_every(120), upkeep.recover_issuance),
+            Job("checkpoints", "Numbers audit lines and signs the log's head.", *_every(1), upkeep.sign_checkpoint),
+            Job("ldap-publication", "Brings LDAP in step with the feed.", *_every(0.5), publication.publish),
+            Job("ldap-reconciliation", "Compares all of LDAP with the record.", *_at(4, 30), publication.reconcile),
+        )
+    }
+)
+
+
+def run_job(container: Container, name: str, *, forced: bool = False) -> str | None:
+    """Run the job `name` unless another worker has it or just had it; its sentence, or None when it was not run.
+
+    Raises what the job raises, after noting the failure. `forced` ignores when it last started, never the lock.
+    """
+    job = JOBS.get(name)
+    if job is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-job", f"There is no job {name!r}: see `sceau jobs list`.")
+    with held_if_free(container.engine, f"job:{name}") as free:
+        now = container.clock()
+        if not free or not (_start(container.engine, job, now, forced=forced)):
+            return None
+        started = time.monotonic()
+        try:
+            did = job.work(container)
+        except BaseException as error:
+            _note_failure(container.engine, job, container.clock(), error)
+            raise
+        _note_success(container.engine, job, container.clock(), time.monotonic() - started)
+        return did
+
+
+def _start(engine: Engine, job: Job, now: datetime, *, forced: bool) -> bool:
+    with transaction(engine) as connection:
+        last = connection.execute(text("SELECT last_started FROM job_run WHERE name = :n"), {"n": job.name}).scalar()
+        if not forced and last is not None and timedelta() <= now - last < job.apart:
+            return False
+        _upsert(connection, job.name, last_started=now)
+        return True
+
+
+def _note_success(engine: Engine, job: Job, now: datetime, seconds: float) -> None:
+    with transaction(engine) as connection:
+        connection.execute(
+            text("UPDATE job_run SET last_success = :now, last_duration = :seconds WHERE name = :name"),
+            {"now": now, "seconds": seconds, "name": job.name},
+        )
+
+
+def _note_failure(engine: Engine, job: Job, now: datetime, error: BaseException) -> None:
+    words = error.text if isinstance(error, Refusal) else type(error).__name__
+    with transaction(engine) as connection:
+        connection.execute(
+            text("UPDATE job_run SET last_failure = :now, last_error = :words WHERE name = :name"),
+            {"now": now, "words": words, "name": job.name},
+        )
+
+
+def _upsert(connection: Connection, name: str, *, last_started: datetime) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO job_run (name, last_started) VALUES (:name, :now)"
+            " ON CONFLICT (name) DO UPDATE SET last_started = :now"
+        ),
+        {"name": name, "now": last_started},
+    )

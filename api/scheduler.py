@@ -1,0 +1,73 @@
+"""The worker process: APScheduler runs the table of jobs, a listener wakes those that follow the feed.
+
+Holds no rule and no schedule of its own. Two workers may run side by side: each job has its database lock.
+"""
+
+import logging
+import signal
+import threading
+
+import psycopg
+from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import OperationalError
+
+from api.jobs import JOBS, run_job
+from api.wiring import Container
+from directory.base.errors import Refusal
+
+log = logging.getLogger("sceau.worker")
+# What must follow a change at once; everything else waits for its hour.
+WOKEN_BY_THE_FEED = ("ldap-publication", "consequences")
+
+
+def run_worker(container: Container) -> None:
+    """Run jobs until SIGTERM or SIGINT, then let the running ones end."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    scheduler = BackgroundScheduler(
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}, timezone="UTC"
+    )
+    for job in JOBS.values():
+        scheduler.add_job(_run, job.trigger, args=(container, job.name), id=job.name)
+    scheduler.add_listener(_report, EVENT_JOB_ERROR)
+    scheduler.start()
+    # What restores promises after a stop does not wait for its first interval.
+    for name in ("heartbeat", "recovery", "ocsp-responders", "crl", "ocsp-answers"):
+        _run(container, name)
+    woken = threading.Thread(target=_follow_feed, args=(container, stop), name="feed", daemon=True)
+    woken.start()
+    stop.wait()
+    scheduler.shutdown(wait=True)
+
+
+def _run(container: Container, name: str) -> None:
+    """One run whose refusal is a line in the log: the job table already keeps it, and the next run may succeed."""
+    try:
+        did = run_job(container, name)
+    except (Refusal, OperationalError) as error:
+        log.warning("job %s: %s", name, error)
+    else:
+        if did:
+            log.info("job %s: %s", name, did)
+
+
+def _follow_feed(container: Container, stop: threading.Event) -> None:
+    """Run the followers as soon as a change commits; their intervals are the bound when this connection is cut."""
+    conninfo = container.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    while not stop.is_set():
+        try:
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                connection.execute("LISTEN sceau_change")
+                while not stop.is_set():
+                    for _ in connection.notifies(timeout=1, stop_after=1):
+                        for name in WOKEN_BY_THE_FEED:
+                            _run(container, name)
+        except psycopg.OperationalError as error:
+            log.warning("feed listener: %s", error)
+            stop.wait(1)
+
+
+def _report(event: JobExecutionEvent) -> None:
+    log.error("job %s failed", event.job_id, exc_info=event.exception)

@@ -1,0 +1,236 @@
+"""Keeps the parts of a one-machine installation alive: starts them in order, restarts what dies, stops all cleanly.
+
+Knows processes, not what they do: which parts there are, and in what order, is said by `api/first_run.py`.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import psutil
+
+from directory.base.errors import Kind, Refusal
+
+LONGEST_PAUSE = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process to keep alive. `command` is asked anew at each start; `ready` returns when it serves or refuses."""
+
+    name: str
+    command: Callable[[], list[str]]
+    ready: Callable[[], None]
+    stop_signal: signal.Signals = signal.SIGTERM
+
+
+@dataclass
+class _Running:
+    part: Part
+    process: subprocess.Popen[bytes]
+    since: float
+    restarts: int = 0
+    pause: float = 0.2
+    not_before: float = 0.0
+
+
+@dataclass
+class Supervisor:
+    """The parts that run below one state folder; one supervisor at a time holds the folder."""
+
+    state: Path
+    environment: Mapping[str, str]
+    report: Callable[[str], None]
+    _running: dict[str, _Running] = field(default_factory=dict)
+    _stopping: bool = False
+
+    def start(self, part: Part) -> None:
+        """Start `part` and return when it is ready; its refusal is passed on with the end of its log."""
+        running = _Running(part, self._spawn(part), time.time())
+        self._running[part.name] = running
+        self._write_state()
+        try:
+            part.ready()
+        except Refusal as refusal:
+            tail = self.log_of(part.name).read_text(errors="replace").strip()[-600:]
+            text = f"{part.name} did not start: {refusal.text} The end of {self.log_of(part.name)}: {tail or 'empty'}"
+            raise Refusal(refusal.kind, "part-not-started", text) from refusal
+
+    def log_of(self, name: str) -> Path:
+        """Where the part's output goes."""
+        return self.state / "log" / f"{name}.log"
+
+    def watch(self) -> None:
+        """Restart what dies until `ask_to_stop()`; a part that keeps dying is tried again more and more slowly."""
+        while not self._stopping:
+            for running in self._running.values():
+                self._look_after(running)
+            time.sleep(0.1)
+
+    def ask_to_stop(self, *_: object) -> None:
+        """End `watch()`; fit to be a signal handler."""
+        self._stopping = True
+
+    def stop_all(self) -> None:
+        """Stop every part, the last started first, each given time to finish what it acknowledged."""
+        for running in reversed(self._running.values()):
+            _end(running.process, running.part.stop_signal)
+        self._running.clear()
+        (self.state / "run" / "parts.json").unlink(missing_ok=True)
+
+    def _look_after(self, running: _Running) -> None:
+        code = running.process.poll()
+        now = time.time()
+        if code is None:
+            if now - running.since > LONGEST_PAUSE:
+                running.pause = 0.2
+            return
+        if not running.not_before:
+            self.report(f"{running.part.name} ended ({code}); restarting")
+            _kill_group(running.process.pid)
+            running.not_before = now + running.pause
+            running.pause = min(running.pause * 2, LONGEST_PAUSE)
+        elif now >= running.not_before and not self._stopping:
+            running.process = self._spawn(running.part)
+            running.since, running.not_before, running.restarts = now, 0.0, running.restarts + 1
+            self._write_state()
+
+    def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
+        log = self.log_of(part.name)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with log.open("ab") as out:
+            return subprocess.Popen(  # noqa: S603 - our own parts
+                part.command(),
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                # A session of its own: Ctrl-C reaches the supervisor, which then stops the parts in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent(part.stop_signal),  # noqa: PLW1509 - no threads at this point
+            )
+
+    def _write_state(self) -> None:
+        parts = {
+            name: {"pid": r.process.pid, "since": r.since, "restarts": r.restarts, "stop": int(r.part.stop_signal)}
+            for name, r in self._running.items()
+        }
+        write_atomically(self.state / "run" / "parts.json", orjson.dumps({"supervisor": os.getpid(), "parts": parts}))
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file so that a reader sees the old or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def parts_written(state: Path) -> dict[str, dict[str, float]]:
+    """The parts as the last supervisor left word of them; {} when none runs or it ended well."""
+    try:
+        content: dict[str, dict[str, dict[str, float]]] = orjson.loads((state / "run" / "parts.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    return content["parts"]
+
+
+@contextmanager
+def folder_held(state: Path) -> Iterator[bool]:
+    """Whether this process is the one supervisor of `state`; the hold ends with the process, however it ends."""
+    (state / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state / "run" / "supervisor.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield True
+
+
+def supervisor_pid(state: Path) -> int | None:
+    """The process that holds `state`, None when nobody does."""
+    path = state / "run" / "supervisor.lock"
+    if not path.exists():
+        return None
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(lock.read() or 0)
+        return None
+
+
+def end_leftovers(state: Path, report: Callable[[str], None]) -> None:
+    """Stop the parts that a killed supervisor left behind, after making sure that they are ours."""
+    for name, known in reversed(parts_written(state).items()):
+        pid = int(known["pid"])
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process = psutil.Process(pid)
+            # The number may have gone to another program since: ours started when we wrote that it did.
+            if abs(process.create_time() - known["since"]) < 2:  # noqa: PLR2004 - seconds between spawn and note
+                report(f"{name} is left from a run that was cut short; stopping it")
+                process.send_signal(signal.Signals(int(known["stop"])))
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(15)
+        _kill_group(pid, started=known["since"])
+
+
+def refuse_taken_port(host: str, port: int, purpose: str, option: str) -> None:
+    """Refuse, saying which option to give, when another program listens on `port`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            text = f"Port {port} ({purpose}) on {host} cannot be used: {error.strerror}. Choose another with {option}."
+            raise Refusal(Kind.UNAVAILABLE, "port-taken", text, port=port) from error
+
+
+def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+    if process.poll() is None:
+        process.send_signal(stop_signal)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    _kill_group(process.pid)
+
+
+def _kill_group(leader: int, started: float | None = None) -> None:
+    """End whatever the part itself started (Granian's workers outlive a killed Granian)."""
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            # Each part leads a session, so its children bear its number as theirs.
+            if process.pid != leader and os.getsid(process.pid) == leader:
+                if started is None or process.create_time() >= started - 2:
+                    process.kill()
+
+
+def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
+    """A supervisor that is killed takes its parts along, where the kernel can promise it."""
+    libc = ctypes.CDLL(None)
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
+
+    return ask
