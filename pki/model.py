@@ -1,16 +1,18 @@
-"""The PKI's values: serials, reasons, statuses, verdicts. Frozen, without SQL or network."""
+"""The PKI's values: serials, reasons, certificates, enrolments, verdicts. Frozen, without SQL or network."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import NewType
+from uuid import UUID
 
-# 40 lower-case hexadecimal digits: the one form of a serial inside; other spellings are converted at the edge.
+# 40 lower-case hexadecimal digits: the one form of a serial inside; others are converted at the edge.
 Serial = NewType("Serial", str)
 
 
 def serial_of(number: int) -> Serial:
-    """The canonical form of a serial number; ValueError outside 0 < n < 2^159 (RFC 5280 4.1.2.2, 20 octets)."""
+    """The canonical form of a serial number; ValueError outside 0 < n < 2^159 (RFC 5280 4.1.2.2)."""
     if not 0 < number < 1 << 159:
         raise ValueError("serial number out of range")
     return Serial(f"{number:040x}")
@@ -71,7 +73,7 @@ class CertificateFacts:
 
 @dataclass(frozen=True)
 class Verdict:
-    """May these exchange, why not (every reason that applies), with which certificates, and how long it holds."""
+    """May these exchange, why not (every reason that applies), with which certificates, until when."""
 
     address: str
     answer: Answer
@@ -81,3 +83,116 @@ class Verdict:
     valid_until: datetime
     sources: dict[str, datetime | None] = field(default_factory=dict)
     certificates: tuple[CertificateFacts, ...] = ()
+
+
+@dataclass(frozen=True)
+class Authority:
+    """One CA: its certificate, and the name of a key that only the signer knows."""
+
+    id: str
+    kind: str
+    issuer_id: str | None
+    subject: str
+    key_name: str
+    shards: int
+    der: bytes
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """A serial and the exact bytes that may be signed under it, as committed before any signature."""
+
+    serial: Serial
+    authority_id: str
+    profile: str
+    shard: int
+    mailbox: str | None
+    practitioner: str | None
+    enrolment_id: UUID | None
+    spki_sha256: bytes
+    tbs: bytes
+    tbs_sha256: bytes
+    reserved_at: datetime
+
+
+@dataclass(frozen=True)
+class IssuedCertificate:
+    """A certificate that has been handed out, or could have been; `not_after` is the last second it holds."""
+
+    serial: Serial
+    authority_id: str
+    profile: str
+    shard: int
+    mailbox: str | None
+    practitioner: str | None
+    subject: str
+    spki_sha256: bytes
+    der: bytes
+    sha256: bytes
+    not_before: datetime
+    not_after: datetime
+    issued_at: datetime
+
+
+class EnrolmentState(Enum):
+    """Asked for by one registrar, approved by another, ended (departure, closure)."""
+
+    REQUESTED = "requested"
+    APPROVED = "approved"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """A person vouched for by two registrars of one authority, for one mailbox (own or answered for).
+
+    `requested_by` and `approved_by` are token ids; `identity_check` has `method`, `document`, `checked_on`.
+    """
+
+    id: UUID
+    practitioner: str
+    mailbox: str
+    authority: str
+    identity_check: Mapping[str, str]
+    state: EnrolmentState
+    requested_by: int
+    requested_at: datetime
+    approved_by: int | None = None
+    approved_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class RevocationAction(Enum):
+    """Revoked for good, put on hold, or released from hold."""
+
+    REVOKE = "revoke"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """One event in the life of a certificate that was taken back; the last one is its state."""
+
+    serial: Serial
+    action: RevocationAction
+    reason: RevocationReason
+    comment: str
+    actor: str
+    revoked_at: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the record says of one serial of one CA at one instant: issued or not, and the last thing done to it.
+
+    `certificate_sha256` is None for what was never issued; `action` and `reason` are those of the last event.
+    """
+
+    certificate_sha256: bytes | None
+    action: str | None = None
+    reason: str | None = None
+    revoked_at: datetime | None = None

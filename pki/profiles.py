@@ -1,0 +1,217 @@
+"""What each kind of certificate may contain, as data with the source of every figure; the URLs inside them.
+
+A request chooses nothing here: names come from the directory, the key from the request, all else from the
+profile.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+
+from cryptography.x509 import ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+# A UUID made once for this service; arcs below 2.25 need no registration (ITU-T X.667).
+ARC = "2.25.305987920783759281141514005917793534507"
+POLICIES = f"{ARC}.1"
+PROFESSIONS = f"{ARC}.2"
+# ANS, TRE_G15-ProfessionSante: the code system that names the professions.
+PROFESSION_CODES = ObjectIdentifier("1.2.250.1.71.1.2.7")
+COUNTRY = "FR"
+TRUST_SPACE = "Sceau"
+
+# Clients' clocks run late by minutes; an hour is the most that may be hidden so (the BRs allow 48 h).
+BACKDATING = timedelta(minutes=5)
+LONGEST_BACKDATING = timedelta(hours=1)
+# What was reserved and not signed by then never will be: the signer refuses it and recovery may judge it.
+RESERVATION_LIFE = timedelta(minutes=5)
+SHARDS = 16
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Every URL that certificates, CRLs and OCSP answers carry, and that the web answers: one source."""
+
+    base: str
+
+    @property
+    def ocsp(self) -> str:
+        """Where the status of one certificate is asked (AIA, RFC 5280 4.2.2.1)."""
+        return f"{self.base.rstrip('/')}/ocsp"
+
+    def crl(self, authority_id: str, shard: int) -> str:
+        """Where one shard of a CA's CRL is; its IssuingDistributionPoint holds these very bytes."""
+        return f"{self.base.rstrip('/')}/crl/{authority_id}/{shard}.crl"
+
+    def certificate(self, authority_id: str) -> str:
+        """Where a CA's own certificate is, in DER (AIA caIssuers)."""
+        return f"{self.base.rstrip('/')}/ca/{authority_id}.cer"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One kind of certificate. `key_usage_*` hold field names of `x509.KeyUsage`, for EC and RSA keys."""
+
+    name: str
+    longest: timedelta
+    key_usage_ec: frozenset[str]
+    key_usage_rsa: frozenset[str]
+    purposes: tuple[ObjectIdentifier, ...] = ()
+    policy: ObjectIdentifier | None = None
+    is_authority: bool = False
+    path_length: int | None = None
+    names_ocsp: bool = True
+    names_crl: bool = True
+    names_issuer: bool = True
+    skips_revocation: bool = False
+    sources: tuple[str, ...] = field(default=())
+
+
+_CA_USAGE = frozenset({"key_cert_sign", "crl_sign"})
+_SIGN = frozenset({"digital_signature"})
+_MAIL_EC = frozenset({"digital_signature", "key_agreement"})
+_MAIL_RSA = frozenset({"digital_signature", "key_encipherment"})
+
+ROOT = Profile(
+    name="root-ca",
+    longest=timedelta(days=25 * 365),
+    key_usage_ec=_CA_USAGE,
+    key_usage_rsa=_CA_USAGE,
+    is_authority=True,
+    names_ocsp=False,
+    names_crl=False,
+    names_issuer=False,
+    sources=("S/MIME BR 6.3.2 and 7.1.2.1 (root CA)", "RFC 5280 4.2.1.3, 4.2.1.9"),
+)
+ISSUING = Profile(
+    name="issuing-ca",
+    longest=timedelta(days=12 * 365),
+    key_usage_ec=_CA_USAGE,
+    key_usage_rsa=_CA_USAGE,
+    policy=ObjectIdentifier("2.5.29.32.0"),
+    is_authority=True,
+    path_length=0,
+    # The root signs no OCSP answers: its key is not at hand for that.
+    names_ocsp=False,
+    sources=(
+        "S/MIME BR 7.1.2.2 (subordinate CA)",
+        "RFC 5280 4.2.1.4 (anyPolicy), 4.2.1.9 (pathLenConstraint)",
+    ),
+)
+PRACTITIONER = Profile(
+    name="practitioner-smime",
+    longest=timedelta(days=825),
+    key_usage_ec=_MAIL_EC,
+    key_usage_rsa=_MAIL_RSA,
+    purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
+    policy=ObjectIdentifier(f"{POLICIES}.1"),
+    sources=(
+        "S/MIME BR 6.3.2 (825 days, strict), 7.1.2.3 (dual use), 7.1.4.2.5 (individual-validated)",
+        "ISIS-MTT Common PKI 2.0 part 1, table 29a (Admission)",
+        "RFC 8550 4.4 (key usage, extended key usage of S/MIME)",
+    ),
+)
+ORGANISATION = Profile(
+    name="organisation-smime",
+    longest=timedelta(days=825),
+    key_usage_ec=_MAIL_EC,
+    key_usage_rsa=_MAIL_RSA,
+    purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
+    policy=ObjectIdentifier(f"{POLICIES}.2"),
+    sources=(
+        "S/MIME BR 6.3.2 (825 days, strict), 7.1.2.3, 7.1.4.2.3 (organization-validated)",
+        "ETSI EN 319 412-1 5.1.4 (organizationIdentifier, nationally defined scheme)",
+    ),
+)
+OCSP_SIGNER = Profile(
+    name="ocsp-signer",
+    longest=timedelta(days=30),
+    key_usage_ec=_SIGN,
+    key_usage_rsa=_SIGN,
+    purposes=(ExtendedKeyUsageOID.OCSP_SIGNING,),
+    policy=ObjectIdentifier(f"{POLICIES}.3"),
+    # Nobody checks the checker: nocheck, and no pointer that would invite to (ETSI CSS-6.6.3-01B).
+    names_ocsp=False,
+    names_crl=False,
+    skips_revocation=True,
+    sources=("RFC 6960 4.2.2.2.1 (id-pkix-ocsp-nocheck, short life)", "ETSI EN 319 411-1 CSS-6.6.3-01B"),
+)
+SERVICE_TLS = Profile(
+    name="service-tls",
+    longest=timedelta(days=199),
+    key_usage_ec=_SIGN,
+    key_usage_rsa=_MAIL_RSA,
+    purposes=(ExtendedKeyUsageOID.SERVER_AUTH,),
+    policy=ObjectIdentifier(f"{POLICIES}.4"),
+    sources=(
+        "TLS BR 6.3.2 (200 days from 2026-03-15, 199 advised), 7.1.2.7",
+        "RFC 9525 2 (names in SAN only)",
+    ),
+)
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {p.name: p for p in (ROOT, ISSUING, PRACTITIONER, ORGANISATION, OCSP_SIGNER, SERVICE_TLS)}
+)
+
+
+@dataclass(frozen=True)
+class PersonNames:
+    """Who a practitioner's certificate names; `professions` are TRE_G15 codes."""
+
+    given_name: str
+    family_name: str
+    national_id: str
+    professions: tuple[str, ...]
+    address: str
+
+
+@dataclass(frozen=True)
+class OrganisationNames:
+    """Which establishment a certificate names; `service` is the unit, '' when it is the whole."""
+
+    name: str
+    finess: str
+    address: str
+    service: str = ""
+
+
+@dataclass(frozen=True)
+class ServiceNames:
+    """The hosts a server of ours answers as; the first DNS name is also the common name."""
+
+    dns: tuple[str, ...]
+    addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResponderNames:
+    """An OCSP responder of one CA, named by that CA and the day it began."""
+
+    common_name: str
+
+
+@dataclass(frozen=True)
+class AuthorityNames:
+    """A CA."""
+
+    common_name: str
+
+
+Names = PersonNames | OrganisationNames | ServiceNames | ResponderNames | AuthorityNames
+
+# TRE_G15, the labels as the ANS writes them; a code not here is shown by its number.
+PROFESSION_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "10": "Médecin", "21": "Pharmacien", "26": "Audioprothésiste", "28": "Opticien-lunetier",
+        "31": "Assistant dentaire", "32": "Physicien médical", "35": "Aide-soignant", "36": "Ambulancier",
+        "37": "Auxiliaire de puériculture", "38": "Préparateur en pharmacie hospitalière",
+        "39": "Préparateur en pharmacie (officine)", "40": "Chirurgien-dentiste", "50": "Sage-femme",
+        "60": "Infirmier", "69": "Infirmier psychiatrique", "70": "Masseur-kinésithérapeute",
+        "80": "Pédicure-podologue", "81": "Orthoprothésiste", "82": "Podo-orthésiste",
+        "83": "Orthopédiste-orthésiste", "84": "Oculariste", "85": "Epithésiste",
+        "86": "Technicien de laboratoire médical", "91": "Orthophoniste", "92": "Orthoptiste",
+        "93": "Psychologue", "94": "Ergothérapeute", "95": "Diététicien", "96": "Psychomotricien",
+        "98": "Manipulateur ERM",
+    }
+)  # fmt: skip

@@ -1,0 +1,247 @@
+"""The PKI's decisions, pure: how long, which shard, which names, whose key, who may enrol, issue, revoke.
+
+No SQL and no clock: an instant is an argument. What a certificate may contain is data in `profiles`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from directory.access import Role, Token
+from directory.base.errors import Kind, Refusal
+from directory.model import MailboxFacts, MailboxKind, Practitioner, Standing
+from directory.rules import FRANCE, SHOWN_DESPITE, is_practising, registering_authorities, standing
+from pki.model import Authority, Enrolment, EnrolmentState, RevocationAction, RevocationReason, Serial
+from pki.profiles import BACKDATING, ORGANISATION, PRACTITIONER, Profile
+
+PublicKey = EllipticCurvePublicKey | RSAPublicKey
+
+# RFC 5280 appendix A.1, ub-common-name and ub-organization-name.
+LONGEST_COMMON_NAME = 64
+# An RSA-8192 request is under 3 kB; what is larger is not a request.
+LARGEST_REQUEST = 16_384
+_PEM = re.compile(rb"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----")
+_WEAK_HASHES = frozenset({"md5", "sha1"})
+
+IDENTITY_METHODS = frozenset({"in-person", "video", "existing-card"})
+LONGEST_DOCUMENT = 200
+# S/MIME BR 4.2.1: a verified identity may be built upon for 825 days.
+IDENTITY_HOLDS = timedelta(days=825)
+
+PROFILE_OF_MAILBOX: Mapping[MailboxKind, Profile] = MappingProxyType(
+    {MailboxKind.PERSON: PRACTITIONER, MailboxKind.ORGANISATION: ORGANISATION}
+)
+
+
+def shard_of(serial: Serial, shards: int) -> int:
+    """Which part of the CA's CRL will ever hold this serial (fixed at issuance, or entries would wander)."""
+    return int(serial, 16) % shards
+
+
+def validity(profile: Profile, issuer: Authority | None, now: datetime) -> tuple[datetime, datetime]:
+    """First and last second: as long as the profile allows, never outside the issuer's own.
+
+    RFC 5280 4.1.2.5 counts both ends, so the last second of n days is one before n days later.
+    """
+    start = (now - BACKDATING).astimezone(UTC).replace(microsecond=0)
+    if issuer is None:
+        return start, start + profile.longest - timedelta(seconds=1)
+    start = max(start, issuer.not_before)
+    end = min(start + profile.longest - timedelta(seconds=1), issuer.not_after)
+    if end <= now:
+        text = f"The authority {issuer.id} ends at {issuer.not_after:%Y-%m-%d}: it issues nothing more."
+        raise Refusal(Kind.UNAVAILABLE, "authority-expired", text)
+    return start, end
+
+
+def spki_sha256(key: PublicKey) -> bytes:
+    """What tells one public key from another: SHA-256 of its SubjectPublicKeyInfo."""
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+
+
+def person_name(given_name: str, family_name: str) -> str:
+    """Given and family name within 64 characters: further given names go first, then the end of the rest.
+
+    The surname and givenName attributes hold the whole in any case.
+    """
+    whole = plain(f"{given_name} {family_name}")
+    if len(whole) > LONGEST_COMMON_NAME and given_name.strip():
+        whole = plain(f"{given_name.split(maxsplit=1)[0]} {family_name}")
+    return whole[:LONGEST_COMMON_NAME].strip()
+
+
+def plain(text: str) -> str:
+    """A name as a certificate holds it: composed characters (NFC), single spaces, no control characters."""
+    printable = "".join(
+        letter if letter.isprintable() else " " for letter in unicodedata.normalize("NFC", text)
+    )
+    return " ".join(printable.split())
+
+
+def public_key_of_request(csr: bytes) -> PublicKey:
+    """The public key of a PKCS #10 request (PEM or DER), once its holder has proved to hold the private one.
+
+    Nothing else of it is read: extensions and names that a request asks for are how enrollees got themselves
+    certificates for OCSP signing. Refuses `bad-csr`, `weak-key` (kind of key) and `bad-proof-of-possession`.
+    """
+    if len(csr) > LARGEST_REQUEST:
+        raise Refusal(Kind.TOO_LARGE, "csr-too-large", f"A request has at most {LARGEST_REQUEST} bytes.")
+    request = _load_request(csr)
+    try:
+        key = request.public_key()
+        proven = request.is_signature_valid
+        hashed = request.signature_hash_algorithm
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+        text = "The key or the signature algorithm of this request is not one that is served here."
+        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["unsupported-algorithm"]) from error
+    if not isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
+        text = "Keys are RSA of 3072 bits and more, or on P-256 or P-384."
+        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["unsupported-algorithm"])
+    if not proven or hashed is None or hashed.name in _WEAK_HASHES:
+        text = "The request is not signed by the key it holds, with SHA-256 or stronger."
+        raise Refusal(Kind.UNACCEPTABLE, "bad-proof-of-possession", text)
+    return key
+
+
+def _load_request(csr: bytes) -> x509.CertificateSigningRequest:
+    try:
+        if _PEM.match(csr):
+            return x509.load_pem_x509_csr(csr)
+        return x509.load_der_x509_csr(csr)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Refusal(Kind.MALFORMED, "bad-csr", "This is no PKCS #10 request in PEM or DER.") from error
+
+
+def check_identity(given: Mapping[str, Any], now: datetime) -> dict[str, str]:
+    """How the registrar knew the person: `method`, `document`, `checked_on`; refuses `bad-identity-check`."""
+    if set(given) != {"method", "document", "checked_on"}:
+        raise _bad_identity("An identity check has a method, a document and the day it was made.")
+    method, document, day = given["method"], given["document"], given["checked_on"]
+    if method not in IDENTITY_METHODS:
+        raise _bad_identity(f"The method is one of {', '.join(sorted(IDENTITY_METHODS))}.")
+    if not isinstance(document, str) or not plain(document) or len(document) > LONGEST_DOCUMENT:
+        raise _bad_identity(f"The document is named in 1 to {LONGEST_DOCUMENT} characters.")
+    made = _day(day)
+    today = now.astimezone(FRANCE).date()
+    if not today - IDENTITY_HOLDS <= made <= today:
+        raise _bad_identity("The identity was checked within the last 825 days, not in the future.")
+    return {"method": method, "document": plain(document), "checked_on": made.isoformat()}
+
+
+def _day(given: object) -> date:
+    if isinstance(given, date) and not isinstance(given, datetime):
+        return given
+    try:
+        return date.fromisoformat(str(given))
+    except ValueError as error:
+        raise _bad_identity("The day of the check is written YYYY-MM-DD.") from error
+
+
+def _bad_identity(text: str) -> Refusal:
+    return Refusal(Kind.MALFORMED, "bad-identity-check", text)
+
+
+def check_registrar(token: Token, authority: str | None = None) -> None:
+    """Refuse `not-a-registrar`, and `wrong-authority` when the act belongs to another body."""
+    if token.role is not Role.REGISTRAR:
+        raise Refusal(Kind.FORBIDDEN, "not-a-registrar", "Only a registrar may do this.")
+    if authority is not None and token.authority != authority:
+        raise wrong_authority(token)
+
+
+def wrong_authority(token: Token) -> Refusal:
+    """The refusal to act for people of another body."""
+    text = f"{token.authority or 'This token'} does not register this person."
+    return Refusal(Kind.FORBIDDEN, "wrong-authority", text)
+
+
+def check_enrolment(token: Token, person: Practitioner, facts: MailboxFacts, now: datetime) -> None:
+    """Refuse an enrolment that may not be asked for; the person and the mailbox are known to exist.
+
+    A person enrols with a body that registers one of their professions, while nothing stands against them or
+    the mailbox; for a mailbox of their own, or to answer for one of an establishment.
+    """
+    check_registrar(token)
+    if token.authority not in registering_authorities(person):
+        # Someone gone from the register has no profession left: say that, not "wrong authority".
+        check_present(person)
+        raise wrong_authority(token)
+    check_standing(person, facts, now)
+
+
+def check_standing(person: Practitioner, facts: MailboxFacts, now: datetime) -> None:
+    """Refuse while something stands against the person or the mailbox; codes are those of the verdict."""
+    mailbox = facts.mailbox
+    if mailbox is None:
+        text = f"There is no mailbox {facts.address}."
+        raise Refusal(Kind.NOT_FOUND, "unknown-mailbox", text)
+    if mailbox.kind not in PROFILE_OF_MAILBOX:
+        text = f"Mailboxes of kind {mailbox.kind.value} get no certificate yet."
+        raise Refusal(Kind.UNACCEPTABLE, "mailbox-kind-not-served", text)
+    check_present(person)
+    if mailbox.kind is MailboxKind.PERSON and mailbox.holder != person.national_id:
+        text = f"{facts.address} is not a mailbox of this person."
+        raise Refusal(Kind.UNACCEPTABLE, "not-the-holder", text)
+    # Nobody answers for an establishment before the first enrolment: that is what it is for.
+    against = [reason for reason in standing(facts, now) if reason not in SHOWN_DESPITE]
+    if against:
+        text = f"{facts.address} may not be enrolled: {', '.join(reason.value for reason in against)}."
+        raise Refusal(Kind.UNACCEPTABLE, against[0].value, text, reasons=[r.value for r in against])
+
+
+def check_present(person: Practitioner) -> None:
+    """Refuse whoever left the register, does not practise, or is suspended or struck off."""
+    reasons = {
+        Standing.HOLDER_NOT_IN_REGISTRY: person.departed_at is not None,
+        Standing.HOLDER_NOT_PRACTISING: not is_practising(person),
+        Standing.HOLDER_SUSPENDED: person.suspended,
+        Standing.HOLDER_STRUCK_OFF: person.struck_off,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            text = f"This person may not be enrolled: {reason.value}."
+            raise Refusal(Kind.UNACCEPTABLE, reason.value, text)
+
+
+def check_approval(token: Token, enrolment: Enrolment) -> None:
+    """Refuse what four eyes forbid: another body, one's own request, a second approval, one that ended."""
+    check_registrar(token, enrolment.authority)
+    if enrolment.requested_by == token.id:
+        text = "Another registrar of the same authority approves, not the one who asked."
+        raise Refusal(Kind.FORBIDDEN, "self-approval", text)
+    if enrolment.state is EnrolmentState.APPROVED:
+        raise Refusal(Kind.CONFLICT, "already-approved", "This enrolment is approved already.")
+    if enrolment.state is EnrolmentState.ENDED:
+        raise Refusal(Kind.CONFLICT, "enrolment-ended", "This enrolment has ended: ask for a new one.")
+
+
+def check_issuance(token: Token, enrolment: Enrolment) -> None:
+    """Refuse a certificate to anyone but a registrar of the same body, on an approved enrolment."""
+    check_registrar(token, enrolment.authority)
+    if enrolment.state is EnrolmentState.ENDED:
+        raise Refusal(Kind.CONFLICT, "enrolment-ended", "This enrolment has ended: ask for a new one.")
+    if enrolment.state is not EnrolmentState.APPROVED:
+        text = "A second registrar must approve this enrolment first."
+        raise Refusal(Kind.CONFLICT, "not-approved", text)
+
+
+def revoking_action(reason: RevocationReason, last: RevocationAction | None) -> RevocationAction:
+    """What a revocation for this reason does when `last` is the last event; refuses what is final."""
+    if last is RevocationAction.REVOKE:
+        text = "This certificate is revoked already, and for good."
+        raise Refusal(Kind.CONFLICT, "already-revoked", text)
+    if reason is not RevocationReason.CERTIFICATE_HOLD:
+        return RevocationAction.REVOKE
+    if last is RevocationAction.HOLD:
+        raise Refusal(Kind.CONFLICT, "already-on-hold", "This certificate is on hold already.")
+    return RevocationAction.HOLD
