@@ -3,6 +3,8 @@
 Pure: no SQL, no clock; an instant is an argument.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import date, datetime
 from types import MappingProxyType
@@ -18,6 +20,10 @@ ORDRE_OF_PROFESSION: Mapping[str, str] = MappingProxyType(
 WITHOUT_ORDRE = "ARS"
 FRANCE = ZoneInfo("Europe/Paris")
 
+# Letters that no decomposition takes apart, yet a keyboard without them does.
+_LIGATURES = str.maketrans({"Œ": "OE", "Æ": "AE", "Ø": "O", "Đ": "D", "Ł": "L"})
+_NOT_A_LETTER = re.compile(r"[^A-Z0-9]+")
+
 
 def registering_authority(profession_code: str) -> str:
     """The body whose registrars enrol this profession: an Ordre, or the health agencies where there is none."""
@@ -29,6 +35,15 @@ def registering_authorities(person: Practitioner) -> frozenset[str]:
     return frozenset(registering_authority(code) for code, _ in person.professions)
 
 
+def search_form(text: str) -> str:
+    """A name as it is searched: upper case, accents folded, hyphens and apostrophes to single spaces."""
+    upper = text.upper()
+    if not upper.isascii():
+        upper = unicodedata.normalize("NFKD", upper.translate(_LIGATURES))
+        upper = "".join(letter for letter in upper if not unicodedata.combining(letter))
+    return _NOT_A_LETTER.sub(" ", upper).strip()
+
+
 def is_practising(person: Practitioner) -> bool:
     """Whether the register shows at least one open activity."""
     return bool(person.practices)
@@ -36,7 +51,9 @@ def is_practising(person: Practitioner) -> bool:
 
 def is_open(organisation: Organisation, day: date) -> bool:
     """Whether the establishment is in FINESS and not closed on that day (a French calendar day)."""
-    return organisation.departed_at is None and (organisation.closed_on is None or organisation.closed_on > day)
+    return organisation.departed_at is None and (
+        organisation.closed_on is None or organisation.closed_on > day
+    )
 
 
 def standing(facts: MailboxFacts, at: datetime) -> tuple[Standing, ...]:

@@ -1,0 +1,166 @@
+"""The numbers and addresses of the national registers, each with its check.
+
+Pure text in, canonical text out; a value that comes out of here cannot be malformed. Whether it is *attributed* to
+anyone is for the record to say.
+"""
+
+import re
+
+from directory.base.errors import Kind, Refusal
+
+# Twice a digit, its own digits added (9 -> 18 -> 1 + 8).
+_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_VALUE = {digit: int(digit) for digit in "0123456789"}
+_TWICE = {digit: _DOUBLED[int(digit)] for digit in "0123456789"}
+
+_ADELI = re.compile(r"[0-9][0-9A-B][0-9]{7}")
+_FINESS = re.compile(r"[0-9A-Z]{9}")
+_SIRET = re.compile(r"[0-9]{14}")
+_LOCAL_NUMBER = re.compile(r"[0-9A-Z]{1,14}")
+_LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+# RFC 5321 4.1.2 Dot-string; quoted strings are legal there and nowhere in messaging in health.
+_LOCAL_PART = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_LONGEST_LOCAL_PART = 64
+_LONGEST_DOMAIN = 253
+# La Poste numbers its own establishments: the digits add up to a multiple of five instead of passing Luhn.
+_LA_POSTE = "356000000"
+
+
+def luhn_ok(digits: str) -> bool:
+    """Whether the last digit is the Luhn key of those before it (ISO/IEC 7812-1 annex B); False for non-digits."""
+    if not (digits.isascii() and digits.isdigit()):
+        return False
+    backwards = digits[::-1]
+    return (
+        sum(map(_VALUE.__getitem__, backwards[::2])) + sum(map(_TWICE.__getitem__, backwards[1::2]))
+    ) % 10 == 0
+
+
+def luhn_key(digits: str) -> str:
+    """The digit that makes `digits` pass Luhn once it is appended."""
+    return next(key for key in "0123456789" if luhn_ok(digits + key))
+
+
+def parse_rpps(text: str, *, strict: bool = True) -> str:
+    """Eleven digits; Luhn unless `strict` is off, since the registry's own test people fail it (registers.md)."""
+    if len(text) != 11 or not (text.isascii() and text.isdigit()):  # noqa: PLR2004 - RPPS
+        raise Refusal(Kind.MALFORMED, "malformed-rpps", "An RPPS number has eleven digits.", value=text[:40])
+    if strict and not luhn_ok(text):
+        raise Refusal(
+            Kind.MALFORMED, "rpps-check-digit", "This RPPS number fails its check digit.", value=text
+        )
+    return text
+
+
+def parse_adeli(text: str, *, strict: bool = True) -> str:
+    """Nine characters, the first two a department (2A and 2B have letters, and no key anybody publishes)."""
+    if not _ADELI.fullmatch(text):
+        raise Refusal(
+            Kind.MALFORMED, "malformed-adeli", "An ADELI number has nine characters.", value=text[:40]
+        )
+    if strict and text.isdigit() and not luhn_ok(text):
+        raise Refusal(
+            Kind.MALFORMED, "adeli-check-digit", "This ADELI number fails its check digit.", value=text
+        )
+    return text
+
+
+def parse_finess(text: str) -> str:
+    """Nine characters; Luhn over all nine when all are digits (no rule is published for Corsica and overseas)."""
+    text = _upper(text)
+    if not _FINESS.fullmatch(text):
+        raise Refusal(
+            Kind.MALFORMED, "malformed-finess", "A FINESS number has nine characters.", value=text[:40]
+        )
+    if text.isdigit() and not luhn_ok(text):
+        raise Refusal(
+            Kind.MALFORMED, "finess-check-digit", "This FINESS number fails its check digit.", value=text
+        )
+    return text
+
+
+def parse_siret(text: str) -> str:
+    """Fourteen digits that pass Luhn, as the SIREN within them does; La Poste's establishments have their own rule."""
+    text = text.replace(" ", "")
+    if not _SIRET.fullmatch(text):
+        raise Refusal(
+            Kind.MALFORMED, "malformed-siret", "A SIRET number has fourteen digits.", value=text[:40]
+        )
+    by_sum = text.startswith(_LA_POSTE) and sum(map(int, text)) % 5 == 0
+    if not by_sum and not (luhn_ok(text) and luhn_ok(text[:9])):
+        raise Refusal(
+            Kind.MALFORMED, "siret-check-digit", "This SIRET number fails its check digit.", value=text
+        )
+    return text
+
+
+def parse_national_id(text: str, *, strict: bool = True) -> str:
+    """A person's national identifier (TRE_G08): one type digit, then the number.
+
+    8 + RPPS, 0 + ADELI, 3 + FINESS + `/` + local number, 5 + SIRET + `/` + local number. `strict` turns the
+    check digits of persons on; those of structures are always checked. Refusal MALFORMED otherwise.
+    """
+    text = _upper(text)
+    kind, number = text[:1], text[1:]
+    if kind == "8":
+        return kind + parse_rpps(number, strict=strict)
+    if kind == "0":
+        return kind + parse_adeli(number, strict=strict)
+    if kind in ("3", "5"):
+        structure, _, local = number.partition("/")
+        (parse_finess if kind == "3" else parse_siret)(structure)
+        if _LOCAL_NUMBER.fullmatch(local):
+            return text
+    raise Refusal(
+        Kind.MALFORMED,
+        "malformed-national-id",
+        "This is not a national identifier of a person.",
+        value=text[:40],
+    )
+
+
+def parse_domain(text: str) -> str:
+    """A domain in lower case, Unicode labels as A-labels, two labels at least; Refusal MALFORMED otherwise."""
+    try:
+        # IDNA 2003, the standard library's; it differs from IDNA 2008 on four characters French does not use.
+        name = (
+            text.strip().encode("idna").decode("ascii").lower()
+            if not text.isascii()
+            else text.strip().lower()
+        )
+    except UnicodeError as error:
+        raise _malformed_domain(text) from error
+    labels = name.split(".")
+    if len(labels) < 2 or len(name) > _LONGEST_DOMAIN or not all(map(_LABEL.fullmatch, labels)):  # noqa: PLR2004
+        raise _malformed_domain(text)
+    return name
+
+
+def parse_address(text: str) -> str:
+    """A mailbox address in its one canonical form: lower case, the domain as A-labels; Refusal MALFORMED otherwise.
+
+    The whole address is folded to lower case: no operator of the trust space tells local parts apart by case, and
+    two records for one mailbox would be worse.
+    """
+    local, at, domain = text.strip().rpartition("@")
+    # Lower case would turn the Kelvin sign into a plain k: two spellings of somebody else's address.
+    local = local.lower() if local.isascii() else ""
+    if not at or len(local) > _LONGEST_LOCAL_PART or not _LOCAL_PART.fullmatch(local):
+        raise _malformed_address(text)
+    try:
+        return f"{local}@{parse_domain(domain)}"
+    except Refusal as refusal:
+        raise _malformed_address(text) from refusal
+
+
+def _upper(text: str) -> str:
+    """Upper case for ASCII only: of other letters it makes look-alikes (dotless i becomes I)."""
+    return text.strip().upper() if text.isascii() else text
+
+
+def _malformed_domain(text: str) -> Refusal:
+    return Refusal(Kind.MALFORMED, "malformed-domain", "This is not a domain name.", value=text[:80])
+
+
+def _malformed_address(text: str) -> Refusal:
+    return Refusal(Kind.MALFORMED, "malformed-address", "This is not a mailbox address.", value=text[:80])

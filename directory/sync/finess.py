@@ -1,0 +1,155 @@
+"""FINESS, the register of establishments, in its CSV edition (cs1100502): one `structureet` row is one establishment.
+
+Columns have no headings there; the first line says which edition it is and of which day. `geolocalisation` rows of
+the sister edition are counted and ignored.
+"""
+
+import csv
+import re
+from collections.abc import Mapping
+from datetime import date, datetime
+from hashlib import blake2b
+
+from directory.base.errors import Refusal
+from directory.identifiers import parse_finess
+from directory.sync.layout import fault
+from directory.sync.register import Reading, Register
+from directory.sync.source import FRANCE, Member, refused
+from directory.sync.staging import Staging
+
+CELLS = 32
+ROLES = {"structures": re.compile(r"(?i)(etalab[-_])?cs110050[27][-_].*\.csv")}
+_HEADER = re.compile(r"finess;etalab;(\d{1,6});(\d{4}-\d{2}-\d{2});?")
+_FINESS_PLACE = 1
+
+TABLES = """
+CREATE TEMP TABLE staged (
+    line integer, finess text, digest uuid, legal_finess text, siret text, name text, long_name text,
+    category_code text, category_label text, street text, postal_line text, commune text, department text,
+    telephone text, opened_on date
+);
+CREATE TEMP VIEW present AS SELECT finess AS key, row_hash, departed_at FROM organisation;
+"""
+COPY = "COPY staged FROM STDIN"
+
+
+def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
+    """Stage the establishments; Refusal `missing-header`, `no-rows` or `truncated` for what is no whole edition."""
+    del strict  # about numbers of persons
+    member = members["structures"]
+    edition: re.Match[str] | None = None
+    number, whole = 0, True
+    for batch in member.lines():
+        for line in batch:
+            number += 1
+            if edition is None:
+                edition = _edition(member.name, line)
+            elif line.startswith("geolocalisation;"):
+                staging.ignored += 1
+            else:
+                whole = _read_row(staging, number, line)
+    if edition is None or not staging.lines:
+        raise refused("no-rows", f"{member.name} holds no establishment.")
+    if not whole:
+        raise refused("truncated", f"{member.name}: the last line is not whole; the file was cut.")
+    return Reading(f"finess-{edition[1]}", datetime.fromisoformat(edition[2]).replace(tzinfo=FRANCE))
+
+
+def _edition(name: str, line: str) -> re.Match[str]:
+    """The first line, `finess;etalab;111;2026-05-12`: edition and day."""
+    found = _HEADER.fullmatch(line)
+    try:
+        date.fromisoformat(found[2] if found else "")
+    except ValueError as error:
+        raise refused("missing-header", f"{name} does not begin as an edition of FINESS does.") from error
+    assert found is not None
+    return found
+
+
+def _read_row(staging: Staging, number: int, line: str) -> bool:
+    """Stage or reject one row; whether it had all its cells."""
+    cells = line.split(";") if '"' not in line else next(csv.reader([line], delimiter=";"), [])
+    held = cells[_FINESS_PLACE].strip().upper() if len(cells) > _FINESS_PLACE else ""
+    whole = len(cells) == CELLS or (len(cells) == CELLS + 1 and not cells[-1])
+    reason = fault(line) or ("" if whole else "wrong-cell-count")
+    if reason or cells[0] != "structureet":
+        detail = f"{cells[0][:40]}: {len(cells)} cells of {CELLS}"
+        staging.reject(number, reason or "unknown-row-type", detail, line, held=held)
+        return whole
+    try:
+        staging.stage(_establishment(number, cells))
+    except Refusal as refusal:
+        staging.reject(number, refusal.code, refusal.text, line, held=held)
+    return whole
+
+
+def _establishment(number: int, cells: list[str]) -> tuple[str, ...]:
+    (_, site, legal, name, long_name, _complement, _delivery, street_number, street_type, street, repetition, place,
+     commune, department, _, postal_line, telephone, _fax, category, category_label, _, _, siret, _, _, _, _, _,
+     opened_on) = (cell.strip() for cell in cells[:29])  # fmt: skip
+    finess = parse_finess(site)
+    if not name:
+        raise refused("no-name", "This establishment has no name.")
+    line = " ".join(part for part in (street_number, repetition, street_type, street) if part) or place
+    shown = (legal, siret, name, long_name, category, category_label, line, postal_line,
+             _insee(department, commune), department, telephone, _day(opened_on))  # fmt: skip
+    digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
+    return (str(number), finess, digest, *shown)
+
+
+def _insee(department: str, commune: str) -> str:
+    """FINESS gives a commune's last three digits; its overseas departments (9A…) are its own, and have no INSEE code."""
+    return f"{department}{commune}" if commune and not re.fullmatch("9[A-J]", department) else ""
+
+
+def _day(cell: str) -> str:
+    """An ISO day as COPY takes it; many establishments have no opening day."""
+    if not cell:
+        return r"\N"
+    try:
+        return date.fromisoformat(cell).isoformat()
+    except ValueError as error:
+        raise refused("bad-date", "The day of opening is no day.") from error
+
+
+# Two different rows for one number: the first is taken if the number is new, and a known establishment is left alone.
+SETTLE = (
+    "CREATE INDEX ON staged (finess, line)",
+    "ANALYZE staged",
+    """
+    WITH other AS (
+        DELETE FROM staged s USING staged f
+        WHERE f.finess = s.finess AND f.digest <> s.digest AND f.line < s.line
+        AND NOT EXISTS (SELECT FROM staged e WHERE e.finess = f.finess AND e.line < f.line)
+        RETURNING s.*
+    ), told AS (INSERT INTO held SELECT finess FROM other)
+    INSERT INTO rejected
+    SELECT line, 'number-claimed-twice', finess, concat_ws('|', finess, name, postal_line) FROM other
+    """,
+)
+WANTED = """
+    CREATE TEMP TABLE wanted AS
+    SELECT finess AS key, count(*) AS lines, uuid_send(max(digest::text)::uuid) AS row_hash FROM staged GROUP BY finess
+"""
+APPLY = (
+    """
+    INSERT INTO organisation (finess, legal_finess, siret, name, long_name, category_code, category_label, street,
+                              postal_line, commune, department, telephone, opened_on, row_hash, sys_from)
+    SELECT DISTINCT ON (s.finess)
+           s.finess, s.legal_finess, s.siret, s.name, s.long_name, s.category_code, s.category_label, s.street,
+           s.postal_line, s.commune, s.department, s.telephone, s.opened_on, uuid_send(s.digest), :now
+    FROM staged s JOIN planned p ON p.key = s.finess AND p.act = 'create'
+    """,
+    """
+    UPDATE organisation t
+    SET legal_finess = s.legal_finess, siret = s.siret, name = s.name, long_name = s.long_name,
+        category_code = s.category_code, category_label = s.category_label, street = s.street,
+        postal_line = s.postal_line, commune = s.commune, department = s.department, telephone = s.telephone,
+        opened_on = s.opened_on, row_hash = uuid_send(s.digest), departed_at = NULL
+    FROM staged s JOIN planned p ON p.key = s.finess AND p.act = 'change'
+    WHERE t.finess = s.finess
+    """,
+    "UPDATE organisation t SET departed_at = :now FROM planned p WHERE p.key = t.finess AND p.act = 'remove'",
+)
+
+FINESS = Register("finess", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY)

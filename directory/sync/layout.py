@@ -1,0 +1,126 @@
+"""Columns by name and rows by cells: the pipe-separated tables of the registers, whatever generation they are of.
+
+A column is found by its heading with accents, case and punctuation folded, never by its place: headings drift and
+columns are added (52 became 56). Knows nothing of what a cell means.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+from directory.sync.source import LONGEST_LINE, Member, refused
+from directory.sync.staging import Staging
+
+_FOLDED_AWAY = re.compile(r"[^a-z0-9]+")
+# C0 but the tab, C1, and the two separators PostgreSQL's COPY or a terminal would take for an end of line.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field we read and the headings it is known under; one that is `optional` reads as '' where it is missing."""
+
+    field: str
+    headings: tuple[str, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the columns stand in one file. `cells` picks them, in the order asked, from a split line and one ''."""
+
+    name: str
+    width: int
+    key_place: int
+    cells: Callable[[list[str]], tuple[str, ...]]
+
+    def key(self, line: str) -> str:
+        """What a line that cannot be read says its key is, '' when even that is missing."""
+        found = line.split("|", self.key_place + 1)
+        return found[self.key_place].strip()[:80] if len(found) > self.key_place else ""
+
+
+def folded(heading: str) -> str:
+    """A heading without accents, case, spaces and punctuation."""
+    plain = unicodedata.normalize("NFKD", heading).encode("ascii", "ignore").decode()
+    return _FOLDED_AWAY.sub("", plain.lower())
+
+
+def match(register: str, header: str, columns: Sequence[Column], key: str) -> Layout:
+    """The layout of a file with this header line; `key` names the field that rows are known by.
+
+    Refusal `missing-column` or `ambiguous-column`, naming the heading.
+    """
+    headings = [folded(cell) for cell in header.removesuffix("|").split("|")]
+    places = {column.field: _place(headings, column) for column in columns}
+    # A missing optional column reads the '' that stands after the last cell.
+    pick = itemgetter(*(len(headings) if place is None else place for place in places.values()))
+    key_place = places[key]
+    assert key_place is not None, "a key column is never optional"
+    return Layout(f"{register}-{len(headings)}", len(headings), key_place, pick)
+
+
+def _place(headings: list[str], column: Column) -> int | None:
+    """Where the first of the column's headings that the file has stands; the order of headings is their preference."""
+    for heading in map(folded, column.headings):
+        if headings.count(heading) > 1:
+            raise refused("ambiguous-column", f"The column {column.headings[0]!r} appears more than once.")
+        if heading in headings:
+            return headings.index(heading)
+    if column.optional:
+        return None
+    raise refused("missing-column", f"The column {column.headings[0]!r} is missing.")
+
+
+def rows(
+    member: Member,
+    staging: Staging,
+    columns: Sequence[Column],
+    *,
+    register: str,
+    key: str,
+    prefix: str = "",
+    hold: bool = True,
+    on_layout: Callable[[Layout], None] | None = None,
+) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Each readable row: its line number, the line, the cells of `columns`. Unreadable ones go to `staging.reject`.
+
+    `prefix` marks the reasons of a secondary file; `hold` keeps what an unreadable row names from being taken for
+    absent. Refusal when there is no header, no row, or the last row has a wrong number of cells: a cut file.
+    """
+    layout: Layout | None = None
+    number = 0
+    last_is_whole = True
+    for batch in member.lines():
+        for line in batch:
+            number += 1
+            if layout is None:
+                layout = match(register, line, columns, key)
+                if on_layout:
+                    on_layout(layout)
+                continue
+            cells = line.split("|")
+            last_is_whole = len(cells) == layout.width or (len(cells) == layout.width + 1 and not cells[-1])
+            if reason := fault(line) or ("" if last_is_whole else "wrong-cell-count"):
+                detail = f"{member.name}: {len(cells)} cells of {layout.width}"
+                held = layout.key(line) if hold else ""
+                staging.reject(number, prefix + reason, detail, line, held=held)
+                continue
+            if len(cells) == layout.width:
+                cells.append("")
+            yield number, line, layout.cells(cells)
+    if layout is None or number == 1:
+        raise refused("no-rows", f"{member.name} holds no row.")
+    if not last_is_whole:
+        raise refused("truncated", f"{member.name}: the last line is not whole; the file was cut.")
+
+
+def fault(line: str) -> str:
+    """Why no line like this may be taken, whatever its columns; '' when it may."""
+    if len(line) > LONGEST_LINE:
+        return "line-too-long"
+    if not line.isprintable() and _CONTROL.search(line):
+        return "control-character"
+    return ""

@@ -1,0 +1,162 @@
+"""The mailboxes of MSSanté as published every night (Extraction_Correspondance_MSSante).
+
+The address is the only key, and a few addresses stand on several lines: lines of one holder are one mailbox attached
+to several structures; lines of different holders contradict each other, and no such line may move a mailbox.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import blake2b
+
+from directory.base.errors import Refusal
+from directory.identifiers import parse_address, parse_finess, parse_national_id
+from directory.model import MailboxKind
+from directory.sync.layout import Column, Layout, rows
+from directory.sync.register import Reading, Register
+from directory.sync.source import Member, refused
+from directory.sync.staging import Staging
+
+COLUMNS = (
+    Column("kind", ("Type de BAL",)),
+    Column("address", ("Adresse BAL",)),
+    Column("id_type", ("Type Identifiant PP", "Type d'identifiant PP")),
+    Column("id_number", ("Identifiant PP",)),
+    Column("holder", ("Identification nationale PP",)),
+    Column("structure_type", ("Type identifiant structure",)),
+    Column("structure_id", ("Identification Structure",)),
+    Column("service", ("Service de rattachement",)),
+    Column("paperless", ("Dématérialisation",), optional=True),
+    Column("structure_name", ("Raison Sociale structure BAL",)),
+)
+ROLES = {
+    "mailboxes": re.compile(
+        r"(?i)Extraction_Correspondance_MSSante.*\.(txt|csv)|annuaire-sante-extraction-des-bal-mssante.*\.txt"
+    )
+}
+_KINDS = {kind.value for kind in MailboxKind}
+_OF_STRUCTURES = {MailboxKind.ORGANISATION.value, MailboxKind.APPLICATION.value}
+_FINESS = "1"
+# The register's own spelling is not documented; sources disagree. Anything else reads as "not said".
+_PAPERLESS = {
+    "O": "t", "OUI": "t", "TRUE": "t", "1": "t",
+    "N": "f", "NON": "f", "FALSE": "f", "0": "f",
+}  # fmt: skip
+
+TABLES = """
+CREATE TEMP TABLE staged (
+    line integer, address text, digest uuid, owner text, kind text, holder text, structure_type text,
+    structure_id text, structure_name text, service text, paperless boolean
+);
+CREATE TEMP VIEW present AS SELECT address AS key, row_hash, departed_at FROM mailbox;
+"""
+COPY = "COPY staged FROM STDIN"
+
+
+def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
+    """Stage the mailboxes."""
+    layouts: list[Layout] = []
+
+    @lru_cache(maxsize=64)
+    def person(national_id: str) -> str:
+        return parse_national_id(national_id, strict=strict)
+
+    known = rows(
+        members["mailboxes"], staging, COLUMNS, register="mailboxes", key="address", on_layout=layouts.append
+    )
+    for number, line, cells in known:
+        try:
+            holder = person(cells[4]) if cells[4] else ""
+            staging.stage(_mailbox(number, cells, holder))
+        except Refusal as refusal:
+            held = cells[1].strip().lower()
+            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, held=held)
+    return Reading(layouts[0].name)
+
+
+def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...]:
+    kind, address, id_type, id_number, _, structure_type, structure_id, service, paperless, name = cells
+    address = parse_address(address)
+    if kind not in _KINDS:
+        raise refused("unknown-mailbox-kind", "This kind of mailbox is not known.")
+    if holder != id_type + id_number:
+        raise refused("identifier-disagrees", "The parts of the holder's identifier do not make the whole.")
+    if kind == MailboxKind.PERSON.value and not holder:
+        raise refused("no-holder", "A personal mailbox names no holder.")
+    if kind in _OF_STRUCTURES and not structure_id:
+        raise refused("no-structure", "A structure's mailbox names no structure.")
+    if structure_type == _FINESS:
+        structure_id = parse_finess(structure_id)
+    # Whose it is: a structure's mailbox may not pass from one structure to another by a second line either.
+    owner = (
+        f"{kind}|{holder}|{structure_type}{structure_id}" if kind in _OF_STRUCTURES else f"{kind}|{holder}"
+    )
+    shown = (owner, kind, holder or r"\N", structure_type, structure_id, name, service,
+             _PAPERLESS.get(paperless.strip().upper(), r"\N"))  # fmt: skip
+    digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
+    return (str(number), address, digest, *shown)
+
+
+# An address two holders claim: the first line is taken if it is new, and a known mailbox is left as it stands.
+SETTLE = (
+    "CREATE INDEX ON staged (address, line)",
+    "ANALYZE staged",
+    """
+    WITH first AS (
+        SELECT DISTINCT ON (address) address, owner FROM staged ORDER BY address, line
+    ), other AS (
+        DELETE FROM staged s USING first f WHERE f.address = s.address AND f.owner <> s.owner RETURNING s.*
+    ), told AS (INSERT INTO held SELECT address FROM other)
+    INSERT INTO rejected
+    SELECT line, 'address-claimed-twice', address, concat_ws('|', kind, address, holder, structure_id) FROM other
+    """,
+)
+WANTED = """
+    CREATE TEMP TABLE wanted AS
+    SELECT address AS key, count(*) AS lines,
+           sha256(string_agg(DISTINCT uuid_send(digest), ''::bytea ORDER BY uuid_send(digest))) AS row_hash
+    FROM staged GROUP BY address
+"""
+APPLY = (
+    # Of several structures the first in order is shown on the mailbox, the others are attached.
+    """
+    CREATE TEMP VIEW named AS
+    SELECT DISTINCT ON (s.address) s.*, w.row_hash, p.act
+    FROM staged s JOIN planned p ON p.key = s.address JOIN wanted w ON w.key = s.address
+    WHERE p.act IN ('create', 'change')
+    ORDER BY s.address, s.structure_type, s.structure_id, s.service, s.structure_name, s.paperless
+    """,
+    """
+    INSERT INTO mailbox (address, kind, holder, structure_type, structure_id, structure_name, service, paperless,
+                         row_hash, sys_from)
+    SELECT address, kind, holder, structure_type, structure_id, structure_name, service, paperless, row_hash, :now
+    FROM named WHERE act = 'create'
+    """,
+    """
+    UPDATE mailbox t
+    SET kind = n.kind, holder = n.holder, structure_type = n.structure_type, structure_id = n.structure_id,
+        structure_name = n.structure_name, service = n.service, paperless = n.paperless, row_hash = n.row_hash,
+        departed_at = NULL
+    FROM named n WHERE n.act = 'change' AND t.address = n.address
+    """,
+    "UPDATE mailbox t SET departed_at = :now FROM planned p WHERE p.key = t.address AND p.act = 'remove'",
+    """
+    DELETE FROM mailbox_attachment t USING planned p
+    WHERE p.key = t.address AND p.act IN ('change', 'remove') AND NOT EXISTS (
+        SELECT FROM staged s
+        WHERE p.act = 'change' AND s.address = t.address
+        AND (s.structure_type, s.structure_id, s.service) = (t.structure_type, t.structure_id, t.service)
+        AND NOT EXISTS (
+            SELECT FROM mailbox m WHERE m.address = s.address
+            AND (m.structure_type, m.structure_id, m.service) = (s.structure_type, s.structure_id, s.service)))
+    """,
+    """
+    INSERT INTO mailbox_attachment (address, structure_type, structure_id, service, sys_from)
+    SELECT DISTINCT s.address, s.structure_type, s.structure_id, s.service, CAST(:now AS timestamptz)
+    FROM staged s JOIN named n ON n.address = s.address
+    WHERE (s.structure_type, s.structure_id, s.service) <> (n.structure_type, n.structure_id, n.service)
+    ON CONFLICT DO NOTHING
+    """,
+)
+
+MAILBOXES = Register("mailboxes", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY)

@@ -1,0 +1,47 @@
+"""What a register module gives to the run: which files, how to read a row, and how its rows become the record.
+
+The SQL of each speaks of the same temporary names: `staged` (good rows), `rejected`, `held` (keys that an unreadable
+row names), `wanted` (key, hash, number of rows, as the file has it), `present` (key, hash, departed_at, as the record
+has it) and `planned` (key, act).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from directory.sync.source import Member
+from directory.sync.staging import Staging
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading a file told: its layout, and the generation time it states itself, if it does."""
+
+    layout: str
+    generated_at: datetime | None = None
+
+
+class Read(Protocol):
+    """Stage every row of the members, or reject it; `strict`: numbers of persons must pass their check digit."""
+
+    def __call__(self, members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading: ...
+
+
+@dataclass(frozen=True)
+class Register:
+    """One national register.
+
+    `tables` makes `staged` and the view `present`; `settle` moves rows that contradict others from `staged` to
+    `rejected`; `wanted` fills the table of that name; `apply` are the acts, each one set operation, that may use `:now`.
+    """
+
+    name: str
+    roles: Mapping[str, re.Pattern[str]]
+    tables: str
+    copy: str
+    read: Read
+    settle: tuple[str, ...]
+    wanted: str
+    apply: tuple[str, ...]

@@ -1,0 +1,313 @@
+"""The RPPS as published every night (PS_LibreAcces): one row is one activity of one profession of one person.
+
+Rows are grouped by the national identifier in the database, so the file may be in any order and of any size.
+Three files come in one archive: activities are the roll, know-how (`SavoirFaire`) adds skills to people on it, and
+diplomas are counted and ignored, since nothing rests on them yet.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from hashlib import blake2b
+
+from directory.base.errors import Refusal
+from directory.identifiers import parse_national_id
+from directory.rules import search_form
+from directory.sync.layout import Column, Layout, rows
+from directory.sync.register import Reading, Register
+from directory.sync.source import Member
+from directory.sync.staging import Staging
+
+_STRUCTURE = "(coord. structure)"
+
+# Headings beyond the first are drift seen in files of other years.
+IDENTITY = (
+    Column("id_type", ("Type d'identifiant PP",)),
+    Column("id_number", ("Identifiant PP",)),
+    Column("national_id", ("Identification nationale PP",)),
+    Column("family_name", ("Nom d'exercice",)),
+    Column("given_name", ("Prénom d'exercice",)),
+    Column("profession", ("Code profession",)),
+    Column("category", ("Code catégorie professionnelle",)),
+)
+# Know-how moved to a file of its own in some editions.
+SKILL = (
+    Column("skill_type", ("Code type savoir-faire",), optional=True),
+    Column("skill_code", ("Code savoir-faire",), optional=True),
+)
+TITLES = (
+    Column("title", ("Code civilité d'exercice", "Code civilité exercice")),
+    Column("civility", ("Code civilité",)),
+)
+PRACTICE = (
+    Column("mode", ("Code mode exercice", "Code mode d'exercice")),
+    Column("sector", ("Code secteur d'activité", "Code secteur activité")),
+    Column("role", ("Code rôle", "Code fonction"), optional=True),
+    Column("activity_genre", ("Code genre activité", "Code genre d'activité"), optional=True),
+    Column("pharmacist_table", ("Code section tableau pharmaciens",), optional=True),
+    Column("structure_id", ("Identifiant technique de la structure",)),
+    Column("finess", ("Numéro FINESS site",)),
+    Column("legal_finess", ("Numéro FINESS établissement juridique",)),
+    Column("siret", ("Numéro SIRET site",)),
+    Column("name", ("Raison sociale site",)),
+    Column("sign", ("Enseigne commerciale site",), optional=True),
+    Column("number", (f"Numéro Voie {_STRUCTURE}",)),
+    Column("repetition", (f"Indice répétition voie {_STRUCTURE}",), optional=True),
+    Column(
+        "street_type",
+        (f"Libellé type de voie {_STRUCTURE}", f"Code type de voie {_STRUCTURE}"),
+        optional=True,
+    ),
+    Column("street", (f"Libellé Voie {_STRUCTURE}",)),
+    Column("cedex", (f"Bureau cedex {_STRUCTURE}",)),
+    Column("postal_code", (f"Code postal {_STRUCTURE}",)),
+    Column("commune", (f"Code commune {_STRUCTURE}",)),
+    Column("town", (f"Libellé commune {_STRUCTURE}",)),
+    Column("country", (f"Code pays {_STRUCTURE}",)),
+    Column("telephone", (f"Téléphone {_STRUCTURE}",)),
+    Column("department", ("Code Département (structure)", f"Code département {_STRUCTURE}")),
+    Column("registered_by", ("Autorité d'enregistrement",)),
+)
+ACTIVITIES = (*IDENTITY, *SKILL, *TITLES, *PRACTICE)
+_PERSON = len(IDENTITY) + len(SKILL) + len(TITLES)
+_NO_PRACTICE = (r"\N", *("",) * 18)
+_DIGEST = 16
+
+ROLES = {
+    "activities": re.compile(
+        r"(?i)PS_LibreAcces_?Personne_?activite.*\.(txt|csv)|ps-libreacces-personne-activite.*\.txt"
+    ),
+    "know-how": re.compile(r"(?i)PS_LibreAcces_?SavoirFaire.*\.(txt|csv)|ps-libreacces-savoirfaire.*\.txt"),
+    "diplomas": re.compile(
+        r"(?i)PS_LibreAcces_?Dipl_?AutExerc.*\.(txt|csv)|ps-libreacces-dipl-autexerc.*\.txt"
+    ),
+}
+
+
+def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
+    """Stage the activities, then the know-how; count the diplomas."""
+    layouts: list[Layout] = []
+    check = _identity_check(strict=strict)
+    known = rows(
+        members["activities"],
+        staging,
+        ACTIVITIES,
+        register="rpps",
+        key="national_id",
+        on_layout=layouts.append,
+    )
+    for number, line, cells in known:
+        if reason := check(*cells[:5], cells[5]):
+            staging.reject(number, reason, f"{cells[2]}: {cells[3]}", line, held=cells[2].strip().upper())
+        else:
+            staging.stage(_activity(number, cells))
+    if "know-how" in members:
+        _read_know_how(members, staging, check)
+    if "diplomas" in members:
+        staging.ignored += max(0, sum(len(batch) for batch in members["diplomas"].lines()) - 1)
+    return Reading(layouts[0].name)
+
+
+def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Check") -> None:
+    # A bad row here holds nobody back: the activities alone say who is on the roll.
+    known = rows(
+        members["know-how"],
+        staging,
+        (*IDENTITY, *SKILL),
+        register="rpps-know-how",
+        key="national_id",
+        prefix="know-how-",
+        hold=False,
+    )
+    for number, line, cells in known:
+        if reason := check(*cells[:5], cells[5]):
+            staging.reject(number, f"know-how-{reason}", f"{cells[2]}: {cells[3]}", line)
+        else:
+            staging.stage(_row(number, "1", cells, ("", ""), _NO_PRACTICE))
+
+
+_Check = Callable[[str, str, str, str, str, str], str]
+
+
+def _identity_check(*, strict: bool) -> _Check:
+    """Why a row's identity cannot be taken, '' when it can; one person's rows come together, so answers are kept."""
+
+    @lru_cache(maxsize=64)
+    def number_reason(id_type: str, id_number: str, national_id: str) -> str:
+        try:
+            parsed = parse_national_id(national_id, strict=strict)
+        except Refusal as refusal:
+            return refusal.code
+        return "" if parsed == national_id == id_type + id_number else "identifier-disagrees"
+
+    def reason(
+        id_type: str, id_number: str, national_id: str, family: str, given: str, profession: str
+    ) -> str:
+        del given
+        if not family.strip():
+            return "no-name"
+        if not profession:
+            return "no-profession"
+        return number_reason(id_type, id_number, national_id)
+
+    return reason
+
+
+def _activity(number: int, cells: tuple[str, ...]) -> tuple[str, ...]:
+    practice = _practice(cells[_PERSON:])
+    # Students and people between two posts have a row and no activity on it.
+    if any(practice[:6]):
+        digest = blake2b("|".join((*cells[5:7], *practice)).encode(), digest_size=_DIGEST).hexdigest()
+        practice = (digest, *practice)
+    else:
+        practice = _NO_PRACTICE
+    return _row(number, "0", cells, cells[9:_PERSON], practice)
+
+
+def _row(
+    number: int, member: str, cells: tuple[str, ...], titles: tuple[str, ...], practice: tuple[str, ...]
+) -> tuple[str, ...]:
+    id_type, id_number, national_id, family, given, profession, category, skill_type, skill_code = cells[:9]
+    shown = (family.strip(), given.strip(), *titles, profession, category, skill_type, skill_code, *practice)
+    digest = blake2b("|".join(shown).encode(), digest_size=_DIGEST).hexdigest()
+    return (str(number), member, national_id, digest, id_type, id_number, _searched(family, given), *shown)
+
+
+@lru_cache(maxsize=64)
+def _searched(family: str, given: str) -> str:
+    return search_form(f"{family} {given}")
+
+
+def _practice(cells: tuple[str, ...]) -> tuple[str, ...]:
+    (mode, sector, role, genre, table, structure_id, finess, legal_finess, siret, name, sign, number, repetition,
+     street_type, street, cedex, postal_code, commune, town, country, telephone, department, registered_by) = cells  # fmt: skip
+    line = " ".join(part for part in (number, repetition, street_type, street) if part)
+    # "25304 PONTARLIER CEDEX": the town stands after the code when the commune is not named.
+    town = town or cedex.lstrip("0123456789 ")
+    department = department or department_of(commune, postal_code)
+    return (mode, sector, role, genre, structure_id, siret, table, finess, legal_finess, name or sign, line,
+            postal_code, town, commune, department, country, telephone, registered_by)  # fmt: skip
+
+
+def department_of(commune: str, postal_code: str) -> str:
+    """The department of a commune (INSEE code), or else of a postal code; '' when neither tells.
+
+    A postal code of Corsica (20…) does not tell 2A from 2B reliably, and gives ''.
+    """
+    code = commune if len(commune) == 5 else postal_code  # noqa: PLR2004 - INSEE and postal codes alike
+    if len(code) != 5 or not code[2:].isdigit() or (code is postal_code and code.startswith("20")):  # noqa: PLR2004
+        return ""
+    return code[:3] if code.startswith(("97", "98")) else code[:2]
+
+
+TABLES = """
+CREATE TEMP TABLE staged (
+    line integer, member smallint, national_id text, digest uuid, id_type text, id_number text, search_name text,
+    family_name text, given_name text, title text, civility text, profession text, category text,
+    skill_type text, skill_code text,
+    practice uuid, mode text, sector text, role text, activity_genre text, structure_id text, siret text,
+    pharmacist_table text, finess text, legal_finess text, structure_name text, street text, postal_code text,
+    town text, commune text, department text, country text, telephone text, registered_by text
+);
+CREATE TEMP VIEW present AS SELECT national_id AS key, row_hash, departed_at FROM practitioner;
+"""
+COPY = "COPY staged FROM STDIN"
+
+# Somebody known by know-how alone is not on the roll.
+SETTLE = (
+    "CREATE INDEX ON staged (national_id, member)",
+    "ANALYZE staged",
+    """
+    WITH stray AS (
+        DELETE FROM staged s WHERE member = 1
+        AND NOT EXISTS (SELECT FROM staged a WHERE a.national_id = s.national_id AND a.member = 0)
+        RETURNING *
+    )
+    INSERT INTO rejected
+    SELECT line, 'know-how-without-activity', national_id, concat_ws('|', national_id, family_name, skill_code) FROM stray
+    """,
+)
+
+# The hash is over the set of rows: neither their order nor their repetition changes a person.
+WANTED = """
+    CREATE TEMP TABLE wanted AS
+    SELECT national_id AS key, count(*) AS lines,
+           sha256(string_agg(DISTINCT uuid_send(digest), ''::bytea ORDER BY uuid_send(digest))) AS row_hash
+    FROM staged GROUP BY national_id
+"""
+
+APPLY = (
+    # A person may exercise under a name for each profession: the first in order is shown, whatever the file's order.
+    """
+    CREATE TEMP VIEW named AS
+    SELECT DISTINCT ON (s.national_id) s.*, w.row_hash, p.act
+    FROM staged s JOIN planned p ON p.key = s.national_id JOIN wanted w ON w.key = s.national_id
+    WHERE p.act IN ('create', 'change') AND s.member = 0
+    ORDER BY s.national_id, s.family_name, s.given_name, s.title DESC, s.civility, s.line
+    """,
+    """
+    INSERT INTO practitioner (national_id, id_type, id_number, civility, title, family_name, given_name, search_name,
+                              row_hash, sys_from)
+    SELECT national_id, id_type, id_number, civility, title, family_name, given_name, search_name, row_hash, :now
+    FROM named WHERE act = 'create'
+    """,
+    """
+    UPDATE practitioner t
+    SET id_type = n.id_type, id_number = n.id_number, civility = n.civility, title = n.title,
+        family_name = n.family_name, given_name = n.given_name, search_name = n.search_name,
+        row_hash = n.row_hash, departed_at = NULL
+    FROM named n WHERE n.act = 'change' AND t.national_id = n.national_id
+    """,
+    """
+    UPDATE practitioner t SET departed_at = :now FROM planned p WHERE p.key = t.national_id AND p.act = 'remove'
+    """,
+    """
+    DELETE FROM practice t USING planned p
+    WHERE p.key = t.national_id AND p.act IN ('change', 'remove') AND NOT EXISTS (
+        SELECT FROM staged s
+        WHERE p.act = 'change' AND s.national_id = t.national_id AND uuid_send(s.practice) = t.digest)
+    """,
+    """
+    DELETE FROM profession t USING planned p
+    WHERE p.key = t.national_id AND p.act IN ('change', 'remove') AND NOT EXISTS (
+        SELECT FROM staged s
+        WHERE p.act = 'change' AND s.national_id = t.national_id AND s.member = 0
+        AND (s.profession, s.category) = (t.code, t.category))
+    """,
+    """
+    DELETE FROM skill t USING planned p
+    WHERE p.key = t.national_id AND p.act IN ('change', 'remove') AND NOT EXISTS (
+        SELECT FROM staged s
+        WHERE p.act = 'change' AND s.national_id = t.national_id
+        AND (s.profession, s.category, s.skill_type, s.skill_code)
+          = (t.profession_code, t.category, t.skill_type, t.skill_code))
+    """,
+    """
+    INSERT INTO profession (national_id, code, category, sys_from)
+    SELECT DISTINCT s.national_id, s.profession, s.category, CAST(:now AS timestamptz)
+    FROM staged s JOIN planned p ON p.key = s.national_id
+    WHERE p.act IN ('create', 'change') AND s.member = 0
+    ON CONFLICT DO NOTHING
+    """,
+    """
+    INSERT INTO skill (national_id, profession_code, category, skill_type, skill_code, sys_from)
+    SELECT DISTINCT s.national_id, s.profession, s.category, s.skill_type, s.skill_code, CAST(:now AS timestamptz)
+    FROM staged s JOIN planned p ON p.key = s.national_id
+    WHERE p.act IN ('create', 'change') AND s.skill_code <> ''
+    ON CONFLICT DO NOTHING
+    """,
+    """
+    INSERT INTO practice (national_id, digest, profession_code, category, mode, sector, role, activity_genre,
+                          pharmacist_table, structure_id, finess, legal_finess, siret, structure_name, street,
+                          postal_code, town, commune, department, country, telephone, registered_by, sys_from)
+    SELECT DISTINCT ON (s.national_id, s.practice)
+           s.national_id, uuid_send(s.practice), s.profession, s.category, s.mode, s.sector, s.role, s.activity_genre,
+           s.pharmacist_table, s.structure_id, s.finess, s.legal_finess, s.siret, s.structure_name, s.street,
+           s.postal_code, s.town, s.commune, s.department, s.country, s.telephone, s.registered_by, :now
+    FROM staged s JOIN planned p ON p.key = s.national_id
+    WHERE p.act IN ('create', 'change') AND s.practice IS NOT NULL
+    ON CONFLICT DO NOTHING
+    """,
+)
+
+RPPS = Register("rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY)

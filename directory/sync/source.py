@@ -1,0 +1,188 @@
+"""A register file as it arrived: when it was made, its hash, and its lines, read with suspicion.
+
+Opens a zip or plain text without ever unpacking to disk or holding more than a block in memory. Knows nothing of
+columns. Whatever is wrong with the file as a whole is a `Refusal` whose code is the run's reason.
+"""
+
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import file_digest
+from pathlib import Path
+from typing import IO
+from zoneinfo import ZoneInfo
+
+from directory.base.errors import Kind, Refusal
+
+BLOCK = 1 << 20
+# The whole national file is 0.83 GB of text, 230 MB zipped: a ratio of 4.
+LARGEST_TEXT = 3 << 30
+LARGEST_RATIO = 200
+# Deflate packs a header and a handful of alike rows very well; a bomb has to be large to hurt.
+RATIO_MATTERS_ABOVE = 8 << 20
+MOST_MEMBERS = 20
+LONGEST_LINE = 64 << 10
+
+_MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.(txt|csv|xml)")
+_STAMP = re.compile(r"(?<!\d)(20\d{2}[01]\d[0-3]\d)-?([0-2]\d[0-5]\d)(?!\d)")
+FRANCE = ZoneInfo("Europe/Paris")
+_ENCRYPTED = 0x1
+_FOLDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One text of a source: the file itself, or a file within the archive."""
+
+    name: str
+    _file: IO[bytes]
+    _archive: zipfile.ZipFile | None
+    _info: zipfile.ZipInfo | None
+
+    def blocks(self) -> Iterator[bytes]:
+        """Its bytes, a block at a time; damage in the archive is a Refusal."""
+        if self._archive is None or self._info is None:
+            self._file.seek(0)
+            yield from iter(lambda: self._file.read(BLOCK), b"")
+            return
+        try:
+            with self._archive.open(self._info) as stream:
+                yield from iter(lambda: stream.read(BLOCK), b"")
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise refused("damaged-archive", f"{self.name}: {error}.") from error
+
+    def lines(self) -> Iterator[list[str]]:
+        """Its lines without their ends, in lists.
+
+        UTF-8 first; a block that is not is read again line by line, and only the lines that fail are taken for
+        Windows-1252, so that one bad byte does not garble every name after it. What Windows-1252 does not define
+        stays as the control characters of Latin-1, for the row to be rejected. A byte order mark and CRLF are
+        tolerated. A last line without its end is a Refusal: the file was cut.
+        """
+        rest = b""
+        read = 0
+        for block in self.blocks():
+            if not read:
+                block = block.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - the same block without its mark
+            read += len(block)
+            if read > LARGEST_TEXT:
+                raise refused("too-large", f"{self.name} holds more than {LARGEST_TEXT >> 30} GB.")
+            whole, end, rest_of_block = block.rpartition(b"\n")
+            if end:
+                yield _decoded(rest + whole)
+                rest = rest_of_block
+            else:
+                rest += block
+            if len(rest) > LONGEST_LINE:
+                raise refused("line-too-long", f"{self.name}: a line is longer than {LONGEST_LINE >> 10} kB.")
+        if rest:
+            raise refused("truncated", f"{self.name}: the last line has no end; the file was cut.")
+
+
+def refused(code: str, text: str) -> Refusal:
+    """The refusal of a whole file."""
+    return Refusal(Kind.UNACCEPTABLE, code, text)
+
+
+def sha256_of(path: Path) -> bytes:
+    """The file's SHA-256; Refusal NOT_FOUND when there is no such file to read."""
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").digest()
+    except OSError as error:
+        text = f"{path.name}: {error.strerror or 'cannot be read'}."
+        raise Refusal(Kind.NOT_FOUND, "no-such-file", text) from error
+
+
+def stamp_of(path: Path) -> datetime | None:
+    """The generation time in the file's name (AAAAMMJJhhmm, French time), None when there is none."""
+    found = _STAMP.search(path.name)
+    try:
+        stamp = datetime.strptime("".join(found.groups()) + "+0000", "%Y%m%d%H%M%z") if found else None
+    except ValueError:
+        return None
+    return stamp and stamp.replace(tzinfo=FRANCE).astimezone(UTC)
+
+
+def modified_at(path: Path) -> datetime:
+    """The file's own time, for files that say nothing of when they were made."""
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+@contextmanager
+def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping[str, Member]]:
+    """The texts of `path` by role; members of an archive are found by the patterns of `roles`, the first required.
+
+    A file that is not an archive is the first role's text, whatever its name.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise refused("empty-file", f"{path.name} is empty.")
+        first = next(iter(roles))
+        if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
+            yield {first: Member(path.name, file, None, None)}
+            return
+        try:
+            archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise refused("damaged-archive", f"{path.name}: {error}.") from error
+        with archive:
+            members = _members(path.name, file, archive, roles)
+            if first not in members:
+                raise refused("missing-member", f"{path.name} holds no file of the kind it should.")
+            yield members
+
+
+def _members(
+    name: str, file: IO[bytes], archive: zipfile.ZipFile, roles: Mapping[str, re.Pattern[str]]
+) -> dict[str, Member]:
+    infos = archive.infolist()
+    if len(infos) > MOST_MEMBERS:
+        raise refused("too-many-members", f"{name} holds {len(infos)} files.")
+    size, packed = sum(i.file_size for i in infos), sum(i.compress_size for i in infos)
+    if size > LARGEST_TEXT or (size > RATIO_MATTERS_ABOVE and size > LARGEST_RATIO * packed):
+        raise refused("too-large", f"{name} would unpack to {size} bytes.")
+    found: dict[str, Member] = {}
+    for info in infos:
+        _check_member(name, info)
+        for role, pattern in roles.items():
+            if pattern.fullmatch(info.filename):
+                if role in found:
+                    raise refused("ambiguous-member", f"{name} holds two files of the kind {role}.")
+                found[role] = Member(info.filename, file, archive, info)
+    return found
+
+
+def _check_member(name: str, info: zipfile.ZipInfo) -> None:
+    """Nothing is ever written under a member's name, yet an archive that tries a path is not the register's."""
+    mode = info.external_attr >> 16
+    # orig_filename: zipfile cuts the other one at a NUL and turns its separators.
+    if not _MEMBER_NAME.fullmatch(info.orig_filename) or (
+        mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG)
+    ):
+        raise refused("foreign-member", f"{name} holds something that is not a plain register file.")
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in _FOLDS:
+        raise refused("foreign-member", f"{name} holds a file packed in a way no register uses.")
+
+
+def _decoded(data: bytes) -> list[str]:
+    try:
+        lines = data.decode().split("\n")
+    except UnicodeDecodeError:
+        lines = [_decoded_line(line) for line in data.split(b"\n")]
+    return [line.removesuffix("\r") for line in lines] if b"\r" in data else lines
+
+
+def _decoded_line(line: bytes) -> str:
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return line.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return line.decode("latin-1")

@@ -1,0 +1,95 @@
+"""Where a file's rows wait before anything is decided: temporary tables, filled by COPY in short transactions.
+
+A transaction that lasted as long as the parsing would hold back every reader of the change feed (they read below the
+oldest running transaction), so rows travel in batches, each in a transaction of its own. Memory holds one batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection
+
+from directory.sync.source import refused
+
+BATCH = 20_000
+# More than a tenth of the largest file there is: such a run is refused in any case.
+MOST_REJECTIONS = 250_000
+EXCERPT = 200
+
+_SESSION = "SET temp_buffers = '64MB'; SET work_mem = '128MB';"
+_TABLES = """
+CREATE TEMP TABLE rejected (line_number integer, reason text, detail text, excerpt text);
+CREATE TEMP TABLE held (key text);
+"""
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+Progress = Callable[[str, int], None]
+
+
+def copy_row(fields: Sequence[str]) -> str:
+    """One row of COPY's text format; `\\N` as a whole field is NULL."""
+    row = "\t".join(fields)
+    if "\\" in row or "\r" in row or "\n" in row or row.count("\t") >= len(fields):
+        row = "\t".join(field if field == r"\N" else field.translate(_ESCAPES) for field in fields)
+    return row + "\n"
+
+
+class Staging:
+    """The temporary tables `staged`, `rejected` and `held` of one run, on one connection that dies with it."""
+
+    def __init__(self, connection: Connection, tables: str, copy: str, progress: Progress | None) -> None:
+        self._connection = connection
+        self._copy = copy
+        self._progress = progress
+        self._rows: list[str] = []
+        self._rejected: list[str] = []
+        self._held: list[str] = []
+        self.lines = 0
+        self.ignored = 0
+        self.rejections = 0
+        with connection.begin():
+            # The driver's own: several statements at once.
+            self._driver().execute((_SESSION + _TABLES + tables).encode())
+
+    def stage(self, fields: Sequence[str]) -> None:
+        """Keep one good row."""
+        self.lines += 1
+        self._rows.append(copy_row(fields))
+        if len(self._rows) >= BATCH:
+            self.flush()
+
+    def reject(self, line_number: int, reason: str, detail: str, line: str, *, held: str = "") -> None:
+        """Keep a bad row's number, reason and beginning; `held` is the key it names, which shall not be touched."""
+        self.lines += 1
+        self.rejections += 1
+        if self.rejections > MOST_REJECTIONS:
+            raise refused("too-many-rejections", f"More than {MOST_REJECTIONS} rows cannot be read.")
+        # PostgreSQL's text cannot hold NUL.
+        excerpt = line[:EXCERPT].replace("\0", "\N{REPLACEMENT CHARACTER}")
+        self._rejected.append(copy_row((str(line_number), reason, detail[:EXCERPT], excerpt)))
+        if held and held.isprintable():
+            self._held.append(copy_row((held,)))
+        if len(self._rejected) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        with self._connection.begin():
+            self._send(self._copy, self._rows)
+            self._send("COPY rejected (line_number, reason, detail, excerpt) FROM STDIN", self._rejected)
+            self._send("COPY held (key) FROM STDIN", self._held)
+        self._rows, self._rejected, self._held = [], [], []
+        if self._progress:
+            self._progress("read", self.lines)
+
+    def _send(self, statement: str, rows: list[str]) -> None:
+        if not rows:
+            return
+        with self._driver().cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            copy.write("".join(rows).encode())
+
+    def _driver(self) -> "psycopg.Connection[Any]":
+        driver = self._connection.connection.dbapi_connection
+        assert isinstance(driver, psycopg.Connection)
+        return driver
