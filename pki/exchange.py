@@ -1,0 +1,175 @@
+"""The verdict: may these two exchange health data, why not, with which certificate, and how long that holds.
+
+`decide` is pure; `verdicts` loads what it decides on, in the same few statements for 1 or 10,000 addresses.
+What stands against a mailbox is `directory.rules.standing`; HTTP, JSON and signatures are for `api`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection
+
+from directory import rules, store
+from directory.base.errors import Kind, Refusal
+from directory.model import MailboxFacts, MailboxKind, Standing
+from pki import exchange_store
+from pki.model import Answer, CertificateFacts, CertificateReason, Verdict
+
+SENDER = "sender-"
+BEFORE_OUR_RECORDS = "before-our-records"
+# An address we were never told of may exist in another directory: that is not knowing, which is not a no.
+NOT_KNOWING = frozenset({Standing.MAILBOX_UNKNOWN.value, SENDER + Standing.MAILBOX_UNKNOWN.value})
+ANSWERED_FOR = frozenset({MailboxKind.ORGANISATION, MailboxKind.APPLICATION})
+
+
+@dataclass(frozen=True)
+class Party:
+    """One side of an exchange, as known at an instant: the mailbox, who answers for it, its certificates."""
+
+    facts: MailboxFacts
+    certificates: tuple[CertificateFacts, ...] = ()
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What all verdicts of one question share; `recorded` is whether the record knows anything of `as_of`."""
+
+    now: datetime
+    as_of: datetime
+    lifetime: timedelta
+    sources: Mapping[str, datetime | None]
+    recorded: bool = True
+
+
+def verdicts(
+    connection: Connection,
+    addresses: Sequence[str],
+    *,
+    sender: str | None,
+    at: datetime | None,
+    now: datetime,
+    lifetime: timedelta,
+) -> list[Verdict]:
+    """One verdict for each address, in the order asked; `at` None is the present.
+
+    Malformed addresses are answered, never raised. Refuses `at-in-the-future` and `at-out-of-range`. Open the
+    transaction with `read_only=True`, so that all is read at one instant.
+    """
+    at = None if at is None else _past(at, now)
+    parties = _load(connection, [*addresses, *([] if sender is None else [sender])], at)
+    occasion = _occasion(connection, at, now, lifetime)
+    from_party = None if sender is None else parties[sender]
+    decided = {address: decide(address, parties[address], from_party, occasion) for address in set(addresses)}
+    return [decided[address] for address in addresses]
+
+
+def decide(address: str, recipient: Party, sender: Party | None, occasion: Occasion) -> Verdict:
+    """The verdict on sending to `recipient` (from `sender`, when one is named).
+
+    Certificates are handed out with `allowed` only: beside a refusal, one would be an invitation to use it.
+    """
+    reasons = [] if occasion.recorded else [BEFORE_OUR_RECORDS]
+    reasons += reasons_against(recipient, occasion.as_of)
+    given = usable(recipient.certificates, occasion.as_of)
+    resting_on = list(given)
+    if sender is not None:
+        reasons += [SENDER + reason for reason in reasons_against(sender, occasion.as_of)]
+        resting_on += usable(sender.certificates, occasion.as_of)
+    answer = _answer(reasons)
+    return Verdict(
+        address,
+        answer,
+        tuple(reasons),
+        decided_at=occasion.now,
+        as_of=occasion.as_of,
+        valid_until=_valid_until(occasion, resting_on if answer is Answer.ALLOWED else ()),
+        sources=dict(occasion.sources),
+        certificates=given if answer is Answer.ALLOWED else (),
+    )
+
+
+def reasons_against(party: Party, at: datetime) -> tuple[str, ...]:
+    """Every reason that stands against this side at `at`, in the order of the checks; () when none does."""
+    found = [standing.value for standing in rules.standing(party.facts, at)]
+    if party.facts.mailbox is not None and not usable(party.certificates, at):
+        found.append(_why_none_usable(party.certificates, at).value)
+    return tuple(found)
+
+
+def usable(certificates: Sequence[CertificateFacts], at: datetime) -> tuple[CertificateFacts, ...]:
+    """Those valid at `at` (both ends included, RFC 5280 4.1.2.5), neither revoked nor on hold."""
+    return tuple(
+        certificate
+        for certificate in certificates
+        if certificate.not_before <= at <= certificate.not_after
+        and certificate.revoked_at is None
+        and not certificate.on_hold
+    )
+
+
+def _why_none_usable(certificates: Sequence[CertificateFacts], at: datetime) -> CertificateReason:
+    """The most telling reason: what somebody decided before what time did."""
+    if any(certificate.revoked_at is not None for certificate in certificates):
+        return CertificateReason.REVOKED
+    if any(certificate.on_hold for certificate in certificates):
+        return CertificateReason.ON_HOLD
+    if any(certificate.not_after < at for certificate in certificates):
+        return CertificateReason.EXPIRED
+    return CertificateReason.NO_CERTIFICATE
+
+
+def _answer(reasons: Sequence[str]) -> Answer:
+    if not reasons:
+        return Answer.ALLOWED
+    if BEFORE_OUR_RECORDS in reasons or NOT_KNOWING.issuperset(reasons):
+        return Answer.UNKNOWN
+    return Answer.REFUSED
+
+
+def _valid_until(occasion: Occasion, resting_on: Sequence[CertificateFacts]) -> datetime:
+    ends = [occasion.now + occasion.lifetime, *(certificate.not_after for certificate in resting_on)]
+    return max(occasion.now, min(ends))
+
+
+def _past(at: datetime, now: datetime) -> datetime:
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError as error:
+        raise Refusal(Kind.MALFORMED, "at-out-of-range", "This instant is outside the calendar.") from error
+    if at > now:
+        raise Refusal(Kind.MALFORMED, "at-in-the-future", "Nobody can say today what will be true then.")
+    return at
+
+
+def _occasion(connection: Connection, at: datetime | None, now: datetime, lifetime: timedelta) -> Occasion:
+    sources = store.sources(connection, at)
+    begin = None if at is None else store.records_begin(connection)
+    recorded = at is None or begin is None or at >= begin
+    return Occasion(now, now if at is None else at, lifetime, sources, recorded)
+
+
+def _load(connection: Connection, addresses: Sequence[str], at: datetime | None) -> dict[str, Party]:
+    """All sides of the question, by the spelling asked."""
+    facts = store.mailbox_facts(connection, addresses, at)
+    known = {one.address: one for one in facts.values() if one.mailbox is not None}
+    certificates = exchange_store.certificates_of(connection, list(known), at) if known else {}
+    answered = _with_answerable(connection, facts, at)
+    return {asked: Party(one, certificates.get(one.address, ())) for asked, one in answered.items()}
+
+
+def _with_answerable(
+    connection: Connection, facts: dict[str, MailboxFacts], at: datetime | None
+) -> dict[str, MailboxFacts]:
+    """The same facts, with the people an approved enrolment names for organisations' mailboxes."""
+    asked = {f.address for f in facts.values() if f.mailbox is not None and f.mailbox.kind in ANSWERED_FOR}
+    if not asked:
+        return facts
+    named = exchange_store.answerable_for(connection, sorted(asked), at)
+    people = store.practitioners(connection, [one for ids in named.values() for one in ids], at)
+    return {
+        spelling: replace(one, answerable=tuple(people[i] for i in named.get(one.address, ()) if i in people))
+        if one.address in asked
+        else one
+        for spelling, one in facts.items()
+    }

@@ -1,0 +1,66 @@
+"""The PKI's rows a verdict rests on: certificates with what became of them, and who answers for whom.
+
+One statement per question, for any number of mailboxes. `at` None is the present: everything recorded counts,
+whatever the clock of the machine that recorded it.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from pki.model import CertificateFacts, Serial
+
+CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after,
+       last.action, last.revoked_at
+FROM unnest(CAST(:mailboxes AS text[])) AS asked (mailbox)
+JOIN certificate c ON c.mailbox = asked.mailbox
+LEFT JOIN LATERAL (
+    SELECT r.action, r.revoked_at FROM revocation r WHERE r.serial = c.serial
+    AND (CAST(:at AS timestamptz) IS NULL OR r.revoked_at <= CAST(:at AS timestamptz))
+    ORDER BY r.id DESC LIMIT 1) AS last ON true
+WHERE CAST(:at AS timestamptz) IS NULL OR c.issued_at <= CAST(:at AS timestamptz)
+ORDER BY c.not_after DESC, c.serial"""
+
+ANSWERABLE = """SELECT e.mailbox, e.practitioner FROM {enrolment} e
+WHERE e.mailbox = ANY(CAST(:mailboxes AS text[])) AND e.state = 'approved' ORDER BY e.practitioner"""
+
+_CERTIFICATES = text(CERTIFICATES)
+_ANSWERABLE = {
+    False: text(ANSWERABLE.format(enrolment="enrolment")),
+    True: text(ANSWERABLE.format(enrolment="enrolment_at(CAST(:at AS timestamptz))")),
+}
+
+
+def certificates_of(
+    connection: Connection, mailboxes: Sequence[str], at: datetime | None
+) -> dict[str, tuple[CertificateFacts, ...]]:
+    """Each mailbox's certificates issued by `at`, longest-lived first, with their revocation as of `at`."""
+    found: dict[str, list[CertificateFacts]] = defaultdict(list)
+    for mailbox, serial, der, sha256, not_before, not_after, action, acted_at in connection.execute(
+        _CERTIFICATES, {"mailboxes": list(mailboxes), "at": at}
+    ):
+        found[mailbox].append(
+            CertificateFacts(
+                Serial(serial),
+                der,
+                sha256,
+                not_before,
+                not_after,
+                revoked_at=acted_at if action == "revoke" else None,
+                on_hold=action == "hold",
+            )
+        )
+    return {mailbox: tuple(certificates) for mailbox, certificates in found.items()}
+
+
+def answerable_for(
+    connection: Connection, mailboxes: Sequence[str], at: datetime | None
+) -> dict[str, tuple[str, ...]]:
+    """The national ids of those whose approved enrolment names them for each mailbox, at `at`."""
+    found: dict[str, list[str]] = defaultdict(list)
+    asked = {"mailboxes": list(mailboxes)} | ({} if at is None else {"at": at})
+    for mailbox, national_id in connection.execute(_ANSWERABLE[at is not None], asked):
+        found[mailbox].append(national_id)
+    return {mailbox: tuple(national_ids) for mailbox, national_ids in found.items()}
