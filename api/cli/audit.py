@@ -1,0 +1,30 @@
+"""`sceau audit`: is the history what it was when it was signed?"""
+
+from pathlib import Path
+
+import click
+
+from api.cli.output import answer, container, json_option, refusals_told, state_option
+from api.upkeep import verify_log
+
+
+@click.group()
+def audit() -> None:
+    """The tamper-evident log of who did what."""
+
+
+@audit.command()
+@state_option
+@json_option
+def verify(state: Path | None, as_json: bool) -> None:
+    """Recompute the whole log and compare it with every signed head; exit 1 when anything was rewritten.
+
+    \b
+    Example:  sceau audit verify
+    """
+    with refusals_told(as_json=as_json):
+        size, findings = verify_log(container(state))
+    rows = [("finding", finding) for finding in findings] or [("intact", f"{size} lines, every signed head agrees")]
+    answer({"intact": not findings, "size": size, "findings": findings}, as_json=as_json, rows=rows, headers=("audit", ""))
+    if findings:
+        raise SystemExit(1)

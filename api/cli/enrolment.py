@@ -1,0 +1,157 @@
+"""`sceau enrol`, `issue`, `revoke`: the registrar's acts from a terminal, by the same rules as over REST."""
+
+import sys
+from datetime import date, datetime
+from pathlib import Path
+from uuid import UUID
+
+import click
+import orjson
+from sqlalchemy import Connection
+
+from api.cli.output import Command, answer, container, json_option, refusals_told, state_option
+from api.wiring import Container
+from directory import access
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from pki import use_cases
+from pki.model import RevocationReason
+
+
+def identity_option(command: Command) -> Command:
+    """Add `--as NAME` and `--token`: who acts. A name is looked up in the demo's credentials."""
+    command = click.option("--token", "secret", envvar="SCEAU_TOKEN", default=None, help="Bearer token [SCEAU_TOKEN].")(command)
+    return click.option("--as", "name", default=None, help="A name in demo-credentials.json, e.g. registrar_a.")(command)
+
+
+def _who(parts: Container, connection: Connection, name: str | None, secret: str | None) -> access.Token:
+    if name is not None:
+        path = parts.settings.state / "demo-credentials.json"
+        known = orjson.loads(path.read_bytes()) if path.exists() else {}
+        secret = known.get(name)
+        if secret is None:
+            raise Refusal(Kind.NOT_FOUND, "unknown-credential", f"{path} holds no {name!r}: give --token instead.")
+    if secret is None:
+        raise Refusal(Kind.UNAUTHENTICATED, "who-acts", "Say who acts: --as registrar_a, or --token (SCEAU_TOKEN).")
+    return access.authenticate(connection, secret, parts.clock())
+
+
+@click.command()
+@click.argument("practitioner", required=False)
+@click.argument("mailbox", required=False)
+@click.option("--approve", "approved", type=click.UUID, default=None, help="Approve this enrolment instead.")
+@click.option("--method", type=click.Choice(["in-person", "video", "existing-card"]), default="in-person", show_default=True)
+@click.option("--document", default="identity card", show_default=True, help="What was shown.")
+@click.option("--checked-on", type=click.DateTime(["%Y-%m-%d"]), default=None, help="Day of the check [today].")
+@identity_option
+@state_option
+@json_option
+def enrol(
+    practitioner: str | None,
+    mailbox: str | None,
+    approved: UUID | None,
+    method: str,
+    document: str,
+    checked_on: datetime | None,
+    name: str | None,
+    secret: str | None,
+    state: Path | None,
+    as_json: bool,
+) -> None:
+    """Request the enrolment of PRACTITIONER (national id) for MAILBOX; another registrar then approves it.
+
+    \b
+    Examples:
+      sceau enrol 810099000019 dr.a@one.example --as registrar_a
+      sceau enrol --approve 3f0c… --as registrar_b
+    """
+    if approved is None and not (practitioner and mailbox):
+        raise click.UsageError("Give PRACTITIONER and MAILBOX, or --approve ID.")
+    parts = container(state)
+    day: date = (checked_on or parts.clock()).date()
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+        token = _who(parts, connection, name, secret)
+        if approved is not None:
+            made = use_cases.approve_enrolment(connection, now=parts.clock(), token=token, enrolment_id=approved)
+        else:
+            made = use_cases.request_enrolment(
+                connection,
+                now=parts.clock(),
+                token=token,
+                practitioner=practitioner or "",
+                mailbox=mailbox or "",
+                identity_check={"method": method, "document": document, "checked_on": day.isoformat()},
+            )
+    told = {"id": str(made.id), "state": made.state, "practitioner": made.practitioner, "mailbox": made.mailbox}
+    answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))
+
+
+@click.command()
+@click.argument("enrolment", type=click.UUID)
+@click.option("--csr", type=click.File("rb"), required=True, help="PKCS#10 request, PEM or DER.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write the PEM.")
+@identity_option
+@state_option
+@json_option
+def issue(
+    enrolment: UUID, csr: click.utils.LazyFile, out: Path | None, name: str | None, secret: str | None,
+    state: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Issue the certificate of an approved ENROLMENT to the key of a certificate request.
+
+    \b
+    Example:  sceau issue 3f0c… --csr request.pem --as registrar_a --out certificate.pem
+    """
+    parts = container(state)
+    with refusals_told(as_json=as_json):
+        with transaction(parts.engine) as connection:
+            token = _who(parts, connection, name, secret)
+        made = use_cases.issue_for_enrolment(
+            parts.engine,
+            parts.signer,
+            now=parts.clock(),
+            token=token,
+            enrolment_id=enrolment,
+            csr=csr.read(),
+            base_url=parts.settings.base_url,
+        )
+    if out is not None:
+        out.write_text(made.pem)
+    told = {"serial": made.serial, "not_after": made.not_after, "pem": made.pem}
+    answer(told, as_json=as_json, rows=[(made.serial, made.not_after, out or "")], headers=("serial", "not after", "file"))
+    if out is None and not as_json:
+        sys.stdout.write(made.pem)
+
+
+@click.command()
+@click.argument("serial")
+@click.option("--reason", type=click.Choice([reason.value for reason in RevocationReason]), required=True)
+@click.option("--comment", default="", help="Why, in a sentence; kept in the log.")
+@click.option("--dry-run", is_flag=True, help="Say what would be revoked, and revoke nothing.")
+@identity_option
+@state_option
+@json_option
+def revoke(
+    serial: str, reason: str, comment: str, dry_run: bool, name: str | None, secret: str | None,
+    state: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Revoke the certificate SERIAL (hexadecimal), for good unless the reason is certificateHold.
+
+    \b
+    Example:  sceau revoke 5f03… --reason keyCompromise --comment "lost laptop" --as registrar_a
+    """
+    parts = container(state)
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+        token = _who(parts, connection, name, secret)
+        done = use_cases.revoke_as(
+            connection,
+            now=parts.clock(),
+            token=token,
+            serial=use_cases.parse_serial(serial),
+            reason=RevocationReason(reason),
+            comment=comment,
+        )
+        if dry_run:
+            connection.rollback()
+    told = {"serial": done.serial, "reason": done.reason.value, "revoked_at": done.revoked_at, "dry_run": dry_run}
+    answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))

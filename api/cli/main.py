@@ -1,0 +1,38 @@
+"""The `sceau` command's root: which subjects there are."""
+
+import logging
+
+import click
+
+from api.cli.audit import audit
+from api.cli.crl import crl
+from api.cli.enrolment import enrol, issue, revoke
+from api.cli.jobs import jobs
+from api.cli.ldap import ldap
+from api.cli.parts import signer, web, worker
+from api.cli.recipients import check
+from api.cli.status import status
+from api.cli.sync import sync
+from api.cli.token import token
+from api.cli.up import down, up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="sceau")
+def main() -> None:
+    """Sceau: the trust registry of health messaging.
+
+    \b
+    First run:   sceau up --demo
+    Look:        sceau status
+    Ask:         sceau check ADDRESS --sender ADDRESS
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+
+
+for command in (up, down, status, sync, enrol, issue, revoke, check, ldap, crl, audit, token, jobs, web, worker, signer):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

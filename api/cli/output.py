@@ -1,0 +1,87 @@
+"""How every command speaks: tables for people, JSON for machines, refusals as sentences with an exit code."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.settings import load_settings
+from api.wiring import Container, build
+from directory.base.audit import Actor
+from directory.base.errors import Kind, Refusal
+
+people = Console(stderr=True, highlight=False)
+Command = Callable[..., Any]
+COMMAND = Actor("command")
+
+
+def state_option(command: Command) -> Command:
+    """Add `--state DIR`, which every command takes."""
+    return click.option(
+        "--state",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=None,
+        help="State folder [default: ./var, or SCEAU_STATE].",
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json`: one JSON object on standard output instead of a table."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")(command)
+
+
+def container(state: Path | None) -> Container:
+    """What a command needs to act upon the installation in `state`."""
+    return build(load_settings(state))
+
+
+def answer(value: Mapping[str, Any], *, as_json: bool, rows: Sequence[tuple[Any, ...]], headers: Sequence[str]) -> None:
+    """Print `value` as JSON, or `rows` as a table under `headers`."""
+    if as_json:
+        sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z, default=str).decode() + "\n")
+        return
+    table = Table(*headers, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def refuse(refusal: Refusal, *, as_json: bool) -> NoReturn:
+    """Say what was refused and end: 2 when something was out of reach, 1 when the answer is no."""
+    if as_json:
+        problem = {"type": refusal.code, "detail": refusal.text, **refusal.details}
+        sys.stdout.write(orjson.dumps(problem, default=str).decode() + "\n")
+    people.print(f"[red]{refusal.code}[/red]: {refusal.text}", soft_wrap=True)
+    sys.exit(2 if refusal.kind is Kind.UNAVAILABLE else 1)
+
+
+@contextmanager
+def refusals_told(*, as_json: bool = False) -> Iterator[None]:
+    """Turn a refusal inside the block into its sentence and exit code; a bug stays a traceback."""
+    try:
+        yield
+    except Refusal as refusal:
+        refuse(refusal, as_json=as_json)
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Callable[[str, int], None]]:  # noqa: FBT001, FBT002 - a display switch
+    """A bar for anything long: call the given function with what is being done and how many are done so far."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True),
+               TextColumn("{task.completed:.0f}"), TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=people, transient=True, disable=quiet) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=None)
+            bar.update(tasks[what], completed=done)
+
+        yield show

@@ -1,0 +1,38 @@
+"""`sceau web`, `worker`, `signer`: the processes of an installation, each run apart in production."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from api.cli.output import container, refusals_told, state_option
+from api.first_run import serve_signer, web_command
+from api.scheduler import run_worker
+from api.settings import child_environment, load_settings
+
+
+@click.command()
+@state_option
+def web(state: Path | None) -> None:
+    """Serve REST, OCSP, CRL and CA files (Granian); any number of these may run."""
+    settings = load_settings(state)
+    command = web_command(settings)
+    sys.stdout.flush()
+    os.execve(command[0], command, child_environment(settings))  # noqa: S606 - becomes the web server
+
+
+@click.command()
+@state_option
+def worker(state: Path | None) -> None:
+    """Run the jobs by the clock and follow the change feed; two may run, each job is done once."""
+    run_worker(container(state))
+
+
+@click.command()
+@click.option("--establish", is_flag=True, help="Make root and issuing CA when there are none (first runs and tests).")
+@state_option
+def signer(establish: bool, state: Path | None) -> None:
+    """Hold the CA keys behind a Unix socket; the only process that ever sees them."""
+    with refusals_told():
+        serve_signer(load_settings(state), establish=establish)

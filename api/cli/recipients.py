@@ -1,0 +1,54 @@
+"""`sceau check`: may these exchange?"""
+
+from base64 import b64encode
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from api.cli.output import answer, container, json_option, refusals_told, state_option
+from directory.base.db import transaction
+from pki.exchange import verdicts
+from pki.model import Answer
+
+
+@click.command()
+@click.argument("addresses", nargs=-1, required=True)
+@click.option("--sender", default=None, help="Address that wants to send.")
+@click.option("--at", type=click.DateTime(["%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"]), default=None,
+              help="An instant in the past, with its zone.")  # fmt: skip
+@state_option
+@json_option
+def check(addresses: tuple[str, ...], sender: str | None, at: datetime | None, state: Path | None, as_json: bool) -> None:
+    """Say for each of ADDRESSES whether health data may be sent there; exit 0 only when all are allowed.
+
+    \b
+    Examples:
+      sceau check dr.b@two.example --sender dr.a@one.example
+      sceau check dr.b@two.example --at 2026-09-01T08:00:00+0200
+    """
+    parts = container(state)
+    with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
+        found = verdicts(
+            connection, addresses, sender=sender, at=at, now=parts.clock(), lifetime=parts.verdict_lifetime
+        )
+    told = [
+        {
+            "address": one.address,
+            "verdict": one.answer.value,
+            "reasons": list(one.reasons),
+            "as_of": one.as_of,
+            "valid_until": one.valid_until,
+            "certificates": [
+                {"serial": c.serial, "not_after": c.not_after, "der": b64encode(c.der).decode()} for c in one.certificates
+            ],
+        }
+        for one in found
+    ]
+    rows = [
+        (one.address, one.answer.value, ", ".join(one.reasons), ", ".join(c.serial for c in one.certificates))
+        for one in found
+    ]
+    answer({"results": told}, as_json=as_json, rows=rows, headers=("address", "verdict", "reasons", "certificates"))
+    if any(one.answer is not Answer.ALLOWED for one in found):
+        raise SystemExit(1)

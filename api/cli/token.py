@@ -1,0 +1,70 @@
+"""`sceau token`: who may ask and act over REST."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from api.cli.output import COMMAND, answer, container, json_option, refusals_told, state_option
+from directory import access
+from directory.base.db import transaction
+
+
+@click.group()
+def token() -> None:
+    """Bearer tokens: only their hash is kept, so a secret is shown once."""
+
+
+@token.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice([role.value for role in access.Role]), required=True)
+@click.option("--authority", default="", help="A registrar's Ordre (CNOM, CNOP, …) or ARS.")
+@click.option("--days", type=click.IntRange(1, 366), default=365, show_default=True)
+@state_option
+@json_option
+def create(name: str, role: str, authority: str, days: int, state: Path | None, as_json: bool) -> None:
+    """Make a token called NAME and show its secret, this once.
+
+    \b
+    Example:  sceau token create "Hospital gateway" --role operator
+    """
+    parts = container(state)
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+        made, secret = access.create_token(
+            connection,
+            now=parts.clock(),
+            actor=COMMAND,
+            name=name,
+            role=access.Role(role),
+            authority=authority,
+            lifetime=timedelta(days=days),
+        )
+    told = {"id": made.id, "name": made.name, "role": made.role.value, "expires_at": made.expires_at, "secret": secret}
+    answer(told, as_json=as_json, rows=[(made.id, made.name, made.role.value, secret)], headers=("id", "name", "role", "secret"))
+
+
+@token.command("list")
+@state_option
+@json_option
+def list_tokens(state: Path | None, as_json: bool) -> None:
+    """List the tokens; no secret is ever shown again."""
+    with refusals_told(as_json=as_json), transaction(container(state).engine) as connection:
+        found = access.list_tokens(connection)
+    told = [
+        {"id": t.id, "name": t.name, "role": t.role.value, "authority": t.authority, "expires_at": t.expires_at}
+        for t in found
+    ]
+    rows = [tuple(one.values()) for one in told]
+    answer({"tokens": told}, as_json=as_json, rows=rows, headers=("id", "name", "role", "authority", "expires"))
+
+
+@token.command()
+@click.argument("token_id", type=int)
+@state_option
+@json_option
+def revoke(token_id: int, state: Path | None, as_json: bool) -> None:
+    """Withdraw the token TOKEN_ID; it stops working with the next request."""
+    parts = container(state)
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+        access.revoke_token(connection, now=parts.clock(), actor=COMMAND, token_id=token_id)
+    answer({"revoked": token_id}, as_json=as_json, rows=[(token_id,)], headers=("revoked",))

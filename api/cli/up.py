@@ -1,0 +1,177 @@
+"""`sceau up` and `sceau down`: a whole installation on one machine, started, kept alive, stopped."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import psutil
+
+from api import demo as demo_data
+from api.cli.output import people, progress, refusals_told, state_option
+from api.first_run import bring_up, supervisor_of
+from api.settings import Settings, load_settings, save_settings
+from api.supervisor import folder_held, supervisor_pid, write_atomically
+from api.wiring import Container
+from directory.base.errors import Kind, Refusal
+
+
+@click.command()
+@click.option("--demo", is_flag=True, help="Fill it with invented registers, people and certificates.")
+@click.option("--detach", is_flag=True, help="Return once everything serves; `sceau down` stops it.")
+@click.option("--host", default=None, help="Address to listen on [127.0.0.1].")
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="Port of the web part [8080].")
+@click.option("--ldap-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAP [3389].")
+@click.option("--ldaps-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAPS [LDAP port + 247].")
+@state_option
+def up(demo: bool, detach: bool, state: Path | None, **given: Any) -> None:
+    """Start PostgreSQL, the signer, slapd, web and worker on this machine, and keep them alive until Ctrl-C.
+
+    \b
+    Examples:
+      sceau up --demo
+      sceau up --demo --detach --state /srv/sceau --port 8081 --ldap-port 4389
+    """
+    with refusals_told():
+        settings = _settings(state, given)
+        if supervisor_pid(settings.state) is not None:
+            people.print(f"already up (state folder {settings.state})")
+        elif detach:
+            _detached(settings, demo=demo)
+        else:
+            _in_foreground(settings, demo=demo)
+            return
+    _say_where(settings)
+
+
+@click.command()
+@state_option
+def down(state: Path | None) -> None:
+    """Stop everything that `sceau up` started from this state folder; nothing acknowledged is lost."""
+    with refusals_told():
+        settings = load_settings(state)
+        pid = supervisor_pid(settings.state)
+        if pid is None:
+            people.print(f"not up (state folder {settings.state})")
+            return
+        psutil.Process(pid).send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while supervisor_pid(settings.state) is not None:
+            if time.monotonic() > deadline:
+                raise Refusal(Kind.UNAVAILABLE, "still-stopping", f"process {pid} has not stopped after 60 s.")
+            time.sleep(0.1)
+        people.print("stopped")
+
+
+def _settings(state: Path | None, given: dict[str, Any]) -> Settings:
+    """The settings as kept, changed by what this call says; the LDAPS port follows the LDAP port unless given."""
+    known = load_settings(state)
+    if given["ldap_port"] is not None and given["ldaps_port"] is None:
+        given["ldaps_port"] = min(given["ldap_port"] + 247, 65535)
+    before = known.base_url if (known.state / "settings.toml").exists() else None
+    save_settings(known.state, given)
+    settings = load_settings(known.state)
+    if before is None:
+        # What certificates carry is decided once: they are read long after a port has changed.
+        save_settings(known.state, {"public_url": settings.base_url, "port": settings.port})
+    elif settings.port != known.port:
+        people.print(f"[yellow]certificates already issued point to {settings.base_url}, not to port {settings.port}[/yellow]")
+    return load_settings(known.state)
+
+
+def _in_foreground(settings: Settings, *, demo: bool) -> None:
+    with folder_held(settings.state) as mine:
+        if not mine:
+            raise Refusal(Kind.CONFLICT, "already-up", f"another `sceau up` holds {settings.state}.")
+        supervisor = supervisor_of(settings, lambda line: people.print(line, soft_wrap=True))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop_starting)
+        outcome = settings.state / "run" / "up.json"
+        try:
+            container = bring_up(settings, supervisor, supervisor.report)
+            if demo:
+                with progress() as show:
+                    demo_data.load(container, show)
+                _prepare_commands(container)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, supervisor.ask_to_stop)
+            write_atomically(outcome, orjson.dumps({"ready": True}))
+            _say_where(settings)
+            supervisor.watch()
+        except Refusal as refusal:
+            write_atomically(outcome, orjson.dumps({"ready": False, "code": refusal.code, "text": refusal.text}))
+            raise
+        finally:
+            people.print("stopping")
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            supervisor.stop_all()
+
+
+def _stop_starting(*_: object) -> None:
+    raise SystemExit(130)
+
+
+def _detached(settings: Settings, *, demo: bool) -> None:
+    """Start the supervisor apart and wait for its word; its own output goes to a file."""
+    outcome, log = settings.state / "run" / "up.json", settings.state / "log" / "supervisor.log"
+    for folder in (outcome.parent, log.parent):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    outcome.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "api.cli.main", "up", "--state", str(settings.state)]
+    with log.open("ab") as out:
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [*command, "--demo"] if demo else command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    with people.status("starting (the first time takes a minute)"):
+        while not outcome.exists():
+            if process.poll() is not None:
+                tail = log.read_text(errors="replace")[-800:]
+                raise Refusal(Kind.UNAVAILABLE, "not-started", f"it ended before it was ready. The end of {log}:\n{tail}")
+            time.sleep(0.1)
+    told = orjson.loads(outcome.read_bytes())
+    if not told["ready"]:
+        raise Refusal(Kind.UNAVAILABLE, told["code"], told["text"])
+
+
+def _prepare_commands(container: Container) -> None:
+    """Keep the addresses that the commands to try are about, so that a later `up` says the same."""
+    path = container.settings.state / "demo.json"
+    if not path.exists():
+        write_atomically(path, orjson.dumps({"addresses": demo_data.addresses_to_try(container)}))
+
+
+def _say_where(settings: Settings) -> None:
+    host = settings.host
+    people.print(f"web    http://{host}:{settings.port}   (REST, OCSP, CRL; documentation at /docs)")
+    people.print(f"LDAP   ldap://{host}:{settings.ldap_port}   ldaps://{host}:{settings.ldaps_port}   base {settings.suffix}")
+    people.print(f"state  {settings.state}", soft_wrap=True)
+    path = settings.state / "demo.json"
+    if not path.exists():
+        return
+    addresses = orjson.loads(path.read_bytes())["addresses"]
+    people.print("\nTo try (each line can be pasted):")
+    for line in commands_to_try(settings, addresses[0], addresses[-1]):
+        people.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def commands_to_try(settings: Settings, one: str, two: str) -> list[str]:
+    """Five commands of foreign tools and ours on the demo's own addresses, right on this machine."""
+    sceau = Path(sys.executable).with_name("sceau")
+    state, web = settings.state, f"http://{settings.host}:{settings.port}"
+    token = f"$(sed -n 's/.*\"operator\": *\"\\([^\"]*\\)\".*/\\1/p' {state}/demo-credentials.json)"
+    return [
+        f"{sceau} status --state {state}",
+        f"{sceau} check {two} --sender {one} --state {state}",
+        f"curl -s -H \"Authorization: Bearer {token}\" '{web}/v1/recipients/{two}?sender={one}'",
+        f"ldapsearch -LLL -x -H ldap://{settings.host}:{settings.ldap_port} -b {settings.suffix} '(mail={two})' mail sn 'userCertificate;binary'",
+        f"curl -s {web}/crl/persons-1/0.crl | openssl crl -inform DER -noout -text | head -12",
+    ]

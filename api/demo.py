@@ -1,0 +1,185 @@
+"""The demo: invented registers, the three worlds of the 2010 plan, enrolments and certificates, all by the real paths.
+
+Nothing here writes a row by itself: files go through `directory/sync`, people through two registrars, keys through
+certificate requests.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from sqlalchemy import text
+
+from api.nightly import PATTERNS, newest
+from api.supervisor import write_atomically
+from api.wiring import Container
+from directory import access
+from directory.base.audit import Actor
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
+from directory.sync.run import run_register
+from pki import use_cases
+
+GENERATOR = Path(__file__).resolve().parents[1] / "scripts" / "make_registers.py"
+DEMO = Actor("command:demo")
+YEAR = timedelta(days=365)
+CERTIFIED_PER_WORLD = 24
+CREDENTIALS = {
+    "registrar_a": (access.Role.REGISTRAR, "CNOM"),
+    "registrar_b": (access.Role.REGISTRAR, "CNOM"),
+    "registrar_other": (access.Role.REGISTRAR, "CNOP"),
+    "operator": (access.Role.OPERATOR, ""),
+    "auditor": (access.Role.AUDITOR, ""),
+}
+Show = Callable[[str, int], None]
+
+
+def load(container: Container, show: Show) -> None:
+    """Fill an installation with the demo, or finish what an earlier try left undone."""
+    make_credentials(container)
+    take_registers(container, show)
+    certify(container, show)
+
+
+def make_credentials(container: Container) -> None:
+    """Tokens for the people of the demo, in a file of the state folder that only this account reads.
+
+    The file is written before the tokens commit: a crash in between leaves words that open nothing, and the next
+    run makes both anew.
+    """
+    path = container.settings.state / "demo-credentials.json"
+    with transaction(container.engine) as connection:
+        live = {token.name: token for token in access.list_tokens(connection)}
+        if path.exists() and set(CREDENTIALS) <= set(live):
+            return
+        secrets = {}
+        for name, (role, authority) in CREDENTIALS.items():
+            if name in live:
+                access.revoke_token(connection, now=container.clock(), actor=DEMO, token_id=live[name].id)
+            secrets[name] = _token(container, connection, name, role, authority)[1]
+        write_atomically(path, orjson.dumps(secrets, option=orjson.OPT_INDENT_2))
+
+
+def take_registers(container: Container, show: Show) -> None:
+    """Make the day's files once and apply each; a register already applied is left alone."""
+    folder = container.settings.registers
+    if any(newest(folder, register) is None for register in PATTERNS):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable, str(GENERATOR), str(folder), "--practitioners", "2000", "--organisations", "200",
+            "--mailboxes", "1500", "--seed", "1", "--day", container.clock().date().isoformat(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+        if done.returncode:
+            raise Refusal(Kind.UNAVAILABLE, "demo-registers", f"{GENERATOR.name} failed: {done.stderr.strip()}")
+    for register in PATTERNS:
+        path = newest(folder, register)
+        with transaction(container.engine) as connection:
+            query = "SELECT 1 FROM register_run WHERE register = :r AND state = 'applied'"
+            known = connection.execute(text(query), {"r": register}).first()
+        if path is None or known:
+            continue
+        report = run_register(
+            container.engine, register=register, path=path, now=container.clock(), actor=DEMO, apply=True, progress=show
+        )
+        if report.state != "applied":
+            raise Refusal(Kind.UNACCEPTABLE, "demo-registers", f"{path.name}: {report.reason}")
+
+
+def certify(container: Container, show: Show) -> None:
+    """Enrol and certify the same number of mailboxes of each kind and operator, each by two registrars of its authority."""
+    with transaction(container.engine) as connection:
+        chosen = connection.execute(text(CHOSEN), {"count": CERTIFIED_PER_WORLD}).all()
+        registrars = {
+            authority: [
+                _token(container, connection, f"demo {authority} {number}", access.Role.REGISTRAR, authority)[0]
+                for number in (1, 2)
+            ]
+            for authority in {_authority(row.profession) for row in chosen}
+        }
+    for done, row in enumerate(chosen, 1):
+        _certify(container, registrars[_authority(row.profession)], row.practitioner, row.address)
+        show("certificates", done)
+    with transaction(container.engine) as connection:
+        for token in (token for pair in registrars.values() for token in pair):
+            access.revoke_token(connection, now=container.clock(), actor=DEMO, token_id=token.id)
+
+
+# For a person's mailbox, its holder; for an organisation's, somebody who practises there. Spread over operators and
+# kinds, those already certified left out, so that a demo cut short is finished and never doubled.
+CHOSEN = """
+SELECT address, practitioner, profession FROM (
+    SELECT DISTINCT ON (m.address) m.address, p.national_id AS practitioner, r.profession_code AS profession,
+           d.operator_id, m.kind,
+           dense_rank() OVER (PARTITION BY d.operator_id, m.kind ORDER BY m.address) AS place
+    FROM mailbox m
+    JOIN trusted_domain d ON d.name = m.domain AND d.departed_at IS NULL
+    JOIN practice r ON r.national_id = m.holder OR (m.kind = 'ORG' AND r.finess = m.finess AND m.finess <> '')
+    JOIN practitioner p ON p.national_id = r.national_id AND p.departed_at IS NULL
+    WHERE m.departed_at IS NULL AND m.listed
+    ORDER BY m.address, p.national_id, r.profession_code
+) AS candidate
+WHERE place <= :count AND NOT EXISTS (SELECT 1 FROM certificate c WHERE c.mailbox = address)
+ORDER BY address
+"""
+
+
+def _authority(profession: str) -> str:
+    return ORDRE_OF_PROFESSION.get(profession, WITHOUT_ORDRE)
+
+
+def _token(container: Container, connection: object, name: str, role: access.Role, authority: str) -> tuple[access.Token, str]:
+    now = container.clock()
+    return access.create_token(connection, now=now, actor=DEMO, name=name, role=role, authority=authority, lifetime=YEAR)
+
+
+def _certify(container: Container, registrars: list[access.Token], practitioner: str, address: str) -> None:
+    now = container.clock()
+    with transaction(container.engine) as connection:
+        asked = use_cases.request_enrolment(
+            connection,
+            now=now,
+            token=registrars[0],
+            practitioner=practitioner,
+            mailbox=address,
+            identity_check={"method": "in-person", "document": "identity card", "checked_on": now.date().isoformat()},
+        )
+    with transaction(container.engine) as connection:
+        use_cases.approve_enrolment(connection, now=now, token=registrars[1], enrolment_id=asked.id)
+    use_cases.issue_for_enrolment(
+        container.engine,
+        container.signer,
+        now=now,
+        token=registrars[0],
+        enrolment_id=asked.id,
+        csr=_request(address),
+        base_url=container.settings.base_url,
+    )
+
+
+def _request(address: str) -> bytes:
+    """A certificate request on a key that is forgotten at once: the demo decrypts nothing."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address[:64])])
+    built = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return built.public_bytes(serialization.Encoding.DER)
+
+
+def addresses_to_try(container: Container) -> list[str]:
+    """One certified address of each operator, for the commands a newcomer pastes."""
+    query = """
+        SELECT DISTINCT ON (d.operator_id) m.address
+        FROM certificate c JOIN mailbox m ON m.address = c.mailbox JOIN trusted_domain d ON d.name = m.domain
+        WHERE m.kind = 'PER' AND NOT EXISTS (SELECT 1 FROM revocation r WHERE r.serial = c.serial)
+        ORDER BY d.operator_id, m.address
+    """
+    with transaction(container.engine) as connection:
+        return list(connection.execute(text(query)).scalars())

@@ -1,0 +1,182 @@
+"""What a one-machine installation consists of, and the order in which it comes up: `sceau up`.
+
+Record, keys, LDAP, then those who serve. Each step may be repeated: a first run cut short at any line is taken up
+by the next. How processes are kept alive is for `api/supervisor.py`.
+"""
+
+import os
+import secrets
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, text
+
+from api import service_tls
+from api.embedded.postgres import EmbeddedPostgres
+from api.embedded.slapd import EmbeddedSlapd
+from api.settings import Settings, child_environment
+from api.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
+from api.wiring import Container, build, database_url
+from directory.base.db import connect_engine, transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import hold_until_commit
+from pki.signing import process
+
+MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+Report = Callable[[str], None]
+
+
+def postgres_of(settings: Settings) -> EmbeddedPostgres:
+    """The embedded cluster of this state folder."""
+    return EmbeddedPostgres(settings.state / "postgres")
+
+
+def slapd_of(settings: Settings) -> EmbeddedSlapd:
+    """The embedded directory server of this state folder."""
+    return EmbeddedSlapd(
+        settings.state / "ldap",
+        suffix=settings.suffix,
+        host=settings.host,
+        port=settings.ldap_port,
+        ldaps_port=settings.ldaps_port,
+        tls=service_tls.files(settings.state),
+    )
+
+
+def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Container:
+    """Start everything in order and return when all of it serves; refuse, saying why, when a part does not."""
+    # 1. Nothing is touched before we know that the addresses are free and no part of an earlier run is left.
+    end_leftovers(settings.state, report)
+    for port, purpose, option in (
+        (settings.port, "web", "--port"),
+        (settings.ldap_port, "LDAP", "--ldap-port"),
+        (settings.ldaps_port, "LDAPS", "--ldaps-port"),
+    ):
+        refuse_taken_port(settings.host, port, purpose, option)
+    make_secrets(settings, report)
+    # 2. The record.
+    postgres = postgres_of(settings)
+    postgres.make()
+    supervisor.start(
+        # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for the last client to leave.
+        Part("postgres", postgres.command, postgres.wait_ready, signal.SIGINT)
+    )
+    migrate(database_url(settings))
+    report("record ready")
+    # 3. The keys: nothing can be issued, and LDAPS cannot start, before the CA exists.
+    container = build(settings)
+    supervisor.start(Part("signer", lambda: _sceau("signer", settings, "--establish"), lambda: _signer_answers(container)))
+    service_tls.ensure(container)
+    report("signer and CA ready")
+    # 4. LDAP, from the data it had or empty; the worker brings it in step.
+    slapd = slapd_of(settings)
+    slapd.make()
+    supervisor.start(Part("ldap", slapd.command, slapd.wait_ready))
+    report(f"LDAP on port {settings.ldap_port}, LDAPS on {settings.ldaps_port}")
+    # 5. Those who serve.
+    supervisor.start(Part("web", lambda: web_command(settings), lambda: _web_answers(settings)))
+    supervisor.start(Part("worker", lambda: _sceau("worker", settings), lambda: _worker_lives(container)))
+    report(f"web on {settings.base_url}")
+    return container
+
+
+def make_secrets(settings: Settings, report: Report) -> None:
+    """Make the passphrases of a first run, each in a file of its own that only this account reads."""
+    for path in (settings.ca_passphrase, settings.web_passphrase):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(32))
+            report(f"made a passphrase in {path}: fit for a trial; in production keep it off this machine's disk")
+
+
+def migrate(url: str) -> None:
+    """Bring the schema to this release's head; two that start at once wait for one another."""
+    engine = connect_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with transaction(engine) as connection:
+        hold_until_commit(connection, "migration")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
+
+
+def serve_signer(settings: Settings, *, establish: bool) -> None:
+    """Become the signer process: CA keys in, a Unix socket out, until SIGTERM."""
+    process.serve(
+        database_url=database_url(settings),
+        keys_folder=settings.ca_keys,
+        passphrase_file=settings.ca_passphrase,
+        socket_path=settings.signer_socket,
+        base_url=settings.base_url,
+        establish=establish,
+    )
+
+
+def web_command(settings: Settings) -> list[str]:
+    """Granian in the foreground on the one WSGI application."""
+    return [
+        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port),
+        "--workers", str(settings.web_workers), "--blocking-threads", "4", "--backlog", "2048",
+        "--respawn-failed-workers", "--no-log-access", "--log-level", "warning", "api.web:application",
+    ]  # fmt: skip
+
+
+def _sceau(subject: str, settings: Settings, *options: str) -> list[str]:
+    return [sys.executable, "-m", "api.cli.main", subject, "--state", str(settings.state), *options]
+
+
+def supervisor_of(settings: Settings, report: Report) -> Supervisor:
+    """A supervisor for this state folder, its parts told where the state is."""
+    return Supervisor(settings.state, child_environment(settings), report)
+
+
+def _wait(seconds: float, what: str, answers: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not answers():
+        if time.monotonic() > deadline:
+            raise Refusal(Kind.UNAVAILABLE, "part-silent", f"{what} did not answer within {seconds:.0f} s.")
+        time.sleep(0.05)
+
+
+def _signer_answers(container: Container) -> None:
+    def answers() -> bool:
+        try:
+            container.signer.ping()
+        except Refusal:
+            return False
+        return True
+
+    _wait(30, "The signer", answers)
+
+
+def _web_answers(settings: Settings) -> None:
+    def answers() -> bool:
+        host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
+        try:
+            with urllib.request.urlopen(f"http://{host}:{settings.port}/healthz", timeout=2) as reply:
+                return bool(reply.status == 200)  # noqa: PLR2004 - HTTP OK
+        except (urllib.error.URLError, OSError):
+            return False
+
+    _wait(40, "The web part", answers)
+
+
+def _worker_lives(container: Container) -> None:
+    started = container.clock() - timedelta(seconds=1)
+    _wait(40, "The worker", lambda: _beat_since(container.engine, started))
+
+
+def _beat_since(engine: Engine, started: object) -> bool:
+    with transaction(engine) as connection:
+        query = "SELECT 1 FROM job_run WHERE name = 'heartbeat' AND last_success >= :since"
+        return connection.execute(text(query), {"since": started}).first() is not None
