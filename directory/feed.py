@@ -6,10 +6,11 @@ has ended, and none that begins later can get such a number. What lies at or abo
 (`read_unsettled`), never counted as read.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from directory.changes import START, Change, Cursor, Entity
 
@@ -30,7 +31,7 @@ _OLDEST = text(f"SELECT at FROM change WHERE {_AFTER} ORDER BY xid, id LIMIT 1")
 
 
 def read_changes(connection: Connection, after: Cursor, limit: int = 1000) -> list[Change]:
-    """Settled changes after `after`, in the order of (xid, id); to save the last one's cursor loses nothing."""
+    """Settled changes after `after`, in the order of (xid, id): to save the last cursor loses nothing."""
     return [_change(row) for row in connection.execute(_CHANGES, _asked(after, limit))]
 
 
@@ -88,6 +89,6 @@ def _asked(after: Cursor, limit: int) -> dict[str, str | int]:
     return {"xid": str(after.xid), "id": after.id, "limit": limit}
 
 
-def _change(row: Row[Any]) -> Change:
+def _change(row: Sequence[Any]) -> Change:
     xid, number, at, entity, key, urgent = row
     return Change(Cursor(int(xid), number), at, Entity(entity), key, urgent)
