@@ -1,0 +1,615 @@
+#!/usr/bin/env python3
+"""Invent national register files: same columns and same dirt as the real ones, nobody real in them.
+
+Everything about person number `i` follows from the seed and `i`, so files of any size are written as a stream, two
+runs give the same bytes, and the next day holds the same people but for the shares asked for.
+
+    make_registers.py OUT --practitioners 2000 --organisations 200 --mailboxes 1500 --seed 1
+    make_registers.py OUT --practitioners 2000 … --seed 1 --next-day --departures 0.5% --without 810099000019
+
+Numbers pass their check digits and lie where registers attribute none; domains end in `.invalid`.
+"""
+
+import argparse
+import json
+import sys
+import unicodedata
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryFile
+from xml.sax.saxutils import escape
+
+FAMILIES = (
+    "Aubrelune", "Bellegarenne", "Brindeval", "Champfleuri", "Clairemousse", "Courtebise", "Doucemarne", "Échalier",
+    "Fauvelande", "Garancieux", "Hautebruyère", "Jolimaret", "Lafougeraie", "Maisonclos", "Noirépine", "Orgevaux",
+    "Passeligne", "Quatremare", "Rougecombe", "Sablonneau", "Tournefeuil", "Valserine", "Verdonnet", "Boisgaillard",
+    "L'Hermitière", "D'Aubépine", "De La Bruyelle", "Du Clos-Perrin", "Le Goëllic", "Saint-Brézeau", "N'Diarrame",
+    "Mézièreau", "Pontcorbel", "Ferrandelle", "Grisolante", "Mirabeauval", "Castelbrun", "Roncevigne",
+)  # fmt: skip
+GIVEN = (
+    "Alice", "Bruno", "Zoë", "Chloé", "Éloïse", "François", "Jean-Baptiste", "Marie-Hélène", "Anaïs", "Noël", "Rémi",
+    "Maëlle", "Gaëtan", "Inès", "Loïc", "Agnès", "Benoît", "Cécile", "Désiré", "Félicie", "Hervé", "Irène", "Jérôme",
+    "Léa", "Mathéo", "Nadège", "Océane", "Théo", "Ursule", "Véronique", "Xavier", "Yaëlle", "Samuel", "Karim", "Fatou",
+)  # fmt: skip
+TOWNS = (
+    ("25", "25056", "25000", "BESANCON", "besancon"), ("75", "75112", "75012", "PARIS", "paris"),
+    ("69", "69383", "69003", "LYON", "lyon"), ("13", "13205", "13005", "MARSEILLE", "marseille"),
+    ("35", "35238", "35000", "RENNES", "rennes"), ("59", "59350", "59000", "LILLE", "lille"),
+    ("33", "33063", "33000", "BORDEAUX", "bordeaux"), ("67", "67482", "67000", "STRASBOURG", "strasbourg"),
+    ("31", "31555", "31000", "TOULOUSE", "toulouse"), ("44", "44109", "44000", "NANTES", "nantes"),
+    ("29", "29019", "29200", "BREST", "brest"), ("63", "63113", "63000", "CLERMONT FERRAND", "clermont-ferrand"),
+)  # fmt: skip
+STREETS = ("DES TILLEULS", "SAINT ETIENNE", "DE L'EGLISE", "DU MARECHAL FICTIF", "DES ÉCOLES", "BELLE-VUE")
+
+
+@dataclass(frozen=True)
+class Profession:
+    """A profession of TRE_G15: its register, its share of the people, the domain of its Ordre."""
+
+    code: str
+    label: str
+    authority: str
+    weight: int
+    ordre_domain: str = ""
+    skills: tuple[tuple[str, str], ...] = ()
+
+
+# The seven Ordres, then professions without one, which the health agencies register.
+PROFESSIONS = (
+    Profession("10", "Médecin", "CNOM", 30, "medecin", (
+        ("SM04", "Cardiologie et maladies vasculaires"), ("SM53", "Spécialiste en Médecine Générale"),
+        ("SM54", "Médecine générale"), ("SM02", "Anesthésie-réanimation"))),
+    Profession("60", "Infirmier", "ONI", 22, "infirmier"),
+    Profession("70", "Masseur-Kinésithérapeute", "CNOMK", 9, "masseur-kinesitherapeute"),
+    Profession("21", "Pharmacien", "CNOP", 8, "pharmacien"),
+    Profession("40", "Chirurgien-Dentiste", "ONCD", 6, "chirurgien-dentiste", (
+        ("SCD01", "Orthopédie dento-faciale"),)),
+    Profession("50", "Sage-Femme", "CNOSF", 4, "sage-femme"),
+    Profession("80", "Pédicure-Podologue", "CNOPP", 3, "pedicure-podologue"),
+    Profession("91", "Orthophoniste", "ARS", 5),
+    Profession("94", "Ergothérapeute", "ARS", 4),
+    Profession("96", "Psychomotricien", "ARS", 4),
+    Profession("93", "Psychologue", "ARS", 2),
+    Profession("98", "Manipulateur ERM", "ARS", 1),
+    Profession("26", "Audioprothésiste", "ARS", 2),
+)  # fmt: skip
+PHARMACIST, AUDIOLOGIST = "21", "26"
+WEIGHTS = [profession.weight for profession in PROFESSIONS]
+HOSPITAL, MEDICO_SOCIAL = 0, 1
+
+ACTIVITY_COLUMNS = (
+    "Type d'identifiant PP", "Identifiant PP", "Identification nationale PP", "Code civilité d'exercice",
+    "Libellé civilité d'exercice", "Code civilité", "Libellé civilité", "Nom d'exercice", "Prénom d'exercice",
+    "Code profession", "Libellé profession", "Code catégorie professionnelle",
+    "Libellé catégorie professionnelle", "Code type savoir-faire", "Libellé type savoir-faire",
+    "Code savoir-faire", "Libellé savoir-faire", "Code mode exercice", "Libellé mode exercice",
+    "Numéro SIRET site", "Numéro SIREN site", "Numéro FINESS site", "Numéro FINESS établissement juridique",
+    "Identifiant technique de la structure", "Raison sociale site", "Enseigne commerciale site",
+    "Complément destinataire (coord. structure)", "Complément point géographique (coord. structure)",
+    "Numéro Voie (coord. structure)", "Indice répétition voie (coord. structure)",
+    "Code type de voie (coord. structure)", "Libellé type de voie (coord. structure)",
+    "Libellé Voie (coord. structure)", "Mention distribution (coord. structure)",
+    "Bureau cedex (coord. structure)", "Code postal (coord. structure)", "Code commune (coord. structure)",
+    "Libellé commune (coord. structure)", "Code pays (coord. structure)", "Libellé pays (coord. structure)",
+    "Téléphone (coord. structure)", "Téléphone 2 (coord. structure)", "Télécopie (coord. structure)",
+    "Adresse e-mail (coord. structure)", "Code Département (structure)", "Libellé Département (structure)",
+    "Ancien identifiant de la structure", "Autorité d'enregistrement", "Code secteur d'activité",
+    "Libellé secteur d'activité", "Code section tableau pharmaciens", "Libellé section tableau pharmaciens",
+    "Code rôle", "Libellé rôle", "Code genre activité", "Libellé genre activité",
+)  # fmt: skip
+PERSON_COLUMNS = (
+    "Type d'identifiant PP", "Identifiant PP", "Identification nationale PP", "Nom d'exercice", "Prénom d'exercice",
+)  # fmt: skip
+KNOW_HOW_COLUMNS = (
+    *PERSON_COLUMNS, "Code profession", "Libellé profession", "Code catégorie professionnelle",
+    "Libellé catégorie professionnelle", "Code type savoir-faire", "Libellé type savoir-faire",
+    "Code savoir-faire", "Libellé savoir-faire",
+)  # fmt: skip
+DIPLOMA_COLUMNS = (
+    *PERSON_COLUMNS, "Code type diplôme obtenu", "Libellé type diplôme obtenu", "Code diplôme obtenu",
+    "Libellé diplôme obtenu", "Code type autorisation", "Libellé type autorisation",
+    "Code discipline autorisation", "Libellé discipline autorisation",
+)  # fmt: skip
+MAILBOX_COLUMNS = (
+    "Type de BAL", "Adresse BAL", "Type Identifiant PP", "Identifiant PP", "Identification nationale PP",
+    "Type identifiant structure", "Identification Structure", "Service de rattachement", "Civilité d'exercice",
+    "Nom d'exercice", "Prénom d'exercice", "Catégorie profession", "Libellé de catégorie profession",
+    "Code Profession", "Libellé Profession", "Code savoir-faire", "Libellé savoir-faire", "Dématérialisation",
+    "Raison Sociale structure BAL", "Enseigne commerciale structure BAL",
+    "L2COMPLEMENTLOCALISATION structure BAL", "L3COMPLEMENTDISTRIBUTION structure BAL",
+    "L4NUMEROVOIE structure BAL", "L4COMPLEMENTNUMEROVOIE structure BAL", "NL4TYPEVOIE structure BAL",
+    "L4LIBELLEVOIE structure BAL", "L5LIEUDITMENTION structure BAL", "L6LIGNEACHEMINEMENT structure BAL",
+    "Code postal structure BAL", "Département structure BAL", "Pays structure BAL",
+)  # fmt: skip
+OLD_WIDTH = 52
+DEFAULT_DAY = date(2026, 9, 1)
+MOST_ORGANISATIONS = len(TOWNS) * 500
+# RPPS numbers 10099… are left free by the register; beyond them, 99… is of no series it uses.
+IN_FIRST_SERIES = 100_000
+SERVICES = ("SECRETARIAT", "URGENCES", "CARDIOLOGIE", "COORDINATION", "PHARMACIE", "ADMISSIONS")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make: sizes, seed, day, and for a next day the shares of people who come, move and go."""
+
+    practitioners: int = 2000
+    organisations: int = 200
+    mailboxes: int = 1500
+    seed: int = 1
+    day: date = DEFAULT_DAY
+    next_day: bool = False
+    arrivals: float = 0.005
+    moves: float = 0.01
+    departures: float = 0.005
+    columns: int = len(ACTIVITY_COLUMNS)
+    without: frozenset[str] = frozenset()
+
+    @property
+    def written_on(self) -> date:
+        """The day in the names of the files."""
+        return self.day + timedelta(days=1) if self.next_day else self.day
+
+    @property
+    def people(self) -> int:
+        """How many numbers of people to go through, those who are gone included."""
+        return self.practitioners + (round(self.practitioners * self.arrivals) if self.next_day else 0)
+
+
+@dataclass(frozen=True)
+class Organisation:
+    """An invented establishment, hospital or medico-social."""
+
+    kind: int
+    finess: str
+    legal_finess: str
+    siret: str
+    name: str
+    town: tuple[str, str, str, str, str]
+    domain: str
+
+
+@dataclass(frozen=True)
+class Person:
+    """An invented person; `town` where he practises on his own, `works_at` the number of his establishment."""
+
+    index: int
+    id_type: str
+    number: str
+    female: bool
+    family: str
+    given: str
+    profession: Profession
+    student: bool
+    on_his_own: bool
+    works_at: int | None
+    town: int
+    skill: tuple[str, str] | None
+
+    @property
+    def national_id(self) -> str:
+        """Type digit and number."""
+        return self.id_type + self.number
+
+
+def with_key(digits: str) -> str:
+    """The digits and their Luhn key (ISO/IEC 7812-1 annex B)."""
+    doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[::-2])
+    plain = sum(int(digit) for digit in digits[-2::-2])
+    return digits + str(-(doubled + plain) % 10)
+
+
+def siret_of(number: int) -> str:
+    """An invented SIRET: its SIREN passes Luhn, and so does the whole."""
+    return with_key(with_key(f"999{number:05d}") + "0001")
+
+
+@lru_cache(maxsize=4096)
+def organisation(seed: int, number: int) -> Organisation:
+    """Establishment `number`, counted from 0."""
+    dice = Random(f"{seed}:organisation:{number}")
+    town = TOWNS[number % len(TOWNS)]
+    # Every third is a hospital; the first of each town is its university hospital.
+    kind = HOSPITAL if number < len(TOWNS) or number % 3 == 0 else MEDICO_SOCIAL
+    serial = number // len(TOWNS)
+    if number < len(TOWNS):
+        name = f"CHU FICTIF DE {town[3]}"
+    elif kind == HOSPITAL:
+        name = f"HOPITAL {dice.choice(FAMILIES).upper()} DE {town[3]}"
+    else:
+        name = f"EHPAD {dice.choice(FAMILIES).upper()}"
+    domain = f"chu-{town[4]}.hopital.mssante.invalid" if kind == HOSPITAL else "medico-social.mssante.invalid"
+    finess, legal = (with_key(f"{town[0]}099{2 * serial + step:03d}") for step in (1, 0))
+    return Organisation(kind, finess, legal, siret_of(number), name, town, domain)
+
+
+def person(plan: Plan, index: int) -> Person:
+    """Person `index`, as on the first day."""
+    dice = Random(f"{plan.seed}:person:{index}")
+    profession = dice.choices(PROFESSIONS, WEIGHTS)[0]
+    by_adeli = profession.code == AUDIOLOGIST
+    student = dice.random() < 0.03
+    worker = _establishment(plan, dice, hospital=bool(profession.ordre_domain))
+    share = dice.random()
+    on_his_own = bool(profession.ordre_domain) and (worker is None or share < 0.6 or share > 0.95)
+    family = dice.choice(FAMILIES)
+    if dice.random() < 0.2:
+        family = f"{family}-{dice.choice(FAMILIES[:24])}"
+    return Person(
+        index=index,
+        id_type="0" if by_adeli else "8",
+        number=_adeli(index) if by_adeli else _rpps(index),
+        female=dice.random() < 0.55,
+        family=family.upper() if index % 499 else f'{family.upper()} "DIT LE BRAVE"',
+        given=dice.choice(GIVEN).upper(),
+        profession=profession,
+        student=student and not by_adeli,
+        on_his_own=on_his_own or worker is None,
+        works_at=worker if not on_his_own or share > 0.95 else None,
+        town=dice.randrange(len(TOWNS)),
+        skill=dice.choice(profession.skills) if profession.skills and dice.random() < 0.8 else None,
+    )
+
+
+def _establishment(plan: Plan, dice: Random, *, hospital: bool) -> int | None:
+    """The number of an establishment of the wanted kind, None when there is none."""
+    if plan.organisations == 0:
+        return None
+    start = dice.randrange(plan.organisations)
+    wanted = HOSPITAL if hospital else MEDICO_SOCIAL
+    near = ((start + step) % plan.organisations for step in range(min(plan.organisations, 2 * len(TOWNS))))
+    return next((number for number in near if organisation(plan.seed, number).kind == wanted), start)
+
+
+def _rpps(index: int) -> str:
+    return with_key(f"10099{index + 1:05d}" if index + 1 < IN_FIRST_SERIES else f"99{index + 1:08d}")
+
+
+def _adeli(index: int) -> str:
+    return with_key(f"{index % 95 + 1:02d}9{index // 95:05d}")
+
+
+def people(plan: Plan) -> Iterator[Person]:
+    """Everybody in the file of that day."""
+    for index in range(plan.people):
+        found = person(plan, index)
+        if plan.next_day and index < plan.practitioners:
+            fate = Random(f"{plan.seed}:fate:{index}").random()
+            if fate < plan.departures:
+                continue
+            if fate < plan.departures + plan.moves:
+                found = _moved(found)
+        if found.national_id not in plan.without:
+            yield found
+
+
+def _moved(found: Person) -> Person:
+    """The same person, practising on his own in the next town."""
+    return replace(found, town=(found.town + 1) % len(TOWNS), on_his_own=True, student=False)
+
+
+def activity_rows(plan: Plan, found: Person) -> Iterator[tuple[str, ...]]:
+    """The rows of one person in Personne_activite."""
+    profession, skill = found.profession, found.skill
+    doctor = ("DR", "Docteur") if profession.code in ("10", "40") and not found.student else ("", "")
+    civility = ("MME", "Madame") if found.female else ("M", "Monsieur")
+    category = ("E", "Etudiant") if found.student else ("C", "Civil")
+    known = ("S", "Spécialité ordinale", *skill) if skill and not found.student else ("",) * 4
+    head = (found.id_type, found.number, found.national_id, *doctor, *civility, found.family, found.given,
+            profession.code, profession.label, *category, *known)  # fmt: skip
+    if found.student:
+        yield (*head, *("",) * 39)
+        return
+    if found.on_his_own:
+        yield (*head, *_own_practice(found))
+    if found.works_at is not None:
+        yield (*head, *_salaried_practice(found, organisation(plan.seed, found.works_at)))
+
+
+def _own_practice(found: Person) -> tuple[str, ...]:
+    dice = Random(f"own:{found.index}:{found.town}")
+    department, commune, postal_code, town, _ = TOWNS[found.town]
+    structure = f"R10100{found.index % 10**9:09d}"
+    number, street = str(dice.randrange(1, 180)), dice.choice(STREETS)
+    if dice.random() < 0.25:
+        # A quarter of the practices in town have no address in the real files.
+        place: tuple[str, ...] = ("",) * 18
+    else:
+        number = "P" if found.index % 311 == 7 else number
+        postal_code = "GL" if found.index % 397 == 11 else postal_code
+        place = ("", "", number, "", "R", "Rue", street, "", f"{postal_code} {town}", postal_code, commune,
+                 town.title(), "", "", f"03{found.index % 10**8:08d}", "", "", "")  # fmt: skip
+    authority = "/".join([found.profession.authority] * 3) if found.profession.ordre_domain else "ARS/Variable/Variable"
+    siret = siret_of(50000 + found.index % 40000) if found.profession.code == PHARMACIST else ""
+    name = f"PHARMACIE {found.family}" if siret else ""
+    sector = ("SA33", "Pharmacie d'officine") if siret else ("SA07", "Cabinet individuel")
+    table = ("A", "Titulaire d'officine") if siret else ("", "")
+    return ("L", "Libéral, indépendant, artisan, commerçant", siret, siret[:9], "", "", structure, name, "", *place,
+            department if place[2] else "", "", f"4{found.number}001", authority, *sector, *table,
+            "", "", "", "")  # fmt: skip
+
+
+def _salaried_practice(found: Person, site: Organisation) -> tuple[str, ...]:
+    department, commune, postal_code, town, _ = site.town
+    authority = found.profession.authority
+    authority = f"{authority}/{authority}/ARS" if found.profession.ordre_domain else "ARS/Variable/Variable"
+    sector = ("SA01", "Etablissement Public de santé") if site.kind == HOSPITAL else ("SA17", "EHPAD")
+    place = ("", "", "2", "", "FG", "Faubourg", "SAINT ETIENNE", "CS 10000", f"{postal_code} {town} CEDEX", postal_code,
+             commune, town.title(), "", "", "0300000000", "", "", "")  # fmt: skip
+    return ("S", "Salarié", site.siret, "", site.finess, site.legal_finess, f"F{site.finess}", site.name, "", *place,
+            department, "", f"1{site.finess}", authority, *sector, "", "", "FON-AU", "Autre fonction",
+            "GENR01", "Activité standard de soin ou de pharmacien")  # fmt: skip
+
+
+def bad_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+    """Test people as the real file holds them: their numbers fail the check digit."""
+    for step in range(max(1, plan.practitioners // 1000)):
+        number = _rpps(plan.practitioners * 2 + step)
+        number = number[:-1] + str((int(number[-1]) + 1) % 10)
+        yield ("8", number, f"8{number}", "", "", "M", "Monsieur", "TEST", "COMPTE", "10", "Médecin", "C", "Civil",
+               *("",) * 43)  # fmt: skip
+
+
+def joined(row: Iterable[str]) -> str:
+    """A row as the RPPS files write it: pipes, and one at the end."""
+    return "|".join(row) + "|\n"
+
+
+def write_rpps(plan: Plan, path: Path, stamp: str) -> None:
+    """PS_LibreAcces: three texts in one archive."""
+    columns = ACTIVITY_COLUMNS[: plan.columns]
+    names = [f"PS_LibreAcces_{part}_{stamp}.txt" for part in ("Personne_activite", "SavoirFaire", "Dipl_AutExerc")]
+    with ExitStack() as stack:
+        texts = [stack.enter_context(TemporaryFile("w+", encoding="utf-8", newline="\n")) for _ in names]
+        activities, know_how, diplomas = texts
+        for text, headings in zip(texts, (columns, KNOW_HOW_COLUMNS, DIPLOMA_COLUMNS), strict=True):
+            text.write(joined(headings))
+        for found in people(plan):
+            activities.writelines(joined(row[: plan.columns]) for row in activity_rows(plan, found))
+            who = (found.id_type, found.number, found.national_id, found.family, found.given)
+            profession = found.profession
+            if found.skill and not found.student:
+                know_how.write(joined((*who, profession.code, profession.label, "C", "Civil", "S",
+                                       "Spécialité ordinale", *found.skill)))  # fmt: skip
+            diplomas.write(joined((*who, "DE", "Diplôme d'Etat français", f"DE{profession.code}",
+                                   f"DE {profession.label}", "", "", "", "")))  # fmt: skip
+        activities.writelines(joined(row[: plan.columns]) for row in bad_rows(plan))
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in zip(names, texts, strict=True):
+                _pack(archive, name, text, plan.written_on)
+
+
+def _pack(archive: zipfile.ZipFile, name: str, text: Iterable[str], day: date) -> None:
+    # Its own date: the same seed gives the same bytes.
+    info = zipfile.ZipInfo(name, (day.year, day.month, day.day, 2, 0, 0))
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o100644 << 16
+    text.seek(0)  # type: ignore[attr-defined]
+    with archive.open(info, "w", force_zip64=True) as member:
+        while block := text.read(1 << 20):  # type: ignore[attr-defined]
+            member.write(block.encode())
+
+
+def mailbox_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+    """As many mailboxes as asked for: one in six of a structure, the others of persons; then the dirt."""
+    first_day = replace(plan, next_day=False, without=frozenset())
+    services = list(_service_mailboxes(first_day, plan.mailboxes // 6))
+    yield from services
+    wanted = plan.mailboxes - len(services)
+    made = 0
+    for round_number in range(3):
+        for found in map(lambda index: person(first_day, index), range(plan.practitioners)):
+            if made >= wanted:
+                break
+            row = _personal_mailbox(first_day, found, round_number)
+            if row is None:
+                continue
+            made += 1
+            if plan.next_day and Random(f"{plan.seed}:closed:{row[1]}").random() < plan.departures:
+                continue
+            yield row
+            yield from _repeated(plan, row, made)
+    if plan.next_day:
+        arrived = (person(plan, index) for index in range(plan.practitioners, plan.people))
+        yield from filter(None, (_personal_mailbox(plan, found, 0) for found in arrived))
+
+
+def _service_mailboxes(plan: Plan, wanted: int) -> Iterator[tuple[str, ...]]:
+    for number in range(min(wanted, plan.organisations * len(SERVICES))):
+        turn, index = divmod(number, plan.organisations)
+        site = organisation(plan.seed, index)
+        service = SERVICES[turn]
+        yield _mailbox("ORG", f"{service.lower()}.{site.finess}@{site.domain}", None, site, service)
+
+
+def _personal_mailbox(plan: Plan, found: Person, round_number: int) -> tuple[str, ...] | None:
+    """A person's mailbox in one of the three worlds; None for a student, who has none yet."""
+    if found.student:
+        return None
+    local = f"{_plain(found.given)}.{_plain(found.family)}{found.index + 1}"
+    site = organisation(plan.seed, found.works_at) if found.works_at is not None else None
+    if round_number:
+        return _mailbox("PER", f"{local}.{round_number}@{_domain(found, None)}", found, None, "")
+    return _mailbox("PER", f"{local}@{_domain(found, site)}", found, site, "")
+
+
+def _domain(found: Person, site: Organisation | None) -> str:
+    if site is not None:
+        return site.domain
+    ordre = found.profession.ordre_domain
+    return f"{ordre}.ordre.mssante.invalid" if ordre else "medico-social.mssante.invalid"
+
+
+def _repeated(plan: Plan, row: tuple[str, ...], made: int) -> Iterator[tuple[str, ...]]:
+    """The few addresses that stand on several lines: attached to a second structure, or claimed by a second person."""
+    if not plan.organisations:
+        return
+    if made % 500 == 7:
+        site = organisation(plan.seed, made % plan.organisations)
+        yield (*row[:5], "1", site.finess, "CONSULTATIONS", *row[8:18], site.name, *row[19:])
+    if made % 1500 == 11:
+        other = person(plan, plan.practitioners * 3)
+        yield (*row[:2], other.id_type, other.number, other.national_id, *row[5:])
+
+
+def _mailbox(
+    kind: str, address: str, found: Person | None, site: Organisation | None, service: str
+) -> tuple[str, ...]:
+    who: tuple[str, ...] = ("", "", "")
+    shown: tuple[str, ...] = ("",) * 9
+    if found is not None:
+        who = (found.id_type, found.number, found.national_id)
+        shown = ("", found.family, found.given, "C", "Civil", found.profession.code, found.profession.label,
+                 *(found.skill or ("", "")))  # fmt: skip
+    structure = ("1", site.finess) if site else ("", "")
+    paperless = ("O", "N", "", "OUI")[len(address) % 4]
+    place = ("",) * 12
+    if site is not None:
+        department, _, postal_code, town, _ = site.town
+        place = ("", "", "", "2", "", "FG", "SAINT ETIENNE", "", f"{postal_code} {town} CEDEX", postal_code,
+                 department, "")  # fmt: skip
+    return (kind, address, *who, *structure, service, *shown, paperless, site.name if site else "", *place)
+
+
+def _plain(name: str) -> str:
+    folded = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return "-".join("".join(c if c.isalnum() else " " for c in folded).split())
+
+
+def write_mailboxes(plan: Plan, path: Path, stamp: str) -> None:
+    """Extraction_Correspondance_MSSante: one text, without a pipe at the end of its lines."""
+    with TemporaryFile("w+", encoding="utf-8", newline="\n") as text:
+        text.write("|".join(MAILBOX_COLUMNS) + "\n")
+        text.writelines("|".join(row) + "\n" for row in mailbox_rows(plan))
+        with zipfile.ZipFile(path, "w") as archive:
+            _pack(archive, f"Extraction_Correspondance_MSSante_{stamp}.txt", text, plan.written_on)
+
+
+def write_finess(plan: Plan, path: Path) -> None:
+    """The legacy CSV of establishments."""
+    with path.open("w", encoding="utf-8", newline="\n") as text:
+        text.write(f"finess;etalab;111;{plan.written_on.isoformat()}\n")
+        for number in range(plan.organisations):
+            text.write(";".join(_finess_row(organisation(plan.seed, number), number)) + "\n")
+
+
+def _finess_row(site: Organisation, number: int) -> tuple[str, ...]:
+    department, commune, postal_code, town, _ = site.town
+    category = ("355", "Centre Hospitalier (C.H.)", "1102", "Centres Hospitaliers")
+    if site.kind == MEDICO_SOCIAL:
+        category = ("500", "EHPAD", "4401", "Etablissements d'hébergement pour personnes âgées")
+    # A name with the separator in it, between quotes, as the real file has them.
+    name = f'"{site.name}; SITE ""NORD"""' if number % 150 == 149 else site.name
+    opened = "" if number % 40 == 39 else "1979-02-13"
+    return ("structureet", site.finess, site.legal_finess, name, site.name, "", "", "2", "FG", "SAINT ETIENNE", "",
+            "CS 10000", commune[2:], department, town, f"{postal_code} {town} CEDEX", "0300000000", "", *category,
+            "" if number % 25 == 24 else site.siret, "8610Z", "03", "ARS dotation globale", "1",
+            "Etablissement public de santé", opened, opened, "2025-01-15", "")  # fmt: skip
+
+
+def trusted(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Domain, what it is for, and its operator's certificate."""
+    ordres = _operator("mss.ordres.invalid", 1, "ORDRES FICTIFS REUNIS")
+    hospitals = _operator("mss.hopital.invalid", 2, "FEDERATION HOSPITALIERE FICTIVE")
+    medico_social = _operator("mss.medico-social.invalid", 3, "OPERATEUR MEDICO-SOCIAL FICTIF")
+    for profession in PROFESSIONS:
+        if profession.ordre_domain:
+            yield f"{profession.ordre_domain}.ordre.mssante.invalid", f"Ordre : {profession.label}", ordres
+    for town in TOWNS[: plan.organisations or None]:
+        yield f"chu-{town[4]}.hopital.mssante.invalid", f"CHU fictif de {town[3].title()}", hospitals
+    yield "medico-social.mssante.invalid", "Établissements et professions sans Ordre", medico_social
+    # The real list has both: a domain under two operators, and domains in Unicode.
+    yield "medico-social.mssante.invalid", "Reprise en cours", hospitals
+    yield "santé-exemple.mssante.invalid", "Domaine fictif", medico_social
+
+
+def _operator(host: str, number: int, name: str) -> str:
+    return f"CN={host},OU=3{siret_of(90000 + number)},O={name},ST=Doubs (25),C=FR"
+
+
+def write_trusted_domains(plan: Plan, path: Path) -> None:
+    """The white list."""
+    entries = "".join(
+        f"    <Domaine><Nom>{escape(name)}</Nom><Description>{escape(what)}</Description>\n"
+        f"      <DNCertificatOperateur>{escape(operator)}</DNCertificatOperateur>\n"
+        "      <ResponsableContact>0300000000, resp@exemple.invalid</ResponsableContact>"
+        "<SupportContact>support@exemple.invalid</SupportContact>\n"
+        "      <DateMAJ>2026-03-01T08:00:00Z</DateMAJ></Domaine>\n"
+        for name, what, operator in trusted(plan)
+    )
+    path.write_text(
+        '<ListeBlancheMSSante xmlns="https://listeblanche.mssante.fr/schema">\n'
+        f"  <DateDeGeneration>{plan.written_on.isoformat()}T00:15:00Z</DateDeGeneration>\n"
+        f"  <ListeDomaines>\n{entries}  </ListeDomaines>\n</ListeBlancheMSSante>\n",
+        encoding="utf-8",
+    )
+
+
+def make(folder: Path, plan: Plan) -> dict[str, Path]:
+    """Write the four files of one day below `folder`; their paths by register name."""
+    if plan.organisations > MOST_ORGANISATIONS:
+        raise ValueError(f"at most {MOST_ORGANISATIONS} organisations have numbers to spare")
+    folder.mkdir(parents=True, exist_ok=True)
+    day = f"{plan.written_on:%Y%m%d}"
+    paths = {
+        "rpps": folder / f"PS_LibreAcces_{day}0200.zip",
+        "finess": folder / f"etalab-cs1100502-stock-{day}-0338.csv",
+        "mailboxes": folder / f"Extraction_Correspondance_MSSante_{day}0213.zip",
+        "trusted-domains": folder / "listeblanchemssante.xml",
+    }
+    write_rpps(plan, paths["rpps"], f"{day}0200")
+    write_finess(plan, paths["finess"])
+    write_mailboxes(plan, paths["mailboxes"], f"{day}0213")
+    write_trusted_domains(plan, paths["trusted-domains"])
+    return paths
+
+
+def share(text: str) -> float:
+    """'0.5%' or '0.005'."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("a share lies between 0% and 100%")
+    return value
+
+
+def size(text: str) -> int:
+    """A number from 0 up."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError("a size is not negative")
+    return value
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--practitioners", type=size, default=Plan.practitioners)
+    parser.add_argument("--organisations", type=size, default=Plan.organisations)
+    parser.add_argument("--mailboxes", type=size, default=Plan.mailboxes)
+    parser.add_argument("--seed", type=int, default=Plan.seed)
+    parser.add_argument("--day", type=date.fromisoformat, default=DEFAULT_DAY, help="the first day, YYYY-MM-DD")
+    parser.add_argument("--next-day", action="store_true", help="the files of the day after --day")
+    parser.add_argument("--arrivals", type=share, default=Plan.arrivals)
+    parser.add_argument("--moves", type=share, default=Plan.moves)
+    parser.add_argument("--departures", type=share, default=Plan.departures)
+    parser.add_argument("--columns", type=int, choices=(OLD_WIDTH, len(ACTIVITY_COLUMNS)), default=Plan.columns)
+    parser.add_argument("--without", action="append", default=[], metavar="NATIONAL_ID", help="leave this person out")
+    return parser
+
+
+def main() -> int:
+    """Write the files; print their paths by register as one JSON object."""
+    given = vars(arguments().parse_args())
+    folder, given["without"] = given.pop("folder"), frozenset(given["without"])
+    print(json.dumps({register: str(path) for register, path in make(folder, Plan(**given)).items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
