@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from ssl import DER_cert_to_PEM_cert
 from typing import NewType
 from uuid import UUID
 
@@ -134,6 +135,11 @@ class IssuedCertificate:
     not_before: datetime
     not_after: datetime
     issued_at: datetime
+
+    @property
+    def pem(self) -> str:
+        """The certificate in PEM (RFC 7468)."""
+        return DER_cert_to_PEM_cert(self.der)
 
 
 class EnrolmentState(Enum):

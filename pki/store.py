@@ -1,0 +1,257 @@
+"""The rows of authorities, reservations, certificates, enrolments and revocations. Knows SQL and decides nothing.
+
+Locks are taken in one order everywhere: practitioner, then enrolment, then reservation (threat 14 of
+docs/explanation/issuance.md), so that a departure, a revocation and an issuance can only queue.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, Select, exists, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from directory.tables import practitioner
+from pki.model import (
+    Authority,
+    Enrolment,
+    EnrolmentState,
+    IssuedCertificate,
+    Reservation,
+    Revocation,
+    RevocationAction,
+    Serial,
+)
+from pki.tables import authority, certificate, crl_shard, enrolment, reservation, revocation
+
+_AUTHORITY = (
+    authority.c.id, authority.c.kind, authority.c.issuer_id, authority.c.subject, authority.c.key_name,
+    authority.c.shards, authority.c.der, authority.c.not_before, authority.c.not_after,
+)  # fmt: skip
+_RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
+_ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
+# The partial index that keeps one key to one enrolment.
+ONE_ENROLMENT_PER_KEY = "reservation_key"
+
+
+@dataclass(frozen=True)
+class Revocable:
+    """A certificate with its last event, as found under lock; `authority` is that of its enrolment, if any."""
+
+    certificate: IssuedCertificate
+    last: RevocationAction | None
+    authority: str | None
+
+
+def load_authority(connection: Connection, authority_id: str) -> Authority | None:
+    """The CA of that name, or None."""
+    row = connection.execute(select(*_AUTHORITY).where(authority.c.id == authority_id)).one_or_none()
+    return None if row is None else Authority(*row)
+
+
+def authorities(connection: Connection) -> list[Authority]:
+    """Every CA, roots first, then by age."""
+    query = select(*_AUTHORITY).order_by(authority.c.kind.desc(), authority.c.created_at, authority.c.id)
+    return [Authority(*row) for row in connection.execute(query)]
+
+
+def add_authority(connection: Connection, made: Authority, now: datetime) -> None:
+    """Store a CA and the counters of its shards, all at zero."""
+    row = {**vars(made), "sha256": sha256(made.der).digest(), "created_at": now}
+    connection.execute(insert(authority).values(row))
+    shards = [{"authority_id": made.id, "shard": shard} for shard in range(made.shards)]
+    connection.execute(insert(crl_shard), shards)
+
+
+def add_reservation(
+    connection: Connection, reserved: Reservation, lints: Sequence[Mapping[str, str]], requested_by: str
+) -> bool:
+    """Store a reservation; False when its key serves an enrolment already (whoever came first keeps it)."""
+    row = {**vars(reserved), "lints": [dict(lint) for lint in lints], "requested_by": requested_by}
+    query = (
+        insert(reservation)
+        .values(row)
+        .on_conflict_do_nothing(
+            index_elements=[reservation.c.spki_sha256], index_where=reservation.c.enrolment_id.is_not(None)
+        )
+        .returning(reservation.c.serial)
+    )
+    return connection.execute(query).one_or_none() is not None
+
+
+def load_reservation(connection: Connection, serial: Serial, *, lock: bool = False) -> Reservation | None:
+    """The reservation of that serial; `lock` makes every other who would store its certificate wait."""
+    query = select(*_RESERVATION).where(reservation.c.serial == serial)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return None if row is None else Reservation(*row)
+
+
+def reservation_of_key(connection: Connection, spki_sha256: bytes) -> Reservation | None:
+    """The first reservation ever made for this key, whatever became of it."""
+    query = select(*_RESERVATION).where(reservation.c.spki_sha256 == spki_sha256)
+    row = connection.execute(query.order_by(reservation.c.reserved_at).limit(1)).one_or_none()
+    return None if row is None else Reservation(*row)
+
+
+def unstored(connection: Connection, before: datetime) -> list[Reservation]:
+    """Reservations made before an instant that have no certificate: burnt, or signed and lost on the way."""
+    stored = exists().where(certificate.c.serial == reservation.c.serial)
+    query = select(*_RESERVATION).where(reservation.c.reserved_at < before, ~stored)
+    return [Reservation(*row) for row in connection.execute(query.order_by(reservation.c.reserved_at))]
+
+
+def add_certificate(connection: Connection, issued: IssuedCertificate) -> None:
+    """Store a certificate under its reservation."""
+    connection.execute(insert(certificate).values(vars(issued)))
+
+
+def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificate | None:
+    """The certificate of that serial, or None."""
+    row = connection.execute(select(certificate).where(certificate.c.serial == serial)).one_or_none()
+    return None if row is None else IssuedCertificate(*row)
+
+
+def last_action(connection: Connection, serial: Serial) -> RevocationAction | None:
+    """What was last done to a certificate, None when it was never taken back."""
+    query = select(revocation.c.action).where(revocation.c.serial == serial).order_by(revocation.c.id.desc())
+    found = connection.execute(query.limit(1)).scalar_one_or_none()
+    return None if found is None else RevocationAction(found)
+
+
+def revocable(connection: Connection, serial: Serial) -> Revocable | None:
+    """The certificate with that serial, its reservation locked, so that two who revoke it queue."""
+    query = (
+        select(certificate, enrolment.c.authority.label("enrolled_by"))
+        .join(reservation, reservation.c.serial == certificate.c.serial)
+        .outerjoin(enrolment, enrolment.c.id == reservation.c.enrolment_id)
+        .where(certificate.c.serial == serial)
+        .with_for_update(of=reservation)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _revocable(row, last_action(connection, serial))
+
+
+def revocable_of_departed(
+    connection: Connection, national_ids: Sequence[str], now: datetime
+) -> list[Revocable]:
+    """The certificates, not expired and not revoked for good, of those of these people whom the register lost."""
+    stated = (
+        select(revocation.c.action)
+        .where(revocation.c.serial == certificate.c.serial)
+        .order_by(revocation.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = (
+        select(certificate, enrolment.c.authority.label("enrolled_by"), stated.label("last"))
+        .join(reservation, reservation.c.serial == certificate.c.serial)
+        .outerjoin(enrolment, enrolment.c.id == reservation.c.enrolment_id)
+        .where(
+            certificate.c.practitioner.in_(_departed(national_ids)),
+            certificate.c.not_after > now,
+            func.coalesce(stated, "") != RevocationAction.REVOKE.value,
+        )
+        .order_by(certificate.c.serial)
+        .with_for_update(of=reservation)
+    )
+    rows = connection.execute(query).all()
+    # Whoever held a lock may have revoked meanwhile: what counts is the state seen under it.
+    states = {row.serial: last_action(connection, row.serial) for row in rows}
+    return [
+        _revocable(row, states[row.serial])
+        for row in rows
+        if states[row.serial] is not RevocationAction.REVOKE
+    ]
+
+
+def add_revocations(
+    connection: Connection, made: Iterable[tuple[Revocable, Revocation, bytes | None]]
+) -> None:
+    """Append events with their CRL entries (None for a release)."""
+    rows = [
+        {
+            **vars(event),
+            "action": event.action.value,
+            "reason": event.reason.value,
+            "authority_id": found.certificate.authority_id,
+            "shard": found.certificate.shard,
+            "entry": entry,
+        }
+        for found, event, entry in made
+    ]
+    if rows:
+        connection.execute(insert(revocation), rows)
+
+
+def lock_practitioner(connection: Connection, national_id: str) -> None:
+    """Make departures and measures of this person wait until the transaction ends."""
+    query = select(practitioner.c.national_id).where(practitioner.c.national_id == national_id)
+    connection.execute(query.with_for_update())
+
+
+def add_enrolment(connection: Connection, asked: Enrolment) -> bool:
+    """Store a request; False when one lives for the same person and mailbox."""
+    row = {**vars(asked), "state": asked.state.value, "identity_check": dict(asked.identity_check)}
+    query = (
+        insert(enrolment)
+        .values(row)
+        .on_conflict_do_nothing(
+            index_elements=[enrolment.c.mailbox, enrolment.c.practitioner],
+            index_where=enrolment.c.state != text("'ended'"),
+        )
+        .returning(enrolment.c.id)
+    )
+    return connection.execute(query).one_or_none() is not None
+
+
+def load_enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False) -> Enrolment | None:
+    """The enrolment of that id; `lock` makes a second approval wait for the first."""
+    query: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == enrolment_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return None if row is None else _enrolment(row)
+
+
+def approve(connection: Connection, enrolment_id: UUID, token_id: int, now: datetime) -> Enrolment:
+    """Set an enrolment, locked by the caller, to approved."""
+    query = (
+        update(enrolment)
+        .where(enrolment.c.id == enrolment_id)
+        .values(state=EnrolmentState.APPROVED.value, approved_by=token_id, approved_at=now)
+        .returning(*_ENROLMENT)
+    )
+    return _enrolment(connection.execute(query).one())
+
+
+def end_enrolments_of_departed(
+    connection: Connection, national_ids: Sequence[str], now: datetime
+) -> list[UUID]:
+    """End what lives of the enrolments of those of these people whom the register lost; gives their ids."""
+    query = (
+        update(enrolment)
+        .where(
+            enrolment.c.practitioner.in_(_departed(national_ids)),
+            enrolment.c.state != EnrolmentState.ENDED.value,
+        )
+        .values(state=EnrolmentState.ENDED.value, ended_at=now)
+        .returning(enrolment.c.id)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def _departed(national_ids: Sequence[str]) -> Select[tuple[str]]:
+    return select(practitioner.c.national_id).where(
+        practitioner.c.national_id == func.any(list(national_ids)), practitioner.c.departed_at.is_not(None)
+    )
+
+
+def _revocable(row: Row[Any], last: RevocationAction | None) -> Revocable:
+    columns = len(certificate.c)
+    return Revocable(IssuedCertificate(*row[:columns]), last, row.enrolled_by)
+
+
+def _enrolment(row: Row[Any]) -> Enrolment:
+    known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
+    return Enrolment(**{**known, "state": EnrolmentState(known["state"])})
