@@ -70,6 +70,31 @@ class Settings:
         return Path(self.drop_folder) if self.drop_folder else self.state / "registers"
 
     @property
+    def ca_keys(self) -> Path:
+        """Folder of the CA keys and the signer's journal; only the signer opens it."""
+        return self.state / "ca"
+
+    @property
+    def web_keys(self) -> Path:
+        """Folder of the OCSP responders' keys, short-lived and renewed by the worker."""
+        return self.state / "ocsp"
+
+    @property
+    def audit_folder(self) -> Path:
+        """Folder of the audit log's key and of the signed heads, outside the database they watch over."""
+        return self.state / "audit"
+
+    @property
+    def crl_floor(self) -> Path:
+        """File of the last CRL numbers, outside the database: a restored backup must not number anew."""
+        return self.state / "floor" / "crl.json"
+
+    @property
+    def signer_socket(self) -> Path:
+        """Where the signer listens."""
+        return self.state / "run" / "signer.sock"
+
+    @property
     def ca_passphrase(self) -> Path:
         """File holding the passphrase of the CA keys; only the signer opens it."""
         return Path(self.ca_passphrase_file) if self.ca_passphrase_file else self.state / "secrets" / "ca.passphrase"

@@ -1,0 +1,38 @@
+"""`sceau status`: is everything well, and if not, what."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from api.cli.output import answer, json_option, refusals_told, state_option
+from api.condition import look
+from api.settings import load_settings
+
+
+@click.command()
+@state_option
+@json_option
+def status(state: Path | None, as_json: bool) -> None:
+    """Show every part, register, job and lag; exit 1 unless all is well.
+
+    \b
+    Example:  sceau status --json
+    """
+    with refusals_told(as_json=as_json):
+        found = look(load_settings(state))
+    answer(found, as_json=as_json, rows=_rows(found), headers=("what", "state", "detail"))
+    if found["state"] != "ok":
+        raise SystemExit(1)
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = [("web", "", found["web"]), ("ldap", "", found["ldap"]), ("ldaps", "", found["ldaps"])]
+    for name, part in found["parts"].items():
+        colour = "green" if part["state"] == "ok" else "red"
+        detail = ", ".join(f"{key} {value}" for key, value in part.items() if key != "state")
+        rows.append((name, f"[{colour}]{part['state']}[/{colour}]", detail))
+    rows += [("register", name, str(made)) for name, made in found["last_sync"].items()]
+    rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
+    rows += [("job", name, job["last_error"] or f"last success {job['last_success']}") for name, job in found["jobs"].items()]
+    return rows

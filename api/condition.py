@@ -1,0 +1,116 @@
+"""How an installation is, part by part: for `sceau status`. Looks and asks; changes nothing.
+
+A part is `ok` when it answers for what it is there for, not when its process merely exists.
+"""
+
+import platform
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from api.first_run import slapd_of
+from api.settings import Settings
+from api.supervisor import parts_written, supervisor_pid
+from api.wiring import Container, build
+from directory.base.db import transaction
+from directory.base.errors import Refusal
+from pki.figures import figures
+
+# The worker's heartbeat is every 5 s; three missed ones are no longer chance.
+HEARTBEAT_LOST = 15.0
+
+
+def look(settings: Settings) -> dict[str, Any]:
+    """Addresses, parts with their state, versions, last sync, feed lag and jobs; `state` is ok when all parts are."""
+    container = build(settings)
+    processes = parts_written(settings.state)
+    checks: dict[str, Callable[[], str]] = {
+        "postgres": lambda: _postgres(container),
+        "signer": lambda: _signer(container),
+        "ldap": lambda: _ldap(settings),
+        "web": lambda: _web(settings),
+        "worker": lambda: _worker(container),
+    }
+    parts = {name: _part(check, processes.get(name)) for name, check in checks.items()}
+    well = all(part["state"] == "ok" for part in parts.values())
+    return {
+        "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
+        "web": settings.base_url if not settings.public_url else f"http://{settings.host}:{settings.port}",
+        "ldap": f"ldap://{settings.host}:{settings.ldap_port}",
+        "ldaps": f"ldaps://{settings.host}:{settings.ldaps_port}",
+        "suffix": settings.suffix,
+        "folder": str(settings.state),
+        "supervisor": supervisor_pid(settings.state),
+        "parts": parts,
+        "versions": {"sceau": version("sceau"), "python": platform.python_version()},
+        **_counted(container, up=parts["postgres"]["state"] == "ok"),
+    }
+
+
+def _part(check: Callable[[], str], process: Mapping[str, float] | None) -> dict[str, Any]:
+    known = {} if process is None else {"pid": process["pid"], "restarts": process["restarts"]}
+    try:
+        return {"state": "ok", "version": check(), **known}
+    except (Refusal, OperationalError, OSError, urllib.error.URLError) as error:
+        reason = error.text if isinstance(error, Refusal) else str(error).split("\n", 1)[0]
+        return {"state": "down", "reason": reason, **known}
+
+
+def _postgres(container: Container) -> str:
+    with transaction(container.engine) as connection:
+        return str(connection.execute(text("SHOW server_version")).scalar_one())
+
+
+def _signer(container: Container) -> str:
+    return str(container.signer.ping())
+
+
+def _ldap(settings: Settings) -> str:
+    slapd = slapd_of(settings)
+    if not slapd.answers():
+        raise OSError("slapd does not answer on its socket")
+    return "slapd"
+
+
+def _web(settings: Settings) -> str:
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
+    started = time.monotonic()
+    with urllib.request.urlopen(f"http://{host}:{settings.port}/healthz", timeout=5) as reply:
+        reply.read()
+    return f"answered in {(time.monotonic() - started) * 1000:.0f} ms"
+
+
+def _worker(container: Container) -> str:
+    with transaction(container.engine) as connection:
+        query = "SELECT last_success FROM job_run WHERE name = 'heartbeat'"
+        last = connection.execute(text(query)).scalar()
+    age = None if last is None else (container.clock() - last).total_seconds()
+    if age is None or age > HEARTBEAT_LOST:
+        raise OSError("no heartbeat" if age is None else f"last heartbeat {age:.0f} s ago")
+    return f"heartbeat {age:.1f} s ago"
+
+
+def _counted(container: Container, *, up: bool) -> dict[str, Any]:
+    if not up:
+        return {"last_sync": {}, "feed": {}, "jobs": {}}
+    with transaction(container.engine, read_only=True) as connection:
+        counted = figures(connection, container.clock())
+        errors = connection.execute(
+            text("SELECT name, last_error FROM job_run WHERE last_failure > coalesce(last_success, '-infinity')")
+        )
+        failing = {row.name: row.last_error for row in errors}
+    return {
+        "last_sync": dict(counted.registers),
+        "feed": dict(counted.feed_lag),
+        "jobs": {
+            name: {"last_success": job.last_success, "last_error": failing.get(name)} for name, job in counted.jobs.items()
+        },
+        "certificates": dict(counted.certificates),
+        "revocations": dict(counted.revocations),
+    }

@@ -1,0 +1,137 @@
+"""The work of the jobs that keep trust fresh: consequences of departures, CRLs, OCSP answers and signers, the log's head.
+
+Each function is one job's work (`api/jobs.py`), also called by the command of the same subject.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+
+from api.wiring import Container
+from directory.base.audit import Actor
+from directory.base.db import transaction
+from directory.changes import Entity
+from directory.feed import load_cursor, read_changes, save_cursor
+from directory.store import practitioners
+from pki import crl, issuance, responders, tables, transparency, use_cases
+
+CONSEQUENCES = "consequences"
+BATCH = 1000
+
+
+def heartbeat(container: Container) -> str:
+    """Nothing: that it ran is what it shows."""
+    del container
+    return ""
+
+
+def consequences(container: Container) -> str:
+    """Revoke what people held who are no longer in the register, as the feed tells of them.
+
+    The cursor and the revocations commit together: a crash repeats a batch, and a repeated batch revokes nothing twice.
+    """
+    revoked = 0
+    while True:
+        now = container.clock()
+        with transaction(container.engine) as connection:
+            changes = read_changes(connection, load_cursor(connection, CONSEQUENCES), BATCH)
+            if not changes:
+                break
+            touched = {change.key for change in changes if change.entity is Entity.PRACTITIONER}
+            people = practitioners(connection, sorted(touched))
+            gone = sorted(name for name, person in people.items() if person.departed_at is not None)
+            revoked += use_cases.withdraw_departed(
+                connection, now=now, actor=Actor("job:consequences"), national_ids=gone
+            )
+            save_cursor(connection, CONSEQUENCES, changes[-1].cursor, now)
+    return f"{revoked} certificates revoked" if revoked else ""
+
+
+def publish_crls(container: Container) -> str:
+    """Publish the shards that are due."""
+    count = publish_shards(container)
+    return f"{count} shards published" if count else ""
+
+
+def publish_shards(container: Container, *, every: bool = False) -> int:
+    """Publish the shards that are due, or all of them; gives how many."""
+    lifetime = timedelta(hours=container.settings.crl_hours)
+    if not every:
+        return crl.publish_due(
+            container.engine, container.signer, now=container.clock(), lifetime=lifetime, floor=container.settings.crl_floor
+        )
+    with transaction(container.engine) as connection:
+        found = connection.execute(select(tables.crl_shard.c.authority_id, tables.crl_shard.c.shard)).all()
+    for row in found:
+        crl.publish(
+            container.engine, container.signer, authority_id=row.authority_id, shard=row.shard,
+            now=container.clock(), lifetime=lifetime, floor=container.settings.crl_floor,
+        )  # fmt: skip
+    return len(found)
+
+
+def renew_responders(container: Container) -> str:
+    """See that each issuing CA has an OCSP signer with more than half of its life before it."""
+    made = [
+        authority_id
+        for authority_id in _issuing(container)
+        if responders.ensure_responder(
+            container.engine,
+            container.signer,
+            authority_id=authority_id,
+            keys_folder=container.settings.web_keys,
+            passphrase=web_passphrase(container),
+            base_url=container.settings.base_url,
+            now=container.clock(),
+        )
+    ]
+    return f"made OCSP signers for {', '.join(made)}" if made else ""
+
+
+def presign_ocsp(container: Container) -> str:
+    """Sign the OCSP answers that are missing or getting old."""
+    now = container.clock()
+    with transaction(container.engine) as connection:
+        loaded = responders.load_responders(connection, container.settings.web_keys, web_passphrase(container), now)
+    signed = responders.presign_due(container.engine, loaded, now, container.settings.ocsp_hours, 50_000)
+    return f"{signed} answers signed" if signed else ""
+
+
+def recover_issuance(container: Container) -> str:
+    """Store and revoke what was signed but not stored before a crash (rule 27 of docs/explanation/issuance.md)."""
+    found = issuance.recover(container.engine, container.signer, container.clock())
+    return f"{found} certificates found signed but not stored, and revoked" if found else ""
+
+
+def sign_checkpoint(container: Container) -> str:
+    """Give waiting audit lines their numbers and sign the new head, kept in the database and in a file beside it."""
+    key = transparency.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
+    with transaction(container.engine) as connection:
+        count = transparency.sequence(connection, key, now=container.clock())
+    transparency.publish_heads(container.engine, checkpoint_file(container))
+    return f"{count} audit lines" if count else ""
+
+
+def verify_log(container: Container) -> tuple[int, list[str]]:
+    """The log's size, and everything found wrong with it: [] when it is what was signed."""
+    key = transparency.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
+    with transaction(container.engine, read_only=True) as connection:
+        size = transparency.size(connection)
+        return size, transparency.verify(connection, key.public_key(), checkpoint_file(container))
+
+
+def checkpoint_file(container: Container) -> Path:
+    """Where signed heads are kept outside the database."""
+    return container.settings.audit_folder / "checkpoints"
+
+
+def web_passphrase(container: Container) -> bytes:
+    """The passphrase of the keys that live with web and worker."""
+    return container.settings.web_passphrase.read_bytes().strip()
+
+
+def _issuing(container: Container) -> list[str]:
+    with transaction(container.engine) as connection:
+        query = select(tables.authority.c.id).where(tables.authority.c.kind == "issuing")
+        return list(connection.execute(query).scalars())
