@@ -1,0 +1,277 @@
+"""A private OpenLDAP slapd in one folder, from the binary the distribution installs.
+
+Makes its configuration, says how to start it (the supervisor or a test keeps the process), loads a rebuilt
+tree and puts it in place. What the tree holds is for `directory/ldap`.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from tempfile import gettempdir
+from urllib.parse import quote
+
+from directory.base.errors import Kind, Refusal
+from directory.ldap.client import LdapClient
+
+SEARCHED = (*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", "/sbin")
+MODULES = (Path("/usr/lib/ldap"), Path("/usr/lib64/openldap"), Path("/usr/lib/openldap"))
+SCHEMAS = (Path("/etc/ldap/schema"), Path("/etc/openldap/schema"))
+APPARMOR_PROFILES = (Path("/etc/apparmor.d/usr.sbin.slapd"), Path("/sys/kernel/security/apparmor"))
+# sun_path holds 108 bytes, the final zero among them.
+LONGEST_SOCKET = 107
+SIXTEEN_GIB = 16 << 30
+
+# Anonymous readers get 100 entries, as from the German directory, and cannot page around it; a filter without
+# an index may look at no more candidates than `unchecked`: nobody reads the whole tree to find one name.
+GUARDED = """\
+olcAccess: {0}to attrs=sceauVersion by dn.exact="cn=publisher,$suffix" write by * none
+olcAccess: {1}to * by dn.exact="cn=publisher,$suffix" write by * read
+olcLimits: {0}dn.exact="cn=publisher,$suffix" size=unlimited time=unlimited
+olcLimits: {1}* size.soft=100 size.hard=100 size.unchecked=50000 size.prtotal=hard time=10"""
+BARE = 'olcAccess: {0}to * by dn.exact="cn=publisher,$suffix" write by * read'
+PROVIDER = """\
+dn: olcOverlay={0}syncprov,olcDatabase={1}mdb,cn=config
+objectClass: olcOverlayConfig
+objectClass: olcSyncProvConfig
+olcOverlay: {0}syncprov
+olcSpCheckpoint: 100 10
+olcSpSessionlog: 10000"""
+TLS = """\
+olcTLSCACertificateFile: $authority
+olcTLSCertificateFile: $certificate
+olcTLSCertificateKeyFile: $key
+olcTLSProtocolMin: 3.3"""
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of the LDAPS listener: its certificate (with chain), its key, and the CA it was issued by."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+@dataclass(frozen=True)
+class EmbeddedSlapd:
+    """A slapd below `folder`; nothing exists until `make()`, nothing runs until somebody starts `command()`.
+
+    LDAPS is served when `tls` and `ldaps_port` are given. `bare` leaves out limits and replication: the plain
+    engine that benchmarks compare with.
+    """
+
+    folder: Path
+    suffix: str = "o=sceau,c=fr"
+    host: str = "127.0.0.1"
+    port: int = 3389
+    ldaps_port: int | None = None
+    tls: TlsFiles | None = None
+    bare: bool = False
+    max_size: int = SIXTEEN_GIB
+
+    @property
+    def data(self) -> Path:
+        """The folder of the database."""
+        return self.folder / "data"
+
+    @property
+    def socket(self) -> Path:
+        """The `ldapi` socket: beside the data, or in a short folder when that path is too long."""
+        beside = self.folder.resolve() / "run" / "ldapi"
+        if len(os.fsencode(beside)) <= LONGEST_SOCKET:
+            return beside
+        return Path(gettempdir()) / f"sceau-{sha256(os.fsencode(beside)).hexdigest()[:12]}" / "ldapi"
+
+    @property
+    def url(self) -> str:
+        """Where the publisher writes: the Unix socket, on which the kernel says who is there."""
+        return f"ldapi://{quote(str(self.socket), safe='')}"
+
+    @property
+    def public_urls(self) -> tuple[str, ...]:
+        """Where everybody reads."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        plain = f"ldap://{host}:{self.port}"
+        return (plain, f"ldaps://{host}:{self.ldaps_port}") if self._with_tls else (plain,)
+
+    def make(self) -> None:
+        """Make the configuration anew, and the folders where missing.
+
+        The data of an earlier run stay; a server that runs already is left alone. Refuses when slapd is not
+        installed (UNAVAILABLE) or a port is taken (CONFLICT).
+        """
+        if self.answers():
+            return
+        self._refuse_taken_ports()
+        for folder in (self.folder, self.socket.parent):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # A swap cut short between its two renames left the old data under another name.
+        if not self.data.exists() and (self.folder / "data.old").exists():
+            (self.folder / "data.old").rename(self.data)
+        self.data.mkdir(exist_ok=True, mode=0o700)
+        self._copy_if_confined()
+        self._configure(self.folder / "config", self.data)
+
+    def command(self) -> list[str]:
+        """The command line of the server; `-d 0` keeps it in the foreground and silent."""
+        listeners = " ".join((self.url, *(f"{url}/" for url in self.public_urls)))
+        return [str(self._program), "-F", str(self.folder / "config"), "-h", listeners, "-d", "0"]
+
+    def answers(self) -> bool:
+        """Whether a server answers on the Unix socket."""
+        if not self.socket.exists():
+            return False
+        try:
+            LdapClient(self.url, seconds=2).check()
+        except Refusal:
+            return False
+        return True
+
+    def wait_ready(self, seconds: float = 20) -> None:
+        """Return when the server answers; refuse when it does not in time."""
+        deadline = time.monotonic() + seconds
+        while not self.answers():
+            if time.monotonic() > deadline:
+                words = f"run `{' '.join(self.command())}` to see its own words"
+                text = f"slapd did not answer within {seconds:.0f} s: {words}."
+                raise Refusal(Kind.UNAVAILABLE, "slapd-silent", text)
+            time.sleep(0.02)
+
+    def load(self, ldif: Path) -> None:
+        """Load a whole tree into a fresh database beside the served one; `swap()` puts it in place."""
+        fresh, config = self.folder / "data.next", self.folder / "config.next"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        self._configure(config, fresh)
+        # -q: without the checks that guard a live database; -w: with the context that replicas ask for.
+        self._run(["-T", "add", "-q", "-w", "-F", str(config), "-b", self.suffix, "-l", str(ldif)])
+        shutil.rmtree(config)
+
+    def swap(self) -> None:
+        """Serve what `load()` made from the next start on; refuse while the server runs."""
+        if self.answers():
+            raise Refusal(
+                Kind.CONFLICT,
+                "slapd-running",
+                "The database can only be put in place while slapd is stopped.",
+            )
+        old = self.folder / "data.old"
+        shutil.rmtree(old, ignore_errors=True)
+        self.data.rename(old)
+        (self.folder / "data.next").rename(self.data)
+        shutil.rmtree(old)
+
+    @property
+    def _with_tls(self) -> bool:
+        return self.tls is not None and self.ldaps_port is not None
+
+    @property
+    def _program(self) -> Path:
+        copy = self.folder / "bin" / "slapd"
+        return copy if copy.exists() else _installed()
+
+    def _copy_if_confined(self) -> None:
+        """Run a copy where AppArmor confines /usr/sbin/slapd to the system's own folders, as Ubuntu does.
+
+        The profile is attached to that path. A private slapd with its own folder is not what it was written
+        for, and changing the system's profile would need root and loosen the system's server too.
+        """
+        copy = self.folder / "bin" / "slapd"
+        if not all(path.exists() for path in APPARMOR_PROFILES):
+            shutil.rmtree(copy.parent, ignore_errors=True)
+            return
+        installed = _installed()
+        # Compared each time: after an upgrade an old binary would not load the new modules.
+        if copy.exists() and copy.stat().st_mtime_ns == installed.stat().st_mtime_ns:
+            return
+        copy.parent.mkdir(exist_ok=True, mode=0o700)
+        shutil.copy2(installed, copy.with_suffix(".new"))
+        copy.with_suffix(".new").rename(copy)
+
+    def _configure(self, config: Path, data: Path) -> None:
+        """Turn the template into a `cn=config` folder, complete or not there at all."""
+        text = config.with_suffix(".ldif")
+        fresh = config.with_name(config.name + ".new")
+        text.write_text(self._ldif(data))
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        self._run(["-T", "add", "-n", "0", "-F", str(fresh), "-l", str(text)])
+        shutil.rmtree(config, ignore_errors=True)
+        fresh.rename(config)
+
+    def _ldif(self, data: Path) -> str:
+        named = {
+            "suffix": self.suffix,
+            "uid": str(os.geteuid()),
+            "modules": str(_first(MODULES)),
+            "schemas": str(_first(SCHEMAS)),
+            "schema": (files("directory.ldap") / "sceau.ldif").read_text(),
+            "data": str(data.resolve()),
+            "max_size": str(self.max_size),
+            "replication": "" if self.bare else PROVIDER,
+        }
+        named["access"] = Template(BARE if self.bare else GUARDED).substitute(named)
+        paths = (
+            {} if self.tls is None else {name: str(path.resolve()) for name, path in vars(self.tls).items()}
+        )
+        named["tls"] = Template(TLS).substitute(paths) if self._with_tls else ""
+        whole = Template((files("api.embedded") / "slapd.ldif").read_text()).substitute(named)
+        # An empty part must not end the entry it stands in: two blank lines become one, comments go.
+        lines = (line for line in whole.splitlines() if not line.startswith("#"))
+        return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+    def _run(self, arguments: Sequence[str]) -> None:
+        command = [str(self._program), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - slapd itself
+        except OSError as error:
+            raise Refusal(
+                Kind.UNAVAILABLE, "slapd-not-run", f"{command[0]} cannot be run: {error}."
+            ) from error
+        if done.returncode:
+            words = " ".join(done.stderr.split())[-600:]
+            raise Refusal(
+                Kind.UNAVAILABLE, "slapd-not-made", f"slapd refused its configuration or data: {words}"
+            )
+
+    def _refuse_taken_ports(self) -> None:
+        for port in (self.port, self.ldaps_port if self._with_tls else None):
+            if port is not None and _taken(self.host, port):
+                text = f"Port {port} of {self.host} is taken: stop what listens there or choose another."
+                raise Refusal(Kind.CONFLICT, "port-taken", text, port=port)
+
+
+def _installed() -> Path:
+    found = shutil.which("slapd", path=os.pathsep.join(SEARCHED))
+    if found is None:
+        text = "slapd is not installed: as root, run `apt-get install slapd ldap-utils`."
+        raise Refusal(Kind.UNAVAILABLE, "slapd-missing", text)
+    return Path(found).resolve()
+
+
+def _first(folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    text = f"slapd's own files are in none of {', '.join(map(str, folders))}: reinstall the package `slapd`."
+    raise Refusal(Kind.UNAVAILABLE, "slapd-incomplete", text)
+
+
+def _taken(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As slapd does: what a server stopped a moment ago left behind does not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind((host, port))
+            return False
+    return True

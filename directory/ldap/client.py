@@ -1,0 +1,214 @@
+"""The only door to ldap3: a small typed client that reads entries and applies planned operations.
+
+Failures come out as refusals: UNAVAILABLE when the server cannot be reached or is at fault (try again later),
+UNACCEPTABLE when it will not have this entry (trying again changes nothing). It decides nothing else.
+"""
+
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Any, TypeVar
+
+import ldap3
+from ldap3.core.exceptions import LDAPException
+from ldap3.core.results import (
+    RESULT_ATTRIBUTE_OR_VALUE_EXISTS,
+    RESULT_CONSTRAINT_VIOLATION,
+    RESULT_ENTRY_ALREADY_EXISTS,
+    RESULT_INAPPROPRIATE_MATCHING,
+    RESULT_INVALID_ATTRIBUTE_SYNTAX,
+    RESULT_INVALID_DN_SYNTAX,
+    RESULT_NAMING_VIOLATION,
+    RESULT_NO_SUCH_ATTRIBUTE,
+    RESULT_NO_SUCH_OBJECT,
+    RESULT_NOT_ALLOWED_ON_NON_LEAF,
+    RESULT_NOT_ALLOWED_ON_RDN,
+    RESULT_OBJECT_CLASS_MODS_PROHIBITED,
+    RESULT_OBJECT_CLASS_VIOLATION,
+    RESULT_SUCCESS,
+    RESULT_UNDEFINED_ATTRIBUTE_TYPE,
+)
+
+from directory.base.errors import Kind, Refusal
+from directory.ldap.entry import Entry
+from directory.ldap.plan import Add, Delete, Modify, Operation
+
+# What the server answers when the entry is not as it was read: look again, then plan again.
+MOVED = {
+    Add: {RESULT_ENTRY_ALREADY_EXISTS},
+    Modify: {RESULT_NO_SUCH_OBJECT, RESULT_NO_SUCH_ATTRIBUTE, RESULT_ATTRIBUTE_OR_VALUE_EXISTS},
+    Delete: set[int](),
+}
+# A deletion asks for absence, and there it is.
+DONE = {Add: {RESULT_SUCCESS}, Modify: {RESULT_SUCCESS}, Delete: {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}}
+# The entry itself is at fault.
+UNWRITABLE = {
+    RESULT_UNDEFINED_ATTRIBUTE_TYPE, RESULT_INAPPROPRIATE_MATCHING, RESULT_CONSTRAINT_VIOLATION,
+    RESULT_ATTRIBUTE_OR_VALUE_EXISTS, RESULT_INVALID_ATTRIBUTE_SYNTAX, RESULT_NO_SUCH_OBJECT,
+    RESULT_INVALID_DN_SYNTAX, RESULT_NAMING_VIOLATION, RESULT_OBJECT_CLASS_VIOLATION,
+    RESULT_NOT_ALLOWED_ON_NON_LEAF, RESULT_NOT_ALLOWED_ON_RDN, RESULT_OBJECT_CLASS_MODS_PROHIBITED,
+}  # fmt: skip
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClientTls:
+    """PEM files for a server elsewhere: the CA its certificate comes from, our own certificate and key."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+class LdapClient:
+    """One connection, opened when first needed and again after a failure; safe to share between threads.
+
+    Over `ldapi://` the kernel says who we are, over `ldaps://` our certificate does (SASL EXTERNAL): there is
+    no password. `seconds` bounds each step.
+    """
+
+    def __init__(self, url: str, *, tls: ClientTls | None = None, seconds: float = 10) -> None:
+        self._url = url
+        self._seconds = seconds
+        self._tls = None if tls is None else ldap3.Tls(
+            ca_certs_file=str(tls.authority),
+            local_certificate_file=str(tls.certificate),
+            local_private_key_file=str(tls.key),
+            validate=ssl.CERT_REQUIRED,
+            version=ssl.PROTOCOL_TLS_CLIENT,
+        )  # fmt: skip
+        self._lock = RLock()
+        self._connection: ldap3.Connection | None = None
+
+    def check(self) -> None:
+        """Return when the server answers; refuse when it does not."""
+        self.read("")
+        self.close()
+
+    def read(self, dn: str) -> Entry | None:
+        """The entry `dn` with all its user attributes; None when there is none."""
+
+        def ask(connection: ldap3.Connection) -> Entry | None:
+            connection.search(dn, "(objectClass=*)", search_scope=ldap3.BASE, attributes=ldap3.ALL_ATTRIBUTES)
+            self._expect(connection, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, dn)
+            entries = _entries(connection)
+            return entries[0] if entries else None
+
+        return self._call(ask)
+
+    def walk(self, base: str, page: int = 500) -> Iterator[list[Entry]]:
+        """Every entry below and at `base`, page by page, on a connection of its own (cursors are its own)."""
+        other = LdapClient(self._url, seconds=self._seconds)
+        other._tls = self._tls
+        cookie: Any = None
+        try:
+            while cookie is None or cookie:
+                entries, cookie = other._page(base, page, cookie)
+                yield entries
+        finally:
+            other.close()
+
+    def apply(self, operation: Operation) -> bool:
+        """Carry out one operation: True when it is done, False when the entry was not as it had been read."""
+        kind = type(operation)
+
+        def ask(connection: ldap3.Connection) -> bool:
+            # The stubs leave these three untyped.
+            match operation:
+                case Add(dn, attributes):
+                    values = {name: list(each) for name, each in attributes.items()}
+                    connection.add(dn, attributes=values)  # type: ignore[no-untyped-call]
+                case Delete(dn):
+                    connection.delete(dn)  # type: ignore[no-untyped-call]
+                case Modify(dn, changes):
+                    edits = {name: _edits(*each) for name, each in changes.items()}
+                    connection.modify(dn, edits)  # type: ignore[no-untyped-call]
+            if connection.result["result"] in MOVED[kind]:
+                return False
+            self._expect(connection, DONE[kind], operation.dn)
+            return True
+
+        return self._call(ask)
+
+    def close(self) -> None:
+        """Let go of the connection; the next call opens another."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                try:
+                    connection.unbind()
+                except (LDAPException, OSError):
+                    # It was broken already, which is as good as closed.
+                    return
+
+    def _page(self, base: str, page: int, cookie: Any) -> tuple[list[Entry], Any]:
+        def ask(connection: ldap3.Connection) -> tuple[list[Entry], Any]:
+            connection.search(
+                base, "(objectClass=*)", attributes=ldap3.ALL_ATTRIBUTES, paged_size=page, paged_cookie=cookie
+            )
+            self._expect(connection, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, base)
+            controls = connection.result.get("controls") or {}
+            paged = controls.get("1.2.840.113556.1.4.319", {"value": {"cookie": b""}})
+            return _entries(connection), paged["value"]["cookie"]
+
+        return self._call(ask)
+
+    def _call(self, ask: Callable[[ldap3.Connection], T]) -> T:
+        """One exchange with the server; any failure closes the connection, since it may be half used."""
+        with self._lock:
+            try:
+                self._connection = self._connection or self._open()
+                return ask(self._connection)
+            except (LDAPException, OSError) as error:
+                self.close()
+                text = f"The LDAP server at {self._url} does not answer: {error}."
+                raise Refusal(Kind.UNAVAILABLE, "ldap-unavailable", text) from error
+
+    def _open(self) -> ldap3.Connection:
+        server = ldap3.Server(
+            self._url,
+            get_info=ldap3.NONE,
+            tls=self._tls,
+            connect_timeout=self._seconds,
+            use_ssl=self._tls is not None,
+        )
+        connection = ldap3.Connection(
+            server,
+            authentication=ldap3.SASL,
+            sasl_mechanism=ldap3.EXTERNAL,
+            # Empty, not absent: without it the server waits for a second step.
+            sasl_credentials="",
+            check_names=False,
+            receive_timeout=self._seconds,
+        )
+        if not connection.bind():
+            words = connection.result.get("description")
+            text = f"The LDAP server at {self._url} does not know us as its publisher: {words}."
+            raise Refusal(Kind.UNAVAILABLE, "ldap-bind-refused", text)
+        return connection
+
+    def _expect(self, connection: ldap3.Connection, codes: set[int], dn: str) -> None:
+        code, words = connection.result["result"], connection.result["description"]
+        if code in codes:
+            return
+        text = f"The LDAP server refused {dn!r}: {words} {connection.result.get('message') or ''}".rstrip()
+        if code in UNWRITABLE:
+            raise Refusal(Kind.UNACCEPTABLE, "ldap-entry-refused", text, dn=dn)
+        raise Refusal(Kind.UNAVAILABLE, "ldap-refused", text, dn=dn)
+
+
+def _edits(gone: tuple[bytes, ...], new: tuple[bytes, ...]) -> list[tuple[str, list[bytes]]]:
+    """Removals first: a value may come back in another spelling that LDAP holds for the same."""
+    both = ((ldap3.MODIFY_DELETE, gone), (ldap3.MODIFY_ADD, new))
+    return [(act, list(values)) for act, values in both if values]
+
+
+def _entries(connection: ldap3.Connection) -> list[Entry]:
+    return [
+        Entry(found["dn"], {name: tuple(values) for name, values in found["raw_attributes"].items()})
+        for found in connection.response or ()
+        if found["type"] == "searchResEntry"
+    ]

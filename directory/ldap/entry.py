@@ -1,0 +1,229 @@
+"""What an LDAP entry says about a mailbox, an establishment, a CA or a CRL, and under which name it stands.
+
+Pure. Whether something shows at all is `directory.rules`; certificates and CRLs are bytes handed in. The
+entry's version (`sceauVersion`) belongs to the act of writing and is added by `plan`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from directory.changes import Entity
+from directory.ldap.names import Name, join, split
+from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practitioner
+from directory.rules import FRANCE, is_open, visible
+
+Key = tuple[Entity, str]
+Attributes = Mapping[str, tuple[bytes, ...]]
+
+MAILBOXES, ORGANISATIONS, PKI = "ou=mailboxes", "ou=organizations", "ou=pki"
+CERTIFICATE = "userCertificate;binary"
+# The national namespaces of persons (IDNPS) and structures (IDNST), in the ISO 21091 form of an identifier.
+PERSON_IDENTIFIER = "1.2.250.1.71.4.2.1:IDNPS:{}:Active"
+STRUCTURE_IDENTIFIER = "1.2.250.1.71.4.2.2:IDNST:{}:Active"
+
+_POSTAL_LINE = re.compile(r"([0-9AB]{5})\s+(.+)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: its name as written, and the values of each attribute as bytes."""
+
+    dn: str
+    attributes: Attributes
+
+    @property
+    def name(self) -> Name:
+        """The name in the form that compares equal whatever the spelling."""
+        return split(self.dn)
+
+
+@dataclass(frozen=True)
+class AuthorityEntry:
+    """A CA to publish: its id and its certificate in DER."""
+
+    id: str
+    certificate: bytes
+
+
+@dataclass(frozen=True)
+class CrlEntry:
+    """The CRL in force of one shard of a CA, in DER."""
+
+    authority_id: str
+    shard: int
+    crl: bytes
+
+
+def dn_of(key: Key, suffix: str) -> str:
+    """The name of the entry for a key of the change feed; ValueError for what has none (practitioners)."""
+    entity, word = key
+    match entity:
+        case Entity.MAILBOX:
+            return join("mail", word, MAILBOXES, suffix)
+        case Entity.ORGANISATION:
+            return join("uid", word, ORGANISATIONS, suffix)
+        case Entity.AUTHORITY:
+            return join("cn", word, PKI, suffix)
+        case Entity.CRL:
+            authority, _, shard = word.partition("/")
+            return join("cn", shard, dn_of((Entity.AUTHORITY, authority), suffix))
+        case Entity.PRACTITIONER:
+            raise ValueError("a practitioner has no entry of his own; his mailboxes have")
+
+
+def key_of(name: Name, suffix: str) -> Key | None:
+    """The key whose entry stands under `name`; None for base entries and for what is not ours."""
+    base = split(suffix)
+    match name[: len(name) - len(base)]:
+        case (("mail", address), ("ou", "mailboxes")):
+            return Entity.MAILBOX, address
+        case (("uid", finess), ("ou", "organizations")):
+            return Entity.ORGANISATION, finess.upper()
+        case (("cn", authority), ("ou", "pki")):
+            return Entity.AUTHORITY, authority
+        case (("cn", shard), ("cn", authority), ("ou", "pki")):
+            return Entity.CRL, f"{authority}/{shard}"
+    return None
+
+
+def base_entries(suffix: str) -> tuple[Entry, ...]:
+    """What everything else hangs from, parents first."""
+    attribute, value = split(suffix)[0]
+    classes = {"o": "organization", "ou": "organizationalUnit", "c": "country", "dc": "domain"}
+    top = {"objectClass": _texts(classes.get(attribute, "locality")), attribute: _texts(value)}
+    unit = {"objectClass": _texts("organizationalUnit")}
+    return (
+        Entry(suffix, top),
+        *(Entry(f"{ou},{suffix}", unit | {"ou": _texts(ou[3:])}) for ou in (MAILBOXES, ORGANISATIONS, PKI)),
+    )
+
+
+def mailbox_entry(
+    facts: MailboxFacts, certificates: Sequence[bytes], suffix: str, at: datetime
+) -> Entry | None:
+    """The entry of a mailbox with its live certificates; None when it may not be found at `at`."""
+    mailbox = facts.mailbox
+    if mailbox is None or not visible(facts, at):
+        return None
+    if mailbox.kind in (MailboxKind.PERSON, MailboxKind.CABINET) and facts.holder is not None:
+        told = _of_person(mailbox, facts.holder)
+    else:
+        told = _of_structure(mailbox, facts.organisation)
+    told |= {
+        "objectClass": _texts("inetOrgPerson", "sceauMailbox"),
+        "mail": (mailbox.address.encode("ascii"),),
+        "sceauMailboxKind": _texts(mailbox.kind.value),
+        "sceauService": _texts(mailbox.service),
+        CERTIFICATE: tuple(sorted(set(certificates))),
+    }
+    return _entry((Entity.MAILBOX, mailbox.address), suffix, told)
+
+
+def organisation_entry(organisation: Organisation, suffix: str, at: datetime) -> Entry | None:
+    """The entry of an establishment; None when it is closed or gone on that day."""
+    if not is_open(organisation, at.astimezone(FRANCE).date()):
+        return None
+    told = _place(organisation) | {
+        "objectClass": _texts("organization", "sceauOrganisation"),
+        "o": _texts(organisation.name),
+        "displayName": _texts(organisation.long_name or organisation.name),
+        "businessCategory": _texts(organisation.category_code, organisation.category_label),
+    }
+    return _entry((Entity.ORGANISATION, organisation.finess), suffix, told)
+
+
+def authority_entry(authority: AuthorityEntry, suffix: str) -> Entry:
+    """The entry where clients fetch a CA's certificate."""
+    told = {
+        "objectClass": _texts("applicationProcess", "pkiCA", "sceauPublished"),
+        "cn": _texts(authority.id),
+        "cACertificate;binary": (authority.certificate,),
+    }
+    return _entry((Entity.AUTHORITY, authority.id), suffix, told)
+
+
+def crl_entry(crl: CrlEntry, suffix: str) -> Entry:
+    """The entry where clients fetch the CRL of one shard, below its CA."""
+    told = {
+        "objectClass": _texts("cRLDistributionPoint", "sceauPublished"),
+        "cn": _texts(str(crl.shard)),
+        "certificateRevocationList;binary": (crl.crl,),
+    }
+    return _entry((Entity.CRL, f"{crl.authority_id}/{crl.shard}"), suffix, told)
+
+
+def _of_person(mailbox: Mailbox, holder: Practitioner) -> dict[str, tuple[bytes, ...]]:
+    name = f"{holder.given_name} {holder.family_name}"
+    practices = holder.practices
+    departments = _texts(*(p.department for p in practices))
+    return {
+        "cn": _texts(name),
+        "sn": _texts(holder.family_name),
+        "givenName": _texts(holder.given_name),
+        "displayName": _texts(f"{holder.title} {name}"),
+        "title": _texts(holder.title),
+        "uid": _texts(holder.national_id),
+        "o": _texts(mailbox.structure_name, *(p.structure_name for p in practices)),
+        "street": _texts(*(p.street for p in practices)),
+        "postalCode": _texts(*(p.postal_code for p in practices)),
+        "l": _texts(*(p.town for p in practices)),
+        "st": departments,
+        "sceauDepartment": departments,
+        "hcIdentifier": _texts(PERSON_IDENTIFIER.format(holder.national_id)),
+        "hcProfession": _texts(*(code for code, _ in holder.professions)),
+        "hcSpecialisation": _texts(*holder.skills),
+    }
+
+
+def _of_structure(mailbox: Mailbox, organisation: Organisation | None) -> dict[str, tuple[bytes, ...]]:
+    name = mailbox.structure_name or (organisation.name if organisation else mailbox.structure_id)
+    told = {} if organisation is None else _place(organisation)
+    called = _texts(f"{name} {mailbox.service}")
+    return told | {"cn": called, "displayName": called, "sn": _texts(name), "o": _texts(name)}
+
+
+def _place(organisation: Organisation) -> dict[str, tuple[bytes, ...]]:
+    line = _POSTAL_LINE.fullmatch(organisation.postal_line.strip())
+    postal_code, town = line.groups() if line else ("", organisation.postal_line)
+    department = _texts(organisation.department)
+    return {
+        "uid": _texts(organisation.finess),
+        "hcIdentifier": _texts(STRUCTURE_IDENTIFIER.format(f"1{organisation.finess}")),
+        "hcRegisteredName": _texts(organisation.name, organisation.long_name),
+        "street": _texts(organisation.street),
+        "postalCode": _texts(postal_code),
+        "l": _texts(town),
+        "st": department,
+        "sceauDepartment": department,
+    }
+
+
+def _entry(key: Key, suffix: str, told: Mapping[str, tuple[bytes, ...]]) -> Entry:
+    """An attribute without a value does not exist in LDAP."""
+    return Entry(dn_of(key, suffix), {attribute: values for attribute, values in told.items() if values})
+
+
+def _texts(*values: str) -> tuple[bytes, ...]:
+    """The values that say something, each once, in a fixed order.
+
+    LDAP refuses empty values, and two that differ in case or spacing only: it holds them for equal.
+    """
+    told = {_folded(clean): clean for clean in map(_cleaned, sorted(values, reverse=True)) if clean}
+    return tuple(sorted(clean.encode() for clean in told.values()))
+
+
+def _cleaned(value: str) -> str:
+    """Control and invisible characters become spaces, runs of spaces one."""
+    return " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in value).split())
+
+
+def _folded(value: str) -> str:
+    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
+
+
+def by_depth(entries: Iterable[Entry]) -> list[Entry]:
+    """Parents before children: the order in which entries can be added."""
+    return sorted(entries, key=lambda entry: len(entry.name))
