@@ -52,13 +52,15 @@ TRUSTS = """(SELECT json_agg(json_build_array(y.certificate_dn, y.name,
     FROM {trusted_domain} x JOIN {operator} y ON y.id = x.operator_id
     WHERE x.name = split_part(asked.address, '@', 2) AND x.departed_at IS NULL)"""
 
+# The array stands in a subquery so that the planner cannot count it: it then keeps one prepared plan for any
+# number of addresses, where it would plan each question anew (1 ms of the 1.5 a question about the past took).
 FACTS = f"""SELECT asked.address, CAST(json_build_array({TRUSTS},
     (SELECT json_build_array(m.kind, m.holder, m.structure_type, m.structure_id, m.structure_name, m.service,
                              m.listed, m.departed_at,
         (SELECT {PERSON} FROM {{practitioner}} p WHERE p.national_id = m.holder),
         (SELECT {ESTABLISHMENT} FROM {{organisation}} o WHERE m.finess <> '' AND o.finess = m.finess))
      FROM {{mailbox}} m WHERE m.address = asked.address)) AS text)
-FROM unnest(CAST(:addresses AS text[])) AS asked (address)"""  # noqa: S608 - constants of this module
+FROM unnest((SELECT CAST(:addresses AS text[]))) AS asked (address)"""  # noqa: S608 - constants of this module
 
 PEOPLE = f"""SELECT CAST({PERSON} AS text) FROM {{practitioner}} p
 WHERE p.national_id = ANY(CAST(:national_ids AS text[]))"""  # noqa: S608 - same

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, text
 
 from pki.model import CertificateFacts, Serial
 
+# The array stands in a subquery for the reason given in directory/store.py: one plan, prepared, for any number.
 CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after,
        last.action, last.revoked_at
-FROM unnest(CAST(:mailboxes AS text[])) AS asked (mailbox)
+FROM unnest((SELECT CAST(:mailboxes AS text[]))) AS asked (mailbox)
 JOIN certificate c ON c.mailbox = asked.mailbox
 LEFT JOIN LATERAL (
     SELECT r.action, r.revoked_at FROM revocation r WHERE r.serial = c.serial
