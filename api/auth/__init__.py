@@ -1,0 +1,1 @@
+"""Who is calling: turns what a request carries into a `Token` and its role, or refuses. Knows no resource."""

@@ -1,0 +1,367 @@
+"""Every problem a client may meet, once: its status, its names, what to do about it, in French and English.
+
+`/problems/<code>`, the OpenAPI document and docs/reference/problems.md are all made from this table. A code
+keeps its meaning for ever: clients test for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One code: HTTP status, title and advice in English, then in French."""
+
+    code: str
+    status: int
+    title: str
+    english: str
+    french_title: str
+    french: str
+
+
+ENTRIES: tuple[Entry, ...] = (
+    # ---- The request itself
+    Entry(
+        "malformed-request", 400, "The request cannot be read",
+        "The body is not the JSON that its Content-Type says, or the request line is broken.",
+        "Demande illisible",
+        "Le corps n'est pas le JSON que son Content-Type annonce, ou la ligne de requête est abîmée.",
+    ),
+    Entry(
+        "invalid-request", 422, "The request has a value that does not fit",
+        "`errors` names each field that is missing, unknown or out of bounds, and what is expected there.",
+        "Une valeur de la demande ne convient pas",
+        "`errors` nomme chaque champ manquant, inconnu ou hors bornes, et dit ce qui y est attendu.",
+    ),
+    Entry(
+        "body-too-large", 413, "The request is too large",
+        "A body holds at most one megabyte, which is room for 10,000 addresses. Send it in parts.",
+        "Demande trop volumineuse",
+        "Un corps compte au plus un mégaoctet, de quoi porter 10 000 adresses. Envoyez-le en plusieurs "
+        "fois.",
+    ),
+    Entry(
+        "csr-too-large", 413, "The certificate request is too large",
+        "A certificate request (CSR) holds at most 16,384 characters; a sound one has a tenth of that.",
+        "Demande de certificat trop volumineuse",
+        "Une demande de certificat (CSR) compte au plus 16 384 caractères ; une bonne en a dix fois moins.",
+    ),
+    Entry(
+        "unsupported-media-type", 415, "The body is of a type that is not read here",
+        "Send JSON, with Content-Type: application/json.",
+        "Type de corps non pris en charge",
+        "Envoyez du JSON, avec Content-Type: application/json.",
+    ),
+    Entry(
+        "no-such-resource", 404, "There is nothing at this address",
+        "Compare the path with /openapi.json; every resource of this service is listed there.",
+        "Rien à cette adresse",
+        "Comparez le chemin avec /openapi.json : toutes les ressources du service y figurent.",
+    ),
+    Entry(
+        "method-not-allowed", 405, "This resource does not know this method",
+        "The Allow header names the methods it knows.",
+        "Méthode inconnue de cette ressource",
+        "L'en-tête Allow nomme les méthodes qu'elle connaît.",
+    ),
+    # ---- Who asks
+    Entry(
+        "no-token", 401, "A token is needed",
+        "Send the token you were given: Authorization: Bearer sceau_…",
+        "Il faut un jeton",
+        "Envoyez le jeton qui vous a été remis : Authorization: Bearer sceau_…",
+    ),
+    Entry(
+        "bad-token", 401, "The token is not accepted",
+        "It is unknown, expired or revoked; which of these is not said. Ask for a new one.",
+        "Jeton refusé",
+        "Il est inconnu, expiré ou révoqué ; lequel des trois n'est pas dit. Demandez-en un nouveau.",
+    ),
+    Entry(
+        "role-lacking", 403, "The token's role does not allow this",
+        "`roles` names the roles that may do it. A role is given with the token and never changes.",
+        "Le rôle du jeton ne le permet pas",
+        "`roles` nomme les rôles qui le peuvent. Un rôle est donné avec le jeton et ne change pas.",
+    ),
+    # ---- Identifiers
+    Entry(
+        "malformed-address", 400, "The mailbox address is not well formed",
+        "An address is local@domain, without display name, quotes or spaces. In a bulk check the same code "
+        "is a reason of the verdict, so that one bad address does not sink the others.",
+        "Adresse de messagerie mal formée",
+        "Une adresse s'écrit nom@domaine, sans libellé, guillemets ni espaces. Dans une vérification en "
+        "masse, le même code est un motif du verdict : une mauvaise adresse n'emporte pas les autres.",
+    ),
+    Entry(
+        "malformed-serial", 400, "The serial number is not one",
+        "A serial number is written in 1 to 40 hexadecimal digits, as this service gives it.",
+        "Numéro de série mal formé",
+        "Un numéro de série s'écrit en 1 à 40 chiffres hexadécimaux, tel que ce service le donne.",
+    ),
+    Entry(
+        "malformed-national-id", 400, "The national number is not one",
+        "A national number is the digit of its type, then the number: 8 and the RPPS number, 0 and the "
+        "ADELI number, 3 and FINESS/local number, 5 and SIRET/local number.",
+        "Numéro national mal formé",
+        "Un numéro national est le chiffre de son type puis le numéro : 8 et le numéro RPPS, 0 et le numéro"
+        " ADELI, 3 et FINESS/numéro local, 5 et SIRET/numéro local.",
+    ),
+    Entry(
+        "malformed-rpps", 400, "The RPPS number is not one",
+        "An RPPS number has eleven digits.",
+        "Numéro RPPS mal formé",
+        "Un numéro RPPS compte onze chiffres.",
+    ),
+    Entry(
+        "rpps-check-digit", 400, "The RPPS number fails its check digit",
+        "One digit is wrong or two are swapped: read it again from the card or the register.",
+        "Clé du numéro RPPS fausse",
+        "Un chiffre est faux ou deux sont intervertis : relisez-le sur la carte ou au registre.",
+    ),
+    Entry(
+        "malformed-adeli", 400, "The ADELI number is not one",
+        "An ADELI number has nine characters: the department, then the number.",
+        "Numéro ADELI mal formé",
+        "Un numéro ADELI compte neuf caractères : le département, puis le numéro.",
+    ),
+    Entry(
+        "adeli-check-digit", 400, "The ADELI number fails its check digit",
+        "One digit is wrong or two are swapped: read it again.",
+        "Clé du numéro ADELI fausse",
+        "Un chiffre est faux ou deux sont intervertis : relisez-le.",
+    ),
+    Entry(
+        "malformed-finess", 400, "The FINESS number is not one",
+        "A FINESS number has nine characters.",
+        "Numéro FINESS mal formé",
+        "Un numéro FINESS compte neuf caractères.",
+    ),
+    Entry(
+        "finess-check-digit", 400, "The FINESS number fails its check digit",
+        "One digit is wrong or two are swapped: read it again.",
+        "Clé du numéro FINESS fausse",
+        "Un chiffre est faux ou deux sont intervertis : relisez-le.",
+    ),
+    Entry(
+        "malformed-siret", 400, "The SIRET number is not one",
+        "A SIRET number has fourteen digits.",
+        "Numéro SIRET mal formé",
+        "Un numéro SIRET compte quatorze chiffres.",
+    ),
+    Entry(
+        "siret-check-digit", 400, "The SIRET number fails its check digit",
+        "One digit is wrong or two are swapped: read it again.",
+        "Clé du numéro SIRET fausse",
+        "Un chiffre est faux ou deux sont intervertis : relisez-le.",
+    ),
+    Entry(
+        "malformed-domain", 400, "The domain is not a domain name",
+        "A domain has at least two labels of letters, digits and hyphens.",
+        "Nom de domaine mal formé",
+        "Un domaine compte au moins deux étiquettes de lettres, chiffres et traits d'union.",
+    ),
+    # ---- Enrolment: four eyes of one authority
+    Entry(
+        "not-a-registrar", 403, "Only a registrar may do this",
+        "Enrolling, certifying and revoking belong to the registrars of an authority.",
+        "Réservé aux agents des Ordres",
+        "Enrôler, certifier et révoquer reviennent aux agents d'une autorité d'enregistrement.",
+    ),
+    Entry(
+        "wrong-authority", 403, "This person belongs to another authority",
+        "A registrar acts only for people that his own Ordre, or the health agencies where there is none, "
+        "registers.",
+        "Ce professionnel relève d'une autre autorité",
+        "Un agent n'agit que pour ceux qu'enregistre son Ordre, ou les ARS pour les professions sans Ordre.",
+    ),
+    Entry(
+        "self-approval", 403, "Nobody approves his own request",
+        "Another registrar of the same authority must approve: a person never stands on one pair of eyes.",
+        "Nul n'approuve sa propre demande",
+        "Un autre agent de la même autorité doit approuver : une identité ne repose jamais sur un seul "
+        "regard.",
+    ),
+    Entry(
+        "unknown-enrolment", 404, "No such enrolment",
+        "Check the identifier that the request for enrolment gave.",
+        "Enrôlement inconnu",
+        "Vérifiez l'identifiant rendu par la demande d'enrôlement.",
+    ),
+    Entry(
+        "unknown-mailbox", 404, "No such mailbox",
+        "The mailbox is not in the national list. Its operator declares it; it appears with the next file.",
+        "Boîte inconnue",
+        "La boîte n'est pas dans la liste nationale. Son opérateur la déclare ; elle paraît avec le fichier"
+        " suivant.",
+    ),
+    Entry(
+        "already-enrolled", 409, "There is a live enrolment already",
+        "This person is enrolled for this mailbox; go on with that enrolment.",
+        "Un enrôlement est déjà en cours",
+        "Cette personne est déjà enrôlée pour cette boîte ; poursuivez cet enrôlement.",
+    ),
+    Entry(
+        "already-approved", 409, "The enrolment is approved already",
+        "Nothing more is to be done: ask for the certificate.",
+        "Enrôlement déjà approuvé",
+        "Il n'y a plus rien à faire : demandez le certificat.",
+    ),
+    Entry(
+        "not-approved", 409, "The enrolment is not approved yet",
+        "Another registrar of the same authority must approve it first.",
+        "Enrôlement pas encore approuvé",
+        "Un autre agent de la même autorité doit d'abord l'approuver.",
+    ),
+    Entry(
+        "enrolment-ended", 409, "The enrolment has ended",
+        "The person left, or the mailbox closed. Ask for a new enrolment.",
+        "Enrôlement terminé",
+        "La personne est partie ou la boîte est fermée. Demandez un nouvel enrôlement.",
+    ),
+    Entry(
+        "bad-identity-check", 400, "The identity check is not one that holds",
+        "It names a method, a document and a day within the last 825 days, not in the future.",
+        "Contrôle d'identité non recevable",
+        "Il nomme une méthode, une pièce et un jour des 825 derniers jours, pas à venir.",
+    ),
+    Entry(
+        "mailbox-kind-not-served", 422, "Mailboxes of this kind get no certificate",
+        "Personal mailboxes and mailboxes of organisations do.",
+        "Pas de certificat pour ce type de boîte",
+        "Les boîtes personnelles et les boîtes d'organisation en reçoivent.",
+    ),
+    Entry(
+        "not-the-holder", 422, "The mailbox is not this person's",
+        "A personal mailbox is enrolled by the person who holds it in the national list.",
+        "Cette boîte n'est pas à cette personne",
+        "Une boîte personnelle s'enrôle par qui la détient dans la liste nationale.",
+    ),
+    Entry(
+        "holder-not-in-registry", 422, "The person is not in the register any more",
+        "The national register no longer holds this person.",
+        "Cette personne n'est plus au registre",
+        "Le registre national ne connaît plus cette personne.",
+    ),
+    Entry(
+        "holder-not-practising", 422, "The person has no open practice",
+        "The register shows no open activity for this person.",
+        "Cette personne n'exerce pas",
+        "Le registre ne montre aucune activité ouverte pour cette personne.",
+    ),
+    Entry(
+        "holder-suspended", 422, "The person is suspended",
+        "The authority has suspended this person; nothing is certified meanwhile.",
+        "Cette personne est suspendue",
+        "L'autorité a suspendu cette personne ; rien n'est certifié entre-temps.",
+    ),
+    Entry(
+        "holder-struck-off", 422, "The person is struck off",
+        "The authority has struck this person off.",
+        "Cette personne est radiée",
+        "L'autorité a radié cette personne.",
+    ),
+    # ---- Certificates
+    Entry(
+        "bad-csr", 400, "The certificate request cannot be read",
+        "Send a PKCS#10 request as PEM text, or its DER in base64.",
+        "Demande de certificat illisible",
+        "Envoyez une demande PKCS#10 en texte PEM, ou son DER en base64.",
+    ),
+    Entry(
+        "bad-proof-of-possession", 422, "The request is not signed by the key it carries",
+        "Who asks must hold the private key, and sign with SHA-256 or stronger. Make the request anew with "
+        "that key.",
+        "La demande n'est pas signée par la clé qu'elle porte",
+        "Qui demande doit détenir la clé privée et signer en SHA-256 ou mieux. Refaites la demande avec "
+        "cette clé.",
+    ),
+    Entry(
+        "weak-key", 422, "The key is not strong enough",
+        "RSA of 3072 bits and more, or P-256, or P-384; no key known to be guessable. `findings` says what "
+        "is wrong.",
+        "Clé trop faible",
+        "RSA de 3072 bits et plus, ou P-256, ou P-384 ; aucune clé réputée devinable. `findings` dit ce qui"
+        " ne va pas.",
+    ),
+    Entry(
+        "key-already-certified", 409, "The key has been certified before",
+        "A key serves one holder, once. Make a new one.",
+        "Clé déjà certifiée",
+        "Une clé sert une fois, à un seul titulaire. Créez-en une nouvelle.",
+    ),
+    Entry(
+        "authority-expired", 503, "The issuing authority has come to its end",
+        "It issues nothing more; its successor must be put in place. Nothing of your request is wrong.",
+        "L'autorité émettrice est arrivée à son terme",
+        "Elle n'émet plus rien ; sa remplaçante doit être mise en place. Votre demande n'est pas en cause.",
+    ),
+    Entry(
+        "unknown-certificate", 404, "No certificate under this serial number",
+        "None was issued under it here.",
+        "Aucun certificat sous ce numéro",
+        "Aucun n'a été émis ici sous ce numéro.",
+    ),
+    Entry(
+        "already-revoked", 409, "The certificate is revoked already",
+        "A revocation is final; nothing may follow it.",
+        "Certificat déjà révoqué",
+        "Une révocation est définitive ; rien ne peut la suivre.",
+    ),
+    Entry(
+        "already-on-hold", 409, "The certificate is on hold already",
+        "Revoke it with another reason to end it for good.",
+        "Certificat déjà suspendu",
+        "Révoquez-le pour un autre motif afin d'y mettre fin.",
+    ),
+    Entry(
+        "at-out-of-range", 400, "This instant is outside the calendar",
+        "`at` lies in a year that no clock here can hold.",
+        "Instant hors du calendrier",
+        "`at` tombe dans une année qu'aucune horloge d'ici ne connaît.",
+    ),
+    # ---- Recipients and practitioners
+    Entry(
+        "at-in-the-future", 400, "Nothing is known of the future",
+        "`at` lies after the present instant. Leave it out to ask about now.",
+        "L'avenir n'est pas connu",
+        "`at` est postérieur à l'instant présent. Ne le donnez pas pour interroger le présent.",
+    ),
+    Entry(
+        "unknown-practitioner", 404, "No such practitioner in the national register",
+        "The number is well formed but the register as last read holds nobody under it. Check the number; a"
+        " new registration appears with the next night's file.",
+        "Professionnel inconnu du registre national",
+        "Le numéro est bien formé, mais le registre, à sa dernière lecture, n'y connaît personne. "
+        "Vérifiez-le ; une inscription nouvelle paraît avec le fichier de la nuit suivante.",
+    ),
+    Entry(
+        "bad-cursor", 400, "The cursor is not one that this search gave",
+        "Send back `next` as it was received, with the same criteria, or leave it out to begin again.",
+        "Curseur inconnu",
+        "Renvoyez `next` tel que reçu, avec les mêmes critères, ou omettez-le pour recommencer.",
+    ),
+    # ---- The service
+    Entry(
+        "database-unavailable", 503, "The record cannot be reached",
+        "Nothing was done. Ask again after Retry-After seconds.",
+        "Registre momentanément injoignable",
+        "Rien n'a été fait. Recommencez après Retry-After secondes.",
+    ),
+    Entry(
+        "signer-unavailable", 503, "The signer cannot be reached",
+        "No certificate was signed. Ask again; a reserved serial number is not used twice.",
+        "Signataire momentanément injoignable",
+        "Aucun certificat n'a été signé. Recommencez ; un numéro de série réservé ne sert pas deux fois.",
+    ),
+    Entry(
+        "internal-error", 500, "Something of ours failed",
+        "Not your request but our program is wrong. Report `reference`; nothing else is shown.",
+        "Une erreur de notre fait",
+        "Ce n'est pas votre demande qui est en cause mais notre programme. Signalez `reference` ; rien "
+        "d'autre n'est montré.",
+    ),
+)  # fmt: skip
+
+CATALOGUE: Mapping[str, Entry] = MappingProxyType({entry.code: entry for entry in ENTRIES})

@@ -1,0 +1,3 @@
+"""REST: one file per resource, its views beside the shapes they take and give. Decides nothing; opens the
+transaction.
+"""

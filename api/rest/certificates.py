@@ -1,0 +1,188 @@
+"""Certificates: one and its state, its whole history for auditors, and its revocation."""
+
+from dataclasses import asdict
+from typing import Any
+
+from marshmallow import fields
+
+from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Shape, serial_given
+from api.wiring import Container
+from directory.access import Role
+from pki import history, use_cases
+from pki.model import Revocation, RevocationAction, RevocationReason
+
+IDENTIFIED = {
+    "serial": {"schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{1,40}$"}, "example": EXAMPLE_SERIAL}
+}
+LONGEST_COMMENT = 500
+
+
+class IssuedAnswer(Shape):
+    """A certificate as it was issued."""
+
+    serial = fields.String(required=True, metadata={"example": EXAMPLE_SERIAL})
+    authority_id = fields.String(required=True, metadata={"example": "persons-1"})
+    profile = fields.String(required=True, metadata={"example": "practitioner-smime"})
+    mailbox = fields.String(required=True, allow_none=True)
+    practitioner = fields.String(required=True, allow_none=True)
+    subject = fields.String(required=True)
+    not_before = Instant(required=True)
+    not_after = Instant(required=True)
+    issued_at = Instant(required=True)
+    sha256 = Hexadecimal(required=True, metadata={"description": "Empreinte du DER — Digest of the DER"})
+    der = Base64(required=True, metadata={"description": "Certificat X.509 — X.509 certificate"})
+
+
+class RevocationAnswer(Shape):
+    """One event that took a certificate back, put it on hold or released it."""
+
+    serial = fields.String(required=True, metadata={"example": EXAMPLE_SERIAL})
+    action = fields.Enum(RevocationAction, by_value=True, required=True)
+    reason = fields.Enum(RevocationReason, by_value=True, required=True)
+    revoked_at = Instant(required=True)
+
+
+class CertificateAnswer(IssuedAnswer):
+    """A certificate and what has become of it."""
+
+    state = fields.Enum(history.State, by_value=True, required=True)
+    revocation = fields.Nested(RevocationAnswer, required=True, allow_none=True)
+
+
+class EventAnswer(RevocationAnswer):
+    """The same event as an auditor sees it: by whom, and why."""
+
+    actor = fields.String(required=True, metadata={"example": "token:12"})
+    comment = fields.String(required=True)
+
+
+class LogLineAnswer(Shape):
+    """A line of the audit log; `index` and `leaf_hash` are null until it has been numbered."""
+
+    at = Instant(required=True)
+    actor = fields.String(required=True, metadata={"example": "token:12"})
+    event = fields.String(required=True, metadata={"example": "certificate.issued"})
+    detail = fields.Dict(required=True)
+    index = fields.Integer(required=True, allow_none=True)
+    leaf_hash = Hexadecimal(required=True, allow_none=True)
+
+
+class HistoryAnswer(Shape):
+    """Everything done to a certificate, oldest first, and its state at the instant asked about."""
+
+    certificate = fields.Nested(IssuedAnswer, required=True)
+    as_of = Instant(required=True)
+    state = fields.Enum(history.State, by_value=True, required=True)
+    events = fields.List(fields.Nested(EventAnswer), required=True)
+    log = fields.List(fields.Nested(LogLineAnswer), required=True)
+
+
+class HistoryQuery(Shape):
+    """As of when `state` is asked."""
+
+    at = Instant(metadata={"description": "Instant — Instant", "example": "2026-09-01T12:00:00Z"})
+
+
+class RevocationRequest(Shape):
+    """Why the certificate is taken back; `certificateHold` only suspends it."""
+
+    reason = fields.Enum(RevocationReason, by_value=True, required=True)
+    comment = Line(LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone perdu"})
+
+
+@operation(
+    "GET",
+    "/v1/certificates/<serial>",
+    roles={Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR},
+    opens=Opens.SNAPSHOT,
+    french="""Un certificat.
+
+    Le certificat et son état à cet instant.
+    """,
+    answer=CertificateAnswer,
+    problems=("malformed-serial", "unknown-certificate"),
+    parameters=IDENTIFIED,
+)
+def certificate(call: Transacted, serial: str) -> dict[str, Any]:
+    """One certificate.
+
+    The certificate and its state at this instant.
+    """
+    life = history.life(call.connection, serial_given(serial))
+    last = life.events[-1] if life.events else None
+    # Someone released from hold is as if never held, for who only uses the certificate.
+    standing = None if last is None or last.action is RevocationAction.RELEASE else last
+    return {**asdict(life.certificate), "state": life.state(call.now), "revocation": standing}
+
+
+@operation(
+    "GET",
+    "/v1/certificates/<serial>/history",
+    roles={Role.AUDITOR},
+    opens=Opens.SNAPSHOT,
+    french="""L'histoire d'un certificat.
+
+    Qui a fait quoi et quand, avec les lignes du journal d'audit ; et quel était son état tel jour.
+    """,
+    answer=HistoryAnswer,
+    query=HistoryQuery,
+    problems=("malformed-serial", "unknown-certificate"),
+    parameters=IDENTIFIED,
+)
+def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) -> dict[str, Any]:
+    """The history of a certificate.
+
+    Who did what and when, with the lines of the audit log; and what its state was on a given day.
+    """
+    wanted = serial_given(serial)
+    life = history.life(call.connection, wanted)
+    as_of = asked.get("at", call.now)
+    return {
+        "certificate": life.certificate,
+        "as_of": as_of,
+        "state": life.state(as_of),
+        "events": life.events,
+        "log": history.log_lines(call.connection, wanted),
+    }
+
+
+@operation(
+    "POST",
+    "/v1/certificates/<serial>/revocation",
+    roles={Role.REGISTRAR},
+    opens=Opens.WRITE,
+    french="""Révoquer un certificat.
+
+    Par un agent de l'Ordre du titulaire. Le verdict et OCSP le disent aussitôt, l'annuaire LDAP en deux
+    secondes, la CRL dans la minute. Une révocation est définitive ; `certificateHold` ne fait que
+    suspendre.
+    """,
+    answer=RevocationAnswer,
+    body=RevocationRequest,
+    problems=(
+        "malformed-serial", "unknown-certificate", "wrong-authority", "not-a-registrar", "already-revoked",
+        "already-on-hold",
+    ),
+    parameters=IDENTIFIED,
+)  # fmt: skip
+def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> Revocation:
+    """Revoke a certificate.
+
+    By a registrar of the holder's Ordre. The verdict and OCSP tell it at once, LDAP within two seconds, the
+    CRL within the minute. A revocation is final; `certificateHold` only suspends.
+    """
+    return use_cases.revoke_as(
+        call.connection,
+        now=call.now,
+        token=call.token,
+        serial=serial_given(serial),
+        reason=asked["reason"],
+        comment=asked.get("comment") or "",
+    )
+
+
+def certificates(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Certificats — Certificates"
+    return resource("certificates", text, container, certificate, certificate_history, revoke_certificate)

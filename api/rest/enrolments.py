@@ -1,0 +1,200 @@
+"""Enrolments: one registrar asks, another of the same authority approves, then a key of the holder's is
+certified.
+"""
+
+import base64
+import binascii
+from typing import Any
+from uuid import UUID
+
+from marshmallow import fields, validate
+
+from api.rest.certificates import IssuedAnswer
+from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
+from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Instant, Line, Shape
+from api.wiring import Container
+from directory.access import Role
+from directory.base.errors import Kind, Refusal
+from directory.identifiers import parse_address, parse_national_id
+from pki import use_cases
+from pki.model import Enrolment, IssuedCertificate
+
+LONGEST_CSR = 16_384
+REGISTRARS = {Role.REGISTRAR}
+EXAMPLE_ENROLMENT = "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e"
+IDENTIFIED = {"enrolment_id": {"example": EXAMPLE_ENROLMENT}}
+
+
+class IdentityCheck(Shape):
+    """How the registrar made sure of the person."""
+
+    method = fields.String(
+        required=True,
+        validate=validate.OneOf(["in-person", "video", "existing-card"]),
+        metadata={"description": "Face à face, vidéo, carte détenue — In person, by video, by a card held"},
+    )
+    document = Line(
+        200, required=True, metadata={"description": "Pièce présentée — Document shown", "example": "CPS"}
+    )
+    checked_on = fields.Date(required=True, metadata={"example": "2026-09-01"})
+
+
+class EnrolmentRequest(Shape):
+    """Who is to be enrolled, for which mailbox, and how the identity was checked."""
+
+    practitioner = Line(
+        30,
+        required=True,
+        metadata={"description": "Numéro national — National number", "example": "810099000019"},
+    )
+    mailbox = Line(LONGEST_ADDRESS, required=True, metadata={"example": EXAMPLE_ADDRESS})
+    identity_check = fields.Nested(IdentityCheck, required=True)
+
+
+class EnrolmentAnswer(Shape):
+    """An enrolment as it stands."""
+
+    id = fields.UUID(required=True)
+    practitioner = fields.String(required=True)
+    mailbox = fields.String(required=True)
+    authority = fields.String(
+        required=True, metadata={"description": "Ordre ou ARS — Ordre or agency", "example": "CNOM"}
+    )
+    state = fields.String(required=True, validate=validate.OneOf(["requested", "approved", "ended"]))
+    requested_at = Instant(required=True)
+    approved_at = Instant(required=True, allow_none=True)
+
+
+class CertificateRequest(Shape):
+    """A PKCS#10 request: PEM text, or its DER in base64. Only its key and its signature are looked at."""
+
+    csr = fields.String(
+        required=True,
+        validate=validate.Length(min=1),
+        metadata={
+            "example": "-----BEGIN CERTIFICATE REQUEST-----\nMIIB…\n-----END CERTIFICATE REQUEST-----\n"
+        },
+    )
+
+
+@operation(
+    "POST",
+    "/v1/enrolments",
+    roles=REGISTRARS,
+    opens=Opens.WRITE,
+    french="""Demander un enrôlement.
+
+    Un agent de l'Ordre dont relève le professionnel atteste de son identité pour une boîte. Un autre agent
+    du même Ordre doit approuver.
+    """,
+    answer=EnrolmentAnswer,
+    status=201,
+    body=EnrolmentRequest,
+    problems=(
+        "malformed-national-id", "malformed-rpps", "rpps-check-digit", "malformed-adeli", "adeli-check-digit",
+        "malformed-finess", "finess-check-digit", "malformed-siret", "siret-check-digit", "malformed-address",
+        "bad-identity-check", "unknown-practitioner", "unknown-mailbox", "not-a-registrar", "wrong-authority",
+        "already-enrolled", "mailbox-kind-not-served", "not-the-holder", "holder-not-in-registry",
+        "holder-not-practising", "holder-suspended", "holder-struck-off",
+    ),
+)  # fmt: skip
+def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
+    """Request an enrolment.
+
+    A registrar of the Ordre that the practitioner belongs to vouches for his identity, for one mailbox.
+    Another registrar of the same Ordre must approve.
+    """
+    return use_cases.request_enrolment(
+        call.connection,
+        now=call.now,
+        token=call.token,
+        practitioner=parse_national_id(asked["practitioner"], strict=call.container.settings.strict_rpps),
+        mailbox=parse_address(asked["mailbox"]),
+        identity_check=asked["identity_check"],
+    )
+
+
+@operation(
+    "POST",
+    "/v1/enrolments/<uuid:enrolment_id>/approval",
+    roles=REGISTRARS,
+    opens=Opens.WRITE,
+    french="""Approuver un enrôlement.
+
+    Par un autre agent du même Ordre que celui qui l'a demandé ; une seule fois.
+    """,
+    answer=EnrolmentAnswer,
+    problems=(
+        "unknown-enrolment",
+        "not-a-registrar",
+        "self-approval",
+        "wrong-authority",
+        "already-approved",
+        "enrolment-ended",
+    ),
+    parameters=IDENTIFIED,
+)
+def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
+    """Approve an enrolment.
+
+    By another registrar of the same Ordre than the one who asked; once.
+    """
+    return use_cases.approve_enrolment(
+        call.connection, now=call.now, token=call.token, enrolment_id=enrolment_id
+    )
+
+
+@operation(
+    "POST",
+    "/v1/enrolments/<uuid:enrolment_id>/certificates",
+    roles=REGISTRARS,
+    # The serial is reserved and committed before the key is touched, and nothing is open while it signs.
+    opens=Opens.NONE,
+    french="""Certifier une clé.
+
+    La demande (CSR) doit être signée par la clé qu'elle porte. Seule la clé en est retenue : les noms
+    viennent du registre et de l'enrôlement.
+    """,
+    answer=IssuedAnswer,
+    status=201,
+    body=CertificateRequest,
+    problems=(
+        "unknown-enrolment", "not-a-registrar", "wrong-authority", "not-approved", "enrolment-ended",
+        "csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key", "key-already-certified",
+        "holder-not-in-registry", "holder-not-practising", "holder-suspended", "holder-struck-off",
+        "authority-expired", "signer-unavailable",
+    ),
+    parameters=IDENTIFIED,
+)  # fmt: skip
+def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> IssuedCertificate:
+    """Certify a key.
+
+    The request (CSR) must be signed by the key it carries. Only the key is taken from it: names come from the
+    register and the enrolment.
+    """
+    return use_cases.issue_for_enrolment(
+        call.container.engine,
+        call.container.signer,
+        now=call.now,
+        token=call.token,
+        enrolment_id=enrolment_id,
+        csr=_csr_bytes(asked["csr"]),
+        base_url=call.container.settings.base_url,
+    )
+
+
+def enrolments(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Enrôlements par les Ordres — Enrolments by the Ordres"
+    return resource("enrolments", text, container, request_enrolment, approve_enrolment, issue_certificate)
+
+
+def _csr_bytes(text: str) -> bytes:
+    """PEM as it is, anything else read as base64 of the DER."""
+    if len(text) > LONGEST_CSR:
+        raise Refusal(Kind.TOO_LARGE, "csr-too-large", f"A CSR holds at most {LONGEST_CSR} characters.")
+    try:
+        raw = text.strip().encode("ascii")
+        return raw if raw.startswith(b"-----BEGIN") else base64.b64decode(raw, validate=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise Refusal(Kind.MALFORMED, "bad-csr", "The CSR is neither PEM nor base64 of DER.") from error

@@ -1,0 +1,178 @@
+"""How the service is: /healthz (the process answers), /readyz (what it stands on), /metrics (figures).
+
+Open to all. Nothing here names a person or an address.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from flask import Blueprint, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Refusal
+from pki.figures import Figures, feed_lags, figures
+
+TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
+# Seconds: a scrape costs the database one pass over its counts, and anybody may ask.
+METRICS_HOLD = 5.0
+# Seconds of unpublished change from which the directory counts as behind.
+FEED_LAG_TOLERATED = 60.0
+
+Check = dict[str, Any]
+
+
+def health(container: Container) -> Blueprint:
+    """The three routes on `container`."""
+    made = Blueprint("health", __name__)
+    scraped = _Scraped(container)
+
+    @made.get("/healthz")
+    def healthz() -> dict[str, str]:
+        return {"state": "ok"}
+
+    @made.get("/readyz")
+    def readyz() -> tuple[dict[str, Any], int]:
+        checks = _checks(container)
+        state = _worst(checks)
+        # Without the record nothing true can be said. Without the signer, verdicts and status still can:
+        # taking every web process out of rotation for it would take OCSP down as well.
+        return {"state": state, "checks": checks}, 503 if state == "failed" else 200
+
+    @made.get("/metrics")
+    def metrics() -> Response:
+        return Response(scraped.text(), content_type=TEXT_FORMAT)
+
+    return made
+
+
+def migration_head() -> str:
+    """The revision of the schema that this code was written for."""
+    return files("migrations").joinpath("HEAD").read_text().strip()
+
+
+def _checks(container: Container) -> dict[str, Check]:
+    try:
+        with transaction(container.engine, read_only=True) as connection:
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
+            lags = feed_lags(connection, container.clock())
+    except SQLAlchemyError as error:
+        return {"database": {"state": "failed", "reason": f"not reachable ({type(error).__name__})"}}
+    return {
+        "database": {"state": "ok"},
+        "migration": _migration(found, migration_head()),
+        "signer": _signer(container),
+        "feed": _feed(lags),
+    }
+
+
+def _migration(found: str | None, wanted: str) -> Check:
+    if found == wanted:
+        return {"state": "ok", "revision": found}
+    return {"state": "failed", "revision": found, "reason": f"this release was written for revision {wanted}"}
+
+
+def _signer(container: Container) -> Check:
+    try:
+        container.signer.ping()
+    except Refusal as refusal:
+        return {"state": "degraded", "reason": refusal.text}
+    return {"state": "ok"}
+
+
+def _feed(lags: dict[str, float]) -> Check:
+    behind = sorted(consumer for consumer, lag in lags.items() if lag > FEED_LAG_TOLERATED)
+    if behind:
+        return {"state": "degraded", "lag_seconds": lags, "reason": f"behind: {', '.join(behind)}"}
+    return {"state": "ok", "lag_seconds": lags}
+
+
+def _worst(checks: dict[str, Check]) -> str:
+    states = {check["state"] for check in checks.values()}
+    return next((state for state in ("failed", "degraded") if state in states), "ok")
+
+
+@dataclass
+class _Scraped:
+    """The last text of /metrics, made anew when it is older than METRICS_HOLD; one process makes one at a
+    time.
+    """
+
+    container: Container
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _made: tuple[datetime, bytes] | None = None
+
+    def text(self) -> bytes:
+        with self._lock:
+            now = self.container.clock()
+            if self._made is None or not 0 <= (now - self._made[0]).total_seconds() < METRICS_HOLD:
+                with transaction(self.container.engine, read_only=True) as connection:
+                    counted = figures(connection, now)
+                self._made = (now, exposition(counted))
+            return self._made[1]
+
+
+def exposition(counted: Figures) -> bytes:
+    """The figures as Prometheus reads them."""
+    registry = CollectorRegistry()
+    registry.register(_Fixed(lambda: _families(counted)))
+    return generate_latest(registry)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    families: Callable[[], Iterator[Metric]]
+
+    def collect(self) -> Iterator[Metric]:
+        return self.families()
+
+
+def _families(counted: Figures) -> Iterator[Metric]:
+    jobs = counted.jobs.items()
+    yield _gauge(
+        "sceau_job_last_success_timestamp_seconds", "When each job last ended well; 0 for never.", "job",
+        {name: job.last_success.timestamp() if job.last_success else 0.0 for name, job in jobs},
+    )  # fmt: skip
+    yield _gauge(
+        "sceau_job_last_failure_timestamp_seconds", "When each job last failed; 0 for never.", "job",
+        {name: job.last_failure.timestamp() if job.last_failure else 0.0 for name, job in jobs},
+    )  # fmt: skip
+    yield _gauge(
+        "sceau_job_last_duration_seconds", "How long each job's last run took.", "job",
+        {name: job.last_duration or 0.0 for name, job in jobs},
+    )  # fmt: skip
+    yield _gauge(
+        "sceau_feed_lag_seconds", "Age of the oldest change a consumer has not dealt with.", "consumer",
+        dict(counted.feed_lag),
+    )  # fmt: skip
+    yield _gauge(
+        "sceau_register_age_seconds", "Age of the file each register was last read from.", "register",
+        {name: (counted.at - made).total_seconds() for name, made in counted.registers.items() if made},
+    )  # fmt: skip
+    yield _gauge("sceau_certificates", "Certificates ever issued.", "profile", dict(counted.certificates))
+    yield _gauge(
+        "sceau_revocation_events", "Revocations, holds and releases.", "action", dict(counted.revocations)
+    )
+    yield _gauge(
+        "sceau_crl_remaining_seconds", "How long each shard's newest CRL holds; below 0, overdue.", "crl",
+        {name: left.total_seconds() for name, left in counted.crl_left.items()},
+    )  # fmt: skip
+    yield GaugeMetricFamily(
+        "sceau_audit_entries", "Numbered lines of the audit log.", value=counted.audit_entries
+    )
+    yield GaugeMetricFamily("sceau_audit_pending", "Lines not yet numbered.", value=counted.audit_pending)
+
+
+def _gauge(name: str, text: str, label: str, values: dict[str, float] | dict[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for word, value in sorted(values.items()):
+        family.add_metric([word], value)
+    return family

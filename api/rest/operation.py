@@ -1,0 +1,223 @@
+"""One HTTP operation as a value: what it takes, gives, refuses, who may call it, which transaction it runs
+in.
+
+From the same value come the route, the check of the caller and the OpenAPI document, so that they cannot
+disagree.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Request, Response
+from flask_smorest import Blueprint
+from marshmallow import RAISE, Schema
+from sqlalchemy import Connection
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import UnsupportedMediaType
+
+from api.auth.bearer import admitted, presented_secret
+from api.catalogue import CATALOGUE
+from api.problems import MEDIA_TYPE
+from api.wiring import Container
+from directory.access import Role, Token
+from directory.base.db import transaction
+
+View = Callable[..., Any]
+
+
+class Opens(Enum):
+    """The transaction a view runs in; the caller's token is looked up in the same one."""
+
+    SNAPSHOT = "snapshot"
+    WRITE = "write"
+    # The use case has several transactions of its own (reserve, sign, store); the token is checked before.
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who asks, when, and what the view may use."""
+
+    container: Container
+    now: datetime
+    token: Token
+
+
+@dataclass(frozen=True)
+class Transacted(Call):
+    """A call inside the one transaction of its request."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A view with all that is known about it. `french` is its title and explanation; the docstring is the
+    English.
+    """
+
+    view: View
+    method: str
+    rule: str
+    roles: frozenset[Role]
+    opens: Opens
+    french: str
+    answer: type[Schema]
+    status: int
+    body: type[Schema] | None
+    query: type[Schema] | None
+    problems: tuple[str, ...]
+    parameters: Mapping[str, Mapping[str, Any]]
+
+
+def operation(
+    method: str,
+    rule: str,
+    *,
+    roles: set[Role],
+    opens: Opens,
+    french: str,
+    answer: type[Schema],
+    status: int = 200,
+    body: type[Schema] | None = None,
+    query: type[Schema] | None = None,
+    problems: tuple[str, ...] = (),
+    parameters: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[View], Operation]:
+    """Declare a view: it receives the call, then the loaded body or query if any, then path values."""
+
+    def declare(view: View) -> Operation:
+        return Operation(
+            view,
+            method,
+            rule,
+            frozenset(roles),
+            opens,
+            french,
+            answer,
+            status,
+            body,
+            query,
+            problems,
+            parameters or {},
+        )
+
+    return declare
+
+
+class JsonParser(FlaskParser):
+    """Reads bodies with orjson: fast, and it refuses the lone surrogates that no database text can hold."""
+
+    # Silence about a misspelt parameter is how a search comes back with everybody.
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": RAISE, "path": RAISE}  # noqa: RUF012 - so named by webargs
+
+    def _raw_load_json(self, req: Request) -> Any:
+        if not req.is_json:
+            raise UnsupportedMediaType("The body must be application/json.")
+        return orjson.loads(req.get_data(cache=True))
+
+
+class Resource(Blueprint):  # type: ignore[misc] # flask-smorest is untyped
+    """A blueprint that reads its arguments our way."""
+
+    ARGUMENTS_PARSER = JsonParser()
+
+
+def resource(name: str, description: str, container: Container, *operations: Operation) -> Resource:
+    """A blueprint serving `operations` on what `container` holds."""
+    made = Resource(name, __name__, description=description)
+    for one in operations:
+        made.add_url_rule(
+            one.rule, _name(one), _handler(made, container, one), methods=[one.method], **_path(one)
+        )
+    return made
+
+
+def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
+    """The view behind its check of the caller, in its transaction, with its arguments loaded and answer
+    dumped.
+    """
+    inner = one.view
+    if one.body:
+        inner = blueprint.arguments(one.body)(inner)
+    if one.query:
+        inner = blueprint.arguments(one.query, location="query")(inner)
+    inner = blueprint.response(one.status, one.answer)(inner)
+
+    def apart(**path: Any) -> Response:
+        secret, now = presented_secret(), container.clock()
+        with transaction(container.engine, read_only=True) as connection:
+            token = admitted(connection, secret, now, one.roles)
+        answered: Response = inner(Call(container, now, token), **path)
+        return answered
+
+    def within(**path: Any) -> Response:
+        secret, now = presented_secret(), container.clock()
+        with transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection:
+            token = admitted(connection, secret, now, one.roles)
+            answered: Response = inner(Transacted(container, now, token, connection), **path)
+        return answered
+
+    handler = apart if one.opens is Opens.NONE else within
+    handler.__doc__ = None
+    # Where flask-smorest looks for what it documents.
+    vars(handler)["_apidoc"] = {**vars(inner)["_apidoc"], "manual_doc": _documented(one)}
+    return handler
+
+
+def _name(one: Operation) -> str:
+    return one.view.__name__
+
+
+def _path(one: Operation) -> dict[str, Any]:
+    described = [{"in": "path", "name": name, **facts} for name, facts in one.parameters.items()]
+    return {"parameters": described} if described else {}
+
+
+def _documented(one: Operation) -> dict[str, Any]:
+    """What the OpenAPI document says of it beyond its schemas."""
+    english = _told(one.view.__doc__ or "")
+    french = _told(one.french)
+    return {
+        "operationId": _name(one),
+        "summary": f"{french[0]} — {english[0]}",
+        "description": f"{french[1]}\n\n{english[1]}",
+        "x-roles": sorted(role.value for role in one.roles),
+        "x-titles": {"fr": french[0], "en": english[0]},
+        "security": [{"bearer": []}],
+        "responses": _refusals(one),
+    }
+
+
+def _told(text: str) -> tuple[str, str]:
+    """The title and the explanation of a docstring, each on one line."""
+    title, _, explanation = text.strip().partition("\n\n")
+    return title.rstrip("."), " ".join(explanation.split())
+
+
+def _refusals(one: Operation) -> dict[int, Any]:
+    codes = ["no-token", "bad-token", "role-lacking", "database-unavailable", "internal-error", *one.problems]
+    if one.body:
+        codes += ["malformed-request", "invalid-request", "body-too-large", "unsupported-media-type"]
+    if one.query:
+        codes.append("invalid-request")
+    by_status: dict[int, list[str]] = {}
+    for code in dict.fromkeys(codes):
+        by_status.setdefault(CATALOGUE[code].status, []).append(code)
+    return {status: refusal_documented(status, codes) for status, codes in sorted(by_status.items())}
+
+
+def refusal_documented(status: int, codes: list[str]) -> dict[str, Any]:
+    """The OpenAPI response object of these problem codes, which share a status."""
+    made: dict[str, Any] = {
+        "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status == HTTPStatus.UNAUTHORIZED:
+        made["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+    return made

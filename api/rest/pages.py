@@ -1,0 +1,164 @@
+"""Pages for people: the reference at /docs, made from the OpenAPI document, and what each problem means.
+
+French first, then English. No script and nothing from outside: what is read here is what this server says.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, render_template
+from werkzeug.exceptions import NotFound
+
+from api.catalogue import CATALOGUE, ENTRIES
+
+Spec = Mapping[str, Any]
+
+INTRODUCTION = """\
+Deux adresses peuvent-elles échanger des données de santé, maintenant, et avec quel certificat ?
+Chaque demande porte un jeton (`Authorization: Bearer sceau_…`) dont le rôle dit ce qu'il permet. Les instants
+sont en UTC (RFC 3339), les refus des documents de problème (RFC 9457) dont `code` ne change jamais de sens.
+Les CRL, OCSP et certificats d'autorité sont ouverts à tous : /crl/…, /ocsp, /ca/….
+
+May two mailbox addresses exchange health data, now, and with which certificate? Each request carries a token
+(`Authorization: Bearer sceau_…`) whose role says what it may do. Instants are in UTC (RFC 3339), refusals are
+problem documents (RFC 9457) whose `code` never changes its meaning. CRLs, OCSP and authority certificates are
+open to all: /crl/…, /ocsp, /ca/….
+"""
+_DEEPEST = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One member of a shape, as a line of a table; `name` is the path to it."""
+
+    name: str
+    type: str
+    required: bool
+    description: str
+
+
+def pages(spec: Any, release: str) -> Blueprint:
+    """/docs, /openapi.json and /problems/<code>, on an apispec document that is complete by now."""
+    document: Spec = spec.to_dict()
+    serialised = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    made = Blueprint("pages", __name__)
+
+    @made.get("/openapi.json")
+    def openapi() -> Response:
+        return Response(serialised, mimetype="application/json")
+
+    @made.get("/")
+    @made.get("/docs")
+    def docs() -> str:
+        return render_template(
+            "docs.html", chapters=list(_chapters(document)), introduction=INTRODUCTION, release=release
+        )
+
+    @made.get("/problems")
+    def problems() -> str:
+        return render_template("problems.html", entries=ENTRIES)
+
+    @made.get("/problems/<code>")
+    def problem(code: str) -> str:
+        if code not in CATALOGUE:
+            raise NotFound
+        return render_template("problem.html", entry=CATALOGUE[code])
+
+    return made
+
+
+def _chapters(spec: Spec) -> Iterator[dict[str, Any]]:
+    """The operations under the resource they belong to, in the order of the document."""
+    for tag in spec["tags"]:
+        operations = [
+            _operation(spec, method, path, one)
+            for path, methods in spec["paths"].items()
+            for method, one in methods.items()
+            if method != "parameters" and tag["name"] in one["tags"]
+        ]
+        yield {"name": tag["name"], "title": tag["description"], "operations": operations}
+
+
+def _operation(spec: Spec, method: str, path: str, one: Spec) -> dict[str, Any]:
+    french, _, english = one["description"].partition("\n\n")
+    body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    answered = next(status for status in one["responses"] if status.startswith("2"))
+    answer = one["responses"][answered]["content"]["application/json"]["schema"]
+    parameters = [*spec["paths"][path].get("parameters", []), *one.get("parameters", [])]
+    return {
+        "id": one["operationId"],
+        "method": method.upper(),
+        "path": path,
+        "titles": one["x-titles"],
+        "french": french,
+        "english": english,
+        "roles": one["x-roles"],
+        "parameters": [
+            Row(p["name"], _type(spec, p["schema"]), p.get("required", False), p.get("description", ""))
+            for p in parameters
+        ],
+        "body": list(_rows(spec, body)) if body else [],
+        "body_example": _pretty(_example(spec, body)) if body else "",
+        "status": answered,
+        "answer": list(_rows(spec, answer)),
+        "problems": [CATALOGUE[code] for code in _codes(one)],
+    }
+
+
+def _codes(one: Spec) -> list[str]:
+    """The problem codes of an operation, from the descriptions that `operation.refusal_documented` wrote."""
+    refused = (
+        answer["description"] for status, answer in one["responses"].items() if not status.startswith("2")
+    )
+    return [code for text in refused for code in text.partition(": ")[2].split(", ")]
+
+
+def _resolved(spec: Spec, schema: Spec) -> Spec:
+    """The schema behind a reference, whether bare or in the `anyOf` that marks a nullable one."""
+    if "$ref" in schema:
+        found: Spec = spec["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        return found
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    return _resolved(spec, choices[0]) if choices else schema
+
+
+def _rows(spec: Spec, schema: Spec, prefix: str = "", depth: int = 0) -> Iterator[Row]:
+    schema = _resolved(spec, schema)
+    required = schema.get("required", ())
+    for name, member in schema.get("properties", {}).items():
+        whole = _resolved(spec, member)
+        described = member.get("description") or whole.get("description", "")
+        yield Row(prefix + name, _type(spec, member), name in required, described)
+        inside, mark = (whole["items"], "[].") if "items" in whole else (whole, ".")
+        if depth < _DEEPEST:
+            yield from _rows(spec, inside, f"{prefix}{name}{mark}", depth + 1)
+
+
+def _type(spec: Spec, schema: Spec) -> str:
+    whole = _resolved(spec, schema)
+    if "enum" in whole:
+        return " | ".join(str(value) for value in whole["enum"] if value is not None)
+    if "items" in whole:
+        return f"[{_type(spec, whole['items'])}]"
+    named = whole.get("type", "object")
+    words = [named] if isinstance(named, str) else list(named)
+    if "anyOf" in schema:
+        words.append("null")
+    return " | ".join(whole.get("format", word) if word == "string" else word for word in words)
+
+
+def _example(spec: Spec, schema: Spec) -> Any:
+    schema = _resolved(spec, schema)
+    if "example" in schema:
+        return schema["example"]
+    if "properties" in schema:
+        return {name: _example(spec, member) for name, member in schema["properties"].items()}
+    if "items" in schema:
+        return [_example(spec, schema["items"])]
+    return schema["enum"][0] if "enum" in schema else "…"
+
+
+def _pretty(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()

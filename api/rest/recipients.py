@@ -1,0 +1,207 @@
+"""May these two exchange, and with which certificate: one recipient, or up to 10,000 at once.
+
+The answers go out as bytes made here (10,000 verdicts through a schema would take longer than deciding
+them); the schemas document them, and a test holds the bytes against the document.
+"""
+
+import base64
+from typing import Any
+
+import orjson
+from flask import Response
+from marshmallow import fields, validate
+
+from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.shapes import (
+    EXAMPLE_ADDRESS,
+    EXAMPLE_SERIAL,
+    LONGEST_ADDRESS,
+    Base64,
+    Hexadecimal,
+    Instant,
+    Line,
+    Shape,
+    Strings,
+)
+from api.wiring import Container
+from directory.access import Role
+from directory.base.errors import Kind, Refusal
+from directory.identifiers import parse_address
+from pki.exchange import verdicts
+from pki.model import Answer, CertificateFacts, Verdict
+
+MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
+MOST_ADDRESSES = 10_000
+EXAMPLE_INSTANT = "2026-09-01T12:00:00Z"
+
+
+class CertificateOfVerdict(Shape):
+    """A certificate to encrypt with."""
+
+    serial = fields.String(required=True, metadata={"example": EXAMPLE_SERIAL})
+    not_after = Instant(required=True)
+    sha256 = Hexadecimal(required=True, metadata={"description": "Empreinte du DER — Digest of the DER"})
+    der = Base64(required=True, metadata={"description": "Certificat X.509 — X.509 certificate"})
+
+
+class VerdictAnswer(Shape):
+    """One verdict, with every reason that applies."""
+
+    address = fields.String(required=True, metadata={"example": EXAMPLE_ADDRESS})
+    verdict = fields.Enum(Answer, by_value=True, required=True)
+    reasons = fields.List(
+        fields.String(),
+        required=True,
+        metadata={"description": "Codes stables — Stable codes (docs/explanation/verdict.md)"},
+    )
+    decided_at = Instant(required=True)
+    as_of = Instant(
+        required=True, metadata={"description": "Instant sur lequel porte la réponse — Instant asked about"}
+    )
+    valid_until = Instant(
+        required=True, metadata={"description": "À ne pas garder au-delà — Not to be kept beyond"}
+    )
+    sources = fields.Dict(
+        keys=fields.String(),
+        values=Instant(allow_none=True),
+        required=True,
+        metadata={"description": "Date de chaque registre — When each register was generated"},
+    )
+    certificates = fields.List(fields.Nested(CertificateOfVerdict), required=True)
+
+
+class VerdictsAnswer(Shape):
+    """Verdicts in the order asked, decided at one instant on one state of the record."""
+
+    results = fields.List(fields.Nested(VerdictAnswer), required=True)
+    decided_at = Instant(required=True)
+    as_of = Instant(required=True)
+
+
+class RecipientQuery(Shape):
+    """Who would send, and as of when."""
+
+    sender = Line(
+        LONGEST_ADDRESS,
+        metadata={"description": "Adresse de l'émetteur — Sender", "example": EXAMPLE_ADDRESS},
+    )
+    at = Instant(
+        metadata={"description": "Instant passé — An instant in the past", "example": EXAMPLE_INSTANT}
+    )
+
+
+class RecipientsRequest(Shape):
+    """The addresses to check, for one sender, as of one instant."""
+
+    addresses = Strings(
+        fields.String(),
+        required=True,
+        validate=validate.Length(min=1, max=MOST_ADDRESSES),
+        metadata={"example": [EXAMPLE_ADDRESS, "service.cardiologie@chu-ville.hopital.mssante.invalid"]},
+    )
+    sender = Line(LONGEST_ADDRESS, allow_none=True, metadata={"example": EXAMPLE_ADDRESS})
+    at = Instant(allow_none=True, metadata={"example": EXAMPLE_INSTANT})
+
+
+@operation(
+    "GET",
+    "/v1/recipients/<path:address>",
+    roles=MAY_CHECK,
+    opens=Opens.SNAPSHOT,
+    french="""Vérifier un destinataire.
+
+    Peut-on envoyer des données de santé à cette adresse, maintenant ou à un instant passé, et avec quel
+    certificat ? La réponse donne tous les motifs, et jusqu'à quand on peut la garder.
+    """,
+    answer=VerdictAnswer,
+    query=RecipientQuery,
+    problems=("malformed-address", "at-in-the-future", "at-out-of-range"),
+    parameters={"address": {"schema": {"type": "string", "maxLength": 320}, "example": EXAMPLE_ADDRESS}},
+)
+def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Response:
+    """Check one recipient.
+
+    May health data be sent to this address, now or at an instant past, and with which certificate? The answer
+    carries every reason that applies and says until when it may be kept.
+    """
+    _refuse_malformed(address)
+    (verdict,) = _decided(call, [address], asked)
+    return _json(_written(verdict))
+
+
+@operation(
+    "POST",
+    "/v1/recipients/check",
+    roles=MAY_CHECK,
+    opens=Opens.SNAPSHOT,
+    french="""Vérifier jusqu'à 10 000 destinataires.
+
+    Les réponses viennent dans l'ordre demandé, sur un seul et même état du registre. Une adresse mal formée
+    reçoit son verdict comme les autres.
+    """,
+    answer=VerdictsAnswer,
+    body=RecipientsRequest,
+    problems=("malformed-address", "at-in-the-future", "at-out-of-range"),
+)
+def check_recipients(call: Transacted, asked: dict[str, Any]) -> Response:
+    """Check up to 10,000 recipients.
+
+    Answers come in the order asked, all on one state of the record. A malformed address gets its verdict like
+    the others; a malformed sender is refused, since nothing could be answered.
+    """
+    decided = _decided(call, asked["addresses"], asked)
+    as_of = decided[0].as_of
+    return _json({"results": [_written(one) for one in decided], "decided_at": call.now, "as_of": as_of})
+
+
+def recipients(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Destinataires : le verdict — Recipients: the verdict"
+    return resource("recipients", text, container, check_recipient, check_recipients)
+
+
+def _decided(call: Transacted, addresses: list[str], asked: dict[str, Any]) -> list[Verdict]:
+    sender: str | None = asked.get("sender")
+    if sender is not None:
+        _refuse_malformed(sender)
+    lifetime = call.container.verdict_lifetime
+    return verdicts(
+        call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now, lifetime=lifetime
+    )
+
+
+def _refuse_malformed(address: str) -> None:
+    """A malformed address asked about alone is a bad request; the verdict goes along for those who read
+    only that.
+    """
+    try:
+        parse_address(address)
+    except Refusal as refusal:
+        told = {"verdict": Answer.REFUSED.value, "reasons": [refusal.code]}
+        raise Refusal(Kind.MALFORMED, refusal.code, refusal.text, **told) from refusal
+
+
+def _written(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "address": verdict.address,
+        "verdict": verdict.answer.value,
+        "reasons": verdict.reasons,
+        "decided_at": verdict.decided_at,
+        "as_of": verdict.as_of,
+        "valid_until": verdict.valid_until,
+        "sources": verdict.sources,
+        "certificates": [_certificate(one) for one in verdict.certificates],
+    }
+
+
+def _certificate(facts: CertificateFacts) -> dict[str, Any]:
+    return {
+        "serial": facts.serial,
+        "not_after": facts.not_after,
+        "sha256": facts.sha256.hex(),
+        "der": base64.b64encode(facts.der).decode(),
+    }
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value, option=orjson.OPT_UTC_Z), mimetype="application/json")

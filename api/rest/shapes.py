@@ -1,0 +1,140 @@
+"""The fields that requests and answers are made of: instants, serials, bytes, lines of text, lists of
+addresses.
+
+Loading refuses what the record could not hold (controls, lone surrogates, instants without a zone).
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from directory.base.errors import Kind, Refusal
+from pki.model import Serial, serial_of
+
+# RFC 3339 5.6, upper case or lower.
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
+_SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}")
+LONGEST_ADDRESS = 254  # RFC 5321 4.5.3.1.3, without the brackets
+EXAMPLE_SERIAL = "2f8c0a4b91d75e36c2a8f01b7d4e963a5c18e072"
+EXAMPLE_ADDRESS = "camille.martin@medecin.ordre.mssante.invalid"
+
+
+class Shape(Schema):
+    """A JSON object; a member that it does not know is refused rather than ignored."""
+
+    class Meta:
+        """Marshmallow's options."""
+
+        unknown = RAISE
+        ordered = True
+
+
+class Line(fields.String):
+    """One line of text: printable, neither empty nor blank, at most `longest` characters."""
+
+    def __init__(self, longest: int, **kwargs: Any) -> None:
+        super().__init__(validate=validate.Length(min=1, max=longest), **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        line = super()._deserialize(value, attr, data, **kwargs)
+        if not line.strip() or not line.isprintable():
+            raise ValidationError("One line of printable text is expected.")
+        return line.strip()
+
+
+class Instant(fields.Field[datetime]):
+    """An instant as RFC 3339 writes it, with its zone; given back in UTC with `Z`."""
+
+    def _serialize(self, value: datetime | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        del attr, obj, kwargs
+        return None if value is None else rfc3339(value)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> datetime:
+        del attr, data, kwargs
+        if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+            raise ValidationError("An instant with its zone is expected, as in 2026-09-01T12:00:00Z.")
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise ValidationError("There is no such instant.") from error
+
+
+class Hexadecimal(fields.Field[bytes]):
+    """Bytes, given as lower-case hexadecimal digits."""
+
+    def _serialize(self, value: bytes | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        del attr, obj, kwargs
+        return None if value is None else value.hex()
+
+
+class Base64(fields.Field[bytes]):
+    """Bytes, given in base64 (RFC 4648 4, with padding)."""
+
+    def _serialize(self, value: bytes | None, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        del attr, obj, kwargs
+        return None if value is None else base64.b64encode(value).decode()
+
+
+# How the OpenAPI document calls them (OpenAPI's registry of formats; `hex` is ours).
+FORMATS = {Instant: "date-time", Hexadecimal: "hex", Base64: "byte"}
+
+
+class Strings(fields.List[str]):
+    """A long list of strings, checked in one pass: 10,000 of them are not worth 10,000 field objects."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> list[Any]:
+        del attr, data, kwargs
+        if not isinstance(value, list):
+            raise ValidationError("A list of strings is expected.")
+        if wrong := [place for place, one in enumerate(value) if not isinstance(one, str)]:
+            raise ValidationError({place: ["A string is expected."] for place in wrong[:100]})
+        return value
+
+
+class Problem(Schema):
+    """RFC 9457: a refusal. Some carry members of their own, such as `errors`, `roles`, `reference`."""
+
+    class Meta:
+        """Marshmallow's options."""
+
+        unknown = "include"
+
+    type = fields.Url(
+        required=True, metadata={"description": "Adresse de l'explication — Where it is explained"}
+    )
+    title = fields.String(
+        required=True, metadata={"description": "Ce qui est refusé, en bref — What is refused, in short"}
+    )
+    status = fields.Integer(required=True)
+    code = fields.String(
+        required=True, metadata={"description": "Mot stable à tester — The stable word to test for"}
+    )
+    detail = fields.String(required=True, metadata={"description": "Pour une personne — For a person"})
+    errors = fields.List(fields.Dict(keys=fields.String(), values=fields.String()))
+
+
+def rfc3339(instant: datetime) -> str:
+    """The instant in UTC, ending in `Z`."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def serial_given(text: str) -> Serial:
+    """The canonical serial of what a caller wrote; Refusal MALFORMED `malformed-serial`."""
+    try:
+        if _SERIAL.fullmatch(text):
+            return serial_of(int(text, 16))
+    except ValueError:
+        pass
+    raise Refusal(
+        Kind.MALFORMED, "malformed-serial", "A serial number is written in 1 to 40 hexadecimal digits."
+    )

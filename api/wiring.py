@@ -1,0 +1,46 @@
+"""Puts the parts together from the settings, once, at the edge; everything behind receives what it needs.
+
+`build()` is called where a process starts; tests make their own `Container`.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pki.signing.client import SignerClient
+from pki.signing.signer import Signer
+from sqlalchemy import Engine
+
+from api.embedded.postgres import EmbeddedPostgres
+from api.settings import Settings
+from directory.base.clock import Clock, utc_now
+from directory.base.db import connect_engine
+
+
+@dataclass(frozen=True)
+class Container:
+    """What views may use: settings, the record, the way to the signer, the clock."""
+
+    settings: Settings
+    engine: Engine
+    signer: Signer
+    clock: Clock
+
+    @property
+    def verdict_lifetime(self) -> timedelta:
+        """How long who asked may keep a verdict."""
+        return timedelta(minutes=self.settings.verdict_minutes)
+
+
+def database_url(settings: Settings) -> str:
+    """The database the settings name; the embedded one of a first run when they name none."""
+    return settings.database_url or EmbeddedPostgres(settings.state / "postgres").url
+
+
+def build(settings: Settings) -> Container:
+    """A container on the real clock, the real database and the signer's socket; opens no connection."""
+    engine = connect_engine(database_url(settings), application="sceau-web")
+    # Parameters are names, addresses, tokens' hashes: a traceback in the log must not become a reading
+    # profile.
+    engine.hide_parameters = True
+    signer = SignerClient(settings.signer_socket)
+    return Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
