@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl_store, der, floor, gate
+from pki import crl_store, der, floor, gate, store
 from pki.model import REASON_CODES, Authority, RevocationReason, Serial
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
@@ -130,7 +130,7 @@ def publish_due(
 
 
 def _authority(connection: Connection, authority_id: str, shard: int) -> Authority:
-    authority = crl_store.authority(connection, authority_id)
+    authority = store.load_authority(connection, authority_id)
     if authority is None or not 0 <= shard < authority.shards:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", "There is no such CA or shard.")
     return authority

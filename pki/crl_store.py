@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from pki.model import Authority, Serial
+from pki.model import Serial
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,6 @@ class Published:
     sha256: bytes
 
 
-_AUTHORITY = text(
-    "SELECT id, kind, issuer_id, subject, key_name, shards, der, not_before, not_after"
-    " FROM authority WHERE id = :id"
-)
 _ISSUED_AUTHORITY = text(
     "SELECT der FROM authority WHERE issuer_id IS NOT NULL ORDER BY created_at, id LIMIT 1"
 )
@@ -115,12 +111,6 @@ _DUE = text("""
     OR :now > last.this_update + (last.next_update - last.this_update) / 2
     ORDER BY seen.events = coalesce(last.watermark, -1), last.next_update NULLS FIRST, a.id, s.shard
 """)
-
-
-def authority(connection: Connection, authority_id: str) -> Authority | None:
-    """The CA of that name."""
-    row = connection.execute(_AUTHORITY, {"id": authority_id}).one_or_none()
-    return None if row is None else Authority(*row)
 
 
 def an_issued_authority(connection: Connection) -> bytes | None:

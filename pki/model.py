@@ -193,7 +193,7 @@ class Revocation:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the record says of one serial of one CA at one instant: issued or not, and the last thing done to it.
+    """What the record says of one serial of one CA at one instant: issued or not, and its last event.
 
     `certificate_sha256` is None for what was never issued; `action` and `reason` are those of the last event.
     """

@@ -1,0 +1,82 @@
+"""Hears of revocations and publications from the database, on a connection of its own, for one process.
+
+A lost connection costs speed, never truth: without a heartbeat the cache is not used, and it is emptied
+before the first heartbeat of the next connection.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+
+from api.status.cache import AnswerCache
+from pki.model import Serial
+
+_LOG = logging.getLogger("sceau.status")
+# Four heartbeats fit into the time one of them counts.
+_PULSE_SECONDS = 0.5
+_RETRY_SECONDS = 0.25
+
+
+class Listener:
+    """A thread that follows `sceau_revocation` and `sceau_change` from `start()` until `stop()`.
+
+    `conninfo` is libpq's; `changed` is called when a CRL may have been published.
+    """
+
+    def __init__(
+        self, conninfo: str, caches: Sequence[AnswerCache[Any]], changed: Callable[[], None]
+    ) -> None:
+        self._conninfo = conninfo
+        self._caches = caches
+        self._changed = changed
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="status-listener", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End within one pulse."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._follow()
+            except psycopg.Error as error:
+                _LOG.warning("status listener lost the database: %s", error)
+                self._stopped.wait(_RETRY_SECONDS)
+
+    def _follow(self) -> None:
+        with psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2) as link:
+            link.execute("LISTEN sceau_revocation")
+            link.execute("LISTEN sceau_change")
+            # What was committed while nobody listened is told by no notification.
+            for cache in self._caches:
+                cache.clear()
+            self._changed()
+            while not self._stopped.is_set():
+                self._pulse(link)
+
+    def _pulse(self, link: psycopg.Connection) -> None:
+        asked_at = time.monotonic()
+        # An answer proves the connection alive and brings along every notification sent before it.
+        link.execute("SELECT 1")
+        self._hear(link, 0)
+        for cache in self._caches:
+            cache.vouch(asked_at)
+        self._hear(link, _PULSE_SECONDS)
+
+    def _hear(self, link: psycopg.Connection, seconds: float) -> None:
+        for note in link.notifies(timeout=seconds):
+            if note.channel == "sceau_change":
+                self._changed()
+            else:
+                for cache in self._caches:
+                    cache.forget(Serial(note.payload))

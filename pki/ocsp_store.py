@@ -1,0 +1,148 @@
+"""The rows behind OCSP: what stands about a serial, which answers are signed, which wait. No DER."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from pki.model import Serial, Standing
+
+
+@dataclass(frozen=True)
+class Presigned:
+    """An answer signed ahead of any question."""
+
+    der: bytes
+    this_update: datetime
+    next_update: datetime
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A promised answer not yet signed, or soon to be renewed; `not_after` is the certificate's."""
+
+    serial: Serial
+    hash: str
+    authority_id: str
+    not_after: datetime
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class ResponderRow:
+    """A responder's certificate; its key lies in a file of the web's."""
+
+    serial: Serial
+    authority_id: str
+    der: bytes
+    not_before: datetime
+    not_after: datetime
+
+
+# One statement, hence one instant: certificate, last event and stored answer belong together.
+_STANDING = text("""
+    SELECT c.sha256, last.action, last.reason, last.revoked_at, a.der, a.this_update, a.next_update
+    FROM (SELECT CAST(:serial AS text) AS serial) AS asked
+    LEFT JOIN certificate c ON c.serial = asked.serial AND c.authority_id = :authority
+    LEFT JOIN LATERAL (
+        SELECT action, reason, revoked_at FROM revocation r
+        WHERE r.serial = asked.serial AND r.authority_id = :authority ORDER BY r.id DESC LIMIT 1
+    ) AS last ON true
+    LEFT JOIN ocsp_answer a ON a.serial = asked.serial AND a.hash = :hash
+""")
+_ISSUING = text("SELECT id, der, not_before FROM authority WHERE kind = 'issuing' ORDER BY id")
+# Two statements because each is answered by the index alone, whatever the number of certificates.
+_UNSIGNED = text("""
+    SELECT serial, hash FROM ocsp_answer WHERE next_update IS NULL LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_AGEING = text("""
+    SELECT serial, hash FROM ocsp_answer WHERE next_update < :before
+    ORDER BY next_update LIMIT :limit FOR UPDATE SKIP LOCKED
+""")
+_WAITING = text("""
+    SELECT asked.serial, asked.hash, c.authority_id, c.not_after, c.sha256,
+           last.action, last.reason, last.revoked_at
+    FROM unnest(CAST(:serials AS text[]), CAST(:hashes AS text[])) AS asked (serial, hash)
+    JOIN certificate c ON c.serial = asked.serial
+    LEFT JOIN LATERAL (
+        SELECT action, reason, revoked_at FROM revocation r
+        WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
+    ) AS last ON true
+""")
+_STORE = text("""
+    UPDATE ocsp_answer
+    SET responder = :responder, der = :der, this_update = :this_update, next_update = :next_update
+    WHERE serial = :serial AND hash = :hash
+""")
+_DROP = text("DELETE FROM ocsp_answer WHERE serial = :serial AND hash = :hash")
+_RESPONDERS = text("""
+    SELECT serial, authority_id, der, not_before, not_after FROM ocsp_responder
+    WHERE not_before <= :now AND not_after > :now ORDER BY not_after DESC, serial
+""")
+_ADD_RESPONDER = text("""
+    INSERT INTO ocsp_responder (serial, authority_id, der, not_before, not_after)
+    VALUES (:serial, :authority_id, :der, :not_before, :not_after)
+""")
+
+
+def standing(
+    connection: Connection, authority_id: str, serial: Serial, hash_name: str
+) -> tuple[Standing, Presigned | None]:
+    """What the record says of a serial of this CA, and the answer signed ahead, if there is one."""
+    asked = {"authority": authority_id, "serial": serial, "hash": hash_name}
+    sha256, action, reason, revoked_at, der, this_update, next_update = connection.execute(
+        _STANDING, asked
+    ).one()
+    known = Standing(sha256, action, reason, revoked_at)
+    return known, None if der is None else Presigned(der, this_update, next_update)
+
+
+def issuing(connection: Connection) -> list[tuple[str, bytes, datetime]]:
+    """Id, certificate and first day of each CA whose certificates are answered for."""
+    return [(row.id, row.der, row.not_before) for row in connection.execute(_ISSUING)]
+
+
+def waiting(connection: Connection, before: datetime, limit: int) -> list[Waiting]:
+    """Up to `limit` answers to sign: those promised and unsigned first, then those ending before `before`.
+
+    They stay locked until commit: a revocation waits and then empties what is about to be stored, so that no
+    answer older than it can survive it. Rows another worker holds are passed over.
+    """
+    keys = list(connection.execute(_UNSIGNED, {"limit": limit}))
+    keys += connection.execute(_AGEING, {"before": before, "limit": limit - len(keys)})
+    asked = {"serials": [row.serial for row in keys], "hashes": [row.hash for row in keys]}
+    return [
+        Waiting(Serial(serial), hash_name, authority_id, not_after, Standing(*state))
+        for serial, hash_name, authority_id, not_after, *state in connection.execute(_WAITING, asked)
+    ]
+
+
+def store(connection: Connection, responder: Serial, signed: Sequence[tuple[Waiting, Presigned]]) -> None:
+    """Keep the answers signed ahead by this responder."""
+    rows = [
+        {"responder": responder, "der": made.der, "this_update": made.this_update,
+         "next_update": made.next_update, "serial": asked.serial, "hash": asked.hash}
+        for asked, made in signed
+    ]  # fmt: skip
+    if rows:
+        connection.execute(_STORE, rows)
+
+
+def drop(connection: Connection, ended: Sequence[Waiting]) -> None:
+    """Promise no more answers about these: their certificates have expired; questions are answered live."""
+    if ended:
+        connection.execute(_DROP, [{"serial": asked.serial, "hash": asked.hash} for asked in ended])
+
+
+def responders(connection: Connection, now: datetime) -> list[ResponderRow]:
+    """The responders that may sign now, the one that lasts longest first."""
+    return [
+        ResponderRow(Serial(serial), *rest) for serial, *rest in connection.execute(_RESPONDERS, {"now": now})
+    ]
+
+
+def add_responder(connection: Connection, row: ResponderRow) -> None:
+    """Let a responder sign from now on."""
+    values = {"serial": row.serial, "authority_id": row.authority_id, "der": row.der}
+    connection.execute(_ADD_RESPONDER, values | {"not_before": row.not_before, "not_after": row.not_after})
