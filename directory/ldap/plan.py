@@ -42,20 +42,23 @@ class Modify:
 Operation = Add | Delete | Modify
 
 
-def plan(wanted: Entry | None, found: Entry | None, version: int) -> Operation | None:
-    """The operation that turns `found` into `wanted`; None when they agree (whatever their versions).
+def plan(
+    wanted: Entry | None, found: Entry | None, version: int, *, overwrite: bool = False
+) -> Operation | None:
+    """The operation that turns `found` into `wanted`; None when they agree.
 
     `version` is the state of the record `wanted` was read from. A modification names the version it expects
-    to find, so that the server refuses it when somebody wrote in between.
+    to find, so that the server refuses it when somebody wrote in between. An entry from a later state than
+    `version` stands for ever unless `overwrite` says that the record itself went back.
     """
     if wanted is None:
         return None if found is None else Delete(found.dn)
     if found is None:
         return Add(wanted.dn, {**wanted.attributes, VERSION: (_written(version),)})
     changes = _changes(wanted.attributes, found.attributes)
-    if not changes:
+    if not changes and not (overwrite and version_of(found) > version):
         return None
-    before = tuple(_lowered(found.attributes).get(VERSION.lower(), ()))
+    before = _lowered(found.attributes).get(VERSION.lower(), ())
     return Modify(found.dn, {VERSION: (before, (_written(version),)), **changes})
 
 
