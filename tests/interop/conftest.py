@@ -1,0 +1,129 @@
+"""One whole installation for the tests that judge from outside: `sceau up --demo`, with real ports and real fsync."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+SCEAU = str(Path(sys.executable).with_name("sceau"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run(*command: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def within(seconds: float, what: Callable[[], bool]) -> float:
+    """How long it took until `what()` was true; fails when it is not within `seconds`."""
+    started = time.monotonic()
+    while not what():
+        assert time.monotonic() - started < seconds, f"not within {seconds} s: {what.__name__}"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+@dataclass(frozen=True)
+class Installation:
+    state: Path
+    ports: tuple[int, int, int]
+
+    @property
+    def web(self) -> str:
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def ldap(self) -> str:
+        return f"ldap://127.0.0.1:{self.ports[1]}"
+
+    @property
+    def ldaps(self) -> str:
+        return f"ldaps://localhost:{self.ports[2]}"
+
+    def ports_open(self) -> bool:
+        """Whether the record and the web part may be asked."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.ports[0])) == 0
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        return dict(json.loads((self.state / "demo-credentials.json").read_text()))
+
+    def sceau(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(SCEAU, *words, "--state", str(self.state), check=check)
+
+    def ask(self, *words: str) -> dict[str, Any]:
+        """A command's JSON, whatever its exit code."""
+        return dict(json.loads(self.sceau(*words, "--json", check=False).stdout))
+
+    def up(self) -> None:
+        web, ldap, ldaps = map(str, self.ports)
+        self.sceau("up", "--demo", "--detach", "--port", web, "--ldap-port", ldap, "--ldaps-port", ldaps)
+
+    def get(self, path: str, who: str = "operator", **parameters: str) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.credentials[who]}"}
+        return requests.get(self.web + path, params=parameters, headers=headers, timeout=10)
+
+    def post(self, path: str, who: str, body: Any) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.credentials[who]}"}
+        return requests.post(self.web + path, json=body, headers=headers, timeout=30)
+
+    def search(self, *words: str) -> str:
+        return run("ldapsearch", "-LLL", "-x", "-o", "ldif-wrap=no", "-H", self.ldap, "-b", "o=sceau,c=fr", *words).stdout
+
+    def certified(self) -> list[tuple[str, str, str]]:
+        """Address, serial and national id of each live certificate of a person, by the published directory."""
+        import psycopg
+
+        from api.embedded.postgres import EmbeddedPostgres
+
+        query = """
+            SELECT c.mailbox, c.serial, c.practitioner FROM certificate c JOIN mailbox m ON m.address = c.mailbox
+            JOIN profession p ON p.national_id = c.practitioner AND p.code = '10'
+            JOIN practitioner n ON n.national_id = c.practitioner AND n.departed_at IS NULL
+            WHERE m.kind = 'PER' AND NOT EXISTS (SELECT 1 FROM revocation r WHERE r.serial = c.serial)
+            ORDER BY c.mailbox
+        """
+        with psycopg.connect(EmbeddedPostgres(self.state / "postgres").conninfo) as link:
+            return [(str(a), str(s), str(n)) for a, s, n in link.execute(query)]
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    made = Installation(tmp_path_factory.mktemp("sceau") / "var", (free_port(), free_port(), free_port()))
+    made.up()
+    try:
+        yield made
+    finally:
+        made.sceau("down", check=False)
+
+
+@pytest.fixture
+def taken(installation: Installation) -> Iterator[set[str]]:
+    """Addresses that tests have spent (revoked, departed): each test takes its own."""
+    yield _taken
+
+
+_taken: set[str] = set()
+
+
+@pytest.fixture
+def person(installation: Installation, taken: set[str]) -> tuple[str, str, str]:
+    """A certified doctor nobody else in this run uses: address, serial, national id."""
+    found = next(one for one in installation.certified() if one[0] not in taken)
+    taken.add(found[0])
+    return found

@@ -1,0 +1,102 @@
+"""kill -9 of each part, then of all at once: it comes back by itself or by `up`, nothing acknowledged is lost."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.interop.conftest import SCEAU, Installation, free_port, within
+
+
+@pytest.fixture
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """An installation of its own: these tests leave nothing standing for others to lean on."""
+    made = Installation(tmp_path_factory.mktemp("killed") / "var", (free_port(), free_port(), free_port()))
+    made.up()
+    yield made
+    made.sceau("down", check=False)
+
+
+def green(installation: Installation) -> bool:
+    return bool(installation.ask("status")["state"] == "ok")
+
+
+def csr() -> str:
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    signed = request.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def acknowledged(installation: Installation) -> list[tuple[str, str]]:
+    """Revoke one certificate through REST and keep what was acknowledged: (serial, address)."""
+    address, serial, _ = installation.certified()[0]
+    answer = installation.post(
+        f"/v1/certificates/{serial}/revocation", "registrar_a", {"reason": "superseded", "comment": "before the kill"}
+    )
+    assert answer.status_code in (200, 201), answer.text
+    return [(serial, address)]
+
+
+def nothing_lost(installation: Installation, kept: list[tuple[str, str]]) -> None:
+    for _, address in kept:
+        assert "certificate-revoked" in installation.get(f"/v1/recipients/{address}").json()["reasons"]
+    within(15, lambda: installation.sceau("ldap", "reconcile", check=False).returncode == 0)
+    assert installation.ask("audit", "verify")["intact"] is True
+
+
+def test_each_part_killed_comes_back_and_nothing_acknowledged_is_lost(killed: Installation) -> None:
+    kept: list[tuple[str, str]] = []
+    for part in ("worker", "ldap", "signer", "web", "postgres"):
+        pid = int(killed.ask("status")["parts"][part]["pid"])
+        kept += acknowledged(killed)
+        os.kill(pid, signal.SIGKILL)
+        within(30, lambda: green(killed))
+        assert killed.ask("status")["parts"][part]["restarts"] >= 1
+    nothing_lost(killed, kept)
+
+
+def test_everything_killed_at_once_is_taken_up_by_the_next_up(killed: Installation) -> None:
+    status = killed.ask("status")
+    kept = acknowledged(killed)
+    for pid in [status["supervisor"], *(int(part["pid"]) for part in status["parts"].values())]:
+        with_pid_gone(int(pid))
+    killed.up()
+    assert green(killed)
+    nothing_lost(killed, kept)
+
+
+def with_pid_gone(pid: int) -> None:
+    if Path(f"/proc/{pid}").exists():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(tmp_path: Path) -> None:
+    made = Installation(tmp_path / "var", (free_port(), free_port(), free_port()))
+    first = subprocess.Popen(
+        [SCEAU, "up", "--demo", "--state", str(made.state), "--port", str(made.ports[0]),
+         "--ldap-port", str(made.ports[1]), "--ldaps-port", str(made.ports[2])],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        within(90, lambda: made.ports_open() and len(made.certified()) >= 5)
+        kept = {serial for _, serial, _ in made.certified()}
+        for pid in [first.pid, *(int(p["pid"]) for p in made.ask("status")["parts"].values() if "pid" in p)]:
+            with_pid_gone(pid)
+        first.wait()
+        made.up()
+        assert green(made)
+        assert kept <= {serial for _, serial, _ in made.certified()}
+        assert made.ask("status")["certificates"]["practitioner-smime"] >= 50
+        nothing_lost(made, [])
+    finally:
+        first.kill()
+        made.sceau("down", check=False)
