@@ -1,7 +1,7 @@
 """The numbers and addresses of the national registers, each with its check.
 
-Pure text in, canonical text out; a value that comes out of here cannot be malformed. Whether it is *attributed* to
-anyone is for the record to say.
+Pure text in, canonical text out; a value that comes out of here cannot be malformed. Whether it is
+*attributed* to anyone is for the record to say.
 """
 
 import re
@@ -16,7 +16,7 @@ _TWICE = {digit: _DOUBLED[int(digit)] for digit in "0123456789"}
 _ADELI = re.compile(r"[0-9][0-9A-B][0-9]{7}")
 _FINESS = re.compile(r"[0-9A-Z]{9}")
 _SIRET = re.compile(r"[0-9]{14}")
-_LOCAL_NUMBER = re.compile(r"[0-9A-Z]{1,14}")
+_LOCAL_NUMBER = re.compile(r"[0-9A-Z]{1,10}")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 # RFC 5321 4.1.2 Dot-string; quoted strings are legal there and nowhere in messaging in health.
 _LOCAL_PART = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -27,7 +27,9 @@ _LA_POSTE = "356000000"
 
 
 def luhn_ok(digits: str) -> bool:
-    """Whether the last digit is the Luhn key of those before it (ISO/IEC 7812-1 annex B); False for non-digits."""
+    """Whether the last digit is the Luhn key of those before it (ISO/IEC 7812-1 annex B); False for
+    non-digits.
+    """
     if not (digits.isascii() and digits.isdigit()):
         return False
     backwards = digits[::-1]
@@ -42,7 +44,9 @@ def luhn_key(digits: str) -> str:
 
 
 def parse_rpps(text: str, *, strict: bool = True) -> str:
-    """Eleven digits; Luhn unless `strict` is off, since the registry's own test people fail it (registers.md)."""
+    """Eleven digits; Luhn unless `strict` is off, since the registry's own test people fail it
+    (registers.md).
+    """
     if len(text) != 11 or not (text.isascii() and text.isdigit()):  # noqa: PLR2004 - RPPS
         raise Refusal(Kind.MALFORMED, "malformed-rpps", "An RPPS number has eleven digits.", value=text[:40])
     if strict and not luhn_ok(text):
@@ -66,7 +70,9 @@ def parse_adeli(text: str, *, strict: bool = True) -> str:
 
 
 def parse_finess(text: str) -> str:
-    """Nine characters; Luhn over all nine when all are digits (no rule is published for Corsica and overseas)."""
+    """Nine characters; Luhn over all nine when all are digits (no rule is published for Corsica and
+    overseas).
+    """
     text = _upper(text)
     if not _FINESS.fullmatch(text):
         raise Refusal(
@@ -80,7 +86,9 @@ def parse_finess(text: str) -> str:
 
 
 def parse_siret(text: str) -> str:
-    """Fourteen digits that pass Luhn, as the SIREN within them does; La Poste's establishments have their own rule."""
+    """Fourteen digits that pass Luhn, as the SIREN within them does; La Poste's establishments have their own
+    rule.
+    """
     text = text.replace(" ", "")
     if not _SIRET.fullmatch(text):
         raise Refusal(
@@ -120,7 +128,7 @@ def parse_national_id(text: str, *, strict: bool = True) -> str:
 
 
 def parse_domain(text: str) -> str:
-    """A domain in lower case, Unicode labels as A-labels, two labels at least; Refusal MALFORMED otherwise."""
+    """A domain in lower case, two labels at least, Unicode as A-labels; Refusal MALFORMED otherwise."""
     try:
         # IDNA 2003, the standard library's; it differs from IDNA 2008 on four characters French does not use.
         name = (
@@ -137,10 +145,11 @@ def parse_domain(text: str) -> str:
 
 
 def parse_address(text: str) -> str:
-    """A mailbox address in its one canonical form: lower case, the domain as A-labels; Refusal MALFORMED otherwise.
+    """A mailbox address in its one canonical form: lower case, the domain as A-labels; Refusal MALFORMED
+    otherwise.
 
-    The whole address is folded to lower case: no operator of the trust space tells local parts apart by case, and
-    two records for one mailbox would be worse.
+    The whole address is folded to lower case: no operator of the trust space tells local parts apart by case,
+    and two records for one mailbox would be worse.
     """
     local, at, domain = text.strip().rpartition("@")
     # Lower case would turn the Kelvin sign into a plain k: two spellings of somebody else's address.

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Invent national register files: same columns and same dirt as the real ones, nobody real in them.
 
-Everything about person number `i` follows from the seed and `i`, so files of any size are written as a stream, two
-runs give the same bytes, and the next day holds the same people but for the shares asked for.
+Everything about person number `i` follows from the seed and `i`, so files of any size are written as a
+stream, two runs give the same bytes, and the next day holds the same people but for the shares asked for.
 
     make_registers.py OUT --practitioners 2000 --organisations 200 --mailboxes 1500 --seed 1
     make_registers.py OUT --practitioners 2000 … --seed 1 --next-day --departures 0.5% --without 810099000019
@@ -23,19 +23,22 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryFile
+from typing import IO
 from xml.sax.saxutils import escape
 
 FAMILIES = (
-    "Aubrelune", "Bellegarenne", "Brindeval", "Champfleuri", "Clairemousse", "Courtebise", "Doucemarne", "Échalier",
-    "Fauvelande", "Garancieux", "Hautebruyère", "Jolimaret", "Lafougeraie", "Maisonclos", "Noirépine", "Orgevaux",
-    "Passeligne", "Quatremare", "Rougecombe", "Sablonneau", "Tournefeuil", "Valserine", "Verdonnet", "Boisgaillard",
-    "L'Hermitière", "D'Aubépine", "De La Bruyelle", "Du Clos-Perrin", "Le Goëllic", "Saint-Brézeau", "N'Diarrame",
-    "Mézièreau", "Pontcorbel", "Ferrandelle", "Grisolante", "Mirabeauval", "Castelbrun", "Roncevigne",
+    "Aubrelune", "Bellegarenne", "Brindeval", "Champfleuri", "Clairemousse", "Courtebise", "Doucemarne",
+    "Échalier", "Fauvelande", "Garancieux", "Hautebruyère", "Jolimaret", "Lafougeraie", "Maisonclos",
+    "Noirépine", "Orgevaux", "Passeligne", "Quatremare", "Rougecombe", "Sablonneau", "Tournefeuil",
+    "Valserine", "Verdonnet", "Boisgaillard", "L'Hermitière", "D'Aubépine", "De La Bruyelle",
+    "Du Clos-Perrin", "Le Goëllic", "Saint-Brézeau", "N'Diarrame", "Mézièreau", "Pontcorbel", "Ferrandelle",
+    "Grisolante", "Mirabeauval", "Castelbrun", "Roncevigne",
 )  # fmt: skip
 GIVEN = (
-    "Alice", "Bruno", "Zoë", "Chloé", "Éloïse", "François", "Jean-Baptiste", "Marie-Hélène", "Anaïs", "Noël", "Rémi",
-    "Maëlle", "Gaëtan", "Inès", "Loïc", "Agnès", "Benoît", "Cécile", "Désiré", "Félicie", "Hervé", "Irène", "Jérôme",
-    "Léa", "Mathéo", "Nadège", "Océane", "Théo", "Ursule", "Véronique", "Xavier", "Yaëlle", "Samuel", "Karim", "Fatou",
+    "Alice", "Bruno", "Zoë", "Chloé", "Éloïse", "François", "Jean-Baptiste", "Marie-Hélène", "Anaïs",
+    "Noël", "Rémi", "Maëlle", "Gaëtan", "Inès", "Loïc", "Agnès", "Benoît", "Cécile", "Désiré", "Félicie",
+    "Hervé", "Irène", "Jérôme", "Léa", "Mathéo", "Nadège", "Océane", "Théo", "Ursule", "Véronique",
+    "Xavier", "Yaëlle", "Samuel", "Karim", "Fatou",
 )  # fmt: skip
 TOWNS = (
     ("25", "25056", "25000", "BESANCON", "besancon"), ("75", "75112", "75012", "PARIS", "paris"),
@@ -43,7 +46,8 @@ TOWNS = (
     ("35", "35238", "35000", "RENNES", "rennes"), ("59", "59350", "59000", "LILLE", "lille"),
     ("33", "33063", "33000", "BORDEAUX", "bordeaux"), ("67", "67482", "67000", "STRASBOURG", "strasbourg"),
     ("31", "31555", "31000", "TOULOUSE", "toulouse"), ("44", "44109", "44000", "NANTES", "nantes"),
-    ("29", "29019", "29200", "BREST", "brest"), ("63", "63113", "63000", "CLERMONT FERRAND", "clermont-ferrand"),
+    ("29", "29019", "29200", "BREST", "brest"),
+    ("63", "63113", "63000", "CLERMONT FERRAND", "clermont-ferrand"),
 )  # fmt: skip
 STREETS = ("DES TILLEULS", "SAINT ETIENNE", "DE L'EGLISE", "DU MARECHAL FICTIF", "DES ÉCOLES", "BELLE-VUE")
 
@@ -85,8 +89,8 @@ HOSPITAL, MEDICO_SOCIAL = 0, 1
 
 ACTIVITY_COLUMNS = (
     "Type d'identifiant PP", "Identifiant PP", "Identification nationale PP", "Code civilité d'exercice",
-    "Libellé civilité d'exercice", "Code civilité", "Libellé civilité", "Nom d'exercice", "Prénom d'exercice",
-    "Code profession", "Libellé profession", "Code catégorie professionnelle",
+    "Libellé civilité d'exercice", "Code civilité", "Libellé civilité", "Nom d'exercice",
+    "Prénom d'exercice", "Code profession", "Libellé profession", "Code catégorie professionnelle",
     "Libellé catégorie professionnelle", "Code type savoir-faire", "Libellé type savoir-faire",
     "Code savoir-faire", "Libellé savoir-faire", "Code mode exercice", "Libellé mode exercice",
     "Numéro SIRET site", "Numéro SIREN site", "Numéro FINESS site", "Numéro FINESS établissement juridique",
@@ -104,7 +108,8 @@ ACTIVITY_COLUMNS = (
     "Code rôle", "Libellé rôle", "Code genre activité", "Libellé genre activité",
 )  # fmt: skip
 PERSON_COLUMNS = (
-    "Type d'identifiant PP", "Identifiant PP", "Identification nationale PP", "Nom d'exercice", "Prénom d'exercice",
+    "Type d'identifiant PP", "Identifiant PP", "Identification nationale PP", "Nom d'exercice",
+    "Prénom d'exercice",
 )  # fmt: skip
 KNOW_HOW_COLUMNS = (
     *PERSON_COLUMNS, "Code profession", "Libellé profession", "Code catégorie professionnelle",
@@ -118,20 +123,25 @@ DIPLOMA_COLUMNS = (
 )  # fmt: skip
 MAILBOX_COLUMNS = (
     "Type de BAL", "Adresse BAL", "Type Identifiant PP", "Identifiant PP", "Identification nationale PP",
-    "Type identifiant structure", "Identification Structure", "Service de rattachement", "Civilité d'exercice",
-    "Nom d'exercice", "Prénom d'exercice", "Catégorie profession", "Libellé de catégorie profession",
-    "Code Profession", "Libellé Profession", "Code savoir-faire", "Libellé savoir-faire", "Dématérialisation",
-    "Raison Sociale structure BAL", "Enseigne commerciale structure BAL",
-    "L2COMPLEMENTLOCALISATION structure BAL", "L3COMPLEMENTDISTRIBUTION structure BAL",
-    "L4NUMEROVOIE structure BAL", "L4COMPLEMENTNUMEROVOIE structure BAL", "NL4TYPEVOIE structure BAL",
-    "L4LIBELLEVOIE structure BAL", "L5LIEUDITMENTION structure BAL", "L6LIGNEACHEMINEMENT structure BAL",
-    "Code postal structure BAL", "Département structure BAL", "Pays structure BAL",
+    "Type identifiant structure", "Identification Structure", "Service de rattachement",
+    "Civilité d'exercice", "Nom d'exercice", "Prénom d'exercice", "Catégorie profession",
+    "Libellé de catégorie profession", "Code Profession", "Libellé Profession", "Code savoir-faire",
+    "Libellé savoir-faire", "Dématérialisation", "Raison Sociale structure BAL",
+    "Enseigne commerciale structure BAL", "L2COMPLEMENTLOCALISATION structure BAL",
+    "L3COMPLEMENTDISTRIBUTION structure BAL", "L4NUMEROVOIE structure BAL",
+    "L4COMPLEMENTNUMEROVOIE structure BAL", "NL4TYPEVOIE structure BAL", "L4LIBELLEVOIE structure BAL",
+    "L5LIEUDITMENTION structure BAL", "L6LIGNEACHEMINEMENT structure BAL", "Code postal structure BAL",
+    "Département structure BAL", "Pays structure BAL",
 )  # fmt: skip
 OLD_WIDTH = 52
 DEFAULT_DAY = date(2026, 9, 1)
 MOST_ORGANISATIONS = len(TOWNS) * 500
 # RPPS numbers 10099… are left free by the register; beyond them, 99… is of no series it uses.
 IN_FIRST_SERIES = 100_000
+# Shares of people, near those of the real register; then what is unclean in it.
+STUDENTS, WOMEN, DOUBLE_NAMES, SKILLED = 0.03, 0.55, 0.2, 0.8
+OWN_PRACTICE, BOTH = 0.6, 0.05
+NO_ADDRESS = 0.25
 SERVICES = ("SECRETARIAT", "URGENCES", "CARDIOLOGIE", "COORDINATION", "PHARMACIE", "ADMISSIONS")
 
 
@@ -177,7 +187,7 @@ class Organisation:
 
 @dataclass(frozen=True)
 class Person:
-    """An invented person; `town` where he practises on his own, `works_at` the number of his establishment."""
+    """An invented person; `town`: where he practises on his own, `works_at`: his establishment's number."""
 
     index: int
     id_type: str
@@ -198,6 +208,16 @@ class Person:
         return self.id_type + self.number
 
 
+def dice_of(*parts: object) -> Random:
+    """Dice of their own for each thing invented: what one is does not depend on how many came before it."""
+    return Random(":".join(map(str, parts)))  # noqa: S311 - inventions, not secrets
+
+
+def one_in(period: int, number: int) -> bool:
+    """Whether this is the one of `period` that gets the dirt."""
+    return number % period == period - 1
+
+
 def with_key(digits: str) -> str:
     """The digits and their Luhn key (ISO/IEC 7812-1 annex B)."""
     doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[::-2])
@@ -213,11 +233,11 @@ def siret_of(number: int) -> str:
 @lru_cache(maxsize=4096)
 def organisation(seed: int, number: int) -> Organisation:
     """Establishment `number`, counted from 0."""
-    dice = Random(f"{seed}:organisation:{number}")
+    dice = dice_of(seed, "organisation", number)
     town = TOWNS[number % len(TOWNS)]
-    # Every third is a hospital; the first of each town is its university hospital.
-    kind = HOSPITAL if number < len(TOWNS) or number % 3 == 0 else MEDICO_SOCIAL
+    # A third are hospitals; the first of each town is its university hospital.
     serial = number // len(TOWNS)
+    kind = HOSPITAL if serial % 3 == 0 else MEDICO_SOCIAL
     if number < len(TOWNS):
         name = f"CHU FICTIF DE {town[3]}"
     elif kind == HOSPITAL:
@@ -231,29 +251,31 @@ def organisation(seed: int, number: int) -> Organisation:
 
 def person(plan: Plan, index: int) -> Person:
     """Person `index`, as on the first day."""
-    dice = Random(f"{plan.seed}:person:{index}")
+    dice = dice_of(plan.seed, "person", index)
     profession = dice.choices(PROFESSIONS, WEIGHTS)[0]
     by_adeli = profession.code == AUDIOLOGIST
-    student = dice.random() < 0.03
+    student = dice.random() < STUDENTS
     worker = _establishment(plan, dice, hospital=bool(profession.ordre_domain))
     share = dice.random()
-    on_his_own = bool(profession.ordre_domain) and (worker is None or share < 0.6 or share > 0.95)
+    on_his_own = bool(profession.ordre_domain) and (
+        worker is None or share < OWN_PRACTICE or share > 1 - BOTH
+    )
     family = dice.choice(FAMILIES)
-    if dice.random() < 0.2:
+    if dice.random() < DOUBLE_NAMES:
         family = f"{family}-{dice.choice(FAMILIES[:24])}"
     return Person(
         index=index,
         id_type="0" if by_adeli else "8",
         number=_adeli(index) if by_adeli else _rpps(index),
-        female=dice.random() < 0.55,
-        family=family.upper() if index % 499 else f'{family.upper()} "DIT LE BRAVE"',
+        female=dice.random() < WOMEN,
+        family=family.upper() + (' "DIT LE BRAVE"' if one_in(499, index) else ""),
         given=dice.choice(GIVEN).upper(),
         profession=profession,
         student=student and not by_adeli,
         on_his_own=on_his_own or worker is None,
-        works_at=worker if not on_his_own or share > 0.95 else None,
+        works_at=worker if not on_his_own or share > 1 - BOTH else None,
         town=dice.randrange(len(TOWNS)),
-        skill=dice.choice(profession.skills) if profession.skills and dice.random() < 0.8 else None,
+        skill=dice.choice(profession.skills) if profession.skills and dice.random() < SKILLED else None,
     )
 
 
@@ -263,7 +285,7 @@ def _establishment(plan: Plan, dice: Random, *, hospital: bool) -> int | None:
         return None
     start = dice.randrange(plan.organisations)
     wanted = HOSPITAL if hospital else MEDICO_SOCIAL
-    near = ((start + step) % plan.organisations for step in range(min(plan.organisations, 2 * len(TOWNS))))
+    near = ((start + step) % plan.organisations for step in range(min(plan.organisations, 3 * len(TOWNS))))
     return next((number for number in near if organisation(plan.seed, number).kind == wanted), start)
 
 
@@ -280,7 +302,7 @@ def people(plan: Plan) -> Iterator[Person]:
     for index in range(plan.people):
         found = person(plan, index)
         if plan.next_day and index < plan.practitioners:
-            fate = Random(f"{plan.seed}:fate:{index}").random()
+            fate = dice_of(plan.seed, "fate", index).random()
             if fate < plan.departures:
                 continue
             if fate < plan.departures + plan.moves:
@@ -313,25 +335,29 @@ def activity_rows(plan: Plan, found: Person) -> Iterator[tuple[str, ...]]:
 
 
 def _own_practice(found: Person) -> tuple[str, ...]:
-    dice = Random(f"own:{found.index}:{found.town}")
+    dice = dice_of("own", found.index, found.town)
     department, commune, postal_code, town, _ = TOWNS[found.town]
     structure = f"R10100{found.index % 10**9:09d}"
     number, street = str(dice.randrange(1, 180)), dice.choice(STREETS)
-    if dice.random() < 0.25:
+    if dice.random() < NO_ADDRESS:
         # A quarter of the practices in town have no address in the real files.
         place: tuple[str, ...] = ("",) * 18
     else:
-        number = "P" if found.index % 311 == 7 else number
-        postal_code = "GL" if found.index % 397 == 11 else postal_code
+        number = "P" if one_in(311, found.index) else number
+        postal_code = "GL" if one_in(397, found.index) else postal_code
         place = ("", "", number, "", "R", "Rue", street, "", f"{postal_code} {town}", postal_code, commune,
                  town.title(), "", "", f"03{found.index % 10**8:08d}", "", "", "")  # fmt: skip
-    authority = "/".join([found.profession.authority] * 3) if found.profession.ordre_domain else "ARS/Variable/Variable"
+    authority = (
+        "/".join([found.profession.authority] * 3)
+        if found.profession.ordre_domain
+        else "ARS/Variable/Variable"
+    )
     siret = siret_of(50000 + found.index % 40000) if found.profession.code == PHARMACIST else ""
     name = f"PHARMACIE {found.family}" if siret else ""
     sector = ("SA33", "Pharmacie d'officine") if siret else ("SA07", "Cabinet individuel")
     table = ("A", "Titulaire d'officine") if siret else ("", "")
-    return ("L", "Libéral, indépendant, artisan, commerçant", siret, siret[:9], "", "", structure, name, "", *place,
-            department if place[2] else "", "", f"4{found.number}001", authority, *sector, *table,
+    return ("L", "Libéral, indépendant, artisan, commerçant", siret, siret[:9], "", "", structure, name, "",
+            *place, department if place[2] else "", "", f"4{found.number}001", authority, *sector, *table,
             "", "", "", "")  # fmt: skip
 
 
@@ -340,10 +366,10 @@ def _salaried_practice(found: Person, site: Organisation) -> tuple[str, ...]:
     authority = found.profession.authority
     authority = f"{authority}/{authority}/ARS" if found.profession.ordre_domain else "ARS/Variable/Variable"
     sector = ("SA01", "Etablissement Public de santé") if site.kind == HOSPITAL else ("SA17", "EHPAD")
-    place = ("", "", "2", "", "FG", "Faubourg", "SAINT ETIENNE", "CS 10000", f"{postal_code} {town} CEDEX", postal_code,
-             commune, town.title(), "", "", "0300000000", "", "", "")  # fmt: skip
-    return ("S", "Salarié", site.siret, "", site.finess, site.legal_finess, f"F{site.finess}", site.name, "", *place,
-            department, "", f"1{site.finess}", authority, *sector, "", "", "FON-AU", "Autre fonction",
+    place = ("", "", "2", "", "FG", "Faubourg", "SAINT ETIENNE", "CS 10000", f"{postal_code} {town} CEDEX",
+             postal_code, commune, town.title(), "", "", "0300000000", "", "", "")  # fmt: skip
+    return ("S", "Salarié", site.siret, "", site.finess, site.legal_finess, f"F{site.finess}", site.name, "",
+            *place, department, "", f"1{site.finess}", authority, *sector, "", "", "FON-AU", "Autre fonction",
             "GENR01", "Activité standard de soin ou de pharmacien")  # fmt: skip
 
 
@@ -352,8 +378,8 @@ def bad_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
     for step in range(max(1, plan.practitioners // 1000)):
         number = _rpps(plan.practitioners * 2 + step)
         number = number[:-1] + str((int(number[-1]) + 1) % 10)
-        yield ("8", number, f"8{number}", "", "", "M", "Monsieur", "TEST", "COMPTE", "10", "Médecin", "C", "Civil",
-               *("",) * 43)  # fmt: skip
+        yield ("8", number, f"8{number}", "", "", "M", "Monsieur", "TEST", "COMPTE", "10", "Médecin",
+               "C", "Civil", *("",) * 43)  # fmt: skip
 
 
 def joined(row: Iterable[str]) -> str:
@@ -364,7 +390,9 @@ def joined(row: Iterable[str]) -> str:
 def write_rpps(plan: Plan, path: Path, stamp: str) -> None:
     """PS_LibreAcces: three texts in one archive."""
     columns = ACTIVITY_COLUMNS[: plan.columns]
-    names = [f"PS_LibreAcces_{part}_{stamp}.txt" for part in ("Personne_activite", "SavoirFaire", "Dipl_AutExerc")]
+    names = [
+        f"PS_LibreAcces_{part}_{stamp}.txt" for part in ("Personne_activite", "SavoirFaire", "Dipl_AutExerc")
+    ]
     with ExitStack() as stack:
         texts = [stack.enter_context(TemporaryFile("w+", encoding="utf-8", newline="\n")) for _ in names]
         activities, know_how, diplomas = texts
@@ -385,14 +413,14 @@ def write_rpps(plan: Plan, path: Path, stamp: str) -> None:
                 _pack(archive, name, text, plan.written_on)
 
 
-def _pack(archive: zipfile.ZipFile, name: str, text: Iterable[str], day: date) -> None:
+def _pack(archive: zipfile.ZipFile, name: str, text: IO[str], day: date) -> None:
     # Its own date: the same seed gives the same bytes.
     info = zipfile.ZipInfo(name, (day.year, day.month, day.day, 2, 0, 0))
     info.compress_type = zipfile.ZIP_DEFLATED
     info.external_attr = 0o100644 << 16
-    text.seek(0)  # type: ignore[attr-defined]
+    text.seek(0)
     with archive.open(info, "w", force_zip64=True) as member:
-        while block := text.read(1 << 20):  # type: ignore[attr-defined]
+        while block := text.read(1 << 20):
             member.write(block.encode())
 
 
@@ -404,14 +432,14 @@ def mailbox_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
     wanted = plan.mailboxes - len(services)
     made = 0
     for round_number in range(3):
-        for found in map(lambda index: person(first_day, index), range(plan.practitioners)):
+        for found in (person(first_day, index) for index in range(plan.practitioners)):
             if made >= wanted:
                 break
             row = _personal_mailbox(first_day, found, round_number)
             if row is None:
                 continue
             made += 1
-            if plan.next_day and Random(f"{plan.seed}:closed:{row[1]}").random() < plan.departures:
+            if plan.next_day and dice_of(plan.seed, "closed", row[1]).random() < plan.departures:
                 continue
             yield row
             yield from _repeated(plan, row, made)
@@ -447,13 +475,15 @@ def _domain(found: Person, site: Organisation | None) -> str:
 
 
 def _repeated(plan: Plan, row: tuple[str, ...], made: int) -> Iterator[tuple[str, ...]]:
-    """The few addresses that stand on several lines: attached to a second structure, or claimed by a second person."""
+    """The few addresses that stand on several lines: attached to a second structure, or claimed by a second
+    person.
+    """
     if not plan.organisations:
         return
-    if made % 500 == 7:
+    if one_in(500, made):
         site = organisation(plan.seed, made % plan.organisations)
         yield (*row[:5], "1", site.finess, "CONSULTATIONS", *row[8:18], site.name, *row[19:])
-    if made % 1500 == 11:
+    if one_in(1200, made):
         other = person(plan, plan.practitioners * 3)
         yield (*row[:2], other.id_type, other.number, other.national_id, *row[5:])
 
@@ -505,11 +535,12 @@ def _finess_row(site: Organisation, number: int) -> tuple[str, ...]:
     if site.kind == MEDICO_SOCIAL:
         category = ("500", "EHPAD", "4401", "Etablissements d'hébergement pour personnes âgées")
     # A name with the separator in it, between quotes, as the real file has them.
-    name = f'"{site.name}; SITE ""NORD"""' if number % 150 == 149 else site.name
-    opened = "" if number % 40 == 39 else "1979-02-13"
-    return ("structureet", site.finess, site.legal_finess, name, site.name, "", "", "2", "FG", "SAINT ETIENNE", "",
-            "CS 10000", commune[2:], department, town, f"{postal_code} {town} CEDEX", "0300000000", "", *category,
-            "" if number % 25 == 24 else site.siret, "8610Z", "03", "ARS dotation globale", "1",
+    name = f'"{site.name}; SITE ""NORD"""' if one_in(150, number) else site.name
+    opened = "" if one_in(40, number) else "1979-02-13"
+    return ("structureet", site.finess, site.legal_finess, name, site.name, "", "", "2", "FG", "SAINT ETIENNE",
+            "", "CS 10000", commune[2:], department, town, f"{postal_code} {town} CEDEX", "03", "",
+            *category,
+            "" if one_in(25, number) else site.siret, "8610Z", "03", "ARS dotation globale", "1",
             "Etablissement public de santé", opened, opened, "2025-01-15", "")  # fmt: skip
 
 
@@ -587,19 +618,27 @@ def size(text: str) -> int:
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--practitioners", type=size, default=Plan.practitioners)
     parser.add_argument("--organisations", type=size, default=Plan.organisations)
     parser.add_argument("--mailboxes", type=size, default=Plan.mailboxes)
     parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--day", type=date.fromisoformat, default=DEFAULT_DAY, help="the first day, YYYY-MM-DD")
+    parser.add_argument(
+        "--day", type=date.fromisoformat, default=DEFAULT_DAY, help="the first day, YYYY-MM-DD"
+    )
     parser.add_argument("--next-day", action="store_true", help="the files of the day after --day")
     parser.add_argument("--arrivals", type=share, default=Plan.arrivals)
     parser.add_argument("--moves", type=share, default=Plan.moves)
     parser.add_argument("--departures", type=share, default=Plan.departures)
-    parser.add_argument("--columns", type=int, choices=(OLD_WIDTH, len(ACTIVITY_COLUMNS)), default=Plan.columns)
-    parser.add_argument("--without", action="append", default=[], metavar="NATIONAL_ID", help="leave this person out")
+    parser.add_argument(
+        "--columns", type=int, choices=(OLD_WIDTH, len(ACTIVITY_COLUMNS)), default=Plan.columns
+    )
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="NATIONAL_ID", help="leave this person out"
+    )
     return parser
 
 

@@ -1,7 +1,7 @@
 """How far a register may move in one night before a person has to look; and what a whole file must look like.
 
-Pure. A truncated or poisoned file that passes as a file is caught here: it would remove too many, hold too few rows, or
-be unreadable in too many places.
+Pure. A truncated or poisoned file that passes as a file is caught here: it would remove too many, hold too
+few rows, or be unreadable in too many places.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ def check(
 ) -> None:
     """Refuse a run whose counts are out of bounds.
 
-    `present` is how many the record holds now; `last_*` are those of the last applied run, None when there is none.
-    Refusal `older-than-applied`, `too-many-rejections`, `too-few-rows` or `too-many-removals`.
+    `present` is how many the record holds now; `last_*` are those of the last applied run, None when there is
+    none. Refusal `older-than-applied`, `too-many-rejections`, `too-few-rows` or `too-many-removals`.
     """
     lines, rejected, removed = counts["lines"], counts["rejected"], counts["removed"]
     if last_generated_at is not None and generated_at < last_generated_at:

@@ -1,7 +1,8 @@
-"""FINESS, the register of establishments, in its CSV edition (cs1100502): one `structureet` row is one establishment.
+"""FINESS, the register of establishments, in its CSV edition (cs1100502): one `structureet` row is one
+establishment.
 
-Columns have no headings there; the first line says which edition it is and of which day. `geolocalisation` rows of
-the sister edition are counted and ignored.
+Columns have no headings there; the first line says which edition it is and of which day. `geolocalisation`
+rows of the sister edition are counted and ignored.
 """
 
 import csv
@@ -15,7 +16,7 @@ from directory.identifiers import parse_finess
 from directory.sync.layout import fault
 from directory.sync.register import Reading, Register
 from directory.sync.source import FRANCE, Member, refused
-from directory.sync.staging import Staging
+from directory.sync.staging import NULL, Staging
 
 CELLS = 32
 ROLES = {"structures": re.compile(r"(?i)(etalab[-_])?cs110050[27][-_].*\.csv")}
@@ -34,12 +35,14 @@ COPY = "COPY staged FROM STDIN"
 
 
 def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
-    """Stage the establishments; Refusal `missing-header`, `no-rows` or `truncated` for what is no whole edition."""
+    """Stage the establishments; Refusal `missing-header`, `no-rows` or `truncated` for what is no whole
+    edition.
+    """
     del strict  # about numbers of persons
     member = members["structures"]
     edition: re.Match[str] | None = None
     number, whole = 0, True
-    for batch in member.lines():
+    for batch in member.lines(staging.recode):
         for line in batch:
             number += 1
             if edition is None:
@@ -68,10 +71,11 @@ def _edition(name: str, line: str) -> re.Match[str]:
 
 def _read_row(staging: Staging, number: int, line: str) -> bool:
     """Stage or reject one row; whether it had all its cells."""
-    cells = line.split(";") if '"' not in line else next(csv.reader([line], delimiter=";"), [])
+    reason = fault(line)
+    cells = line.split(";") if reason or '"' not in line else next(csv.reader([line], delimiter=";"))
     held = cells[_FINESS_PLACE].strip().upper() if len(cells) > _FINESS_PLACE else ""
     whole = len(cells) == CELLS or (len(cells) == CELLS + 1 and not cells[-1])
-    reason = fault(line) or ("" if whole else "wrong-cell-count")
+    reason = reason or ("" if whole else "wrong-cell-count")
     if reason or cells[0] != "structureet":
         detail = f"{cells[0][:40]}: {len(cells)} cells of {CELLS}"
         staging.reject(number, reason or "unknown-row-type", detail, line, held=held)
@@ -84,9 +88,9 @@ def _read_row(staging: Staging, number: int, line: str) -> bool:
 
 
 def _establishment(number: int, cells: list[str]) -> tuple[str, ...]:
-    (_, site, legal, name, long_name, _complement, _delivery, street_number, street_type, street, repetition, place,
-     commune, department, _, postal_line, telephone, _fax, category, category_label, _, _, siret, _, _, _, _, _,
-     opened_on) = (cell.strip() for cell in cells[:29])  # fmt: skip
+    (_, site, legal, name, long_name, _complement, _delivery, street_number, street_type, street, repetition,
+     place, commune, department, _, postal_line, telephone, _fax, category, category_label, _, _, siret, _, _,
+     _, _, _, opened_on) = (cell.strip() for cell in cells[:29])  # fmt: skip
     finess = parse_finess(site)
     if not name:
         raise refused("no-name", "This establishment has no name.")
@@ -98,21 +102,24 @@ def _establishment(number: int, cells: list[str]) -> tuple[str, ...]:
 
 
 def _insee(department: str, commune: str) -> str:
-    """FINESS gives a commune's last three digits; its overseas departments (9A…) are its own, and have no INSEE code."""
+    """FINESS gives a commune's last three digits; its overseas departments (9A…) are its own, and have no
+    INSEE code.
+    """
     return f"{department}{commune}" if commune and not re.fullmatch("9[A-J]", department) else ""
 
 
 def _day(cell: str) -> str:
     """An ISO day as COPY takes it; many establishments have no opening day."""
     if not cell:
-        return r"\N"
+        return NULL
     try:
         return date.fromisoformat(cell).isoformat()
     except ValueError as error:
         raise refused("bad-date", "The day of opening is no day.") from error
 
 
-# Two different rows for one number: the first is taken if the number is new, and a known establishment is left alone.
+# Two different rows for one number: the first is taken if the number is new, and a known establishment is
+# left alone.
 SETTLE = (
     "CREATE INDEX ON staged (finess, line)",
     "ANALYZE staged",
@@ -129,15 +136,18 @@ SETTLE = (
 )
 WANTED = """
     CREATE TEMP TABLE wanted AS
-    SELECT finess AS key, count(*) AS lines, uuid_send(max(digest::text)::uuid) AS row_hash FROM staged GROUP BY finess
+    SELECT finess AS key, count(*) AS lines, uuid_send(max(digest::text)::uuid) AS row_hash
+    FROM staged GROUP BY finess
 """
 APPLY = (
     """
-    INSERT INTO organisation (finess, legal_finess, siret, name, long_name, category_code, category_label, street,
-                              postal_line, commune, department, telephone, opened_on, row_hash, sys_from)
+    INSERT INTO organisation (finess, legal_finess, siret, name, long_name, category_code, category_label,
+                              street, postal_line, commune, department, telephone, opened_on, row_hash,
+                              sys_from)
     SELECT DISTINCT ON (s.finess)
-           s.finess, s.legal_finess, s.siret, s.name, s.long_name, s.category_code, s.category_label, s.street,
-           s.postal_line, s.commune, s.department, s.telephone, s.opened_on, uuid_send(s.digest), :now
+           s.finess, s.legal_finess, s.siret, s.name, s.long_name, s.category_code, s.category_label,
+           s.street, s.postal_line, s.commune, s.department, s.telephone, s.opened_on,
+           uuid_send(s.digest), :now
     FROM staged s JOIN planned p ON p.key = s.finess AND p.act = 'create'
     """,
     """

@@ -1,7 +1,8 @@
-"""Columns by name and rows by cells: the pipe-separated tables of the registers, whatever generation they are of.
+"""Columns by name and rows by cells: the pipe-separated tables of the registers, whatever generation they are
+of.
 
-A column is found by its heading with accents, case and punctuation folded, never by its place: headings drift and
-columns are added (52 became 56). Knows nothing of what a cell means.
+A column is found by its heading with accents, case and punctuation folded, never by its place: headings drift
+and columns are added (52 became 56). Knows nothing of what a cell means.
 """
 
 import re
@@ -20,7 +21,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 @dataclass(frozen=True)
 class Column:
-    """A field we read and the headings it is known under; one that is `optional` reads as '' where it is missing."""
+    """A field we read and the headings it is known under; one that is `optional` reads as '' where it is
+    missing.
+    """
 
     field: str
     headings: tuple[str, ...]
@@ -29,7 +32,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the columns stand in one file. `cells` picks them, in the order asked, from a split line and one ''."""
+    """Where the columns stand in one file. `cells` picks them, in the order asked, from a split line and one
+    ''.
+    """
 
     name: str
     width: int
@@ -63,7 +68,9 @@ def match(register: str, header: str, columns: Sequence[Column], key: str) -> La
 
 
 def _place(headings: list[str], column: Column) -> int | None:
-    """Where the first of the column's headings that the file has stands; the order of headings is their preference."""
+    """Where the first of the column's headings that the file has stands; the order of headings is their
+    preference.
+    """
     for heading in map(folded, column.headings):
         if headings.count(heading) > 1:
             raise refused("ambiguous-column", f"The column {column.headings[0]!r} appears more than once.")
@@ -85,15 +92,17 @@ def rows(
     hold: bool = True,
     on_layout: Callable[[Layout], None] | None = None,
 ) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Each readable row: its line number, the line, the cells of `columns`. Unreadable ones go to `staging.reject`.
+    """Each readable row: its line number, the line, the cells of `columns`. Unreadable ones go to
+    `staging.reject`.
 
-    `prefix` marks the reasons of a secondary file; `hold` keeps what an unreadable row names from being taken for
-    absent. Refusal when there is no header, no row, or the last row has a wrong number of cells: a cut file.
+    `prefix` marks the reasons of a secondary file; `hold` keeps what an unreadable row names from being taken
+    for absent. Refusal when there is no header, no row, or the last row has a wrong number of cells: a cut
+    file.
     """
     layout: Layout | None = None
     number = 0
     last_is_whole = True
-    for batch in member.lines():
+    for batch in member.lines(staging.recode):
         for line in batch:
             number += 1
             if layout is None:

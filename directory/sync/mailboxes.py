@@ -1,7 +1,8 @@
 """The mailboxes of MSSanté as published every night (Extraction_Correspondance_MSSante).
 
-The address is the only key, and a few addresses stand on several lines: lines of one holder are one mailbox attached
-to several structures; lines of different holders contradict each other, and no such line may move a mailbox.
+The address is the only key, and a few addresses stand on several lines: lines of one holder are one mailbox
+attached to several structures; lines of different holders contradict each other, and no such line may move a
+mailbox.
 """
 
 import re
@@ -15,7 +16,7 @@ from directory.model import MailboxKind
 from directory.sync.layout import Column, Layout, rows
 from directory.sync.register import Reading, Register
 from directory.sync.source import Member, refused
-from directory.sync.staging import Staging
+from directory.sync.staging import NULL, Staging
 
 COLUMNS = (
     Column("kind", ("Type de BAL",)),
@@ -66,7 +67,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     )
     for number, line, cells in known:
         try:
-            holder = person(cells[4]) if cells[4] else ""
+            holder = person(cells[4].strip()) if cells[4].strip() else ""
             staging.stage(_mailbox(number, cells, holder))
         except Refusal as refusal:
             held = cells[1].strip().lower()
@@ -75,7 +76,9 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
 
 
 def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...]:
-    kind, address, id_type, id_number, _, structure_type, structure_id, service, paperless, name = cells
+    kind, address, id_type, id_number, _, structure_type, structure_id, service, paperless, name = map(
+        str.strip, cells
+    )
     address = parse_address(address)
     if kind not in _KINDS:
         raise refused("unknown-mailbox-kind", "This kind of mailbox is not known.")
@@ -91,13 +94,14 @@ def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...
     owner = (
         f"{kind}|{holder}|{structure_type}{structure_id}" if kind in _OF_STRUCTURES else f"{kind}|{holder}"
     )
-    shown = (owner, kind, holder or r"\N", structure_type, structure_id, name, service,
-             _PAPERLESS.get(paperless.strip().upper(), r"\N"))  # fmt: skip
+    shown = (owner, kind, holder or NULL, structure_type, structure_id, name, service,
+             _PAPERLESS.get(paperless.strip().upper(), NULL))  # fmt: skip
     digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
     return (str(number), address, digest, *shown)
 
 
-# An address two holders claim: the first line is taken if it is new, and a known mailbox is left as it stands.
+# An address two holders claim: the first line is taken if it is new, and a known mailbox is left as it
+# stands.
 SETTLE = (
     "CREATE INDEX ON staged (address, line)",
     "ANALYZE staged",
@@ -108,7 +112,8 @@ SETTLE = (
         DELETE FROM staged s USING first f WHERE f.address = s.address AND f.owner <> s.owner RETURNING s.*
     ), told AS (INSERT INTO held SELECT address FROM other)
     INSERT INTO rejected
-    SELECT line, 'address-claimed-twice', address, concat_ws('|', kind, address, holder, structure_id) FROM other
+    SELECT line, 'address-claimed-twice', address, concat_ws('|', kind, address, holder, structure_id)
+    FROM other
     """,
 )
 WANTED = """
@@ -127,16 +132,17 @@ APPLY = (
     ORDER BY s.address, s.structure_type, s.structure_id, s.service, s.structure_name, s.paperless
     """,
     """
-    INSERT INTO mailbox (address, kind, holder, structure_type, structure_id, structure_name, service, paperless,
-                         row_hash, sys_from)
-    SELECT address, kind, holder, structure_type, structure_id, structure_name, service, paperless, row_hash, :now
+    INSERT INTO mailbox (address, kind, holder, structure_type, structure_id, structure_name, service,
+                         paperless, row_hash, sys_from)
+    SELECT address, kind, holder, structure_type, structure_id, structure_name, service, paperless, row_hash,
+           :now
     FROM named WHERE act = 'create'
     """,
     """
     UPDATE mailbox t
     SET kind = n.kind, holder = n.holder, structure_type = n.structure_type, structure_id = n.structure_id,
-        structure_name = n.structure_name, service = n.service, paperless = n.paperless, row_hash = n.row_hash,
-        departed_at = NULL
+        structure_name = n.structure_name, service = n.service, paperless = n.paperless,
+        row_hash = n.row_hash, departed_at = NULL
     FROM named n WHERE n.act = 'change' AND t.address = n.address
     """,
     "UPDATE mailbox t SET departed_at = :now FROM planned p WHERE p.key = t.address AND p.act = 'remove'",
@@ -147,8 +153,9 @@ APPLY = (
         WHERE p.act = 'change' AND s.address = t.address
         AND (s.structure_type, s.structure_id, s.service) = (t.structure_type, t.structure_id, t.service)
         AND NOT EXISTS (
-            SELECT FROM mailbox m WHERE m.address = s.address
-            AND (m.structure_type, m.structure_id, m.service) = (s.structure_type, s.structure_id, s.service)))
+            SELECT FROM mailbox m
+            WHERE (m.address, m.structure_type, m.structure_id, m.service)
+                = (s.address, s.structure_type, s.structure_id, s.service)))
     """,
     """
     INSERT INTO mailbox_attachment (address, structure_type, structure_id, service, sys_from)

@@ -1,8 +1,9 @@
-"""What a register module gives to the run: which files, how to read a row, and how its rows become the record.
+"""What a register module gives to the run: which files, how to read a row, and how its rows become the
+record.
 
-The SQL of each speaks of the same temporary names: `staged` (good rows), `rejected`, `held` (keys that an unreadable
-row names), `wanted` (key, hash, number of rows, as the file has it), `present` (key, hash, departed_at, as the record
-has it) and `planned` (key, act).
+The SQL of each speaks of the same temporary names: `staged` (good rows), `rejected`, `held` (keys that an
+unreadable row names), `wanted` (key, hash, number of rows, as the file has it), `present` (key, hash,
+departed_at, as the record has it) and `planned` (key, act).
 """
 
 import re
@@ -24,17 +25,19 @@ class Reading:
 
 
 class Read(Protocol):
-    """Stage every row of the members, or reject it; `strict`: numbers of persons must pass their check digit."""
+    """Stage every row of the members, or reject it; `strict`: numbers of persons pass their check digit."""
 
-    def __call__(self, members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading: ...
+    def __call__(self, members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
+        """The layout found, and the time the file states."""
 
 
 @dataclass(frozen=True)
 class Register:
     """One national register.
 
-    `tables` makes `staged` and the view `present`; `settle` moves rows that contradict others from `staged` to
-    `rejected`; `wanted` fills the table of that name; `apply` are the acts, each one set operation, that may use `:now`.
+    `tables` makes `staged` and the view `present`; `settle` moves rows that contradict others from `staged`
+    to `rejected`; `wanted` fills the table of that name; `apply` are the acts, each one set operation, that
+    may use `:now`.
     """
 
     name: str

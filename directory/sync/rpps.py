@@ -1,8 +1,8 @@
 """The RPPS as published every night (PS_LibreAcces): one row is one activity of one profession of one person.
 
 Rows are grouped by the national identifier in the database, so the file may be in any order and of any size.
-Three files come in one archive: activities are the roll, know-how (`SavoirFaire`) adds skills to people on it, and
-diplomas are counted and ignored, since nothing rests on them yet.
+Three files come in one archive: activities are the roll, know-how (`SavoirFaire`) adds skills to people on
+it, and diplomas are counted and ignored, since nothing rests on them yet.
 """
 
 import re
@@ -16,7 +16,7 @@ from directory.rules import search_form
 from directory.sync.layout import Column, Layout, rows
 from directory.sync.register import Reading, Register
 from directory.sync.source import Member
-from directory.sync.staging import Staging
+from directory.sync.staging import NULL, Staging
 
 _STRUCTURE = "(coord. structure)"
 
@@ -70,7 +70,7 @@ PRACTICE = (
 )
 ACTIVITIES = (*IDENTITY, *SKILL, *TITLES, *PRACTICE)
 _PERSON = len(IDENTITY) + len(SKILL) + len(TITLES)
-_NO_PRACTICE = (r"\N", *("",) * 18)
+_NO_PRACTICE = (NULL, *("",) * 18)
 _DIGEST = 16
 
 ROLES = {
@@ -97,7 +97,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         on_layout=layouts.append,
     )
     for number, line, cells in known:
-        if reason := check(*cells[:5], cells[5]):
+        if reason := check(cells):
             staging.reject(number, reason, f"{cells[2]}: {cells[3]}", line, held=cells[2].strip().upper())
         else:
             staging.stage(_activity(number, cells))
@@ -120,17 +120,19 @@ def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Che
         hold=False,
     )
     for number, line, cells in known:
-        if reason := check(*cells[:5], cells[5]):
+        if reason := check(cells):
             staging.reject(number, f"know-how-{reason}", f"{cells[2]}: {cells[3]}", line)
         else:
             staging.stage(_row(number, "1", cells, ("", ""), _NO_PRACTICE))
 
 
-_Check = Callable[[str, str, str, str, str, str], str]
+_Check = Callable[[tuple[str, ...]], str]
 
 
 def _identity_check(*, strict: bool) -> _Check:
-    """Why a row's identity cannot be taken, '' when it can; one person's rows come together, so answers are kept."""
+    """Why a row's identity cannot be taken, '' when it can; one person's rows come together, so answers are
+    kept.
+    """
 
     @lru_cache(maxsize=64)
     def number_reason(id_type: str, id_number: str, national_id: str) -> str:
@@ -140,10 +142,8 @@ def _identity_check(*, strict: bool) -> _Check:
             return refusal.code
         return "" if parsed == national_id == id_type + id_number else "identifier-disagrees"
 
-    def reason(
-        id_type: str, id_number: str, national_id: str, family: str, given: str, profession: str
-    ) -> str:
-        del given
+    def reason(cells: tuple[str, ...]) -> str:
+        id_type, id_number, national_id, family, _, profession = cells[:6]
         if not family.strip():
             return "no-name"
         if not profession:
@@ -179,8 +179,9 @@ def _searched(family: str, given: str) -> str:
 
 
 def _practice(cells: tuple[str, ...]) -> tuple[str, ...]:
-    (mode, sector, role, genre, table, structure_id, finess, legal_finess, siret, name, sign, number, repetition,
-     street_type, street, cedex, postal_code, commune, town, country, telephone, department, registered_by) = cells  # fmt: skip
+    (mode, sector, role, genre, table, structure_id, finess, legal_finess, siret, name, sign, number,
+     repetition, street_type, street, cedex, postal_code, commune, town, country, telephone, department,
+     registered_by) = cells  # fmt: skip
     line = " ".join(part for part in (number, repetition, street_type, street) if part)
     # "25304 PONTARLIER CEDEX": the town stands after the code when the commune is not named.
     town = town or cedex.lstrip("0123456789 ")
@@ -202,12 +203,13 @@ def department_of(commune: str, postal_code: str) -> str:
 
 TABLES = """
 CREATE TEMP TABLE staged (
-    line integer, member smallint, national_id text, digest uuid, id_type text, id_number text, search_name text,
-    family_name text, given_name text, title text, civility text, profession text, category text,
-    skill_type text, skill_code text,
+    line integer, member smallint, national_id text, digest uuid, id_type text, id_number text,
+    search_name text, family_name text, given_name text, title text, civility text, profession text,
+    category text, skill_type text, skill_code text,
     practice uuid, mode text, sector text, role text, activity_genre text, structure_id text, siret text,
-    pharmacist_table text, finess text, legal_finess text, structure_name text, street text, postal_code text,
-    town text, commune text, department text, country text, telephone text, registered_by text
+    pharmacist_table text, finess text, legal_finess text, structure_name text, street text,
+    postal_code text, town text, commune text, department text, country text, telephone text,
+    registered_by text
 );
 CREATE TEMP VIEW present AS SELECT national_id AS key, row_hash, departed_at FROM practitioner;
 """
@@ -224,7 +226,9 @@ SETTLE = (
         RETURNING *
     )
     INSERT INTO rejected
-    SELECT line, 'know-how-without-activity', national_id, concat_ws('|', national_id, family_name, skill_code) FROM stray
+    SELECT line, 'know-how-without-activity', national_id,
+           concat_ws('|', national_id, family_name, skill_code)
+    FROM stray
     """,
 )
 
@@ -237,7 +241,8 @@ WANTED = """
 """
 
 APPLY = (
-    # A person may exercise under a name for each profession: the first in order is shown, whatever the file's order.
+    # A person may exercise under a name for each profession: the first in order is shown, whatever the file's
+    # order.
     """
     CREATE TEMP VIEW named AS
     SELECT DISTINCT ON (s.national_id) s.*, w.row_hash, p.act
@@ -246,9 +251,10 @@ APPLY = (
     ORDER BY s.national_id, s.family_name, s.given_name, s.title DESC, s.civility, s.line
     """,
     """
-    INSERT INTO practitioner (national_id, id_type, id_number, civility, title, family_name, given_name, search_name,
-                              row_hash, sys_from)
-    SELECT national_id, id_type, id_number, civility, title, family_name, given_name, search_name, row_hash, :now
+    INSERT INTO practitioner (national_id, id_type, id_number, civility, title, family_name, given_name,
+                              search_name, row_hash, sys_from)
+    SELECT national_id, id_type, id_number, civility, title, family_name, given_name, search_name, row_hash,
+           :now
     FROM named WHERE act = 'create'
     """,
     """
@@ -259,7 +265,8 @@ APPLY = (
     FROM named n WHERE n.act = 'change' AND t.national_id = n.national_id
     """,
     """
-    UPDATE practitioner t SET departed_at = :now FROM planned p WHERE p.key = t.national_id AND p.act = 'remove'
+    UPDATE practitioner t SET departed_at = :now
+    FROM planned p WHERE p.key = t.national_id AND p.act = 'remove'
     """,
     """
     DELETE FROM practice t USING planned p
@@ -291,7 +298,8 @@ APPLY = (
     """,
     """
     INSERT INTO skill (national_id, profession_code, category, skill_type, skill_code, sys_from)
-    SELECT DISTINCT s.national_id, s.profession, s.category, s.skill_type, s.skill_code, CAST(:now AS timestamptz)
+    SELECT DISTINCT s.national_id, s.profession, s.category, s.skill_type, s.skill_code,
+           CAST(:now AS timestamptz)
     FROM staged s JOIN planned p ON p.key = s.national_id
     WHERE p.act IN ('create', 'change') AND s.skill_code <> ''
     ON CONFLICT DO NOTHING
@@ -301,9 +309,10 @@ APPLY = (
                           pharmacist_table, structure_id, finess, legal_finess, siret, structure_name, street,
                           postal_code, town, commune, department, country, telephone, registered_by, sys_from)
     SELECT DISTINCT ON (s.national_id, s.practice)
-           s.national_id, uuid_send(s.practice), s.profession, s.category, s.mode, s.sector, s.role, s.activity_genre,
-           s.pharmacist_table, s.structure_id, s.finess, s.legal_finess, s.siret, s.structure_name, s.street,
-           s.postal_code, s.town, s.commune, s.department, s.country, s.telephone, s.registered_by, :now
+           s.national_id, uuid_send(s.practice), s.profession, s.category, s.mode, s.sector, s.role,
+           s.activity_genre, s.pharmacist_table, s.structure_id, s.finess, s.legal_finess, s.siret,
+           s.structure_name, s.street, s.postal_code, s.town, s.commune, s.department, s.country,
+           s.telephone, s.registered_by, :now
     FROM staged s JOIN planned p ON p.key = s.national_id
     WHERE p.act IN ('create', 'change') AND s.practice IS NOT NULL
     ON CONFLICT DO NOTHING

@@ -1,7 +1,8 @@
-"""One register, one file, one run: fetch, read, settle, compare, check, apply, and a row that says how it went.
+"""One register, one file, one run: fetch, read, settle, compare, check, apply, and a row that says how it
+went.
 
-Opens its own transactions, short ones while reading and a single one for the record. Where files come from, and when,
-is for commands and jobs to say.
+Opens its own transactions, short ones while reading and a single one for the record. Where files come from,
+and when, is for commands and jobs to say.
 """
 
 from collections.abc import Mapping
@@ -57,9 +58,10 @@ class Rejection:
 class RunReport:
     """How a run went.
 
-    `counts`: lines = accepted + rejected + unchanged (rows); created, changed, removed (people, places, mailboxes,
-    domains); ignored (rows of files read for nothing yet). `reason` is a stable code, `text` a sentence; both are ''
-    unless the run was refused. `rejections` are the first hundred.
+    `counts`: lines = accepted + rejected + unchanged (rows); created, changed, removed (people, places,
+    mailboxes, domains); ignored (rows of files read for nothing yet);
+    recoded (lines that were not UTF-8). `reason` is a stable code, `text` a
+    sentence; both are '' unless the run was refused. `rejections` are the first hundred.
     """
 
     run_id: int
@@ -87,8 +89,9 @@ def run_register(
 ) -> RunReport:
     """Bring the record to what `path` says, or, without `apply`, say what that would change.
 
-    A bad file is a report in state "refused", and changes nothing. Refusal NOT_FOUND for no such file or register,
-    CONFLICT when another run of this register is under way. `progress` hears of steps and of rows done in them.
+    A bad file is a report in state "refused", and changes nothing. Refusal NOT_FOUND for no such file or
+    register, CONFLICT when another run of this register is under way. `progress` hears of steps and of rows
+    done in them.
     """
     if register not in REGISTERS:
         raise Refusal(Kind.NOT_FOUND, "no-such-register", f"There is no register {register!r}.")
@@ -104,32 +107,36 @@ def run_register(
             )
 
 
+@dataclass
 class _Run:
     """The steps of one run, and what each leaves to the next."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        register: Register,
-        path: Path,
-        sha256: bytes,
-        now: datetime,
-        actor: Actor,
-        progress: Progress | None,
-    ) -> None:
-        self._connection = connection
-        self._register = register
-        self._path = path
-        self._sha256 = sha256
-        self._now = now
-        self._actor = actor
-        self._progress = progress
+    _connection: Connection
+    _register: Register
+    _path: Path
+    _sha256: bytes
+    _now: datetime
+    _actor: Actor
+    _progress: Progress | None
+
+    def __post_init__(self) -> None:
         self._began = monotonic()
-        self._staging = Staging(connection, register.tables, register.copy, progress)
-        self._generated_at = stamp_of(path) or modified_at(path)
+        self._staging = Staging(self._connection, self._register.tables, self._register.copy, self._progress)
+        self._generated_at = stamp_of(self._path) or modified_at(self._path)
         self._layout: str | None = None
         self._counts = dict.fromkeys(
-            ("lines", "accepted", "rejected", "unchanged", "created", "changed", "removed", "ignored"), 0
+            (
+                "lines",
+                "accepted",
+                "rejected",
+                "unchanged",
+                "created",
+                "changed",
+                "removed",
+                "ignored",
+                "recoded",
+            ),
+            0,
         )
 
     def go(self, *, apply: bool, strict: bool) -> RunReport:
@@ -187,7 +194,7 @@ class _Run:
             ).scalar_one()
             counts["rejected"] = self._connection.execute(text("SELECT count(*) FROM rejected")).scalar_one()
         counts["unchanged"] = known - counts["accepted"]
-        counts["lines"], counts["ignored"] = self._staging.lines, self._staging.ignored
+        counts |= {name: getattr(self._staging, name) for name in ("lines", "ignored", "recoded")}
         if counts["accepted"] + counts["rejected"] + counts["unchanged"] != counts["lines"]:
             raise RuntimeError(f"rows went missing between file and record: {counts}")
 
@@ -232,9 +239,10 @@ class _Run:
     def _keep(self, state: str, reason: str | None = None) -> int:
         run_id: int = self._connection.execute(
             text(
-                "INSERT INTO register_run (register, file_name, file_sha256, layout, generated_at, started_at,"
-                " finished_at, state, reason, counts) VALUES (:register, :file_name, :sha256, :layout, :generated_at,"
-                " :started_at, :finished_at, :state, :reason, CAST(:counts AS jsonb)) RETURNING id"
+                "INSERT INTO register_run (register, file_name, file_sha256, layout, generated_at,"
+                " started_at, finished_at, state, reason, counts) VALUES (:register, :file_name, :sha256,"
+                " :layout, :generated_at, :started_at, :finished_at, :state, :reason,"
+                " CAST(:counts AS jsonb)) RETURNING id"
             ),
             {
                 "register": self._register.name,
@@ -279,7 +287,8 @@ class _Run:
     def _report(self, run_id: int, state: str, refusal: Refusal | None = None) -> RunReport:
         rejections = self._connection.execute(
             text(
-                "SELECT line_number, reason, detail, excerpt FROM rejected ORDER BY line_number, reason LIMIT :most"
+                "SELECT line_number, reason, detail, excerpt FROM rejected"
+                " ORDER BY line_number, reason LIMIT :most"
             ),
             {"most": SHOWN_REJECTIONS},
         )

@@ -1,7 +1,7 @@
 """A register file as it arrived: when it was made, its hash, and its lines, read with suspicion.
 
-Opens a zip or plain text without ever unpacking to disk or holding more than a block in memory. Knows nothing of
-columns. Whatever is wrong with the file as a whole is a `Refusal` whose code is the run's reason.
+Opens a zip or plain text without ever unpacking to disk or holding more than a block in memory. Knows nothing
+of columns. Whatever is wrong with the file as a whole is a `Refusal` whose code is the run's reason.
 """
 
 import os
@@ -9,7 +9,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,13 +57,13 @@ class Member:
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise refused("damaged-archive", f"{self.name}: {error}.") from error
 
-    def lines(self) -> Iterator[list[str]]:
-        """Its lines without their ends, in lists.
+    def lines(self, on_recoded: Callable[[int], None] | None = None) -> Iterator[list[str]]:
+        """Its lines without their ends, in lists; `on_recoded` hears how many were not UTF-8.
 
-        UTF-8 first; a block that is not is read again line by line, and only the lines that fail are taken for
-        Windows-1252, so that one bad byte does not garble every name after it. What Windows-1252 does not define
-        stays as the control characters of Latin-1, for the row to be rejected. A byte order mark and CRLF are
-        tolerated. A last line without its end is a Refusal: the file was cut.
+        UTF-8 first; a block that is not is read again line by line, and only the lines that fail are taken
+        for Windows-1252, so that one bad byte does not garble every name after it. What Windows-1252 does not
+        define stays as the control characters of Latin-1, for the row to be rejected. A byte order mark and
+        CRLF are tolerated. A last line without its end is a Refusal: the file was cut.
         """
         rest = b""
         read = 0
@@ -75,7 +75,7 @@ class Member:
                 raise refused("too-large", f"{self.name} holds more than {LARGEST_TEXT >> 30} GB.")
             whole, end, rest_of_block = block.rpartition(b"\n")
             if end:
-                yield _decoded(rest + whole)
+                yield _decoded(rest + whole, on_recoded)
                 rest = rest_of_block
             else:
                 rest += block
@@ -117,7 +117,8 @@ def modified_at(path: Path) -> datetime:
 
 @contextmanager
 def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping[str, Member]]:
-    """The texts of `path` by role; members of an archive are found by the patterns of `roles`, the first required.
+    """The texts of `path` by role; members of an archive are found by the patterns of `roles`, the first
+    required.
 
     A file that is not an archive is the first role's text, whatever its name.
     """
@@ -160,7 +161,7 @@ def _members(
 
 
 def _check_member(name: str, info: zipfile.ZipInfo) -> None:
-    """Nothing is ever written under a member's name, yet an archive that tries a path is not the register's."""
+    """Nothing is written under a member's name, yet an archive that tries a path is not the register's."""
     mode = info.external_attr >> 16
     # orig_filename: zipfile cuts the other one at a NUL and turns its separators.
     if not _MEMBER_NAME.fullmatch(info.orig_filename) or (
@@ -171,18 +172,21 @@ def _check_member(name: str, info: zipfile.ZipInfo) -> None:
         raise refused("foreign-member", f"{name} holds a file packed in a way no register uses.")
 
 
-def _decoded(data: bytes) -> list[str]:
+def _decoded(data: bytes, on_recoded: Callable[[int], None] | None) -> list[str]:
     try:
         lines = data.decode().split("\n")
     except UnicodeDecodeError:
-        lines = [_decoded_line(line) for line in data.split(b"\n")]
+        found = [_decoded_line(line) for line in data.split(b"\n")]
+        lines = [line for line, _ in found]
+        if on_recoded:
+            on_recoded(sum(encoding != "utf-8" for _, encoding in found))
     return [line.removesuffix("\r") for line in lines] if b"\r" in data else lines
 
 
-def _decoded_line(line: bytes) -> str:
+def _decoded_line(line: bytes) -> tuple[str, str]:
     for encoding in ("utf-8", "cp1252"):
         try:
-            return line.decode(encoding)
+            return line.decode(encoding), encoding
         except UnicodeDecodeError:
             continue
-    return line.decode("latin-1")
+    return line.decode("latin-1"), "latin-1"

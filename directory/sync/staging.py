@@ -1,21 +1,27 @@
-"""Where a file's rows wait before anything is decided: temporary tables, filled by COPY in short transactions.
+"""Where a file's rows wait before anything is decided: temporary tables, filled by COPY in short
+transactions.
 
-A transaction that lasted as long as the parsing would hold back every reader of the change feed (they read below the
-oldest running transaction), so rows travel in batches, each in a transaction of its own. Memory holds one batch.
+A transaction that lasted as long as the parsing would hold back every reader of the change feed (they read
+below the oldest running transaction), so rows travel in batches, each in a transaction of its own. Memory
+holds one batch.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-import psycopg
 from sqlalchemy import Connection
 
 from directory.sync.source import refused
+
+if TYPE_CHECKING:
+    import psycopg
 
 BATCH = 20_000
 # More than a tenth of the largest file there is: such a run is refused in any case.
 MOST_REJECTIONS = 250_000
 EXCERPT = 200
+# What stands for SQL's NULL: the one character that no readable row holds, so that no file can forge it.
+NULL = "\0"
 
 _SESSION = "SET temp_buffers = '64MB'; SET work_mem = '128MB';"
 _TABLES = """
@@ -28,15 +34,15 @@ Progress = Callable[[str, int], None]
 
 
 def copy_row(fields: Sequence[str]) -> str:
-    """One row of COPY's text format; `\\N` as a whole field is NULL."""
+    """One row of COPY's text format."""
     row = "\t".join(fields)
     if "\\" in row or "\r" in row or "\n" in row or row.count("\t") >= len(fields):
-        row = "\t".join(field if field == r"\N" else field.translate(_ESCAPES) for field in fields)
-    return row + "\n"
+        row = "\t".join(field.translate(_ESCAPES) for field in fields)
+    return row.replace(NULL, r"\N") + "\n"
 
 
 class Staging:
-    """The temporary tables `staged`, `rejected` and `held` of one run, on one connection that dies with it."""
+    """The temporary tables `staged`, `rejected` and `held` of a run, on a connection that dies with it."""
 
     def __init__(self, connection: Connection, tables: str, copy: str, progress: Progress | None) -> None:
         self._connection = connection
@@ -47,6 +53,7 @@ class Staging:
         self._held: list[str] = []
         self.lines = 0
         self.ignored = 0
+        self.recoded = 0
         self.rejections = 0
         with connection.begin():
             # The driver's own: several statements at once.
@@ -59,15 +66,20 @@ class Staging:
         if len(self._rows) >= BATCH:
             self.flush()
 
+    def recode(self, lines: int) -> None:
+        """So many lines were not UTF-8 and were taken for Windows-1252."""
+        self.recoded += lines
+
     def reject(self, line_number: int, reason: str, detail: str, line: str, *, held: str = "") -> None:
-        """Keep a bad row's number, reason and beginning; `held` is the key it names, which shall not be touched."""
+        """Keep a bad row's number, reason and beginning; `held` is the key it names, which shall not be
+        touched.
+        """
         self.lines += 1
         self.rejections += 1
         if self.rejections > MOST_REJECTIONS:
             raise refused("too-many-rejections", f"More than {MOST_REJECTIONS} rows cannot be read.")
-        # PostgreSQL's text cannot hold NUL.
-        excerpt = line[:EXCERPT].replace("\0", "\N{REPLACEMENT CHARACTER}")
-        self._rejected.append(copy_row((str(line_number), reason, detail[:EXCERPT], excerpt)))
+        shown = (part[:EXCERPT].replace(NULL, "\N{REPLACEMENT CHARACTER}") for part in (detail, line))
+        self._rejected.append(copy_row((str(line_number), reason, *shown)))
         if held and held.isprintable():
             self._held.append(copy_row((held,)))
         if len(self._rejected) >= BATCH:
@@ -90,6 +102,4 @@ class Staging:
             copy.write("".join(rows).encode())
 
     def _driver(self) -> "psycopg.Connection[Any]":
-        driver = self._connection.connection.dbapi_connection
-        assert isinstance(driver, psycopg.Connection)
-        return driver
+        return cast("psycopg.Connection[Any]", self._connection.connection.dbapi_connection)

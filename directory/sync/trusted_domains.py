@@ -1,6 +1,7 @@
 """The white list of MSSanté (listeblanchemssante.xml): which operator may serve which domain.
 
-An operator is its certificate's name; the same domain may stand under several. Contacts of persons are not kept.
+An operator is its certificate's name; the same domain may stand under several. Contacts of persons are not
+kept.
 """
 
 import io
@@ -17,7 +18,7 @@ from directory.base.errors import Refusal
 from directory.identifiers import parse_domain
 from directory.sync.register import Reading, Register
 from directory.sync.source import Member, refused
-from directory.sync.staging import Staging
+from directory.sync.staging import NULL, Staging
 
 # 8,655 entries make 6 MB and 70,000 elements, four levels deep.
 LARGEST = 64 << 20
@@ -30,7 +31,8 @@ _ESCAPED = re.compile(r"\\([,+\"\\<>;=# ])")
 
 TABLES = """
 CREATE TEMP TABLE staged (
-    line integer, name text, certificate_dn text, digest uuid, operator text, description text, updated_at timestamptz
+    line integer, name text, certificate_dn text, digest uuid, operator text, description text,
+    updated_at timestamptz
 );
 CREATE TEMP VIEW present AS
     SELECT d.name || ' ' || o.certificate_dn AS key, d.row_hash, d.departed_at
@@ -90,7 +92,7 @@ def _read_entry(staging: Staging, number: int, element: Element) -> None:
     try:
         domain = parse_domain(given.get("Nom", ""))
         certificate_dn, operator = _operator(given.get("DNCertificatOperateur", ""))
-        updated = _instant(given["DateMAJ"]).isoformat() if given.get("DateMAJ") else r"\N"
+        updated = _instant(given["DateMAJ"]).isoformat() if given.get("DateMAJ") else NULL
     except Refusal as refusal:
         held = f"{given.get('Nom', '').lower()} {given.get('DNCertificatOperateur', '')}"
         staging.reject(number, refusal.code, refusal.text, line, held=held)
