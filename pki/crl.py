@@ -43,7 +43,7 @@ def entry_der(serial: Serial, revoked_at: datetime, reason: RevocationReason) ->
 
 def tbs_der(
     authority: Authority,
-    url: str,
+    url: str | None,
     number: int,
     *,
     this_update: datetime,
@@ -154,19 +154,18 @@ def _reserve(
     listed = crl_store.entries(connection, authority.id, shard, kept)
     # 3. The bytes, committed before the CA key is touched.
     this_update = now.replace(microsecond=0)
-    url = gate.crl_url(connection, authority.id, shard)
+    url = gate.crl_url(connection, authority, shard)
     span = {"this_update": this_update, "next_update": this_update + lifetime}
     tbs = tbs_der(authority, url, number, joined=listed.joined, **span)
     crl_store.reserve(connection, authority.id, shard, number, tbs=tbs, listed=listed, **span)
     return number, tbs
 
 
-def _extensions(authority: Authority, url: str, number: int) -> tuple[bytes, bytes, bytes]:
+def _extensions(authority: Authority, url: str | None, number: int) -> list[bytes]:
     key = der.sequence(der.tlv(0x80, gate.key_identifier(authority.der)))
-    # distributionPoint [0] { fullName [0] { uniformResourceIdentifier [6] } }
-    point = der.sequence(der.explicit(0, der.explicit(0, der.tlv(0x86, url.encode("ascii")))))
-    return (
-        der.extension("2.5.29.35", key),
-        der.extension("2.5.29.20", der.integer(number)),
-        der.extension("2.5.29.28", point, critical=True),
-    )
+    made = [der.extension("2.5.29.35", key), der.extension("2.5.29.20", der.integer(number))]
+    if url is not None:
+        # distributionPoint [0] { fullName [0] { uniformResourceIdentifier [6] } }
+        point = der.sequence(der.explicit(0, der.explicit(0, der.tlv(0x86, url.encode("ascii")))))
+        made.append(der.extension("2.5.29.28", point, critical=True))
+    return made

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
@@ -32,27 +32,31 @@ class Listing:
 
     issuer: bytes
     key: bytes | None
-    url: str
+    url: str | None
     number: int
     this_update: datetime
     next_update: datetime
     serials: frozenset[Serial]
 
 
-def crl_url(connection: Connection, authority_id: str, shard: int) -> str:
-    """The URL of a shard, on the base that the ceremony wrote into the CA certificates.
+def crl_url(connection: Connection, authority: Authority, shard: int) -> str | None:
+    """The URL that the CRL of a shard must name; None for a CA with one shard, whose CRL covers everything.
+
+    Scoped to a URL, a CRL would not cover the root itself, which names none (openssl -crl_check_all asks).
+    The base is the one that the ceremony wrote into the CA certificates.
 
     Taken from there rather than from a setting: an IssuingDistributionPoint must equal what certificates say
     already, and a setting may change after them. Refusal NOT_FOUND when there is no CA yet.
     """
+    if authority.shards == 1:
+        return None
     issued = crl_store.an_issued_authority(connection)
     if issued is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", "There is no issuing CA yet.")
     certificate = x509.load_der_x509_certificate(issued)
     points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    (name,) = points[0].full_name or ()
-    base, _, _ = str(name.value).rpartition("/crl/")
-    return Urls(base).crl(authority_id, shard)
+    base, _, _ = _only_url(points[0].full_name).rpartition("/crl/")
+    return Urls(base).crl(authority.id, shard)
 
 
 def parse(whole: bytes) -> Listing:
@@ -61,23 +65,20 @@ def parse(whole: bytes) -> Listing:
         crl = x509.load_der_x509_crl(whole)
         # Through the list once: no lookup by serial, which would be linear each time.
         serials = [serial_of(entry.serial_number) for entry in crl]
-        found = {extension.oid: extension.value for extension in crl.extensions}
-        points = found[x509.OID_ISSUING_DISTRIBUTION_POINT]
-        key = found[x509.OID_AUTHORITY_KEY_IDENTIFIER]
-        number = found[x509.OID_CRL_NUMBER]
-        (name,) = points.full_name  # type: ignore[attr-defined]  # the class that belongs to this OID
-    except (ValueError, KeyError, TypeError, x509.DuplicateExtension) as error:
-        raise _refused(
-            "crl-malformed", "This is not a CRL with number, issuer key and distribution point."
-        ) from error
+        extensions = crl.extensions
+        key = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        number = extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        url = _scope(extensions)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise _refused("crl-malformed", "This is not a CRL with a number and an issuer key.") from error
     if len(set(serials)) != len(serials):
         raise _refused("crl-duplicate", "A serial number is listed twice.")
     fields = list(der.elements(der.content(crl.tbs_certlist_bytes)))
     return Listing(
         issuer=fields[2],
-        key=key.key_identifier,  # type: ignore[attr-defined]  # same
-        url=str(name.value),
-        number=number.crl_number,  # type: ignore[attr-defined]  # same
+        key=key,
+        url=url,
+        number=number,
         this_update=crl.last_update_utc,
         next_update=crl.next_update_utc or crl.last_update_utc,
         serials=frozenset(serials),
@@ -92,7 +93,7 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
     if reserved is None or reserved.tbs != tbs:
         raise _refused("crl-unreserved", "No CRL of that number with these bytes waits to be signed.")
     listing = parse(_unsigned(tbs))
-    _check_identity(listing, authority, crl_url(connection, authority.id, shard), number)
+    _check_identity(listing, authority, crl_url(connection, authority, shard), number)
     if len(listing.serials) != reserved.entries:
         raise _refused("crl-miscounted", "The CRL does not list as many entries as were reserved.")
     _check_times(listing, now)
@@ -105,11 +106,7 @@ def check_signed(whole: bytes, tbs: bytes, authority: Authority) -> None:
     """Whether the signed bytes are those that were reserved, under the CA's own key."""
     crl = x509.load_der_x509_crl(whole)
     key = x509.load_der_x509_certificate(authority.der).public_key()
-    try:
-        valid = crl.is_signature_valid(key)  # type: ignore[arg-type]  # a CA's key signs
-    except InvalidSignature:  # pragma: no cover - today's library answers False
-        valid = False
-    if crl.tbs_certlist_bytes != tbs or not valid:
+    if crl.tbs_certlist_bytes != tbs or not crl.is_signature_valid(key):  # type: ignore[arg-type]  # it signs
         raise _refused("crl-signature", "The signer's answer is not this CRL under this CA's key.")
 
 
@@ -126,7 +123,7 @@ def key_identifier(certificate: bytes) -> bytes:
     return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
-def _check_identity(listing: Listing, authority: Authority, url: str, number: int) -> None:
+def _check_identity(listing: Listing, authority: Authority, url: str | None, number: int) -> None:
     """Another CA's CRL, or another shard's, once stood in the place of the right one."""
     if listing.issuer != issuer_fields(authority.der)[0]:
         raise _refused("crl-issuer", "The CRL's issuer is not the CA's subject, byte for byte.")
@@ -160,6 +157,22 @@ def _check_sequel(
     if owed:
         text = f"{len(owed)} entries of the CRL before are missing without having expired."
         raise _refused("crl-vanished", text)
+
+
+def _scope(extensions: x509.Extensions) -> str | None:
+    points = [found for found in extensions if found.oid == ExtensionOID.ISSUING_DISTRIBUTION_POINT]
+    if not points:
+        return None
+    value = points[0].value
+    if not points[0].critical or not isinstance(value, x509.IssuingDistributionPoint):
+        raise ValueError("distribution point not critical")
+    return _only_url(value.full_name)
+
+
+def _only_url(names: list[x509.GeneralName] | None) -> str:
+    if names is None or len(names) != 1:
+        raise ValueError("not exactly one name")
+    return str(names[0].value)
 
 
 def _unsigned(tbs: bytes) -> bytes:

@@ -1,7 +1,6 @@
-"""The short-lived keys that sign OCSP answers: made here, certified by each CA, renewed at half their life.
+"""The keys that sign OCSP answers, encrypted in files of the web's own; and the answers they sign ahead.
 
-They live with the web, encrypted, in files named by their own digest; the CA's key stays with the signer.
-Also signs answers ahead of any question (`presign_due`). What an answer says is `ocsp`'s matter.
+`renewal` has them certified; what an answer says is `ocsp`'s matter. The CA's key stays with the signer.
 """
 
 from collections.abc import Mapping
@@ -15,15 +14,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Engine
 
-from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.base.locks import held_if_free
-from pki import gate, issuance, ocsp, ocsp_store
+from pki import gate, ocsp, ocsp_store
 from pki.model import Serial
 from pki.ocsp import Issuer
 from pki.ocsp_store import Presigned, ResponderRow, Waiting
-from pki.profiles import OCSP_SIGNER, ResponderNames
-from pki.signing.signer import Signer
 
 # Answers signed in one transaction: a revocation of one of them waits for so many signatures, some 50 ms.
 _BATCH = 500
@@ -31,7 +26,6 @@ _BATCH = 500
 _RENEWED_WITH = 0.6
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 _PREFIX = "ocsp-"
-_ACTOR = Actor("job:ocsp-responders")
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,21 @@ class Responders:
         return next(issuer for issuer in self.issuers if issuer.authority_id == authority_id)
 
 
+def public_bits(key: ec.EllipticCurvePublicKey) -> bytes:
+    """The bits of the key that its digests are taken over."""
+    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+
+
+def key_path(keys_folder: Path, authority_id: str, bits: bytes) -> Path:
+    """The file of a responder's key, named by the digest of its public half."""
+    return keys_folder / f"{_PREFIX}{authority_id}.{sha256(bits).hexdigest()[:32]}.pem"
+
+
+def holds_key(keys_folder: Path, row: ResponderRow) -> bool:
+    """Whether this responder's key lies in the folder."""
+    return _path_of(keys_folder, row).exists()
+
+
 def load_responders(
     connection: Connection, keys_folder: Path, passphrase: bytes, now: datetime
 ) -> Responders:
@@ -72,40 +81,32 @@ def load_responders(
     )
     chosen: dict[str, Responder] = {}
     for row in ocsp_store.responders(connection, now):
-        path = _path(keys_folder, row.authority_id, _public_bits(row.der))
-        if row.authority_id not in chosen and path.exists():
-            chosen[row.authority_id] = _load(row, path, passphrase)
+        if row.authority_id not in chosen and holds_key(keys_folder, row):
+            chosen[row.authority_id] = _load(row, _path_of(keys_folder, row), passphrase)
     return Responders(issuers, chosen)
 
 
-def ensure_responder(
-    engine: Engine,
-    signer: Signer,
-    *,
-    authority_id: str,
-    keys_folder: Path,
-    passphrase: bytes,
-    base_url: str,
-    now: datetime,
-) -> bool:
-    """Make a responder for this CA unless one with more than half its life is here; whether one was made."""
-    with held_if_free(engine, f"ocsp-responder/{authority_id}") as alone:
-        if not alone or not _is_due(engine, authority_id, keys_folder, now):
-            return False
-        key = ec.generate_private_key(ec.SECP256R1())
-        path = _save(keys_folder, authority_id, key, passphrase)
-        with transaction(engine) as connection:
-            prepared = issuance.prepare(
-                connection, now=now, actor=_ACTOR, authority_id=authority_id, profile=OCSP_SIGNER,
-                public_key=key.public_key(), names=ResponderNames(f"OCSP {authority_id} {now:%Y-%m-%d}"),
-                base_url=base_url,
-            )  # fmt: skip
-        issued = issuance.issue(engine, signer, prepared, now)
-        with transaction(engine) as connection:
-            row = ResponderRow(issued.serial, authority_id, issued.der, issued.not_before, issued.not_after)
-            ocsp_store.add_responder(connection, row)
-    _forget_others(keys_folder, authority_id, path)
-    return True
+def save_key(
+    keys_folder: Path, authority_id: str, key: ec.EllipticCurvePrivateKey, passphrase: bytes
+) -> Path:
+    """Write the key before anyone certifies it: a certificate without its key would only be waste."""
+    keys_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = key_path(keys_folder, authority_id, public_bits(key.public_key()))
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(passphrase),
+    )
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_bytes(pem)
+    return path
+
+
+def forget_others(keys_folder: Path, authority_id: str, kept: Path) -> None:
+    """Remove the keys this one replaces: answers signed with them stay good without them."""
+    for path in keys_folder.glob(f"{_PREFIX}{authority_id}.*.pem"):
+        if path != kept:
+            path.unlink()
 
 
 def presign_due(engine: Engine, responders: Responders, now: datetime, hours: int, limit: int) -> int:
@@ -150,57 +151,21 @@ def _answer(
     return Presigned(der, this_update, this_update + lifetime)
 
 
-def _is_due(engine: Engine, authority_id: str, keys_folder: Path, now: datetime) -> bool:
-    with transaction(engine, read_only=True) as connection:
-        rows = ocsp_store.responders(connection, now)
-    return not any(
-        row.authority_id == authority_id
-        and row.not_after - now > (row.not_after - row.not_before) / 2
-        and _path(keys_folder, authority_id, _public_bits(row.der)).exists()
-        for row in rows
-    )
-
-
 def _load(row: ResponderRow, path: Path, passphrase: bytes) -> Responder:
     key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise TypeError("OCSP keys are P-256")
     # Named by the SHA-1 of the key's bits, as RFC 6960 4.2.1 (KeyHash) has it.
-    key_hash = sha1(_public_bits(row.der), usedforsecurity=False).digest()
+    key_hash = sha1(_certified_bits(row.der), usedforsecurity=False).digest()
     return Responder(row.serial, row.authority_id, row.der, key_hash, row.not_after, key)
 
 
-def _save(keys_folder: Path, authority_id: str, key: ec.EllipticCurvePrivateKey, passphrase: bytes) -> Path:
-    """Write the key before anyone certifies it: a certificate without its key would only be waste."""
-    keys_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = _path(keys_folder, authority_id, _bits(key.public_key()))
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(passphrase),
-    )
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_bytes(pem)
-    return path
+def _path_of(keys_folder: Path, row: ResponderRow) -> Path:
+    return key_path(keys_folder, row.authority_id, _certified_bits(row.der))
 
 
-def _forget_others(keys_folder: Path, authority_id: str, kept: Path) -> None:
-    """Remove the keys this one replaces: answers signed with them stay good without them."""
-    for path in keys_folder.glob(f"{_PREFIX}{authority_id}.*.pem"):
-        if path != kept:
-            path.unlink()
-
-
-def _path(keys_folder: Path, authority_id: str, public_bits: bytes) -> Path:
-    return keys_folder / f"{_PREFIX}{authority_id}.{sha256(public_bits).hexdigest()[:32]}.pem"
-
-
-def _public_bits(certificate: bytes) -> bytes:
+def _certified_bits(certificate: bytes) -> bytes:
     key = x509.load_der_x509_certificate(certificate).public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise TypeError("OCSP keys are P-256")
-    return _bits(key)
-
-
-def _bits(key: ec.EllipticCurvePublicKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    return public_bits(key)
