@@ -1,0 +1,218 @@
+"""The tamper-evident log: numbers the lines that acts queued, signs the log's head, and finds any rewrite.
+
+Acts never wait for it (`directory/base/audit.py` queues their lines). The tree is `pki/merkle.py`, the head's
+form and key `pki/signed_note.py`. What an outsider holds against us is one old head: so they leave here.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import Connection, Engine
+
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import hold_until_commit
+from pki import transparency_store as store
+from pki.merkle import Frontier, append, leaf_hash, root_of
+from pki.signed_note import (
+    ORIGIN,
+    AuditKey,
+    Head,
+    append_checkpoint_file,
+    ensure_key,
+    last_note,
+    open_note,
+    read_notes,
+)
+from pki.transparency_store import Checkpoint, Line, size
+
+__all__ = ["AuditKey", "ensure_key", "line_bytes", "publish_heads", "sequence", "size", "verify"]
+
+PORTION = 5000
+
+
+def line_bytes(index: int, line: Line) -> bytes:
+    """What is hashed: JSON in UTF-8, keys sorted, no spaces, the instant in UTC to the microsecond.
+
+    The standard library's JSON, so that an auditor can do the same in five lines of any Python.
+    """
+    content = {
+        "actor": line.actor,
+        "at": line.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "detail": line.detail,
+        "event": line.event,
+        "index": index,
+        "subject": line.subject,
+    }
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sequence(
+    connection: Connection, key: AuditKey, *, now: datetime, checkpoint_file: Path | None = None
+) -> int:
+    """Number every line that waits, without gaps, and sign the new head; gives how many lines that were.
+
+    Refuses `log-inconsistent`, and signs nothing, when the log is not what its last head (and the last one in
+    `checkpoint_file`) says: a log that signs two histories is worth nothing (C2SP tlog-checkpoint).
+    """
+    # 1. One sequencer at a time.
+    hold_until_commit(connection, "audit-sequencer")
+    # 2. Go on only from what was signed.
+    last = store.last_checkpoint(connection)
+    _need_consistent(connection, last, key.public_key(), checkpoint_file)
+    # 3. Number, hash, append.
+    length, frontier = last.size, last.frontier
+    while waiting := store.waiting(connection, PORTION):
+        lines = [
+            replace(line, leaf_hash=leaf_hash(line_bytes(index, line)))
+            for index, (_, line) in enumerate(waiting, length)
+        ]
+        store.store_lines(connection, length, lines)
+        store.forget_waiting(connection, [queue_id for queue_id, _ in waiting])
+        for line in lines:
+            frontier = append(frontier, length, line.leaf_hash)
+            length += 1
+    # 4. Sign.
+    if length > last.size:
+        head = key.sign(length, root_of(frontier))
+        store.store_checkpoint(connection, Checkpoint(head.size, head.root, frontier, head.note), now)
+    return length - last.size
+
+
+def publish_heads(engine: Engine, checkpoint_file: Path) -> int:
+    """Bring `checkpoint_file` up to date with the signed heads of the record; gives how many it lacked."""
+    note = last_note(checkpoint_file)
+    with transaction(engine, read_only=True) as connection:
+        missing = [head.note for head in store.checkpoints(connection, after=_size_said(note) if note else 0)]
+    if missing:
+        append_checkpoint_file(checkpoint_file, missing)
+    return len(missing)
+
+
+def verify(connection: Connection, public_key: Ed25519PublicKey, checkpoint_file: Path | None) -> list[str]:
+    """Everything wrong with the log, a sentence each; [] when it is what was signed and tells every act.
+
+    Recomputes every line. Call it first in a `read_only` transaction: the file must be read before the
+    snapshot is taken, or a head published meanwhile would seem to be missing from the record.
+    """
+    notes, unreadable = ([], "") if checkpoint_file is None else read_notes(checkpoint_file)
+    checkpoints = store.checkpoints(connection)
+    found: list[str] = []
+    if unreadable.strip():
+        found.append("the file of heads holds something that is not a head")
+    kept = list(_open(notes, public_key, "in the file", found))
+    stored = list(_open([checkpoint.note for checkpoint in checkpoints], public_key, "in the record", found))
+    walk = _walk(connection, {head.size for head in (*kept, *stored)})
+    found += walk.found
+    found += _against_checkpoints(walk, checkpoints)
+    found += _against_heads(walk, stored, "in the record")
+    found += _against_heads(walk, kept, "in the file")
+    found += _missing_heads(kept, stored)
+    found += (
+        f"{kind} {subject}: {done} in the record, {told} in the log"
+        for kind, subject, done, told in store.unequal_acts(connection)
+    )
+    return found
+
+
+@dataclass
+class _Walk:
+    """The log as it stands: its length, its frontier at each length asked for, what is wrong with it."""
+
+    length: int = 0
+    frontiers: dict[int, Frontier] = field(default_factory=dict)
+    found: list[str] = field(default_factory=list)
+
+
+def _walk(connection: Connection, sizes: set[int]) -> _Walk:
+    """Recompute every line; the tree is made of stored hashes, so that one changed line is one finding."""
+    walk, frontier, expected = _Walk(), Frontier(), 0
+    for index, line in store.numbered(connection):
+        if index != expected:
+            walk.found.append(f"lines {expected} to {index - 1} are missing")
+        expected = index + 1
+        if leaf_hash(line_bytes(index, line)) != line.leaf_hash:
+            walk.found.append(f"line {index} was changed")
+        frontier = append(frontier, walk.length, line.leaf_hash)
+        walk.length += 1
+        if walk.length in sizes:
+            walk.frontiers[walk.length] = frontier
+    return walk
+
+
+def _open(notes: Sequence[str], public_key: Ed25519PublicKey, where: str, found: list[str]) -> Iterator[Head]:
+    for note in notes:
+        try:
+            yield open_note(note, public_key)
+        except Refusal as refusal:
+            found.append(f"a head {where} is not ours: {refusal.text}")
+
+
+def _against_checkpoints(walk: _Walk, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
+    """The columns beside a signed note must say what it says."""
+    for checkpoint in checkpoints:
+        said = f"{ORIGIN}\n{checkpoint.size}\n"
+        frontier = walk.frontiers.get(checkpoint.size)
+        if not checkpoint.note.startswith(said) or (
+            frontier is not None and (checkpoint.root, checkpoint.frontier) != (root_of(frontier), frontier)
+        ):
+            yield f"the stored head of {checkpoint.size} lines does not agree with the log"
+    last = checkpoints[-1].size if checkpoints else 0
+    if walk.length > last:
+        yield f"lines {last} to {walk.length - 1} were added: no signed head covers them"
+
+
+def _against_heads(walk: _Walk, heads: Sequence[Head], where: str) -> Iterator[str]:
+    """The first head that the log does not lead to (later ones follow), and the last beyond its end."""
+    agreed = 0
+    for head in sorted(heads, key=lambda head: head.size):
+        if head.size > walk.length:
+            break
+        if root_of(walk.frontiers[head.size]) != head.root:
+            yield f"lines {agreed} to {head.size - 1} are not those of the head {where} of {head.size} lines"
+            break
+        agreed = head.size
+    longest = max((head.size for head in heads), default=0)
+    if longest > walk.length:
+        yield f"{longest - walk.length} lines were removed: a head {where} was signed over {longest}"
+
+
+def _missing_heads(kept: Sequence[Head], stored: Sequence[Head]) -> Iterator[str]:
+    held: Mapping[int, bytes] = {head.size: head.root for head in stored}
+    for head in kept:
+        if held.get(head.size) != head.root:
+            yield f"the head of {head.size} lines kept in the file is not in the record"
+
+
+def _need_consistent(
+    connection: Connection, last: Checkpoint, public_key: Ed25519PublicKey, checkpoint_file: Path | None
+) -> None:
+    if store.size(connection) != last.size:
+        raise _inconsistent("the number of lines is not the one that was signed")
+    if last.size:
+        _need_signed(last, public_key)
+    note = last_note(checkpoint_file) if checkpoint_file else None
+    if note and not store.holds_note(connection, _size_said(note), note):
+        raise _inconsistent("a head that was published is not in the record")
+
+
+def _need_signed(last: Checkpoint, public_key: Ed25519PublicKey) -> None:
+    try:
+        head = open_note(last.note, public_key)
+    except Refusal as refusal:
+        raise _inconsistent(refusal.text) from refusal
+    if (head.size, head.root) != (last.size, last.root) or root_of(last.frontier) != head.root:
+        raise _inconsistent("the stored head is not the one that was signed")
+
+
+def _size_said(note: str) -> int:
+    return int(note.split("\n", 2)[1])
+
+
+def _inconsistent(why: str) -> Refusal:
+    text = f"The audit log does not agree with what was signed: {why}. Run `sceau audit verify`."
+    return Refusal(Kind.CONFLICT, "log-inconsistent", text)

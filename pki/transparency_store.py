@@ -1,0 +1,125 @@
+"""Rows of the audit log: lines that wait, numbered lines, signed heads, and the acts the lines tell of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, text
+
+from directory.base.audit import Event
+from directory.tables import audit_checkpoint, audit_entry, audit_pending
+from pki.merkle import Frontier
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: who did what to whom, when (`leaf_hash` as stored; b'' while it waits to be numbered)."""
+
+    at: datetime
+    actor: str
+    event: str
+    subject: str
+    detail: Mapping[str, Any]
+    leaf_hash: bytes = b""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A signed head as stored, with the frontier to go on from."""
+
+    size: int
+    root: bytes
+    frontier: Frontier
+    note: str
+
+
+START = Checkpoint(0, b"", (), "")
+
+# What counts as an act, and the event that tells of it, once each.
+ACTS: Mapping[str, tuple[Event, str]] = {
+    "certificate": (Event.CERTIFICATE_ISSUED, "SELECT serial FROM certificate"),
+    "revocation of": (Event.CERTIFICATE_REVOKED, "SELECT serial FROM revocation"),
+    "approved enrolment": (
+        Event.ENROLMENT_APPROVED,
+        "SELECT CAST(id AS text) FROM enrolment WHERE approved_at IS NOT NULL",
+    ),
+}
+UNEQUAL = """SELECT subject, coalesce(done.n, 0), coalesce(told.n, 0)
+FROM (SELECT subject, count(*) AS n FROM ({acts}) AS act (subject) GROUP BY subject) AS done
+FULL JOIN (SELECT subject, count(*) AS n FROM (
+    SELECT subject FROM audit_entry WHERE event = :event
+    UNION ALL SELECT subject FROM audit_pending WHERE event = :event) AS line GROUP BY subject) AS told
+USING (subject) WHERE done.n IS DISTINCT FROM told.n ORDER BY subject"""
+_UNEQUAL = {name: (event, text(UNEQUAL.format(acts=acts))) for name, (event, acts) in ACTS.items()}
+
+
+def waiting(connection: Connection, limit: int) -> list[tuple[int, Line]]:
+    """Lines that wait for a number, in the order they were queued, with their queue ids."""
+    rows = connection.execute(select(audit_pending).order_by(audit_pending.c.id).limit(limit))
+    return [(row.id, Line(row.at, row.actor, row.event, row.subject, row.detail)) for row in rows]
+
+
+def store_lines(connection: Connection, first: int, lines: Sequence[Line]) -> None:
+    """Number these lines from `first` on."""
+    rows = [{"index": index, **vars(line)} for index, line in enumerate(lines, first)]
+    connection.execute(insert(audit_entry), rows)
+
+
+def forget_waiting(connection: Connection, queue_ids: Sequence[int]) -> None:
+    """Take lines that have a number out of the queue."""
+    connection.execute(delete(audit_pending).where(audit_pending.c.id == func.any(list(queue_ids))))
+
+
+def numbered(connection: Connection) -> Iterator[tuple[int, Line]]:
+    """Every numbered line in order, read in portions: the log may be longer than memory."""
+    rows = connection.execution_options(yield_per=5000).execute(
+        select(audit_entry).order_by(audit_entry.c.index)
+    )
+    for row in rows:
+        yield row.index, Line(row.at, row.actor, row.event, row.subject, row.detail, row.leaf_hash)
+
+
+def size(connection: Connection) -> int:
+    """How many lines have a number."""
+    counted: int = connection.execute(
+        select(func.coalesce(func.max(audit_entry.c.index) + 1, 0))
+    ).scalar_one()
+    return counted
+
+
+def checkpoints(connection: Connection, after: int = 0) -> list[Checkpoint]:
+    """Signed heads of more than `after` lines, shortest first."""
+    chosen = select(audit_checkpoint).where(audit_checkpoint.c.size > after)
+    return [_checkpoint(row) for row in connection.execute(chosen.order_by(audit_checkpoint.c.size))]
+
+
+def last_checkpoint(connection: Connection) -> Checkpoint:
+    """The longest signed head; START when the log has none."""
+    row = connection.execute(
+        select(audit_checkpoint).order_by(audit_checkpoint.c.size.desc()).limit(1)
+    ).one_or_none()
+    return START if row is None else _checkpoint(row)
+
+
+def holds_note(connection: Connection, length: int, note: str) -> bool:
+    """Whether this is the signed head of `length` lines."""
+    stored = connection.execute(select(audit_checkpoint.c.note).where(audit_checkpoint.c.size == length))
+    return stored.scalar_one_or_none() == note
+
+
+def store_checkpoint(connection: Connection, made: Checkpoint, now: datetime) -> None:
+    """Keep a signed head."""
+    row = {**vars(made), "frontier": list(made.frontier), "signed_at": now}
+    connection.execute(insert(audit_checkpoint).values(row))
+
+
+def unequal_acts(connection: Connection) -> Iterator[tuple[str, str, int, int]]:
+    """Acts the log tells of more or fewer times than the record holds them: kind, subject, done, told."""
+    for kind, (event, query) in _UNEQUAL.items():
+        for subject, done, told in connection.execute(query, {"event": event.value}):
+            yield kind, subject, done, told
+
+
+def _checkpoint(row: Row[Any]) -> Checkpoint:
+    return Checkpoint(row.size, row.root, tuple(row.frontier), row.note)
