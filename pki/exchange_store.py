@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from pki.model import CertificateFacts, Serial
 
-# The array stands in a subquery for the reason given in directory/store.py: one plan, prepared, for any number.
+# The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
 CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after,
        last.action, last.revoked_at
 FROM unnest((SELECT CAST(:mailboxes AS text[]))) AS asked (mailbox)
