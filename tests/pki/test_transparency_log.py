@@ -324,7 +324,8 @@ CERTIFICATE = """INSERT INTO certificate (serial, authority_id, profile, shard, 
     sha256, not_before, not_after, issued_at)
     VALUES (:s, 'x', 'x', 0, 'x', sha256('k'), '', sha256('d'), now(), now() + interval '1 day', now())"""
 RESERVATION = """INSERT INTO reservation (serial, authority_id, profile, shard, spki_sha256, tbs,
-    tbs_sha256, lints, requested_by, reserved_at) VALUES (:s, 'x', 'x', 0, sha256('k'), '', sha256(''), '[]', 'x', now())"""
+    tbs_sha256, lints, requested_by, reserved_at)
+    VALUES (:s, 'x', 'x', 0, sha256('k'), '', sha256(''), '[]', 'x', now())"""
 REVOCATION = """INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at,
     not_after, entry) VALUES (:s, 'x', 0, 'revoke', 'superseded', 'x', now(), now(), '')"""
 
