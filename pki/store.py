@@ -1,7 +1,7 @@
-"""The rows of authorities, reservations, certificates, enrolments and revocations. Knows SQL and decides nothing.
+"""The rows of authorities, reservations, certificates, enrolments and revocations. Decides nothing.
 
-Locks are taken in one order everywhere: practitioner, then enrolment, then reservation (threat 14 of
-docs/explanation/issuance.md), so that a departure, a revocation and an issuance can only queue.
+Locks are taken in one order everywhere: practitioner, then enrolment, then reservation, so that
+a departure, a revocation and an issuance can only queue.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, exists, func, select, text, update
+from sqlalchemy import ARRAY, Connection, Row, Select, Text, cast, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.tables import practitioner
@@ -33,13 +33,18 @@ _AUTHORITY = (
 )  # fmt: skip
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
-# The partial index that keeps one key to one enrolment.
-ONE_ENROLMENT_PER_KEY = "reservation_key"
+_REVOCABLE = (
+    select(certificate, enrolment.c.authority.label("enrolled_by"))
+    .join(reservation, reservation.c.serial == certificate.c.serial)
+    .outerjoin(enrolment, enrolment.c.id == reservation.c.enrolment_id)
+    .order_by(certificate.c.serial)
+    .with_for_update(of=reservation)
+)
 
 
 @dataclass(frozen=True)
 class Revocable:
-    """A certificate with its last event, as found under lock; `authority` is that of its enrolment, if any."""
+    """A certificate and its last event, found under lock; `authority` is its enrolment's, if it has one."""
 
     certificate: IssuedCertificate
     last: RevocationAction | None
@@ -114,57 +119,31 @@ def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificat
     return None if row is None else IssuedCertificate(*row)
 
 
-def last_action(connection: Connection, serial: Serial) -> RevocationAction | None:
-    """What was last done to a certificate, None when it was never taken back."""
-    query = select(revocation.c.action).where(revocation.c.serial == serial).order_by(revocation.c.id.desc())
-    found = connection.execute(query.limit(1)).scalar_one_or_none()
-    return None if found is None else RevocationAction(found)
+def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
+    """What was last done to each of these certificates; those never taken back are absent."""
+    query = (
+        select(revocation.c.serial, revocation.c.action)
+        .where(revocation.c.serial == _any_of(serials))
+        .distinct(revocation.c.serial)
+        .order_by(revocation.c.serial, revocation.c.id.desc())
+    )
+    return {Serial(serial): RevocationAction(action) for serial, action in connection.execute(query)}
 
 
 def revocable(connection: Connection, serial: Serial) -> Revocable | None:
     """The certificate with that serial, its reservation locked, so that two who revoke it queue."""
-    query = (
-        select(certificate, enrolment.c.authority.label("enrolled_by"))
-        .join(reservation, reservation.c.serial == certificate.c.serial)
-        .outerjoin(enrolment, enrolment.c.id == reservation.c.enrolment_id)
-        .where(certificate.c.serial == serial)
-        .with_for_update(of=reservation)
-    )
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _revocable(row, last_action(connection, serial))
+    found = _revocable(connection, _REVOCABLE.where(certificate.c.serial == serial))
+    return found[0] if found else None
 
 
 def revocable_of_departed(
     connection: Connection, national_ids: Sequence[str], now: datetime
 ) -> list[Revocable]:
-    """The certificates, not expired and not revoked for good, of those of these people whom the register lost."""
-    stated = (
-        select(revocation.c.action)
-        .where(revocation.c.serial == certificate.c.serial)
-        .order_by(revocation.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
+    """What is neither expired nor revoked for good, of those of these people whom the register lost."""
+    query = _REVOCABLE.where(
+        certificate.c.practitioner.in_(_departed(national_ids)), certificate.c.not_after > now
     )
-    query = (
-        select(certificate, enrolment.c.authority.label("enrolled_by"), stated.label("last"))
-        .join(reservation, reservation.c.serial == certificate.c.serial)
-        .outerjoin(enrolment, enrolment.c.id == reservation.c.enrolment_id)
-        .where(
-            certificate.c.practitioner.in_(_departed(national_ids)),
-            certificate.c.not_after > now,
-            func.coalesce(stated, "") != RevocationAction.REVOKE.value,
-        )
-        .order_by(certificate.c.serial)
-        .with_for_update(of=reservation)
-    )
-    rows = connection.execute(query).all()
-    # Whoever held a lock may have revoked meanwhile: what counts is the state seen under it.
-    states = {row.serial: last_action(connection, row.serial) for row in rows}
-    return [
-        _revocable(row, states[row.serial])
-        for row in rows
-        if states[row.serial] is not RevocationAction.REVOKE
-    ]
+    return [found for found in _revocable(connection, query) if found.last is not RevocationAction.REVOKE]
 
 
 def add_revocations(
@@ -241,15 +220,22 @@ def end_enrolments_of_departed(
     return list(connection.execute(query).scalars())
 
 
+def _any_of(values: Sequence[str]) -> Any:
+    """One array parameter, however many values: a list of parameters ends at 65,535."""
+    return func.any(cast(list(values), ARRAY(Text)))
+
+
 def _departed(national_ids: Sequence[str]) -> Select[tuple[str]]:
     return select(practitioner.c.national_id).where(
-        practitioner.c.national_id == func.any(list(national_ids)), practitioner.c.departed_at.is_not(None)
+        practitioner.c.national_id == _any_of(national_ids), practitioner.c.departed_at.is_not(None)
     )
 
 
-def _revocable(row: Row[Any], last: RevocationAction | None) -> Revocable:
-    columns = len(certificate.c)
-    return Revocable(IssuedCertificate(*row[:columns]), last, row.enrolled_by)
+def _revocable(connection: Connection, query: Select[Any]) -> list[Revocable]:
+    rows = connection.execute(query).all()
+    # A statement of its own after the locks are held: whoever held one may have revoked meanwhile.
+    last = last_actions(connection, [row.serial for row in rows])
+    return [Revocable(IssuedCertificate(*row[:-1]), last.get(row.serial), row[-1]) for row in rows]
 
 
 def _enrolment(row: Row[Any]) -> Enrolment:

@@ -24,6 +24,8 @@ class Event(Enum):
     CERTIFICATE_RESERVED = "certificate.reserved"
     CERTIFICATE_ISSUED = "certificate.issued"
     CERTIFICATE_REVOKED = "certificate.revoked"
+    CERTIFICATE_HELD = "certificate.held"
+    CERTIFICATE_RELEASED = "certificate.released"
     MEASURE_TAKEN = "measure.taken"
     MEASURE_LIFTED = "measure.lifted"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a word of the vocabulary, not a secret

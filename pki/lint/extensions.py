@@ -1,0 +1,126 @@
+"""Extensions: those of the profile, all of them, nothing else, and each pointing where it must."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
+
+from pki.lint.lint import Case, Lint
+from pki.profiles import ORGANISATION, PRACTITIONER, SERVICE_TLS, Profile
+
+_Value = TypeVar("_Value", bound=x509.ExtensionType)
+_NAMED = frozenset({PRACTITIONER.name, ORGANISATION.name, SERVICE_TLS.name})
+_USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign",
+)  # fmt: skip
+
+
+def expected(profile: Profile, *, has_issuer: bool) -> frozenset[x509.ObjectIdentifier]:
+    """The extensions that a certificate of this profile has, and it has no other."""
+    wanted = {
+        ExtensionOID.BASIC_CONSTRAINTS: True,
+        ExtensionOID.KEY_USAGE: True,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER: True,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER: has_issuer,
+        ExtensionOID.EXTENDED_KEY_USAGE: bool(profile.purposes),
+        ExtensionOID.CERTIFICATE_POLICIES: profile.policy is not None,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: profile.name in _NAMED,
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS: profile.names_ocsp or profile.names_issuer,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS: profile.names_crl,
+        ExtensionOID.OCSP_NO_CHECK: profile.skips_revocation,
+        ExtensionOID.ADMISSIONS: profile.name == PRACTITIONER.name,
+    }
+    return frozenset(oid for oid, present in wanted.items() if present)
+
+
+def _set(case: Case) -> Iterator[str]:
+    found = {extension.oid for extension in case.certificate.extensions}
+    wanted = expected(case.profile, has_issuer=case.issuer is not None)
+    yield from (f"{oid.dotted_string} is missing" for oid in wanted - found)
+    yield from (f"{oid.dotted_string} does not belong there" for oid in found - wanted)
+
+
+def _criticality(case: Case) -> Iterator[str]:
+    critical = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
+    for extension in case.certificate.extensions:
+        if extension.critical != (extension.oid in critical):
+            yield f"{extension.oid.dotted_string} is critical or not where it must be otherwise"
+
+
+def _find(case: Case, kind: type[_Value]) -> _Value | None:
+    try:
+        return case.certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _key_usage(case: Case) -> Iterator[str]:
+    usage = _find(case, x509.KeyUsage)
+    rsa = isinstance(case.certificate.public_key(), RSAPublicKey)
+    wanted = case.profile.key_usage_rsa if rsa else case.profile.key_usage_ec
+    if usage is not None and {name for name in _USAGES if getattr(usage, name)} != wanted:
+        yield "a key usage that is not the profile's for this kind of key"
+
+
+def _purposes(case: Case) -> Iterator[str]:
+    usage = _find(case, x509.ExtendedKeyUsage)
+    if tuple(usage or ()) != case.profile.purposes:
+        yield "an extended key usage that is not the profile's"
+
+
+def _constraints(case: Case) -> Iterator[str]:
+    limits = _find(case, x509.BasicConstraints)
+    if limits is not None and (limits.ca, limits.path_length) != (
+        case.profile.is_authority,
+        case.profile.path_length,
+    ):
+        yield "basic constraints that are not the profile's"
+
+
+def _policy(case: Case) -> Iterator[str]:
+    policies = _find(case, x509.CertificatePolicies)
+    found = [] if policies is None else [policy.policy_identifier for policy in policies]
+    if found != ([] if case.profile.policy is None else [case.profile.policy]):
+        yield "a certificate policy that is not the profile's"
+
+
+def _key_identifiers(case: Case) -> Iterator[str]:
+    own = _find(case, x509.SubjectKeyIdentifier)
+    if own is not None and own != x509.SubjectKeyIdentifier.from_public_key(case.certificate.public_key()):
+        yield "a subject key identifier that is not its key's"
+    theirs = _find(case, x509.AuthorityKeyIdentifier)
+    if case.issuer is None or theirs is None:
+        return
+    ski = case.issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    if theirs.key_identifier != ski.digest:
+        yield "an authority key identifier that is not its issuer's"
+
+
+def _urls(case: Case) -> Iterator[str]:
+    access = _find(case, x509.AuthorityInformationAccess) or ()
+    methods = [description.access_method for description in access]
+    wanted = [AuthorityInformationAccessOID.OCSP] * case.profile.names_ocsp
+    wanted += [AuthorityInformationAccessOID.CA_ISSUERS] * case.profile.names_issuer
+    if methods != wanted:
+        yield "other access methods than the profile's"
+    points = _find(case, x509.CRLDistributionPoints) or ()
+    if any(point.reasons or point.crl_issuer or len(point.full_name or ()) != 1 for point in points):
+        yield "a distribution point that is more than one URL"
+    urls = [description.access_location.value for description in access]
+    urls += [name.value for point in points for name in point.full_name or ()]
+    yield from (f"{url} is not HTTP" for url in urls if not str(url).startswith(("http://", "https://")))
+
+
+LINTS = (
+    Lint("extension-set", "S/MIME BR 7.1.2.3 (strict), docs/reference/profiles.md", _set),
+    Lint("extension-criticality", "RFC 5280 4.2.1.3, 4.2.1.9 and 4.2.1 (others not critical)", _criticality),
+    Lint("key-usage", "RFC 5280 4.2.1.3, S/MIME BR 7.1.2.3 e", _key_usage),
+    Lint("extended-key-usage", "RFC 5280 4.2.1.12, S/MIME BR 7.1.2.3 f", _purposes),
+    Lint("basic-constraints", "RFC 5280 4.2.1.9", _constraints),
+    Lint("certificate-policy", "RFC 5280 4.2.1.4", _policy),
+    Lint("key-identifiers", "RFC 5280 4.2.1.1, 4.2.1.2", _key_identifiers),
+    Lint("status-urls", "RFC 5280 4.2.1.13, 4.2.2.1, S/MIME BR 7.1.2.3 b, c", _urls),
+)

@@ -1,0 +1,83 @@
+"""Subject and subject alternative names: what the profile names, spelt as a relying party can show it."""
+
+from collections.abc import Iterator
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from pki.lint.lint import Case, Lint
+from pki.profiles import COUNTRY, ISSUING, OCSP_SIGNER, ORGANISATION, PRACTITIONER, ROOT, SERVICE_TLS
+
+_C, _CN, _O = NameOID.COUNTRY_NAME, NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME
+_OF_CA = frozenset({_C, _O, _CN})
+SUBJECTS = {
+    ROOT.name: _OF_CA,
+    ISSUING.name: _OF_CA,
+    OCSP_SIGNER.name: _OF_CA,
+    PRACTITIONER.name: frozenset({_C, _CN, NameOID.SURNAME, NameOID.GIVEN_NAME, NameOID.SERIAL_NUMBER}),
+    ORGANISATION.name: frozenset({_C, _CN, _O, NameOID.ORGANIZATION_IDENTIFIER}),
+    SERVICE_TLS.name: frozenset({_CN}),
+}
+_SMIME = frozenset({PRACTITIONER.name, ORGANISATION.name})
+
+
+def _attributes(case: Case) -> Iterator[str]:
+    found = [attribute.oid for attribute in case.certificate.subject]
+    if len(found) != len(set(found)) or set(found) != SUBJECTS[case.profile.name]:
+        yield "a subject with other attributes than the profile's, or one twice"
+
+
+def _spelling(case: Case) -> Iterator[str]:
+    for attribute in case.certificate.subject:
+        value = str(attribute.value)
+        if not value.isprintable() or value != value.strip() or not value:
+            yield f"{attribute.rfc4514_attribute_name}: empty, unprintable, or with outer spaces"
+
+
+def _country(case: Case) -> Iterator[str]:
+    for attribute in case.certificate.subject.get_attributes_for_oid(_C):
+        if attribute.value != COUNTRY:
+            yield f"the country {attribute.value!s}"
+
+
+def _alternative(case: Case) -> x509.SubjectAlternativeName | None:
+    try:
+        return case.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _mailbox(case: Case) -> Iterator[str]:
+    names = _alternative(case)
+    if case.profile.name in _SMIME:
+        found = [] if names is None else list(names)
+        if case.mailbox is None or found != [x509.RFC822Name(case.mailbox)]:
+            yield "not exactly the mailbox's address as subject alternative name"
+
+
+def _hosts(case: Case) -> Iterator[str]:
+    if case.profile.name != SERVICE_TLS.name:
+        return
+    names = list(_alternative(case) or ())
+    if not names or not all(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
+        yield "not only DNS names and addresses as subject alternative names"
+    (common,) = case.certificate.subject.get_attributes_for_oid(_CN)
+    if str(common.value) not in {str(name.value) for name in names}:
+        yield "a common name that is no subject alternative name"
+
+
+def _issuer_name(case: Case) -> Iterator[str]:
+    expected = case.certificate.subject if case.issuer is None else case.issuer.subject
+    # Byte for byte: OpenSSL compares canonical forms, others do not.
+    if case.certificate.issuer.public_bytes() != expected.public_bytes():
+        yield "an issuer name that is not the issuer's subject, byte for byte"
+
+
+LINTS = (
+    Lint("subject-attributes", "S/MIME BR 7.1.4.2 (strict), docs/reference/profiles.md", _attributes),
+    Lint("subject-spelling", "S/MIME BR 7.1.4.2 (no metadata, no empty attribute)", _spelling),
+    Lint("subject-country", "S/MIME BR 7.1.4.2.2 (ISO 3166-1 code)", _country),
+    Lint("san-mailbox", "S/MIME BR 7.1.4.2.1 (every mailbox in SAN), RFC 8550 3", _mailbox),
+    Lint("san-hosts", "TLS BR 7.1.2.7.12, 7.1.4.3 (common name is one of the SANs)", _hosts),
+    Lint("issuer-name", "TLS BR 7.1.4.1, RFC 5280 4.1.2.4 (byte-for-byte issuer)", _issuer_name),
+)

@@ -1,0 +1,83 @@
+"""The way to the signer process: `Signer` over its socket; asks again when a connection was lost.
+
+Every question is safe to repeat, so one lost answer is no reason to refuse.
+"""
+
+import socket
+from base64 import b64decode
+from contextlib import suppress
+from pathlib import Path
+from threading import local
+from typing import Any
+
+from directory.base.errors import Kind, Refusal
+from pki.model import Serial
+from pki.signing import wire
+
+TRIES = 2
+
+
+class SignerClient:
+    """A signer at the other end of `socket_path`, with one connection per thread; `timeout` in seconds."""
+
+    def __init__(self, socket_path: Path, timeout: float = 10) -> None:
+        self._path = socket_path
+        self._timeout = timeout
+        self._own = local()
+
+    def sign_certificate(self, serial: Serial) -> bytes:
+        """As `Signer.sign_certificate`."""
+        return b64decode(self._ask("certificate", serial=serial))
+
+    def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
+        """As `Signer.sign_crl`."""
+        return b64decode(self._ask("crl", authority=authority_id, shard=shard, number=number))
+
+    def journal(self, serial: Serial) -> bytes | None:
+        """As `Signer.journal`."""
+        found = self._ask("journal", serial=serial)
+        return None if found is None else b64decode(found)
+
+    def ping(self) -> str:
+        """As `Signer.ping`."""
+        return str(self._ask("ping"))
+
+    def _ask(self, question: str, **details: Any) -> Any:
+        error: Exception | None = None
+        for _ in range(TRIES):
+            try:
+                link = self._link()
+                wire.send(link, {"ask": question, **details})
+                answer = wire.receive(link, wire.LARGEST_ANSWER)
+            except (OSError, ValueError) as lost:
+                error = lost
+                answer = None
+            if answer is not None:
+                return _unpacked(answer)
+            self._forget()
+        text = "The signer cannot be reached: nothing was lost, ask again in a moment."
+        raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", text) from error
+
+    def _link(self) -> socket.socket:
+        link: socket.socket | None = getattr(self._own, "link", None)
+        if link is None:
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._own.link = link
+            link.settimeout(self._timeout)
+            with wire.short(self._path) as path:
+                link.connect(path)
+        return link
+
+    def _forget(self) -> None:
+        link: socket.socket | None = getattr(self._own, "link", None)
+        if link is not None:
+            with suppress(OSError):
+                link.close()
+        self._own.link = None
+
+
+def _unpacked(answer: dict[str, Any]) -> Any:
+    if "refusal" in answer:
+        refused = answer["refusal"]
+        raise Refusal(Kind(refused["kind"]), refused["code"], refused["text"], **refused["details"])
+    return answer["answer"]

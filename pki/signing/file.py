@@ -1,0 +1,69 @@
+"""CA keys as encrypted PKCS #8 files in one folder: 0700 the folder, 0600 each file.
+
+The passphrase is worth as much as the keys, so it should be long and random; PBES2 with AES-256 then is not
+the weak place. A hardware module would stand beside this file with the same three methods.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurve,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from directory.base.errors import Kind, Refusal
+
+
+@dataclass(frozen=True)
+class FileKeys:
+    """The keys of one folder under one passphrase."""
+
+    folder: Path
+    passphrase: bytes = field(repr=False)
+
+    def exists(self, name: str) -> bool:
+        """Whether a key of that name is there."""
+        return self._path(name).exists()
+
+    def make(self, name: str, curve: EllipticCurve) -> EllipticCurvePrivateKey:
+        """A new key, on disk when this returns; never over an old one (FileExistsError)."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.chmod(0o700)
+        key = generate_private_key(curve)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(self.passphrase))
+        # Whole or not at all: half a key under the right name would be taken for a wrong passphrase.
+        draft = self._path(name).with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, self._path(name))
+        draft.unlink()
+        return key
+
+    def load(self, name: str) -> EllipticCurvePrivateKey:
+        """The key of that name; refuses `ca-key-missing`, `ca-key-unreadable`."""
+        try:
+            key = load_pem_private_key(self._path(name).read_bytes(), self.passphrase)
+        except FileNotFoundError as error:
+            text = f"There is no key {name} in {self.folder}."
+            raise Refusal(Kind.UNAVAILABLE, "ca-key-missing", text) from error
+        except ValueError as error:
+            text = f"The key {name} does not open with this passphrase."
+            raise Refusal(Kind.UNAVAILABLE, "ca-key-unreadable", text) from error
+        if not isinstance(key, EllipticCurvePrivateKey):
+            raise Refusal(Kind.UNAVAILABLE, "ca-key-unreadable", f"The key {name} is not an EC key.")
+        return key
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.key"

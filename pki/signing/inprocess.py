@@ -1,0 +1,130 @@
+"""The signer itself: reads what is committed, judges it, signs it once, writes it down, hands it out.
+
+`process` puts it behind a socket; tests and bulk work on one machine use it as it is.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from hashlib import sha256
+from threading import Lock
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from sqlalchemy import Connection, Engine, select
+
+from directory.base.clock import Clock, utc_now
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from pki import gate, store
+from pki.model import Authority, Reservation, Serial
+from pki.signing.file import FileKeys
+from pki.signing.inspection import inspect
+from pki.signing.journal import Journal
+from pki.signing.seal import seal
+from pki.tables import crl
+
+VERSION = "sceau-signer/1"
+Gate = Callable[[Connection, Authority, int, int, bytes, datetime], None]
+
+
+class InProcessSigner:
+    """Implements `Signer` on its own database connections, one signature at a time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        keys: FileKeys,
+        journal: Journal,
+        clock: Clock = utc_now,
+        check_crl: Gate = gate.check_crl,
+    ) -> None:
+        self.clock = clock
+        self._engine = engine
+        self._keys = keys
+        self._journal = journal
+        self._check_crl = check_crl
+        self._loaded: dict[str, EllipticCurvePrivateKey] = {}
+        # A serial is looked up, signed and written down by one thread at a time, or two could sign it.
+        self._alone = Lock()
+
+    def ping(self) -> str:
+        """The version, once every issuing CA's key opens (the root's is not needed day by day)."""
+        with transaction(self._engine, read_only=True) as connection:
+            issuing = [authority for authority in store.authorities(connection) if authority.issuer_id]
+        with self._alone:
+            for authority in issuing:
+                self._key(authority)
+        return VERSION
+
+    def sign_certificate(self, serial: Serial) -> bytes:
+        """The reserved certificate, signed now or found in the journal; refusals as in `Signer`."""
+        with self._alone:
+            # 1. Asked again: the same answer.
+            known = self._journal.certificate(serial)
+            if known is not None:
+                return known
+            # 2. What was committed, on a connection of our own.
+            reserved, authority = self._reservation(serial)
+            # 3. Whether it may be signed.
+            inspect(reserved, authority, self.clock())
+            # 4. Signed, then on disk, then out.
+            signed = seal(reserved.tbs, self._key(authority))
+            self._journal.add_certificate(serial, signed)
+            return signed
+
+    def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
+        """The reserved CRL; the same bytes each time, since its row and the signature are fixed."""
+        place = f"{authority_id}/{shard}/{number}"
+        with self._alone, transaction(self._engine, read_only=True) as connection:
+            authority, tbs, signed = self._list(connection, authority_id, shard, number)
+            if signed is not None:
+                return signed
+            digest = sha256(tbs).digest()
+            before = self._journal.list_signed(place)
+            if before is not None and before != digest:
+                # A restored database gave the number out a second time.
+                text = f"CRL {place} has been signed with another content."
+                raise Refusal(Kind.CONFLICT, "crl-number-reused", text)
+            self._check_crl(connection, authority, shard, number, tbs, self.clock())
+            if before is None:
+                self._journal.add_list(place, digest)
+            return seal(tbs, self._key(authority))
+
+    def journal(self, serial: Serial) -> bytes | None:
+        """The certificate signed under this serial, None when none was."""
+        with self._alone:
+            return self._journal.certificate(serial)
+
+    def _reservation(self, serial: Serial) -> tuple[Reservation, Authority]:
+        with transaction(self._engine, read_only=True) as connection:
+            reserved = store.load_reservation(connection, serial)
+            if reserved is None:
+                text = f"No reservation {serial} is committed."
+                raise Refusal(Kind.NOT_FOUND, "unknown-reservation", text)
+            if store.find_certificate(connection, serial) is not None:
+                text = f"A certificate {serial} exists that this journal does not know."
+                raise Refusal(Kind.CONFLICT, "already-signed", text)
+            authority = store.load_authority(connection, reserved.authority_id)
+        if authority is None:
+            raise Refusal(
+                Kind.NOT_FOUND, "unknown-authority", f"There is no authority {reserved.authority_id}."
+            )
+        return reserved, authority
+
+    @staticmethod
+    def _list(
+        connection: Connection, authority_id: str, shard: int, number: int
+    ) -> tuple[Authority, bytes, bytes | None]:
+        query = select(crl.c.tbs, crl.c.der).where(
+            crl.c.authority_id == authority_id, crl.c.shard == shard, crl.c.number == number
+        )
+        row = connection.execute(query).one_or_none()
+        authority = store.load_authority(connection, authority_id)
+        if row is None or authority is None:
+            text = f"No CRL {authority_id}/{shard}/{number} is committed."
+            raise Refusal(Kind.NOT_FOUND, "unknown-crl", text)
+        return authority, row.tbs, row.der
+
+    def _key(self, authority: Authority) -> EllipticCurvePrivateKey:
+        if authority.key_name not in self._loaded:
+            self._loaded[authority.key_name] = self._keys.load(authority.key_name)
+        return self._loaded[authority.key_name]

@@ -1,0 +1,169 @@
+"""The signer as a process: keys in, a Unix socket out, until SIGTERM.
+
+What may be signed is decided in `inprocess`; here are only the socket, the words on it, and what keeps the
+keys from leaving with a core dump or a debugger.
+"""
+
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+import socketserver
+import threading
+from base64 import b64encode
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from directory.base.audit import Actor
+from directory.base.clock import Clock, utc_now
+from directory.base.db import connect_engine
+from directory.base.errors import Refusal
+from pki.model import Serial
+from pki.signing import ceremony, wire
+from pki.signing.file import FileKeys
+from pki.signing.inprocess import InProcessSigner
+from pki.signing.journal import Journal
+from pki.signing.signer import Signer
+
+JOURNAL = "journal.jsonl"
+_ACTOR = Actor("signer:ceremony")
+_PR_SET_DUMPABLE = 4
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    *,
+    database_url: str,
+    keys_folder: Path,
+    passphrase_file: Path,
+    socket_path: Path,
+    base_url: str = "",
+    establish: bool = False,
+    clock: Clock = utc_now,
+) -> None:
+    """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent (URLs on `base_url`).
+
+    Refuses `journal-held` when another signer runs on these keys, `journal-damaged`, `ca-key-unreadable`.
+    """
+    # 1. Before any key is in memory: no core dump, no reading of our memory by the same user.
+    _harden()
+    # 2. The keys, and the memory of what they signed.
+    keys = FileKeys(keys_folder, passphrase_file.read_bytes().strip())
+    journal = Journal(keys_folder / JOURNAL)
+    engine = connect_engine(database_url, application="sceau-signer")
+    if establish:
+        ceremony.establish(engine, keys, base_url=base_url, now=clock(), actor=_ACTOR)
+    signer = InProcessSigner(engine, keys, journal, clock)
+    signer.ping()
+    # 3. The socket, for this account alone.
+    try:
+        with _Server(socket_path, signer) as server:
+            _stop_on_signal(server)
+            server.serve_forever(poll_interval=0.2)
+    finally:
+        engine.dispose()
+        journal.close()
+
+
+def answer(signer: Signer, asked: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one question: `{"answer": …}` or `{"refusal": …}`; ValueError when it is no question."""
+    try:
+        return {"answer": _answered(signer, asked)}
+    except Refusal as refusal:
+        told = {"kind": refusal.kind.value, "code": refusal.code, "text": refusal.text}
+        return {"refusal": {**told, "details": dict(refusal.details)}}
+
+
+def _answered(signer: Signer, asked: dict[str, Any]) -> str | None:
+    match asked:
+        case {"ask": "certificate", "serial": str(serial)}:
+            return b64encode(signer.sign_certificate(Serial(serial))).decode()
+        case {"ask": "crl", "authority": str(authority), "shard": int(shard), "number": int(number)}:
+            return b64encode(signer.sign_crl(authority, shard, number)).decode()
+        case {"ask": "journal", "serial": str(serial)}:
+            found = signer.journal(Serial(serial))
+            return None if found is None else b64encode(found).decode()
+        case {"ask": "ping"}:
+            return signer.ping()
+    raise ValueError("not a question")
+
+
+class _Conversation(socketserver.BaseRequestHandler):
+    """One client's connection: question, answer, question, until it hangs up."""
+
+    server: "_Server"
+
+    def handle(self) -> None:
+        """Answer until the other side leaves or speaks nonsense; a bug ends only this connection."""
+        while True:
+            try:
+                asked = wire.receive(self.request, wire.LARGEST_QUESTION)
+                if asked is None:
+                    return
+                wire.send(self.request, answer(self.server.signer, asked))
+            except (OSError, ValueError):
+                return
+            except Exception:  # noqa: BLE001 - the outermost edge of this process
+                # Whatever it is, the next question deserves an answer.
+                _log.exception("a question to the signer failed")
+                return
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
+    """Threads on a Unix socket of mode 0600; the threads end with the process."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, signer: Signer) -> None:
+        super().__init__(str(path), _Conversation)
+        self.signer = signer
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # The journal's lock is ours, so a socket that lies here is of a signer that was killed.
+        path.unlink(missing_ok=True)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            with wire.short(path) as name:
+                self.socket.bind(name)
+        finally:
+            os.umask(mask)
+        self.socket.listen(128)
+
+    def fileno(self) -> int:
+        """What the serving loop waits on."""
+        return self.socket.fileno()
+
+    def get_request(self) -> tuple[socket.socket, str]:
+        """One client."""
+        link, _ = self.socket.accept()
+        return link, ""
+
+    def shutdown_request(self, request: Any) -> None:
+        """Hang up."""
+        with suppress(OSError):
+            request.close()
+
+    def server_close(self) -> None:
+        """Leave no socket behind that nobody answers."""
+        self.socket.close()
+        self.path.unlink(missing_ok=True)
+
+
+def _stop_on_signal(server: _Server) -> None:
+    def stop(*_: object) -> None:
+        # From the serving thread itself it would wait for itself.
+        threading.Thread(target=server.shutdown).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _harden() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")

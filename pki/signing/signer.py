@@ -1,0 +1,29 @@
+"""What the rest of the service knows of the signer: three questions, all safe to repeat."""
+
+from typing import Protocol
+
+from pki.model import Serial
+
+
+class Signer(Protocol):
+    """Signs what is committed in the record; a question asked twice gets the same answer."""
+
+    def sign_certificate(self, serial: Serial) -> bytes:
+        """The DER of the reserved certificate.
+
+        Refuses `unknown-reservation`, `stale-reservation`, `reservation-unfit`, `already-signed`;
+        `signer-unavailable` when it cannot be reached.
+        """
+        ...
+
+    def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
+        """The DER of the reserved CRL; refuses `unknown-crl` and whatever the gate refuses."""
+        ...
+
+    def journal(self, serial: Serial) -> bytes | None:
+        """The certificate that was signed under this serial, None when none was."""
+        ...
+
+    def ping(self) -> str:
+        """The signer's version, when it is there and has its keys."""
+        ...

@@ -1,0 +1,210 @@
+"""The bytes of a certificate before its signature: profile, names and key to TBSCertificate.
+
+Built with `cryptography` and signed with a throw-away key of the CA's kind: what comes out can be parsed
+and linted like any certificate, long before the CA's key is touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    EllipticCurve,
+    EllipticCurvePublicKey,
+    generate_private_key,
+)
+from cryptography.x509.oid import AuthorityInformationAccessOID as Access
+from cryptography.x509.oid import NameOID
+
+from pki.model import Serial
+from pki.profiles import (
+    COUNTRY,
+    PROFESSION_CODES,
+    PROFESSION_LABELS,
+    PROFESSIONS,
+    TRUST_SPACE,
+    AuthorityNames,
+    Names,
+    OrganisationNames,
+    PersonNames,
+    Profile,
+    ResponderNames,
+    ServiceNames,
+    Urls,
+)
+from pki.rules import LONGEST_COMMON_NAME, PublicKey, person_name, plain
+
+# RFC 5758 3.2, FIPS 186-5: the hash is as strong as the curve.
+HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {
+    "secp256r1": hashes.SHA256(),
+    "secp384r1": hashes.SHA384(),
+}
+CURVES: dict[str, EllipticCurve] = {"secp256r1": SECP256R1(), "secp384r1": SECP384R1()}
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """The CA a certificate will name: its id, and its certificate (None for a root that names itself)."""
+
+    id: str
+    certificate: x509.Certificate | None
+    key: EllipticCurvePublicKey
+
+
+def unsigned(
+    *,
+    serial: Serial,
+    profile: Profile,
+    names: Names,
+    public_key: PublicKey,
+    issuer: Issuer,
+    validity: tuple[datetime, datetime],
+    urls: Urls,
+    shard: int,
+) -> x509.Certificate:
+    """The certificate to be, under the signature of a key that is forgotten here."""
+    subject = subject_of(names)
+    parent = issuer.certificate
+    builder = (
+        x509.CertificateBuilder()
+        .serial_number(int(serial, 16))
+        .subject_name(subject)
+        .issuer_name(subject if parent is None else parent.subject)
+        .public_key(public_key)
+        .not_valid_before(validity[0])
+        .not_valid_after(validity[1])
+    )
+    extensions = [
+        *_constraints(profile, rsa=not isinstance(public_key, EllipticCurvePublicKey)),
+        *_identifiers(public_key, parent),
+        *_purposes(profile),
+        *_status(profile, urls, issuer.id, shard),
+        *_alternative(names),
+        *_admissions(names),
+    ]
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
+    throw_away = generate_private_key(CURVES[issuer.key.curve.name])
+    return builder.sign(throw_away, HASHES[issuer.key.curve.name])
+
+
+Extensions = Sequence[tuple[x509.ExtensionType, bool]]
+
+
+def subject_of(names: Names) -> x509.Name:
+    """The subject, most significant attribute first."""
+    match names:
+        case PersonNames():
+            attributes = [
+                (NameOID.COUNTRY_NAME, COUNTRY),
+                (NameOID.SURNAME, plain(names.family_name)),
+                (NameOID.GIVEN_NAME, plain(names.given_name)),
+                (NameOID.COMMON_NAME, person_name(names.given_name, names.family_name)),
+                (NameOID.SERIAL_NUMBER, names.national_id),
+            ]
+        case OrganisationNames():
+            name = plain(names.name)[:LONGEST_COMMON_NAME].strip()
+            attributes = [
+                (NameOID.COUNTRY_NAME, COUNTRY),
+                (NameOID.ORGANIZATION_NAME, name),
+                # EN 319 412-1 5.1.4: two characters of our own choice and a colon, for a national scheme.
+                (NameOID.ORGANIZATION_IDENTIFIER, f"FI:{COUNTRY}-{names.finess}"),
+                (NameOID.COMMON_NAME, name),
+            ]
+        case ServiceNames():
+            common = names.dns[0] if names.dns else str(names.addresses[0])
+            attributes = [(NameOID.COMMON_NAME, common)]
+        case ResponderNames() | AuthorityNames():
+            attributes = [
+                (NameOID.COUNTRY_NAME, COUNTRY),
+                (NameOID.ORGANIZATION_NAME, TRUST_SPACE),
+                (NameOID.COMMON_NAME, names.common_name),
+            ]
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
+
+
+def _constraints(profile: Profile, *, rsa: bool) -> Extensions:
+    usage = profile.key_usage_rsa if rsa else profile.key_usage_ec
+    wanted = {
+        name: name in usage
+        for name in (
+            "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+            "key_agreement", "key_cert_sign", "crl_sign",
+        )
+    }  # fmt: skip
+    return [
+        (x509.BasicConstraints(ca=profile.is_authority, path_length=profile.path_length), True),
+        (x509.KeyUsage(**wanted, encipher_only=False, decipher_only=False), True),
+    ]
+
+
+def _identifiers(key: PublicKey, parent: x509.Certificate | None) -> Extensions:
+    made: list[tuple[x509.ExtensionType, bool]] = [(x509.SubjectKeyIdentifier.from_public_key(key), False)]
+    if parent is not None:
+        theirs = parent.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        named = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(theirs)
+        made.append((named, False))
+    return made
+
+
+def _purposes(profile: Profile) -> Extensions:
+    made: list[tuple[x509.ExtensionType, bool]] = []
+    if profile.purposes:
+        made.append((x509.ExtendedKeyUsage(profile.purposes), False))
+    if profile.policy is not None:
+        made.append((x509.CertificatePolicies([x509.PolicyInformation(profile.policy, None)]), False))
+    if profile.skips_revocation:
+        made.append((x509.OCSPNoCheck(), False))
+    return made
+
+
+def _status(profile: Profile, urls: Urls, issuer_id: str, shard: int) -> Extensions:
+    access = []
+    if profile.names_ocsp:
+        access.append(x509.AccessDescription(Access.OCSP, _url(urls.ocsp)))
+    if profile.names_issuer:
+        access.append(x509.AccessDescription(Access.CA_ISSUERS, _url(urls.certificate(issuer_id))))
+    made: list[tuple[x509.ExtensionType, bool]] = []
+    if access:
+        made.append((x509.AuthorityInformationAccess(access), False))
+    if profile.names_crl:
+        point = x509.DistributionPoint([_url(urls.crl(issuer_id, shard))], None, None, None)
+        made.append((x509.CRLDistributionPoints([point]), False))
+    return made
+
+
+def _alternative(names: Names) -> Extensions:
+    found: list[x509.GeneralName] = []
+    match names:
+        case PersonNames() | OrganisationNames():
+            found = [x509.RFC822Name(names.address)]
+        case ServiceNames():
+            found = [x509.DNSName(name) for name in names.dns]
+            found += [x509.IPAddress(address) for address in names.addresses]
+        case ResponderNames() | AuthorityNames():
+            pass
+    return [(x509.SubjectAlternativeName(found), False)] if found else []
+
+
+def _admissions(names: Names) -> Extensions:
+    if not isinstance(names, PersonNames):
+        return []
+    infos = [
+        x509.ProfessionInfo(
+            naming_authority=x509.NamingAuthority(PROFESSION_CODES, None, "ANS TRE_G15-ProfessionSante"),
+            profession_items=[PROFESSION_LABELS.get(code, f"TRE_G15 {code}")],
+            profession_oids=[x509.ObjectIdentifier(f"{PROFESSIONS}.{int(code)}")] if code.isdigit() else None,
+            registration_number=names.national_id,
+            add_profession_info=None,
+        )
+        for code in names.professions
+    ]
+    return [(x509.Admissions(None, [x509.Admission(None, None, infos)]), False)]
+
+
+def _url(url: str) -> x509.UniformResourceIdentifier:
+    return x509.UniformResourceIdentifier(url)

@@ -1,0 +1,443 @@
+"""What registrars and jobs may ask of the PKI: enrol, approve, issue, revoke, withdraw, recover.
+
+Each use case acts in the caller's transaction, audit line included; only the two that need the signer
+(`issue_for_enrolment`, `recover`) open their own, because nothing may be open while it works.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Engine
+
+from directory import store as directory_store
+from directory.access import Role, Token
+from directory.base.audit import Actor, Event, record
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.model import Mailbox, MailboxFacts, MailboxKind, Practitioner
+from directory.rules import registering_authorities
+from pki import issuance, rules, store
+from pki.crl import entry_der
+from pki.issuance import Prepared
+from pki.lint.key import weaknesses
+from pki.model import (
+    Enrolment,
+    EnrolmentState,
+    IssuedCertificate,
+    Reservation,
+    Revocation,
+    RevocationAction,
+    RevocationReason,
+    Serial,
+)
+from pki.profiles import RESERVATION_LIFE, OrganisationNames, PersonNames
+from pki.rules import PROFILE_OF_MAILBOX, PublicKey
+from pki.signing.signer import Signer
+from pki.store import Revocable
+
+# The issuing CA of people and establishments (pki/signing/ceremony.py makes it).
+ISSUING_AUTHORITY = "persons-1"
+LONGEST_COMMENT = 1000
+_SERIAL = re.compile(r"(0x)?[0-9a-fA-F]{1,40}")
+_RECOVERY = Actor("job:recovery")
+
+
+def parse_serial(text: str) -> Serial:
+    """A serial as people write it (upper case, colons, `0x`) in its one form; refuses `malformed-serial`."""
+    written = text.strip().replace(":", "")
+    number = int(written, 16) if _SERIAL.fullmatch(written) else 0
+    if not 0 < number < 1 << 159:
+        raise Refusal(Kind.MALFORMED, "malformed-serial", "A serial number has 1 to 40 hexadecimal digits.")
+    return Serial(f"{number:040x}")
+
+
+def request_enrolment(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    practitioner: str,
+    mailbox: str,
+    identity_check: Mapping[str, Any],
+) -> Enrolment:
+    """Ask for a person to be enrolled for a mailbox: their own, or an establishment's that they answer for.
+
+    Refuses `not-a-registrar`, `bad-identity-check`, `unknown-practitioner`, `unknown-mailbox`,
+    `malformed-address`, `wrong-authority`, `not-the-holder`, `mailbox-kind-not-served`, `already-enrolled`,
+    and every reason of the verdict that stands against the person or the mailbox.
+    """
+    rules.check_registrar(token)
+    checked = rules.check_identity(identity_check, now)
+    store.lock_practitioner(connection, practitioner)
+    person, facts = _subject(connection, practitioner, mailbox)
+    rules.check_enrolment(token, person, facts, now)
+    asked = Enrolment(
+        id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
+        identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
+    )  # fmt: skip
+    if not store.add_enrolment(connection, asked):
+        text = "An enrolment of this person for this mailbox is under way or approved."
+        raise Refusal(Kind.CONFLICT, "already-enrolled", text)
+    practises_there = any(p.finess and p.finess == _mailbox(facts).finess for p in person.practices)
+    detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
+    record(
+        connection, now=now, actor=token.actor, event=Event.ENROLMENT_REQUESTED, subject=str(asked.id),
+        detail=detail,
+    )  # fmt: skip
+    return asked
+
+
+def approve_enrolment(
+    connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID
+) -> Enrolment:
+    """The second pair of eyes; the person and the mailbox must still stand.
+
+    Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`, `enrolment-ended`.
+    """
+    found = _enrolment(connection, enrolment_id)
+    rules.check_registrar(token, found.authority)
+    # Always in this order: the person, then the enrolment.
+    store.lock_practitioner(connection, found.practitioner)
+    found = _enrolment(connection, enrolment_id, lock=True)
+    rules.check_approval(token, found)
+    rules.check_standing(*_subject(connection, found.practitioner, found.mailbox), now)
+    approved = store.approve(connection, enrolment_id, token.id, now)
+    record(
+        connection, now=now, actor=token.actor, event=Event.ENROLMENT_APPROVED, subject=str(approved.id),
+        detail=_told(approved),
+    )  # fmt: skip
+    return approved
+
+
+def issue_for_enrolment(
+    engine: Engine,
+    signer: Signer,
+    *,
+    now: datetime,
+    token: Token,
+    enrolment_id: UUID,
+    csr: bytes,
+    base_url: str,
+    thorough: bool = True,
+) -> IssuedCertificate:
+    """Certify the key of a request for an approved enrolment. In transactions of its own.
+
+    Whoever gets no answer may ask again with the same request: within five minutes the same reservation is
+    taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
+    `bad-proof-of-possession`, `weak-key`, `key-already-certified` (with `serial` when it was for this
+    enrolment), `not-approved`, `enrolment-ended`, `signer-unavailable`, and what stands against the person
+    or the mailbox.
+    """
+    # 1. The request gives a key that its sender holds, and nothing else.
+    key = rules.public_key_of_request(csr)
+    if found := weaknesses(key):
+        text = f"This key must not be certified: {', '.join(found)}."
+        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
+    # 2. Reserved and linted, then committed.
+    with transaction(engine) as connection:
+        prepared = _reserve(
+            connection, now=now, token=token, enrolment_id=enrolment_id, key=key, base_url=base_url,
+            thorough=thorough,
+        )  # fmt: skip
+    # 3. Signed, with nothing open.
+    signed = issuance.sign(signer, prepared)
+    # 4. Stored; revoked in the same breath when the person left meanwhile.
+    with transaction(engine) as connection:
+        issued, refusal = _store(connection, prepared, signed, enrolment_id, now)
+    if refusal is not None:
+        raise refusal
+    return issued
+
+
+def _reserve(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    enrolment_id: UUID,
+    key: PublicKey,
+    base_url: str,
+    thorough: bool,
+) -> Prepared:
+    enrolment = _enrolment(connection, enrolment_id)
+    rules.check_issuance(token, enrolment)
+    # Two requests for one person queue here, so the second sees what the first reserved.
+    store.lock_practitioner(connection, enrolment.practitioner)
+    person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
+    rules.check_standing(person, facts, now)
+    before = store.reservation_of_key(connection, rules.spki_sha256(key))
+    if before is not None:
+        if before.enrolment_id != enrolment.id:
+            raise issuance.key_already_certified()
+        stored = store.find_certificate(connection, before.serial)
+        if stored is not None or before.reserved_at < now - RESERVATION_LIFE:
+            raise issuance.key_already_certified(serial=before.serial)
+        return issuance.resume(connection, before, token.actor)
+    return issuance.prepare(
+        connection, now=now, actor=token.actor, authority_id=ISSUING_AUTHORITY,
+        profile=PROFILE_OF_MAILBOX[_mailbox(facts).kind], public_key=key,
+        names=_names(connection, person, _mailbox(facts)), base_url=base_url, mailbox=enrolment.mailbox,
+        practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
+    )  # fmt: skip
+
+
+def _store(
+    connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
+) -> tuple[IssuedCertificate, Refusal | None]:
+    """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
+    enrolment = _enrolment(connection, enrolment_id)
+    store.lock_practitioner(connection, enrolment.practitioner)
+    issued = issuance.store_signed(connection, prepared, signed, now)
+    try:
+        rules.check_standing(*_subject(connection, enrolment.practitioner, enrolment.mailbox), now)
+    except Refusal as refusal:
+        comment = f"no longer allowed when it was signed: {refusal.code}"
+        _revoke(
+            connection, [Revocable(issued, None, enrolment.authority)], now=now, actor=prepared.actor,
+            reason=RevocationReason.CESSATION_OF_OPERATION, comment=comment,
+        )  # fmt: skip
+        return issued, refusal
+    return issued, None
+
+
+def revoke(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    serial: Serial,
+    reason: RevocationReason,
+    comment: str = "",
+) -> Revocation:
+    """Revoke for good, or hold when the reason is certificateHold; in OCSP from the commit on.
+
+    Refuses `unknown-certificate`, `already-revoked`, `already-on-hold`, `certificate-expired`,
+    `comment-too-long`.
+    """
+    found = _revocable(connection, serial)
+    return _revoke_one(connection, found, now=now, actor=actor, reason=reason, comment=comment)
+
+
+def revoke_as(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    serial: Serial,
+    reason: RevocationReason,
+    comment: str = "",
+) -> Revocation:
+    """As `revoke`, for whoever holds this token; refuses `not-a-registrar` and `wrong-authority` besides.
+
+    A registrar revokes for people of his authority: those it registers now, or enrolled for this certificate.
+    """
+    found = _revocable(connection, serial)
+    _check_may_revoke(connection, token, found)
+    return _revoke_one(connection, found, now=now, actor=token.actor, reason=reason, comment=comment)
+
+
+def release(
+    connection: Connection, *, now: datetime, actor: Actor, serial: Serial, comment: str = ""
+) -> Revocation:
+    """Lift a hold; refuses `unknown-certificate`, `not-on-hold`."""
+    found = _revocable(connection, serial)
+    return _release(connection, found, now=now, actor=actor, comment=comment)
+
+
+def release_as(
+    connection: Connection, *, now: datetime, token: Token, serial: Serial, comment: str = ""
+) -> Revocation:
+    """As `release`, for whoever holds this token."""
+    found = _revocable(connection, serial)
+    _check_may_revoke(connection, token, found)
+    return _release(connection, found, now=now, actor=token.actor, comment=comment)
+
+
+def withdraw_departed(
+    connection: Connection, *, now: datetime, actor: Actor, national_ids: Sequence[str]
+) -> int:
+    """Revoke what people hold or answer for whom the register no longer has, and end their enrolments.
+
+    Of the ids given only those departed in the record count, so that a reader of the change feed may pass
+    all it saw. Safe to repeat. Gives the number of certificates revoked.
+    """
+    found = store.revocable_of_departed(connection, national_ids, now)
+    _revoke(
+        connection, found, now=now, actor=actor, reason=RevocationReason.CESSATION_OF_OPERATION,
+        comment="no longer in the national register",
+    )  # fmt: skip
+    store.end_enrolments_of_departed(connection, national_ids, now)
+    return len(found)
+
+
+def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:
+    """Find what was signed and never stored (a crash in between): store it and revoke it; gives the serials.
+
+    What was reserved longer ago than the signer still signs and is not in its journal stays burnt. Safe to
+    repeat and to run beside issuance.
+    """
+    with transaction(engine, read_only=True) as connection:
+        waiting = store.unstored(connection, now - RESERVATION_LIFE)
+    recovered = []
+    for reserved in waiting:
+        signed = signer.journal(reserved.serial)
+        if signed is None:
+            continue
+        with transaction(engine) as connection:
+            if _adopt(connection, reserved, signed, now):
+                recovered.append(reserved.serial)
+    return recovered
+
+
+def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: datetime) -> bool:
+    store.load_reservation(connection, reserved.serial, lock=True)
+    if store.find_certificate(connection, reserved.serial) is not None:
+        # A slow issuance stored it after all, and has handed it out.
+        return False
+    prepared = issuance.resume(connection, reserved, _RECOVERY)
+    issuance.verify_signed(signed, reserved, prepared.authority)
+    issued = issuance.store_signed(connection, prepared, signed, now)
+    _revoke(
+        connection, [Revocable(issued, None, None)], now=now, actor=_RECOVERY,
+        reason=RevocationReason.SUPERSEDED, comment="signed, but never handed out",
+    )  # fmt: skip
+    return True
+
+
+def _subject(connection: Connection, national_id: str, mailbox: str) -> tuple[Practitioner, MailboxFacts]:
+    person = directory_store.practitioners(connection, [national_id]).get(national_id)
+    if person is None:
+        text = f"The national register has no {national_id}."
+        raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", text)
+    facts = directory_store.mailbox_facts(connection, [mailbox])[mailbox]
+    if not facts.well_formed:
+        raise Refusal(Kind.MALFORMED, "malformed-address", f"{mailbox} is not a mail address.")
+    return person, facts
+
+
+def _mailbox(facts: MailboxFacts) -> Mailbox:
+    if facts.mailbox is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-mailbox", f"There is no mailbox {facts.address}.")
+    return facts.mailbox
+
+
+def _names(connection: Connection, person: Practitioner, mailbox: Mailbox) -> PersonNames | OrganisationNames:
+    if mailbox.kind is MailboxKind.PERSON:
+        professions = tuple(dict.fromkeys(code for code, _ in person.professions))
+        return PersonNames(
+            person.given_name, person.family_name, person.national_id, professions, mailbox.address
+        )
+    organisation = directory_store.organisations(connection, [mailbox.finess]).get(mailbox.finess)
+    name = mailbox.structure_name if organisation is None else organisation.name
+    return OrganisationNames(name, mailbox.finess, mailbox.address, mailbox.service)
+
+
+def _enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False) -> Enrolment:
+    found = store.load_enrolment(connection, enrolment_id, lock=lock)
+    if found is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-enrolment", f"There is no enrolment {enrolment_id}.")
+    return found
+
+
+def _revocable(connection: Connection, serial: Serial) -> Revocable:
+    found = store.revocable(connection, serial)
+    if found is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
+    return found
+
+
+def _check_may_revoke(connection: Connection, token: Token, found: Revocable) -> None:
+    if token.role is Role.ADMIN:
+        return
+    rules.check_registrar(token)
+    # Whoever departed has no profession left: then it is for those who enrolled.
+    allowed = {found.authority}
+    if found.certificate.practitioner is not None:
+        holder = found.certificate.practitioner
+        person = directory_store.practitioners(connection, [holder]).get(holder)
+        allowed |= registering_authorities(person) if person is not None else set()
+    if token.authority not in allowed:
+        raise rules.wrong_authority(token)
+
+
+def _revoke_one(
+    connection: Connection,
+    found: Revocable,
+    *,
+    now: datetime,
+    actor: Actor,
+    reason: RevocationReason,
+    comment: str,
+) -> Revocation:
+    if len(comment) > LONGEST_COMMENT:
+        text = f"A comment has at most {LONGEST_COMMENT} characters."
+        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
+    if found.certificate.not_after < now:
+        text = "This certificate has expired: there is nothing left to revoke."
+        raise Refusal(Kind.CONFLICT, "certificate-expired", text)
+    (event,) = _revoke(connection, [found], now=now, actor=actor, reason=reason, comment=comment)
+    return event
+
+
+def _revoke(
+    connection: Connection,
+    revocables: Sequence[Revocable],
+    *,
+    now: datetime,
+    actor: Actor,
+    reason: RevocationReason,
+    comment: str,
+) -> list[Revocation]:
+    events = [
+        Revocation(
+            serial=found.certificate.serial, action=rules.revoking_action(reason, found.last), reason=reason,
+            comment=comment, actor=actor.name, revoked_at=now, not_after=found.certificate.not_after,
+        )
+        for found in revocables
+    ]  # fmt: skip
+    entries = [entry_der(event.serial, now, reason) for event in events]
+    store.add_revocations(connection, zip(revocables, events, entries, strict=True))
+    for event in events:
+        _record_revocation(connection, event)
+    return events
+
+
+def _release(
+    connection: Connection, found: Revocable, *, now: datetime, actor: Actor, comment: str
+) -> Revocation:
+    if found.last is not RevocationAction.HOLD:
+        raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
+    event = Revocation(
+        serial=found.certificate.serial, action=RevocationAction.RELEASE,
+        reason=RevocationReason.CERTIFICATE_HOLD, comment=comment, actor=actor.name, revoked_at=now,
+        not_after=found.certificate.not_after,
+    )  # fmt: skip
+    store.add_revocations(connection, [(found, event, None)])
+    _record_revocation(connection, event)
+    return event
+
+
+_EVENTS = {
+    RevocationAction.REVOKE: Event.CERTIFICATE_REVOKED,
+    RevocationAction.HOLD: Event.CERTIFICATE_HELD,
+    RevocationAction.RELEASE: Event.CERTIFICATE_RELEASED,
+}
+
+
+def _record_revocation(connection: Connection, event: Revocation) -> None:
+    detail = {"action": event.action.value, "reason": event.reason.value, "comment": event.comment}
+    record(
+        connection, now=event.revoked_at, actor=Actor(event.actor), event=_EVENTS[event.action],
+        subject=event.serial, detail=detail,
+    )  # fmt: skip
+
+
+def _told(enrolment: Enrolment) -> dict[str, str]:
+    return {
+        "practitioner": enrolment.practitioner,
+        "mailbox": enrolment.mailbox,
+        "authority": enrolment.authority,
+    }
