@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from api.nightly import PATTERNS, newest
 from api.supervisor import write_atomically
@@ -100,13 +100,12 @@ def certify(container: Container, show: Show) -> None:
         chosen = connection.execute(text(CHOSEN), {"count": CERTIFIED_PER_WORLD}).all()
         registrars = {
             authority: [
-                _token(container, connection, f"demo {authority} {number}", access.Role.REGISTRAR, authority)[0]
-                for number in (1, 2)
+                registrar(container, connection, authority, f"demo {authority} {number}") for number in (1, 2)
             ]
-            for authority in {_authority(row.profession) for row in chosen}
+            for authority in {authority_of(row.profession) for row in chosen}
         }
     for done, row in enumerate(chosen, 1):
-        _certify(container, registrars[_authority(row.profession)], row.practitioner, row.address)
+        certify_one(container, registrars[authority_of(row.profession)], row.practitioner, row.address)
         show("certificates", done)
     with transaction(container.engine) as connection:
         for token in (token for pair in registrars.values() for token in pair):
@@ -132,16 +131,23 @@ ORDER BY address
 """
 
 
-def _authority(profession: str) -> str:
+def authority_of(profession: str) -> str:
+    """The body whose registrars enrol this profession."""
     return ORDRE_OF_PROFESSION.get(profession, WITHOUT_ORDRE)
 
 
-def _token(container: Container, connection: object, name: str, role: access.Role, authority: str) -> tuple[access.Token, str]:
+def registrar(container: Container, connection: Connection, authority: str, name: str) -> access.Token:
+    """A registrar of that authority whose secret nobody keeps: he acts here, and never over REST."""
+    return _token(container, connection, name, access.Role.REGISTRAR, authority)[0]
+
+
+def _token(container: Container, connection: Connection, name: str, role: access.Role, authority: str) -> tuple[access.Token, str]:
     now = container.clock()
     return access.create_token(connection, now=now, actor=DEMO, name=name, role=role, authority=authority, lifetime=YEAR)
 
 
-def _certify(container: Container, registrars: list[access.Token], practitioner: str, address: str) -> None:
+def certify_one(container: Container, registrars: list[access.Token], practitioner: str, address: str) -> None:
+    """One enrolment by two registrars, and the certificate of a fresh key."""
     now = container.clock()
     with transaction(container.engine) as connection:
         asked = use_cases.request_enrolment(

@@ -42,10 +42,10 @@ def run_worker(container: Container) -> None:
     scheduler.shutdown(wait=True)
 
 
-def _run(container: Container, name: str) -> None:
+def _run(container: Container, name: str, *, forced: bool = False) -> None:
     """One run whose refusal is a line in the log: the job table already keeps it, and the next run may succeed."""
     try:
-        did = run_job(container, name)
+        did = run_job(container, name, forced=forced)
     except (Refusal, OperationalError) as error:
         log.warning("job %s: %s", name, error)
     else:
@@ -63,7 +63,7 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
                 while not stop.is_set():
                     for _ in connection.notifies(timeout=1, stop_after=1):
                         for name in WOKEN_BY_THE_FEED:
-                            _run(container, name)
+                            _run(container, name, forced=True)
         except psycopg.OperationalError as error:
             log.warning("feed listener: %s", error)
             stop.wait(1)

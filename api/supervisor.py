@@ -100,10 +100,18 @@ class Supervisor:
             _kill_group(running.process.pid)
             running.not_before = now + running.pause
             running.pause = min(running.pause * 2, LONGEST_PAUSE)
-        elif now >= running.not_before and not self._stopping:
+        elif now >= running.not_before and not self._stopping and not self._is_paused(running.part.name):
             running.process = self._spawn(running.part)
             running.since, running.not_before, running.restarts = now, 0.0, running.restarts + 1
             self._write_state()
+
+    def _is_paused(self, name: str) -> bool:
+        """Whether a living process asked for this part to stay down (a database being put in place)."""
+        try:
+            os.kill(int(paused_marker(self.state, name).read_text()), 0)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            return False
+        return True
 
     def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
         log = self.log_of(part.name)
@@ -126,6 +134,11 @@ class Supervisor:
             for name, r in self._running.items()
         }
         write_atomically(self.state / "run" / "parts.json", orjson.dumps({"supervisor": os.getpid(), "parts": parts}))
+
+
+def paused_marker(state: Path, name: str) -> Path:
+    """The file that keeps a part down: it holds the number of the process that wants it so."""
+    return state / "run" / f"{name}.paused"
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:

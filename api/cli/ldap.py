@@ -1,11 +1,12 @@
 """`sceau ldap`: compare LDAP with the record, or make it anew."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from api import publication
-from api.cli.output import answer, container, json_option, refusals_told, state_option
+from api.cli.output import answer, container, json_option, progress, refusals_told, state_option
 
 
 @click.group()
@@ -24,17 +25,20 @@ def reconcile(apply_it: bool, force: bool, state: Path | None, as_json: bool) ->
     \b
     Example:  sceau ldap reconcile --apply
     """
-    with refusals_told(as_json=as_json):
-        report = publication.compare(container(state), apply=apply_it, force=force)
-    told = {
-        "missing": list(report.missing),
-        "extra": list(report.extra),
-        "different": list(report.different),
-        "repaired": report.repaired,
-    }
-    rows = [(kind, name) for kind in ("missing", "extra", "different") for name in told[kind][:20]]
-    answer(told, as_json=as_json, rows=rows or [("in step", "")], headers=("finding", "entry"))
-    if any(told[kind] for kind in ("missing", "extra", "different")) and not report.repaired:
+    with refusals_told(as_json=as_json), progress(as_json) as show:
+        report = publication.compare(
+            container(state), apply=apply_it, force=force, progress=lambda done: show("entries compared", done)
+        )
+    rows = [
+        ("compared", report.compared),
+        ("missing", report.missing),
+        ("extra", report.extra),
+        ("different", report.different),
+        ("repaired", report.repaired),
+        *(("", example) for example in report.examples),
+    ]
+    answer({**asdict(report), "agrees": report.agrees}, as_json=as_json, rows=rows, headers=("entries", ""))
+    if not report.agrees and not apply_it:
         raise SystemExit(1)
 
 
@@ -47,6 +51,6 @@ def rebuild(state: Path | None, as_json: bool) -> None:
     \b
     Example:  sceau ldap rebuild
     """
-    with refusals_told(as_json=as_json):
-        count = publication.rebuild(container(state))
-    answer({"entries": count}, as_json=as_json, rows=[(count,)], headers=("entries",))
+    with refusals_told(as_json=as_json), progress(as_json) as show:
+        report = publication.rebuild(container(state), lambda done: show("entries written", done))
+    answer(asdict(report), as_json=as_json, rows=list(asdict(report).items()), headers=("rebuild", ""))

@@ -1,0 +1,123 @@
+"""LDAP from here: joins the directory's publisher with what the PKI has to show, and the embedded slapd with both.
+
+`directory/ldap` never learns what a certificate is; it is handed bytes.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from signal import SIGTERM
+
+from api.first_run import slapd_of
+from api.supervisor import parts_written, paused_marker
+from api.wiring import Container
+from directory.base.audit import Actor
+from directory.base.errors import Kind, Refusal
+from directory.ldap import rebuild as whole
+from directory.ldap.client import LdapClient
+from directory.ldap.entry import AuthorityEntry, CrlEntry
+from directory.ldap.publish import Publisher
+from pki import published
+
+
+@lru_cache(maxsize=4)
+def publisher_of(container: Container) -> Publisher:
+    """The publisher of this process: it remembers between passes how far urgent changes were looked at."""
+    url = container.settings.ldap_url or slapd_of(container.settings).url
+    return Publisher(
+        container.engine,
+        LdapClient(url),
+        container.settings.suffix,
+        certificates_of=lambda link, addresses: published.live_certificates(link, addresses, container.clock()),
+        authorities_of=lambda link: [AuthorityEntry(*row) for row in published.authorities(link)],
+        crls_of=lambda link, keys: [CrlEntry(*row) for row in published.crls_in_force(link, keys)],
+    )
+
+
+def publish(container: Container) -> str:
+    """Bring LDAP in step with the feed, until nothing is waiting."""
+    publisher, written = publisher_of(container), 0
+    while (report := publisher.publish_once(container.clock())).changes:
+        written += report.written
+        if not report.more:
+            break
+    return f"{written} entries written" if written else ""
+
+
+def reconcile(container: Container) -> str:
+    """The nightly comparison, which repairs and stops before it deletes a large share."""
+    report = compare(container, apply=True)
+    return "" if report.agrees else f"{report.repaired} repaired: {', '.join(report.examples)}"
+
+
+def compare(
+    container: Container, *, apply: bool, force: bool = False, progress: whole.Progress = lambda _: None
+) -> whole.ReconcileReport:
+    """Compare every entry with the record; `apply` repairs, `force` lifts the brake."""
+    return whole.reconcile(publisher_of(container), now=container.clock(), apply=apply, force=force, progress=progress)
+
+
+def rebuild(container: Container, progress: whole.Progress = lambda _: None) -> whole.RebuildReport:
+    """Make the tree anew beside the served one and put it in its place."""
+    slapd = slapd_of(container.settings)
+    file = container.settings.state / "ldap" / "rebuild.ldif"
+    try:
+        return whole.rebuild(
+            publisher_of(container),
+            file,
+            now=container.clock(),
+            actor=Actor("command"),
+            load=slapd.load,
+            swap=_swap(container),
+            progress=progress,
+        )
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _swap(container: Container) -> Callable[[], None]:
+    slapd, state = slapd_of(container.settings), container.settings.state
+
+    def swap() -> None:
+        with _stopped(state):
+            slapd.swap()
+        if "ldap" in parts_written(state):
+            slapd.wait_ready()
+
+    return swap
+
+
+@contextmanager
+def _stopped(state: Path) -> Iterator[None]:
+    """slapd stopped and not restarted by the supervisor until the block ends, or until this process does."""
+    marker = paused_marker(state, "ldap")
+    part = parts_written(state).get("ldap")
+    marker.write_text(str(os.getpid()))
+    try:
+        if part is not None:
+            _stop(int(part["pid"]))
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _stop(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, SIGTERM)
+    deadline = time.monotonic() + 20
+    while _runs(pid):
+        if time.monotonic() > deadline:
+            raise Refusal(Kind.UNAVAILABLE, "slapd-does-not-stop", f"slapd (process {pid}) did not stop within 20 s.")
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process still holds anything; a zombie waiting for its parent holds nothing."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
