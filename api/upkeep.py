@@ -108,7 +108,9 @@ def sign_checkpoint(container: Container) -> str:
     """Give waiting audit lines their numbers and sign the new head, kept in the database and in a file beside it."""
     key = transparency.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
     with transaction(container.engine) as connection:
-        count = transparency.sequence(connection, key, now=container.clock())
+        count = transparency.sequence(
+            connection, key, now=container.clock(), checkpoint_file=checkpoint_file(container)
+        )
     transparency.publish_heads(container.engine, checkpoint_file(container))
     return f"{count} audit lines" if count else ""
 
@@ -117,8 +119,8 @@ def verify_log(container: Container) -> tuple[int, list[str]]:
     """The log's size, and everything found wrong with it: [] when it is what was signed."""
     key = transparency.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
     with transaction(container.engine, read_only=True) as connection:
-        size = transparency.size(connection)
-        return size, transparency.verify(connection, key.public_key(), checkpoint_file(container))
+        findings = transparency.verify(connection, key.public_key(), checkpoint_file(container))
+        return transparency.size(connection), findings
 
 
 def checkpoint_file(container: Container) -> Path:
