@@ -13,8 +13,10 @@ from types import MappingProxyType
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-# A UUID made once for this service; arcs below 2.25 need no registration (ITU-T X.667).
-ARC = "2.25.305987920783759281141514005917793534507"
+# A UUID made once for this service, cut into seven numbers as Microsoft's public script for self-assigned
+# OIDs does. One arc of 128 bits (2.25, X.667) would be neater, but decoders with 32-bit arcs refuse the
+# certificate.
+ARC = "1.2.840.113556.1.8000.2554.58931.8514.53657.20329.39401.13570861.3949099"
 POLICIES = f"{ARC}.1"
 PROFESSIONS = f"{ARC}.2"
 # ANS, TRE_G15-ProfessionSante: the code system that names the professions.
