@@ -6,6 +6,7 @@ UNACCEPTABLE when it will not have this entry (trying again changes nothing). It
 
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -138,11 +139,7 @@ class LdapClient:
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
-                try:
-                    connection.unbind()
-                except (LDAPException, OSError):
-                    # It was broken already, which is as good as closed.
-                    return
+                _release(connection)
 
     def _page(self, base: str, page: int, cookie: Any) -> tuple[list[Entry], Any]:
         def ask(connection: ldap3.Connection) -> tuple[list[Entry], Any]:
@@ -157,15 +154,32 @@ class LdapClient:
         return self._call(ask)
 
     def _call(self, ask: Callable[[ldap3.Connection], T]) -> T:
-        """One exchange with the server; any failure closes the connection, since it may be half used."""
+        """One exchange with the server; any failure closes the connection, since it may be half used.
+
+        A connection that served before may have been closed meanwhile (idle, restart): it is asked once more
+        on a fresh one. Asking twice is safe: what is done already comes out as "not as it had been read".
+        """
         with self._lock:
+            reused = self._connection is not None
             try:
-                self._connection = self._connection or self._open()
-                return ask(self._connection)
+                return self._once(ask)
             except (LDAPException, OSError) as error:
                 self.close()
-                text = f"The LDAP server at {self._url} does not answer: {error}."
-                raise Refusal(Kind.UNAVAILABLE, "ldap-unavailable", text) from error
+                if not reused:
+                    raise self._unavailable(error) from error
+            try:
+                return self._once(ask)
+            except (LDAPException, OSError) as error:
+                self.close()
+                raise self._unavailable(error) from error
+
+    def _once(self, ask: Callable[[ldap3.Connection], T]) -> T:
+        self._connection = self._connection or self._open()
+        return ask(self._connection)
+
+    def _unavailable(self, error: Exception) -> Refusal:
+        text = f"The LDAP server at {self._url} does not answer: {error}."
+        return Refusal(Kind.UNAVAILABLE, "ldap-unavailable", text)
 
     def _open(self) -> ldap3.Connection:
         server = ldap3.Server(
@@ -184,8 +198,14 @@ class LdapClient:
             check_names=False,
             receive_timeout=self._seconds,
         )
-        if not connection.bind():
+        try:
+            known = connection.bind()
+        except (LDAPException, OSError):
+            _release(connection)
+            raise
+        if not known:
             words = connection.result.get("description")
+            _release(connection)
             text = f"The LDAP server at {self._url} does not know us as its publisher: {words}."
             raise Refusal(Kind.UNAVAILABLE, "ldap-bind-refused", text)
         return connection
@@ -198,6 +218,14 @@ class LdapClient:
         if code in UNWRITABLE:
             raise Refusal(Kind.UNACCEPTABLE, "ldap-entry-refused", text, dn=dn)
         raise Refusal(Kind.UNAVAILABLE, "ldap-refused", text, dn=dn)
+
+
+def _release(connection: ldap3.Connection) -> None:
+    """Say goodbye where that is possible, and close the socket, which ldap3 forgets after a failure."""
+    with suppress(LDAPException, OSError):
+        connection.unbind()
+    if connection.socket is not None:
+        connection.socket.close()
 
 
 def _edits(gone: tuple[bytes, ...], new: tuple[bytes, ...]) -> list[tuple[str, list[bytes]]]:

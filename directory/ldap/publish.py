@@ -183,9 +183,9 @@ class Publisher:
         urgent = read_urgent(connection, max(start, self._urgent), BATCH)
         unsettled = read_unsettled(connection, BATCH)
         early = [change for change in unsettled if change.cursor not in self._early]
-        seen = [*urgent, *early, *settled]
+        seen = {change.cursor: change for change in (*urgent, *early, *settled)}
         return _Batch(
-            keys=_coalesced(seen),
+            keys=_coalesced(seen.values()),
             cursor=settled[-1].cursor if settled else start,
             urgent=urgent[-1].cursor if urgent else self._urgent,
             early=frozenset(change.cursor for change in unsettled),
@@ -271,10 +271,10 @@ def _done(operation: Operation) -> PublishReport:
 def _own_connection(engine: Engine) -> Iterator[psycopg.Connection]:
     """A driver connection outside the pool: LISTEN belongs to a session."""
     pooled = engine.raw_connection()
-    pooled.detach()
     try:
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
+        pooled.detach()
         connection.autocommit = True
         yield connection
     finally:

@@ -135,8 +135,8 @@ def reconcile(
     """Compare every entry that should stand with every entry that does; put right what differs with `apply`.
 
     The tree is walked while publication goes on. What looks wrong is looked at again with the publisher held
-    and up to date, so that a change on its way is not taken for damage. Deletions come last and only below the
-    brake (CONFLICT `too-many-deletions`), unless forced.
+    and up to date, so that a change on its way is not taken for damage. Deletions come last and only below
+    the brake (CONFLICT `too-many-deletions`), unless forced.
     """
     with _publisher_held(publisher.engine):
         publisher.drain(now)

@@ -44,7 +44,7 @@ _VERSION = text("SELECT CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text)")
 
 @dataclass(frozen=True)
 class Target:
-    """One name in the tree and what should stand there (None: nothing). `key` is None for what is not ours."""
+    """One name in the tree and what should stand there (None: nothing). No `key`: it is not ours."""
 
     key: Key | None
     dn: str

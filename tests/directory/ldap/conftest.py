@@ -1,0 +1,231 @@
+"""One slapd for the whole run, wiped before each test that asks; servers of their own for tests that kill them.
+
+Certificates are real ones, kept in the tables where `pki` keeps them, so that its triggers feed the publisher.
+"""
+
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from sqlalchemy import Connection, Engine, text
+
+from api.embedded.slapd import EmbeddedSlapd, TlsFiles
+from directory.ldap.client import LdapClient
+from directory.ldap.entry import AuthorityEntry, CrlEntry, key_of
+from directory.ldap.plan import Delete
+from directory.ldap.publish import Publisher
+
+SUFFIX = "o=sceau,c=fr"
+KEY = ec.generate_private_key(ec.SECP256R1())
+ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def certificate(subject: str, serial: int = 0) -> bytes:
+    """A certificate in DER, real enough for slapd, which looks inside."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+        .issuer_name(ISSUER)
+        .public_key(KEY.public_key())
+        .serial_number(serial or x509.random_serial_number())
+        .not_valid_before(START)
+        .not_valid_after(START + timedelta(days=730))
+    )
+    return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def crl(number: int) -> bytes:
+    """A CRL in DER, the n-th hour's."""
+    issued = START + timedelta(hours=number)
+    builder = x509.CertificateRevocationListBuilder(ISSUER, issued, issued + timedelta(days=3))
+    builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+    return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def issue(engine: Engine, address: str) -> str:
+    """Put a live certificate for `address` where `pki` would; gives its serial."""
+    number = x509.random_serial_number()
+    der, serial = certificate(address, number), f"{number:040x}"
+    row = {"serial": serial, "address": address, "der": der, "hash": sha256(der).digest(), "at": START,
+           "until": START + timedelta(days=730)}  # fmt: skip
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, spki_sha256, tbs,"
+                " tbs_sha256, lints, requested_by, reserved_at) VALUES"
+                " (:serial, 'persons-1', 'practitioner-smime', 0, :address, :hash, '', :hash, '{}', 'test', :at)"
+            ),
+            row,
+        )
+        connection.execute(
+            text(
+                "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, subject, spki_sha256, der,"
+                " sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1', 'practitioner-smime', 0,"
+                " :address, 'CN=x', :hash, :der, :hash, :at, :until, :at)"
+            ),
+            row,
+        )
+    return serial
+
+
+def revoke(engine: Engine, serial: str) -> None:
+    """What a revocation writes."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at, not_after,"
+                " entry) VALUES (:serial, 'persons-1', 0, 'revoke', 'keyCompromise', 'test', :at, :until, '')"
+            ),
+            {"serial": serial, "at": START, "until": START + timedelta(days=730)},
+        )
+
+
+def certificates_of(connection: Connection, addresses: Sequence[str]) -> dict[str, list[bytes]]:
+    """Live certificates, from the same tables as `pki` reads."""
+    rows = connection.execute(
+        text(
+            "SELECT mailbox, der FROM certificate c WHERE mailbox = ANY(:addresses)"
+            " AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial)"
+        ),
+        {"addresses": list(addresses)},
+    )
+    held: dict[str, list[bytes]] = {}
+    for mailbox, der in rows:
+        held.setdefault(mailbox, []).append(der)
+    return held
+
+
+@dataclass
+class Pki:
+    """CAs and CRLs to hand to a publisher; a test changes them and tells the feed."""
+
+    authorities: list[AuthorityEntry] = field(default_factory=list)
+    crls: list[CrlEntry] = field(default_factory=list)
+
+    def authorities_of(self, _: Connection) -> list[AuthorityEntry]:
+        return self.authorities
+
+    def crls_of(self, _: Connection, keys: Sequence[str] | None) -> list[CrlEntry]:
+        return [c for c in self.crls if keys is None or f"{c.authority_id}/{c.shard}" in keys]
+
+
+@dataclass
+class Server:
+    """A slapd and its process: started, stopped, killed."""
+
+    slapd: EmbeddedSlapd
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.slapd.make()
+        self.process = subprocess.Popen(self.slapd.command())
+        self.slapd.wait_ready()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+            self.process = None
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(timeout=20)
+        self.process = None
+
+
+def make_tls(folder: Path) -> TlsFiles:
+    """A self-signed certificate for 127.0.0.1, its own CA."""
+    made = TlsFiles(folder / "cert.pem", folder / "key.pem", folder / "cert.pem")
+    der = certificate("localhost")
+    made.certificate.write_bytes(x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM))
+    made.key.write_bytes(
+        KEY.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return made
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("slapd")
+    slapd = EmbeddedSlapd(
+        folder / "state", SUFFIX, port=free_port(), ldaps_port=free_port(), tls=make_tls(folder)
+    )
+    server = Server(slapd)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def slapd(shared_server: Server) -> EmbeddedSlapd:
+    """A running slapd with at most base entries in its tree (nobody may delete the topmost)."""
+    client = LdapClient(shared_server.slapd.url)
+    entries = [entry for page in client.walk(SUFFIX) for entry in page]
+    for entry in sorted(entries, key=lambda entry: -len(entry.name)):
+        if key_of(entry.name, SUFFIX) is not None:
+            client.apply(Delete(entry.dn))
+    client.close()
+    return shared_server.slapd
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A running slapd that the test may stop, kill and rebuild."""
+    server = Server(EmbeddedSlapd(tmp_path / "ldap", SUFFIX, port=free_port()))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def pki() -> Pki:
+    return Pki()
+
+
+PublisherOf = Callable[[EmbeddedSlapd], Publisher]
+
+
+@pytest.fixture
+def publisher_of(engine: Engine, pki: Pki) -> Iterator[PublisherOf]:
+    """Makes a publisher from the test's database to a server."""
+    clients = []
+
+    def make(slapd: EmbeddedSlapd) -> Publisher:
+        client = LdapClient(slapd.url, seconds=5)
+        clients.append(client)
+        return Publisher(
+            engine,
+            client,
+            SUFFIX,
+            certificates_of=certificates_of,
+            authorities_of=pki.authorities_of,
+            crls_of=pki.crls_of,
+        )
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def publisher(slapd: EmbeddedSlapd, publisher_of: PublisherOf) -> Publisher:
+    return publisher_of(slapd)

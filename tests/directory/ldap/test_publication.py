@@ -1,0 +1,366 @@
+"""LDAP comes in step with the record: quickly, exactly, whatever breaks, whoever else publishes."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from api.embedded.slapd import EmbeddedSlapd
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.changes import START as BEGINNING
+from directory.changes import Entity
+from directory.feed import lag_seconds, load_cursor
+from directory.ldap.client import LdapClient
+from directory.ldap.entry import AuthorityEntry, CrlEntry
+from directory.ldap.plan import Add, Delete, Modify
+from directory.ldap.publish import BATCH, CONSUMER, Publisher, PublishReport
+from tests.directory.ldap.conftest import (
+    Pki,
+    PublisherOf,
+    Server,
+    certificate,
+    crl,
+    issue,
+    revoke,
+)
+from tests.factories import depart, seed_organisation, seed_practitioner
+
+CERTIFICATE = "userCertificate;binary"
+
+
+def person_dn(number: int = 1) -> str:
+    return f"mail=person-{number}@one.example,ou=mailboxes,o=sceau,c=fr"
+
+
+def certificates(publisher: Publisher, dn: str) -> tuple[bytes, ...]:
+    entry = publisher.client.read(dn)
+    assert entry is not None
+    return entry.attributes.get(CERTIFICATE, ())
+
+
+def write(engine: Engine, statement: str, **values: object) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+
+
+def publish_all(publisher: Publisher, now: datetime) -> PublishReport:
+    """Passes until nothing is waiting."""
+    total = PublishReport()
+    while (done := publisher.publish_once(now)).changes:
+        total += done
+    return total
+
+
+def test_a_listed_mailbox_appears_with_its_holder_and_certificate(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    person = seed_practitioner(engine, family_name="D'ALEMBERT", given_name="Zoé")
+    issue(engine, person.mailbox)
+    publish_all(publisher, now)
+    entry = publisher.client.read(person_dn())
+    assert entry is not None
+    told = entry.attributes
+    assert told["cn"] == ("Zoé D'ALEMBERT".encode(),)
+    assert told["uid"] == (person.national_id.encode(),)
+    assert told["hcProfession"] == (b"10",)
+    assert told["sceauDepartment"] == told["st"] == (b"75",)
+    assert len(told[CERTIFICATE]) == 1
+
+
+def test_a_revocation_removes_exactly_that_certificate(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    person = seed_practitioner(engine)
+    first, second = issue(engine, person.mailbox), issue(engine, person.mailbox)
+    publish_all(publisher, now)
+    before = certificates(publisher, person_dn())
+    revoke(engine, first)
+    report = publish_all(publisher, now)
+    after = certificates(publisher, person_dn())
+    assert report.modified == 1
+    assert len(before) == 2
+    assert set(after) < set(before)
+    assert bytes.fromhex(second) in after[0]
+
+
+@pytest.mark.parametrize(
+    "withdrawal",
+    ["UPDATE mailbox SET listed = false", "UPDATE mailbox SET departed_at = now()",
+     "UPDATE practitioner SET departed_at = now()", "DELETE FROM practice",
+     "UPDATE trusted_domain SET departed_at = now()", "UPDATE operator SET suspended_at = now()"],
+)  # fmt: skip
+def test_what_may_no_longer_be_found_is_removed(
+    engine: Engine, publisher: Publisher, now: datetime, withdrawal: str
+) -> None:
+    person = seed_practitioner(engine)
+    publish_all(publisher, now)
+    assert publisher.client.read(person_dn()) is not None
+    write(engine, withdrawal)
+    publish_all(publisher, now)
+    assert publisher.client.read(person_dn()) is None, person
+
+
+def test_establishments_have_entries_of_their_own(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    address = seed_organisation(engine, service="CARDIOLOGIE")
+    publish_all(publisher, now)
+    place = publisher.client.read("uid=750990012,ou=organizations,o=sceau,c=fr")
+    mailbox = publisher.client.read(f"mail={address},ou=mailboxes,o=sceau,c=fr")
+    assert place is not None
+    assert mailbox is not None
+    assert place.attributes["o"] == mailbox.attributes["sn"] == (b"CLINIQUE DES LILAS",)
+    assert mailbox.attributes["cn"] == (b"CLINIQUE DES LILAS CARDIOLOGIE",)
+    write(engine, "UPDATE organisation SET departed_at = now()")
+    publish_all(publisher, now)
+    assert publisher.client.read(place.dn) is None
+    assert publisher.client.read(mailbox.dn) is None
+
+
+def test_a_ca_and_its_newest_crl_stand_below_pki(
+    engine: Engine, publisher: Publisher, pki: Pki, now: datetime
+) -> None:
+    pki.authorities = [AuthorityEntry("persons-1", certificate("CA"))]
+    pki.crls = [CrlEntry("persons-1", 3, crl(1))]
+    tell = "INSERT INTO change (entity, key) VALUES ('crl', 'persons-1/3')"
+    write(engine, tell)
+    publish_all(publisher, now)
+    pki.crls = [CrlEntry("persons-1", 3, crl(2))]
+    write(engine, tell)
+    publish_all(publisher, now)
+    authority = publisher.client.read("cn=persons-1,ou=pki,o=sceau,c=fr")
+    shard = publisher.client.read("cn=3,cn=persons-1,ou=pki,o=sceau,c=fr")
+    assert authority is not None
+    assert shard is not None
+    assert authority.attributes["cACertificate;binary"] == (pki.authorities[0].certificate,)
+    assert shard.attributes["certificateRevocationList;binary"] == (pki.crls[0].crl,)
+
+
+def test_publishing_again_writes_nothing(engine: Engine, publisher: Publisher, now: datetime) -> None:
+    person = seed_practitioner(engine)
+    issue(engine, person.mailbox)
+    seed_organisation(engine)
+    publish_all(publisher, now)
+    write(engine, "DELETE FROM feed_cursor")
+    again = publish_all(publisher, now)
+    assert again.changes > 0
+    assert again.written == 0
+
+
+def test_a_server_that_is_down_loses_no_change_and_holds_nobody_up(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publisher = publisher_of(own_server.slapd)
+    own_server.stop()
+    person = seed_practitioner(engine)
+    serial = issue(engine, person.mailbox)
+    revoke(engine, serial)
+    with pytest.raises(Refusal) as refused:
+        publisher.publish_once(now)
+    assert refused.value.kind is Kind.UNAVAILABLE
+    with transaction(engine) as connection:
+        assert load_cursor(connection, CONSUMER) == BEGINNING
+        assert lag_seconds(connection, CONSUMER, datetime.now(UTC) + timedelta(hours=1)) > 3500
+    own_server.start()
+    publish_all(publisher, now)
+    assert certificates(publisher, person_dn()) == ()
+
+
+def test_a_server_killed_again_and_again_converges_in_the_end(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publisher = publisher_of(own_server.slapd)
+    for number in range(1, 121):
+        seed_practitioner(engine, number)
+    done = 0
+    for _ in range(3):
+        killer = threading.Timer(0.05, own_server.kill)
+        killer.start()
+        with pytest.raises(Refusal):
+            while True:
+                done += publisher.publish_once(now).changes
+                time.sleep(0.001)
+        killer.join()
+        own_server.start()
+    publish_all(publisher, now)
+    found = [e for page in publisher.client.walk("ou=mailboxes,o=sceau,c=fr") for e in page]
+    assert len(found) == 1 + 120
+
+
+def test_two_publishers_at_once_do_each_thing_once(
+    engine: Engine, slapd: EmbeddedSlapd, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publishers = [publisher_of(slapd), publisher_of(slapd)]
+    for number in range(1, 41):
+        seed_practitioner(engine, number)
+    stop = threading.Event()
+
+    def run(publisher: Publisher) -> int:
+        added = 0
+        while not stop.is_set():
+            added += publisher.publish_once(now).added
+        return added
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, publisher) for publisher in publishers]
+        time.sleep(1.5)
+        stop.set()
+        added = sum(run.result() for run in runs)
+    assert added == 40
+
+
+def test_a_revocation_overtakes_a_long_queue(engine: Engine, publisher: Publisher, now: datetime) -> None:
+    person = seed_practitioner(engine)
+    serial = issue(engine, person.mailbox)
+    publish_all(publisher, now)
+    write(
+        engine,
+        "INSERT INTO change (entity, key) SELECT 'mailbox', 'nobody-' || n || '@one.example'"
+        " FROM generate_series(1, :many) AS n",
+        many=BATCH * 3,
+    )
+    revoke(engine, serial)
+    report = publisher.publish_once(now)
+    assert report.more
+    assert certificates(publisher, person_dn()) == ()
+
+
+def test_a_revocation_does_not_wait_for_a_register_import_to_end(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    person = seed_practitioner(engine)
+    serial = issue(engine, person.mailbox)
+    publish_all(publisher, now)
+    with engine.connect() as slow, slow.begin() as importing:
+        slow.execute(text("INSERT INTO change (entity, key) VALUES ('mailbox', 'x@one.example')"))
+        revoke(engine, serial)
+        assert publisher.publish_once(now).modified == 1
+        assert certificates(publisher, person_dn()) == ()
+        # Seen early once, not again and again while the import goes on.
+        assert publisher.publish_once(now).changes == 0
+        importing.commit()
+    assert publisher.publish_once(now).changes == 2
+
+
+def test_a_publisher_with_an_old_picture_overwrites_nothing_newer(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    person = seed_practitioner(engine)
+    serial = issue(engine, person.mailbox)
+    publish_all(publisher, now)
+    with transaction(engine, read_only=True) as connection:
+        old = publisher.record.wanted(connection, [(Entity.MAILBOX, person.mailbox)], now)
+    revoke(engine, serial)
+    publish_all(publisher, now)
+    with pytest.raises(Refusal) as refused:
+        publisher.bring_in_step(old)
+    assert refused.value.code == "ldap-newer-than-record"
+    assert certificates(publisher, person_dn()) == ()
+
+
+def test_a_value_ldap_will_not_have_holds_up_nobody_else(
+    engine: Engine, publisher: Publisher, pki: Pki, now: datetime
+) -> None:
+    pki.authorities = [AuthorityEntry("persons-1", b"this is no certificate")]
+    write(engine, "INSERT INTO change (entity, key) VALUES ('authority', 'persons-1')")
+    seed_practitioner(engine)
+    report = publish_all(publisher, now)
+    assert [dn for dn, _ in report.refused] == ["cn=persons-1,ou=pki,o=sceau,c=fr"]
+    assert publisher.client.read(person_dn()) is not None
+
+
+def test_an_entry_that_cannot_be_changed_is_written_anew(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    person = seed_practitioner(engine)
+    publish_all(publisher, now)
+    client = publisher.client
+    assert isinstance(client, LdapClient)
+    # Somebody made it something else altogether; the structural class of an entry cannot be changed.
+    client.apply(Delete(person_dn()))
+    other = {"objectClass": (b"account", b"sceauMailbox"), "uid": (b"x",), "sceauVersion": (b"1",),
+             "mail": (person.mailbox.encode(),), "sceauMailboxKind": (b"PER",)}  # fmt: skip
+    client.apply(Add(person_dn(), other))
+    write(engine, "UPDATE mailbox SET service = 'X'")
+    publish_all(publisher, now)
+    entry = client.read(person_dn())
+    assert entry is not None
+    assert b"inetOrgPerson" in entry.attributes["objectClass"]
+
+
+def test_a_tree_that_lost_everything_is_filled_again(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publisher = publisher_of(own_server.slapd)
+    seed_practitioner(engine, 1)
+    publish_all(publisher, now)
+    own_server.stop()
+    shutil.rmtree(own_server.slapd.data)
+    own_server.start()
+    seed_practitioner(engine, 2)
+    publish_all(publisher, now)
+    assert publisher.client.read(person_dn(1)) is not None
+    assert publisher.client.read(person_dn(2)) is not None
+
+
+def test_a_follower_publishes_within_a_second_of_the_commit_and_survives_a_restart(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf
+) -> None:
+    publisher, reader = publisher_of(own_server.slapd), LdapClient(own_server.slapd.url)
+    stop, wake = threading.Event(), threading.Event()
+    follower = threading.Thread(target=publisher.follow, args=(stop, wake))
+    follower.start()
+    try:
+        person = seed_practitioner(engine)
+        seconds = until(lambda: reader.read(person_dn()) is not None)
+        own_server.kill()
+        depart(engine, person.national_id, datetime.now(UTC))
+        own_server.start()
+        again = until(lambda: reader.read(person_dn()) is None)
+    finally:
+        stop.set()
+        wake.set()
+        follower.join()
+        reader.close()
+    assert seconds < 1
+    assert again < 3
+
+
+def until(holds: Callable[[], bool], patience: float = 10) -> float:
+    """Seconds until it holds; fails when it never does."""
+    began = time.monotonic()
+    while time.monotonic() - began < patience:
+        with suppress(Refusal):
+            if holds():
+                return time.monotonic() - began
+        time.sleep(0.01)
+    raise AssertionError("it never came to hold")
+
+
+def test_idle_feeds_cost_few_queries(engine: Engine, publisher: Publisher, now: datetime) -> None:
+    seed_practitioner(engine)
+    publish_all(publisher, now)
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    publisher.publish_once(now)
+    assert len(statements) <= 8
+
+
+def test_somebody_who_writes_in_between_is_noticed(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    seed_practitioner(engine)
+    publish_all(publisher, now)
+    client = publisher.client
+    entry = client.read(person_dn())
+    assert entry is not None
+    version = entry.attributes["sceauVersion"]
+    assert client.apply(Modify(entry.dn, {"sceauVersion": (version, (b"77",))}))
+    assert not client.apply(Modify(entry.dn, {"sceauVersion": (version, (b"78",)), "title": ((), (b"PR",))}))
