@@ -537,9 +537,9 @@ def _finess_row(site: Organisation, number: int) -> tuple[str, ...]:
     # A name with the separator in it, between quotes, as the real file has them.
     name = f'"{site.name}; SITE ""NORD"""' if one_in(150, number) else site.name
     opened = "" if one_in(40, number) else "1979-02-13"
-    return ("structureet", site.finess, site.legal_finess, name, site.name, "", "", "2", "FG", "SAINT ETIENNE",
-            "", "CS 10000", commune[2:], department, town, f"{postal_code} {town} CEDEX", "03", "",
-            *category,
+    return ("structureet", site.finess, site.legal_finess, name, site.name, "", "", "2", "FG",
+            "SAINT ETIENNE", "", "CS 10000", commune[2:], department, town, f"{postal_code} {town} CEDEX",
+            "0300000000", "", *category,
             "" if one_in(25, number) else site.siret, "8610Z", "03", "ARS dotation globale", "1",
             "Etablissement public de santé", opened, opened, "2025-01-15", "")  # fmt: skip
 
