@@ -183,7 +183,8 @@ class StatusCa:
             serial_of(certificate.serial_number), shard, certificate, certificate.not_valid_after_utc
         )
         row = {"serial": made.serial, "authority": authority, "profile": profile, "shard": shard,
-               "at": self.now, "der": whole, "from": certificate.not_valid_before_utc, "to": made.not_after}  # fmt: skip
+               "at": self.now, "der": whole, "from": certificate.not_valid_before_utc,
+               "to": made.not_after}  # fmt: skip
         with self.engine.begin() as connection:
             connection.execute(_RESERVE, row)
             connection.execute(_ISSUE, row)

@@ -1,0 +1,411 @@
+"""Every line of the table of OCSP answers, through the callable; read by openssl, GnuTLS, `cryptography`."""
+
+import subprocess
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from secrets import token_bytes
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp as library
+from sqlalchemy import Engine, text
+
+from api.status.wsgi import StatusApplication
+from directory.base.clock import utc_now
+from directory.base.db import connect_engine, transaction
+from pki import der, gate, ocsp, responders
+from pki.model import RevocationReason, serial_of
+from tests.status_ca import ISSUING, PASSPHRASE, ROOT, Issued, StatusCa
+from tests.wsgi_client import request
+
+HASHES = {"sha1": hashes.SHA1(), "sha256": hashes.SHA256()}
+Status = library.OCSPCertStatus
+Error = library.OCSPResponseStatus
+
+
+@pytest.fixture
+def ca(engine: Engine) -> StatusCa:
+    # The tools that judge know no other day than today.
+    return StatusCa(engine, utc_now()).establish()
+
+
+@pytest.fixture
+def application(ca: StatusCa, tmp_path: Path) -> StatusApplication:
+    ca.add_responder(tmp_path)
+    return StatusApplication(ca.engine, keys_folder=tmp_path, passphrase=PASSPHRASE, hours=8)
+
+
+def asked(
+    ca: StatusCa, number: int, algorithm: str = "sha1", nonce: bytes | None = None, of: str = ISSUING
+) -> bytes:
+    builder = library.OCSPRequestBuilder()
+    issuer = ocsp.issuer(of, *ocsp_fields(ca, of), ca.now)
+    builder = builder.add_certificate_by_hash(
+        issuer.name_hashes[algorithm], issuer.key_hashes[algorithm], number, HASHES[algorithm]
+    )
+    if nonce is not None:
+        builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
+    return builder.build().public_bytes(Encoding.DER)
+
+
+def ocsp_fields(ca: StatusCa, name: str) -> tuple[bytes, bytes]:
+    return gate.issuer_fields(ca.der(name))
+
+
+def about(ca: StatusCa, issued: Issued, algorithm: str = "sha1", nonce: bytes | None = None) -> bytes:
+    return asked(ca, int(issued.serial, 16), algorithm, nonce)
+
+
+def said(application: StatusApplication, question: bytes) -> library.OCSPResponse:
+    status, _, body = request(application, "POST", "/ocsp", question)
+    assert status.startswith("200")
+    return library.load_der_ocsp_response(body)
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_an_issued_certificate_is_good_under_the_hash_that_was_asked(
+    ca: StatusCa, application: StatusApplication, algorithm: str
+) -> None:
+    issued = ca.issue()
+    answer = said(application, about(ca, issued, algorithm))
+    assert answer.certificate_status is Status.GOOD
+    assert answer.hash_algorithm.name == algorithm
+    assert serial_of(answer.serial_number) == issued.serial
+    assert answer.next_update_utc - answer.this_update_utc == timedelta(hours=8)
+
+
+@pytest.mark.parametrize("reason", RevocationReason)
+def test_a_revoked_or_held_certificate_is_revoked_with_its_time_and_reason(
+    ca: StatusCa, application: StatusApplication, reason: RevocationReason
+) -> None:
+    issued = ca.issue()
+    at = (ca.now - timedelta(hours=5)).replace(microsecond=0)
+    ca.revoke(
+        issued, reason, at=at, action="hold" if reason is RevocationReason.CERTIFICATE_HOLD else "revoke"
+    )
+    answer = said(application, about(ca, issued))
+    assert answer.certificate_status is Status.REVOKED
+    assert answer.revocation_time_utc == at
+    assert answer.revocation_reason is not None
+    assert answer.revocation_reason.value == reason.value
+
+
+def test_a_certificate_released_from_hold_is_good_again(ca: StatusCa, application: StatusApplication) -> None:
+    issued = ca.issue()
+    ca.revoke(issued, RevocationReason.CERTIFICATE_HOLD, action="hold")
+    ca.revoke(issued, RevocationReason.CERTIFICATE_HOLD, action="release")
+    assert said(application, about(ca, issued)).certificate_status is Status.GOOD
+
+
+def test_an_expired_certificate_keeps_its_status_back_to_the_archive_cutoff(
+    ca: StatusCa, application: StatusApplication
+) -> None:
+    ca.now -= timedelta(days=30)
+    issued = ca.issue(days=1)
+    _, _, body = request(application, "POST", "/ocsp", about(ca, issued))
+    assert library.load_der_ocsp_response(body).certificate_status is Status.GOOD
+    start = ca.certificates[ISSUING].not_valid_before_utc
+    assert der.oid("1.3.6.1.5.5.7.48.1.6") in body
+    assert der.generalized_time(start) in body
+
+
+def test_a_positive_statement_carries_the_certificates_own_digest(
+    ca: StatusCa, application: StatusApplication
+) -> None:
+    issued = ca.issue()
+    _, _, body = request(application, "POST", "/ocsp", about(ca, issued))
+    assert issued.certificate.fingerprint(hashes.SHA256()) in body
+
+
+def test_serials_never_issued_are_never_good(ca: StatusCa, application: StatusApplication) -> None:
+    for _ in range(200):
+        answer = said(application, asked(ca, x509.random_serial_number()))
+        assert answer.certificate_status is Status.UNKNOWN
+
+
+def test_a_serial_that_is_only_reserved_is_unknown_and_revoked_once_taken_back(
+    ca: StatusCa, application: StatusApplication
+) -> None:
+    serial = serial_of(x509.random_serial_number())
+    ca.reserve(serial)
+    assert said(application, asked(ca, int(serial, 16))).certificate_status is Status.UNKNOWN
+    issued = Issued(serial, 0, ca.certificates[ISSUING], ca.now + timedelta(days=1))
+    ca.revoke(issued)
+    assert said(application, asked(ca, int(serial, 16))).certificate_status is Status.REVOKED
+
+
+def test_a_serial_of_another_ca_of_ours_is_unknown_here(ca: StatusCa, application: StatusApplication) -> None:
+    issued = ca.issue(authority=ROOT)
+    assert said(application, about(ca, issued)).certificate_status is Status.UNKNOWN
+
+
+def test_an_issuer_that_is_not_ours_is_unauthorized(ca: StatusCa, application: StatusApplication) -> None:
+    builder = library.OCSPRequestBuilder().add_certificate_by_hash(b"a" * 20, b"b" * 20, 5, hashes.SHA1())
+    foreign = builder.build().public_bytes(Encoding.DER)
+    assert said(application, foreign).response_status is Error.UNAUTHORIZED
+    assert said(application, asked(ca, 5, of=ROOT)).response_status is Error.UNAUTHORIZED
+
+
+@pytest.mark.parametrize("length", [1, 16, 32, 128])
+def test_a_nonce_of_an_allowed_length_comes_back(
+    ca: StatusCa, application: StatusApplication, length: int
+) -> None:
+    nonce = token_bytes(length)
+    answer = said(application, about(ca, ca.issue(), nonce=nonce))
+    assert answer.extensions.get_extension_for_class(x509.OCSPNonce).value.nonce == nonce
+    assert answer.certificate_status is Status.GOOD
+
+
+def two_certificates(ca: StatusCa) -> bytes:
+    one = asked(ca, 1)
+    (tbs,) = der.elements(der.content(one))
+    (requests,) = der.elements(der.content(tbs))
+    return der.sequence(der.sequence(der.sequence(der.content(requests), der.content(requests))))
+
+
+def none_at_all(_: StatusCa) -> bytes:
+    return der.sequence(der.sequence(der.sequence()))
+
+
+def with_serial(encoded: bytes) -> Callable[[StatusCa], bytes]:
+    def build(ca: StatusCa) -> bytes:
+        one = asked(ca, 0x1122334455667788)
+        (tbs,) = der.elements(der.content(one))
+        (requests,) = der.elements(der.content(tbs))
+        (single,) = der.elements(der.content(requests))
+        (identity,) = der.elements(der.content(single))
+        *parts, _ = der.elements(der.content(identity))
+        return der.sequence(der.sequence(der.sequence(der.sequence(der.sequence(*parts, encoded)))))
+
+    return build
+
+
+def with_unknown_critical_extension(ca: StatusCa) -> bytes:
+    (tbs,) = der.elements(der.content(asked(ca, 5)))
+    strange = der.explicit(2, der.sequence(der.extension("1.3.6.1.4.1.99999.1", der.NULL, critical=True)))
+    return der.sequence(der.sequence(der.content(tbs), strange))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda _: b"",
+        lambda _: b"garbage",
+        lambda _: b"\x30\x80\x00\x00",
+        lambda ca: asked(ca, 5) + b"\x00",
+        lambda ca: asked(ca, 5)[:-1],
+        lambda ca: asked(ca, 5, nonce=b""),
+        lambda ca: asked(ca, 5, nonce=bytes(129)),
+        lambda ca: asked(ca, 5, nonce=bytes(11_000)),
+        lambda _: bytes(50_000),
+        two_certificates,
+        none_at_all,
+        with_unknown_critical_extension,
+        with_serial(der.integer(0)),
+        with_serial(der.integer(-5)),
+        with_serial(der.integer(1 << 159)),
+        with_serial(der.integer(1 << 20_000)),
+        with_serial(der.NULL),
+    ],
+)
+def test_what_is_not_one_well_formed_question_is_malformed(
+    ca: StatusCa, application: StatusApplication, build: Callable[[StatusCa], bytes]
+) -> None:
+    status, headers, body = request(application, "POST", "/ocsp", build(ca))
+    assert (status, headers["Cache-Control"]) == ("200 OK", "no-store")
+    assert library.load_der_ocsp_response(body).response_status is Error.MALFORMED_REQUEST
+
+
+def test_the_largest_and_the_smallest_serial_are_answered(
+    ca: StatusCa, application: StatusApplication
+) -> None:
+    for number in (1, (1 << 159) - 1):
+        assert said(application, asked(ca, number)).certificate_status is Status.UNKNOWN
+
+
+def test_a_record_out_of_reach_is_try_later_and_never_good(ca: StatusCa, tmp_path: Path) -> None:
+    question = about(ca, ca.issue())
+    ca.add_responder(tmp_path)
+    gone = connect_engine("postgresql+psycopg://nobody@/nowhere?host=/nonexistent")
+    for warm in (False, True):
+        application = StatusApplication(gone, keys_folder=tmp_path, passphrase=PASSPHRASE, hours=8)
+        if warm:
+            with ca.engine.connect() as connection:
+                known = responders.load_responders(connection, tmp_path, PASSPHRASE, ca.now)
+            application.answers._responders = known
+        status, headers, body = request(application, "POST", "/ocsp", question)
+        assert (status, headers["Cache-Control"]) == ("200 OK", "no-store")
+        assert library.load_der_ocsp_response(body).response_status is Error.TRY_LATER
+
+
+def test_without_a_responders_key_the_answer_is_try_later(ca: StatusCa, tmp_path: Path) -> None:
+    application = StatusApplication(ca.engine, keys_folder=tmp_path, passphrase=PASSPHRASE, hours=8)
+    assert said(application, about(ca, ca.issue())).response_status is Error.TRY_LATER
+
+
+def presign(ca: StatusCa, folder: Path, now: datetime | None = None, limit: int = 10_000) -> int:
+    with transaction(ca.engine) as connection:
+        known = responders.load_responders(connection, folder, PASSPHRASE, now or ca.now)
+    return responders.presign_due(ca.engine, known, now or ca.now, 8, limit)
+
+
+def test_answers_signed_ahead_are_given_as_they_are(
+    ca: StatusCa, application: StatusApplication, tmp_path: Path
+) -> None:
+    issued = ca.issue()
+    assert presign(ca, tmp_path) == 4, "the certificate's and the responder's, under two hashes each"
+    first, second = (request(application, "POST", "/ocsp", about(ca, issued))[2] for _ in range(2))
+    assert first == second
+    assert library.load_der_ocsp_response(first).certificate_status is Status.GOOD
+
+
+def test_signing_ahead_does_nothing_until_answers_age_and_then_renews_them(
+    ca: StatusCa, tmp_path: Path
+) -> None:
+    ca.add_responder(tmp_path)
+    for _ in range(7):
+        ca.issue()
+    assert presign(ca, tmp_path, limit=5) == 5, "bounded"
+    assert presign(ca, tmp_path) == 11
+    assert presign(ca, tmp_path) == 0
+    assert presign(ca, tmp_path, ca.now + timedelta(hours=3)) == 0
+    assert presign(ca, tmp_path, ca.now + timedelta(hours=3, minutes=30)) == 16, "before half is gone"
+
+
+def test_a_revocation_empties_what_was_signed_ahead_and_it_is_signed_anew(
+    ca: StatusCa, application: StatusApplication, tmp_path: Path
+) -> None:
+    issued = ca.issue()
+    presign(ca, tmp_path)
+    ca.revoke(issued)
+    assert presign(ca, tmp_path) == 2
+    for algorithm in HASHES:
+        assert said(application, about(ca, issued, algorithm)).certificate_status is Status.REVOKED
+
+
+def test_an_answer_signed_ahead_that_disagrees_with_the_record_is_not_given(
+    ca: StatusCa, application: StatusApplication, tmp_path: Path
+) -> None:
+    """No path of ours stores one; a restored table or a bug might."""
+    good, revoked = ca.issue(), ca.issue()
+    presign(ca, tmp_path)
+    ca.revoke(revoked)
+    with transaction(ca.engine) as connection:
+        connection.execute(
+            text(
+                "UPDATE ocsp_answer a SET der = b.der, responder = b.responder, this_update = b.this_update,"
+                " next_update = b.next_update FROM ocsp_answer b"
+                " WHERE a.serial = :revoked AND b.serial = :good AND a.hash = b.hash"
+            ),
+            {"revoked": revoked.serial, "good": good.serial},
+        )
+    answer = said(application, about(ca, revoked))
+    assert answer.certificate_status is Status.REVOKED
+    assert serial_of(answer.serial_number) == revoked.serial
+
+
+def test_answers_of_expired_certificates_are_no_longer_signed_ahead(ca: StatusCa, tmp_path: Path) -> None:
+    ca.add_responder(tmp_path)
+    ca.issue(days=1)
+    assert presign(ca, tmp_path) == 4
+    assert presign(ca, tmp_path, ca.now + timedelta(days=2)) == 2
+    with transaction(ca.engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM ocsp_answer")).scalar_one() == 2
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, timeout=20
+    )
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+@pytest.mark.parametrize("digest", ["sha1", "sha256"])
+def test_openssl_reads_question_and_answer(
+    ca: StatusCa, application: StatusApplication, tmp_path: Path, digest: str, *, revoked: bool
+) -> None:
+    issued = ca.issue()
+    if revoked:
+        ca.revoke(issued)
+    (tmp_path / "chain.pem").write_bytes(ca.pem())
+    (tmp_path / "issuing.pem").write_bytes(ca.certificates[ISSUING].public_bytes(Encoding.PEM))
+    (tmp_path / "leaf.pem").write_bytes(issued.pem)
+    names = (
+        "openssl",
+        "ocsp",
+        "-issuer",
+        tmp_path / "issuing.pem",
+        f"-{digest}",
+        "-cert",
+        tmp_path / "leaf.pem",
+    )
+    assert run(*names, "-reqout", tmp_path / "question").returncode == 0
+    answer = request(application, "POST", "/ocsp", (tmp_path / "question").read_bytes())[2]
+    (tmp_path / "answer").write_bytes(answer)
+    judged = run(*names, "-no_nonce", "-respin", tmp_path / "answer", "-CAfile", tmp_path / "chain.pem")
+    assert "Response verify OK" in judged.stderr, judged.stderr
+    assert f"leaf.pem: {'revoked' if revoked else 'good'}" in judged.stdout
+    assert ("Reason: keyCompromise" in judged.stdout) is revoked
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_gnutls_reads_question_and_answer(
+    ca: StatusCa, application: StatusApplication, tmp_path: Path, *, revoked: bool
+) -> None:
+    issued = ca.issue()
+    if revoked:
+        ca.revoke(issued)
+    (tmp_path / "chain.pem").write_bytes(ca.pem())
+    (tmp_path / "issuing.pem").write_bytes(ca.certificates[ISSUING].public_bytes(Encoding.PEM))
+    (tmp_path / "leaf.pem").write_bytes(issued.pem)
+    made = run(
+        "ocsptool", "--generate-request", "--load-issuer", tmp_path / "issuing.pem",
+        "--load-cert", tmp_path / "leaf.pem", "--outfile", tmp_path / "question", "--outder",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "answer").write_bytes(
+        request(application, "POST", "/ocsp", (tmp_path / "question").read_bytes())[2]
+    )
+    judged = run(
+        "ocsptool",
+        "--verify-response",
+        "--load-response",
+        tmp_path / "answer",
+        "--load-trust",
+        tmp_path / "chain.pem",
+    )
+    shown = run("ocsptool", "--response-info", "--load-response", tmp_path / "answer")
+    assert "Success" in judged.stdout, judged.stdout + judged.stderr
+    assert f"Certificate Status: {'revoked' if revoked else 'good'}" in shown.stdout
+
+
+@pytest.mark.parametrize("kind", ["good", "revoked", "unknown", "nonce"])
+def test_pkilint_finds_nothing_against_an_answer(
+    ca: StatusCa, application: StatusApplication, kind: str
+) -> None:
+    from pkilint import loader, pkix, report, validation
+    from pkilint.pkix import extension, name
+    from pkilint.pkix import ocsp as ocsp_lint
+
+    issued = ca.issue()
+    if kind == "revoked":
+        ca.revoke(issued)
+    number = 5 if kind == "unknown" else int(issued.serial, 16)
+    question = asked(ca, number, nonce=token_bytes(32) if kind == "nonce" else None)
+    answer = request(application, "POST", "/ocsp", question)[2]
+    document = loader.RFC6960OCSPResponseDocumentLoader().load_der_document(answer, "answer")
+    container = ocsp_lint.create_pkix_ocsp_response_validator_container(
+        [
+            ocsp_lint.create_response_decoder(),
+            pkix.create_attribute_decoder(name.ATTRIBUTE_TYPE_MAPPINGS),
+            pkix.create_extension_decoder(extension.EXTENSION_MAPPINGS),
+        ],
+        [],
+    )
+    results = container.validate(document.root)
+    least = validation.ValidationFindingSeverity.NOTICE
+    found = report.ReportGeneratorPlaintext(results, least).generate()
+    assert not report.get_findings_count(results, least), found
