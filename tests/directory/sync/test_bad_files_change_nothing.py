@@ -191,15 +191,25 @@ def test_an_archive_cut_anywhere_is_refused(cut: int, run: Run) -> None:
         assert run("rpps", path, apply=False).state == "refused"
 
 
+SAMPLES = {"rpps": ACTIVITIES, "finess": FINESS, "mailboxes": MAILBOXES, "trusted-domains": TRUSTED}
+# Pieces that mean something to one of the readers, between bytes that mean nothing.
+PIECES = st.sampled_from(
+    [b"|", b";", b'"', b"\n", b"\r", b"\\N", b"\t", b"\0", b"\xe9", b"\xc3", b"<", b">", b"@", b"PK"]
+)
+
+
+@pytest.mark.parametrize("register", SAMPLES)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(junk=st.binary(max_size=80), place=st.integers(0, len(GOOD)))
+@given(junk=st.lists(PIECES | st.binary(max_size=8), max_size=12).map(b"".join), place=st.integers(0, 5000))
 def test_whatever_bytes_stand_in_a_file_the_run_ends_in_a_report_that_adds_up(
-    junk: bytes, place: int, run: Run
+    register: str, junk: bytes, place: int, run: Run
 ) -> None:
+    good = (VECTORS / SAMPLES[register]).read_bytes()
+    place %= len(good) + 1
     with TemporaryDirectory() as folder:
-        path = Path(folder) / ACTIVITIES
-        path.write_bytes(GOOD[:place] + junk + GOOD[place:])
-        report = run("rpps", path)
+        path = Path(folder) / SAMPLES[register]
+        path.write_bytes(good[:place] + junk + good[place:])
+        report = run(register, path)
     counts = report.counts
     assert report.state in {"applied", "refused"}
     if report.state == "applied":
