@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from api.first_run import slapd_of
+from api.first_run import local_web, slapd_of
 from api.settings import Settings
 from api.supervisor import parts_written, supervisor_pid
 from api.wiring import Container, build
@@ -41,7 +41,7 @@ def look(settings: Settings) -> dict[str, Any]:
     well = all(part["state"] == "ok" for part in parts.values())
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
-        "web": settings.base_url if not settings.public_url else f"http://{settings.host}:{settings.port}",
+        "web": local_web(settings),
         "ldap": f"ldap://{settings.host}:{settings.ldap_port}",
         "ldaps": f"ldaps://{settings.host}:{settings.ldaps_port}",
         "suffix": settings.suffix,
@@ -79,9 +79,8 @@ def _ldap(settings: Settings) -> str:
 
 
 def _web(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
     started = time.monotonic()
-    with urllib.request.urlopen(f"http://{host}:{settings.port}/healthz", timeout=5) as reply:
+    with urllib.request.urlopen(f"{local_web(settings)}/healthz", timeout=5) as reply:
         reply.read()
     return f"answered in {(time.monotonic() - started) * 1000:.0f} ms"
 

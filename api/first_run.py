@@ -8,11 +8,10 @@ import os
 import secrets
 import signal
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 
 from alembic import command
@@ -26,7 +25,7 @@ from api.settings import Settings, child_environment
 from api.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.wiring import Container, build, database_url
 from directory.base.db import connect_engine, transaction
-from directory.base.errors import Kind, Refusal
+from directory.base.errors import Refusal
 from directory.base.locks import hold_until_commit
 from pki.signing import process
 
@@ -67,7 +66,7 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     postgres.make()
     supervisor.start(
         # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for the last client to leave.
-        Part("postgres", postgres.command, postgres.wait_ready, signal.SIGINT)
+        Part("postgres", postgres.command, lambda: _is_ready(postgres), signal.SIGINT)
     )
     migrate(database_url(settings))
     report("record ready")
@@ -79,11 +78,12 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     # 4. LDAP, from the data it had or empty; the worker brings it in step.
     slapd = slapd_of(settings)
     slapd.make()
-    supervisor.start(Part("ldap", slapd.command, slapd.wait_ready))
+    supervisor.start(Part("ldap", slapd.command, slapd.answers))
     report(f"LDAP on port {settings.ldap_port}, LDAPS on {settings.ldaps_port}")
     # 5. Those who serve.
+    started = container.clock()
     supervisor.start(Part("web", lambda: web_command(settings), lambda: _web_answers(settings)))
-    supervisor.start(Part("worker", lambda: _sceau("worker", settings), lambda: _worker_lives(container)))
+    supervisor.start(Part("worker", lambda: _sceau("worker", settings), lambda: _beat_since(container.engine, started)))
     report(f"web on {settings.base_url}")
     return container
 
@@ -127,7 +127,7 @@ def web_command(settings: Settings) -> list[str]:
     return [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port),
         "--workers", str(settings.web_workers), "--blocking-threads", "4", "--backlog", "2048",
-        "--respawn-failed-workers", "--no-log-access", "--log-level", "warning", "api.web:application",
+        "--respawn-failed-workers", "--no-access-log", "--log-level", "warning", "api.web:application",
     ]  # fmt: skip
 
 
@@ -140,43 +140,37 @@ def supervisor_of(settings: Settings, report: Report) -> Supervisor:
     return Supervisor(settings.state, child_environment(settings), report)
 
 
-def _wait(seconds: float, what: str, answers: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not answers():
-        if time.monotonic() > deadline:
-            raise Refusal(Kind.UNAVAILABLE, "part-silent", f"{what} did not answer within {seconds:.0f} s.")
-        time.sleep(0.05)
+def _is_ready(postgres: EmbeddedPostgres) -> bool:
+    try:
+        postgres.wait_ready(0)
+    except Refusal:
+        return False
+    return True
 
 
-def _signer_answers(container: Container) -> None:
-    def answers() -> bool:
-        try:
-            container.signer.ping()
-        except Refusal:
-            return False
-        return True
-
-    _wait(30, "The signer", answers)
+def _signer_answers(container: Container) -> bool:
+    try:
+        container.signer.ping()
+    except Refusal:
+        return False
+    return True
 
 
-def _web_answers(settings: Settings) -> None:
-    def answers() -> bool:
-        host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104 - compared, not bound
-        try:
-            with urllib.request.urlopen(f"http://{host}:{settings.port}/healthz", timeout=2) as reply:
-                return bool(reply.status == 200)  # noqa: PLR2004 - HTTP OK
-        except (urllib.error.URLError, OSError):
-            return False
-
-    _wait(40, "The web part", answers)
+def _web_answers(settings: Settings) -> bool:
+    try:
+        with urllib.request.urlopen(f"{local_web(settings)}/healthz", timeout=2) as reply:
+            return bool(reply.status == 200)  # noqa: PLR2004 - HTTP OK
+    except (urllib.error.URLError, OSError):
+        return False
 
 
-def _worker_lives(container: Container) -> None:
-    started = container.clock() - timedelta(seconds=1)
-    _wait(40, "The worker", lambda: _beat_since(container.engine, started))
+def local_web(settings: Settings) -> str:
+    """Where this machine reaches the web part, also when it listens on every address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
+    return f"http://{host}:{settings.port}"
 
 
-def _beat_since(engine: Engine, started: object) -> bool:
+def _beat_since(engine: Engine, started: datetime) -> bool:
     with transaction(engine) as connection:
         query = "SELECT 1 FROM job_run WHERE name = 'heartbeat' AND last_success >= :since"
         return connection.execute(text(query), {"since": started}).first() is not None

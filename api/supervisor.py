@@ -21,16 +21,17 @@ import psutil
 from directory.base.errors import Kind, Refusal
 
 LONGEST_PAUSE = 10.0
+LONGEST_START = 40.0
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process to keep alive. `command` is asked anew at each start; `ready` returns when it serves or refuses."""
+    """One process to keep alive. `command` is asked anew at each start; `answers` says whether it serves by now."""
 
     name: str
     command: Callable[[], list[str]]
-    ready: Callable[[], None]
+    answers: Callable[[], bool]
     stop_signal: signal.Signals = signal.SIGTERM
 
 
@@ -55,16 +56,19 @@ class Supervisor:
     _stopping: bool = False
 
     def start(self, part: Part) -> None:
-        """Start `part` and return when it is ready; its refusal is passed on with the end of its log."""
+        """Start `part` and return when it serves; refuse with the end of its log when it ends or stays silent."""
         running = _Running(part, self._spawn(part), time.time())
         self._running[part.name] = running
         self._write_state()
-        try:
-            part.ready()
-        except Refusal as refusal:
-            tail = self.log_of(part.name).read_text(errors="replace").strip()[-600:]
-            text = f"{part.name} did not start: {refusal.text} The end of {self.log_of(part.name)}: {tail or 'empty'}"
-            raise Refusal(refusal.kind, "part-not-started", text) from refusal
+        deadline = time.monotonic() + LONGEST_START
+        while not part.answers():
+            code = running.process.poll()
+            if code is not None or time.monotonic() > deadline:
+                why = f"did not answer within {LONGEST_START:.0f} s" if code is None else f"ended at once ({code})"
+                tail = self.log_of(part.name).read_text(errors="replace").strip()[-600:]
+                text = f"{part.name} {why}. The end of {self.log_of(part.name)}: {tail or 'empty'}"
+                raise Refusal(Kind.UNAVAILABLE, "part-not-started", text)
+            time.sleep(0.05)
 
     def log_of(self, name: str) -> Path:
         """Where the part's output goes."""

@@ -14,7 +14,7 @@ from directory.base.db import transaction
 from directory.changes import Entity
 from directory.feed import load_cursor, read_changes, save_cursor
 from directory.store import practitioners
-from pki import crl, issuance, responders, tables, transparency, use_cases
+from pki import crl, renewal, responders, signed_note, tables, transparency, transparency_store, use_cases
 
 CONSEQUENCES = "consequences"
 BATCH = 1000
@@ -59,14 +59,14 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
     lifetime = timedelta(hours=container.settings.crl_hours)
     if not every:
         return crl.publish_due(
-            container.engine, container.signer, now=container.clock(), lifetime=lifetime, floor=container.settings.crl_floor
+            container.engine, container.signer, container.clock(), lifetime, container.settings.crl_floor
         )
     with transaction(container.engine) as connection:
         found = connection.execute(select(tables.crl_shard.c.authority_id, tables.crl_shard.c.shard)).all()
     for row in found:
         crl.publish(
             container.engine, container.signer, authority_id=row.authority_id, shard=row.shard,
-            now=container.clock(), lifetime=lifetime, floor=container.settings.crl_floor,
+            now=container.clock(), lifetime=lifetime, floor_file=container.settings.crl_floor,
         )  # fmt: skip
     return len(found)
 
@@ -76,7 +76,7 @@ def renew_responders(container: Container) -> str:
     made = [
         authority_id
         for authority_id in _issuing(container)
-        if responders.ensure_responder(
+        if renewal.ensure_responder(
             container.engine,
             container.signer,
             authority_id=authority_id,
@@ -100,27 +100,30 @@ def presign_ocsp(container: Container) -> str:
 
 def recover_issuance(container: Container) -> str:
     """Store and revoke what was signed but not stored before a crash (rule 27 of docs/explanation/issuance.md)."""
-    found = issuance.recover(container.engine, container.signer, container.clock())
-    return f"{found} certificates found signed but not stored, and revoked" if found else ""
+    found = use_cases.recover(container.engine, container.signer, container.clock())
+    return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
 
 
 def sign_checkpoint(container: Container) -> str:
     """Give waiting audit lines their numbers and sign the new head, kept in the database and in a file beside it."""
-    key = transparency.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
+    file = checkpoint_file(container)
     with transaction(container.engine) as connection:
-        count = transparency.sequence(
-            connection, key, now=container.clock(), checkpoint_file=checkpoint_file(container)
-        )
-    transparency.publish_heads(container.engine, checkpoint_file(container))
+        count = transparency.sequence(connection, audit_key(container), now=container.clock(), checkpoint_file=file)
+    transparency.publish_heads(container.engine, file)
     return f"{count} audit lines" if count else ""
 
 
 def verify_log(container: Container) -> tuple[int, list[str]]:
     """The log's size, and everything found wrong with it: [] when it is what was signed."""
-    key = transparency.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
+    public_key = audit_key(container).public_key()
     with transaction(container.engine, read_only=True) as connection:
-        findings = transparency.verify(connection, key.public_key(), checkpoint_file(container))
-        return transparency.size(connection), findings
+        found = transparency.verify(connection, public_key, checkpoint_file(container))
+        return transparency_store.size(connection), found
+
+
+def audit_key(container: Container) -> signed_note.AuditKey:
+    """The key that signs the log's heads, made by the first who asks."""
+    return signed_note.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
 
 
 def checkpoint_file(container: Container) -> Path:

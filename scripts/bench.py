@@ -120,7 +120,7 @@ def granian(bench: Bench, target: str, source: str) -> Iterator[str]:
     port = free_port()
     command = [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--workers",
-        str(bench.settings.web_workers), "--blocking-threads", "4", "--no-log-access", "--log-level", "critical",
+        str(bench.settings.web_workers), "--blocking-threads", "4", "--no-access-log", "--log-level", "critical",
         f"{target}:application",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=bench.folder)

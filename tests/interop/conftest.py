@@ -52,7 +52,7 @@ class Installation:
 
     @property
     def ldaps(self) -> str:
-        return f"ldaps://localhost:{self.ports[2]}"
+        return f"ldaps://127.0.0.1:{self.ports[2]}"
 
     def ports_open(self) -> bool:
         """Whether the record and the web part may be asked."""
