@@ -72,7 +72,7 @@ class RunReport:
     state: str
     reason: str
     text: str
-    counts: Mapping[str, int]
+    counts: dict[str, int]
     rejections: tuple[Rejection, ...]
 
 
@@ -301,6 +301,6 @@ class _Run:
             state=state,
             reason=refusal.code if refusal else "",
             text=refusal.text if refusal else "",
-            counts=MappingProxyType(dict(self._counts)),
+            counts=dict(self._counts),
             rejections=tuple(Rejection(*row) for row in rejections),
         )
