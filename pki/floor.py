@@ -46,6 +46,7 @@ def _write(path: Path, floors: dict[str, int]) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.with_name(path.name + ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -50,7 +50,8 @@ def answer(value: Mapping[str, Any], *, as_json: bool, rows: Sequence[tuple[Any,
     table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(table)
+    # Into a pipe or a file whole lines go, however long: somebody is about to search them.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def refuse(refusal: Refusal, *, as_json: bool) -> NoReturn:

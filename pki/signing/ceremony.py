@@ -74,6 +74,8 @@ def _make(
     record(
         connection, now=now, actor=actor, event=Event.AUTHORITY_CREATED, subject=authority_id, detail=detail
     )
+    # A CA's certificate is a certificate: the log tells of each, or an unexplained one could hide among them.
+    record(connection, now=now, actor=actor, event=Event.CERTIFICATE_ISSUED, subject=serial, detail=detail)
     return made
 
 
