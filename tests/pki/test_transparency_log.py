@@ -350,6 +350,25 @@ def test_an_act_without_its_line_is_found_and_a_waiting_line_counts(log: Log, no
     assert log.findings() == []
 
 
+def test_a_hold_and_its_release_are_acts_with_lines_of_their_own(log: Log, now: datetime) -> None:
+    serial = "0" * 39 + "2"
+    insert = (
+        "INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at, not_after,"
+        " entry) VALUES (:s, 'x', 0, :action, 'certificateHold', 'x', now(), now(), :entry)"
+    )
+    acts = [("hold", Event.CERTIFICATE_HELD, b""), ("release", Event.CERTIFICATE_RELEASED, None)]
+    with transaction(log.engine) as connection:
+        connection.execute(text(RESERVATION), {"s": serial})
+        for action, _, entry in acts * 2:
+            connection.execute(text(insert), {"s": serial, "action": action, "entry": entry})
+        for _, event, _ in acts:
+            record(connection, now=now, actor=Actor("x"), event=event, subject=serial)
+    assert log.findings() == [
+        f"hold on {serial}: 2 in the record, 1 in the log",
+        f"release of {serial}: 2 in the record, 1 in the log",
+    ]  # fmt: skip
+
+
 def test_a_line_whose_act_was_removed_is_found(log: Log, now: datetime) -> None:
     serial = "0" * 39 + "1"
     with transaction(log.engine) as connection:
