@@ -70,7 +70,7 @@ def prepare(
 ) -> Prepared:
     """Reserve a serial for these names and key, linted; the caller commits, then calls `issue`.
 
-    `thorough` adds pkilint (15 ms). Refuses `unknown-authority`, `authority-expired`, `lint-failed`, and
+    `thorough` adds pkilint (3 ms). Refuses `unknown-authority`, `authority-expired`, `lint-failed`, and
     `key-already-certified` when the key serves an enrolment already.
     """
     # 1. Who signs, and until when.

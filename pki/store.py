@@ -33,6 +33,7 @@ _AUTHORITY = (
 )  # fmt: skip
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
+_LAST_ACTIONS = text("SELECT serial, action FROM revocation_state WHERE serial = ANY(:serials)")
 _REVOCABLE = (
     select(certificate, enrolment.c.authority.label("enrolled_by"))
     .join(reservation, reservation.c.serial == certificate.c.serial)
@@ -121,13 +122,8 @@ def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificat
 
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
     """What was last done to each of these certificates; those never taken back are absent."""
-    query = (
-        select(revocation.c.serial, revocation.c.action)
-        .where(revocation.c.serial == _any_of(serials))
-        .distinct(revocation.c.serial)
-        .order_by(revocation.c.serial, revocation.c.id.desc())
-    )
-    return {Serial(serial): RevocationAction(action) for serial, action in connection.execute(query)}
+    rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})
+    return {Serial(serial): RevocationAction(action) for serial, action in rows}
 
 
 def revocable(connection: Connection, serial: Serial) -> Revocable | None:

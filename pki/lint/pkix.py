@@ -1,6 +1,6 @@
 """A second opinion from people who did not write our builder: pkilint's RFC 5280 checks, in process.
 
-Costs about 15 ms a certificate and a second to load, so it is loaded when first wanted, and a bulk issuance
+Costs about 3 ms a certificate and a second to load, so it is loaded when first wanted, and a bulk issuance
 may leave it out (our own lints are never left out).
 """
 
@@ -11,8 +11,9 @@ from typing import Any
 from pki.lint.lint import Finding
 
 CITATION = "RFC 5280 and its updates, as pkilint reads them"
-# What it marks lower is advice.
 _FATAL = frozenset({"ERROR", "FATAL"})
+# What it marks lower still says only what it saw.
+_ADVICE = frozenset({"WARNING", "NOTICE"})
 
 
 def findings(der: bytes) -> tuple[list[Finding], list[Finding]]:
@@ -20,9 +21,11 @@ def findings(der: bytes) -> tuple[list[Finding], list[Finding]]:
     wrong: list[Finding] = []
     advised: list[Finding] = []
     for severity, code, message in _validate(der):
-        if severity != "DEBUG":
-            finding = Finding(f"pkilint:{code}", CITATION, message or code)
-            (wrong if severity in _FATAL else advised).append(finding)
+        finding = Finding(f"pkilint:{code}", CITATION, message or code)
+        if severity in _FATAL:
+            wrong.append(finding)
+        elif severity in _ADVICE:
+            advised.append(finding)
     return wrong, advised
 
 

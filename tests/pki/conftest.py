@@ -31,7 +31,7 @@ Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True)
 class Established:
-    """The CAs of a test, their signer, and where their keys are; `signer.clock` may be set to another hour."""
+    """The CAs of a test, their signer, and where their keys are; a test may set `signer.clock`."""
 
     root: Authority
     issuing: Authority
