@@ -7,8 +7,8 @@ import re
 
 Name = tuple[tuple[str, str], ...]
 
-# RFC 4514 2.4: these anywhere; space and # at the edges are dealt with apart.
-_SPECIAL = re.compile(r'([\\",+;<>=])')
+# RFC 4514 2.4; # and = need it in some places only, and some readers want it everywhere.
+_SPECIAL = re.compile(r'([\\",+;<>=#])')
 _ESCAPED = re.compile(rb"\\([0-9a-fA-F]{2}|.)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # A separator that is not itself escaped: an even number of backslashes before it.
@@ -18,7 +18,7 @@ _COMMA = re.compile(r"(?:[^\\,]|\\.)+", re.DOTALL)
 def escape(value: str) -> str:
     """`value` as it may stand in a distinguished name."""
     escaped = _CONTROL.sub(lambda found: f"\\{ord(found[0]):02x}", _SPECIAL.sub(r"\\\1", value))
-    if escaped[:1] in (" ", "#"):
+    if escaped[:1] == " ":
         escaped = "\\" + escaped
     if len(value) > 1 and value.endswith(" "):
         escaped = escaped[:-1] + "\\ "

@@ -118,7 +118,7 @@ class Publisher:
         with held_if_free(self.engine, LOCK) as mine:
             return self.pass_while_locked(now) if mine else PublishReport()
 
-    def pass_while_locked(self, now: datetime) -> PublishReport:
+    def pass_while_locked(self, now: datetime, *, overwrite: bool = False) -> PublishReport:
         """`publish_once` for who holds the lock already."""
         with transaction(self.engine, read_only=True) as connection:
             start = load_cursor(connection, CONSUMER)
@@ -129,18 +129,18 @@ class Publisher:
         report = PublishReport(changes=batch.changes, more=batch.more)
         if self.plant() and start != START:
             report += self._publish_all(now)
-        report += self.bring_in_step(wanted)
+        report += self.bring_in_step(wanted, overwrite=overwrite)
         if batch.cursor != start:
             with transaction(self.engine) as connection:
                 save_cursor(connection, CONSUMER, batch.cursor, now)
         self._urgent, self._early = batch.urgent, batch.early
         return replace(report, more=batch.more)
 
-    def drain(self, now: datetime) -> PublishReport:
+    def drain(self, now: datetime, *, overwrite: bool = False) -> PublishReport:
         """Passes until no change is waiting, for who holds the lock."""
-        report = self.pass_while_locked(now)
+        report = self.pass_while_locked(now, overwrite=overwrite)
         while report.more:
-            report += self.pass_while_locked(now)
+            report += self.pass_while_locked(now, overwrite=overwrite)
         return report
 
     def plant(self) -> bool:

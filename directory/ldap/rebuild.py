@@ -139,14 +139,14 @@ def reconcile(
     the brake (CONFLICT `too-many-deletions`), unless forced.
     """
     with _publisher_held(publisher.engine):
-        publisher.drain(now)
+        publisher.drain(now, overwrite=apply)
         if apply:
             publisher.plant()
     seen, suspects = _walk(publisher, now, progress)
     suspects += _unseen(publisher, seen, now)
     wrong = dict.fromkeys(WORDS, 0)
     extras, examples, repaired = list[Suspect](), list[str](), 0
-    for suspect, operation, wanted in _look_again(publisher, suspects, now):
+    for suspect, operation, wanted in _look_again(publisher, suspects, now, apply=apply):
         wrong[type(operation)] += 1
         examples.append(f"{WORDS[type(operation)]} {suspect[0]}")
         if isinstance(operation, Delete):
@@ -191,13 +191,13 @@ def _unseen(publisher: Publisher, seen: set[Name], now: datetime) -> list[Suspec
 
 
 def _look_again(
-    publisher: Publisher, suspects: Sequence[Suspect], now: datetime
+    publisher: Publisher, suspects: Sequence[Suspect], now: datetime, *, apply: bool
 ) -> Iterator[tuple[Suspect, Operation, Wanted]]:
     """What is wrong even with the publisher held and up to date: the operation that mends it, its target."""
     for start in range(0, len(suspects), PAGE):
         page = suspects[start : start + PAGE]
         with _publisher_held(publisher.engine):
-            publisher.drain(now)
+            publisher.drain(now, overwrite=apply)
             wanted = _wanted(publisher, [key for _, key in page if key is not None], now)
             targets = {target.key: target for target in wanted.targets}
             for dn, key in page:
@@ -211,7 +211,7 @@ def _delete(publisher: Publisher, extras: Sequence[Suspect], now: datetime) -> i
     """Delete what is still extra, children before their parents; gives how many."""
     deleted = 0
     deepest_first = sorted(extras, key=lambda suspect: -len(split(suspect[0])))
-    for _, operation, _ in _look_again(publisher, deepest_first, now):
+    for _, operation, _ in _look_again(publisher, deepest_first, now, apply=True):
         if isinstance(operation, Delete):
             deleted += publisher.client.apply(operation)
     return deleted

@@ -1,6 +1,6 @@
-"""One slapd for the whole run, wiped before each test that asks; servers of their own for tests that kill them.
+"""One slapd for the whole run, wiped before each test that asks; servers apart for tests that kill them.
 
-Certificates are real ones, kept in the tables where `pki` keeps them, so that its triggers feed the publisher.
+Certificates are real ones, kept in the tables where `pki` keeps them, whose triggers feed the publisher.
 """
 
 import socket
@@ -58,6 +58,18 @@ def crl(number: int) -> bytes:
     return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
+RESERVE = """INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, spki_sha256,
+    tbs, tbs_sha256, lints, requested_by, reserved_at)
+VALUES (:serial, 'persons-1', 'practitioner-smime', 0, :address, :hash, '', :hash, '{}', 'test', :at)"""
+STORE = """INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, subject, spki_sha256,
+    der, sha256, not_before, not_after, issued_at)
+VALUES (:serial, 'persons-1', 'practitioner-smime', 0, :address, 'CN=x', :hash,
+    :der, :hash, :at, :until, :at)"""
+REVOKE = """INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at,
+    not_after, entry)
+VALUES (:serial, 'persons-1', 0, 'revoke', 'keyCompromise', 'test', :at, :until, '')"""
+
+
 def issue(engine: Engine, address: str) -> str:
     """Put a live certificate for `address` where `pki` would; gives its serial."""
     number = x509.random_serial_number()
@@ -65,35 +77,16 @@ def issue(engine: Engine, address: str) -> str:
     row = {"serial": serial, "address": address, "der": der, "hash": sha256(der).digest(), "at": START,
            "until": START + timedelta(days=730)}  # fmt: skip
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, spki_sha256, tbs,"
-                " tbs_sha256, lints, requested_by, reserved_at) VALUES"
-                " (:serial, 'persons-1', 'practitioner-smime', 0, :address, :hash, '', :hash, '{}', 'test', :at)"
-            ),
-            row,
-        )
-        connection.execute(
-            text(
-                "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, subject, spki_sha256, der,"
-                " sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1', 'practitioner-smime', 0,"
-                " :address, 'CN=x', :hash, :der, :hash, :at, :until, :at)"
-            ),
-            row,
-        )
+        connection.execute(text(RESERVE), row)
+        connection.execute(text(STORE), row)
     return serial
 
 
 def revoke(engine: Engine, serial: str) -> None:
     """What a revocation writes."""
+    row = {"serial": serial, "at": START, "until": START + timedelta(days=730)}
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at, not_after,"
-                " entry) VALUES (:serial, 'persons-1', 0, 'revoke', 'keyCompromise', 'test', :at, :until, '')"
-            ),
-            {"serial": serial, "at": START, "until": START + timedelta(days=730)},
-        )
+        connection.execute(text(REVOKE), row)
 
 
 def certificates_of(connection: Connection, addresses: Sequence[str]) -> dict[str, list[bytes]]:
@@ -150,16 +143,13 @@ class Server:
         self.process = None
 
 
-def make_tls(folder: Path) -> TlsFiles:
-    """A self-signed certificate for 127.0.0.1, its own CA."""
-    made = TlsFiles(folder / "cert.pem", folder / "key.pem", folder / "cert.pem")
-    der = certificate("localhost")
-    made.certificate.write_bytes(x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM))
-    made.key.write_bytes(
-        KEY.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+def make_tls(folder: Path, name: str = "localhost") -> TlsFiles:
+    """A self-signed certificate for this machine, which is its own CA."""
+    made = TlsFiles(folder / f"{name}.pem", folder / f"{name}.key", folder / f"{name}.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+               "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+               "-days", "3650", "-keyout", str(made.key), "-out", str(made.certificate)]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
     return made
 
 

@@ -1,0 +1,130 @@
+"""The slapd a first run brings along: it starts, says clearly why it cannot, and keeps what it was given."""
+
+import shutil
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from api.embedded import slapd as module
+from api.embedded.slapd import EmbeddedSlapd
+from directory.base.errors import Refusal
+from directory.ldap.client import LdapClient
+from directory.ldap.entry import base_entries
+from directory.ldap.plan import Add
+from tests.directory.ldap.conftest import SUFFIX, Server, free_port
+
+
+def plant(slapd: EmbeddedSlapd) -> None:
+    client = LdapClient(slapd.url)
+    for entry in base_entries(slapd.suffix):
+        client.apply(Add(entry.dn, entry.attributes))
+    client.close()
+
+
+def planted(slapd: EmbeddedSlapd) -> bool:
+    client = LdapClient(slapd.url)
+    try:
+        return client.read(slapd.suffix) is not None
+    finally:
+        client.close()
+
+
+def test_what_was_written_survives_a_kill_and_a_new_configuration(own_server: Server) -> None:
+    plant(own_server.slapd)
+    own_server.kill()
+    own_server.start()
+    assert planted(own_server.slapd)
+
+
+def test_a_folder_too_deep_for_a_socket_works_all_the_same(tmp_path: Path) -> None:
+    deep = tmp_path / ("deep" * 20) / "ldap"
+    server = Server(EmbeddedSlapd(deep, SUFFIX, port=free_port()))
+    try:
+        server.start()
+        plant(server.slapd)
+        assert not server.slapd.socket.is_relative_to(deep)
+        assert stat.S_IMODE(server.slapd.socket.parent.stat().st_mode) == 0o700
+    finally:
+        server.stop()
+        shutil.rmtree(server.slapd.socket.parent)
+
+
+def test_another_suffix_and_a_bare_engine_work(tmp_path: Path) -> None:
+    server = Server(EmbeddedSlapd(tmp_path / "l", "dc=sante,dc=example", port=free_port(), bare=True))
+    try:
+        server.start()
+        plant(server.slapd)
+        assert planted(server.slapd)
+    finally:
+        server.stop()
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(Refusal) as refused:
+            EmbeddedSlapd(tmp_path / "l", SUFFIX, port=port).make()
+    assert refused.value.code == "port-taken"
+    assert str(port) in refused.value.text
+
+
+def test_a_missing_slapd_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEARCHED", (str(tmp_path),))
+    with pytest.raises(Refusal) as refused:
+        EmbeddedSlapd(tmp_path / "l", SUFFIX, port=free_port()).make()
+    assert refused.value.code == "slapd-missing"
+    assert "apt-get install slapd" in refused.value.text
+
+
+def test_making_it_again_leaves_a_running_server_alone(own_server: Server) -> None:
+    plant(own_server.slapd)
+    own_server.slapd.make()
+    assert planted(own_server.slapd)
+
+
+def test_a_confined_slapd_is_run_from_a_copy_that_follows_upgrades(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What an enforced profile looks like from here: the profile's file and the kernel's folder are both there.
+    monkeypatch.setattr(module, "APPARMOR_PROFILES", (tmp_path,))
+    server = Server(EmbeddedSlapd(tmp_path / "l", SUFFIX, port=free_port()))
+    copy = tmp_path / "l" / "bin" / "slapd"
+    try:
+        server.start()
+        assert server.slapd.command()[0] == str(copy)
+        assert Path(f"/proc/{server.process.pid}/exe").resolve() == copy.resolve()  # type: ignore[union-attr]
+        plant(server.slapd)
+    finally:
+        server.stop()
+    copy.write_bytes(b"of an older release")
+    server.slapd.make()
+    assert copy.stat().st_size > 100_000
+
+
+def test_a_swap_cut_short_finds_its_old_data_again(own_server: Server) -> None:
+    plant(own_server.slapd)
+    own_server.stop()
+    own_server.slapd.data.rename(own_server.slapd.folder / "data.old")
+    own_server.start()
+    assert planted(own_server.slapd)
+
+
+def test_a_silent_server_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
+    slapd = EmbeddedSlapd(tmp_path / "l", SUFFIX, port=free_port())
+    slapd.make()
+    with pytest.raises(Refusal) as refused:
+        slapd.wait_ready(0.1)
+    assert refused.value.code == "slapd-silent"
+
+
+def test_a_broken_ldif_is_refused_with_slapds_own_words(own_server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "broken.ldif"
+    file.write_text(f"dn: {SUFFIX}\nobjectClass: nonsense\n")
+    with pytest.raises(Refusal) as refused:
+        own_server.slapd.load(file)
+    assert refused.value.code == "slapd-not-made"
+    assert "nonsense" in refused.value.text
