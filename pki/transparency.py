@@ -116,6 +116,10 @@ def verify(connection: Connection, public_key: Ed25519PublicKey, checkpoint_file
         f"{kind} {subject}: {done} in the record, {told} in the log"
         for kind, subject, done, told in store.unequal_acts(connection)
     )
+    found += (
+        f"certificate {serial}: its bytes are not those the log tells of"
+        for serial in store.exchanged_certificates(connection)
+    )
     return found
 
 

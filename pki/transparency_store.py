@@ -53,6 +53,11 @@ FULL JOIN (SELECT subject, count(*) AS n FROM (
     SELECT subject FROM audit_entry WHERE event = :event
     UNION ALL SELECT subject FROM audit_pending WHERE event = :event) AS line GROUP BY subject) AS told
 USING (subject) WHERE done.n IS DISTINCT FROM told.n ORDER BY subject"""
+# The line of an issuance names the certificate's hash; the bytes kept must still be those.
+EXCHANGED = """SELECT c.serial FROM certificate c JOIN (
+    SELECT subject, detail FROM audit_entry WHERE event = :event
+    UNION ALL SELECT subject, detail FROM audit_pending WHERE event = :event) AS line ON line.subject = c.serial
+WHERE line.detail ->> 'sha256' <> encode(sha256(c.der), 'hex') ORDER BY c.serial"""
 _UNEQUAL = {name: (event, text(UNEQUAL.format(acts=acts))) for name, (event, acts) in ACTS.items()}
 
 
@@ -121,6 +126,11 @@ def unequal_acts(connection: Connection) -> Iterator[tuple[str, str, int, int]]:
     for kind, (event, query) in _UNEQUAL.items():
         for subject, done, told in connection.execute(query, {"event": event.value}):
             yield kind, subject, done, told
+
+
+def exchanged_certificates(connection: Connection) -> list[str]:
+    """Serials of certificates whose bytes are not those the log told of when they were issued."""
+    return list(connection.execute(text(EXCHANGED), {"event": Event.CERTIFICATE_ISSUED.value}).scalars())
 
 
 def _checkpoint(row: Row[Any]) -> Checkpoint:

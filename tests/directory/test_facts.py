@@ -232,14 +232,16 @@ def test_the_registers_in_force_are_the_last_applied_ones(engine: Engine) -> Non
     )
     day = datetime(2026, 9, 1, tzinfo=UTC)
     runs = [("rpps", 1, 1, "applied"), ("rpps", 2, 3, "applied"), ("rpps", 4, 4, "refused"),
-            ("rpps", 5, 5, "planned"), ("finess", 1, 2, "applied"), ("mailboxes", 1, 2, "planned")]  # fmt: skip
+            ("rpps", 5, 5, "planned"), ("finess", 1, 2, "applied"),
+            ("mailboxes", 1, 2, "planned")]  # fmt: skip
     with transaction(engine) as connection:
         assert records_begin(connection) is None
         for register, generated, finished, state in runs:
             connection.execute(
                 text(insert),
-                {"register": register, "generated": day + timedelta(days=generated), "state": state,
-                 "finished": day + timedelta(days=finished), "reason": "x" if state == "refused" else None},
+                {"register": register, "generated": day + timedelta(days=generated),
+                 "finished": day + timedelta(days=finished), "state": state,
+                 "reason": "x" if state == "refused" else None},
             )  # fmt: skip
         none_of_others = {"mailboxes": None, "trusted-domains": None}
         one, two = day + timedelta(days=1), day + timedelta(days=2)

@@ -369,6 +369,19 @@ def test_a_hold_and_its_release_are_acts_with_lines_of_their_own(log: Log, now: 
     ]  # fmt: skip
 
 
+def test_a_certificate_exchanged_for_another_is_found(log: Log, now: datetime) -> None:
+    serial, told = "0" * 39 + "3", {"sha256": sha256(b"").hexdigest()}
+    with transaction(log.engine) as connection:
+        for statement in (RESERVATION, CERTIFICATE):
+            connection.execute(text(statement), {"s": serial})
+        issued = Event.CERTIFICATE_ISSUED
+        record(connection, now=now, actor=Actor("x"), event=issued, subject=serial, detail=told)
+    log.number(now)
+    assert log.findings() == []
+    log.attack("UPDATE certificate SET der = 'another'")
+    assert log.findings() == [f"certificate {serial}: its bytes are not those the log tells of"]
+
+
 def test_a_line_whose_act_was_removed_is_found(log: Log, now: datetime) -> None:
     serial = "0" * 39 + "1"
     with transaction(log.engine) as connection:
