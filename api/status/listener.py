@@ -15,6 +15,8 @@ import psycopg
 from api.status.cache import AnswerCache
 from pki.model import Serial
 
+# Under this name its connection shows in pg_stat_activity.
+APPLICATION = "sceau-status-listener"
 _LOG = logging.getLogger("sceau.status")
 # Four heartbeats fit into the time one of them counts.
 _PULSE_SECONDS = 0.5
@@ -34,6 +36,7 @@ class Listener:
         self._caches = caches
         self._changed = changed
         self._stopped = threading.Event()
+        self._heard = False
         self._thread = threading.Thread(target=self._run, name="status-listener", daemon=True)
 
     def start(self) -> None:
@@ -46,15 +49,23 @@ class Listener:
         self._thread.join()
 
     def _run(self) -> None:
+        told = False
         while not self._stopped.is_set():
             try:
                 self._follow()
             except psycopg.Error as error:
-                _LOG.warning("status listener lost the database: %s", error)
+                # Once for each time it is lost, or one outage would fill the log.
+                if self._heard or not told:
+                    _LOG.warning(
+                        "status is answered from the record alone, the listener is cut off: %s", error
+                    )
+                told, self._heard = True, False
                 self._stopped.wait(_RETRY_SECONDS)
 
     def _follow(self) -> None:
-        with psycopg.connect(self._conninfo, autocommit=True, connect_timeout=2) as link:
+        with psycopg.connect(
+            self._conninfo, autocommit=True, connect_timeout=2, application_name=APPLICATION
+        ) as link:
             link.execute("LISTEN sceau_revocation")
             link.execute("LISTEN sceau_change")
             # What was committed while nobody listened is told by no notification.
@@ -63,6 +74,7 @@ class Listener:
             self._changed()
             while not self._stopped.is_set():
                 self._pulse(link)
+                self._heard = True
 
     def _pulse(self, link: psycopg.Connection) -> None:
         asked_at = time.monotonic()
