@@ -56,8 +56,8 @@ USING (subject) WHERE done.n IS DISTINCT FROM told.n ORDER BY subject"""
 # The line of an issuance names the certificate's hash; the bytes kept must still be those.
 EXCHANGED = """SELECT c.serial FROM certificate c JOIN (
     SELECT subject, detail FROM audit_entry WHERE event = :event
-    UNION ALL SELECT subject, detail FROM audit_pending WHERE event = :event) AS line ON line.subject = c.serial
-WHERE line.detail ->> 'sha256' <> encode(sha256(c.der), 'hex') ORDER BY c.serial"""
+    UNION ALL SELECT subject, detail FROM audit_pending WHERE event = :event) AS line
+ON line.subject = c.serial WHERE line.detail ->> 'sha256' <> encode(sha256(c.der), 'hex') ORDER BY c.serial"""
 _UNEQUAL = {name: (event, text(UNEQUAL.format(acts=acts))) for name, (event, acts) in ACTS.items()}
 
 
@@ -83,8 +83,8 @@ def numbered(connection: Connection) -> Iterator[tuple[int, Line]]:
     rows = connection.execution_options(yield_per=5000).execute(
         select(audit_entry).order_by(audit_entry.c.index)
     )
-    for row in rows:
-        yield row.index, Line(row.at, row.actor, row.event, row.subject, row.detail, row.leaf_hash)
+    for index, *columns in rows:
+        yield index, Line(*columns)
 
 
 def size(connection: Connection) -> int:
