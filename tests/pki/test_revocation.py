@@ -1,4 +1,4 @@
-"""Taking a certificate back: for good or on hold, for a reason, by whoever may; what departures take along."""
+"""Taking a certificate back: for good or on hold, for a reason, by whoever may; what departures take."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta

@@ -1,0 +1,347 @@
+"""Each lint stays silent on what each profile makes and speaks on a certificate wrong in that one way."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from ipaddress import ip_address
+from math import prod
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+
+from pki.lint import key, pkix
+from pki.lint.catalogue import LINTS
+from pki.lint.lint import Case, run
+from pki.model import serial_of
+from pki.profiles import (
+    ISSUING,
+    OCSP_SIGNER,
+    ORGANISATION,
+    PRACTITIONER,
+    ROOT,
+    SERVICE_TLS,
+    AuthorityNames,
+    Names,
+    OrganisationNames,
+    PersonNames,
+    Profile,
+    ResponderNames,
+    ServiceNames,
+    Urls,
+)
+from pki.signing.seal import seal, unsealed
+from pki.tbs import Issuer, unsigned
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+START = NOW - timedelta(minutes=5)
+SECOND = timedelta(seconds=1)
+ADDRESS = "person-1@one.example"
+NAMES: dict[str, Names] = {
+    ROOT.name: AuthorityNames("Sceau Root CA 1"),
+    ISSUING.name: AuthorityNames("Sceau Persons CA 1"),
+    PRACTITIONER.name: PersonNames("Zoé Anne", "D'ARTAGNAN-ŒUVRARD", "810099000019", ("10", "60"), ADDRESS),
+    ORGANISATION.name: OrganisationNames("CLINIQUE DES LILAS", "750990012", ADDRESS, "URGENCES"),
+    OCSP_SIGNER.name: ResponderNames("OCSP persons-1 2026-09-01"),
+    SERVICE_TLS.name: ServiceNames(("ldap.example",), (ip_address("127.0.0.1"), ip_address("::1"))),
+}
+Make = Callable[..., x509.Certificate]
+
+
+@cache
+def keys() -> tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePrivateKey, ec.EllipticCurvePrivateKey]:
+    """Of root, issuing CA and leaf."""
+    leaf = ec.generate_private_key(ec.SECP256R1())
+    return ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP256R1()), leaf
+
+
+@cache
+def chain() -> tuple[x509.Certificate, x509.Certificate]:
+    root_key, ca_key, _ = keys()
+    span = (START, START + timedelta(days=12 * 365) - SECOND)
+    urls = Urls("http://trust.example")
+
+    def sealed(made: x509.Certificate) -> x509.Certificate:
+        return x509.load_der_x509_certificate(seal(made.tbs_certificate_bytes, root_key))
+
+    root = sealed(
+        unsigned(
+            serial=serial_of(x509.random_serial_number()),
+            profile=ROOT,
+            names=NAMES[ROOT.name],
+            public_key=root_key.public_key(),
+            issuer=Issuer("root-1", None, root_key.public_key()),
+            validity=span,
+            urls=urls,
+            shard=0,
+        )
+    )
+    issuing = sealed(
+        unsigned(
+            serial=serial_of(x509.random_serial_number()),
+            profile=ISSUING,
+            names=NAMES[ISSUING.name],
+            public_key=ca_key.public_key(),
+            issuer=Issuer("root-1", root, root_key.public_key()),
+            validity=span,
+            urls=urls,
+            shard=0,
+        )
+    )
+    return root, issuing
+
+
+def leaf(profile: Profile, names: Names | None = None) -> x509.Certificate:
+    _, ca_key, own = keys()
+    return unsigned(
+        serial=serial_of(x509.random_serial_number()),
+        profile=profile,
+        names=names or NAMES[profile.name],
+        public_key=own.public_key(),
+        issuer=Issuer("persons-1", chain()[1], ca_key.public_key()),
+        validity=(START, START + min(profile.longest, timedelta(days=825)) - SECOND),
+        urls=Urls("http://trust.example"),
+        shard=7,
+    )
+
+
+def case(certificate: x509.Certificate, profile: Profile = PRACTITIONER, mailbox: str = ADDRESS) -> Case:
+    return Case(certificate, profile, chain()[1], mailbox)
+
+
+def of_each_profile() -> list[Case]:
+    root, issuing = chain()
+    made = [Case(root, ROOT, None), Case(issuing, ISSUING, root)]
+    return made + [
+        case(leaf(profile), profile) for profile in (PRACTITIONER, ORGANISATION, OCSP_SIGNER, SERVICE_TLS)
+    ]
+
+
+def test_what_each_profile_makes_passes_our_lints_and_pkilint() -> None:
+    for made in of_each_profile():
+        assert run(LINTS, made) == [], made.profile.name
+        assert pkix.findings(made.certificate.public_bytes(Encoding.DER)) == ([], []), made.profile.name
+
+
+# One way of being wrong each: rebuild a good certificate with one thing changed.
+
+
+def rebuilt(
+    good: x509.Certificate,
+    *,
+    serial: int | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    subject: x509.Name | None = None,
+    issuer: x509.Name | None = None,
+    public_key: ec.EllipticCurvePublicKey | None = None,
+    drop: x509.ObjectIdentifier | None = None,
+    add: x509.ExtensionType | None = None,
+    critical: bool | None = None,
+) -> x509.Certificate:
+    builder = (
+        x509.CertificateBuilder()
+        .serial_number(serial or good.serial_number)
+        .subject_name(subject or good.subject)
+        .issuer_name(issuer or good.issuer)
+        .public_key(public_key or good.public_key())  # type: ignore[arg-type]
+        .not_valid_before(start or good.not_valid_before_utc)
+        .not_valid_after(end or good.not_valid_after_utc)
+    )
+    replaced = drop or (add.oid if add is not None else None)
+    for extension in good.extensions:
+        if extension.oid != replaced:
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    if add is not None:
+        kept = ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE
+        builder = builder.add_extension(add, critical=add.oid in kept if critical is None else critical)
+    return builder.sign(keys()[1], hashes.SHA256())
+
+
+def named(*attributes: tuple[x509.ObjectIdentifier, str]) -> x509.Name:
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
+
+
+PERSON = (
+    (NameOID.COUNTRY_NAME, "FR"),
+    (NameOID.SURNAME, "X"),
+    (NameOID.GIVEN_NAME, "Y"),
+    (NameOID.COMMON_NAME, "Y X"),
+    (NameOID.SERIAL_NUMBER, "810099000019"),
+)
+
+
+def usage(*names: str) -> x509.KeyUsage:
+    every = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+    )
+    return x509.KeyUsage(**{name: name in names for name in every}, encipher_only=False, decipher_only=False)
+
+
+def negative_serial(good: x509.Certificate) -> x509.Certificate:
+    """The builder refuses one, so the serial's highest bit is set in the bytes it made."""
+    tbs = bytearray(good.tbs_certificate_bytes)
+    place = bytes(tbs).index(good.serial_number.to_bytes(20, "big"))
+    tbs[place] |= 0x80
+    return unsealed(bytes(tbs))
+
+
+WIDE = (1 << 158) + 12345
+BAD: dict[str, Callable[[], Case]] = {
+    "serial-range": lambda: case(negative_serial(rebuilt(leaf(PRACTITIONER), serial=WIDE))),
+    "serial-entropy": lambda: case(rebuilt(leaf(PRACTITIONER), serial=12345)),
+    "validity-length": lambda: case(rebuilt(leaf(PRACTITIONER), end=START + timedelta(days=825))),
+    "validity-inside-issuer": lambda: case(
+        rebuilt(leaf(PRACTITIONER), start=START - SECOND, end=START + SECOND * 9)
+    ),
+    "key-not-issuers": lambda: case(
+        rebuilt(
+            rebuilt(leaf(PRACTITIONER), public_key=keys()[1].public_key()),
+            add=x509.SubjectKeyIdentifier.from_public_key(keys()[1].public_key()),
+        )
+    ),
+    "subject-attributes": lambda: case(rebuilt(leaf(PRACTITIONER), subject=named(*PERSON[1:]))),
+    "subject-spelling": lambda: case(
+        rebuilt(leaf(PRACTITIONER), subject=named(*PERSON[:3], (NameOID.COMMON_NAME, "Y\u200eX "), PERSON[4]))
+    ),
+    "subject-country": lambda: case(
+        rebuilt(leaf(PRACTITIONER), subject=named((NameOID.COUNTRY_NAME, "XX"), *PERSON[1:]))
+    ),
+    "san-mailbox": lambda: case(leaf(PRACTITIONER), mailbox="someone-else@one.example"),
+    "san-hosts": lambda: case(
+        rebuilt(leaf(SERVICE_TLS), subject=named((NameOID.COMMON_NAME, "other.example"))), SERVICE_TLS
+    ),
+    "issuer-name": lambda: case(
+        rebuilt(
+            leaf(PRACTITIONER), issuer=named((NameOID.COUNTRY_NAME, "FR"), (NameOID.COMMON_NAME, "Sceau"))
+        )
+    ),
+    "extension-set": lambda: case(rebuilt(leaf(PRACTITIONER), add=x509.OCSPNoCheck(), critical=False)),
+    "extension-criticality": lambda: case(
+        rebuilt(leaf(PRACTITIONER), add=x509.BasicConstraints(ca=False, path_length=None), critical=False)
+    ),
+    "key-usage": lambda: case(
+        rebuilt(leaf(PRACTITIONER), add=usage("digital_signature", "key_encipherment"))
+    ),
+    "extended-key-usage": lambda: case(
+        rebuilt(leaf(PRACTITIONER), add=x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]))
+    ),
+    "basic-constraints": lambda: case(
+        rebuilt(leaf(PRACTITIONER), add=x509.BasicConstraints(ca=True, path_length=None))
+    ),
+    "certificate-policy": lambda: case(
+        rebuilt(
+            leaf(PRACTITIONER),
+            add=x509.CertificatePolicies(
+                [x509.PolicyInformation(x509.ObjectIdentifier("2.5.29.32.0"), None)]
+            ),
+        )
+    ),
+    "key-identifiers": lambda: case(rebuilt(leaf(PRACTITIONER), add=x509.SubjectKeyIdentifier(b"\x01" * 20))),
+    "status-urls": lambda: case(
+        rebuilt(
+            leaf(PRACTITIONER),
+            add=x509.CRLDistributionPoints(
+                [
+                    x509.DistributionPoint(
+                        [x509.UniformResourceIdentifier("ldap://x.example")], None, None, None
+                    )
+                ]
+            ),
+        )
+    ),
+}
+
+
+# The parser warns of the serial that our lint is there to find.
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+@pytest.mark.parametrize("name", BAD)
+def test_each_lint_finds_its_fault_and_no_other_lint_speaks(name: str) -> None:
+    assert {finding.lint for finding in run(LINTS, BAD[name]())} == {name}
+
+
+def test_every_lint_has_a_name_of_its_own_a_citation_and_a_bad_certificate() -> None:
+    names = [lint.name for lint in LINTS]
+    assert len(names) == len(set(names))
+    assert all(lint.citation for lint in LINTS)
+    assert set(names) == set(BAD) | set(KEYS)
+
+
+def test_pkilint_sees_what_our_lints_do_not_look_at() -> None:
+    # Two distribution points with the same name of a scheme nobody fetches, a critical one at that.
+    certificate = rebuilt(leaf(PRACTITIONER), drop=ExtensionOID.AUTHORITY_KEY_IDENTIFIER)
+    wrong, _ = pkix.findings(certificate.public_bytes(Encoding.DER))
+    assert any("authority_key_identifier" in finding.lint for finding in wrong)
+
+
+# Keys: numbers chosen so that one check alone objects. `rsa.RSAPublicNumbers` takes any modulus.
+
+
+def rsa_key(modulus: int, exponent: int = 65537) -> rsa.RSAPublicKey:
+    return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+
+
+@cache
+def good_rsa() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=3072)
+
+
+def next_to(prime: int) -> int:
+    """A number coprime to the small primes, close above: Fermat's method needs no second prime."""
+    candidate = prime + 2
+    while any(candidate % small == 0 for small in range(3, 752, 2)):
+        candidate += 2
+    return candidate
+
+
+def with_roca_fingerprint() -> int:
+    """A modulus that is 1, a power of 65537, modulo every prime of the fingerprint."""
+    product = prod(key._ROCA_PRIMES) * 2
+    # Coprime to the other small primes and far from a square by construction of k.
+    base = (1 << 3071) // product
+    for step in range(1, 10_000):
+        modulus = 1 + product * (base + step)
+        if modulus.bit_length() == 3072 and all(modulus % small for small in range(3, 752, 2)):
+            return modulus
+    raise AssertionError("no such modulus")
+
+
+KEYS: dict[str, Callable[[], object]] = {
+    "key-kind": lambda: ed25519.Ed25519PrivateKey.generate().public_key(),
+    "rsa-size": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key(),
+    "rsa-exponent": lambda: rsa_key(good_rsa().public_key().public_numbers().n, 3),
+    "rsa-small-factor": lambda: rsa_key(_multiple_of_751()),
+    "rsa-close-primes": lambda: rsa_key(
+        good_rsa().private_numbers().p * next_to(good_rsa().private_numbers().p)
+    ),
+    "rsa-roca": lambda: rsa_key(with_roca_fingerprint()),
+}
+
+
+def _multiple_of_751() -> int:
+    modulus = (1 << 3071) // 751 * 751 + 751
+    return modulus if modulus % 2 else modulus + 751
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_each_weakness_is_found_alone(name: str) -> None:
+    assert key.weaknesses(KEYS[name]()) == [name]
+
+
+@pytest.mark.parametrize("curve", [ec.SECP521R1(), ec.SECP256K1(), ec.SECP224R1()])
+def test_other_curves_are_not_certified(curve: ec.EllipticCurve) -> None:
+    assert key.weaknesses(ec.generate_private_key(curve).public_key()) == ["key-kind"]
+
+
+def test_sound_keys_pass() -> None:
+    for sound in (*(private.public_key() for private in keys()), good_rsa().public_key()):
+        assert key.weaknesses(sound) == []
