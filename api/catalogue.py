@@ -262,6 +262,36 @@ ENTRIES: tuple[Entry, ...] = (
         "Cette personne est radiée",
         "L'autorité a radié cette personne.",
     ),
+    Entry(
+        "domain-not-trusted", 422, "The mailbox's domain is not in the trust space",
+        "Its operator must be accredited for it first.",
+        "Le domaine de la boîte n'est pas dans l'espace de confiance",
+        "Son opérateur doit d'abord y être admis.",
+    ),
+    Entry(
+        "domain-suspended", 422, "The mailbox's domain is suspended",
+        "Nothing is certified in it meanwhile.",
+        "Le domaine de la boîte est suspendu",
+        "Rien n'y est certifié entre-temps.",
+    ),
+    Entry(
+        "operator-suspended", 422, "The operator of the mailbox is suspended",
+        "Nothing is certified in its domains meanwhile.",
+        "L'opérateur de la boîte est suspendu",
+        "Rien n'est certifié dans ses domaines entre-temps.",
+    ),
+    Entry(
+        "mailbox-closed", 422, "The mailbox is closed",
+        "The national list no longer holds it.",
+        "La boîte est fermée",
+        "La liste nationale ne la connaît plus.",
+    ),
+    Entry(
+        "organisation-closed", 422, "The establishment is closed",
+        "FINESS no longer holds the establishment of this mailbox, or says that it closed.",
+        "L'établissement est fermé",
+        "FINESS ne connaît plus l'établissement de cette boîte, ou le dit fermé.",
+    ),
     # ---- Certificates
     Entry(
         "bad-csr", 400, "The certificate request cannot be read",
@@ -286,7 +316,7 @@ ENTRIES: tuple[Entry, ...] = (
         " ne va pas.",
     ),
     Entry(
-        "key-already-certified", 409, "The key has been certified before",
+        "key-already-certified", 422, "The key has been certified before",
         "A key serves one holder, once. Make a new one.",
         "Clé déjà certifiée",
         "Une clé sert une fois, à un seul titulaire. Créez-en une nouvelle.",
@@ -314,6 +344,85 @@ ENTRIES: tuple[Entry, ...] = (
         "Revoke it with another reason to end it for good.",
         "Certificat déjà suspendu",
         "Révoquez-le pour un autre motif afin d'y mettre fin.",
+    ),
+    Entry(
+        "not-on-hold", 409, "The certificate is not on hold",
+        "Only a certificate on hold can be released.",
+        "Le certificat n'est pas suspendu",
+        "On ne lève que la suspension d'un certificat suspendu.",
+    ),
+    Entry(
+        "certificate-expired", 409, "The certificate has expired",
+        "There is nothing left to take back.",
+        "Le certificat a expiré",
+        "Il n'y a plus rien à révoquer.",
+    ),
+    Entry(
+        "comment-too-long", 400, "The comment is too long",
+        "Say it in fewer words; nothing about a patient belongs there.",
+        "Commentaire trop long",
+        "Dites-le en moins de mots ; rien n'y doit concerner un patient.",
+    ),
+    Entry(
+        "lint-failed", 422, "The certificate would break its own rules",
+        "It was checked before any signature and stopped; `findings` names each rule. Nothing was signed.",
+        "Le certificat enfreindrait ses propres règles",
+        "Il a été contrôlé avant toute signature et arrêté ; `findings` nomme chaque règle. Rien n'a été "
+        "signé.",
+    ),
+    Entry(
+        "unknown-authority", 404, "There is no such authority",
+        "The issuing authority has not been established on this installation.",
+        "Autorité de certification inconnue",
+        "L'autorité émettrice n'a pas été établie sur cette installation.",
+    ),
+    Entry(
+        "issuance-abandoned", 409, "This issuance was given up",
+        "It took too long and was closed by the recovery. Ask again with a new key.",
+        "Émission abandonnée",
+        "Elle a trop tardé et la reprise l'a close. Recommencez avec une nouvelle clé.",
+    ),
+    Entry(
+        "unknown-reservation", 404, "The signer finds no reservation",
+        "Nothing was signed. Ask again.",
+        "Réservation introuvable pour le signataire",
+        "Rien n'a été signé. Recommencez.",
+    ),
+    Entry(
+        "stale-reservation", 409, "The reservation is too old to be signed",
+        "Nothing was signed. Ask again with a new key.",
+        "Réservation trop ancienne pour être signée",
+        "Rien n'a été signé. Recommencez avec une nouvelle clé.",
+    ),
+    Entry(
+        "reservation-unfit", 422, "The signer refuses what was reserved",
+        "It checks again by itself, and found the certificate unfit. Report it: this should not happen.",
+        "Le signataire refuse ce qui était réservé",
+        "Il contrôle de son côté et a jugé le certificat inapte. Signalez-le : cela ne devrait pas arriver.",
+    ),
+    Entry(
+        "already-signed", 409, "This serial number has been signed already",
+        "A reservation is signed once.",
+        "Ce numéro de série a déjà été signé",
+        "Une réservation se signe une fois.",
+    ),
+    Entry(
+        "ca-key-missing", 503, "The signer lacks the authority's key",
+        "Whoever runs the service must put it in place.",
+        "Le signataire n'a pas la clé de l'autorité",
+        "L'exploitant du service doit la mettre en place.",
+    ),
+    Entry(
+        "ca-key-unreadable", 503, "The signer cannot open the authority's key",
+        "Whoever runs the service must look at the passphrase and the file.",
+        "Le signataire ne peut ouvrir la clé de l'autorité",
+        "L'exploitant du service doit vérifier la phrase secrète et le fichier.",
+    ),
+    Entry(
+        "journal-damaged", 503, "The signer's journal is damaged",
+        "It signs nothing before whoever runs the service has looked at it.",
+        "Le journal du signataire est abîmé",
+        "Il ne signe rien avant que l'exploitant du service ne l'ait examiné.",
     ),
     Entry(
         "at-out-of-range", 400, "This instant is outside the calendar",

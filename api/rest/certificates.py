@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import fields
 
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Shape, serial_given
+from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from pki import history, use_cases
@@ -15,7 +15,6 @@ from pki.model import Revocation, RevocationAction, RevocationReason
 IDENTIFIED = {
     "serial": {"schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{1,40}$"}, "example": EXAMPLE_SERIAL}
 }
-LONGEST_COMMENT = 500
 
 
 class IssuedAnswer(Shape):
@@ -88,7 +87,7 @@ class RevocationRequest(Shape):
     """Why the certificate is taken back; `certificateHold` only suspends it."""
 
     reason = fields.Enum(RevocationReason, by_value=True, required=True)
-    comment = Line(LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone perdu"})
+    comment = Line(use_cases.LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone perdu"})
 
 
 @operation(
@@ -109,7 +108,7 @@ def certificate(call: Transacted, serial: str) -> dict[str, Any]:
 
     The certificate and its state at this instant.
     """
-    life = history.life(call.connection, serial_given(serial))
+    life = history.life(call.connection, use_cases.parse_serial(serial))
     last = life.events[-1] if life.events else None
     # Someone released from hold is as if never held, for who only uses the certificate.
     standing = None if last is None or last.action is RevocationAction.RELEASE else last
@@ -135,7 +134,7 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
 
     Who did what and when, with the lines of the audit log; and what its state was on a given day.
     """
-    wanted = serial_given(serial)
+    wanted = use_cases.parse_serial(serial)
     life = history.life(call.connection, wanted)
     as_of = asked.get("at", call.now)
     return {
@@ -161,8 +160,8 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
     answer=RevocationAnswer,
     body=RevocationRequest,
     problems=(
-        "malformed-serial", "unknown-certificate", "wrong-authority", "not-a-registrar", "already-revoked",
-        "already-on-hold",
+        "malformed-serial", "comment-too-long", "unknown-certificate", "wrong-authority", "not-a-registrar",
+        "already-revoked", "already-on-hold", "certificate-expired",
     ),
     parameters=IDENTIFIED,
 )  # fmt: skip
@@ -176,7 +175,7 @@ def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> 
         call.connection,
         now=call.now,
         token=call.token,
-        serial=serial_given(serial),
+        serial=use_cases.parse_serial(serial),
         reason=asked["reason"],
         comment=asked.get("comment") or "",
     )

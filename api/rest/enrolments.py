@@ -17,10 +17,13 @@ from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address, parse_national_id
 from pki import use_cases
-from pki.model import Enrolment, IssuedCertificate
+from pki.model import Enrolment, EnrolmentState, IssuedCertificate
 
 LONGEST_CSR = 16_384
 REGISTRARS = {Role.REGISTRAR}
+AGAINST_THE_MAILBOX = (
+    "domain-not-trusted", "domain-suspended", "operator-suspended", "mailbox-closed", "organisation-closed",
+)  # fmt: skip
 EXAMPLE_ENROLMENT = "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e"
 IDENTIFIED = {"enrolment_id": {"example": EXAMPLE_ENROLMENT}}
 
@@ -60,7 +63,7 @@ class EnrolmentAnswer(Shape):
     authority = fields.String(
         required=True, metadata={"description": "Ordre ou ARS — Ordre or agency", "example": "CNOM"}
     )
-    state = fields.String(required=True, validate=validate.OneOf(["requested", "approved", "ended"]))
+    state = fields.Enum(EnrolmentState, by_value=True, required=True)
     requested_at = Instant(required=True)
     approved_at = Instant(required=True, allow_none=True)
 
@@ -95,7 +98,7 @@ class CertificateRequest(Shape):
         "malformed-finess", "finess-check-digit", "malformed-siret", "siret-check-digit", "malformed-address",
         "bad-identity-check", "unknown-practitioner", "unknown-mailbox", "not-a-registrar", "wrong-authority",
         "already-enrolled", "mailbox-kind-not-served", "not-the-holder", "holder-not-in-registry",
-        "holder-not-practising", "holder-suspended", "holder-struck-off",
+        "holder-not-practising", "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX,
     ),
 )  # fmt: skip
 def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
@@ -161,8 +164,9 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
     problems=(
         "unknown-enrolment", "not-a-registrar", "wrong-authority", "not-approved", "enrolment-ended",
         "csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key", "key-already-certified",
-        "holder-not-in-registry", "holder-not-practising", "holder-suspended", "holder-struck-off",
-        "authority-expired", "signer-unavailable",
+        "lint-failed", "issuance-abandoned", "holder-not-in-registry", "holder-not-practising",
+        "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX, "authority-expired",
+        "signer-unavailable",
     ),
     parameters=IDENTIFIED,
 )  # fmt: skip

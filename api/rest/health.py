@@ -82,10 +82,10 @@ def _migration(found: str | None, wanted: str) -> Check:
 
 def _signer(container: Container) -> Check:
     try:
-        container.signer.ping()
+        version = container.signer.ping()
     except Refusal as refusal:
         return {"state": "degraded", "reason": refusal.text}
-    return {"state": "ok"}
+    return {"state": "ok", "version": version}
 
 
 def _feed(lags: dict[str, float]) -> Check:

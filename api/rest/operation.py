@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 from flask import Request, Response
 from flask_smorest import Blueprint
-from marshmallow import RAISE, Schema
+from marshmallow import RAISE, Schema, missing
 from sqlalchemy import Connection
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from api.auth.bearer import admitted, presented_secret
 from api.catalogue import CATALOGUE
@@ -119,7 +119,11 @@ class JsonParser(FlaskParser):
     def _raw_load_json(self, req: Request) -> Any:
         if not req.is_json:
             raise UnsupportedMediaType("The body must be application/json.")
-        return orjson.loads(req.get_data(cache=True))
+        body = req.get_data(cache=True)
+        try:
+            return orjson.loads(body) if body else missing
+        except orjson.JSONDecodeError as error:
+            raise BadRequest from error
 
 
 class Resource(Blueprint):  # type: ignore[misc] # flask-smorest is untyped
@@ -206,6 +210,9 @@ def _refusals(one: Operation) -> dict[int, Any]:
         codes += ["malformed-request", "invalid-request", "body-too-large", "unsupported-media-type"]
     if one.query:
         codes.append("invalid-request")
+    if one.parameters:
+        # A path value with a line end, or no UUID, matches no route.
+        codes.append("no-such-resource")
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(codes):
         by_status.setdefault(CATALOGUE[code].status, []).append(code)

@@ -121,7 +121,7 @@ class PractitionersQuery(Shape):
         validate=validate.Regexp(r"^(0[1-9]|[1-8][0-9]|9[0-5]|2[AB]|9[78][0-9])\Z"),
         metadata={"description": "Code du département — Code of the department", "example": "75"},
     )
-    limit = fields.Integer(load_default=20, strict=True, validate=validate.Range(1, MOST_ON_A_PAGE))
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
     after = fields.String(
         validate=validate.Length(1, 100),
         metadata={"description": "`next` de la page d'avant — `next` of the page before"},

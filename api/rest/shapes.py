@@ -12,12 +12,8 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
-from directory.base.errors import Kind, Refusal
-from pki.model import Serial, serial_of
-
 # RFC 3339 5.6, upper case or lower.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
-_SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}")
 LONGEST_ADDRESS = 254  # RFC 5321 4.5.3.1.3, without the brackets
 EXAMPLE_SERIAL = "2f8c0a4b91d75e36c2a8f01b7d4e963a5c18e072"
 EXAMPLE_ADDRESS = "camille.martin@medecin.ordre.mssante.invalid"
@@ -126,15 +122,3 @@ class Problem(Schema):
 def rfc3339(instant: datetime) -> str:
     """The instant in UTC, ending in `Z`."""
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def serial_given(text: str) -> Serial:
-    """The canonical serial of what a caller wrote; Refusal MALFORMED `malformed-serial`."""
-    try:
-        if _SERIAL.fullmatch(text):
-            return serial_of(int(text, 16))
-    except ValueError:
-        pass
-    raise Refusal(
-        Kind.MALFORMED, "malformed-serial", "A serial number is written in 1 to 40 hexadecimal digits."
-    )

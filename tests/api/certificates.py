@@ -1,0 +1,52 @@
+"""Rows of certificates as REST shows them, without the CA: their bytes are carried here and never read."""
+
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from sqlalchemy import Engine, text
+
+YEAR = timedelta(days=365)
+_RESERVE = text(
+    "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, spki_sha256, tbs,"
+    " tbs_sha256, lints, requested_by, reserved_at) VALUES (:serial, 'persons-1', 'practitioner-smime', 0,"
+    " :mailbox, :holder, :sha256, '', :sha256, '[]', 'test', :at)"
+)
+_ISSUE = text(
+    "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
+    " spki_sha256, der, sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1',"
+    " 'practitioner-smime', 0, :mailbox, :holder, 'CN=someone', :sha256, :der, :sha256, :at, :ends, :at)"
+)
+_TAKE_BACK = text(
+    "INSERT INTO revocation (serial, authority_id, shard, action, reason, comment, actor, revoked_at,"
+    " not_after, entry) VALUES (:serial, 'persons-1', 0, :action, :reason, 'said so', 'token:1', :at, :at,"
+    " :entry)"
+)
+
+
+def certify(
+    engine: Engine,
+    mailbox: str,
+    at: datetime,
+    *,
+    number: int = 1,
+    holder: str | None = None,
+    lasts: timedelta = YEAR,
+) -> str:
+    """A certificate of this mailbox from `at` on; gives its serial."""
+    serial, der = f"{number:040x}", f"certificate {number}".encode()
+    row = {"serial": serial, "mailbox": mailbox, "holder": holder, "der": der, "sha256": sha256(der).digest(),
+           "at": at, "ends": at + lasts}  # fmt: skip
+    with engine.begin() as connection:
+        connection.execute(_RESERVE, row)
+        connection.execute(_ISSUE, row)
+    return serial
+
+
+def take_back(
+    engine: Engine, serial: str, at: datetime, *, action: str = "revoke", reason: str = "superseded"
+) -> None:
+    """An event that revokes, holds or releases."""
+    entry = None if action == "release" else b"entry"
+    row = {"serial": serial, "action": action, "reason": reason, "at": at, "entry": entry}
+    with engine.begin() as connection:
+        connection.execute(_TAKE_BACK, row)

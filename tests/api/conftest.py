@@ -1,0 +1,72 @@
+"""The whole application in process, on a fresh database: a container, a client, and callers of every role."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from api.settings import Settings
+from api.wiring import Container
+from tests.factories import seed_token
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Someone with a token (or with none, when it is empty)."""
+
+    client: FlaskClient
+    token: str = ""
+
+    def get(self, path: str, **query: Any) -> TestResponse:
+        return self.client.get(path, query_string=query, headers=self.headers)
+
+    def post(self, path: str, body: Any = None) -> TestResponse:
+        return self.client.post(path, json=body, headers=self.headers)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+class AbsentSigner:
+    """Stands where no test of this folder signs anything: every call is a mistake of the test."""
+
+
+@pytest.fixture
+def container(engine: Engine, now: datetime, tmp_path: Path) -> Container:
+    settings = Settings(state=tmp_path, public_url="https://sceau.example")
+    return Container(settings=settings, engine=engine, signer=AbsentSigner(), clock=lambda: now)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def app(container: Container) -> Flask:
+    return create_app(container)
+
+
+@pytest.fixture
+def anybody(app: Flask) -> Caller:
+    return Caller(app.test_client())
+
+
+@pytest.fixture
+def caller(app: Flask, engine: Engine) -> Callable[..., Caller]:
+    """`caller("operator")`, `caller("registrar", name="b", authority="CNOM")`: someone with a live token."""
+
+    def made(role: str, *, name: str = "", authority: str = "CNOM") -> Caller:
+        seed_token(engine, name or role, role=role, authority=authority)
+        return Caller(app.test_client(), f"sceau_{name or role}")
+
+    return made
+
+
+@pytest.fixture
+def operator(caller: Callable[..., Caller]) -> Caller:
+    return caller("operator")

@@ -1,0 +1,191 @@
+"""A certificate seen by who uses it, by an auditor, and taken back by a registrar."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from api.settings import Settings
+from api.wiring import Container
+from pki.history import Life, State
+from pki.model import RevocationReason
+from tests.api.certificates import certify, take_back
+from tests.api.conftest import Caller
+from tests.api.signing import request_for, signer_in
+from tests.api.test_enrolments import CHECKED
+from tests.factories import seed_practitioner
+
+PATH = "/v1/certificates"
+LOST = {"reason": "keyCompromise", "comment": "Téléphone perdu"}
+
+
+@pytest.fixture
+def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
+    settings = Settings(state=tmp_path, public_url="https://sceau.example")
+    with signer_in(tmp_path, engine, now, settings.base_url) as signer:
+        yield Container(settings=settings, engine=engine, signer=signer, clock=lambda: now)
+
+
+@pytest.fixture
+def registrar(caller: Callable[..., Caller]) -> Caller:
+    return caller("registrar")
+
+
+@pytest.fixture
+def auditor(caller: Callable[..., Caller]) -> Caller:
+    return caller("auditor")
+
+
+@pytest.fixture
+def serial(registrar: Caller, caller: Callable[..., Caller], engine: Engine) -> str:
+    """A certificate that came about as they all do."""
+    someone = seed_practitioner(engine)
+    body = {"practitioner": someone.national_id, "mailbox": someone.mailbox, "identity_check": CHECKED}
+    path = f"/v1/enrolments/{registrar.post('/v1/enrolments', body).get_json()['id']}"
+    assert caller("registrar", name="other").post(f"{path}/approval").status_code == 200
+    return str(registrar.post(f"{path}/certificates", {"csr": request_for()}).get_json()["serial"])
+
+
+def test_a_revocation_is_seen_by_the_next_question(registrar: Caller, operator: Caller, serial: str) -> None:
+    before = operator.get(f"{PATH}/{serial}").get_json()
+    assert (before["state"], before["revocation"]) == ("good", None)
+    answer = registrar.post(f"{PATH}/{serial}/revocation", LOST)
+    expected = {
+        "serial": serial, "action": "revoke", "reason": "keyCompromise", "revoked_at": "2026-09-01T12:00:00Z",
+    }  # fmt: skip
+    assert (answer.status_code, answer.get_json()) == (200, expected)
+    after = operator.get(f"{PATH}/{serial}").get_json()
+    assert (after["state"], after["revocation"]) == ("revoked", expected)
+    verdict = operator.get(f"/v1/recipients/{before['mailbox']}").get_json()
+    assert (verdict["verdict"], verdict["reasons"]) == ("refused", ["certificate-revoked"])
+
+
+def test_a_revocation_is_final(registrar: Caller, serial: str) -> None:
+    registrar.post(f"{PATH}/{serial}/revocation", LOST)
+    again = registrar.post(f"{PATH}/{serial}/revocation", {"reason": "superseded"})
+    assert (again.status_code, again.get_json()["code"]) == (409, "already-revoked")
+
+
+def test_a_hold_suspends_and_may_become_a_revocation(
+    registrar: Caller, operator: Caller, serial: str
+) -> None:
+    hold = {"reason": "certificateHold"}
+    assert registrar.post(f"{PATH}/{serial}/revocation", hold).get_json()["action"] == "hold"
+    assert operator.get(f"{PATH}/{serial}").get_json()["state"] == "on-hold"
+    assert registrar.post(f"{PATH}/{serial}/revocation", hold).get_json()["code"] == "already-on-hold"
+    assert registrar.post(f"{PATH}/{serial}/revocation", LOST).get_json()["action"] == "revoke"
+
+
+def test_a_registrar_of_another_ordre_may_not_revoke(caller: Callable[..., Caller], serial: str) -> None:
+    stranger = caller("registrar", name="stranger", authority="ONCD")
+    answer = stranger.post(f"{PATH}/{serial}/revocation", LOST)
+    assert (answer.status_code, answer.get_json()["code"]) == (403, "wrong-authority")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"reason": "unspecified"},
+        {"reason": "removeFromCRL"},
+        {"reason": 1},
+        {**LOST, "comment": "x" * 1001},
+        {**LOST, "comment": "two\nlines"},
+        {**LOST, "at": "2026-01-01T00:00:00Z"},
+    ],
+)
+def test_a_revocation_needs_a_reason_of_the_list(
+    body: dict[str, object], registrar: Caller, serial: str
+) -> None:
+    answer = registrar.post(f"{PATH}/{serial}/revocation", body)
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "invalid-request")
+
+
+def test_a_serial_is_read_however_it_is_written(operator: Caller, serial: str) -> None:
+    pairs = ":".join(serial[i : i + 2] for i in range(0, 40, 2))
+    for spelling in (serial.upper(), serial.lstrip("0"), pairs, f"0x{serial}"):
+        assert operator.get(f"{PATH}/{spelling}").get_json()["serial"] == serial, spelling
+
+
+@pytest.mark.parametrize(
+    ("serial", "status", "code"),
+    [
+        ("2a", 404, "unknown-certificate"),
+        ("0", 400, "malformed-serial"),
+        ("8" + "0" * 39, 400, "malformed-serial"),
+        ("f" * 41, 400, "malformed-serial"),
+        ("xyz", 400, "malformed-serial"),
+        ("%00", 400, "malformed-serial"),
+    ],
+)
+def test_a_serial_that_was_never_issued_is_unknown_and_one_that_cannot_be_is_malformed(
+    serial: str, status: int, code: str, caller: Callable[..., Caller]
+) -> None:
+    operator, auditor, registrar = caller("operator"), caller("auditor"), caller("registrar")
+    for answer in (
+        operator.get(f"{PATH}/{serial}"),
+        auditor.get(f"{PATH}/{serial}/history"),
+        registrar.post(f"{PATH}/{serial}/revocation", LOST),
+    ):
+        assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+
+
+def test_an_auditor_sees_who_did_what_and_the_lines_of_the_log(
+    auditor: Caller, registrar: Caller, serial: str, engine: Engine
+) -> None:
+    with engine.connect() as connection:
+        number = connection.execute(text("SELECT id FROM api_token WHERE name = 'registrar'")).scalar_one()
+    registrar.post(f"{PATH}/{serial}/revocation", LOST)
+    told = auditor.get(f"{PATH}/{serial}/history").get_json()
+    (event,) = told["events"]
+    assert (event["action"], event["actor"], event["comment"]) == (
+        "revoke",
+        f"token:{number}",
+        "Téléphone perdu",
+    )
+    assert [line["event"] for line in told["log"]] == [
+        "certificate.reserved", "certificate.issued", "certificate.revoked",
+    ]  # fmt: skip
+    assert told["log"][-1]["actor"] == event["actor"]
+    assert (told["state"], told["as_of"]) == ("revoked", "2026-09-01T12:00:00Z")
+
+
+def test_an_auditor_may_ask_what_it_was_on_a_given_day(
+    auditor: Caller, engine: Engine, now: datetime
+) -> None:
+    issued = now - timedelta(days=30)
+    serial = certify(engine, "x@one.example", issued, lasts=timedelta(days=20))
+    take_back(engine, serial, issued + timedelta(days=1), action="hold", reason="certificateHold")
+    take_back(engine, serial, issued + timedelta(days=2), action="release", reason="certificateHold")
+    days = {-1: "not-yet-valid", 0: "good", 1: "on-hold", 2: "good", 20: "good", 21: "expired"}
+    for day, state in days.items():
+        at = (issued + timedelta(days=day)).isoformat().replace("+00:00", "Z")
+        assert auditor.get(f"{PATH}/{serial}/history", at=at).get_json()["state"] == state, day
+
+
+def test_what_the_sequencer_numbered_shows_its_place(auditor: Caller, engine: Engine, now: datetime) -> None:
+    serial = certify(engine, "x@one.example", now)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_entry (index, at, actor, event, subject, detail, leaf_hash)"
+                " VALUES (7, :at, 'token:1', 'certificate.issued', :serial, '{}', sha256(''))"
+            ),
+            {"at": now, "serial": serial},
+        )
+    (line,) = auditor.get(f"{PATH}/{serial}/history").get_json()["log"]
+    assert (line["index"], len(line["leaf_hash"])) == (7, 64)
+
+
+def test_a_revoked_certificate_stays_revoked_when_it_also_expires(engine: Engine, now: datetime) -> None:
+    from pki.history import life
+    from pki.use_cases import parse_serial
+
+    serial = certify(engine, "x@one.example", now, lasts=timedelta(days=1))
+    take_back(engine, serial, now)
+    with engine.connect() as connection:
+        found: Life = life(connection, parse_serial(serial))
+    assert found.state(now + timedelta(days=3)) is State.REVOKED
+    assert found.events[0].reason is RevocationReason.SUPERSEDED

@@ -1,0 +1,235 @@
+"""Two registrars, a key, a certificate: the whole act over REST, and each way of getting it wrong."""
+
+import base64
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Engine, text
+
+from api.app import create_app
+from api.settings import Settings
+from api.wiring import Container
+from tests.api.conftest import Caller
+from tests.api.signing import request_for, signer_in
+from tests.factories import Seeded, depart, rpps, seed_practitioner
+
+PATH = "/v1/enrolments"
+CHECKED = {"method": "in-person", "document": "carte nationale d'identité", "checked_on": "2026-09-01"}
+
+
+@pytest.fixture
+def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
+    settings = Settings(state=tmp_path, public_url="https://sceau.example")
+    with signer_in(tmp_path, engine, now, settings.base_url) as signer:
+        yield Container(settings=settings, engine=engine, signer=signer, clock=lambda: now)
+
+
+@pytest.fixture
+def someone(engine: Engine) -> Seeded:
+    return seed_practitioner(engine)
+
+
+@pytest.fixture
+def first(caller: Callable[..., Caller]) -> Caller:
+    return caller("registrar", name="first")
+
+
+@pytest.fixture
+def second(caller: Callable[..., Caller]) -> Caller:
+    return caller("registrar", name="second")
+
+
+def asked(someone: Seeded, **changed: Any) -> dict[str, Any]:
+    return {
+        "practitioner": someone.national_id,
+        "mailbox": someone.mailbox,
+        "identity_check": CHECKED,
+    } | changed
+
+
+@pytest.fixture
+def approved(first: Caller, second: Caller, someone: Seeded) -> str:
+    """The path of an enrolment that two registrars agreed on."""
+    path = f"{PATH}/{first.post(PATH, asked(someone)).get_json()['id']}"
+    assert second.post(f"{path}/approval").status_code == 200
+    return path
+
+
+def refused(answer: Any) -> tuple[int, str]:
+    assert answer.content_type == "application/problem+json"
+    return answer.status_code, answer.get_json()["code"]
+
+
+def test_two_registrars_and_a_key_give_a_certificate_that_the_verdict_knows(
+    first: Caller, second: Caller, someone: Seeded, caller: Callable[..., Caller]
+) -> None:
+    requested = first.post(PATH, asked(someone))
+    assert requested.status_code == 201
+    enrolment = requested.get_json()
+    assert enrolment | {"id": ""} == {
+        "id": "",
+        "practitioner": someone.national_id,
+        "mailbox": someone.mailbox,
+        "authority": "CNOM",
+        "state": "requested",
+        "requested_at": "2026-09-01T12:00:00Z",
+        "approved_at": None,
+    }
+    path = f"{PATH}/{enrolment['id']}"
+    assert second.post(f"{path}/approval").get_json()["state"] == "approved"
+    key = ec.generate_private_key(ec.SECP256R1())
+    issued = first.post(f"{path}/certificates", {"csr": request_for(key)})
+    assert issued.status_code == 201
+    certificate = x509.load_der_x509_certificate(base64.b64decode(issued.get_json()["der"]))
+    assert certificate.public_key() == key.public_key()
+    assert f"{certificate.serial_number:040x}" == issued.get_json()["serial"]
+    verdict = caller("operator").get(f"/v1/recipients/{someone.mailbox}").get_json()
+    assert (verdict["verdict"], verdict["certificates"][0]["der"]) == ("allowed", issued.get_json()["der"])
+
+
+def test_the_request_may_also_be_der_in_base64(first: Caller, approved: str) -> None:
+    der = x509.load_pem_x509_csr(request_for().encode()).public_bytes(Encoding.DER)
+    answer = first.post(f"{approved}/certificates", {"csr": base64.b64encode(der).decode()})
+    assert answer.status_code == 201
+
+
+def test_nobody_approves_his_own_request(first: Caller, someone: Seeded) -> None:
+    path = f"{PATH}/{first.post(PATH, asked(someone)).get_json()['id']}"
+    assert refused(first.post(f"{path}/approval")) == (403, "self-approval")
+
+
+def test_a_second_approval_is_a_conflict(second: Caller, approved: str) -> None:
+    assert refused(second.post(f"{approved}/approval")) == (409, "already-approved")
+
+
+def test_a_second_request_for_the_same_is_a_conflict(first: Caller, someone: Seeded) -> None:
+    assert first.post(PATH, asked(someone)).status_code == 201
+    assert refused(first.post(PATH, asked(someone))) == (409, "already-enrolled")
+
+
+def test_a_registrar_of_another_ordre_may_not_enrol_approve_or_certify(
+    caller: Callable[..., Caller], first: Caller, approved: str, someone: Seeded, engine: Engine
+) -> None:
+    stranger = caller("registrar", name="stranger", authority="CNOP")
+    other = seed_practitioner(engine, 2)
+    pending = f"{PATH}/{first.post(PATH, asked(other)).get_json()['id']}"
+    assert refused(stranger.post(PATH, asked(someone))) == (403, "wrong-authority")
+    assert refused(stranger.post(f"{pending}/approval")) == (403, "wrong-authority")
+    assert refused(stranger.post(f"{approved}/certificates", {"csr": request_for()})) == (
+        403,
+        "wrong-authority",
+    )
+
+
+def test_without_approval_there_is_no_certificate(first: Caller, someone: Seeded) -> None:
+    path = f"{PATH}/{first.post(PATH, asked(someone)).get_json()['id']}"
+    assert refused(first.post(f"{path}/certificates", {"csr": request_for()})) == (409, "not-approved")
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "code"),
+    [
+        ({"practitioner": rpps(9)}, 404, "unknown-practitioner"),
+        ({"practitioner": "810099000018"}, 400, "rpps-check-digit"),
+        ({"practitioner": "8\u0000"}, 422, "invalid-request"),
+        ({"practitioner": 12}, 422, "invalid-request"),
+        ({"mailbox": "nowhere@one.example"}, 404, "unknown-mailbox"),
+        ({"mailbox": "not an address"}, 400, "malformed-address"),
+        ({"identity_check": {}}, 422, "invalid-request"),
+        ({"identity_check": CHECKED | {"method": "hearsay"}}, 422, "invalid-request"),
+        ({"identity_check": CHECKED | {"document": " "}}, 422, "invalid-request"),
+        ({"identity_check": CHECKED | {"checked_on": "2026-09-02"}}, 400, "bad-identity-check"),
+        ({"identity_check": CHECKED | {"checked_on": "0001-01-01"}}, 400, "bad-identity-check"),
+        ({"approved": True}, 422, "invalid-request"),
+    ],
+)
+def test_a_request_that_does_not_hold_is_refused(
+    changed: dict[str, Any], status: int, code: str, first: Caller, engine: Engine
+) -> None:
+    assert refused(first.post(PATH, asked(seed_practitioner(engine), **changed))) == (status, code)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM enrolment")).scalar_one() == 0
+
+
+def test_somebody_else_s_mailbox_is_not_enrolled(first: Caller, someone: Seeded, engine: Engine) -> None:
+    other = seed_practitioner(engine, 2)
+    assert refused(first.post(PATH, asked(someone, mailbox=other.mailbox))) == (422, "not-the-holder")
+
+
+def test_who_left_the_register_between_approval_and_key_gets_nothing(
+    first: Caller, approved: str, someone: Seeded, engine: Engine, now: datetime
+) -> None:
+    depart(engine, someone.national_id, now)
+    assert refused(first.post(f"{approved}/certificates", {"csr": request_for()})) == (
+        422,
+        "holder-not-in-registry",
+    )
+
+
+def _with_wrong_signature() -> str:
+    der = bytearray(x509.load_pem_x509_csr(request_for().encode()).public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    return base64.b64encode(der).decode()
+
+
+@pytest.mark.parametrize(
+    ("csr", "status", "code"),
+    [
+        (_with_wrong_signature, 422, "bad-proof-of-possession"),
+        (lambda: request_for(rsa.generate_private_key(65537, 1024)), 422, "weak-key"),
+        (lambda: request_for(ec.generate_private_key(ec.SECP521R1())), 422, "weak-key"),
+        (
+            lambda: "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----",
+            400,
+            "bad-csr",
+        ),
+        (lambda: "AAAA", 400, "bad-csr"),
+        (lambda: "é", 400, "bad-csr"),
+        (lambda: "A", 400, "bad-csr"),
+        (lambda: "A" * 16_385, 413, "csr-too-large"),
+        (lambda: "", 422, "invalid-request"),
+        (lambda: None, 422, "invalid-request"),
+    ],
+)
+def test_a_key_that_must_not_be_certified_is_refused(
+    csr: Callable[[], Any], status: int, code: str, first: Caller, approved: str
+) -> None:
+    assert refused(first.post(f"{approved}/certificates", {"csr": csr()})) == (status, code)
+
+
+def test_a_key_is_certified_once(first: Caller, second: Caller, approved: str, engine: Engine) -> None:
+    csr = request_for()
+    assert first.post(f"{approved}/certificates", {"csr": csr}).status_code == 201
+    other = seed_practitioner(engine, 2)
+    path = f"{PATH}/{first.post(PATH, asked(other)).get_json()['id']}"
+    second.post(f"{path}/approval")
+    assert refused(first.post(f"{path}/certificates", {"csr": csr})) == (422, "key-already-certified")
+
+
+@pytest.mark.parametrize("act", ["approval", "certificates"])
+def test_an_enrolment_nobody_asked_for_is_not_found(act: str, first: Caller) -> None:
+    path = f"{PATH}/3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e/{act}"
+    assert refused(first.post(path, {"csr": request_for()})) == (404, "unknown-enrolment")
+    assert refused(first.post(f"{PATH}/not-a-uuid/{act}", {"csr": ""})) == (404, "no-such-resource")
+
+
+def test_a_dead_signer_is_said_and_nothing_is_issued(
+    container: Container, first: Caller, approved: str, engine: Engine
+) -> None:
+    from pki.signing.client import SignerClient
+
+    dead = SignerClient(container.settings.state / "nobody.sock")
+    app = create_app(Container(container.settings, engine, dead, container.clock))
+    answer = Caller(app.test_client(), first.token).post(f"{approved}/certificates", {"csr": request_for()})
+    assert refused(answer) == (503, "signer-unavailable")
+    with engine.connect() as connection:
+        issued = connection.execute(
+            text("SELECT count(*) FROM certificate WHERE mailbox IS NOT NULL")
+        ).scalar_one()
+    assert issued == 0

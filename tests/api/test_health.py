@@ -1,0 +1,134 @@
+"""What monitors see: alive, ready with a reason for what is not, figures that Prometheus can read."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, text
+
+from api.app import create_app
+from api.wiring import Container
+from directory.base.db import connect_engine
+from directory.base.errors import Kind, Refusal
+from tests.api.certificates import certify, take_back
+from tests.factories import seed_practitioner
+
+
+@dataclass(frozen=True)
+class Pinged:
+    """A signer of which only the ping is asked."""
+
+    up: bool = True
+
+    def ping(self) -> str:
+        if not self.up:
+            raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", "The signer does not answer.")
+        return "0.1.0"
+
+
+def ready(
+    container: Container, engine: Engine, *, signer: bool = True
+) -> tuple[int, dict[str, dict[str, object]]]:
+    app = create_app(Container(container.settings, engine, Pinged(signer), container.clock))  # type: ignore[arg-type]
+    answer = app.test_client().get("/readyz")
+    return answer.status_code, answer.get_json()
+
+
+def test_the_process_is_alive_whatever_else_is_not(container: Container) -> None:
+    nowhere = connect_engine("postgresql+psycopg://nobody@/nothing?host=/nonexistent")
+    app = create_app(Container(container.settings, nowhere, container.signer, container.clock))
+    assert app.test_client().get("/healthz").get_json() == {"state": "ok"}
+
+
+def test_ready_when_all_it_stands_on_is_there(container: Container, engine: Engine) -> None:
+    status, told = ready(container, engine)
+    assert (status, told["state"]) == (200, "ok")
+    assert {name: check["state"] for name, check in told["checks"].items()} == {
+        "database": "ok", "migration": "ok", "signer": "ok", "feed": "ok",
+    }  # fmt: skip
+
+
+def test_not_ready_without_the_database(container: Container) -> None:
+    nowhere = connect_engine("postgresql+psycopg://nobody@/nothing?host=/nonexistent")
+    status, told = ready(container, nowhere)
+    assert (status, told["state"], told["checks"]["database"]["state"]) == (503, "failed", "failed")
+
+
+def test_not_ready_on_another_release_s_schema(container: Container, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    status, told = ready(container, engine)
+    assert (status, told["checks"]["migration"]["revision"]) == (503, "0000")
+
+
+def test_degraded_but_serving_without_the_signer(container: Container, engine: Engine) -> None:
+    status, told = ready(container, engine, signer=False)
+    assert (status, told["state"]) == (200, "degraded")
+    assert told["checks"]["signer"]["reason"] == "The signer does not answer."
+
+
+def test_degraded_when_a_consumer_of_the_feed_lags(container: Container, engine: Engine) -> None:
+    seed_practitioner(engine)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO feed_cursor VALUES ('ldap', '0', 0, now())"))
+        connection.execute(text("ALTER TABLE change DISABLE TRIGGER append_only"))
+        connection.execute(text("UPDATE change SET at = timestamptz '2026-09-01 11:58Z'"))
+    status, told = ready(container, engine)
+    assert (status, told["state"]) == (200, "degraded")
+    assert told["checks"]["feed"]["lag_seconds"] == {"ldap": 120.0}
+
+
+def figures_of(text_format: str) -> dict[tuple[str, str], float]:
+    return {
+        (sample.name, "/".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text_format)
+        for sample in family.samples
+    }
+
+
+def test_figures_tell_of_jobs_registers_certificates_and_crls(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    seeded = seed_practitioner(engine)
+    take_back(engine, certify(engine, seeded.mailbox, now), now)
+    certify(engine, seeded.mailbox, now, number=2)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO job_run (name, last_started, last_success, last_duration)"
+                " VALUES ('crl', :at, :at, 0.5)"
+            ),
+            {"at": now},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO register_run (register, file_name, file_sha256, generated_at, started_at,"
+                " finished_at, state) VALUES ('rpps', 'f', sha256(''), :made, :at, :at, 'applied')"
+            ),
+            {"at": now, "made": now - timedelta(hours=6)},
+        )
+    answer = create_app(container).test_client().get("/metrics")
+    assert answer.content_type.startswith("text/plain; version=0.0.4")
+    found = figures_of(answer.text)
+    assert found["sceau_job_last_success_timestamp_seconds", "crl"] == now.timestamp()
+    assert found["sceau_job_last_duration_seconds", "crl"] == 0.5
+    assert found["sceau_register_age_seconds", "rpps"] == 6 * 3600
+    assert found["sceau_certificates", "practitioner-smime"] == 2
+    assert found["sceau_revocation_events", "revoke"] == 1
+    assert found["sceau_audit_entries", ""] == 0
+
+
+def test_figures_name_nobody(container: Container, engine: Engine, now: datetime) -> None:
+    seeded = seed_practitioner(engine)
+    certify(engine, seeded.mailbox, now)
+    told = create_app(container).test_client().get("/metrics").text
+    assert seeded.mailbox not in told
+    assert seeded.national_id not in told
+
+
+def test_scraping_again_at_once_costs_the_database_nothing(container: Container, engine: Engine) -> None:
+    client = create_app(container).test_client()
+    first = client.get("/metrics").data
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE certificate RENAME TO elsewhere"))
+    assert client.get("/metrics").data == first

@@ -1,0 +1,133 @@
+"""Searching the register over REST: nothing cut off silently, nobody shown who may not be."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from api.rest.practitioners import MOST_ON_A_PAGE
+from tests.api.certificates import certify, take_back
+from tests.api.conftest import Caller
+from tests.factories import depart, rpps, seed_practitioner
+
+PATH = "/v1/practitioners"
+
+
+def names(answer: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [item["national_id"] for item in answer["items"]]
+
+
+def test_a_person_is_found_whatever_the_accents_case_and_order(operator: Caller, engine: Engine) -> None:
+    seeded = seed_practitioner(engine, family_name="LE GOFF", given_name="HELENE")
+    seed_practitioner(engine, 2)
+    for name in ("hélène le goff", "LE GOFF", "goff hel"):
+        assert names(operator.get(PATH, name=name).get_json()) == [seeded.national_id], name
+
+
+def test_criteria_must_all_hold(operator: Caller, engine: Engine) -> None:
+    doctor = seed_practitioner(engine)
+    nurse = seed_practitioner(engine, 2, professions=[("60", "C")])
+    assert names(operator.get(PATH, profession="60").get_json()) == [nurse.national_id]
+    assert names(operator.get(PATH, profession="10", department="75").get_json()) == [doctor.national_id]
+    assert names(operator.get(PATH, profession="10", department="13").get_json()) == []
+
+
+def test_pages_follow_one_another_until_next_is_null(operator: Caller, engine: Engine) -> None:
+    everyone = [seed_practitioner(engine, number).national_id for number in range(1, 8)]
+    seen: list[str] = []
+    query: dict[str, str] = {"limit": "3"}
+    pages = 0
+    while True:
+        page = operator.get(PATH, **query).get_json()
+        seen += names(page)
+        pages += 1
+        if page["next"] is None:
+            break
+        query["after"] = page["next"]
+    assert pages == 3
+    assert sorted(seen) == sorted(everyone)
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_page_that_is_just_full_says_that_it_is_the_last(operator: Caller, engine: Engine) -> None:
+    for number in range(1, 4):
+        seed_practitioner(engine, number)
+    assert operator.get(PATH, limit=3).get_json()["next"] is None
+
+
+@pytest.mark.parametrize("limit", [0, MOST_ON_A_PAGE + 1, -1, "many", 10**30])
+def test_a_limit_out_of_bounds_is_refused_rather_than_trimmed(limit: object, operator: Caller) -> None:
+    assert operator.get(PATH, limit=limit).status_code == 422
+
+
+@pytest.mark.parametrize("cursor", ["é", "!!!", "AAAA", "ODEwMDk5MDAwMDE5IG9yIDE9MQ", "x" * 100])
+def test_a_cursor_that_no_search_gave_is_refused(cursor: str, operator: Caller) -> None:
+    answer = operator.get(PATH, after=cursor)
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "bad-cursor")
+
+
+def test_mailboxes_show_the_usable_first_and_the_red_listed_never(
+    operator: Caller, engine: Engine, now: datetime
+) -> None:
+    seeded = seed_practitioner(engine, address="b@one.example")
+    with engine.begin() as connection:
+        for address, listed in (("a@one.example", True), ("hidden@one.example", False)):
+            connection.exec_driver_sql(
+                "INSERT INTO mailbox (address, kind, holder, listed, row_hash)"
+                " VALUES (%s, 'PER', %s, %s, '')",
+                (address, seeded.national_id, listed),
+            )
+    serial = certify(engine, "b@one.example", now - timedelta(days=1))
+    certify(engine, "hidden@one.example", now - timedelta(days=1), number=2)
+    item = operator.get(PATH).get_json()["items"][0]
+    assert item["mailboxes"] == [
+        {"address": "b@one.example", "verdict": "allowed", "certificates": [serial]},
+        {"address": "a@one.example", "verdict": "refused", "certificates": []},
+    ]
+
+
+def test_a_revoked_certificate_is_not_offered(operator: Caller, engine: Engine, now: datetime) -> None:
+    seeded = seed_practitioner(engine)
+    take_back(engine, certify(engine, seeded.mailbox, now - timedelta(days=1)), now)
+    (mailbox,) = operator.get(f"{PATH}/{seeded.national_id}").get_json()["mailboxes"]
+    assert mailbox == {"address": seeded.mailbox, "verdict": "refused", "certificates": []}
+
+
+def test_one_person_is_given_whole(operator: Caller, engine: Engine) -> None:
+    seeded = seed_practitioner(engine, finess="750990012")
+    person = operator.get(f"{PATH}/{seeded.national_id}").get_json()
+    assert (person["family_name"], person["given_name"], person["title"]) == ("MARTIN", "Camille", "DR")
+    assert person["professions"] == [{"code": "10", "category": "C"}]
+    assert person["practices"][0]["finess"] == "750990012"
+    assert (person["suspended"], person["struck_off"], person["departed_at"]) == (False, False, None)
+
+
+def test_who_left_is_given_by_number_with_the_date_and_found_by_no_search(
+    operator: Caller, engine: Engine, now: datetime
+) -> None:
+    seeded = seed_practitioner(engine)
+    depart(engine, seeded.national_id, now)
+    person = operator.get(f"{PATH}/{seeded.national_id}").get_json()
+    assert (person["departed_at"], person["mailboxes"]) == ("2026-09-01T12:00:00Z", [])
+    assert operator.get(PATH).get_json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("national_id", "status", "code"),
+    [
+        (rpps(7), 404, "unknown-practitioner"),
+        ("810099000018", 400, "rpps-check-digit"),
+        ("nobody", 400, "malformed-national-id"),
+        ("8%00", 400, "malformed-rpps"),
+    ],
+)
+def test_a_number_that_leads_to_nobody_is_told_apart_from_one_that_cannot(
+    national_id: str, status: int, code: str, operator: Caller
+) -> None:
+    answer = operator.get(f"{PATH}/{national_id}")
+    assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+
+
+def test_an_auditor_and_a_registrar_may_search_too(caller: Callable[..., Caller]) -> None:
+    assert caller("auditor").get(PATH).status_code == caller("registrar").get(PATH).status_code == 200

@@ -1,0 +1,160 @@
+"""The verdict over REST: what an operator's program sees, alone and in bulk, now and in the past."""
+
+import base64
+from datetime import datetime, timedelta
+from hashlib import sha256
+from time import perf_counter
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.api.certificates import certify, take_back
+from tests.api.conftest import Caller
+from tests.factories import seed_practitioner
+
+BULK = "/v1/recipients/check"
+
+
+@pytest.fixture
+def mailbox(engine: Engine, now: datetime) -> str:
+    """A mailbox against which nothing stands."""
+    seeded = seed_practitioner(engine)
+    certify(engine, seeded.mailbox, now - timedelta(days=1))
+    return seeded.mailbox
+
+
+def test_an_allowed_recipient_comes_with_the_certificate_to_encrypt_with(
+    operator: Caller, mailbox: str
+) -> None:
+    answer = operator.get(f"/v1/recipients/{mailbox}")
+    assert answer.status_code == 200
+    assert answer.get_json() == {
+        "address": mailbox,
+        "verdict": "allowed",
+        "reasons": [],
+        "decided_at": "2026-09-01T12:00:00Z",
+        "as_of": "2026-09-01T12:00:00Z",
+        "valid_until": "2026-09-01T12:15:00Z",
+        "sources": {"rpps": None, "finess": None, "mailboxes": None, "trusted-domains": None},
+        "certificates": [
+            {
+                "serial": "0" * 39 + "1",
+                "not_after": "2027-08-31T12:00:00Z",
+                "sha256": sha256(b"certificate 1").hexdigest(),
+                "der": base64.b64encode(b"certificate 1").decode(),
+            }
+        ],
+    }
+
+
+def test_an_address_may_be_written_in_any_case_and_percent_encoded(operator: Caller, mailbox: str) -> None:
+    for spelling in (mailbox.upper(), mailbox.replace("@", "%40")):
+        assert operator.get(f"/v1/recipients/{spelling}").get_json()["verdict"] == "allowed"
+
+
+def test_the_sender_counts_too(operator: Caller, mailbox: str, engine: Engine) -> None:
+    other = seed_practitioner(engine, 2).mailbox
+    answer = operator.get(f"/v1/recipients/{mailbox}", sender=other).get_json()
+    assert (answer["verdict"], answer["reasons"], answer["certificates"]) == (
+        "refused",
+        ["sender-no-certificate"],
+        [],
+    )
+
+
+def test_after_a_revocation_the_next_answer_is_refused(
+    operator: Caller, mailbox: str, engine: Engine, now: datetime
+) -> None:
+    take_back(engine, "0" * 39 + "1", now - timedelta(seconds=1))
+    answer = operator.get(f"/v1/recipients/{mailbox}").get_json()
+    assert (answer["verdict"], answer["reasons"]) == ("refused", ["certificate-revoked"])
+
+
+@pytest.mark.parametrize(
+    ("address", "query"),
+    [
+        ("no-at-sign", {}),
+        ("a@b@c", {}),
+        ("two words@one.example", {}),
+        ("a\0b@one.example", {}),
+        ("check", {}),
+        ("x" * 3000 + "@one.example", {}),
+        ("a@one.example", {"sender": "not an address"}),
+    ],
+)
+def test_a_malformed_address_alone_is_a_bad_request_that_still_says_refused(
+    address: str, query: dict[str, str], operator: Caller
+) -> None:
+    answer = operator.get(f"/v1/recipients/{address}", **query)
+    assert answer.status_code == 400
+    document = answer.get_json()
+    assert document["type"] == "https://sceau.example/problems/malformed-address"
+    assert (document["verdict"], document["reasons"]) == ("refused", ["malformed-address"])
+
+
+@pytest.mark.parametrize(
+    ("at", "status", "code"),
+    [
+        ("2026-09-01T12:00:01Z", 400, "at-in-the-future"),
+        ("0001-01-01T00:00:00+14:00", 422, "invalid-request"),
+        ("2026-02-30T00:00:00Z", 422, "invalid-request"),
+        ("2026-09-01T12:00:00", 422, "invalid-request"),
+        ("yesterday", 422, "invalid-request"),
+    ],
+)
+def test_an_instant_that_cannot_be_answered_for_is_refused(
+    at: str, status: int, code: str, operator: Caller
+) -> None:
+    answer = operator.get("/v1/recipients/a@one.example", at=at)
+    assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+
+
+def test_the_past_is_answered_from_the_history(operator: Caller) -> None:
+    answer = operator.get("/v1/recipients/a@one.example", at="2026-08-01T14:00:00.5+02:00").get_json()
+    assert answer["as_of"] == "2026-08-01T12:00:00.500000Z"
+    assert answer["decided_at"] == "2026-09-01T12:00:00Z"
+
+
+def test_a_bulk_answer_keeps_the_order_and_repeats_what_was_repeated(operator: Caller, mailbox: str) -> None:
+    asked = [mailbox, "nonsense", mailbox.upper(), mailbox, ""]
+    answer = operator.post(BULK, {"addresses": asked, "sender": None, "at": None}).get_json()
+    assert [one["address"] for one in answer["results"]] == asked
+    assert [one["verdict"] for one in answer["results"]] == [
+        "allowed",
+        "refused",
+        "allowed",
+        "allowed",
+        "refused",
+    ]
+    assert answer["results"][1]["reasons"] == ["malformed-address"]
+    assert (answer["decided_at"], answer["as_of"]) == ("2026-09-01T12:00:00Z", "2026-09-01T12:00:00Z")
+
+
+def test_alone_and_in_bulk_the_answer_is_the_same(operator: Caller, mailbox: str) -> None:
+    alone = operator.get(f"/v1/recipients/{mailbox}").get_json()
+    assert operator.post(BULK, {"addresses": [mailbox]}).get_json()["results"] == [alone]
+
+
+def test_ten_thousand_are_answered_and_one_more_is_not(operator: Caller) -> None:
+    addresses = [f"person-{n}@a-domain-of-usual-length.mssante.invalid" for n in range(10_000)]
+    begun = perf_counter()
+    answer = operator.post(BULK, {"addresses": addresses})
+    assert (answer.status_code, len(answer.get_json()["results"])) == (200, 10_000)
+    # A bound against a query for each address, not a measurement: those are in scripts/bench.py.
+    assert perf_counter() - begun < 10
+    refused = operator.post(BULK, {"addresses": [*addresses, "one@more.example"]})
+    assert (refused.status_code, refused.get_json()["errors"][0]["field"]) == (422, "addresses")
+
+
+def test_an_unlisted_mailbox_is_answered_for_though_no_search_finds_it(
+    operator: Caller, engine: Engine, now: datetime
+) -> None:
+    seeded = seed_practitioner(engine, 3, listed=False)
+    certify(engine, seeded.mailbox, now, number=3)
+    assert operator.get(f"/v1/recipients/{seeded.mailbox}").get_json()["verdict"] == "allowed"
+    assert operator.get(f"/v1/practitioners/{seeded.national_id}").get_json()["mailboxes"] == []
+
+
+def test_an_address_may_hold_a_slash(operator: Caller) -> None:
+    answer = operator.get("/v1/recipients/a%2Fb@one.example").get_json()
+    assert answer["address"] == "a/b@one.example"

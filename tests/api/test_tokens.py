@@ -1,0 +1,98 @@
+"""Who may do what: each operation against no token, a wrong one, and each role, as the document says."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from sqlalchemy import Engine, text
+
+from directory.access import Role
+from tests.api.conftest import Caller
+
+VALUES = {
+    "address": "a@one.example",
+    "national_id": "810099000019",
+    "serial": "2a",
+    "enrolment_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
+}
+
+
+def operations(app: Flask) -> Iterator[tuple[str, str, set[str]]]:
+    document = app.test_client().get("/openapi.json").get_json()
+    for path, methods in document["paths"].items():
+        for method, one in methods.items():
+            if method != "parameters":
+                yield method.upper(), path.format(**VALUES), set(one["x-roles"])
+
+
+def ask(caller: Caller, method: str, path: str) -> int:
+    return caller.client.open(
+        path, method=method, json={} if method == "POST" else None, headers=caller.headers
+    ).status_code
+
+
+def test_each_operation_refuses_every_role_it_does_not_name(
+    app: Flask, caller: Callable[..., Caller]
+) -> None:
+    callers = {role.value: caller(role.value) for role in Role}
+    for method, path, roles in operations(app):
+        for role, one in callers.items():
+            status = ask(one, method, path)
+            assert (status == 403) == (role not in roles), (method, path, role, status)
+
+
+def test_the_roles_are_those_promised(app: Flask) -> None:
+    promised = {
+        ("GET", "/v1/recipients/a@one.example"): {"operator", "registrar", "auditor"},
+        ("POST", "/v1/recipients/check"): {"operator", "registrar", "auditor"},
+        ("GET", "/v1/practitioners"): {"operator", "registrar", "auditor"},
+        ("GET", "/v1/practitioners/810099000019"): {"operator", "registrar", "auditor"},
+        ("POST", "/v1/enrolments"): {"registrar"},
+        ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/approval"): {"registrar"},
+        ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/certificates"): {"registrar"},
+        ("GET", "/v1/certificates/2a"): {"operator", "registrar", "auditor"},
+        ("GET", "/v1/certificates/2a/history"): {"auditor"},
+        ("POST", "/v1/certificates/2a/revocation"): {"registrar"},
+    }
+    assert {(method, path): roles for method, path, roles in operations(app)} == promised
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (None, "no-token"),
+        ("", "no-token"),
+        ("Bearer", "no-token"),
+        ("Bearer ", "no-token"),
+        ("Basic c2NlYXU6eA==", "no-token"),
+        ("Bearer sceau_wrong", "bad-token"),
+        ("Bearer " + "x" * 5000, "bad-token"),
+        ("Bearer sceau_é", "bad-token"),
+    ],
+)
+def test_without_a_live_token_no_operation_answers(header: str | None, code: str, app: Flask) -> None:
+    for method, path, _ in operations(app):
+        headers = {} if header is None else {"Authorization": header}
+        answer = app.test_client().open(path, method=method, headers=headers)
+        assert (answer.status_code, answer.get_json()["code"]) == (401, code), (method, path)
+        assert answer.headers["WWW-Authenticate"].startswith('Bearer realm="sceau"')
+
+
+def test_a_token_stops_at_the_very_next_request_after_its_revocation(
+    operator: Caller, engine: Engine
+) -> None:
+    assert operator.get("/v1/practitioners").status_code == 200
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE api_token SET revoked_at = created_at"))
+    assert operator.get("/v1/practitioners").status_code == 401
+
+
+def test_an_expired_token_is_refused(operator: Caller, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE api_token SET expires_at = created_at + interval '1 second'"))
+    assert operator.get("/v1/practitioners").status_code == 401
+
+
+def test_who_has_no_token_is_told_so_before_the_body_is_looked_at(anybody: Caller) -> None:
+    answer = anybody.client.post("/v1/enrolments", data=b"{", content_type="application/json")
+    assert answer.status_code == 401
