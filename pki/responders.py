@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -37,7 +37,7 @@ class Responder:
     certificate: bytes
     key_hash: bytes
     not_after: datetime
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey = field(repr=False, compare=False)
 
     def sign(self, data: bytes) -> bytes:
         """ECDSA with SHA-256, in DER."""
