@@ -25,7 +25,7 @@ from directory.ldap.client import LdapClient
 SEARCHED = (*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", "/sbin")
 MODULES = (Path("/usr/lib/ldap"), Path("/usr/lib64/openldap"), Path("/usr/lib/openldap"))
 SCHEMAS = (Path("/etc/ldap/schema"), Path("/etc/openldap/schema"))
-APPARMOR_PROFILES = (Path("/etc/apparmor.d/usr.sbin.slapd"), Path("/sys/kernel/security/apparmor"))
+APPARMOR_PROFILE = Path("/etc/apparmor.d/usr.sbin.slapd")
 # sun_path holds 108 bytes, the final zero among them.
 LONGEST_SOCKET = 107
 SIXTEEN_GIB = 16 << 30
@@ -183,10 +183,11 @@ class EmbeddedSlapd:
         """Run a copy where AppArmor confines /usr/sbin/slapd to the system's own folders, as Ubuntu does.
 
         The profile is attached to that path. A private slapd with its own folder is not what it was written
-        for, and changing the system's profile would need root and loosen the system's server too.
+        for, and changing the system's profile would need root and loosen the system's server too. Where the
+        profile is not loaded, the copy is needless and harmless.
         """
         copy = self.folder / "bin" / "slapd"
-        if not all(path.exists() for path in APPARMOR_PROFILES):
+        if not APPARMOR_PROFILE.exists():
             shutil.rmtree(copy.parent, ignore_errors=True)
             return
         installed = _installed()

@@ -1,0 +1,163 @@
+"""The configuration files under deploy/slapd make a provider and a replica that work together as promised."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from directory.base.errors import Refusal
+from directory.ldap.client import ClientTls, LdapClient
+from directory.ldap.entry import base_entries
+from directory.ldap.plan import Add, Modify
+from tests.conftest import ROOT
+from tests.directory.ldap.conftest import SUFFIX, free_port
+
+DEPLOY = ROOT / "deploy" / "slapd"
+SCHEMA = ROOT / "directory" / "ldap" / "sceau.ldif"
+PEOPLE = {"objectClass": (b"organizationalUnit",), "ou": (b"mailboxes",), "description": (b"first",)}
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@dataclass(frozen=True)
+class Names:
+    """A CA and the certificates it gave to each of the parties."""
+
+    folder: Path
+
+    @property
+    def authority(self) -> Path:
+        return self.folder / "ca.pem"
+
+    def make(self) -> None:
+        self._request("ca", "-x509", "-addext", "keyUsage=keyCertSign")
+        for name in ("provider", "publisher", "replica-1", "stranger"):
+            self._request(name, "-CA", str(self.authority), "-CAkey", str(self.folder / "ca.key"))
+
+    def tls(self, name: str) -> ClientTls:
+        return ClientTls(self.authority, self.folder / f"{name}.pem", self.folder / f"{name}.key")
+
+    def _request(self, name: str, *how: str) -> None:
+        address = () if name == "ca" else ("-addext", "subjectAltName=IP:127.0.0.1",
+                                           "-addext", "basicConstraints=critical,CA:FALSE")  # fmt: skip
+        openssl(
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650",
+            "-subj", f"/CN={name}.sceau.example", "-keyout", str(self.folder / f"{name}.key"),
+            "-out", str(self.folder / f"{name}.pem"), *address, *(part for part in how if part != "-x509"),
+        )  # fmt: skip
+
+
+def start(stack: ExitStack, folder: Path, kind: str, names: Names, provider_port: int) -> int:
+    """A server from its deployed file, in a folder of its own; gives its LDAPS port."""
+    port, own = provider_port if kind == "provider" else free_port(), folder / kind
+    (own / "data").mkdir(parents=True)
+    (own / "config").mkdir()
+    party = "provider" if kind == "provider" else "replica-1"
+    text = (DEPLOY / f"{kind}.ldif").read_text()
+    for deployed, here in {
+        "/etc/sceau/slapd/ca.pem": names.authority,
+        "/etc/sceau/slapd/server.pem": names.folder / f"{party}.pem",
+        "/etc/sceau/slapd/server.key": names.folder / f"{party}.key",
+        "/etc/sceau/slapd/sceau.ldif": SCHEMA,
+        "/var/lib/sceau-ldap": own / "data",
+        "ldaps://provider.sceau.example:636": f"ldaps://127.0.0.1:{provider_port}",
+    }.items():
+        text = text.replace(deployed, str(here))
+    (own / "config.ldif").write_text(text)
+    add = ["/usr/sbin/slapadd", "-n", "0", "-F", str(own / "config"), "-l", str(own / "config.ldif")]
+    subprocess.run(add, check=True, capture_output=True)
+    serve = ["/usr/sbin/slapd", "-F", str(own / "config"), "-h", f"ldaps://127.0.0.1:{port}", "-d", "0"]
+    process = subprocess.Popen(serve)
+    stack.callback(process.wait, 20)
+    stack.callback(process.terminate)
+    return port
+
+
+@dataclass
+class Pair:
+    """A running provider and replica, and how to speak to each under a name."""
+
+    names: Names
+    provider: int
+    replica: int = 0
+    clients: list[LdapClient] = field(default_factory=list)
+
+    def client(self, port: int, name: str) -> LdapClient:
+        made = LdapClient(f"ldaps://127.0.0.1:{port}", tls=self.names.tls(name), seconds=5)
+        self.clients.append(made)
+        return made
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    names = Names(tmp_path)
+    names.make()
+    with ExitStack() as stack:
+        made = Pair(names, start(stack, tmp_path, "provider", names, free_port()))
+        plant(made.client(made.provider, "publisher"))
+        made.replica = start(stack, tmp_path, "replica", names, made.provider)
+        yield made
+        for client in made.clients:
+            client.close()
+
+
+def read_from_replica(pair: Pair, dn: str) -> str:
+    """What ldapsearch gets from the replica without a name."""
+    asked = [
+        "ldapsearch",
+        "-x",
+        "-LLL",
+        "-H",
+        f"ldaps://127.0.0.1:{pair.replica}",
+        "-b",
+        dn,
+        "-s",
+        "base",
+        "*",
+        "+",
+    ]
+    environment = {"LDAPTLS_CACERT": str(pair.names.authority)}
+    return subprocess.run(asked, capture_output=True, text=True, check=False, env=environment).stdout
+
+
+def wait_for(pair: Pair, dn: str, words: str) -> str:
+    deadline = time.monotonic() + 20
+    while words not in (found := read_from_replica(pair, dn)):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
+def plant(publisher: LdapClient) -> None:
+    """The topmost entry, as soon as the server answers."""
+    top = base_entries(SUFFIX)[0]
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            publisher.apply(Add(top.dn, top.attributes))
+        except Refusal:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_the_publisher_writes_to_the_provider_and_the_replica_follows(pair: Pair) -> None:
+    publisher, dn = pair.client(pair.provider, "publisher"), f"ou=mailboxes,{SUFFIX}"
+    publisher.apply(Add(dn, PEOPLE))
+    wait_for(pair, dn, "description: first")
+    publisher.apply(Modify(dn, {"description": ((b"first",), (b"second",))}))
+    assert "description: first" not in wait_for(pair, dn, "description: second")
+
+
+def test_a_certificate_of_the_same_ca_with_another_name_writes_nothing(pair: Pair) -> None:
+    for name in ("stranger", "replica-1"):
+        with pytest.raises(Refusal) as refused:
+            pair.client(pair.provider, name).apply(Add(f"ou=mailboxes,{SUFFIX}", PEOPLE))
+        assert "insufficientAccessRights" in refused.value.text
