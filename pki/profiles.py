@@ -73,6 +73,8 @@ class Profile:
 
 _CA_USAGE = frozenset({"key_cert_sign", "crl_sign"})
 _SIGN = frozenset({"digital_signature"})
+# A day less than S/MIME BR 6.3.2 allows, so that no way of counting days is over.
+_MAIL_LONGEST = timedelta(days=824)
 _MAIL_EC = frozenset({"digital_signature", "key_agreement"})
 _MAIL_RSA = frozenset({"digital_signature", "key_encipherment"})
 
@@ -104,7 +106,7 @@ ISSUING = Profile(
 )
 PRACTITIONER = Profile(
     name="practitioner-smime",
-    longest=timedelta(days=825),
+    longest=_MAIL_LONGEST,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
@@ -117,7 +119,7 @@ PRACTITIONER = Profile(
 )
 ORGANISATION = Profile(
     name="organisation-smime",
-    longest=timedelta(days=825),
+    longest=_MAIL_LONGEST,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),

@@ -70,14 +70,19 @@ def spki_sha256(key: PublicKey) -> bytes:
 
 
 def person_name(given_name: str, family_name: str) -> str:
-    """Given and family name within 64 characters: further given names go first, then the end of the rest.
+    """Given and family name as a common name: when too long, further given names go first.
 
     The surname and givenName attributes hold the whole in any case.
     """
     whole = plain(f"{given_name} {family_name}")
-    if len(whole) > LONGEST_COMMON_NAME and given_name.strip():
+    if len(whole.encode()) > LONGEST_COMMON_NAME and given_name.strip():
         whole = plain(f"{given_name.split(maxsplit=1)[0]} {family_name}")
-    return whole[:LONGEST_COMMON_NAME].strip()
+    return shortened(whole)
+
+
+def shortened(text: str) -> str:
+    """A name within the 64 octets that some count where the standard says characters."""
+    return text.encode()[:LONGEST_COMMON_NAME].decode(errors="ignore").strip()
 
 
 def plain(text: str) -> str:

@@ -36,7 +36,7 @@ from pki.profiles import (
     ServiceNames,
     Urls,
 )
-from pki.rules import LONGEST_COMMON_NAME, PublicKey, person_name, plain
+from pki.rules import PublicKey, person_name, plain, shortened
 
 # RFC 5758 3.2, FIPS 186-5: the hash is as strong as the curve.
 HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {
@@ -107,7 +107,7 @@ def subject_of(names: Names) -> x509.Name:
                 (NameOID.SERIAL_NUMBER, names.national_id),
             ]
         case OrganisationNames():
-            name = plain(names.name)[:LONGEST_COMMON_NAME].strip()
+            name = shortened(plain(names.name))
             attributes = [
                 (NameOID.COUNTRY_NAME, COUNTRY),
                 (NameOID.ORGANIZATION_NAME, name),
@@ -124,7 +124,8 @@ def subject_of(names: Names) -> x509.Name:
                 (NameOID.ORGANIZATION_NAME, TRUST_SPACE),
                 (NameOID.COMMON_NAME, names.common_name),
             ]
-    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
+    # Some people have one name: an attribute may be missing, never empty.
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes if value])
 
 
 def _constraints(profile: Profile, *, rsa: bool) -> Extensions:

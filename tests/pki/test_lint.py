@@ -102,7 +102,7 @@ def leaf(profile: Profile, names: Names | None = None) -> x509.Certificate:
         names=names or NAMES[profile.name],
         public_key=own.public_key(),
         issuer=Issuer("persons-1", chain()[1], ca_key.public_key()),
-        validity=(START, START + min(profile.longest, timedelta(days=825)) - SECOND),
+        validity=(START, START + min(profile.longest, timedelta(days=824)) - SECOND),
         urls=Urls("http://trust.example"),
         shard=7,
     )
