@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response
@@ -56,7 +56,7 @@ def health(container: Container) -> Blueprint:
 
 def migration_head() -> str:
     """The revision of the schema that this code was written for."""
-    return files("migrations").joinpath("HEAD").read_text().strip()
+    return (Path(__file__).resolve().parents[2] / "migrations" / "HEAD").read_text().strip()
 
 
 def _checks(container: Container) -> dict[str, Check]:

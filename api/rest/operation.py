@@ -5,6 +5,7 @@ From the same value come the route, the check of the caller and the OpenAPI docu
 disagree.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, missing
 from sqlalchemy import Connection
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from api.auth.bearer import admitted, presented_secret
 from api.catalogue import CATALOGUE
@@ -120,6 +121,9 @@ class JsonParser(FlaskParser):
         if not req.is_json:
             raise UnsupportedMediaType("The body must be application/json.")
         body = req.get_data(cache=True)
+        # Of a body sent in chunks, werkzeug hands over what fits the limit and says nothing of the rest.
+        if req.content_length is None and len(body) >= (req.max_content_length or math.inf):
+            raise RequestEntityTooLarge
         try:
             return orjson.loads(body) if body else missing
         except orjson.JSONDecodeError as error:

@@ -1,6 +1,7 @@
 """Whatever goes wrong ends in a problem document with a stable type, and tells nothing that it should not."""
 
 import ast
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -126,6 +127,19 @@ def test_an_unknown_method_is_told_the_known_ones(operator: Caller) -> None:
 
 def test_a_body_above_one_megabyte_is_refused_unread(operator: Caller) -> None:
     answer = operator.post("/v1/recipients/check", {"addresses": ["a" * LARGEST_BODY]})
+    assert (answer.status_code, answer.get_json()["code"]) == (413, "body-too-large")
+
+
+def test_a_body_without_a_length_has_the_same_limit(operator: Caller) -> None:
+    """Chunked: the length shows only at the end, and a body cut off there could still be read as JSON."""
+    body = b'{"addresses": ["a@one.example"]}'.ljust(LARGEST_BODY + 1)
+    answer = operator.client.post(
+        "/v1/recipients/check",
+        input_stream=io.BytesIO(body),
+        content_type="application/json",
+        headers=operator.headers,
+        environ_overrides={"wsgi.input_terminated": True},
+    )
     assert (answer.status_code, answer.get_json()["code"]) == (413, "body-too-large")
 
 
