@@ -101,14 +101,17 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     with transaction(container.engine, read_only=True) as connection:
         counted = figures(connection, container.clock())
         errors = connection.execute(
-            text("SELECT name, last_error FROM job_run WHERE last_failure > coalesce(last_success, '-infinity')")
+            text(
+                "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(last_success, '-infinity')"
+            )
         )
         failing = {row.name: row.last_error for row in errors}
     return {
         "last_sync": dict(counted.registers),
         "feed": dict(counted.feed_lag),
         "jobs": {
-            name: {"last_success": job.last_success, "last_error": failing.get(name)} for name, job in counted.jobs.items()
+            name: {"last_success": job.last_success, "last_error": failing.get(name)}
+            for name, job in counted.jobs.items()
         },
         "certificates": dict(counted.certificates),
         "revocations": dict(counted.revocations),

@@ -6,6 +6,7 @@ certificate requests.
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +20,14 @@ from sqlalchemy import Connection, text
 
 from api.nightly import PATTERNS, newest
 from api.supervisor import write_atomically
+from api.upkeep import CONSEQUENCES
 from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.feed import lag_seconds
+from directory.ldap import publish
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.run import run_register
 from pki import use_cases
@@ -32,6 +36,7 @@ GENERATOR = Path(__file__).resolve().parents[1] / "scripts" / "make_registers.py
 DEMO = Actor("command:demo")
 YEAR = timedelta(days=365)
 CERTIFIED_PER_WORLD = 24
+LONGEST_WAIT = 120
 CREDENTIALS = {
     "registrar_a": (access.Role.REGISTRAR, "CNOM"),
     "registrar_b": (access.Role.REGISTRAR, "CNOM"),
@@ -47,6 +52,7 @@ def load(container: Container, show: Show) -> None:
     make_credentials(container)
     take_registers(container, show)
     certify(container, show)
+    wait_published(container)
 
 
 def make_credentials(container: Container) -> None:
@@ -57,7 +63,7 @@ def make_credentials(container: Container) -> None:
     """
     path = container.settings.state / "demo-credentials.json"
     with transaction(container.engine) as connection:
-        live = {token.name: token for token in access.list_tokens(connection)}
+        live = {token.name: token for token in access.list_tokens(connection) if token.revoked_at is None}
         if path.exists() and set(CREDENTIALS) <= set(live):
             return
         secrets = {}
@@ -79,7 +85,9 @@ def take_registers(container: Container, show: Show) -> None:
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
         if done.returncode:
-            raise Refusal(Kind.UNAVAILABLE, "demo-registers", f"{GENERATOR.name} failed: {done.stderr.strip()}")
+            raise Refusal(
+                Kind.UNAVAILABLE, "demo-registers", f"{GENERATOR.name} failed: {done.stderr.strip()}"
+            )
     for register in PATTERNS:
         path = newest(folder, register)
         with transaction(container.engine) as connection:
@@ -88,7 +96,13 @@ def take_registers(container: Container, show: Show) -> None:
         if path is None or known:
             continue
         report = run_register(
-            container.engine, register=register, path=path, now=container.clock(), actor=DEMO, apply=True, progress=show
+            container.engine,
+            register=register,
+            path=path,
+            now=container.clock(),
+            actor=DEMO,
+            apply=True,
+            progress=show,
         )
         if report.state != "applied":
             raise Refusal(Kind.UNACCEPTABLE, "demo-registers", f"{path.name}: {report.reason}")
@@ -110,6 +124,21 @@ def certify(container: Container, show: Show) -> None:
     with transaction(container.engine) as connection:
         for token in (token for pair in registrars.values() for token in pair):
             access.revoke_token(connection, now=container.clock(), actor=DEMO, token_id=token.id)
+
+
+def wait_published(container: Container) -> None:
+    """Return when the followers of the feed have caught up: whoever pastes a command finds what it speaks of."""
+    deadline = time.monotonic() + LONGEST_WAIT
+    while True:
+        now = container.clock()
+        with transaction(container.engine, read_only=True) as connection:
+            lags = [lag_seconds(connection, consumer, now) for consumer in (CONSEQUENCES, publish.CONSUMER)]
+        if not any(lags):
+            return
+        if time.monotonic() > deadline:
+            text = f"LDAP is {max(lags):.0f} s behind the record after {LONGEST_WAIT} s: see `sceau status`."
+            raise Refusal(Kind.UNAVAILABLE, "publication-behind", text)
+        time.sleep(0.2)
 
 
 # For a person's mailbox, its holder; for an organisation's, somebody who practises there. Spread over operators and
@@ -138,34 +167,56 @@ def authority_of(profession: str) -> str:
 
 def registrar(container: Container, connection: Connection, authority: str, name: str) -> access.Token:
     """A registrar of that authority whose secret nobody keeps: he acts here, and never over REST."""
-    return _token(container, connection, name, access.Role.REGISTRAR, authority)[0]
+    known = (
+        token for token in access.list_tokens(connection) if token.name == name and token.revoked_at is None
+    )
+    return next(known, None) or _token(container, connection, name, access.Role.REGISTRAR, authority)[0]
 
 
-def _token(container: Container, connection: Connection, name: str, role: access.Role, authority: str) -> tuple[access.Token, str]:
+def _token(
+    container: Container, connection: Connection, name: str, role: access.Role, authority: str
+) -> tuple[access.Token, str]:
     now = container.clock()
-    return access.create_token(connection, now=now, actor=DEMO, name=name, role=role, authority=authority, lifetime=YEAR)
+    return access.create_token(
+        connection, now=now, actor=DEMO, name=name, role=role, authority=authority, lifetime=YEAR
+    )
 
 
-def certify_one(container: Container, registrars: list[access.Token], practitioner: str, address: str) -> None:
-    """One enrolment by two registrars, and the certificate of a fresh key."""
+def certify_one(
+    container: Container, registrars: list[access.Token], practitioner: str, address: str
+) -> None:
+    """One enrolment by two registrars, and the certificate of a fresh key; taken up where an earlier try left it."""
     now = container.clock()
     with transaction(container.engine) as connection:
-        asked = use_cases.request_enrolment(
-            connection,
-            now=now,
-            token=registrars[0],
-            practitioner=practitioner,
-            mailbox=address,
-            identity_check={"method": "in-person", "document": "identity card", "checked_on": now.date().isoformat()},
+        query = (
+            "SELECT id, state FROM enrolment WHERE practitioner = :p AND mailbox = :m AND state <> 'ended'"
         )
-    with transaction(container.engine) as connection:
-        use_cases.approve_enrolment(connection, now=now, token=registrars[1], enrolment_id=asked.id)
+        begun = connection.execute(text(query), {"p": practitioner, "m": address}).first()
+        enrolment, state = begun or (None, "")
+        if enrolment is None:
+            checked = {
+                "method": "in-person",
+                "document": "identity card",
+                "checked_on": now.date().isoformat(),
+            }
+            asked = use_cases.request_enrolment(
+                connection,
+                now=now,
+                token=registrars[0],
+                practitioner=practitioner,
+                mailbox=address,
+                identity_check=checked,
+            )
+            enrolment = asked.id
+    if state != "approved":
+        with transaction(container.engine) as connection:
+            use_cases.approve_enrolment(connection, now=now, token=registrars[1], enrolment_id=enrolment)
     use_cases.issue_for_enrolment(
         container.engine,
         container.signer,
         now=now,
         token=registrars[0],
-        enrolment_id=asked.id,
+        enrolment_id=enrolment,
         csr=_request(address),
         base_url=container.settings.base_url,
     )

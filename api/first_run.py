@@ -72,7 +72,9 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     report("record ready")
     # 3. The keys: nothing can be issued, and LDAPS cannot start, before the CA exists.
     container = build(settings)
-    supervisor.start(Part("signer", lambda: _sceau("signer", settings, "--establish"), lambda: _signer_answers(container)))
+    supervisor.start(
+        Part("signer", lambda: _sceau("signer", settings, "--establish"), lambda: _signer_answers(container))
+    )
     service_tls.ensure(container)
     report("signer and CA ready")
     # 4. LDAP, from the data it had or empty; the worker brings it in step.
@@ -83,7 +85,9 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     # 5. Those who serve.
     started = container.clock()
     supervisor.start(Part("web", lambda: web_command(settings), lambda: _web_answers(settings)))
-    supervisor.start(Part("worker", lambda: _sceau("worker", settings), lambda: _beat_since(container.engine, started)))
+    supervisor.start(
+        Part("worker", lambda: _sceau("worker", settings), lambda: _beat_since(container.engine, started))
+    )
     report(f"web on {settings.base_url}")
     return container
 
@@ -95,7 +99,9 @@ def make_secrets(settings: Settings, report: Report) -> None:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_urlsafe(32))
-            report(f"made a passphrase in {path}: fit for a trial; in production keep it off this machine's disk")
+            report(
+                f"made a passphrase in {path}: fit for a trial; in production keep it off this machine's disk"
+            )
 
 
 def migrate(url: str) -> None:

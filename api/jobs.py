@@ -52,15 +52,35 @@ JOBS = MappingProxyType(
         job.name: job
         for job in (
             Job("heartbeat", "Shows that a worker lives.", *_every(5), upkeep.heartbeat),
-            Job("consequences", "Revokes what people who left the registers held.", *_every(1), upkeep.consequences),
+            Job(
+                "consequences",
+                "Revokes what people who left the registers held.",
+                *_every(1),
+                upkeep.consequences,
+            ),
             Job("registers", "Takes in the newest national files.", *_at(3, 30), nightly.take_registers),
-            Job("crl", "Publishes CRLs hourly and within 60 s of a revocation.", *_every(5), upkeep.publish_crls),
+            Job(
+                "crl",
+                "Publishes CRLs hourly and within 60 s of a revocation.",
+                *_every(5),
+                upkeep.publish_crls,
+            ),
             Job("ocsp-answers", "Signs OCSP answers before anyone asks.", *_every(15), upkeep.presign_ocsp),
             Job("ocsp-responders", "Renews the OCSP signers.", *_every(3600), upkeep.renew_responders),
             Job("recovery", "Finds what was signed but not stored.", *_every(120), upkeep.recover_issuance),
-            Job("checkpoints", "Numbers audit lines and signs the log's head.", *_every(1), upkeep.sign_checkpoint),
+            Job(
+                "checkpoints",
+                "Numbers audit lines and signs the log's head.",
+                *_every(1),
+                upkeep.sign_checkpoint,
+            ),
             Job("ldap-publication", "Brings LDAP in step with the feed.", *_every(1), publication.publish),
-            Job("ldap-reconciliation", "Compares all of LDAP with the record.", *_at(4, 30), publication.reconcile),
+            Job(
+                "ldap-reconciliation",
+                "Compares all of LDAP with the record.",
+                *_at(4, 30),
+                publication.reconcile,
+            ),
         )
     }
 )
@@ -98,7 +118,9 @@ def _bookkeeping(engine: Engine) -> Iterator[Connection]:
 
 def _start(engine: Engine, job: Job, now: datetime, *, forced: bool) -> bool:
     with _bookkeeping(engine) as connection:
-        last = connection.execute(text("SELECT last_started FROM job_run WHERE name = :n"), {"n": job.name}).scalar()
+        last = connection.execute(
+            text("SELECT last_started FROM job_run WHERE name = :n"), {"n": job.name}
+        ).scalar()
         if not forced and last is not None and timedelta() <= now - last < job.apart:
             return False
         _upsert(connection, job.name, last_started=now)

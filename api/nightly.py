@@ -16,7 +16,11 @@ from directory.sync.run import RunReport, run_register
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {
-    "rpps": ("PS_LibreAcces*.zip", "PS_LibreAcces_Personne_activite*.txt", "ps-libreacces-personne-activite*.txt"),
+    "rpps": (
+        "PS_LibreAcces*.zip",
+        "PS_LibreAcces_Personne_activite*.txt",
+        "ps-libreacces-personne-activite*.txt",
+    ),
     "finess": ("etalab-cs1100502*.csv", "etalab-cs1100507*.csv"),
     "trusted-domains": ("listeblanchemssante*.xml",),
     "mailboxes": ("Extraction_Correspondance_MSSante*.zip", "Extraction_Correspondance_MSSante*.txt"),
@@ -35,7 +39,7 @@ def take_registers(container: Container) -> str:
     reports = [
         report for register in PATTERNS if (report := _take(container, register)) is not None
     ]  # fmt: skip
-    refused = [f"{report.register}: {report.reason}" for report in reports if report.state == "refused"]
+    refused = [f"{report.register}: {report.text}" for report in reports if report.state == "refused"]
     if refused:
         raise Refusal(Kind.UNACCEPTABLE, "register-refused", "; ".join(refused))
     return "; ".join(f"{r.register}: {r.counts}" for r in reports)

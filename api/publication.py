@@ -31,7 +31,9 @@ def publisher_of(container: Container) -> Publisher:
         container.engine,
         LdapClient(url),
         container.settings.suffix,
-        certificates_of=lambda link, addresses: published.live_certificates(link, addresses, container.clock()),
+        certificates_of=lambda link, addresses: published.live_certificates(
+            link, addresses, container.clock()
+        ),
         authorities_of=lambda link: [AuthorityEntry(*row) for row in published.authorities(link)],
         crls_of=lambda link, keys: [CrlEntry(*row) for row in published.crls_in_force(link, keys)],
     )
@@ -57,7 +59,9 @@ def compare(
     container: Container, *, apply: bool, force: bool = False, progress: whole.Progress = lambda _: None
 ) -> whole.ReconcileReport:
     """Compare every entry with the record; `apply` repairs, `force` lifts the brake."""
-    return whole.reconcile(publisher_of(container), now=container.clock(), apply=apply, force=force, progress=progress)
+    return whole.reconcile(
+        publisher_of(container), now=container.clock(), apply=apply, force=force, progress=progress
+    )
 
 
 def rebuild(container: Container, progress: whole.Progress = lambda _: None) -> whole.RebuildReport:
@@ -92,7 +96,7 @@ def _swap(container: Container) -> Callable[[], None]:
 
 @contextmanager
 def _stopped(state: Path) -> Iterator[None]:
-    """slapd stopped and not restarted by the supervisor until the block ends, or until this process does."""
+    """Slapd stopped and not restarted by the supervisor until the block ends, or until this process does."""
     marker = paused_marker(state, "ldap")
     part = parts_written(state).get("ldap")
     marker.write_text(str(os.getpid()))
@@ -110,7 +114,9 @@ def _stop(pid: int) -> None:
     deadline = time.monotonic() + 20
     while _runs(pid):
         if time.monotonic() > deadline:
-            raise Refusal(Kind.UNAVAILABLE, "slapd-does-not-stop", f"slapd (process {pid}) did not stop within 20 s.")
+            raise Refusal(
+                Kind.UNAVAILABLE, "slapd-does-not-stop", f"slapd (process {pid}) did not stop within 20 s."
+            )
         time.sleep(0.01)
 
 

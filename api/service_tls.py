@@ -48,7 +48,10 @@ def ensure(container: Container) -> None:
         )  # fmt: skip
     issued = issuance.issue(container.engine, container.signer, prepared, now)
     with transaction(container.engine) as connection:
-        chain = {name: x509.load_der_x509_certificate(der).public_bytes(_PEM) for name, der in authorities(connection)}
+        chain = {
+            name: x509.load_der_x509_certificate(der).public_bytes(_PEM)
+            for name, der in authorities(connection)
+        }
     write_atomically(paths.authority, chain["root-1"], mode=0o644)
     write_atomically(
         paths.key, key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -27,23 +27,39 @@ def _setting(default: Any, doc: str) -> Any:
 class Settings:
     """Where the parts of one installation are and the few numbers an operator may choose."""
 
-    state: Path = _setting(Path("var"), "Folder of everything a first run makes. Lost: the embedded record is lost.")
-    database_url: str = _setting("", "PostgreSQL, `postgresql+psycopg://…`; empty: the embedded one below `state`.")
+    state: Path = _setting(
+        Path("var"), "Folder of everything a first run makes. Lost: the embedded record is lost."
+    )
+    database_url: str = _setting(
+        "", "PostgreSQL, `postgresql+psycopg://…`; empty: the embedded one below `state`."
+    )
     ldap_url: str = _setting("", "Where the publisher writes; empty: the embedded slapd's `ldapi` socket.")
     suffix: str = _setting("o=sceau,c=fr", "Base of the LDAP tree. Changing it needs `sceau ldap rebuild`.")
     host: str = _setting("127.0.0.1", "Address that web and LDAP listen on. Opening it exposes plain HTTP.")
     port: int = _setting(8080, "Port of REST, OCSP, CRL and CA files.")
     ldap_port: int = _setting(3389, "Port of LDAP.")
     ldaps_port: int = _setting(3636, "Port of LDAPS.")
-    public_url: str = _setting("", "Base of the URLs inside certificates; empty: `http://host:port`. Fixed once issued.")
+    public_url: str = _setting(
+        "", "Base of the URLs inside certificates; empty: `http://host:port`. Fixed once issued."
+    )
     web_workers: int = _setting(2, "Granian worker processes.")
-    drop_folder: str = _setting("", "Where the nightly job looks for register files; empty: `state/registers`.")
-    ca_passphrase_file: str = _setting("", "Passphrase of the CA keys. Whoever reads it and the keys is the CA.")
-    web_passphrase_file: str = _setting("", "Passphrase of the OCSP and audit keys. Whoever holds both lies for 30 days.")
+    drop_folder: str = _setting(
+        "", "Where the nightly job looks for register files; empty: `state/registers`."
+    )
+    ca_passphrase_file: str = _setting(
+        "", "Passphrase of the CA keys. Whoever reads it and the keys is the CA."
+    )
+    web_passphrase_file: str = _setting(
+        "", "Passphrase of the OCSP and audit keys. Whoever holds both lies for 30 days."
+    )
     crl_hours: int = _setting(72, "Hours from thisUpdate to nextUpdate of a CRL (RFC 5280 5.1.2.5).")
     ocsp_hours: int = _setting(8, "Hours a pre-signed OCSP answer holds; shorter makes replays shorter.")
-    verdict_minutes: int = _setting(15, "Minutes a verdict may be kept by who asked. Longer delays revocations.")
-    strict_rpps: bool = _setting(True, "Whether RPPS numbers must pass Luhn; official test data often do not.")
+    verdict_minutes: int = _setting(
+        15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
+    )
+    strict_rpps: bool = _setting(
+        True, "Whether RPPS numbers must pass Luhn; official test data often do not."
+    )
 
     def __post_init__(self) -> None:
         """Refuse what contradicts a standard or itself."""
@@ -53,7 +69,9 @@ class Settings:
             raise Refusal(Kind.MALFORMED, "bad-setting", "ocsp_hours must lie between 8 and 240 hours.")
         if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
             raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
-        if not re.fullmatch(r"(o|ou|dc|c|l|st)=[^,=+]+(,(o|ou|dc|c|l|st)=[^,=+]+)*", self.suffix, re.IGNORECASE):
+        if not re.fullmatch(
+            r"(o|ou|dc|c|l|st)=[^,=+]+(,(o|ou|dc|c|l|st)=[^,=+]+)*", self.suffix, re.IGNORECASE
+        ):
             raise Refusal(Kind.MALFORMED, "bad-setting", f"suffix is not a plain LDAP name: {self.suffix!r}.")
         for name in ("port", "ldap_port", "ldaps_port"):
             if not 0 < getattr(self, name) < 65536:  # noqa: PLR2004 - TCP
@@ -97,12 +115,20 @@ class Settings:
     @property
     def ca_passphrase(self) -> Path:
         """File holding the passphrase of the CA keys; only the signer opens it."""
-        return Path(self.ca_passphrase_file) if self.ca_passphrase_file else self.state / "secrets" / "ca.passphrase"
+        return (
+            Path(self.ca_passphrase_file)
+            if self.ca_passphrase_file
+            else self.state / "secrets" / "ca.passphrase"
+        )
 
     @property
     def web_passphrase(self) -> Path:
         """File holding the passphrase of the OCSP responders' and the audit log's keys."""
-        return Path(self.web_passphrase_file) if self.web_passphrase_file else self.state / "secrets" / "web.passphrase"
+        return (
+            Path(self.web_passphrase_file)
+            if self.web_passphrase_file
+            else self.state / "secrets" / "web.passphrase"
+        )
 
 
 def load_settings(state: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -130,7 +156,9 @@ def _typed(name: str, wanted: type, value: Any) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
         return wanted(value)
     except (ValueError, KeyError) as error:
-        raise Refusal(Kind.MALFORMED, "bad-setting", f"{name}: {value!r} is not a {wanted.__name__}.") from error
+        raise Refusal(
+            Kind.MALFORMED, "bad-setting", f"{name}: {value!r} is not a {wanted.__name__}."
+        ) from error
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

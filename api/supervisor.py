@@ -64,7 +64,11 @@ class Supervisor:
         while not part.answers():
             code = running.process.poll()
             if code is not None or time.monotonic() > deadline:
-                why = f"did not answer within {LONGEST_START:.0f} s" if code is None else f"ended at once ({code})"
+                why = (
+                    f"did not answer within {LONGEST_START:.0f} s"
+                    if code is None
+                    else f"ended at once ({code})"
+                )
                 tail = self.log_of(part.name).read_text(errors="replace").strip()[-600:]
                 text = f"{part.name} {why}. The end of {self.log_of(part.name)}: {tail or 'empty'}"
                 raise Refusal(Kind.UNAVAILABLE, "part-not-started", text)
@@ -134,10 +138,17 @@ class Supervisor:
 
     def _write_state(self) -> None:
         parts = {
-            name: {"pid": r.process.pid, "since": r.since, "restarts": r.restarts, "stop": int(r.part.stop_signal)}
+            name: {
+                "pid": r.process.pid,
+                "since": r.since,
+                "restarts": r.restarts,
+                "stop": int(r.part.stop_signal),
+            }
             for name, r in self._running.items()
         }
-        write_atomically(self.state / "run" / "parts.json", orjson.dumps({"supervisor": os.getpid(), "parts": parts}))
+        write_atomically(
+            self.state / "run" / "parts.json", orjson.dumps({"supervisor": os.getpid(), "parts": parts})
+        )
 
 
 def paused_marker(state: Path, name: str) -> Path:
@@ -159,7 +170,9 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
 def parts_written(state: Path) -> dict[str, dict[str, float]]:
     """The parts as the last supervisor left word of them; {} when none runs or it ended well."""
     try:
-        content: dict[str, dict[str, dict[str, float]]] = orjson.loads((state / "run" / "parts.json").read_bytes())
+        content: dict[str, dict[str, dict[str, float]]] = orjson.loads(
+            (state / "run" / "parts.json").read_bytes()
+        )
     except FileNotFoundError:
         return {}
     return content["parts"]
@@ -234,13 +247,17 @@ def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
 
 
 def _kill_group(leader: int, started: float | None = None) -> None:
-    """End whatever the part itself started (Granian's workers outlive a killed Granian)."""
+    """End whatever the part itself started (Granian's workers outlive a killed Granian), and wait until it is gone."""
+    killed = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             # Each part leads a session, so its children bear its number as theirs.
-            if process.pid != leader and os.getsid(process.pid) == leader:
-                if started is None or process.create_time() >= started - 2:
-                    process.kill()
+            led = process.pid != leader and os.getsid(process.pid) == leader
+            if led and (started is None or process.create_time() >= started - 2):
+                process.kill()
+                killed.append(process)
+    # A killed process holds its port until the kernel has taken it apart.
+    psutil.wait_procs(killed, timeout=5)
 
 
 def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:

@@ -93,7 +93,9 @@ def presign_ocsp(container: Container) -> str:
     """Sign the OCSP answers that are missing or getting old."""
     now = container.clock()
     with transaction(container.engine) as connection:
-        loaded = responders.load_responders(connection, container.settings.web_keys, web_passphrase(container), now)
+        loaded = responders.load_responders(
+            connection, container.settings.web_keys, web_passphrase(container), now
+        )
     signed = responders.presign_due(container.engine, loaded, now, container.settings.ocsp_hours, 50_000)
     return f"{signed} answers signed" if signed else ""
 
@@ -108,7 +110,9 @@ def sign_checkpoint(container: Container) -> str:
     """Give waiting audit lines their numbers and sign the new head, kept in the database and in a file beside it."""
     file = checkpoint_file(container)
     with transaction(container.engine) as connection:
-        count = transparency.sequence(connection, audit_key(container), now=container.clock(), checkpoint_file=file)
+        count = transparency.sequence(
+            connection, audit_key(container), now=container.clock(), checkpoint_file=file
+        )
     transparency.publish_heads(container.engine, file)
     return f"{count} audit lines" if count else ""
 

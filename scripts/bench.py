@@ -100,7 +100,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wrk(bench: Bench, url: str, requests: list[str], headers: dict[str, str] | None = None, connections: int = 16) -> float:
+def wrk(
+    bench: Bench, url: str, requests: list[str], headers: dict[str, str] | None = None, connections: int = 16
+) -> float:
     """Requests a second over the given lines (`METHOD path [body in hex]`); fails when any is not answered 2xx."""
     lines, script = bench.folder / "requests.txt", bench.folder / "requests.lua"
     lines.write_text("\n".join(requests) + "\n")
@@ -156,23 +158,33 @@ def view(anything):
 
 def ocsp_requests(bench: Bench, nonce: bool) -> list[x509.ocsp.OCSPRequest]:
     """A question about each live certificate of the issuing CA."""
-    issuer = x509.load_der_x509_certificate(bench.rows("SELECT der FROM authority WHERE id = 'persons-1'")[0][0])
+    issuer = x509.load_der_x509_certificate(
+        bench.rows("SELECT der FROM authority WHERE id = 'persons-1'")[0][0]
+    )
     made = []
     for number, (der,) in enumerate(bench.rows("SELECT der FROM certificate WHERE mailbox IS NOT NULL")):
-        builder = ocsp.OCSPRequestBuilder().add_certificate(x509.load_der_x509_certificate(der), issuer, hashes.SHA1())  # noqa: S303 - what clients send
+        builder = ocsp.OCSPRequestBuilder().add_certificate(
+            x509.load_der_x509_certificate(der), issuer, hashes.SHA1()
+        )  # noqa: S303 - what clients send
         if nonce:
-            builder = builder.add_extension(x509.OCSPNonce(hashlib.sha256(str(number).encode()).digest()), critical=False)
+            builder = builder.add_extension(
+                x509.OCSPNonce(hashlib.sha256(str(number).encode()).digest()), critical=False
+            )
         made.append(builder.build().public_bytes(serialization.Encoding.DER))
     return made
 
 
 def ocsp_get(bench: Bench) -> Figure:
     """Pre-signed OCSP answers by GET, requests a second, beside a bare callable of the same answer size."""
-    lines = [f"GET /ocsp/{quote(b64encode(one).decode(), safe='')}" for one in ocsp_requests(bench, nonce=False)]
+    lines = [
+        f"GET /ocsp/{quote(b64encode(one).decode(), safe='')}" for one in ocsp_requests(bench, nonce=False)
+    ]
     ours = wrk(bench, bench.web, lines)
     with granian(bench, "bare_get", BARE_CALLABLE % 1000) as url:
         bare = wrk(bench, url, lines)
-    return Figure("ocsp_get", ours, "requests/s", {"bare callable": bare}, ours / bare, ">= 10000/s", ours >= 10_000)
+    return Figure(
+        "ocsp_get", ours, "requests/s", {"bare callable": bare}, ours / bare, ">= 10000/s", ours >= 10_000
+    )
 
 
 def ocsp_nonce(bench: Bench) -> Figure:
@@ -187,11 +199,16 @@ def ocsp_nonce(bench: Bench) -> Figure:
 
 def verdict_single(bench: Bench) -> Figure:
     """Verdicts one by one over REST, a second, beside an empty Flask view under the same Granian."""
-    lines = [f"GET /v1/recipients/{quote(a)}" for (a,) in bench.rows("SELECT address FROM mailbox ORDER BY address LIMIT 500")]
+    lines = [
+        f"GET /v1/recipients/{quote(a)}"
+        for (a,) in bench.rows("SELECT address FROM mailbox ORDER BY address LIMIT 500")
+    ]
     ours = wrk(bench, bench.web, lines, bench.operator)
     with granian(bench, "empty_flask", EMPTY_FLASK) as url:
         bare = wrk(bench, url, lines)
-    return Figure("verdict_single", ours, "verdicts/s", {"empty Flask view": bare}, ours / bare, "none yet", ok=True)
+    return Figure(
+        "verdict_single", ours, "verdicts/s", {"empty Flask view": bare}, ours / bare, "none yet", ok=True
+    )
 
 
 def verdict_bulk(bench: Bench) -> Figure:
@@ -202,7 +219,12 @@ def verdict_bulk(bench: Bench) -> Figure:
     addresses = (known + [f"nobody{n}@{known[0].partition('@')[2]}" for n in range(10_000)])[:10_000]
     started, rounds = time.monotonic(), 3
     for _ in range(rounds):
-        answer = requests.post(f"{bench.web}/v1/recipients/check", json={"addresses": addresses}, headers=bench.operator, timeout=60)
+        answer = requests.post(
+            f"{bench.web}/v1/recipients/check",
+            json={"addresses": addresses},
+            headers=bench.operator,
+            timeout=60,
+        )
         answer.raise_for_status()
     ours = rounds * len(addresses) / (time.monotonic() - started)
     started = time.monotonic()
@@ -216,11 +238,25 @@ def searches(bench: Bench, url: str, mails: list[str]) -> float:
     """Exact searches a second by two ldapsearch processes, each on one connection, over these addresses."""
     filters = bench.folder / "mails.txt"
     filters.write_text("\n".join(mails) + "\n")
-    command = ["ldapsearch", "-LLL", "-x", "-H", url, "-b", bench.settings.suffix, "-f", str(filters), "(mail=%s)", "mail"]
+    command = [
+        "ldapsearch",
+        "-LLL",
+        "-x",
+        "-H",
+        url,
+        "-b",
+        bench.settings.suffix,
+        "-f",
+        str(filters),
+        "(mail=%s)",
+        "mail",
+    ]
     started = time.monotonic()
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     found = []
-    readers = [threading.Thread(target=lambda p=p: found.append(p.stdout.read().count("\nmail: "))) for p in running]
+    readers = [
+        threading.Thread(target=lambda p=p: found.append(p.stdout.read().count("\nmail: "))) for p in running
+    ]
     for reader in readers:
         reader.start()
     for reader in readers:
@@ -236,7 +272,11 @@ def ldap_search(bench: Bench) -> Figure:
     dumped = bench.folder / "tree.ldif"
     ours_slapd = EmbeddedSlapd(bench.settings.state / "ldap", suffix=bench.settings.suffix)
     with dumped.open("w") as out:
-        subprocess.run(["slapcat", "-F", str(ours_slapd.folder / "config"), "-b", bench.settings.suffix], stdout=out, check=True)
+        subprocess.run(
+            ["slapcat", "-F", str(ours_slapd.folder / "config"), "-b", bench.settings.suffix],
+            stdout=out,
+            check=True,
+        )
     bare = EmbeddedSlapd(bench.folder / "bare", suffix=bench.settings.suffix, port=free_port(), bare=True)
     bare.make()
     bare.load(dumped)
@@ -252,7 +292,15 @@ def ldap_search(bench: Bench) -> Figure:
         process.terminate()
         process.wait()
     ours, beside = max(a for a, _ in pairs), max(b for _, b in pairs)
-    return Figure("ldap_search", ours, "searches/s", {"bare slapd": beside}, ours / beside, ">= 0.8 x bare", ours >= 0.8 * beside)
+    return Figure(
+        "ldap_search",
+        ours,
+        "searches/s",
+        {"bare slapd": beside},
+        ours / beside,
+        ">= 0.8 x bare",
+        ours >= 0.8 * beside,
+    )
 
 
 def certificates(bench: Bench) -> Figure:
@@ -272,17 +320,31 @@ def certificates(bench: Bench) -> Figure:
     chosen = chosen[:count]
     started = time.monotonic()
     for row in chosen:
-        demo.certify_one(container, registrars[demo.authority_of(row.profession)], row.practitioner, row.address)
+        demo.certify_one(
+            container, registrars[demo.authority_of(row.profession)], row.practitioner, row.address
+        )
     ours = len(chosen) / (time.monotonic() - started)
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bare")])
     started = time.monotonic()
     for _ in range(2000):
         builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now).not_valid_after(now + timedelta(1))
+        builder = (
+            builder.serial_number(x509.random_serial_number())
+            .not_valid_before(now)
+            .not_valid_after(now + timedelta(1))
+        )
         builder.sign(key, hashes.SHA256())
     bare = 2000 / (time.monotonic() - started)
-    return Figure("certificates", ours, "certificates/s", {"built and signed alone": bare}, ours / bare, "none yet", ok=True)
+    return Figure(
+        "certificates",
+        ours,
+        "certificates/s",
+        {"built and signed alone": bare},
+        ours / bare,
+        "none yet",
+        ok=True,
+    )
 
 
 def registers(bench: Bench) -> Figure:
@@ -318,18 +380,30 @@ def registers(bench: Bench) -> Figure:
     with psycopg.connect(conninfo.replace("dbname=sceau", "dbname=bench")) as link, link.cursor() as cursor:
         started = time.monotonic()
         link.execute("CREATE TABLE lines (line text)")
-        with cursor.copy("COPY lines FROM STDIN (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')") as copy, lines.open("rb") as source:
+        with (
+            cursor.copy("COPY lines FROM STDIN (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')") as copy,
+            lines.open("rb") as source,
+        ):
             while block := source.read(1 << 20):
                 copy.write(block)
         link.commit()
         bare = time.monotonic() - started
     with psycopg.connect(conninfo, autocommit=True) as link:
         link.execute("DROP DATABASE bench WITH (FORCE)")
-    return Figure("registers", ours, f"s for {count} practitioners", {"bare COPY, s": bare}, bare / ours, "none yet", ok=True)
+    return Figure(
+        "registers",
+        ours,
+        f"s for {count} practitioners",
+        {"bare COPY, s": bare},
+        bare / ours,
+        "none yet",
+        ok=True,
+    )
 
 
 FIGURES: dict[str, Callable[[Bench], Figure]] = {
-    made.__name__: made for made in (ocsp_get, ocsp_nonce, verdict_single, verdict_bulk, ldap_search, certificates, registers)
+    made.__name__: made
+    for made in (ocsp_get, ocsp_nonce, verdict_single, verdict_bulk, ldap_search, certificates, registers)
 }
 
 
@@ -346,10 +420,20 @@ def installation(folder: Path) -> Iterator[Settings]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--list", action="store_true", help="name the figures and stop")
-    parser.add_argument("--only", action="append", choices=list(FIGURES), metavar="NAME", help="take only this one (repeatable)")
-    parser.add_argument("--size", type=int, default=0, help="practitioners or certificates, where a figure depends on them")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(FIGURES),
+        metavar="NAME",
+        help="take only this one (repeatable)",
+    )
+    parser.add_argument(
+        "--size", type=int, default=0, help="practitioners or certificates, where a figure depends on them"
+    )
     parser.add_argument("--seconds", type=int, default=8, help="how long each rate is measured")
     given = parser.parse_args()
     if given.list:

@@ -24,7 +24,14 @@ def verify(state: Path | None, as_json: bool) -> None:
     """
     with refusals_told(as_json=as_json):
         size, findings = verify_log(container(state))
-    rows = [("finding", finding) for finding in findings] or [("intact", f"{size} lines, every signed head agrees")]
-    answer({"intact": not findings, "size": size, "findings": findings}, as_json=as_json, rows=rows, headers=("audit", ""))
+    rows = [("finding", finding) for finding in findings] or [
+        ("intact", f"{size} lines, every signed head agrees")
+    ]
+    answer(
+        {"intact": not findings, "size": size, "findings": findings},
+        as_json=as_json,
+        rows=rows,
+        headers=("audit", ""),
+    )
     if findings:
         raise SystemExit(1)

@@ -28,4 +28,9 @@ def publish(every: bool, state: Path | None, as_json: bool) -> None:
     with refusals_told(as_json=as_json):
         count = upkeep.publish_shards(parts, every=every)
     hours = timedelta(hours=parts.settings.crl_hours)
-    answer({"published": count}, as_json=as_json, rows=[(count, hours)], headers=("shards published", "valid for"))
+    answer(
+        {"published": count},
+        as_json=as_json,
+        rows=[(count, hours)],
+        headers=("shards published", "valid for"),
+    )

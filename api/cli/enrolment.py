@@ -20,8 +20,12 @@ from pki.model import RevocationReason
 
 def identity_option(command: Command) -> Command:
     """Add `--as NAME` and `--token`: who acts. A name is looked up in the demo's credentials."""
-    command = click.option("--token", "secret", envvar="SCEAU_TOKEN", default=None, help="Bearer token [SCEAU_TOKEN].")(command)
-    return click.option("--as", "name", default=None, help="A name in demo-credentials.json, e.g. registrar_a.")(command)
+    command = click.option(
+        "--token", "secret", envvar="SCEAU_TOKEN", default=None, help="Bearer token [SCEAU_TOKEN]."
+    )(command)
+    return click.option(
+        "--as", "name", default=None, help="A name in demo-credentials.json, e.g. registrar_a."
+    )(command)
 
 
 def _who(parts: Container, connection: Connection, name: str | None, secret: str | None) -> access.Token:
@@ -30,9 +34,13 @@ def _who(parts: Container, connection: Connection, name: str | None, secret: str
         known = orjson.loads(path.read_bytes()) if path.exists() else {}
         secret = known.get(name)
         if secret is None:
-            raise Refusal(Kind.NOT_FOUND, "unknown-credential", f"{path} holds no {name!r}: give --token instead.")
+            raise Refusal(
+                Kind.NOT_FOUND, "unknown-credential", f"{path} holds no {name!r}: give --token instead."
+            )
     if secret is None:
-        raise Refusal(Kind.UNAUTHENTICATED, "who-acts", "Say who acts: --as registrar_a, or --token (SCEAU_TOKEN).")
+        raise Refusal(
+            Kind.UNAUTHENTICATED, "who-acts", "Say who acts: --as registrar_a, or --token (SCEAU_TOKEN)."
+        )
     return access.authenticate(connection, secret, parts.clock())
 
 
@@ -40,9 +48,16 @@ def _who(parts: Container, connection: Connection, name: str | None, secret: str
 @click.argument("practitioner", required=False)
 @click.argument("mailbox", required=False)
 @click.option("--approve", "approved", type=click.UUID, default=None, help="Approve this enrolment instead.")
-@click.option("--method", type=click.Choice(["in-person", "video", "existing-card"]), default="in-person", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["in-person", "video", "existing-card"]),
+    default="in-person",
+    show_default=True,
+)
 @click.option("--document", default="identity card", show_default=True, help="What was shown.")
-@click.option("--checked-on", type=click.DateTime(["%Y-%m-%d"]), default=None, help="Day of the check [today].")
+@click.option(
+    "--checked-on", type=click.DateTime(["%Y-%m-%d"]), default=None, help="Day of the check [today]."
+)
 @identity_option
 @state_option
 @json_option
@@ -72,7 +87,9 @@ def enrol(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = _who(parts, connection, name, secret)
         if approved is not None:
-            made = use_cases.approve_enrolment(connection, now=parts.clock(), token=token, enrolment_id=approved)
+            made = use_cases.approve_enrolment(
+                connection, now=parts.clock(), token=token, enrolment_id=approved
+            )
         else:
             made = use_cases.request_enrolment(
                 connection,
@@ -82,14 +99,21 @@ def enrol(
                 mailbox=mailbox or "",
                 identity_check={"method": method, "document": document, "checked_on": day.isoformat()},
             )
-    told = {"id": str(made.id), "state": made.state, "practitioner": made.practitioner, "mailbox": made.mailbox}
+    told = {
+        "id": str(made.id),
+        "state": made.state,
+        "practitioner": made.practitioner,
+        "mailbox": made.mailbox,
+    }
     answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))
 
 
 @click.command()
 @click.argument("enrolment", type=click.UUID)
 @click.option("--csr", type=click.File("rb"), required=True, help="PKCS#10 request, PEM or DER.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write the PEM.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write the PEM."
+)
 @identity_option
 @state_option
 @json_option
@@ -118,7 +142,12 @@ def issue(
     if out is not None:
         out.write_text(made.pem)
     told = {"serial": made.serial, "not_after": made.not_after, "pem": made.pem}
-    answer(told, as_json=as_json, rows=[(made.serial, made.not_after, out or "")], headers=("serial", "not after", "file"))
+    answer(
+        told,
+        as_json=as_json,
+        rows=[(made.serial, made.not_after, out or "")],
+        headers=("serial", "not after", "file"),
+    )
     if out is None and not as_json:
         sys.stdout.write(made.pem)
 
@@ -153,5 +182,10 @@ def revoke(
         )
         if dry_run:
             connection.rollback()
-    told = {"serial": done.serial, "reason": done.reason.value, "revoked_at": done.revoked_at, "dry_run": dry_run}
+    told = {
+        "serial": done.serial,
+        "reason": done.reason.value,
+        "revoked_at": done.revoked_at,
+        "dry_run": dry_run,
+    }
     answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))

@@ -38,7 +38,12 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
         for job in JOBS.values()
     ]
     rows = [(j["name"], j["when"], j["last_success"], j["last_error"] or "", j["purpose"]) for j in found]
-    answer({"jobs": found}, as_json=as_json, rows=rows, headers=("job", "when", "last success", "last error", "purpose"))
+    answer(
+        {"jobs": found},
+        as_json=as_json,
+        rows=rows,
+        headers=("job", "when", "last success", "last error", "purpose"),
+    )
 
 
 @jobs.command("run")
@@ -54,4 +59,9 @@ def run(name: str, state: Path | None, as_json: bool) -> None:
     with refusals_told(as_json=as_json):
         did = run_job(container(state), name, forced=True)
     outcome = "another worker is at it" if did is None else did or "nothing to do"
-    answer({"job": name, "ran": did is not None, "did": did or ""}, as_json=as_json, rows=[(name, outcome)], headers=("job", "outcome"))
+    answer(
+        {"job": name, "ran": did is not None, "did": did or ""},
+        as_json=as_json,
+        rows=[(name, outcome)],
+        headers=("job", "outcome"),
+    )

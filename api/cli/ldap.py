@@ -27,7 +27,10 @@ def reconcile(apply_it: bool, force: bool, state: Path | None, as_json: bool) ->
     """
     with refusals_told(as_json=as_json), progress(as_json) as show:
         report = publication.compare(
-            container(state), apply=apply_it, force=force, progress=lambda done: show("entries compared", done)
+            container(state),
+            apply=apply_it,
+            force=force,
+            progress=lambda done: show("entries compared", done),
         )
     rows = [
         ("compared", report.compared),

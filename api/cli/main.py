@@ -31,7 +31,24 @@ def main() -> None:
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
 
 
-for command in (up, down, status, sync, enrol, issue, revoke, check, ldap, crl, audit, token, jobs, web, worker, signer):
+for command in (
+    up,
+    down,
+    status,
+    sync,
+    enrol,
+    issue,
+    revoke,
+    check,
+    ldap,
+    crl,
+    audit,
+    token,
+    jobs,
+    web,
+    worker,
+    signer,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

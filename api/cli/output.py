@@ -9,7 +9,14 @@ from typing import Any, NoReturn
 import click
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from api.settings import load_settings
@@ -34,7 +41,9 @@ def state_option(command: Command) -> Command:
 
 def json_option(command: Command) -> Command:
     """Add `--json`: one JSON object on standard output instead of a table."""
-    return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")(
+        command
+    )
 
 
 def container(state: Path | None) -> Container:
@@ -42,10 +51,14 @@ def container(state: Path | None) -> Container:
     return build(load_settings(state))
 
 
-def answer(value: Mapping[str, Any], *, as_json: bool, rows: Sequence[tuple[Any, ...]], headers: Sequence[str]) -> None:
+def answer(
+    value: Mapping[str, Any], *, as_json: bool, rows: Sequence[tuple[Any, ...]], headers: Sequence[str]
+) -> None:
     """Print `value` as JSON, or `rows` as a table under `headers`."""
     if as_json:
-        sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z, default=str).decode() + "\n")
+        sys.stdout.write(
+            orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z, default=str).decode() + "\n"
+        )
         return
     table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:

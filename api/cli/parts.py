@@ -30,7 +30,9 @@ def worker(state: Path | None) -> None:
 
 
 @click.command()
-@click.option("--establish", is_flag=True, help="Make root and issuing CA when there are none (first runs and tests).")
+@click.option(
+    "--establish", is_flag=True, help="Make root and issuing CA when there are none (first runs and tests)."
+)
 @state_option
 def signer(establish: bool, state: Path | None) -> None:
     """Hold the CA keys behind a Unix socket; the only process that ever sees them."""

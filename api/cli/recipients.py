@@ -19,7 +19,9 @@ from pki.model import Answer
               help="An instant in the past, with its zone.")  # fmt: skip
 @state_option
 @json_option
-def check(addresses: tuple[str, ...], sender: str | None, at: datetime | None, state: Path | None, as_json: bool) -> None:
+def check(
+    addresses: tuple[str, ...], sender: str | None, at: datetime | None, state: Path | None, as_json: bool
+) -> None:
     """Say for each of ADDRESSES whether health data may be sent there; exit 0 only when all are allowed.
 
     \b
@@ -40,7 +42,8 @@ def check(addresses: tuple[str, ...], sender: str | None, at: datetime | None, s
             "as_of": one.as_of,
             "valid_until": one.valid_until,
             "certificates": [
-                {"serial": c.serial, "not_after": c.not_after, "der": b64encode(c.der).decode()} for c in one.certificates
+                {"serial": c.serial, "not_after": c.not_after, "der": b64encode(c.der).decode()}
+                for c in one.certificates
             ],
         }
         for one in found
@@ -49,6 +52,11 @@ def check(addresses: tuple[str, ...], sender: str | None, at: datetime | None, s
         (one.address, one.answer.value, ", ".join(one.reasons), ", ".join(c.serial for c in one.certificates))
         for one in found
     ]
-    answer({"results": told}, as_json=as_json, rows=rows, headers=("address", "verdict", "reasons", "certificates"))
+    answer(
+        {"results": told},
+        as_json=as_json,
+        rows=rows,
+        headers=("address", "verdict", "reasons", "certificates"),
+    )
     if any(one.answer is not Answer.ALLOWED for one in found):
         raise SystemExit(1)

@@ -34,5 +34,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         rows.append((name, f"[{colour}]{part['state']}[/{colour}]", detail))
     rows += [("register", name, str(made)) for name, made in found["last_sync"].items()]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
-    rows += [("job", name, job["last_error"] or f"last success {job['last_success']}") for name, job in found["jobs"].items()]
+    rows += [
+        ("job", name, job["last_error"] or f"last success {job['last_success']}")
+        for name, job in found["jobs"].items()
+    ]
     return rows

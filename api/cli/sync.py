@@ -47,17 +47,23 @@ def run(register: str, file: Path, apply_it: bool, state: Path | None, as_json: 
         "generated_at": report.generated_at,
         "state": report.state,
         "reason": report.reason,
+        "text": report.text,
         "counts": report.counts,
         "rejections": [
             {"line": r.line_number, "reason": r.reason, "detail": r.detail} for r in report.rejections
         ],
     }
-    rows = [("state", report.state), ("of", report.generated_at), ("layout", report.layout), *report.counts.items()]
+    rows = [
+        ("state", report.state),
+        ("of", report.generated_at),
+        ("layout", report.layout),
+        *report.counts.items(),
+    ]
     rows += [(f"line {r.line_number}", f"{r.reason}: {r.detail}") for r in report.rejections[:10]]
     if report.state == "planned":
         rows.append(("next", "nothing has changed; run again with --apply"))
     if report.reason:
-        rows.append(("reason", report.reason))
+        rows.append((report.reason, report.text))
     answer(told, as_json=as_json, rows=rows, headers=(report.register, report.file_name))
     if report.state == "refused":
         raise SystemExit(1)

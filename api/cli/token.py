@@ -39,8 +39,19 @@ def create(name: str, role: str, authority: str, days: int, state: Path | None, 
             authority=authority,
             lifetime=timedelta(days=days),
         )
-    told = {"id": made.id, "name": made.name, "role": made.role.value, "expires_at": made.expires_at, "secret": secret}
-    answer(told, as_json=as_json, rows=[(made.id, made.name, made.role.value, secret)], headers=("id", "name", "role", "secret"))
+    told = {
+        "id": made.id,
+        "name": made.name,
+        "role": made.role.value,
+        "expires_at": made.expires_at,
+        "secret": secret,
+    }
+    answer(
+        told,
+        as_json=as_json,
+        rows=[(made.id, made.name, made.role.value, secret)],
+        headers=("id", "name", "role", "secret"),
+    )
 
 
 @token.command("list")
@@ -51,11 +62,23 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
     with refusals_told(as_json=as_json), transaction(container(state).engine) as connection:
         found = access.list_tokens(connection)
     told = [
-        {"id": t.id, "name": t.name, "role": t.role.value, "authority": t.authority, "expires_at": t.expires_at}
+        {
+            "id": t.id,
+            "name": t.name,
+            "role": t.role.value,
+            "authority": t.authority,
+            "expires_at": t.expires_at,
+            "revoked_at": t.revoked_at,
+        }
         for t in found
     ]
     rows = [tuple(one.values()) for one in told]
-    answer({"tokens": told}, as_json=as_json, rows=rows, headers=("id", "name", "role", "authority", "expires"))
+    answer(
+        {"tokens": told},
+        as_json=as_json,
+        rows=rows,
+        headers=("id", "name", "role", "authority", "expires", "revoked"),
+    )
 
 
 @token.command()

@@ -26,7 +26,9 @@ from directory.base.errors import Kind, Refusal
 @click.option("--host", default=None, help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="Port of the web part [8080].")
 @click.option("--ldap-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAP [3389].")
-@click.option("--ldaps-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAPS [LDAP port + 247].")
+@click.option(
+    "--ldaps-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAPS [LDAP port + 247]."
+)
 @state_option
 def up(demo: bool, detach: bool, state: Path | None, **given: Any) -> None:
     """Start PostgreSQL, the signer, slapd, web and worker on this machine, and keep them alive until Ctrl-C.
@@ -62,7 +64,9 @@ def down(state: Path | None) -> None:
         deadline = time.monotonic() + 60
         while supervisor_pid(settings.state) is not None:
             if time.monotonic() > deadline:
-                raise Refusal(Kind.UNAVAILABLE, "still-stopping", f"process {pid} has not stopped after 60 s.")
+                raise Refusal(
+                    Kind.UNAVAILABLE, "still-stopping", f"process {pid} has not stopped after 60 s."
+                )
             time.sleep(0.1)
         people.print("stopped")
 
@@ -79,7 +83,9 @@ def _settings(state: Path | None, given: dict[str, Any]) -> Settings:
         # What certificates carry is decided once: they are read long after a port has changed.
         save_settings(known.state, {"public_url": settings.base_url, "port": settings.port})
     elif settings.port != known.port:
-        people.print(f"[yellow]certificates already issued point to {settings.base_url}, not to port {settings.port}[/yellow]")
+        people.print(
+            f"[yellow]certificates already issued point to {settings.base_url}, not to port {settings.port}[/yellow]"
+        )
     return load_settings(known.state)
 
 
@@ -103,7 +109,9 @@ def _in_foreground(settings: Settings, *, demo: bool) -> None:
             _say_where(settings)
             supervisor.watch()
         except Refusal as refusal:
-            write_atomically(outcome, orjson.dumps({"ready": False, "code": refusal.code, "text": refusal.text}))
+            write_atomically(
+                outcome, orjson.dumps({"ready": False, "code": refusal.code, "text": refusal.text})
+            )
             raise
         finally:
             people.print("stopping")
@@ -135,7 +143,11 @@ def _detached(settings: Settings, *, demo: bool) -> None:
         while not outcome.exists():
             if process.poll() is not None:
                 tail = log.read_text(errors="replace")[-800:]
-                raise Refusal(Kind.UNAVAILABLE, "not-started", f"it ended before it was ready. The end of {log}:\n{tail}")
+                raise Refusal(
+                    Kind.UNAVAILABLE,
+                    "not-started",
+                    f"it ended before it was ready. The end of {log}:\n{tail}",
+                )
             time.sleep(0.1)
     told = orjson.loads(outcome.read_bytes())
     if not told["ready"]:
@@ -152,7 +164,9 @@ def _prepare_commands(container: Container) -> None:
 def _say_where(settings: Settings) -> None:
     host = settings.host
     people.print(f"web    http://{host}:{settings.port}   (REST, OCSP, CRL; documentation at /docs)")
-    people.print(f"LDAP   ldap://{host}:{settings.ldap_port}   ldaps://{host}:{settings.ldaps_port}   base {settings.suffix}")
+    people.print(
+        f"LDAP   ldap://{host}:{settings.ldap_port}   ldaps://{host}:{settings.ldaps_port}   base {settings.suffix}"
+    )
     people.print(f"state  {settings.state}", soft_wrap=True)
     path = settings.state / "demo.json"
     if not path.exists():
@@ -167,7 +181,7 @@ def commands_to_try(settings: Settings, one: str, two: str) -> list[str]:
     """Five commands of foreign tools and ours on the demo's own addresses, right on this machine."""
     sceau = Path(sys.executable).with_name("sceau")
     state, web = settings.state, f"http://{settings.host}:{settings.port}"
-    token = f"$(sed -n 's/.*\"operator\": *\"\\([^\"]*\\)\".*/\\1/p' {state}/demo-credentials.json)"
+    token = f'$(sed -n \'s/.*"operator": *"\\([^"]*\\)".*/\\1/p\' {state}/demo-credentials.json)'
     return [
         f"{sceau} status --state {state}",
         f"{sceau} check {two} --sender {one} --state {state}",

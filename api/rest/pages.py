@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from flask import Blueprint, Response, render_template
+from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
 from api.catalogue import CATALOGUE, ENTRIES
@@ -37,6 +38,7 @@ class Row:
     type: str
     required: bool
     description: str
+    example: str
 
 
 def pages(spec: Any, release: str) -> Blueprint:
@@ -44,6 +46,7 @@ def pages(spec: Any, release: str) -> Blueprint:
     document: Spec = spec.to_dict()
     serialised = orjson.dumps(document, option=orjson.OPT_INDENT_2)
     made = Blueprint("pages", __name__)
+    made.add_app_template_filter(_marked, "marked")
 
     @made.get("/openapi.json")
     def openapi() -> Response:
@@ -67,6 +70,12 @@ def pages(spec: Any, release: str) -> Blueprint:
         return render_template("problem.html", entry=CATALOGUE[code])
 
     return made
+
+
+def _marked(text: str) -> Markup:
+    """The text, with what stands in backticks set as code."""
+    pieces = enumerate(text.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(one) if n % 2 else one for n, one in pieces)
 
 
 def _chapters(spec: Spec) -> Iterator[dict[str, Any]]:
@@ -96,8 +105,7 @@ def _operation(spec: Spec, method: str, path: str, one: Spec) -> dict[str, Any]:
         "english": english,
         "roles": one["x-roles"],
         "parameters": [
-            Row(p["name"], _type(spec, p["schema"]), p.get("required", False), p.get("description", ""))
-            for p in parameters
+            _row(spec, p["name"], p | p["schema"], required=p.get("required", False)) for p in parameters
         ],
         "body": list(_rows(spec, body)) if body else [],
         "body_example": _pretty(_example(spec, body)) if body else "",
@@ -129,11 +137,17 @@ def _rows(spec: Spec, schema: Spec, prefix: str = "", depth: int = 0) -> Iterato
     required = schema.get("required", ())
     for name, member in schema.get("properties", {}).items():
         whole = _resolved(spec, member)
-        described = member.get("description") or whole.get("description", "")
-        yield Row(prefix + name, _type(spec, member), name in required, described)
+        yield _row(spec, prefix + name, member, required=name in required)
         inside, mark = (whole["items"], "[].") if "items" in whole else (whole, ".")
         if depth < _DEEPEST:
             yield from _rows(spec, inside, f"{prefix}{name}{mark}", depth + 1)
+
+
+def _row(spec: Spec, name: str, member: Spec, *, required: bool) -> Row:
+    example = member.get("example", "")
+    shown = example if isinstance(example, str) and "\n" not in example else ""
+    described = member.get("description") or _resolved(spec, member).get("description", "")
+    return Row(name, _type(spec, member), required, described, shown)
 
 
 def _type(spec: Spec, schema: Spec) -> str:

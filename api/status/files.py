@@ -15,8 +15,8 @@ from api.status.reply import Reply, cacheable, failure
 from pki import crl_store, store
 
 _LOG = logging.getLogger("sceau.status")
-_NOT_FOUND = failure("404 Not Found")
-_UNAVAILABLE = failure("503 Service Unavailable", ("Retry-After", "5"))
+NOT_FOUND = failure("404 Not Found")
+UNAVAILABLE = failure("503 Service Unavailable", ("Retry-After", "5"))
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Files:
                 found = _latest(connection, authority_id, shard, held, heard)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CRL")
-            return _UNAVAILABLE if held is None else held.reply
+            return UNAVAILABLE if held is None else held.reply
         if found is None:
-            return _NOT_FOUND
+            return NOT_FOUND
         self._lists[authority_id, shard] = found
         return found.reply
 
@@ -68,9 +68,9 @@ class Files:
                 authority = store.load_authority(connection, authority_id)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CA certificate")
-            return _UNAVAILABLE
+            return UNAVAILABLE
         if authority is None:
-            return _NOT_FOUND
+            return NOT_FOUND
         reply = cacheable("application/pkix-cert", authority.der, authority.not_before)
         self._certificates[authority_id] = reply
         return reply

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from api.status.answers import MEDIA_TYPE, Answers
-from api.status.files import Files
+from api.status.files import NOT_FOUND, UNAVAILABLE, Files
 from api.status.listener import Listener
 from api.status.reply import Environ, Reply, StartResponse, WsgiApplication, failure, uncacheable
 from directory.base.clock import Clock, utc_now
@@ -24,7 +24,7 @@ _LOG = logging.getLogger("sceau.status")
 _CRL = re.compile(r"/crl/([a-z][a-z0-9-]{1,30})/(0|[1-9][0-9]{0,3})\.crl")
 _CERTIFICATE = re.compile(r"/ca/([a-z][a-z0-9-]{1,30})\.cer")
 _FILES = ("/crl/", "/ca/")
-_NOT_FOUND = failure("404 Not Found")
+_TRY_LATER = uncacheable(MEDIA_TYPE, ocsp.refuse(Outcome.TRY_LATER))
 _UNREADABLE = b""
 # Some 1.5 kB each with headers: 50 MB a process when full of answers and standings.
 DEFAULT_CACHE_SIZE = 20_000
@@ -82,7 +82,7 @@ class StatusApplication:
             reply = self._reply(environ["REQUEST_METHOD"], path, environ)
         except Exception:  # noqa: BLE001 - the outermost edge: our bug must not leave a client without an answer
             _LOG.exception("status request failed")
-            reply = uncacheable(MEDIA_TYPE, ocsp.refuse(Outcome.TRY_LATER))
+            reply = UNAVAILABLE if path.startswith(_FILES) else _TRY_LATER
         return reply.send(environ, start_response)
 
     def _reply(self, method: str, path: str, environ: Environ) -> Reply:
@@ -94,7 +94,7 @@ class StatusApplication:
             return self.answers.answer(_from_path(path), path, is_get=True)
         if path == "/ocsp" or path.startswith("/ocsp/"):
             return _not_allowed("POST" if path == "/ocsp" else "GET, HEAD")
-        return _NOT_FOUND
+        return NOT_FOUND
 
     def _posted(self, environ: Environ) -> Reply:
         if int(environ.get("CONTENT_LENGTH") or 0) > ocsp.LARGEST_REQUEST:
@@ -108,7 +108,7 @@ class StatusApplication:
             return self.files.crl(shard[1], int(shard[2]))
         if certificate := _CERTIFICATE.fullmatch(path):
             return self.files.certificate(certificate[1])
-        return _NOT_FOUND
+        return NOT_FOUND
 
 
 def _from_path(path: str) -> bytes:

@@ -83,7 +83,9 @@ class Installation:
         return requests.post(self.web + path, json=body, headers=headers, timeout=30)
 
     def search(self, *words: str) -> str:
-        return run("ldapsearch", "-LLL", "-x", "-o", "ldif-wrap=no", "-H", self.ldap, "-b", "o=sceau,c=fr", *words).stdout
+        return run(
+            "ldapsearch", "-LLL", "-x", "-o", "ldif-wrap=no", "-H", self.ldap, "-b", "o=sceau,c=fr", *words
+        ).stdout
 
     def certified(self) -> list[tuple[str, str, str]]:
         """Address, serial and national id of each live certificate of a person, by the published directory."""

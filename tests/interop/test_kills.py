@@ -37,7 +37,9 @@ def acknowledged(installation: Installation) -> list[tuple[str, str]]:
     """Revoke one certificate through REST and keep what was acknowledged: (serial, address)."""
     address, serial, _ = installation.certified()[0]
     answer = installation.post(
-        f"/v1/certificates/{serial}/revocation", "registrar_a", {"reason": "superseded", "comment": "before the kill"}
+        f"/v1/certificates/{serial}/revocation",
+        "registrar_a",
+        {"reason": "superseded", "comment": "before the kill"},
     )
     assert answer.status_code in (200, 201), answer.text
     return [(serial, address)]

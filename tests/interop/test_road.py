@@ -44,8 +44,8 @@ def crl_of(pem: Path, folder: Path) -> Path:
 
 def ocsp(installation: Installation, pem: Path, issuer: Path, root: Path, *more: str) -> str:
     return run(
-        "openssl", "ocsp", "-issuer", str(issuer), "-cert", str(pem), "-url", f"{installation.web}/ocsp",
-        "-CAfile", str(root), "-verify_other", str(issuer), *more, check=False,
+        "openssl", "ocsp", *more, "-issuer", str(issuer), "-cert", str(pem), "-url", f"{installation.web}/ocsp",
+        "-CAfile", str(root), "-verify_other", str(issuer), check=False,
     ).stdout  # fmt: skip
 
 
@@ -93,10 +93,14 @@ def test_foreign_tools_accept_a_certificate_and_then_its_revocation(
     before = datetime.now(UTC)
     time.sleep(0.05)
     # 2. Revoked: REST at once, OCSP within 1 s, LDAP within 2 s, CRL within 60 s.
-    installation.sceau("revoke", serial, "--reason", "keyCompromise", "--comment", "test", "--as", "registrar_a")
+    installation.sceau(
+        "revoke", serial, "--reason", "keyCompromise", "--comment", "test", "--as", "registrar_a"
+    )
     assert verdict(installation, address) == ("refused", ["certificate-revoked"])
     within(1, lambda: ": revoked" in ocsp(installation, pem, issuer, root, "-no_nonce"))
-    within(2, lambda: "userCertificate" not in installation.search(f"(mail={address})", "userCertificate;binary"))
+    within(
+        2, lambda: "userCertificate" not in installation.search(f"(mail={address})", "userCertificate;binary")
+    )
     assert f"mail: {address}" in installation.search(f"(mail={address})", "mail")
     within(60, lambda: verify(pem, root, issuer, crl_of(pem, tmp_path)).returncode != 0)
     assert "certificate revoked" in verify(pem, root, issuer, crl_of(pem, tmp_path)).stderr
@@ -111,11 +115,23 @@ def test_gnutls_accepts_the_certificate_the_list_and_the_answer(
     pem = certificate_in_ldap(installation, person[0], tmp_path)
     chain = tmp_path / "chain.pem"
     chain.write_text(pem.read_text() + issuer.read_text() + root.read_text())
-    assert "Chain verification output: Verified" in run("certtool", "--verify-chain", "--infile", str(chain)).stdout
+    assert (
+        "Chain verification output: Verified"
+        in run("certtool", "--verify-chain", "--infile", str(chain)).stdout
+    )
     crl = crl_of(pem, tmp_path)
-    assert "Output: Verified" in run("certtool", "--verify-crl", "--load-ca-certificate", str(issuer), "--infile", str(crl)).stdout
+    assert (
+        "output: Verified"
+        in run("certtool", "--verify-crl", "--load-ca-certificate", str(issuer), "--infile", str(crl)).stdout
+    )
     answered = run(
-        "ocsptool", "--ask", f"{installation.web}/ocsp", "--load-cert", str(pem), "--load-issuer", str(issuer), "--nonce", check=False
+        "ocsptool",
+        f"--ask={installation.web}/ocsp",
+        "--load-cert",
+        str(pem),
+        "--load-issuer",
+        str(issuer),
+        "--nonce",
     ).stdout
     assert "Certificate Status: good" in answered
 
@@ -149,14 +165,32 @@ def test_ldap_is_written_by_nobody_but_the_publisher(installation: Installation,
     assert f"mail: {person[0]}" in installation.search(f"(mail={person[0]})", "mail")
 
 
-def test_ldaps_shows_a_certificate_of_our_own_ca(installation: Installation, person: Person, tmp_path: Path) -> None:
+def test_ldaps_shows_a_certificate_of_our_own_ca(
+    installation: Installation, person: Person, tmp_path: Path
+) -> None:
     root, issuer = authorities(installation, tmp_path)
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(root.read_text() + issuer.read_text())
-    search = ("ldapsearch", "-LLL", "-x", "-H", installation.ldaps, "-b", "o=sceau,c=fr", f"(mail={person[0]})", "mail")
-    trusting = run(*search, env={"LDAPTLS_CACERT": str(bundle), "LDAPTLS_REQCERT": "demand", "PATH": "/usr/bin:/bin"})
+    search = (
+        "ldapsearch",
+        "-LLL",
+        "-x",
+        "-H",
+        installation.ldaps,
+        "-b",
+        "o=sceau,c=fr",
+        f"(mail={person[0]})",
+        "mail",
+    )
+    trusting = run(
+        *search, env={"LDAPTLS_CACERT": str(bundle), "LDAPTLS_REQCERT": "demand", "PATH": "/usr/bin:/bin"}
+    )
     assert person[0] in trusting.stdout
-    other = run(*search, env={"LDAPTLS_CACERT": "/dev/null", "LDAPTLS_REQCERT": "demand", "PATH": "/usr/bin:/bin"}, check=False)
+    other = run(
+        *search,
+        env={"LDAPTLS_CACERT": "/dev/null", "LDAPTLS_REQCERT": "demand", "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
     assert other.returncode != 0
 
 
@@ -164,12 +198,17 @@ def test_verdicts_work_between_any_two_worlds(installation: Installation) -> Non
     words = installation.search("-E", "pr=90/noprompt", "(userCertificate;binary=*)", "mail")
     by_domain: dict[str, str] = {}
     for line in words.split("\n"):
-        if line.startswith("mail: ") and installation.get(f"/v1/recipients/{line[6:]}").json()["verdict"] == "allowed":
+        if (
+            line.startswith("mail: ")
+            and installation.get(f"/v1/recipients/{line[6:]}").json()["verdict"] == "allowed"
+        ):
             by_domain.setdefault(line.partition("@")[2], line[6:])
     addresses = list(by_domain.values())[:6]
     assert len(addresses) >= 3
     for sender in addresses:
-        answer = installation.post("/v1/recipients/check", "operator", {"addresses": addresses, "sender": sender}).json()
+        answer = installation.post(
+            "/v1/recipients/check", "operator", {"addresses": addresses, "sender": sender}
+        ).json()
         assert [one["verdict"] for one in answer["results"]] == ["allowed"] * len(addresses), answer
 
 

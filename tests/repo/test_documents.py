@@ -21,7 +21,10 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 def commands(group: click.Command = main, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     if not isinstance(group, click.Group):
         return [words]
-    return [words, *(found for name in group.commands for found in commands(group.commands[name], (*words, name)))]
+    return [
+        words,
+        *(found for name in group.commands for found in commands(group.commands[name], (*words, name))),
+    ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -32,7 +35,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_named_in_code_marks_exist(document: Path) -> None:
-    named = re.findall(r"`((?:directory|pki|api|docs|scripts|tests|migrations|deploy)/[\w./-]+\.\w+)`", document.read_text())
+    named = re.findall(
+        r"`((?:directory|pki|api|docs|scripts|tests|migrations|deploy)/[\w./-]+\.\w+)`", document.read_text()
+    )
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
