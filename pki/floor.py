@@ -20,6 +20,7 @@ def known(path: Path, name: str) -> int:
 
 def raise_to(path: Path, name: str, number: int) -> None:
     """Remember `number` under `name` durably, unless a higher one is there; processes may do so at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path):
         floors = _read(path)
         if number > floors.get(name, 0):

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine, transaction
-from pki import der, gate, ocsp, responders
+from pki import der, gate, ocsp, ocsp_store, responders
 from pki.model import RevocationReason, serial_of
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, Issued, StatusCa
 from tests.wsgi_client import request
@@ -409,3 +409,25 @@ def test_pkilint_finds_nothing_against_an_answer(
     least = validation.ValidationFindingSeverity.NOTICE
     found = report.ReportGeneratorPlaintext(results, least).generate()
     assert not report.get_findings_count(results, least), found
+
+
+def test_what_is_to_be_signed_ahead_is_found_by_index_alone(ca: StatusCa) -> None:
+    """One CA's refresh went from 2 to 50 minutes as its table grew: answers of 32 hours ago were served."""
+    with transaction(ca.engine) as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        for query in (ocsp_store._UNSIGNED, ocsp_store._AGEING):
+            plan = connection.execute(text(f"EXPLAIN {query.text}"), {"limit": 5, "before": ca.now}).scalars()
+            lines = "\n".join(plan)
+            assert "ocsp_answer_due" in lines
+            assert "Index Cond: (next_update" in lines
+
+
+def test_a_bug_of_ours_is_try_later_or_503_and_never_a_stack_trace(application: StatusApplication) -> None:
+    application.answers = application.files = None  # type: ignore[assignment]
+    status, headers, body = request(application, "POST", "/ocsp", b"")
+    assert (status, headers["Cache-Control"]) == ("200 OK", "no-store")
+    assert library.load_der_ocsp_response(body).response_status is Error.TRY_LATER
+    status, headers, body = request(application, "POST", "/crl/persons-1/0.crl")
+    assert status.startswith("405")
+    status, headers, body = request(application, "HEAD", "/crl/persons-1/0.crl")
+    assert (status, headers["Cache-Control"], body) == ("503 Service Unavailable", "no-store", b"")

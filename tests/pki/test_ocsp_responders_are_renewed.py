@@ -1,4 +1,4 @@
-"""Responders through the real signer: when they are made, for how long, where keys lie, what the old leave."""
+"""Responders through the real signer: when they are made, for how long, where keys lie, and the old ones."""
 
 import stat
 from dataclasses import dataclass
