@@ -125,7 +125,7 @@ def issue(engine: Engine, authority: Established, enrolled: Enrolled, now: datet
     ) -> IssuedCertificate:  # fmt: skip
         return use_cases.issue_for_enrolment(
             engine, signer or authority.signer, now=at, token=who.first, enrolment_id=who.id,
-            csr=csr or request_for(key or new_key()), base_url=BASE_URL, thorough=thorough,
+            csr=request_for(key or new_key()) if csr is None else csr, base_url=BASE_URL, thorough=thorough,
         )  # fmt: skip
 
     return act

@@ -1,0 +1,477 @@
+"""The signer, in process and behind its socket alike: what it signs, refuses, remembers, never lets out."""
+
+import base64
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from sqlalchemy import Connection, Engine, text
+
+from directory.base.audit import Actor
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from pki import crl, issuance, store
+from pki.model import Serial, serial_of
+from pki.profiles import OCSP_SIGNER, ResponderNames
+from pki.signing import ceremony, wire
+from pki.signing.client import SignerClient
+from pki.signing.file import FileKeys
+from pki.signing.inprocess import InProcessSigner
+from pki.signing.journal import Journal
+from pki.signing.seal import seal
+from pki.signing.signer import Signer
+from tests.pki.conftest import BASE_URL, PASSPHRASE, Established, new_key
+from tests.pki.test_issuance import at_once
+from tests.pki.test_lint import rebuilt
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import sys
+from pathlib import Path
+from pki.signing.process import serve
+url, keys, passphrase, at = sys.argv[1:]
+serve(database_url=url, keys_folder=Path(keys), passphrase_file=Path(passphrase), socket_path=Path(at),
+      base_url="http://trust.example", establish=True)
+"""
+
+
+def real_now() -> datetime:
+    """The signer process reads the machine's clock; what it is asked must be of this moment."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Process:
+    """A signer process, and how to end and begin it again."""
+
+    url: str
+    folder: Path
+    running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "signer.sock"
+
+    @property
+    def client(self) -> SignerClient:
+        return SignerClient(self.socket, timeout=10)
+
+    def start(self) -> None:
+        (self.folder / "passphrase").write_bytes(PASSPHRASE + b"\n")
+        arguments = (self.url, str(self.folder / "keys"), str(self.folder / "passphrase"), str(self.socket))
+        self.running = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], cwd=ROOT)
+        deadline = time.monotonic() + 20
+        while True:
+            with suppress(Refusal):
+                assert self.client.ping()
+                return
+            assert self.running.poll() is None, "the signer ended"
+            assert time.monotonic() < deadline, "the signer does not answer"
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        assert self.running
+        self.running.send_signal(how)
+        return self.running.wait(timeout=20)
+
+
+@pytest.fixture
+def process(database_url: str, tmp_path: Path) -> Iterator[Process]:
+    made = Process(database_url, tmp_path)
+    made.start()
+    yield made
+    if made.running and made.running.poll() is None:
+        made.stop(signal.SIGKILL)
+
+
+@pytest.fixture(params=["in process", "behind a socket"])
+def signer(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Iterator[Signer]:
+    if request.param == "behind a socket":
+        yield request.getfixturevalue("process").client
+        return
+    keys = FileKeys(tmp_path / "keys", PASSPHRASE)
+    ceremony.establish(engine, keys, base_url=BASE_URL, now=real_now(), actor=Actor("test"))
+    journal = Journal(tmp_path / "keys" / "journal.jsonl")
+    yield InProcessSigner(engine, keys, journal)
+    journal.close()
+
+
+def prepare(connection: Connection, at: datetime) -> issuance.Prepared:
+    return issuance.prepare(
+        connection, now=at, actor=Actor("test"), authority_id="persons-1", profile=OCSP_SIGNER,
+        public_key=new_key().public_key(), names=ResponderNames("OCSP"), base_url=BASE_URL,
+        thorough=False,
+    )  # fmt: skip
+
+
+def reserve(engine: Engine, at: datetime | None = None) -> issuance.Prepared:
+    with transaction(engine) as connection:
+        return prepare(connection, at or real_now())
+
+
+# The contract, for both.
+
+
+def test_the_signer_answers_with_its_version(signer: Signer) -> None:
+    assert signer.ping() == "sceau-signer/1"
+
+
+def test_a_committed_reservation_is_signed_once_and_given_again(engine: Engine, signer: Signer) -> None:
+    prepared = reserve(engine)
+    serial = prepared.reservation.serial
+    assert signer.journal(serial) is None
+    signed = signer.sign_certificate(serial)
+    issuance.verify_signed(signed, prepared.reservation, prepared.authority)
+    assert signer.sign_certificate(serial) == signer.journal(serial) == signed
+
+
+def test_eight_who_ask_at_once_get_the_same_bytes(engine: Engine, signer: Signer) -> None:
+    serial = reserve(engine).reservation.serial
+    assert len(set(at_once(*[lambda: signer.sign_certificate(serial)] * 8))) == 1
+
+
+def test_what_is_not_committed_is_not_signed(engine: Engine, signer: Signer) -> None:
+    with engine.connect() as connection:
+        prepared = prepare(connection, real_now())
+        with pytest.raises(Refusal) as refused:
+            signer.sign_certificate(prepared.reservation.serial)
+    assert (refused.value.kind, refused.value.code) == (Kind.NOT_FOUND, "unknown-reservation")
+
+
+def test_a_reservation_of_another_hour_is_not_signed(engine: Engine, signer: Signer) -> None:
+    later = real_now() + timedelta(minutes=2)
+    for at in (real_now() - timedelta(minutes=7), later):
+        try:
+            prepared = reserve(engine, at)
+        except Refusal:
+            # Before the CA began: refused even earlier.
+            continue
+        with pytest.raises(Refusal) as refused:
+            signer.sign_certificate(prepared.reservation.serial)
+        assert (refused.value.kind, refused.value.code) == (Kind.CONFLICT, "stale-reservation")
+
+
+def test_a_committed_crl_is_signed_and_the_same_each_time(engine: Engine, signer: Signer) -> None:
+    number = crl.publish(
+        engine, signer, authority_id="persons-1", shard=3, now=real_now(), lifetime=timedelta(days=3)
+    )
+    with engine.connect() as connection:
+        stored = connection.execute(text("SELECT der FROM crl WHERE shard = 3")).scalar_one()
+    assert signer.sign_crl("persons-1", 3, number) == stored
+    with pytest.raises(Refusal) as refused:
+        signer.sign_crl("persons-1", 3, number + 1)
+    assert (refused.value.kind, refused.value.code) == (Kind.NOT_FOUND, "unknown-crl")
+
+
+# Reservations forged in the database: each is refused for its own reason.
+
+
+def forge(engine: Engine, prepared: issuance.Prepared, tbs: bytes, **changed: Any) -> Serial:
+    """A second reservation with these bytes, as someone who can write into the database would make it."""
+    good = prepared.reservation
+    serial = serial_of(x509.random_serial_number()) if "serial" not in changed else changed.pop("serial")
+    forged = replace(good, serial=serial, tbs=tbs, tbs_sha256=sha256(tbs).digest(), **changed)
+    with transaction(engine) as connection:
+        assert store.add_reservation(connection, forged, [], "attacker")
+    return serial
+
+
+def good_and_key(prepared: issuance.Prepared) -> x509.Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return x509.load_der_x509_certificate(seal(prepared.reservation.tbs, key))
+
+
+FORGED: dict[str, Callable[[x509.Certificate], x509.Certificate]] = {
+    "basic-constraints": lambda good: rebuilt(good, add=x509.BasicConstraints(ca=True, path_length=None)),
+    "extended-key-usage": lambda good: rebuilt(
+        good, add=x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+    ),
+    "issuer-name": lambda good: rebuilt(good, issuer=good.subject),
+    "validity-length": lambda good: rebuilt(good, end=good.not_valid_before_utc + timedelta(days=31)),
+    "backdated": lambda good: rebuilt(good, start=good.not_valid_before_utc - timedelta(hours=2)),
+    "begins later": lambda good: rebuilt(good, start=good.not_valid_before_utc + timedelta(days=1)),
+    "extension-set": lambda good: rebuilt(good, add=x509.SubjectAlternativeName([x509.DNSName("x.example")])),
+}
+
+
+@pytest.mark.parametrize("fault", FORGED)
+def test_the_signer_judges_for_itself(
+    engine: Engine, authority: Established, now: datetime, fault: str
+) -> None:
+    prepared = reserve(engine, now)
+    forged = FORGED[fault](rebuilt(good_and_key(prepared), serial=1 << 158))
+    serial = forge(engine, prepared, forged.tbs_certificate_bytes, serial=serial_of(1 << 158))
+    with pytest.raises(Refusal) as refused:
+        authority.signer.sign_certificate(serial)
+    assert (refused.value.kind, refused.value.code) == (Kind.UNACCEPTABLE, "reservation-unfit")
+    assert fault in refused.value.text
+    assert authority.signer.journal(serial) is None
+
+
+def test_bytes_that_are_not_those_of_the_reservation_are_not_signed(
+    engine: Engine, authority: Established, now: datetime
+) -> None:
+    prepared = reserve(engine, now)
+    tbs = prepared.reservation.tbs
+    other_serial = forge(engine, prepared, tbs)
+    for serial in (
+        other_serial,
+        forge(engine, prepared, b"\x30\x00"),
+        forge(engine, prepared, tbs, profile="x"),
+    ):
+        with pytest.raises(Refusal) as refused:
+            authority.signer.sign_certificate(serial)
+        assert refused.value.code == "reservation-unfit"
+    lying = replace(prepared.reservation, serial=serial_of(77 << 120), tbs_sha256=b"\x00" * 32)
+    with transaction(engine) as connection:
+        store.add_reservation(connection, lying, [], "attacker")
+    with pytest.raises(Refusal) as refused:
+        authority.signer.sign_certificate(lying.serial)
+    assert "digest" in refused.value.text
+
+
+def test_a_ca_certificate_is_not_signed_day_by_day(
+    engine: Engine, authority: Established, now: datetime
+) -> None:
+    prepared = reserve(engine, now)
+    serial = forge(engine, prepared, prepared.reservation.tbs, profile="issuing-ca")
+    with pytest.raises(Refusal) as refused:
+        authority.signer.sign_certificate(serial)
+    assert refused.value.code == "reservation-unfit"
+
+
+def test_a_certificate_the_journal_does_not_know_is_not_signed_again(
+    engine: Engine, authority: Established, now: datetime, tmp_path: Path
+) -> None:
+    prepared = reserve(engine, now)
+    issuance.issue(engine, authority.signer, prepared, now)
+    fresh = Journal(tmp_path / "lost" / "journal.jsonl")
+    forgetful = InProcessSigner(engine, authority.keys, fresh, clock=lambda: now)
+    with pytest.raises(Refusal) as refused:
+        forgetful.sign_certificate(prepared.reservation.serial)
+    fresh.close()
+    assert (refused.value.kind, refused.value.code) == (Kind.CONFLICT, "already-signed")
+
+
+def test_a_crl_number_given_out_twice_by_a_restored_database_is_not_signed_twice(
+    engine: Engine, authority: Established, now: datetime
+) -> None:
+    class Cut:
+        """Loses the answer, so that the row stays unsigned."""
+
+        def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
+            authority.signer.sign_crl(authority_id, shard, number)
+            raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", "gone")
+
+    with pytest.raises(Refusal):
+        crl.publish(engine, Cut(), authority_id="persons-1", shard=0, now=now, lifetime=timedelta(days=3))
+    with engine.begin() as connection:
+        # What a restore does, and no statement may: the same number with another content.
+        connection.execute(text("ALTER TABLE crl DISABLE TRIGGER ALL"))
+        connection.execute(text("UPDATE crl SET tbs = tbs || 'x'"))
+        connection.execute(text("ALTER TABLE crl ENABLE TRIGGER ALL"))
+    with pytest.raises(Refusal) as refused:
+        authority.signer.sign_crl("persons-1", 0, 1)
+    assert refused.value.code == "crl-number-reused"
+
+
+# The ceremony.
+
+
+def test_a_second_ceremony_changes_nothing(engine: Engine, authority: Established, now: datetime) -> None:
+    ceremony.establish(engine, authority.keys, base_url="http://other.example", now=now, actor=Actor("test"))
+    with engine.connect() as connection:
+        assert [found.der for found in store.authorities(connection)] == [
+            authority.root.der,
+            authority.issuing.der,
+        ]
+        shards = connection.execute(
+            text("SELECT authority_id, count(*) FROM crl_shard GROUP BY 1 ORDER BY 1")
+        )
+        assert shards.all() == [("persons-1", 16), ("root-1", 1)]
+
+
+def test_a_ceremony_cut_short_goes_on_with_the_keys_it_made(
+    engine: Engine, tmp_path: Path, now: datetime
+) -> None:
+    keys = FileKeys(tmp_path / "keys", PASSPHRASE)
+    made = keys.make("root-1", ec.SECP384R1()).public_key()
+    ceremony.establish(engine, keys, base_url=BASE_URL, now=now, actor=Actor("test"))
+    with engine.connect() as connection:
+        root = store.load_authority(connection, "root-1")
+    assert root
+    assert x509.load_der_x509_certificate(root.der).public_key() == made
+
+
+# The journal and the keys on disk.
+
+
+def test_a_line_cut_short_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.add_certificate(serial_of(1), b"one")
+    journal.add_list("persons-1/0/1", b"\x01" * 32)
+    journal.close()
+    whole = path.read_bytes()
+    for cut in (1, 40, 90):
+        path.write_bytes(whole + whole[:cut])
+        again = Journal(path)
+        assert again.certificate(serial_of(1)) == b"one"
+        again.add_certificate(serial_of(2), b"two")
+        again.close()
+        third = Journal(path)
+        assert (third.certificate(serial_of(1)), third.certificate(serial_of(2))) == (b"one", b"two")
+        assert third.list_signed("persons-1/0/1") == b"\x01" * 32
+        third.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "damage", [b"not json\n", b"{}\n", b'{"serial": "1", "sha256": "00", "der": "AAAA"}\n']
+)
+def test_a_damaged_journal_stops_the_signer(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "journal.jsonl"
+    line = b'{"crl":"persons-1/0/1","tbs_sha256":"00"}\n'
+    path.write_bytes(line + damage + line)
+    with pytest.raises(Refusal) as refused:
+        Journal(path)
+    assert refused.value.code == "journal-damaged"
+    assert str(len(line)) in refused.value.text
+
+
+def test_two_signers_do_not_share_a_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    with pytest.raises(Refusal) as refused:
+        Journal(tmp_path / "journal.jsonl")
+    assert refused.value.code == "journal-held"
+    journal.close()
+
+
+def test_keys_lie_encrypted_and_closed_to_others(authority: Established) -> None:
+    folder = authority.keys.folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for name in ("root-1", "persons-1"):
+        path = folder / f"{name}.key"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+        opened = subprocess.run(
+            ["openssl", "pkey", "-in", str(path), "-passin", f"pass:{PASSPHRASE.decode()}", "-check"],
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert opened.returncode == 0
+    assert PASSPHRASE.decode() not in repr(authority.keys)
+
+
+def test_no_private_number_of_a_ca_is_written_anywhere(engine: Engine, authority: Established) -> None:
+    secrets = []
+    for name in ("root-1", "persons-1"):
+        number = authority.keys.load(name).private_numbers().private_value
+        raw = number.to_bytes(48 if name == "root-1" else 32, "big")
+        secrets += [raw, raw.hex().encode(), base64.b64encode(raw)[:40]]
+    for path in authority.folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(secret in content for secret in secrets), path
+    with engine.connect() as connection:
+        tables = ("authority", "reservation", "certificate", "audit_pending")
+        for table in tables:
+            rows = connection.execute(text(f"SELECT t::text FROM {table} t")).scalars()
+            assert not any(secret.hex() in row for row in rows for secret in secrets)
+
+
+def test_a_wrong_passphrase_and_a_missing_key_say_so(authority: Established) -> None:
+    with pytest.raises(Refusal) as refused:
+        replace(authority.keys, passphrase=b"wrong").load("root-1")
+    assert refused.value.code == "ca-key-unreadable"
+    with pytest.raises(Refusal) as refused:
+        authority.keys.load("other")
+    assert refused.value.code == "ca-key-missing"
+    with pytest.raises(FileExistsError):
+        authority.keys.make("root-1", ec.SECP384R1())
+
+
+# The process.
+
+
+def test_the_process_and_its_socket_are_closed_to_others(process: Process) -> None:
+    assert process.running
+    assert stat.S_IMODE(process.socket.stat().st_mode) == 0o600
+    status = Path(f"/proc/{process.running.pid}/limits").read_text()
+    assert "Max core file size        0                    0" in status
+
+
+def test_a_process_that_is_hardened_leaves_no_dump_of_its_memory() -> None:
+    program = (
+        "import ctypes; from pki.signing.process import _harden; _harden();"
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "0"
+
+
+def test_a_killed_signer_gives_the_same_certificate_when_it_is_back(engine: Engine, process: Process) -> None:
+    client = process.client
+    serial = reserve(engine).reservation.serial
+    signed = client.sign_certificate(serial)
+    process.stop(signal.SIGKILL)
+    with pytest.raises(Refusal) as refused:
+        client.sign_certificate(serial)
+    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "signer-unavailable")
+    process.start()
+    assert client.sign_certificate(serial) == signed
+    assert process.stop() == 0
+    assert not process.socket.exists()
+
+
+def test_nonsense_on_the_socket_ends_that_conversation_only(process: Process) -> None:
+    steady = process.client
+    assert steady.ping()
+    for nonsense in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x00\x00\x00\x02[]",
+        b"\x00\x00\x00\x02{}",
+        b"\x00\x00\x00\x09x",
+    ):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(5)
+            link.connect(str(process.socket))
+            link.sendall(nonsense)
+            link.shutdown(socket.SHUT_WR)
+            # Hung up politely or not: it read no further than the nonsense.
+            with suppress(ConnectionResetError):
+                assert link.recv(1) == b""
+    assert steady.ping()
+
+
+def test_a_socket_below_a_deep_folder_is_reached(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as link:
+        with wire.short(deep / "signer.sock") as name:
+            server.bind(name)
+        server.listen()
+        with wire.short(deep / "signer.sock") as name:
+            link.connect(name)
+        wire.send(link, {"ask": "ping"})
+        taken, _ = server.accept()
+        with taken:
+            assert wire.receive(taken, 100) == {"ask": "ping"}
+    assert (deep / "signer.sock").exists()
+    assert len(os.fsencode(deep)) > 107
