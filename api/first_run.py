@@ -133,7 +133,7 @@ def web_command(settings: Settings) -> list[str]:
     return [
         sys.executable, "-m", "granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port),
         "--workers", str(settings.web_workers), "--blocking-threads", "4", "--backlog", "2048",
-        "--respawn-failed-workers", "--no-access-log", "--log-level", "warning", "api.web:application",
+        "--respawn-failed-workers", "--workers-kill-timeout", "3", "--no-access-log", "--log-level", "warning", "api.web:application",
     ]  # fmt: skip
 
 

@@ -273,7 +273,7 @@ def ldap_search(bench: Bench) -> Figure:
     ours_slapd = EmbeddedSlapd(bench.settings.state / "ldap", suffix=bench.settings.suffix)
     with dumped.open("w") as out:
         subprocess.run(
-            ["slapcat", "-F", str(ours_slapd.folder / "config"), "-b", bench.settings.suffix],
+            ["slapcat", "-o", "ldif-wrap=no", "-F", str(ours_slapd.folder / "config"), "-b", bench.settings.suffix],
             stdout=out,
             check=True,
         )
