@@ -13,7 +13,11 @@ from pki import history, use_cases
 from pki.model import Revocation, RevocationAction, RevocationReason
 
 IDENTIFIED = {
-    "serial": {"schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{1,40}$"}, "example": EXAMPLE_SERIAL}
+    "serial": {
+        "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{1,40}$"},
+        "description": "Numéro de série, en hexadécimal — Serial number, in hexadecimal",
+        "example": EXAMPLE_SERIAL,
+    }
 }
 
 

@@ -25,7 +25,12 @@ AGAINST_THE_MAILBOX = (
     "domain-not-trusted", "domain-suspended", "operator-suspended", "mailbox-closed", "organisation-closed",
 )  # fmt: skip
 EXAMPLE_ENROLMENT = "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e"
-IDENTIFIED = {"enrolment_id": {"example": EXAMPLE_ENROLMENT}}
+IDENTIFIED = {
+    "enrolment_id": {
+        "description": "`id` rendu par la demande — `id` given by the request",
+        "example": EXAMPLE_ENROLMENT,
+    }
+}
 
 
 class IdentityCheck(Shape):

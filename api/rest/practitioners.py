@@ -186,7 +186,11 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     answer=PractitionerAnswer,
     problems=("malformed-national-id", "unknown-practitioner"),
     parameters={
-        "national_id": {"schema": {"type": "string", "maxLength": 30}, "example": EXAMPLE_NATIONAL_ID}
+        "national_id": {
+            "schema": {"type": "string", "maxLength": 30},
+            "description": "Chiffre du type, puis numéro — Digit of the type, then the number",
+            "example": EXAMPLE_NATIONAL_ID,
+        }
     },
 )
 def practitioner(call: Transacted, national_id: str) -> dict[str, Any]:

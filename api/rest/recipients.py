@@ -116,7 +116,13 @@ class RecipientsRequest(Shape):
     answer=VerdictAnswer,
     query=RecipientQuery,
     problems=("malformed-address", "at-in-the-future", "at-out-of-range"),
-    parameters={"address": {"schema": {"type": "string", "maxLength": 320}, "example": EXAMPLE_ADDRESS}},
+    parameters={
+        "address": {
+            "schema": {"type": "string", "maxLength": 320},
+            "description": "Adresse du destinataire — Recipient",
+            "example": EXAMPLE_ADDRESS,
+        }
+    },
 )
 def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Response:
     """Check one recipient.
