@@ -96,9 +96,12 @@ def load_reservation(connection: Connection, serial: Serial, *, lock: bool = Fal
 
 
 def reservation_of_key(connection: Connection, spki_sha256: bytes) -> Reservation | None:
-    """The first reservation ever made for this key, whatever became of it."""
-    query = select(*_RESERVATION).where(reservation.c.spki_sha256 == spki_sha256)
-    row = connection.execute(query.order_by(reservation.c.reserved_at).limit(1)).one_or_none()
+    """The one reservation that an enrolment made for this key, whatever became of it."""
+    # Said as the partial unique index says it, or all reservations would be read.
+    query = select(*_RESERVATION).where(
+        reservation.c.spki_sha256 == spki_sha256, reservation.c.enrolment_id.is_not(None)
+    )
+    row = connection.execute(query).one_or_none()
     return None if row is None else Reservation(*row)
 
 

@@ -337,6 +337,40 @@ def test_an_issuance_slower_than_recovery_is_told_so(
     assert counts(engine) == (1, 1, 1)
 
 
+def test_recovery_leaves_alone_what_a_slow_issuance_stored_after_all(
+    engine: Engine, authority: Established, issue: Issue, now: datetime
+) -> None:
+    csr = request_for(new_key())
+    with pytest.raises(Refusal):
+        issue(csr=csr, signer=Stumbling(authority.signer, signs=True))
+
+    class Meanwhile:
+        def journal(self, serial: Serial) -> bytes | None:
+            issue(csr=csr)
+            return authority.signer.journal(serial)
+
+    assert use_cases.recover(engine, Meanwhile(), now + LATER) == []
+    assert counts(engine) == (1, 1, 0)
+
+
+def test_what_breaks_a_rule_is_neither_reserved_nor_signed(
+    engine: Engine, authority: Established, now: datetime
+) -> None:
+    from directory.base.audit import Actor
+    from pki.profiles import OCSP_SIGNER, ServiceNames
+
+    with transaction(engine) as connection, pytest.raises(Refusal) as refused:
+        issuance.prepare(
+            connection, now=now, actor=Actor("test"), authority_id=authority.issuing.id, profile=OCSP_SIGNER,
+            public_key=new_key().public_key(), names=ServiceNames(("x.example",)),
+            base_url=authority.base_url,
+        )  # fmt: skip
+    assert (refused.value.kind, refused.value.code) == (Kind.UNACCEPTABLE, "lint-failed")
+    found = {finding["lint"] for finding in refused.value.details["findings"]}
+    assert found == {"subject-attributes", "extension-set"}
+    assert rows(engine, "SELECT serial FROM reservation WHERE profile = 'ocsp-signer'") == []
+
+
 def test_who_leaves_the_register_while_the_signer_works_gets_no_certificate(
     engine: Engine, authority: Established, issue: Issue, enrolled: Enrolled, now: datetime
 ) -> None:

@@ -156,6 +156,19 @@ def test_the_authority_that_enrolled_may_revoke_for_one_who_left(
     assert revoke_as(engine, now, enrolled.first, serial)
 
 
+def test_a_registrar_releases_only_what_he_could_revoke(
+    engine: Engine, issue: Issue, enrolled: Enrolled, now: datetime
+) -> None:
+    serial = issue().serial
+    revoke(engine, now, serial, HOLD)
+    with transaction(engine) as connection, pytest.raises(Refusal) as refused:
+        use_cases.release_as(connection, now=now, token=registrar(engine, "p", "CNOP"), serial=serial)
+    assert refused.value.code == "wrong-authority"
+    with transaction(engine) as connection:
+        released = use_cases.release_as(connection, now=now, token=enrolled.second, serial=serial)
+    assert released.action is RevocationAction.RELEASE
+
+
 def test_an_administrator_revokes_anything(engine: Engine, issue: Issue, now: datetime) -> None:
     assert revoke_as(engine, now, ADMIN, issue().serial).actor == "token:1"
 
