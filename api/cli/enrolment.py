@@ -3,6 +3,7 @@
 import sys
 from datetime import date, datetime
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 import click
@@ -118,7 +119,7 @@ def enrol(
 @state_option
 @json_option
 def issue(
-    enrolment: UUID, csr: click.utils.LazyFile, out: Path | None, name: str | None, secret: str | None,
+    enrolment: UUID, csr: BinaryIO, out: Path | None, name: str | None, secret: str | None,
     state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Issue the certificate of an approved ENROLMENT to the key of a certificate request.

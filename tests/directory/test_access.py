@@ -95,7 +95,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no lifetime": ({"lifetime": timedelta()}, "bad-token-lifetime"),
     "two years": ({"lifetime": timedelta(days=730)}, "bad-token-lifetime"),
     "registrar of nothing": ({"role": Role.REGISTRAR}, "bad-token-authority"),
-    "registrar of an unknown body": ({"role": Role.REGISTRAR, "authority": "XXX"}, "bad-token-authority"),
+    "registrar of an unknown body": ({"role": Role.REGISTRAR, "authority": "ZZZ"}, "bad-token-authority"),
     "operator with an authority": ({"authority": "CNOM"}, "bad-token-authority"),
 }
 

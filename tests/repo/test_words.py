@@ -1,4 +1,7 @@
-"""What the repository may contain: one reader of the environment, one of the clock, no open notes, no foreign addresses."""
+"""What the repository may contain.
+
+One reader of the environment, one of the clock, no open notes, no foreign addresses.
+"""
 
 import re
 import subprocess

@@ -390,7 +390,7 @@ def test_lines_of_one_holder_are_one_mailbox_attached_to_each_structure(
     ("address", "cells", "reason"),
     [
         ("not an address", {}, "malformed-address"),
-        ("x@a.invalid", {"Type de BAL": "XXX"}, "unknown-mailbox-kind"),
+        ("x@a.invalid", {"Type de BAL": "ZZZ"}, "unknown-mailbox-kind"),
         ("x@a.invalid", {"Type de BAL": "ORG"}, "no-structure"),
         ("x@a.invalid", {"Type Identifiant PP": "0"}, "identifier-disagrees"),
         ("x@a.invalid", {"Identification nationale PP": "810099000018"}, "rpps-check-digit"),
