@@ -24,10 +24,14 @@ from pki.figures import figures
 
 # The worker's heartbeat is every 5 s; three missed ones are no longer chance.
 HEARTBEAT_LOST = 15.0
+FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(last_success, '-infinity')"
 
 
 def look(settings: Settings) -> dict[str, Any]:
-    """Addresses, parts with their state, versions, last sync, feed lag and jobs; `state` is ok when all parts are."""
+    """Addresses, parts with their state, versions, last sync, feed lag and jobs.
+
+    `state` is `ok` when all parts are, `degraded` when some are, `down` when none is.
+    """
     container = build(settings)
     processes = parts_written(settings.state)
     checks: dict[str, Callable[[], str]] = {
@@ -80,7 +84,7 @@ def _ldap(settings: Settings) -> str:
 
 def _web(settings: Settings) -> str:
     started = time.monotonic()
-    with urllib.request.urlopen(f"{local_web(settings)}/healthz", timeout=5) as reply:
+    with urllib.request.urlopen(f"{local_web(settings)}/healthz", timeout=5) as reply:  # noqa: S310 - always http
         reply.read()
     return f"answered in {(time.monotonic() - started) * 1000:.0f} ms"
 
@@ -100,12 +104,7 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
         return {"last_sync": {}, "feed": {}, "jobs": {}}
     with transaction(container.engine, read_only=True) as connection:
         counted = figures(connection, container.clock())
-        errors = connection.execute(
-            text(
-                "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(last_success, '-infinity')"
-            )
-        )
-        failing = {row.name: row.last_error for row in errors}
+        failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
     return {
         "last_sync": dict(counted.registers),
         "feed": dict(counted.feed_lag),

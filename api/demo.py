@@ -1,7 +1,7 @@
-"""The demo: invented registers, the three worlds of the 2010 plan, enrolments and certificates, all by the real paths.
+"""The demo: invented registers, the three worlds of the 2010 plan, enrolments, certificates; by real paths only.
 
-Nothing here writes a row by itself: files go through `directory/sync`, people through two registrars, keys through
-certificate requests.
+Nothing here writes a row by itself: files go through `directory/sync`, people through two registrars, keys
+through certificate requests.
 """
 
 import subprocess
@@ -58,8 +58,8 @@ def load(container: Container, show: Show) -> None:
 def make_credentials(container: Container) -> None:
     """Tokens for the people of the demo, in a file of the state folder that only this account reads.
 
-    The file is written before the tokens commit: a crash in between leaves words that open nothing, and the next
-    run makes both anew.
+    The file is written before the tokens commit: a crash in between leaves words that open nothing, and the
+    next run makes both anew.
     """
     path = container.settings.state / "demo-credentials.json"
     with transaction(container.engine) as connection:
@@ -109,7 +109,7 @@ def take_registers(container: Container, show: Show) -> None:
 
 
 def certify(container: Container, show: Show) -> None:
-    """Enrol and certify the same number of mailboxes of each kind and operator, each by two registrars of its authority."""
+    """Enrol and certify as many mailboxes of each kind and operator, each by two registrars of its body."""
     with transaction(container.engine) as connection:
         chosen = connection.execute(text(CHOSEN), {"count": CERTIFIED_PER_WORLD}).all()
         registrars = {
@@ -127,7 +127,7 @@ def certify(container: Container, show: Show) -> None:
 
 
 def wait_published(container: Container) -> None:
-    """Return when the followers of the feed have caught up: whoever pastes a command finds what it speaks of."""
+    """Return when the followers of the feed have caught up: a pasted command then finds what it speaks of."""
     deadline = time.monotonic() + LONGEST_WAIT
     while True:
         now = container.clock()
@@ -141,8 +141,8 @@ def wait_published(container: Container) -> None:
         time.sleep(0.2)
 
 
-# For a person's mailbox, its holder; for an organisation's, somebody who practises there. Spread over operators and
-# kinds, those already certified left out, so that a demo cut short is finished and never doubled.
+# For a person's mailbox, its holder; for an organisation's, somebody who practises there. Spread over
+# operators and kinds, those already certified left out: a demo cut short is finished and never doubled.
 CHOSEN = """
 SELECT address, practitioner, profession FROM (
     SELECT DISTINCT ON (m.address) m.address, p.national_id AS practitioner, r.profession_code AS profession,
@@ -185,7 +185,7 @@ def _token(
 def certify_one(
     container: Container, registrars: list[access.Token], practitioner: str, address: str
 ) -> None:
-    """One enrolment by two registrars, and the certificate of a fresh key; taken up where an earlier try left it."""
+    """One enrolment by two registrars and the certificate of a fresh key, from where an earlier try ended."""
     now = container.clock()
     with transaction(container.engine) as connection:
         query = (
@@ -228,6 +228,25 @@ def _request(address: str) -> bytes:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address[:64])])
     built = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return built.public_bytes(serialization.Encoding.DER)
+
+
+def uncertified(container: Container, authority: str, count: int) -> list[tuple[str, str]]:
+    """National id and address of people of this authority who practise, have a mailbox and were never enrolled."""
+    codes = [code for code, body in ORDRE_OF_PROFESSION.items() if body == authority]
+    query = """
+        SELECT m.holder, min(m.address) FROM mailbox m
+        JOIN practitioner p ON p.national_id = m.holder AND p.departed_at IS NULL
+        JOIN trusted_domain d ON d.name = m.domain AND d.departed_at IS NULL AND d.suspended_at IS NULL
+        JOIN practice r ON r.national_id = m.holder AND r.profession_code = ANY(:codes)
+        WHERE m.kind = 'PER' AND m.listed AND m.departed_at IS NULL
+          AND NOT EXISTS (SELECT 1 FROM enrolment e WHERE e.practitioner = m.holder)
+        GROUP BY m.holder ORDER BY m.holder LIMIT :count
+    """
+    with transaction(container.engine) as connection:
+        found = connection.execute(text(query), {"codes": codes, "count": count}).all()
+    if not found:
+        raise Refusal(Kind.NOT_FOUND, "nobody-left", f"The demo has nobody left of {authority} to enrol.")
+    return [(row[0], row[1]) for row in found]
 
 
 def addresses_to_try(container: Container) -> list[str]:

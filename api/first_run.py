@@ -1,7 +1,7 @@
 """What a one-machine installation consists of, and the order in which it comes up: `sceau up`.
 
-Record, keys, LDAP, then those who serve. Each step may be repeated: a first run cut short at any line is taken up
-by the next. How processes are kept alive is for `api/supervisor.py`.
+Record, keys, LDAP, then those who serve. Each step may be repeated: a first run cut short at any line is
+taken up by the next. How processes are kept alive is for `api/supervisor.py`.
 """
 
 import os
@@ -51,7 +51,7 @@ def slapd_of(settings: Settings) -> EmbeddedSlapd:
 
 
 def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Container:
-    """Start everything in order and return when all of it serves; refuse, saying why, when a part does not."""
+    """Start everything in order; return when all of it serves, refuse, saying why, when a part does not."""
     # 1. Nothing is touched before we know that the addresses are free and no part of an earlier run is left.
     end_leftovers(settings.state, report)
     for port, purpose, option in (
@@ -131,9 +131,11 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
 def web_command(settings: Settings) -> list[str]:
     """Granian in the foreground on the one WSGI application."""
     return [
-        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", settings.host, "--port", str(settings.port),
+        sys.executable, "-m", "granian", "--interface", "wsgi",
+        "--host", settings.host, "--port", str(settings.port),
         "--workers", str(settings.web_workers), "--blocking-threads", "4", "--backlog", "2048",
-        "--respawn-failed-workers", "--workers-kill-timeout", "3", "--no-access-log", "--log-level", "warning", "api.web:application",
+        "--respawn-failed-workers", "--workers-kill-timeout", "3",
+        "--no-access-log", "--log-level", "warning", "api.web:application",
     ]  # fmt: skip
 
 
@@ -164,7 +166,7 @@ def _signer_answers(container: Container) -> bool:
 
 def _web_answers(settings: Settings) -> bool:
     try:
-        with urllib.request.urlopen(f"{local_web(settings)}/healthz", timeout=2) as reply:
+        with urllib.request.urlopen(f"{local_web(settings)}/healthz", timeout=2) as reply:  # noqa: S310 - always http
             return bool(reply.status == 200)  # noqa: PLR2004 - HTTP OK
     except (urllib.error.URLError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""The table of jobs: what the worker does by the clock, each under a database lock, with its last success kept.
+"""The table of jobs: what the worker does by the clock, each under a database lock, its last success kept.
 
 Says when and in which order things are called; what they do lives in `directory` and `pki`.
 """
@@ -87,9 +87,10 @@ JOBS = MappingProxyType(
 
 
 def run_job(container: Container, name: str, *, forced: bool = False) -> str | None:
-    """Run the job `name` unless another worker has it or just had it; its sentence, or None when it was not run.
+    """Run the job `name` unless another worker has it or just had it: its sentence, None when it did not run.
 
-    Raises what the job raises, after noting the failure. `forced` ignores when it last started, never the lock.
+    Raises what the job raises, after noting the failure. `forced` ignores when it last started, never the
+    lock.
     """
     job = JOBS.get(name)
     if job is None:

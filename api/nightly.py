@@ -3,7 +3,7 @@
 A file already applied (same SHA-256) is left alone, so the job may run any number of times.
 """
 
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 
 from sqlalchemy import text
@@ -13,6 +13,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.run import RunReport, run_register
+from directory.sync.source import modified_at, stamp_of
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {
@@ -29,9 +30,12 @@ NIGHT = Actor("job:registers")
 
 
 def newest(folder: Path, register: str) -> Path | None:
-    """The newest file of this register in `folder`, by its name (which carries the generation time), or None."""
+    """The newest file of this register in `folder`, None when there is none.
+
+    By the generation time in its name, as the import itself judges; a copy made late is no newer for it.
+    """
     found = (path for pattern in PATTERNS[register] for path in folder.glob(pattern) if path.is_file())
-    return max(found, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+    return max(found, key=lambda path: (stamp_of(path) or modified_at(path), path.name), default=None)
 
 
 def take_registers(container: Container) -> str:
@@ -47,7 +51,7 @@ def take_registers(container: Container) -> str:
 
 def _take(container: Container, register: str) -> RunReport | None:
     path = newest(container.settings.registers, register)
-    if path is None or _applied(container, register, sha256(path.read_bytes()).digest()):
+    if path is None or _applied(container, register, _digest(path)):
         return None
     return run_register(
         container.engine,
@@ -58,6 +62,11 @@ def _take(container: Container, register: str) -> RunReport | None:
         apply=True,
         strict_rpps=container.settings.strict_rpps,
     )
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").digest()
 
 
 def _applied(container: Container, register: str, digest: bytes) -> bool:

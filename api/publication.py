@@ -1,4 +1,4 @@
-"""LDAP from here: joins the directory's publisher with what the PKI has to show, and the embedded slapd with both.
+"""LDAP from here: joins the directory's publisher, what the PKI has to show, and the embedded slapd.
 
 `directory/ldap` never learns what a certificate is; it is handed bytes.
 """

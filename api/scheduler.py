@@ -43,7 +43,7 @@ def run_worker(container: Container) -> None:
 
 
 def _run(container: Container, name: str, *, forced: bool = False) -> None:
-    """One run whose refusal is a line in the log: the job table already keeps it, and the next run may succeed."""
+    """One run whose refusal is a line in the log: the job table keeps it, and the next run may succeed."""
     try:
         did = run_job(container, name, forced=forced)
     except (Refusal, OperationalError) as error:
@@ -54,7 +54,7 @@ def _run(container: Container, name: str, *, forced: bool = False) -> None:
 
 
 def _follow_feed(container: Container, stop: threading.Event) -> None:
-    """Run the followers as soon as a change commits; their intervals are the bound when this connection is cut."""
+    """Run the followers as soon as a change commits; their intervals bound the wait when this link is cut."""
     conninfo = container.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while not stop.is_set():
         try:

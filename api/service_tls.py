@@ -1,6 +1,7 @@
 """The certificate that our own LDAPS listener shows: issued by our CA, by the same road as any other.
 
-Its key is the one private key that lies unencrypted (mode 0600), because slapd reads no other; it certifies nothing.
+Its key is the one private key that lies unencrypted (mode 0600), because slapd reads no other; it certifies
+nothing.
 """
 
 from datetime import datetime, timedelta
@@ -23,8 +24,8 @@ from pki.published import authorities
 ISSUER = "persons-1"
 # Renewed at the next start with this much left; a part that runs for longer is restarted by its operator.
 RENEWED_WITH = timedelta(days=60)
-# A bare `localhost` is no fully qualified name and no certificate may carry it (RFC 5280 4.2.1.6, RFC 1034 3.5);
-# on this machine clients reach us by address.
+# A bare `localhost` is no fully qualified name and no certificate may carry it (RFC 5280 4.2.1.6, RFC 1034
+# 3.5); on this machine clients reach us by address.
 LOCAL_NAME = "sceau.localhost"
 _PEM = serialization.Encoding.PEM
 
@@ -36,7 +37,10 @@ def files(state: Path) -> TlsFiles:
 
 
 def ensure(container: Container) -> None:
-    """Make the certificate unless one with time left is there; the key is written before the certificate names it."""
+    """Make the certificate unless one with time left is there.
+
+    The key is written before the certificate that names it: a crash in between leaves a key without a use.
+    """
     paths, now = files(container.settings.state), container.clock()
     if _holds(paths.certificate, now):
         return
@@ -44,7 +48,8 @@ def ensure(container: Container) -> None:
     with transaction(container.engine) as connection:
         prepared = issuance.prepare(
             connection, now=now, actor=Actor("command:up"), authority_id=ISSUER, profile=SERVICE_TLS,
-            public_key=key.public_key(), names=_names(container.settings.host), base_url=container.settings.base_url,
+            public_key=key.public_key(), names=_names(container.settings.host),
+            base_url=container.settings.base_url,
         )  # fmt: skip
     issued = issuance.issue(container.engine, container.signer, prepared, now)
     with transaction(container.engine) as connection:

@@ -1,7 +1,7 @@
 """Every setting, read from the environment in this file only, checked when built; nonsense refuses to start.
 
-For each: its default, what losing it means, and what someone who can change it gains (docs/reference/settings.md
-is checked against these fields).
+For each: its default, what losing it means, and what someone who can change it gains
+(docs/reference/settings.md is checked against these fields).
 """
 
 import os
@@ -27,7 +27,7 @@ def _setting(default: Any, doc: str) -> Any:
 class Settings:
     """Where the parts of one installation are and the few numbers an operator may choose."""
 
-    state: Path = _setting(
+    state: Path = _setting(  # noqa: RUF009 - makes a field, as dataclasses.field does
         Path("var"), "Folder of everything a first run makes. Lost: the embedded record is lost."
     )
     database_url: str = _setting(
@@ -58,7 +58,7 @@ class Settings:
         15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
     )
     strict_rpps: bool = _setting(
-        True, "Whether RPPS numbers must pass Luhn; official test data often do not."
+        default=True, doc="Whether RPPS numbers must pass Luhn; official test data often do not."
     )
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 
 def save_settings(state: Path, given: Mapping[str, Any]) -> None:
-    """Keep what `sceau up` was told, so that every later command on this state folder finds the same parts."""
+    """Keep what `sceau up` was told: every later command on this state folder finds the same parts."""
     path = state / "settings.toml"
     kept: dict[str, Any] = tomllib.loads(path.read_text()) if path.exists() else {}
     kept |= {name: value for name, value in given.items() if value is not None}

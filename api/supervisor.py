@@ -1,4 +1,4 @@
-"""Keeps the parts of a one-machine installation alive: starts them in order, restarts what dies, stops all cleanly.
+"""Keeps the parts of a one-machine installation alive: starts them in order, restarts what dies, stops all.
 
 Knows processes, not what they do: which parts there are, and in what order, is said by `api/first_run.py`.
 """
@@ -27,7 +27,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Part:
-    """One process to keep alive. `command` is asked anew at each start; `answers` says whether it serves by now."""
+    """One process to keep alive: `command` is asked anew at each start, `answers` says whether it serves."""
 
     name: str
     command: Callable[[], list[str]]
@@ -56,7 +56,7 @@ class Supervisor:
     _stopping: bool = False
 
     def start(self, part: Part) -> None:
-        """Start `part` and return when it serves; refuse with the end of its log when it ends or stays silent."""
+        """Start `part`; return when it serves, refuse with the end of its log when it ends or is silent."""
         running = _Running(part, self._spawn(part), time.time())
         self._running[part.name] = running
         self._write_state()
@@ -79,7 +79,7 @@ class Supervisor:
         return self.state / "log" / f"{name}.log"
 
     def watch(self) -> None:
-        """Restart what dies until `ask_to_stop()`; a part that keeps dying is tried again more and more slowly."""
+        """Restart what dies until `ask_to_stop()`; what keeps dying is tried again ever more slowly."""
         while not self._stopping:
             for running in self._running.values():
                 self._look_after(running)
@@ -180,7 +180,7 @@ def parts_written(state: Path) -> dict[str, dict[str, float]]:
 
 @contextmanager
 def folder_held(state: Path) -> Iterator[bool]:
-    """Whether this process is the one supervisor of `state`; the hold ends with the process, however it ends."""
+    """Whether this process is the one supervisor of `state`; the hold ends with it, however it ends."""
     (state / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
     with (state / "run" / "supervisor.lock").open("a+") as lock:
         try:
@@ -231,7 +231,8 @@ def refuse_taken_port(host: str, port: int, purpose: str, option: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            text = f"Port {port} ({purpose}) on {host} cannot be used: {error.strerror}. Choose another with {option}."
+            why = f"Port {port} ({purpose}) on {host} cannot be used: {error.strerror}."
+            text = f"{why} Choose another with {option}."
             raise Refusal(Kind.UNAVAILABLE, "port-taken", text, port=port) from error
 
 
@@ -247,7 +248,10 @@ def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
 
 
 def _kill_group(leader: int, started: float | None = None) -> None:
-    """End whatever the part itself started (Granian's workers outlive a killed Granian), and wait until it is gone."""
+    """End whatever the part itself started, and wait until it is gone.
+
+    Granian's workers outlive a killed Granian.
+    """
     killed = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):

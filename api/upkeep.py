@@ -1,5 +1,6 @@
-"""The work of the jobs that keep trust fresh: consequences of departures, CRLs, OCSP answers and signers, the log's head.
+"""The work of the jobs that keep trust fresh.
 
+Consequences of departures, CRLs, OCSP answers and signers, what a crash left half issued, the log's head.
 Each function is one job's work (`api/jobs.py`), also called by the command of the same subject.
 """
 
@@ -29,7 +30,8 @@ def heartbeat(container: Container) -> str:
 def consequences(container: Container) -> str:
     """Revoke what people held who are no longer in the register, as the feed tells of them.
 
-    The cursor and the revocations commit together: a crash repeats a batch, and a repeated batch revokes nothing twice.
+    The cursor and the revocations commit together: a crash repeats a batch, and a repeated batch revokes
+    nothing twice.
     """
     revoked = 0
     while True:
@@ -101,13 +103,13 @@ def presign_ocsp(container: Container) -> str:
 
 
 def recover_issuance(container: Container) -> str:
-    """Store and revoke what was signed but not stored before a crash (rule 27 of docs/explanation/issuance.md)."""
+    """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
     found = use_cases.recover(container.engine, container.signer, container.clock())
     return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
 
 
 def sign_checkpoint(container: Container) -> str:
-    """Give waiting audit lines their numbers and sign the new head, kept in the database and in a file beside it."""
+    """Number waiting audit lines and sign the new head, kept in the database and in a file beside it."""
     file = checkpoint_file(container)
     with transaction(container.engine) as connection:
         count = transparency.sequence(

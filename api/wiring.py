@@ -6,14 +6,14 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pki.signing.client import SignerClient
-from pki.signing.signer import Signer
 from sqlalchemy import Engine
 
 from api.embedded.postgres import EmbeddedPostgres
 from api.settings import Settings
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
+from pki.signing.client import SignerClient
+from pki.signing.signer import Signer
 
 
 @dataclass(frozen=True)

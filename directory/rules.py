@@ -1,4 +1,4 @@
-"""The directory's decisions, each in one place: what stands against a mailbox, whether it shows, which body registers.
+"""The directory's decisions, each in one place: what stands against a mailbox, does it show, who registers.
 
 Pure: no SQL, no clock; an instant is an argument.
 """
@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 
 from directory.model import MailboxFacts, MailboxKind, Organisation, Practitioner, Standing
 
-# The seven Ordres and the professions they hold the roll of (TRE_G15 -> TRE_R60). Every other profession has no
-# Ordre: the regional health agencies register it, and their registrars enrol it.
+# The seven Ordres and the professions they hold the roll of (TRE_G15 -> TRE_R60). Every other profession has
+# no Ordre: the regional health agencies register it, and their registrars enrol it.
 ORDRE_OF_PROFESSION: Mapping[str, str] = MappingProxyType(
     {"10": "CNOM", "21": "CNOP", "40": "ONCD", "50": "CNOSF", "60": "ONI", "70": "CNOMK", "80": "CNOPP"}
 )
@@ -26,7 +26,7 @@ _NOT_A_LETTER = re.compile(r"[^A-Z0-9]+")
 
 
 def registering_authority(profession_code: str) -> str:
-    """The body whose registrars enrol this profession: an Ordre, or the health agencies where there is none."""
+    """The body whose registrars enrol this profession: an Ordre, or the health agencies without one."""
     return ORDRE_OF_PROFESSION.get(profession_code, WITHOUT_ORDRE)
 
 
@@ -57,7 +57,7 @@ def is_open(organisation: Organisation, day: date) -> bool:
 
 
 def standing(facts: MailboxFacts, at: datetime) -> tuple[Standing, ...]:
-    """Everything that stands against this mailbox at `at`, in the order of the verdict's checks; () when nothing does.
+    """Everything that stands against this mailbox at `at`, in the order of the verdict's checks; () if none.
 
     The checks of docs/explanation/verdict.md, one by one, none hiding the next.
     """
@@ -117,6 +117,6 @@ SHOWN_DESPITE = frozenset({Standing.NO_ANSWERABLE_PROFESSIONAL})
 
 
 def visible(facts: MailboxFacts, at: datetime) -> bool:
-    """Whether this mailbox may be found in LDAP, REST, exports and pages (red-listed ones may only be checked)."""
+    """Whether this mailbox may be found in LDAP, REST, exports and pages; red-listed ones only checked."""
     mailbox = facts.mailbox
     return mailbox is not None and mailbox.listed and set(standing(facts, at)) <= SHOWN_DESPITE

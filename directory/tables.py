@@ -1,7 +1,8 @@
 """The tables of the directory, as SQLAlchemy sees them.
 
 The migrations are the authority on checks, triggers, history and indexes; a test compares both. Every table
-named in `migrations/versions/0001_record.py` under WITH_HISTORY also has `<name>_history` and `<name>_at(instant)`.
+named in `migrations/versions/0001_record.py` under WITH_HISTORY also has `<name>_history` and
+`<name>_at(instant)`.
 """
 
 from typing import Any

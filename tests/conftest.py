@@ -1,4 +1,4 @@
-"""One PostgreSQL for the whole run; a fresh database, cloned from a migrated template, for each test that asks."""
+"""One PostgreSQL for the whole run; a fresh database, cloned from a migrated one, for each test that asks."""
 
 import itertools
 import os

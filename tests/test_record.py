@@ -1,4 +1,4 @@
-"""What the database itself guards: history, append-only tables, final revocations, the feed's completeness."""
+"""What the database itself guards: history, append-only tables, final revocations, a complete feed."""
 
 from sqlalchemy import Engine, text
 

@@ -1,4 +1,5 @@
-"""The `sceau` command: one file per subject. Exit 0: done, or yes; 1: refused, or no; 2: misused, or out of reach.
+"""The `sceau` command: one file per subject.
 
+Exit 0: done, or yes; 1: refused, or no; 2: misused, or out of reach.
 Carries arguments in and words out; what is done is done in `directory`, `pki` and `api`'s own programs.
 """

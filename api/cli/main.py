@@ -6,6 +6,7 @@ import click
 
 from api.cli.audit import audit
 from api.cli.crl import crl
+from api.cli.demo import demo
 from api.cli.enrolment import enrol, issue, revoke
 from api.cli.jobs import jobs
 from api.cli.ldap import ldap
@@ -45,6 +46,7 @@ for command in (
     audit,
     token,
     jobs,
+    demo,
     web,
     worker,
     signer,

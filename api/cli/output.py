@@ -86,10 +86,12 @@ def refusals_told(*, as_json: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def progress(quiet: bool = False) -> Iterator[Callable[[str, int], None]]:  # noqa: FBT001, FBT002 - a display switch
-    """A bar for anything long: call the given function with what is being done and how many are done so far."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True),
-               TextColumn("{task.completed:.0f}"), TimeElapsedColumn())  # fmt: skip
+def progress(quiet: bool = False) -> Iterator[Callable[[str, int], None]]:  # noqa: FBT002 - a display switch
+    """A bar for anything long: call the given function with what is being done and how many are done."""
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(show_speed=True),
+        TextColumn("{task.completed:.0f}"), TimeElapsedColumn(),
+    )  # fmt: skip
     with Progress(*columns, console=people, transient=True, disable=quiet) as bar:
         tasks: dict[str, Any] = {}
 

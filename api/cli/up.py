@@ -72,7 +72,10 @@ def down(state: Path | None) -> None:
 
 
 def _settings(state: Path | None, given: dict[str, Any]) -> Settings:
-    """The settings as kept, changed by what this call says; the LDAPS port follows the LDAP port unless given."""
+    """The settings as kept, changed by what this call says.
+
+    The LDAPS port follows the LDAP port unless given.
+    """
     known = load_settings(state)
     if given["ldap_port"] is not None and given["ldaps_port"] is None:
         given["ldaps_port"] = min(given["ldap_port"] + 247, 65535)
@@ -83,9 +86,8 @@ def _settings(state: Path | None, given: dict[str, Any]) -> Settings:
         # What certificates carry is decided once: they are read long after a port has changed.
         save_settings(known.state, {"public_url": settings.base_url, "port": settings.port})
     elif settings.port != known.port:
-        people.print(
-            f"[yellow]certificates already issued point to {settings.base_url}, not to port {settings.port}[/yellow]"
-        )
+        words = f"certificates already issued point to {settings.base_url}, not to port {settings.port}"
+        people.print(f"[yellow]{words}[/yellow]")
     return load_settings(known.state)
 
 
@@ -164,9 +166,8 @@ def _prepare_commands(container: Container) -> None:
 def _say_where(settings: Settings) -> None:
     host = settings.host
     people.print(f"web    http://{host}:{settings.port}   (REST, OCSP, CRL; documentation at /docs)")
-    people.print(
-        f"LDAP   ldap://{host}:{settings.ldap_port}   ldaps://{host}:{settings.ldaps_port}   base {settings.suffix}"
-    )
+    plain, secured = f"ldap://{host}:{settings.ldap_port}", f"ldaps://{host}:{settings.ldaps_port}"
+    people.print(f"LDAP   {plain}   {secured}   base {settings.suffix}")
     people.print(f"state  {settings.state}", soft_wrap=True)
     path = settings.state / "demo.json"
     if not path.exists():
@@ -181,11 +182,12 @@ def commands_to_try(settings: Settings, one: str, two: str) -> list[str]:
     """Five commands of foreign tools and ours on the demo's own addresses, right on this machine."""
     sceau = Path(sys.executable).with_name("sceau")
     state, web = settings.state, f"http://{settings.host}:{settings.port}"
+    ldap = f"ldap://{settings.host}:{settings.ldap_port}"
     token = f'$(sed -n \'s/.*"operator": *"\\([^"]*\\)".*/\\1/p\' {state}/demo-credentials.json)'
     return [
         f"{sceau} status --state {state}",
         f"{sceau} check {two} --sender {one} --state {state}",
         f"curl -s -H \"Authorization: Bearer {token}\" '{web}/v1/recipients/{two}?sender={one}'",
-        f"ldapsearch -LLL -x -H ldap://{settings.host}:{settings.ldap_port} -b {settings.suffix} '(mail={two})' mail sn 'userCertificate;binary'",
+        f"ldapsearch -LLL -x -H {ldap} -b {settings.suffix} '(mail={two})' mail sn 'userCertificate;binary'",
         f"curl -s {web}/crl/persons-1/0.crl | openssl crl -inform DER -noout -text | head -12",
     ]

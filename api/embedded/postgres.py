@@ -39,7 +39,7 @@ SETTINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class EmbeddedPostgres:
-    """A cluster below `folder`; nothing exists until `make()`, nothing runs until somebody starts `command()`."""
+    """A cluster below `folder`: nothing exists before `make()`, nothing runs before `command()` is started."""
 
     folder: Path
 
@@ -63,7 +63,7 @@ class EmbeddedPostgres:
 
     @property
     def conninfo(self) -> str:
-        """libpq connection string of the database."""
+        """Connection string of the database, in libpq's form."""
         return f"host={self.socket_folder} user={USER} dbname={USER}"
 
     def make(self) -> None:
@@ -111,8 +111,8 @@ class EmbeddedPostgres:
     def _number_taken_over(self) -> bool:
         """Whether the pid file of a killed server names a process that is now something else.
 
-        PostgreSQL would take that process for itself and refuse to start. A dead number it handles better than we
-        could: it looks whether backends of the killed server still hold the shared memory.
+        PostgreSQL would take that process for itself and refuse to start. A dead number it handles better
+        than we could: it looks whether backends of the killed server still hold the shared memory.
         """
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])

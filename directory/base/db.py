@@ -1,6 +1,7 @@
 """The one way to PostgreSQL: engine, transaction, and a column type that only holds instants in UTC.
 
-The entry point (a view, a job, a command) opens `transaction()`; use cases receive the connection and never commit.
+The entry point (a view, a job, a command) opens `transaction()`; use cases receive the connection and never
+commit.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def connect_engine(url: str, *, pool_size: int = 5, application: str = "sceau") -> Engine:
-    """An engine on `url` (`postgresql+psycopg://…`), sessions in UTC, statements bounded by the caller's role."""
+    """An engine on `url` (`postgresql+psycopg://…`): sessions in UTC, no wait for a lock beyond 30 s."""
     return create_engine(
         url,
         pool_size=pool_size,

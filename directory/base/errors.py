@@ -30,9 +30,11 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error o
     `details` are public facts that help to mend the request.
     """
 
+    details: Mapping[str, Any]
+
     def __init__(self, kind: Kind, code: str, text: str, **details: Any) -> None:
         super().__init__(text)
         self.kind = kind
         self.code = code
         self.text = text
-        self.details: Mapping[str, Any] = MappingProxyType(details)
+        self.details = MappingProxyType(details)

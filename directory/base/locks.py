@@ -22,7 +22,7 @@ def hold_until_commit(connection: Connection, name: str) -> None:
 
 @contextmanager
 def held_if_free(engine: Engine, name: str) -> Iterator[bool]:
-    """Whether the lock `name` was free; if so it is held, on a connection of its own, until the block ends."""
+    """Whether the lock `name` was free; if so it is held, on its own connection, until the block ends."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         key = lock_key(name)
         taken = bool(connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar_one())

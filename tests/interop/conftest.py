@@ -1,4 +1,4 @@
-"""One whole installation for the tests that judge from outside: `sceau up --demo`, with real ports and real fsync."""
+"""One whole installation for the tests that judge from outside: `sceau up --demo`, real ports, real fsync."""
 
 import json
 import socket
@@ -88,13 +88,14 @@ class Installation:
         ).stdout
 
     def certified(self) -> list[tuple[str, str, str]]:
-        """Address, serial and national id of each live certificate of a person, by the published directory."""
+        """Address, serial and national id of each live certificate of a person."""
         import psycopg
 
         from api.embedded.postgres import EmbeddedPostgres
 
         query = """
-            SELECT c.mailbox, c.serial, c.practitioner FROM certificate c JOIN mailbox m ON m.address = c.mailbox
+            SELECT c.mailbox, c.serial, c.practitioner FROM certificate c
+            JOIN mailbox m ON m.address = c.mailbox
             JOIN profession p ON p.national_id = c.practitioner AND p.code = '10'
             JOIN practitioner n ON n.national_id = c.practitioner AND n.departed_at IS NULL
             WHERE m.kind = 'PER' AND NOT EXISTS (SELECT 1 FROM revocation r WHERE r.serial = c.serial)
@@ -114,13 +115,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         made.sceau("down", check=False)
 
 
-@pytest.fixture
-def taken(installation: Installation) -> Iterator[set[str]]:
+@pytest.fixture(scope="session")
+def taken() -> set[str]:
     """Addresses that tests have spent (revoked, departed): each test takes its own."""
-    yield _taken
-
-
-_taken: set[str] = set()
+    return set()
 
 
 @pytest.fixture

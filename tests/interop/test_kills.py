@@ -1,4 +1,4 @@
-"""kill -9 of each part, then of all at once: it comes back by itself or by `up`, nothing acknowledged is lost."""
+"""kill -9 of each part, then of all at once: it comes back by itself or by `up`, and nothing is lost."""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""The whole road, judged by foreign tools: register, certificate, LDAP, OCSP, CRL, verdict, and all of it after a revocation."""
+"""The whole road, judged by foreign tools: register, certificate, LDAP, OCSP, CRL, verdict.
+
+Then all of it again after a revocation.
+"""
 
 import subprocess
 import sys
@@ -44,14 +47,16 @@ def crl_of(pem: Path, folder: Path) -> Path:
 
 def ocsp(installation: Installation, pem: Path, issuer: Path, root: Path, *more: str) -> str:
     return run(
-        "openssl", "ocsp", *more, "-issuer", str(issuer), "-cert", str(pem), "-url", f"{installation.web}/ocsp",
+        "openssl", "ocsp", *more, "-issuer", str(issuer), "-cert", str(pem),
+        "-url", f"{installation.web}/ocsp",
         "-CAfile", str(root), "-verify_other", str(issuer), check=False,
     ).stdout  # fmt: skip
 
 
 def verify(pem: Path, root: Path, issuer: Path, crl: Path) -> subprocess.CompletedProcess[str]:
     return run(
-        "openssl", "verify", "-crl_check", "-CAfile", str(root), "-untrusted", str(issuer), "-CRLfile", str(crl), str(pem),
+        "openssl", "verify", "-crl_check", "-CAfile", str(root), "-untrusted", str(issuer),
+        "-CRLfile", str(crl), str(pem),
         check=False,
     )  # fmt: skip
 
@@ -143,7 +148,8 @@ def test_a_person_who_left_the_register_is_refused_revoked_and_gone(
     day = datetime.now(UTC).date().isoformat()
     run(
         sys.executable, str(ROOT / "scripts" / "make_registers.py"), str(tmp_path), "--practitioners", "2000",
-        "--organisations", "200", "--mailboxes", "1500", "--seed", "1", "--day", day, "--without", national_id,
+        "--organisations", "200", "--mailboxes", "1500", "--seed", "1", "--day", day,
+        "--without", national_id,
     )  # fmt: skip
     (file,) = tmp_path.glob("PS_LibreAcces*.zip")
     planned = installation.ask("sync", "run", "rpps", str(file))
