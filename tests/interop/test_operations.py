@@ -1,0 +1,95 @@
+"""What those who run it do: rebuild LDAP under readers, publish CRLs, make and withdraw tokens, run jobs, add a worker."""
+
+import subprocess
+import threading
+import time
+
+import requests
+
+from tests.interop.conftest import SCEAU, Installation, run, within
+
+
+def test_readers_get_the_old_tree_or_the_new_one_while_it_is_rebuilt(
+    installation: Installation, person: tuple[str, str, str]
+) -> None:
+    """Old answer, new answer, or for under a second a refused connection to try again; never an empty answer."""
+    asked = (
+        "ldapsearch",
+        "-LLL",
+        "-x",
+        "-H",
+        installation.ldap,
+        "-b",
+        "o=sceau,c=fr",
+        f"(mail={person[0]})",
+        "mail",
+    )
+    wrong: list[str] = []
+    away: list[float] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            done = run(*asked, check=False)
+            if done.returncode != 0:
+                away.append(time.monotonic())
+            elif f"mail: {person[0]}" not in done.stdout:
+                wrong.append(done.stdout)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        rebuilt = installation.ask("ldap", "rebuild")
+        time.sleep(0.5)
+    finally:
+        stop.set()
+        reader.join()
+    assert wrong == []
+    assert rebuilt["entries"] > 1000
+    assert not away or away[-1] - away[0] < 1
+    within(10, lambda: installation.ask("ldap", "reconcile")["agrees"])
+    within(10, lambda: installation.ask("status")["parts"]["ldap"]["state"] == "ok")
+
+
+def test_every_shard_can_be_published_by_hand(installation: Installation) -> None:
+    assert installation.ask("crl", "publish", "--all")["published"] == 17
+
+
+def test_a_token_works_until_it_is_withdrawn(installation: Installation) -> None:
+    made = installation.ask("token", "create", "gateway for a test", "--role", "operator")
+    headers = {"Authorization": f"Bearer {made['secret']}"}
+    url = f"{installation.web}/v1/recipients/nobody@nowhere.example"
+    assert requests.get(url, headers=headers, timeout=10).status_code == 200
+    assert made["secret"] not in installation.sceau("token", "list", "--json").stdout
+    installation.sceau("token", "revoke", str(made["id"]))
+    assert requests.get(url, headers=headers, timeout=10).status_code == 401
+
+
+def test_jobs_are_listed_with_their_last_success_and_run_by_hand(installation: Installation) -> None:
+    assert installation.ask("jobs", "run", "registers")["ran"] is True
+    listed = {job["name"]: job for job in installation.ask("jobs", "list")["jobs"]}
+    assert listed["registers"]["last_success"] is not None
+    assert {name for name, job in listed.items() if job["last_error"]} == set()
+    metrics = requests.get(f"{installation.web}/metrics", timeout=10).text
+    assert 'job="registers"' in metrics
+
+
+def test_a_second_worker_does_no_harm(installation: Installation, person: tuple[str, str, str]) -> None:
+    second = subprocess.Popen(
+        [SCEAU, "worker", "--state", str(installation.state)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        time.sleep(2)
+        installation.sceau("revoke", person[1], "--reason", "superseded", "--as", "registrar_a")
+        within(
+            2,
+            lambda: (
+                "userCertificate" not in installation.search(f"(mail={person[0]})", "userCertificate;binary")
+            ),
+        )
+        assert installation.ask("audit", "verify")["intact"] is True
+    finally:
+        second.terminate()
+        assert second.wait(30) == 0
