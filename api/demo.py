@@ -1,4 +1,4 @@
-"""The demo: invented registers, the three worlds of the 2010 plan, enrolments, certificates; by real paths only.
+"""The demo: invented registers, the three worlds of the 2010 plan, enrolments, certificates, by real paths.
 
 Nothing here writes a row by itself: files go through `directory/sync`, people through two registrars, keys
 through certificate requests.
@@ -231,7 +231,7 @@ def _request(address: str) -> bytes:
 
 
 def uncertified(container: Container, authority: str, count: int) -> list[tuple[str, str]]:
-    """National id and address of people of this authority who practise, have a mailbox and were never enrolled."""
+    """National id and address of people of this authority who practise, have a mailbox, never enrolled."""
     codes = [code for code, body in ORDRE_OF_PROFESSION.items() if body == authority]
     query = """
         SELECT m.holder, min(m.address) FROM mailbox m

@@ -63,7 +63,7 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     make_secrets(settings, report)
     # 2. The record.
     postgres = postgres_of(settings)
-    postgres.make()
+    postgres.make(settings.state)
     supervisor.start(
         # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for the last client to leave.
         Part("postgres", postgres.command, lambda: _is_ready(postgres), signal.SIGINT)

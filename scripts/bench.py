@@ -419,6 +419,7 @@ FIGURES: dict[str, Callable[[Bench], Figure]] = {
 def installation(folder: Path) -> Iterator[Settings]:
     """`sceau up --demo` in a folder of its own, stopped afterwards."""
     state, sceau = folder / "var", str(BIN / "sceau")
+    folder.chmod(0o711)  # run by root, PostgreSQL may need an account of its own, which must pass here
     ports = ["--port", str(free_port()), "--ldap-port", str(free_port()), "--ldaps-port", str(free_port())]
     subprocess.run([sceau, "up", "--demo", "--detach", "--state", str(state), *ports], check=True)
     try:

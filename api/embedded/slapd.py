@@ -12,13 +12,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from tempfile import gettempdir
 from urllib.parse import quote
 
+from api.embedded.sockets import make_folder, socket_path
 from directory.base.errors import Kind, Refusal
 from directory.ldap.client import LdapClient
 
@@ -26,8 +25,6 @@ SEARCHED = (*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", "/sbin")
 MODULES = (Path("/usr/lib/ldap"), Path("/usr/lib64/openldap"), Path("/usr/lib/openldap"))
 SCHEMAS = (Path("/etc/ldap/schema"), Path("/etc/openldap/schema"))
 APPARMOR_PROFILE = Path("/etc/apparmor.d/usr.sbin.slapd")
-# sun_path holds 108 bytes, the final zero among them.
-LONGEST_SOCKET = 107
 SIXTEEN_GIB = 16 << 30
 
 # Anonymous readers get 100 entries, as from the German directory, and cannot page around it; a filter without
@@ -86,10 +83,7 @@ class EmbeddedSlapd:
     @property
     def socket(self) -> Path:
         """The `ldapi` socket: beside the data, or in a short folder when that path is too long."""
-        beside = self.folder.resolve() / "run" / "ldapi"
-        if len(os.fsencode(beside)) <= LONGEST_SOCKET:
-            return beside
-        return Path(gettempdir()) / f"sceau-{sha256(os.fsencode(beside)).hexdigest()[:12]}" / "ldapi"
+        return socket_path(self.folder / "run" / "ldapi")
 
     @property
     def url(self) -> str:
@@ -112,8 +106,8 @@ class EmbeddedSlapd:
         if self.answers():
             return
         self._refuse_taken_ports()
-        for folder in (self.folder, self.socket.parent):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.socket.parent, self.folder)
         # A swap cut short between its two renames left the old data under another name.
         if not self.data.exists() and (self.folder / "data.old").exists():
             (self.folder / "data.old").rename(self.data)

@@ -106,8 +106,8 @@ class Installation:
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    made = Installation(tmp_path_factory.mktemp("sceau") / "var", (free_port(), free_port(), free_port()))
+def installation(passable: Path) -> Iterator[Installation]:
+    made = Installation(passable / "var", (free_port(), free_port(), free_port()))
     made.up()
     try:
         yield made

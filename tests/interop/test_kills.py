@@ -15,9 +15,10 @@ from tests.interop.conftest import SCEAU, Installation, free_port, within
 
 
 @pytest.fixture
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def killed(passable: Path) -> Iterator[Installation]:
     """An installation of its own: these tests leave nothing standing for others to lean on."""
-    made = Installation(tmp_path_factory.mktemp("killed") / "var", (free_port(), free_port(), free_port()))
+    ports = (free_port(), free_port(), free_port())
+    made = Installation(passable / f"killed-{ports[0]}", ports)
     made.up()
     yield made
     made.sceau("down", check=False)

@@ -1,0 +1,33 @@
+"""Where the Unix sockets of embedded servers lie: beside their data, or elsewhere when that path is too long.
+
+Whoever may put a socket of his own in that folder is taken for the server: it is ours alone.
+"""
+
+import os
+import stat
+from hashlib import sha256
+from pathlib import Path
+from tempfile import gettempdir
+
+from directory.base.errors import Kind, Refusal
+
+# sun_path holds 108 bytes, the final zero among them.
+LONGEST_SOCKET = 107
+
+
+def socket_path(beside: Path) -> Path:
+    """The socket wanted at `beside`, or in a short folder named after that path when that is too long."""
+    wanted = beside.resolve()
+    if len(os.fsencode(wanted)) <= LONGEST_SOCKET:
+        return wanted
+    return Path(gettempdir()) / f"sceau-{sha256(os.fsencode(wanted.parent)).hexdigest()[:12]}" / wanted.name
+
+
+def make_folder(folder: Path, data: Path) -> None:
+    """Make the folder of a socket (0700); refuse one that is neither ours nor of the owner of `data`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.lstat()
+    # The short folder's name can be foreseen, and everyone may make folders beside it.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), data.stat().st_uid}:
+        text = f"{folder} was made by somebody else: remove it, or choose a state folder with a shorter path."
+        raise Refusal(Kind.CONFLICT, "socket-folder-taken", text)
