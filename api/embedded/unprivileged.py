@@ -16,7 +16,6 @@ from directory.base.errors import Kind, Refusal
 
 ACCOUNT = "sceau"
 _SEARCHED = os.pathsep.join((*os.get_exec_path(), "/usr/sbin", "/sbin"))
-_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 _ENTERS = 'for folder; do test -x "$folder" || { printf %s "$folder"; exit 1; }; done'
 
 
@@ -25,7 +24,7 @@ def before(folder: Path) -> list[str]:
     if os.geteuid() != 0:
         return []
     owner = folder.stat()
-    return list(_NAMESPACE) if owner.st_uid == 0 else _as_account(owner.st_uid, owner.st_gid)
+    return _in_namespace() if owner.st_uid == 0 else _as_account(owner.st_uid, owner.st_gid)
 
 
 def prepare(folders: Sequence[Path], *, state: Path | None, programs: Path) -> None:
@@ -39,7 +38,7 @@ def prepare(folders: Sequence[Path], *, state: Path | None, programs: Path) -> N
     owner = folders[0].stat()
     if owner.st_uid != 0:
         _refuse_closed(owner.st_uid, owner.st_gid, folders, programs)
-    elif not _runs([*_NAMESPACE, "true"]):
+    elif not _runs([*_in_namespace(), "true"]):
         uid, gid = _account()
         if state is not None:
             os.chown(state, -1, gid)
@@ -47,6 +46,15 @@ def prepare(folders: Sequence[Path], *, state: Path | None, programs: Path) -> N
         _refuse_closed(uid, gid, folders, programs)
         for path in (one for folder in folders for one in (folder, *folder.rglob("*"))):
             os.lchown(path, uid, gid)
+
+
+def _in_namespace() -> list[str]:
+    """Root seen as an ordinary account inside: one that has a name, since initdb looks it up (a fresh
+    Debian has no account 1000).
+    """
+    named = next((one for one in pwd.getpwall() if one.pw_name == "nobody"), None)
+    shown = named or next(one for one in pwd.getpwall() if one.pw_uid)
+    return ["unshare", "--user", f"--map-user={shown.pw_uid}", f"--map-group={shown.pw_gid}", "--"]
 
 
 def _as_account(uid: int, gid: int) -> list[str]:
