@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
-need_packages slapd ldap-utils
+need_packages slapd ldap-utils openssl curl
 need_venv requirements.lock
 exec .venv/bin/sceau up --demo "$@"
