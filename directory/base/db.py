@@ -4,13 +4,20 @@ The entry point (a view, a job, a command) opens `transaction()`; use cases rece
 commit.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.types import TypeDecorator
+
+# How long a connection that was just in use is taken to live.
+TRUSTED_SECONDS = 1.0
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -34,17 +41,39 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 def connect_engine(url: str, *, pool_size: int = 5, application: str = "sceau") -> Engine:
     """An engine on `url` (`postgresql+psycopg://…`): sessions in UTC, no wait for a lock beyond 30 s."""
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
         connect_args={
             "application_name": application,
             "options": "-c timezone=UTC -c lock_timeout=30s",
             "connect_timeout": 5,
         },
     )
+    _ask_after_a_pause(engine)
+    return engine
+
+
+def _ask_after_a_pause(engine: Engine) -> None:
+    """See that a pooled connection still lives, unless it was in use a moment ago.
+
+    Asking each time is one of seven round trips of a verdict; a connection that answered within the last second
+    and died since fails the request in hand, as it would have failed had it died during it.
+    """
+
+    @event.listens_for(engine, "checkin")
+    def note(_: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["back"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ask(link: DBAPIConnection, record: ConnectionPoolEntry, _: PoolProxiedConnection) -> None:
+        if time.monotonic() - record.info.get("back", time.monotonic()) <= TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(link)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error
 
 
 @contextmanager
