@@ -58,6 +58,7 @@ JOBS = MappingProxyType(
                 *_every(1),
                 upkeep.consequences,
             ),
+            Job("due-changes", "Tells the feed what time alone changed.", *_every(60), upkeep.due_changes),
             Job("registers", "Takes in the newest national files.", *_at(3, 30), nightly.take_registers),
             Job(
                 "crl",

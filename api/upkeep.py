@@ -13,7 +13,7 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.changes import Entity
-from directory.feed import load_cursor, read_changes, save_cursor
+from directory.feed import load_cursor, read_changes, save_cursor, tell_of_time
 from directory.store import practitioners
 from pki import crl, renewal, responders, signed_note, tables, transparency, transparency_store, use_cases
 
@@ -48,6 +48,13 @@ def consequences(container: Container) -> str:
             )
             save_cursor(connection, CONSEQUENCES, changes[-1].cursor, now)
     return f"{revoked} certificates revoked" if revoked else ""
+
+
+def due_changes(container: Container) -> str:
+    """Tell the feed what time alone changed, for LDAP to follow."""
+    with transaction(container.engine) as connection:
+        told = tell_of_time(connection, container.clock())
+    return f"{told} changes told" if told else ""
 
 
 def publish_crls(container: Container) -> str:

@@ -265,6 +265,13 @@ feed_cursor = Table(
     Column("updated_at", UtcDateTime, nullable=False),
 )
 
+feed_clock = Table(
+    "feed_clock",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("reached", UtcDateTime, nullable=False),
+)
+
 job_run = Table(
     "job_run",
     metadata,
