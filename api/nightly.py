@@ -3,7 +3,6 @@
 A file already applied (same SHA-256) is left alone, so the job may run any number of times.
 """
 
-from hashlib import file_digest
 from pathlib import Path
 
 from sqlalchemy import text
@@ -13,7 +12,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.run import RunReport, run_register
-from directory.sync.source import modified_at, stamp_of
+from directory.sync.source import modified_at, sha256_of, stamp_of
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {
@@ -40,20 +39,24 @@ def newest(folder: Path, register: str) -> Path | None:
 
 def take_registers(container: Container) -> str:
     """Apply what is new; a refused file is reported after the others had their turn."""
-    reports = [
-        report for register in PATTERNS if (report := _take(container, register)) is not None
-    ]  # fmt: skip
-    refused = [f"{report.register}: {report.text}" for report in reports if report.state == "refused"]
+    taken, refused = [], []
+    for register in PATTERNS:
+        try:
+            report = _take(container, register)
+        except Refusal as refusal:
+            refused.append(f"{register}: {refusal.text}")
+        else:
+            taken += [] if report is None else [f"{register}: {report.counts}"]
     if refused:
         raise Refusal(Kind.UNACCEPTABLE, "register-refused", "; ".join(refused))
-    return "; ".join(f"{r.register}: {r.counts}" for r in reports)
+    return "; ".join(taken)
 
 
 def _take(container: Container, register: str) -> RunReport | None:
     path = newest(container.settings.registers, register)
-    if path is None or _applied(container, register, _digest(path)):
+    if path is None or _applied(container, register, sha256_of(path)):
         return None
-    return run_register(
+    report = run_register(
         container.engine,
         register=register,
         path=path,
@@ -62,11 +65,9 @@ def _take(container: Container, register: str) -> RunReport | None:
         apply=True,
         strict_rpps=container.settings.strict_rpps,
     )
-
-
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").digest()
+    if report.state == "refused":
+        raise Refusal(Kind.UNACCEPTABLE, report.reason, report.text)
+    return report
 
 
 def _applied(container: Container, register: str, digest: bytes) -> bool:

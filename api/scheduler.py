@@ -8,7 +8,6 @@ import signal
 import threading
 
 import psycopg
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
@@ -31,7 +30,6 @@ def run_worker(container: Container) -> None:
     )
     for job in JOBS.values():
         scheduler.add_job(_run, job.trigger, args=(container, job.name), id=job.name)
-    scheduler.add_listener(_report, EVENT_JOB_ERROR)
     scheduler.start()
     # What restores promises after a stop does not wait for its first interval.
     for name in ("heartbeat", "recovery", "ocsp-responders", "crl", "ocsp-answers"):
@@ -43,11 +41,14 @@ def run_worker(container: Container) -> None:
 
 
 def _run(container: Container, name: str, *, forced: bool = False) -> None:
-    """One run whose refusal is a line in the log: the job table keeps it, and the next run may succeed."""
+    """One run whose failure is a line in the log: the job table keeps it, and the next run may succeed."""
     try:
         did = run_job(container, name, forced=forced)
     except (Refusal, OperationalError) as error:
         log.warning("job %s: %s", name, error)
+    except Exception:
+        # The outermost edge: a bug in one job stops neither the others nor the listener.
+        log.exception("job %s failed", name)
     else:
         if did:
             log.info("job %s: %s", name, did)
@@ -67,7 +68,3 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
         except psycopg.OperationalError as error:
             log.warning("feed listener: %s", error)
             stop.wait(1)
-
-
-def _report(event: JobExecutionEvent) -> None:
-    log.error("job %s failed", event.job_id, exc_info=event.exception)

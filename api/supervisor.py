@@ -218,9 +218,16 @@ def end_leftovers(state: Path, report: Callable[[str], None]) -> None:
             if abs(process.create_time() - known["since"]) < 2:  # noqa: PLR2004 - seconds between spawn and note
                 report(f"{name} is left from a run that was cut short; stopping it")
                 process.send_signal(signal.Signals(int(known["stop"])))
-                with suppress(psutil.TimeoutExpired):
-                    process.wait(15)
+                _wait_or_kill(process)
         _kill_group(pid, started=known["since"])
+
+
+def _wait_or_kill(process: psutil.Process) -> None:
+    try:
+        process.wait(15)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(5)
 
 
 def refuse_taken_port(host: str, port: int, purpose: str, option: str) -> None:
