@@ -21,6 +21,7 @@ BEFORE_OUR_RECORDS = "before-our-records"
 # An address we were never told of may exist in another directory: that is not knowing, which is not a no.
 NOT_KNOWING = frozenset({Standing.MAILBOX_UNKNOWN.value, SENDER + Standing.MAILBOX_UNKNOWN.value})
 ANSWERED_FOR = frozenset({MailboxKind.ORGANISATION, MailboxKind.APPLICATION})
+HELD = frozenset({MailboxKind.PERSON, MailboxKind.CABINET})
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,20 @@ def _load(connection: Connection, addresses: Sequence[str], at: datetime | None)
     known = {one.address: one for one in facts.values() if one.mailbox is not None}
     certificates = exchange_store.certificates_of(connection, list(known), at) if known else {}
     answered = _with_answerable(connection, facts, at)
-    return {asked: Party(one, certificates.get(one.address, ())) for asked, one in answered.items()}
+    return {
+        asked: Party(one, _for_its_holder(one, certificates.get(one.address, ())))
+        for asked, one in answered.items()
+    }
+
+
+def _for_its_holder(
+    facts: MailboxFacts, certificates: tuple[CertificateFacts, ...]
+) -> tuple[CertificateFacts, ...]:
+    """Those made for whoever holds the mailbox: what names its former holder would be another's key."""
+    mailbox = facts.mailbox
+    if mailbox is None or mailbox.kind not in HELD:
+        return certificates
+    return tuple(one for one in certificates if one.practitioner == mailbox.holder)
 
 
 def _with_answerable(

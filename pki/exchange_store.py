@@ -14,7 +14,7 @@ from pki.model import CertificateFacts, Serial
 
 # The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
 CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after,
-       last.action, last.revoked_at
+       c.practitioner, last.action, last.revoked_at
 FROM unnest((SELECT CAST(:mailboxes AS text[]))) AS asked (mailbox)
 JOIN certificate c ON c.mailbox = asked.mailbox
 LEFT JOIN LATERAL (
@@ -39,20 +39,12 @@ def certificates_of(
 ) -> dict[str, tuple[CertificateFacts, ...]]:
     """Each mailbox's certificates issued by `at`, longest-lived first, with their revocation as of `at`."""
     found: dict[str, list[CertificateFacts]] = defaultdict(list)
-    for mailbox, serial, der, sha256, not_before, not_after, action, acted_at in connection.execute(
+    for mailbox, serial, *made, action, acted_at in connection.execute(
         _CERTIFICATES, {"mailboxes": list(mailboxes), "at": at}
     ):
-        found[mailbox].append(
-            CertificateFacts(
-                Serial(serial),
-                der,
-                sha256,
-                not_before,
-                not_after,
-                revoked_at=acted_at if action == "revoke" else None,
-                on_hold=action == "hold",
-            )
-        )
+        revoked_at = acted_at if action == "revoke" else None
+        one = CertificateFacts(Serial(serial), *made, revoked_at=revoked_at, on_hold=action == "hold")
+        found[mailbox].append(one)
     return {mailbox: tuple(certificates) for mailbox, certificates in found.items()}
 
 

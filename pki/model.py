@@ -61,13 +61,14 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class CertificateFacts:
-    """One certificate of a mailbox and what had become of it at the instant asked about."""
+    """One certificate of a mailbox, for whom it was made, what had become of it at the time asked about."""
 
     serial: Serial
     der: bytes
     sha256: bytes
     not_before: datetime
     not_after: datetime
+    practitioner: str | None = None
     revoked_at: datetime | None = None
     on_hold: bool = False
 

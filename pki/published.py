@@ -1,26 +1,38 @@
-"""What of the PKI stands in the public directory: live certificates by address, CAs, the CRLs in force. SQL only."""
+"""What of the PKI the public directory shows: live certificates by address, CAs, CRLs in force. SQL only."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+# A certificate that names the former holder of a person's mailbox is another's key: it does not show.
 _CERTIFICATES = text("""
-    SELECT c.mailbox, c.der FROM certificate c
+    SELECT c.mailbox, c.der FROM certificate c JOIN mailbox m ON m.address = c.mailbox
     WHERE c.mailbox = ANY(:addresses) AND c.not_after > :now
-      AND coalesce((SELECT r.action = 'release' FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1), true)
+      AND (m.kind NOT IN ('PER', 'CAB') OR m.holder = c.practitioner)
+      AND coalesce((
+          SELECT r.action = 'release' FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
+      ), true)
     ORDER BY c.mailbox, c.serial
 """)
 _AUTHORITIES = text("SELECT id, der FROM authority ORDER BY id")
+# From the shards to the newest of each: every CRL ever published is in the table.
 _CRLS = text("""
-    SELECT DISTINCT ON (authority_id, shard) authority_id, shard, der FROM crl
-    WHERE der IS NOT NULL AND (CAST(:keys AS text[]) IS NULL OR authority_id || '/' || shard = ANY(:keys))
-    ORDER BY authority_id, shard, number DESC
+    SELECT s.authority_id, s.shard, last.der FROM crl_shard s
+    CROSS JOIN LATERAL (
+        SELECT c.der FROM crl c
+        WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
+        ORDER BY c.number DESC LIMIT 1
+    ) AS last
+    WHERE CAST(:keys AS text[]) IS NULL OR s.authority_id || '/' || s.shard = ANY(:keys)
+    ORDER BY s.authority_id, s.shard
 """)
 
 
-def live_certificates(connection: Connection, addresses: Sequence[str], now: datetime) -> dict[str, list[bytes]]:
-    """For each address that has any: its certificates in DER that are neither expired, revoked nor on hold."""
+def live_certificates(
+    connection: Connection, addresses: Sequence[str], now: datetime
+) -> dict[str, list[bytes]]:
+    """For each address that has any: its holder's certificates in DER, not expired, revoked or on hold."""
     found: dict[str, list[bytes]] = {}
     for address, der in connection.execute(_CERTIFICATES, {"addresses": list(addresses), "now": now}):
         found.setdefault(address, []).append(der)

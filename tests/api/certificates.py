@@ -14,7 +14,9 @@ _RESERVE = text(
 _ISSUE = text(
     "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
     " spki_sha256, der, sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1',"
-    " 'practitioner-smime', 0, :mailbox, :holder, 'CN=someone', :sha256, :der, :sha256, :at, :ends, :at)"
+    " 'practitioner-smime', 0, :mailbox,"
+    " coalesce(:holder, (SELECT holder FROM mailbox WHERE address = :mailbox)), 'CN=someone', :sha256, :der,"
+    " :sha256, :at, :ends, :at)"
 )
 _TAKE_BACK = text(
     "INSERT INTO revocation (serial, authority_id, shard, action, reason, comment, actor, revoked_at,"

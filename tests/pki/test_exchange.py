@@ -15,6 +15,7 @@ from directory.model import MeasureKind
 from directory.use_cases import lift_measure, take_measure
 from pki.exchange import verdicts
 from pki.model import Answer, Verdict
+from pki.published import live_certificates
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 
 KEPT = timedelta(minutes=15)
@@ -62,9 +63,10 @@ def certify(
     )
     run(
         engine,
-        "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, subject, spki_sha256, der,"
-        " sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1', 'practitioner-smime', 0,"
-        " :mailbox, 'CN=x', :key, :der, :sha, :not_before, :not_after, :issued)",
+        "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
+        " spki_sha256, der, sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1',"
+        " 'practitioner-smime', 0, :mailbox, (SELECT holder FROM mailbox WHERE address = :mailbox), 'CN=x',"
+        " :key, :der, :sha, :not_before, :not_after, :issued)",
         **row,
     )
     return serial
@@ -293,6 +295,24 @@ def test_a_revocation_does_not_reach_into_the_past(engine: Engine) -> None:
     (then,) = ask(engine, mailbox, at=before)
     assert then.answer is Answer.ALLOWED
     assert [certificate.revoked_at for certificate in then.certificates] == [None]
+
+
+def test_a_certificate_of_the_former_holder_serves_the_next_one_nothing(engine: Engine) -> None:
+    mailbox = person(engine, now=clock(engine))
+    seed_practitioner(engine, 2)
+    before = clock(engine)
+    run(engine, "UPDATE mailbox SET holder = :next WHERE address = :mailbox", next=rpps(2), mailbox=mailbox)
+    assert ask(engine, mailbox)[0].reasons == ("no-certificate",)
+    assert ask(engine, "person-2@one.example", sender=mailbox)[0].reasons == (
+        "no-certificate", "sender-no-certificate",
+    )  # fmt: skip
+    with transaction(engine, read_only=True) as connection:
+        assert live_certificates(connection, [mailbox], clock(engine)) == {}
+    assert ask(engine, mailbox, at=before)[0].answer is Answer.ALLOWED
+    certify(engine, mailbox, 2, issued=clock(engine))
+    assert [c.serial for c in ask(engine, mailbox)[0].certificates] == [f"{2:040x}"]
+    with transaction(engine, read_only=True) as connection:
+        assert live_certificates(connection, [mailbox], clock(engine)) == {mailbox: [b"certificate 2"]}
 
 
 def test_a_certificate_does_not_exist_before_it_was_issued(engine: Engine) -> None:
