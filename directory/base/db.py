@@ -58,8 +58,8 @@ def connect_engine(url: str, *, pool_size: int = 5, application: str = "sceau") 
 def _ask_after_a_pause(engine: Engine) -> None:
     """See that a pooled connection still lives, unless it was in use a moment ago.
 
-    Asking each time is one of seven round trips of a verdict; a connection that answered within the last second
-    and died since fails the request in hand, as it would have failed had it died during it.
+    Asking each time is one of seven round trips of a verdict; a connection that answered within the last
+    second and died since fails the request in hand, as it would have failed had it died during it.
     """
 
     @event.listens_for(engine, "checkin")
