@@ -4,7 +4,8 @@ SQL only; whether what it finds is good or bad is for `directory.rules`. One sta
 the number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
 
 The past is asked with the same statements over `<table>_at(:at)`. The present is what is recorded as begun
-and not yet ended: starts are compared with no clock, since a reader woken by the feed may have a slower one.
+and not yet ended: what had begun when it was recorded is compared with no clock, since a reader woken by the
+feed may have a slower one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name
                                       x.department, x.registered_by) ORDER BY x.digest)
      FROM {practice} x WHERE x.national_id = p.national_id),
     (SELECT json_agg(DISTINCT x.kind) FROM {measure} x WHERE x.national_id = p.national_id
-     AND (CAST(:at AS timestamptz) IS NULL OR x.starts_at <= CAST(:at AS timestamptz))
+     AND x.starts_at <= coalesce(CAST(:at AS timestamptz), greatest(x.recorded_at, transaction_timestamp()))
      AND (x.ends_at IS NULL
           OR x.ends_at > coalesce(CAST(:at AS timestamptz), transaction_timestamp()))))"""
 

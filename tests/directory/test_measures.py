@@ -1,6 +1,6 @@
 """Suspending and striking off: by the competent authority only, once, ended without a trace lost."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -60,6 +60,19 @@ def test_a_measure_wakes_the_holders_mailboxes_urgently(engine: Engine, now: dat
     with engine.connect() as connection:
         changes = connection.execute(text("SELECT entity, key, urgent FROM change")).all()
     assert {tuple(row) for row in changes} == {("practitioner", rpps(1), True), ("mailbox", mailbox, True)}
+
+
+@pytest.mark.parametrize(("days", "stands"), [(7, False), (-7, True)], ids=["next week", "last week"])
+def test_a_measure_recorded_for_later_does_not_stand_before_its_day(
+    engine: Engine, actor: Actor, days: int, stands: object
+) -> None:
+    seed_practitioner(engine)
+    today = datetime.now(UTC)
+    take(engine, today, actor)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE measure SET starts_at = :day"), {"day": today + timedelta(days=days)})
+    with transaction(engine) as connection:
+        assert practitioners(connection, [rpps(1)])[rpps(1)].suspended is stands
 
 
 REFUSED: dict[str, tuple[dict[str, Any], Kind, str]] = {
