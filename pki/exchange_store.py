@@ -39,12 +39,21 @@ def certificates_of(
 ) -> dict[str, tuple[CertificateFacts, ...]]:
     """Each mailbox's certificates issued by `at`, longest-lived first, with their revocation as of `at`."""
     found: dict[str, list[CertificateFacts]] = defaultdict(list)
-    for mailbox, serial, *made, action, acted_at in connection.execute(
+    for mailbox, serial, der, sha256, not_before, not_after, whose, action, acted_at in connection.execute(
         _CERTIFICATES, {"mailboxes": list(mailboxes), "at": at}
     ):
-        revoked_at = acted_at if action == "revoke" else None
-        one = CertificateFacts(Serial(serial), *made, revoked_at=revoked_at, on_hold=action == "hold")
-        found[mailbox].append(one)
+        found[mailbox].append(
+            CertificateFacts(
+                Serial(serial),
+                der,
+                sha256,
+                not_before,
+                not_after,
+                practitioner=whose,
+                revoked_at=acted_at if action == "revoke" else None,
+                on_hold=action == "hold",
+            )
+        )
     return {mailbox: tuple(certificates) for mailbox, certificates in found.items()}
 
 
