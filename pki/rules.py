@@ -161,26 +161,26 @@ def check_registrar(token: Token, authority: str | None = None) -> None:
     if token.role is not Role.REGISTRAR:
         raise Refusal(Kind.FORBIDDEN, "not-a-registrar", "Only a registrar may do this.")
     if authority is not None and token.authority != authority:
-        raise wrong_authority(token)
+        raise wrong_authority(token.authority)
 
 
-def wrong_authority(token: Token) -> Refusal:
-    """The refusal to act for people of another body."""
-    text = f"{token.authority or 'This token'} does not register this person."
+def wrong_authority(authority: str) -> Refusal:
+    """The refusal to act for people of another body; '' for who acts for none."""
+    text = f"{authority or 'This token'} does not register this person."
     return Refusal(Kind.FORBIDDEN, "wrong-authority", text)
 
 
-def check_enrolment(token: Token, person: Practitioner, facts: MailboxFacts, now: datetime) -> None:
-    """Refuse an enrolment that may not be asked for; the person and the mailbox are known to exist.
+def check_enrolment(authority: str, person: Practitioner, facts: MailboxFacts, now: datetime) -> None:
+    """Refuse an enrolment by this body that may not be, or may no longer be.
 
     A person enrols with a body that registers one of their professions, while nothing stands against them or
-    the mailbox; for a mailbox of their own, or to answer for one of an establishment.
+    the mailbox; for a mailbox of their own, or to answer for one of an establishment. Asked again at every
+    step: people change profession, and what an Ordre vouched for ends with its roll.
     """
-    check_registrar(token)
-    if token.authority not in registering_authorities(person):
+    if authority not in registering_authorities(person):
         # Someone gone from the register has no profession left: say that, not "wrong authority".
         check_present(person)
-        raise wrong_authority(token)
+        raise wrong_authority(authority)
     check_standing(person, facts, now)
 
 

@@ -73,7 +73,7 @@ def request_enrolment(
     checked = rules.check_identity(identity_check, now)
     store.lock_practitioner(connection, practitioner)
     person, facts = _subject(connection, practitioner, mailbox)
-    rules.check_enrolment(token, person, facts, now)
+    rules.check_enrolment(token.authority, person, facts, now)
     asked = Enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
         identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
@@ -103,7 +103,7 @@ def approve_enrolment(
     store.lock_practitioner(connection, found.practitioner)
     found = _enrolment(connection, enrolment_id, lock=True)
     rules.check_approval(token, found)
-    rules.check_standing(*_subject(connection, found.practitioner, found.mailbox), now)
+    rules.check_enrolment(found.authority, *_subject(connection, found.practitioner, found.mailbox), now)
     approved = store.approve(connection, enrolment_id, token.id, now)
     record(
         connection, now=now, actor=token.actor, event=Event.ENROLMENT_APPROVED, subject=str(approved.id),
@@ -167,7 +167,7 @@ def _reserve(
     # Two requests for one person queue here, so the second sees what the first reserved.
     store.lock_practitioner(connection, enrolment.practitioner)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
-    rules.check_standing(person, facts, now)
+    rules.check_enrolment(enrolment.authority, person, facts, now)
     before = store.reservation_of_key(connection, rules.spki_sha256(key))
     if before is not None:
         if before.enrolment_id != enrolment.id:
@@ -192,7 +192,9 @@ def _store(
     store.lock_practitioner(connection, enrolment.practitioner)
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
-        rules.check_standing(*_subject(connection, enrolment.practitioner, enrolment.mailbox), now)
+        rules.check_enrolment(
+            enrolment.authority, *_subject(connection, enrolment.practitioner, enrolment.mailbox), now
+        )
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         _revoke(
@@ -360,7 +362,7 @@ def _check_may_revoke(connection: Connection, token: Token, found: Revocable) ->
         person = directory_store.practitioners(connection, [holder]).get(holder)
         allowed |= registering_authorities(person) if person is not None else set()
     if token.authority not in allowed:
-        raise rules.wrong_authority(token)
+        raise rules.wrong_authority(token.authority)
 
 
 def _revoke_one(

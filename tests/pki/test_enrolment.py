@@ -193,6 +193,18 @@ def test_what_stands_against_person_or_mailbox_stops_request_approval_and_issuan
         assert (refused.value.kind, refused.value.code) == (Kind.UNACCEPTABLE, code)
 
 
+def test_who_leaves_the_roll_of_an_ordre_for_another_gets_nothing_more_through_it(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    asked_for = seed_practitioner(engine, 2)
+    asked = ask(engine, now, registrar(engine, "a"), asked_for.national_id, asked_for.mailbox)
+    run(engine, "UPDATE profession SET code = '60'")
+    for act in (lambda: approve(engine, now, registrar(engine, "b"), asked), issue):
+        with pytest.raises(Refusal) as refused:
+            act()
+        assert (refused.value.kind, refused.value.code) == (Kind.FORBIDDEN, "wrong-authority")
+
+
 def test_who_left_the_register_is_not_enrolled(engine: Engine, now: datetime) -> None:
     doctor = seed_practitioner(engine)
     depart(engine, doctor.national_id, now)
