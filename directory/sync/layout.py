@@ -14,6 +14,8 @@ from operator import itemgetter
 from directory.sync.source import LONGEST_LINE, Member, refused
 from directory.sync.staging import Staging
 
+# An address: 64 characters, the @ and a domain of 253.
+LONGEST_KEY = 320
 _FOLDED_AWAY = re.compile(r"[^a-z0-9]+")
 # C0 but the tab, C1, and the two separators PostgreSQL's COPY or a terminal would take for an end of line.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
@@ -44,7 +46,7 @@ class Layout:
     def key(self, line: str) -> str:
         """What a line that cannot be read says its key is, '' when even that is missing."""
         found = line.split("|", self.key_place + 1)
-        return found[self.key_place].strip()[:80] if len(found) > self.key_place else ""
+        return found[self.key_place].strip()[:LONGEST_KEY] if len(found) > self.key_place else ""
 
 
 def folded(heading: str) -> str:
@@ -89,15 +91,15 @@ def rows(
     register: str,
     key: str,
     prefix: str = "",
-    hold: bool = True,
+    held: Callable[[str], str] = str.upper,
     on_layout: Callable[[Layout], None] | None = None,
 ) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     """Each readable row: its line number, the line, the cells of `columns`. Unreadable ones go to
     `staging.reject`.
 
-    `prefix` marks the reasons of a secondary file; `hold` keeps what an unreadable row names from being taken
-    for absent. Refusal when there is no header, no row, or the last row has a wrong number of cells: a cut
-    file.
+    `prefix` marks the reasons of a secondary file; `held` turns the key that an unreadable row names into the
+    record's spelling of it, so that it is not taken for absent. Refusal when there is no header, no row, or
+    the last row has a wrong number of cells: a cut file.
     """
     layout: Layout | None = None
     number = 0
@@ -114,8 +116,7 @@ def rows(
             last_is_whole = len(cells) == layout.width or (len(cells) == layout.width + 1 and not cells[-1])
             if reason := fault(line) or ("" if last_is_whole else "wrong-cell-count"):
                 detail = f"{member.name}: {len(cells)} cells of {layout.width}"
-                held = layout.key(line) if hold else ""
-                staging.reject(number, prefix + reason, detail, line, held=held)
+                staging.reject(number, prefix + reason, detail, line, held=held(layout.key(line)))
                 continue
             if len(cells) == layout.width:
                 cells.append("")

@@ -63,16 +63,29 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         return parse_national_id(national_id, strict=strict)
 
     known = rows(
-        members["mailboxes"], staging, COLUMNS, register="mailboxes", key="address", on_layout=layouts.append
+        members["mailboxes"],
+        staging,
+        COLUMNS,
+        register="mailboxes",
+        key="address",
+        held=_held,
+        on_layout=layouts.append,
     )
     for number, line, cells in known:
         try:
             holder = person(cells[4].strip()) if cells[4].strip() else ""
             staging.stage(_mailbox(number, cells, holder))
         except Refusal as refusal:
-            held = cells[1].strip().lower()
-            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, held=held)
+            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, held=_held(cells[1]))
     return Reading(layouts[0].name)
+
+
+def _held(address: str) -> str:
+    """The record's spelling of an address in a row that cannot be read; '' for what no mailbox is called."""
+    try:
+        return parse_address(address)
+    except Refusal:
+        return ""
 
 
 def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...]:

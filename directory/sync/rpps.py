@@ -117,7 +117,7 @@ def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Che
         register="rpps-know-how",
         key="national_id",
         prefix="know-how-",
-        hold=False,
+        held=lambda _: "",
     )
     for number, line, cells in known:
         if reason := check(cells):

@@ -89,12 +89,13 @@ def _text(member: Member) -> bytes:
 def _read_entry(staging: Staging, number: int, element: Element) -> None:
     given = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in element}
     line = "|".join(given.get(name, "") for name in ("Nom", "DNCertificatOperateur", "DateMAJ"))
+    domain = given.get("Nom", "")
     try:
-        domain = parse_domain(given.get("Nom", ""))
+        domain = parse_domain(domain)
         certificate_dn, operator = _operator(given.get("DNCertificatOperateur", ""))
         updated = _instant(given["DateMAJ"]).isoformat() if given.get("DateMAJ") else NULL
     except Refusal as refusal:
-        held = f"{given.get('Nom', '').lower()} {given.get('DNCertificatOperateur', '')}"
+        held = f"{domain} {given.get('DNCertificatOperateur', '')}"
         staging.reject(number, refusal.code, refusal.text, line, held=held)
         return
     shown = (operator, given.get("Description", ""), updated)

@@ -1,6 +1,7 @@
 """Cut, forged, swollen or mistaken files: each is refused with its reason, and the record stays as it was."""
 
 import io
+import re
 import stat
 import zipfile
 from collections.abc import Callable
@@ -337,6 +338,43 @@ def test_a_known_person_whose_row_cannot_be_read_is_left_alone(
     (tmp_path / "PS_LibreAcces_Personne_activite_202608270200.txt").write_text(spoilt)
     report = run("rpps", tmp_path / "PS_LibreAcces_Personne_activite_202608270200.txt")
     assert (report.state, report.counts["removed"], report.counts["rejected"]) == ("applied", 0, 1)
+    assert fingerprint() == before
+
+
+UNREADABLE = {
+    "cells too many": {"Raison Sociale structure BAL": "A|B|C"},
+    "no such kind": {"Type de BAL": "ZZZ"},
+}
+SPELLINGS = ("X@A.invalid", "x@é.invalid", "x@" + "a" * 60 + "." + "b" * 60 + ".invalid")
+
+
+@pytest.mark.parametrize("cells", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("address", SPELLINGS, ids=["upper case", "accents", "long"])
+def test_a_known_mailbox_whose_row_cannot_be_read_is_left_alone_however_it_is_spelt(
+    address: str, cells: dict[str, str], tmp_path: Path, run: Run, fingerprint: Fingerprint
+) -> None:
+    stamps = ("202608260213", "202608270213")
+    first, second = (tmp_path / f"Extraction_Correspondance_MSSante_{stamp}.txt" for stamp in stamps)
+    run("mailboxes", mailboxes(first, mailbox_line(1, address)))
+    before = fingerprint()
+    report = run("mailboxes", mailboxes(second, mailbox_line(1, address, **cells)))
+    assert (report.state, report.counts["removed"], report.counts["rejected"]) == ("applied", 0, 1)
+    assert fingerprint() == before
+
+
+def test_a_right_to_a_domain_whose_entry_cannot_be_read_is_left_alone(
+    tmp_path: Path, run: Run, fingerprint: Fingerprint
+) -> None:
+    start, entry, end = re.split(r"(<Domaine>.*</Domaine>)", (VECTORS / TRUSTED).read_text(), flags=re.DOTALL)
+    others = "".join(entry.replace("exemple.mssante", f"d{n}.mssante") for n in range(20))
+    accented = entry.replace("exemple.mssante", "émile.mssante")
+    (tmp_path / TRUSTED).write_text(start + others + accented + end)
+    run("trusted-domains", tmp_path / TRUSTED)
+    before = fingerprint()
+    spoilt = accented.replace("2025-03-01", "2025-13-01")
+    (tmp_path / TRUSTED).write_text(start + others + spoilt + end)
+    report = run("trusted-domains", tmp_path / TRUSTED)
+    assert [(r.line_number, r.reason) for r in report.rejections] == [(21, "bad-date")]
     assert fingerprint() == before
 
 
