@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
+from api.files import write_atomically
 from api.nightly import PATTERNS, newest
-from api.supervisor import write_atomically
 from api.upkeep import CONSEQUENCES
 from api.wiring import Container
 from directory import access
@@ -48,14 +49,28 @@ Show = Callable[[str, int], None]
 
 
 def load(container: Container, show: Show) -> None:
-    """Fill an installation with the demo, or finish what an earlier try left undone."""
-    make_credentials(container)
-    take_registers(container, show)
-    certify(container, show)
-    wait_published(container)
+    """Fill an installation with the demo, or finish what an earlier try left undone.
+
+    A part that is away for a moment (killed, restarted) is waited for: every step takes up where it stopped.
+    """
+    for step in (make_credentials, take_registers, certify, wait_published):
+        deadline = time.monotonic() + LONGEST_WAIT
+        while not _done(step, container, show, deadline):
+            time.sleep(0.5)
 
 
-def make_credentials(container: Container) -> None:
+def _done(step: Callable[[Container, Show], None], container: Container, show: Show, deadline: float) -> bool:
+    try:
+        step(container, show)
+    except (Refusal, OperationalError) as error:
+        away = isinstance(error, OperationalError) or error.kind is Kind.UNAVAILABLE
+        if not away or time.monotonic() > deadline:
+            raise
+        return False
+    return True
+
+
+def make_credentials(container: Container, _: Show) -> None:
     """Tokens for the people of the demo, in a file of the state folder that only this account reads.
 
     The file is written before the tokens commit: a crash in between leaves words that open nothing, and the
@@ -126,7 +141,7 @@ def certify(container: Container, show: Show) -> None:
             access.revoke_token(connection, now=container.clock(), actor=DEMO, token_id=token.id)
 
 
-def wait_published(container: Container) -> None:
+def wait_published(container: Container, _: Show) -> None:
     """Return when the followers of the feed have caught up: a pasted command then finds what it speaks of."""
     deadline = time.monotonic() + LONGEST_WAIT
     while True:

@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 import psutil
 
+from api.files import write_atomically
 from directory.base.errors import Kind, Refusal
 
 LONGEST_PAUSE = 10.0
@@ -78,12 +79,16 @@ class Supervisor:
         """Where the part's output goes."""
         return self.state / "log" / f"{name}.log"
 
-    def watch(self) -> None:
-        """Restart what dies until `ask_to_stop()`; what keeps dying is tried again ever more slowly."""
-        while not self._stopping:
+    def watch(self, until: Callable[[], bool] = lambda: False) -> bool:
+        """Restart what dies until `ask_to_stop()` or `until()`; what keeps dying is tried ever more slowly.
+
+        Gives whether it ended because it was asked to stop.
+        """
+        while not (self._stopping or until()):
             for running in self._running.values():
                 self._look_after(running)
             time.sleep(0.1)
+        return self._stopping
 
     def ask_to_stop(self, *_: object) -> None:
         """End `watch()`; fit to be a signal handler."""
@@ -154,17 +159,6 @@ class Supervisor:
 def paused_marker(state: Path, name: str) -> Path:
     """The file that keeps a part down: it holds the number of the process that wants it so."""
     return state / "run" / f"{name}.paused"
-
-
-def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file so that a reader sees the old or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def parts_written(state: Path) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from api import demo as demo_data
 from api.cli.output import people, progress, refusals_told, state_option
 from api.first_run import bring_up, supervisor_of
 from api.settings import Settings, load_settings, save_settings
-from api.supervisor import folder_held, supervisor_pid, write_atomically
+from api.supervisor import Supervisor, folder_held, supervisor_pid, write_atomically
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 
@@ -101,12 +102,10 @@ def _in_foreground(settings: Settings, *, demo: bool) -> None:
         outcome = settings.state / "run" / "up.json"
         try:
             container = bring_up(settings, supervisor, supervisor.report)
-            if demo:
-                with progress() as show:
-                    demo_data.load(container, show)
-                _prepare_commands(container)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, supervisor.ask_to_stop)
+            if demo and not _load_watched(container, supervisor):
+                return
             write_atomically(outcome, orjson.dumps({"ready": True}))
             _say_where(settings)
             supervisor.watch()
@@ -120,6 +119,30 @@ def _in_foreground(settings: Settings, *, demo: bool) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
             supervisor.stop_all()
+
+
+def _load_watched(container: Container, supervisor: Supervisor) -> bool:
+    """Load the demo while the parts are looked after; False when asked to stop before it was done.
+
+    The load is the thread and the watch stays here: a part started from a thread would die with that thread.
+    """
+    failed: list[Exception] = []
+
+    def load() -> None:
+        try:
+            with progress() as show:
+                demo_data.load(container, show)
+            _prepare_commands(container)
+        except Exception as error:  # noqa: BLE001 - told by the thread that waits for us
+            failed.append(error)
+
+    loading = threading.Thread(target=load, daemon=True)
+    loading.start()
+    if supervisor.watch(until=lambda: not loading.is_alive()):
+        return False
+    if failed:
+        raise failed[0]
+    return True
 
 
 def _stop_starting(*_: object) -> None:

@@ -32,7 +32,7 @@ def within(seconds: float, what: Callable[[], bool]) -> float:
     """How long it took until `what()` was true; fails when it is not within `seconds`."""
     started = time.monotonic()
     while not what():
-        assert time.monotonic() - started < seconds, f"not within {seconds} s: {what.__name__}"
+        assert time.monotonic() - started < seconds, f"not within {seconds} s: {what}"
         time.sleep(0.05)
     return time.monotonic() - started
 

@@ -103,3 +103,23 @@ def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(tm
     finally:
         first.kill()
         made.sceau("down", check=False)
+
+
+def test_a_load_goes_on_by_itself_while_each_part_is_killed(tmp_path: Path) -> None:
+    made = Installation(tmp_path / "var", (free_port(), free_port(), free_port()))
+    first = subprocess.Popen(
+        [SCEAU, "up", "--demo", "--state", str(made.state), "--port", str(made.ports[0]),
+         "--ldap-port", str(made.ports[1]), "--ldaps-port", str(made.ports[2])],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        within(90, lambda: made.ports_open() and len(made.certified()) >= 3)
+        for part in ("signer", "worker", "ldap", "web", "postgres"):
+            with_pid_gone(int(made.ask("status")["parts"][part]["pid"]))
+        within(90, (made.state / "demo.json").exists)
+        within(30, lambda: green(made))
+        assert made.ask("status")["certificates"]["practitioner-smime"] >= 50
+        nothing_lost(made, [])
+    finally:
+        made.sceau("down", check=False)
+        first.wait(60)

@@ -1,4 +1,4 @@
-"""What those who run it do: rebuild LDAP under readers, publish CRLs, make and withdraw tokens, run jobs, add a worker."""
+"""What those who run it do: rebuild LDAP under readers, publish CRLs, withdraw tokens, run jobs, add a worker."""
 
 import subprocess
 import threading
@@ -12,7 +12,7 @@ from tests.interop.conftest import SCEAU, Installation, run, within
 def test_readers_get_the_old_tree_or_the_new_one_while_it_is_rebuilt(
     installation: Installation, person: tuple[str, str, str]
 ) -> None:
-    """Old answer, new answer, or for under a second a refused connection to try again; never an empty answer."""
+    """Old answer, new answer, or for under a second a refused connection; never an empty answer."""
     asked = (
         "ldapsearch",
         "-LLL",

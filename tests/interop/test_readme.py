@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.interop.conftest import Installation
 
 ROOT = Path(__file__).resolve().parents[2]
-# What makes, stops or measures an installation is run by whoever releases (CONTRIBUTING), not inside another one.
+# What makes, stops or measures an installation is run by whoever releases, not inside another one.
 APART = ("scripts/quickstart.sh", "scripts/test.sh", "sceau down")
 
 
