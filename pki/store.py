@@ -205,8 +205,8 @@ def approve(connection: Connection, enrolment_id: UUID, token_id: int, now: date
 
 def end_enrolments_of_departed(
     connection: Connection, national_ids: Sequence[str], now: datetime
-) -> list[UUID]:
-    """End what lives of the enrolments of those of these people whom the register lost; gives their ids."""
+) -> list[Enrolment]:
+    """End what lives of the enrolments of those of these people whom the register lost; gives those ended."""
     query = (
         update(enrolment)
         .where(
@@ -214,9 +214,9 @@ def end_enrolments_of_departed(
             enrolment.c.state != EnrolmentState.ENDED.value,
         )
         .values(state=EnrolmentState.ENDED.value, ended_at=now)
-        .returning(enrolment.c.id)
+        .returning(*_ENROLMENT)
     )
-    return list(connection.execute(query).scalars())
+    return [_enrolment(row) for row in connection.execute(query)]
 
 
 def _any_of(values: Sequence[str]) -> Any:

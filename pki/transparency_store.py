@@ -46,6 +46,10 @@ ACTS: Mapping[str, tuple[Event, str]] = {
         Event.ENROLMENT_APPROVED,
         "SELECT CAST(id AS text) FROM enrolment WHERE approved_at IS NOT NULL",
     ),
+    "ended enrolment": (
+        Event.ENROLMENT_ENDED,
+        "SELECT CAST(id AS text) FROM enrolment WHERE ended_at IS NOT NULL",
+    ),
 }
 UNEQUAL = """SELECT subject, coalesce(done.n, 0), coalesce(told.n, 0)
 FROM (SELECT subject, count(*) AS n FROM ({acts}) AS act (subject) GROUP BY subject) AS done

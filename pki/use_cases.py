@@ -266,12 +266,17 @@ def withdraw_departed(
     Of the ids given only those departed in the record count, so that a reader of the change feed may pass
     all it saw. Safe to repeat. Gives the number of certificates revoked.
     """
+    # The enrolments first: locks are taken in the same order everywhere.
+    for ended in store.end_enrolments_of_departed(connection, national_ids, now):
+        record(
+            connection, now=now, actor=actor, event=Event.ENROLMENT_ENDED, subject=str(ended.id),
+            detail=_told(ended),
+        )  # fmt: skip
     found = store.revocable_of_departed(connection, national_ids, now)
     _revoke(
         connection, found, now=now, actor=actor, reason=RevocationReason.CESSATION_OF_OPERATION,
         comment="no longer in the national register",
     )  # fmt: skip
-    store.end_enrolments_of_departed(connection, national_ids, now)
     return len(found)
 
 

@@ -21,6 +21,7 @@ class Event(Enum):
     REGISTER_REFUSED = "register.refused"
     ENROLMENT_REQUESTED = "enrolment.requested"
     ENROLMENT_APPROVED = "enrolment.approved"
+    ENROLMENT_ENDED = "enrolment.ended"
     CERTIFICATE_RESERVED = "certificate.reserved"
     CERTIFICATE_ISSUED = "certificate.issued"
     CERTIFICATE_REVOKED = "certificate.revoked"

@@ -204,9 +204,12 @@ def test_a_departure_takes_every_living_certificate_and_enrolment_with_it(
     with engine.connect() as connection:
         query = "SELECT practitioner, state FROM enrolment ORDER BY practitioner, mailbox"
         states = list(connection.execute(text(query)))
+        query = "SELECT subject, detail ->> 'mailbox' FROM audit_pending WHERE event = 'enrolment.ended'"
+        told = {tuple(row) for row in connection.execute(text(query))}
     assert states == [
         (gone.national_id, "ended"), (gone.national_id, "ended"), (stays.seeded.national_id, "approved"),
     ]  # fmt: skip
+    assert told == {(str(enrolled.id), gone.mailbox), (str(answering.id), address)}
 
 
 def test_what_has_expired_is_left_alone_by_a_departure(
