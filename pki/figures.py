@@ -78,8 +78,9 @@ def _counted(connection: Connection, query: str) -> dict[str, int]:
 def _crl_left(connection: Connection, now: datetime) -> dict[str, timedelta]:
     rows = connection.execute(
         text(
-            "SELECT DISTINCT ON (authority_id, shard) authority_id, shard, next_update FROM crl"
-            " WHERE der IS NOT NULL ORDER BY authority_id, shard, number DESC"
+            "SELECT s.authority_id, s.shard, last.next_update FROM crl_shard s CROSS JOIN LATERAL ("
+            " SELECT c.next_update FROM crl c WHERE c.authority_id = s.authority_id AND c.shard = s.shard"
+            " AND c.der IS NOT NULL ORDER BY c.number DESC LIMIT 1) AS last ORDER BY s.authority_id, s.shard"
         )
     )
     return {f"{row.authority_id}/{row.shard}": row.next_update - now for row in rows}

@@ -105,10 +105,11 @@ def reservation_of_key(connection: Connection, spki_sha256: bytes) -> Reservatio
     return None if row is None else Reservation(*row)
 
 
-def unstored(connection: Connection, before: datetime) -> list[Reservation]:
-    """Reservations made before an instant that have no certificate: burnt, or signed and lost on the way."""
+def unstored(connection: Connection, since: datetime, before: datetime) -> list[Reservation]:
+    """Reservations of that time that have no certificate: burnt, or signed and lost on the way."""
     stored = exists().where(certificate.c.serial == reservation.c.serial)
-    query = select(*_RESERVATION).where(reservation.c.reserved_at < before, ~stored)
+    made = reservation.c.reserved_at >= since, reservation.c.reserved_at < before
+    query = select(*_RESERVATION).where(*made, ~stored)
     return [Reservation(*row) for row in connection.execute(query.order_by(reservation.c.reserved_at))]
 
 

@@ -6,7 +6,7 @@ Each use case acts in the caller's transaction, audit line included; only the tw
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,7 +21,7 @@ from directory.model import Mailbox, MailboxFacts, MailboxKind, Practitioner
 from directory.rules import registering_authorities
 from pki import issuance, rules, store
 from pki.crl import entry_der
-from pki.issuance import Prepared
+from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint.key import weaknesses
 from pki.model import (
     Enrolment,
@@ -41,6 +41,8 @@ from pki.store import Revocable
 # The issuing CA of people and establishments (pki/signing/ceremony.py makes it).
 ISSUING_AUTHORITY = "persons-1"
 LONGEST_COMMENT = 1000
+# The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.
+RECOVERY_REACH = timedelta(days=7)
 _SERIAL = re.compile(r"(0x)?[0-9a-fA-F]{1,40}")
 _RECOVERY = Actor("job:recovery")
 
@@ -283,19 +285,25 @@ def withdraw_departed(
 def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:
     """Find what was signed and never stored (a crash in between): store it and revoke it; gives the serials.
 
-    What was reserved longer ago than the signer still signs and is not in its journal stays burnt. Safe to
-    repeat and to run beside issuance.
+    Looks back over `RECOVERY_REACH`. What was reserved longer ago than the signer still signs and is not in
+    its journal stays burnt. Safe to repeat and to run beside issuance. One that cannot be adopted holds up no
+    other: what went wrong is raised at the end, as a group.
     """
     with transaction(engine, read_only=True) as connection:
-        waiting = store.unstored(connection, now - RESERVATION_LIFE)
-    recovered = []
+        waiting = store.unstored(connection, now - RECOVERY_REACH, now - RESERVATION_LIFE)
+    recovered, wrong = [], []
     for reserved in waiting:
         signed = signer.journal(reserved.serial)
         if signed is None:
             continue
-        with transaction(engine) as connection:
-            if _adopt(connection, reserved, signed, now):
-                recovered.append(reserved.serial)
+        try:
+            with transaction(engine) as connection:
+                if _adopt(connection, reserved, signed, now):
+                    recovered.append(reserved.serial)
+        except SignerMisbehaved as error:
+            wrong.append(error)
+    if wrong:
+        raise ExceptionGroup(f"{len(wrong)} signed reservations cannot be stored", wrong)
     return recovered
 
 

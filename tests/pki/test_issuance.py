@@ -308,6 +308,26 @@ def test_what_was_signed_and_never_stored_is_found_stored_and_revoked(
     assert use_cases.recover(engine, authority.signer, now + LATER) == []
 
 
+def test_recovery_is_not_stopped_by_one_that_cannot_be_stored_and_looks_back_a_week(
+    engine: Engine, authority: Established, issue: Issue, now: datetime
+) -> None:
+    for _ in range(2):
+        with pytest.raises(Refusal):
+            issue(signer=Stumbling(authority.signer, signs=True))
+    ((damaged,), (sound,)) = rows(
+        engine, "SELECT serial FROM reservation WHERE enrolment_id IS NOT NULL ORDER BY reserved_at, serial"
+    )
+
+    class Damaged:
+        def journal(self, serial: Serial) -> bytes | None:
+            return authority.signer.journal(Serial(sound if serial == damaged else serial))
+
+    assert use_cases.recover(engine, Damaged(), now + timedelta(days=8)) == []
+    with pytest.raises(ExceptionGroup, match="1 signed reservations"):
+        use_cases.recover(engine, Damaged(), now + LATER)
+    assert rows(engine, "SELECT serial FROM revocation") == [(sound,)]
+
+
 def test_what_was_reserved_and_never_signed_stays_burnt(
     engine: Engine, authority: Established, issue: Issue, now: datetime
 ) -> None:
