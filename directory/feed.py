@@ -6,7 +6,7 @@ has ended, and none that begins later can get such a number. What lies at or abo
 (`read_unsettled`), never counted as read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,7 +28,10 @@ _IN_ORDER = "ORDER BY change.xid, id LIMIT :limit"
 
 _CHANGES = text(f"{_COLUMNS} WHERE {_AFTER} AND {_SETTLED} {_IN_ORDER}")
 _URGENT = text(f"{_COLUMNS} WHERE {_AFTER} AND {_SETTLED} AND urgent {_IN_ORDER}")
-_EARLY = text(f"{_COLUMNS} WHERE {_UNSETTLED} {_IN_ORDER}")
+_EARLY = text(
+    f"{_COLUMNS} WHERE {_UNSETTLED} AND id <> ALL(CAST(:seen AS bigint[]))"
+    " ORDER BY urgent DESC, change.xid, id LIMIT :limit"
+)
 _OLDEST = text(f"SELECT at FROM change WHERE {_AFTER} ORDER BY xid, id LIMIT 1")  # noqa: S608 - constants of this module
 
 
@@ -42,13 +45,14 @@ def read_urgent(connection: Connection, after: Cursor, limit: int = 1000) -> lis
     return [_change(row) for row in connection.execute(_URGENT, _asked(after, limit))]
 
 
-def read_unsettled(connection: Connection, limit: int = 1000) -> list[Change]:
+def read_unsettled(connection: Connection, seen: Iterable[Cursor] = (), limit: int = 1000) -> list[Change]:
     """Committed changes that cannot be counted as read yet, because an older transaction is still open.
 
-    A register import may stay open for minutes; a revocation must not wait for it. Whoever acts on these must
-    expect them again from `read_changes`.
+    Urgent ones first, those at `seen` left out. A register import may stay open for minutes; a revocation
+    must not wait for it. Whoever acts on these must expect them again from `read_changes`.
     """
-    return [_change(row) for row in connection.execute(_EARLY, {"limit": limit})]
+    asked = {"seen": [cursor.id for cursor in seen], "limit": limit}
+    return [_change(row) for row in connection.execute(_EARLY, asked)]
 
 
 def horizon(connection: Connection) -> Cursor:

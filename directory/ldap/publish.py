@@ -22,7 +22,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.changes import START, Change, Cursor, Entity
-from directory.feed import load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
+from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
 from directory.ldap.entry import Entry, Key, base_entries
 from directory.ldap.plan import Add, Delete, Modify, Operation, base_plan, plan, version_of
 from directory.ldap.wanted import AuthoritiesOf, CertificatesOf, CrlsOf, Record, Target, Wanted
@@ -181,16 +181,18 @@ class Publisher:
         """Urgent changes from anywhere in the queue, those behind an open transaction, the next in order."""
         settled = read_changes(connection, start, BATCH)
         urgent = read_urgent(connection, max(start, self._urgent), BATCH)
-        unsettled = read_unsettled(connection, BATCH)
-        early = [change for change in unsettled if change.cursor not in self._early]
+        early = read_unsettled(connection, self._early, BATCH)
+        settled_to = horizon(connection) if self._early else START
         seen = {change.cursor: change for change in (*urgent, *early, *settled)}
         return _Batch(
             keys=_coalesced(seen.values()),
             cursor=settled[-1].cursor if settled else start,
             urgent=urgent[-1].cursor if urgent else self._urgent,
-            early=frozenset(change.cursor for change in unsettled),
+            early=frozenset(
+                (*(cursor for cursor in self._early if cursor > settled_to), *(each.cursor for each in early))
+            ),
             changes=len(seen),
-            more=BATCH in (len(settled), len(urgent)),
+            more=BATCH in (len(settled), len(urgent), len(early)),
         )
 
     def _publish_all(self, now: datetime) -> PublishReport:

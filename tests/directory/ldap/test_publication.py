@@ -245,6 +245,28 @@ def test_a_revocation_does_not_wait_for_a_register_import_to_end(
     assert publisher.publish_once(now).changes == 2
 
 
+@pytest.mark.parametrize("urgent", [True, False], ids=["many revocations", "much else"])
+def test_a_revocation_does_not_wait_for_an_import_however_much_happened_meanwhile(
+    engine: Engine, publisher: Publisher, now: datetime, urgent: object
+) -> None:
+    person = seed_practitioner(engine)
+    serial = issue(engine, person.mailbox)
+    publish_all(publisher, now)
+    with engine.connect() as slow, slow.begin():
+        slow.execute(text("INSERT INTO change (entity, key) VALUES ('mailbox', 'x@one.example')"))
+        write(
+            engine,
+            "INSERT INTO change (entity, key, urgent) SELECT 'mailbox', 'nobody-' || n || '@one.example', :u"
+            " FROM generate_series(1, :many) AS n",
+            many=BATCH * 2,
+            u=urgent,
+        )
+        revoke(engine, serial)
+        report = publish_all(publisher, now)
+    assert report.changes == BATCH * 2 + 1
+    assert certificates(publisher, person_dn()) == ()
+
+
 def test_a_publisher_with_an_old_picture_overwrites_nothing_newer(
     engine: Engine, publisher: Publisher, now: datetime
 ) -> None:
