@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.embedded.slapd import TlsFiles
-from api.supervisor import write_atomically
+from api.files import write_atomically
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from api.files import write_atomically
 from directory.base.errors import Kind, Refusal
 
 _PREFIX = "SCEAU_"
@@ -138,14 +139,18 @@ def load_settings(state: Path | None = None, environment: Mapping[str, str] | No
     given: dict[str, Any] = {}
     if (folder / "settings.toml").exists():
         given |= tomllib.loads((folder / "settings.toml").read_text())
-    known = {f.name: f for f in fields(Settings)}
-    for name in known:
+    for name in (f.name for f in fields(Settings)):
         if _PREFIX + name.upper() in environment:
             given[name] = environment[_PREFIX + name.upper()]
+    return _checked(folder, given)
+
+
+def _checked(folder: Path, given: Mapping[str, Any]) -> Settings:
+    known = {f.name: f for f in fields(Settings)}
     if unknown := set(given) - set(known):
         raise Refusal(Kind.MALFORMED, "bad-setting", f"unknown settings: {', '.join(sorted(unknown))}.")
-    given["state"] = folder
-    return Settings(**{name: _typed(name, type(known[name].default), value) for name, value in given.items()})
+    typed = {name: _typed(name, type(known[name].default), value) for name, value in given.items()}
+    return Settings(**{**typed, "state": folder})
 
 
 def _typed(name: str, wanted: type, value: Any) -> Any:
@@ -167,10 +172,13 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 
 def save_settings(state: Path, given: Mapping[str, Any]) -> None:
-    """Keep what `sceau up` was told: every later command on this state folder finds the same parts."""
+    """Keep what `sceau up` was told: every later command on this state folder finds the same parts.
+
+    Nonsense is refused before it is kept; the file is its owner's alone: it may hold a database's password.
+    """
     path = state / "settings.toml"
     kept: dict[str, Any] = tomllib.loads(path.read_text()) if path.exists() else {}
     kept |= {name: value for name, value in given.items() if value is not None}
+    _checked(state, kept)
     lines = [f"{name} = {orjson.dumps(value).decode()}\n" for name, value in sorted(kept.items())]
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_text("".join(lines))
+    write_atomically(path, "".join(lines).encode())

@@ -14,9 +14,10 @@ import psutil
 
 from api import demo as demo_data
 from api.cli.output import people, progress, refusals_told, state_option
+from api.files import write_atomically
 from api.first_run import bring_up, supervisor_of
 from api.settings import Settings, load_settings, save_settings
-from api.supervisor import Supervisor, folder_held, supervisor_pid, write_atomically
+from api.supervisor import Supervisor, folder_held, supervisor_pid
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 

@@ -1,0 +1,258 @@
+"""The supervisor keeps real processes alive, stops them in order, and is the only one of its folder."""
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+
+from api.files import write_atomically
+from api.supervisor import (
+    Part,
+    Supervisor,
+    end_leftovers,
+    folder_held,
+    parts_written,
+    paused_marker,
+    refuse_taken_port,
+    supervisor_pid,
+)
+from directory.base.errors import Refusal
+
+ROOT = Path(__file__).resolve().parents[2]
+SLEEPS = ["sleep", "600"]
+# A supervisor of its own process, to be killed: parts that outlive it, as where the kernel promises nothing.
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from api.supervisor import Part, Supervisor, folder_held
+with folder_held(Path(sys.argv[1])) as mine:
+    supervisor = Supervisor(Path(sys.argv[1]), os.environ, print)
+    for name, command in (("one", sys.argv[2:]), ("two", sys.argv[2:])):
+        supervisor.start(Part(name, lambda c=command: c, lambda: True))
+    print(mine, flush=True)
+    time.sleep(600)
+"""
+
+
+def part(name: str, *command: str, answers: Callable[[], bool] = lambda: True) -> Part:
+    return Part(name, lambda: list(command), answers)
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, told: list[str]) -> Iterator[Supervisor]:
+    made = Supervisor(tmp_path, os.environ, told.append)
+    yield made
+    made.stop_all()
+
+
+def watch_until(supervisor: Supervisor, what: Callable[[], bool], seconds: float = 15) -> None:
+    """Watch, in this thread as in real life, until `what()` holds; fail when it does not in time."""
+    found = threading.Event()
+
+    def look() -> None:
+        deadline = time.monotonic() + seconds
+        while not found.is_set() and time.monotonic() < deadline:
+            if what():
+                found.set()
+            time.sleep(0.02)
+        supervisor.ask_to_stop()
+
+    watcher = threading.Thread(target=look)
+    supervisor._stopping = False
+    watcher.start()
+    supervisor.watch()
+    watcher.join()
+    assert found.is_set(), f"not within {seconds} s"
+
+
+def pid_of(state: Path, name: str) -> int:
+    return int(parts_written(state)[name]["pid"])
+
+
+def alive(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_a_part_that_dies_is_restarted_and_reported(
+    supervisor: Supervisor, tmp_path: Path, told: list[str]
+) -> None:
+    supervisor.start(part("web", *SLEEPS))
+    first = pid_of(tmp_path, "web")
+    os.kill(first, signal.SIGKILL)
+    watch_until(supervisor, lambda: parts_written(tmp_path)["web"]["restarts"] == 1)
+    second = pid_of(tmp_path, "web")
+    assert second != first
+    assert alive(second)
+    assert told == ["web ended (-9); restarting"]
+
+
+def test_a_part_that_keeps_dying_is_tried_ever_more_slowly(supervisor: Supervisor, tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    supervisor.start(part("web", "sh", "-c", f"date +%s.%N >>{starts}; exit 3"))
+    watch_until(supervisor, lambda: len(starts.read_text().split()) >= 5)
+    times = [float(one) for one in starts.read_text().split()[:5]]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(later > earlier * 1.3 for earlier, later in itertools.pairwise(pauses)), pauses
+
+
+def test_what_a_dead_part_started_goes_before_it_is_started_again(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    child = tmp_path / "child"
+    supervisor.start(part("web", "sh", "-c", f"sleep 600 & echo $! >{child}; wait", answers=child.exists))
+    watch_until(supervisor, lambda: child.read_text().strip().isdigit())
+    orphan = int(child.read_text())
+    os.kill(pid_of(tmp_path, "web"), signal.SIGKILL)
+    watch_until(supervisor, lambda: parts_written(tmp_path)["web"]["restarts"] == 1)
+    assert not alive(orphan)
+
+
+def test_a_part_that_ends_at_once_is_refused_with_its_last_words(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    with pytest.raises(Refusal, match=r"ended at once \(3\).*web\.log: no such luck") as refused:
+        supervisor.start(part("web", "sh", "-c", "echo no such luck; exit 3", answers=lambda: False))
+    assert refused.value.code == "part-not-started"
+    assert (tmp_path / "log" / "web.log").read_text() == "no such luck\n"
+
+
+def test_a_part_that_never_answers_is_refused(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.supervisor.LONGEST_START", 0.3)
+    with pytest.raises(Refusal, match="did not answer"):
+        supervisor.start(part("web", *SLEEPS, answers=lambda: False))
+
+
+def test_parts_stop_in_the_reverse_of_their_start_each_by_its_own_signal(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    log = tmp_path / "stops"
+    script = "trap 'echo {0} {1} >>{2}; exit' {1}; touch {2}.{0}; while :; do sleep 0.02; done"
+    for name, number in (("record", signal.SIGINT), ("keys", signal.SIGTERM), ("web", signal.SIGTERM)):
+        words = script.format(name, number.name.removeprefix("SIG"), log)
+        ready = Path(f"{log}.{name}")
+        supervisor.start(Part(name, lambda w=words: ["bash", "-c", w], ready.exists, number))
+    supervisor.stop_all()
+    assert log.read_text().split("\n") == ["web TERM", "keys TERM", "record INT", ""]
+    assert parts_written(tmp_path) == {}
+
+
+def test_a_paused_part_stays_down_while_its_maker_lives(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.start(part("ldap", *SLEEPS))
+    with subprocess.Popen(SLEEPS) as maker:
+        paused_marker(tmp_path, "ldap").write_text(str(maker.pid))
+        os.kill(pid_of(tmp_path, "ldap"), signal.SIGTERM)
+        later = time.monotonic() + 1.5
+        watch_until(supervisor, lambda: time.monotonic() > later)
+        assert parts_written(tmp_path)["ldap"]["restarts"] == 0
+        maker.kill()
+    # The marker is still there: nobody is left to take it away, and nobody needs to.
+    watch_until(supervisor, lambda: parts_written(tmp_path)["ldap"]["restarts"] == 1)
+
+
+def test_parts_left_by_a_killed_supervisor_are_ended_and_others_are_not(
+    tmp_path: Path, told: list[str]
+) -> None:
+    # Without this, the kernel would end them with their supervisor, and nothing would be left to see.
+    command = ["setpriv", "--pdeathsig=clear", "--", *SLEEPS]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), *command], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout
+        assert killed.stdout.readline() == "True\n"
+        assert supervisor_pid(tmp_path) == killed.pid
+        killed.kill()
+    assert supervisor_pid(tmp_path) is None
+    left = [pid_of(tmp_path, name) for name in ("one", "two")]
+    assert all(map(alive, left))
+    with subprocess.Popen(SLEEPS, start_new_session=True) as stranger:
+        # A third line names a process that has since taken the number of one of ours.
+        written = orjson.loads((tmp_path / "run" / "parts.json").read_bytes())
+        written["parts"]["three"] = {
+            **written["parts"]["two"],
+            "pid": stranger.pid,
+            "since": time.time() - 900,
+        }
+        write_atomically(tmp_path / "run" / "parts.json", orjson.dumps(written))
+        end_leftovers(tmp_path, told.append)
+        assert stranger.poll() is None
+        stranger.kill()
+    assert not any(map(alive, left))
+    assert [line.split()[0] for line in told] == ["two", "one"]
+
+
+def test_parts_end_with_a_killed_supervisor_where_the_kernel_promises_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), *SLEEPS], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout
+        killed.stdout.readline()
+        killed.kill()
+    deadline = time.monotonic() + 5
+    while any(alive(pid_of(tmp_path, name)) for name in ("one", "two")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_second_supervisor_does_not_get_the_folder_until_the_first_is_dead(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), *SLEEPS], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout
+        first.stdout.readline()
+        with folder_held(tmp_path) as mine:
+            assert not mine
+        assert supervisor_pid(tmp_path) == first.pid
+        first.kill()
+    with folder_held(tmp_path) as mine:
+        assert mine
+        assert supervisor_pid(tmp_path) == os.getpid()
+
+
+def test_a_taken_port_is_refused_with_the_option_that_helps() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Refusal, match=f"Port {port} .web. .*Choose another with --port") as refused:
+            refuse_taken_port("127.0.0.1", port, "web", "--port")
+        assert refused.value.details == {"port": port}
+    refuse_taken_port("127.0.0.1", port, "web", "--port")
+
+
+def test_what_is_written_over_is_old_or_new_and_never_half(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "file", b"o" * 300_000, b"n" * 300_000
+    write_atomically(path, old)
+    ended = threading.Event()
+
+    def write() -> None:
+        for _ in range(30):
+            write_atomically(path, new)
+            write_atomically(path, old)
+        ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = set()
+    while not ended.is_set():
+        seen.add(path.read_bytes())
+    writer.join()
+    assert seen <= {old, new}
+    assert path.stat().st_mode & 0o777 == 0o600
