@@ -240,19 +240,16 @@ def test_a_taken_port_is_refused_with_the_option_that_helps() -> None:
 def test_what_is_written_over_is_old_or_new_and_never_half(tmp_path: Path) -> None:
     path, old, new = tmp_path / "file", b"o" * 300_000, b"n" * 300_000
     write_atomically(path, old)
-    ended = threading.Event()
 
     def write() -> None:
         for _ in range(30):
             write_atomically(path, new)
             write_atomically(path, old)
-        ended.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     seen = set()
-    while not ended.is_set():
+    while writer.is_alive():
         seen.add(path.read_bytes())
-    writer.join()
     assert seen <= {old, new}
     assert path.stat().st_mode & 0o777 == 0o600
