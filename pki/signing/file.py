@@ -56,7 +56,7 @@ class FileKeys:
         try:
             key = load_pem_private_key(self._path(name).read_bytes(), self.passphrase)
         except FileNotFoundError as error:
-            text = f"There is no key {name} in {self.folder}."
+            text = f"The signer has no key {name}."
             raise Refusal(Kind.UNAVAILABLE, "ca-key-missing", text) from error
         except ValueError as error:
             text = f"The key {name} does not open with this passphrase."

@@ -85,9 +85,11 @@ class InProcessSigner:
                 text = f"CRL {place} has been signed with another content."
                 raise Refusal(Kind.CONFLICT, "crl-number-reused", text)
             self._check_crl(connection, authority, shard, number, tbs, self.clock())
+            # The key before the journal: without one, every try would leave a line and no signature.
+            key = self._key(authority)
             if before is None:
                 self._journal.add_list(place, digest)
-            return seal(tbs, self._key(authority))
+            return seal(tbs, key)
 
     def journal(self, serial: Serial) -> bytes | None:
         """The certificate signed under this serial, None when none was."""

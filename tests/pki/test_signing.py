@@ -290,6 +290,19 @@ def test_a_crl_number_given_out_twice_by_a_restored_database_is_not_signed_twice
     assert refused.value.code == "crl-number-reused"
 
 
+def test_a_crl_whose_key_is_away_leaves_no_line_in_the_journal(
+    engine: Engine, authority: Established, now: datetime
+) -> None:
+    (authority.keys.folder / "root-1.key").unlink()
+    lines = (authority.keys.folder / "journal.jsonl").read_bytes()
+    with pytest.raises(Refusal) as refused:
+        crl.publish(
+            engine, authority.signer, authority_id="root-1", shard=0, now=now, lifetime=timedelta(days=3)
+        )
+    assert refused.value.code == "ca-key-missing"
+    assert (authority.keys.folder / "journal.jsonl").read_bytes() == lines
+
+
 # The ceremony.
 
 
@@ -401,6 +414,7 @@ def test_a_wrong_passphrase_and_a_missing_key_say_so(authority: Established) -> 
     with pytest.raises(Refusal) as refused:
         authority.keys.load("other")
     assert refused.value.code == "ca-key-missing"
+    assert str(authority.folder) not in refused.value.text, "what the signer refuses, HTTP clients read"
     with pytest.raises(FileExistsError):
         authority.keys.make("root-1", ec.SECP384R1())
 
