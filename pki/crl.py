@@ -34,6 +34,10 @@ class ListSigner(Protocol):
         """The signed DER of a CRL whose bytes are committed; refuses what the gate refuses."""
         ...
 
+    def ping(self) -> str:
+        """The signer's version, when it is there and has its keys."""
+        ...
+
 
 def entry_der(serial: Serial, revoked_at: datetime, reason: RevocationReason) -> bytes:
     """One element of revokedCertificates (RFC 5280 5.1.2.6), made once, when the revocation is recorded."""
@@ -115,6 +119,9 @@ def publish_due(
     """Publish every shard that is due; gives how many. One shard's refusal does not hold up the others."""
     with transaction(engine, read_only=True) as connection:
         waiting = due(connection, now)
+    if waiting:
+        # Without a signer each try would burn every shard's number and keep its bytes for nothing.
+        signer.ping()
     refusals: list[Refusal] = []
     for authority_id, shard in waiting:
         try:

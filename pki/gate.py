@@ -104,9 +104,13 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
 
 def check_signed(whole: bytes, tbs: bytes, authority: Authority) -> None:
     """Whether the signed bytes are those that were reserved, under the CA's own key."""
-    crl = x509.load_der_x509_crl(whole)
     key = x509.load_der_x509_certificate(authority.der).public_key()
-    if crl.tbs_certlist_bytes != tbs or not crl.is_signature_valid(key):  # type: ignore[arg-type]  # it signs
+    try:
+        crl = x509.load_der_x509_crl(whole)
+        ours = crl.tbs_certlist_bytes == tbs and crl.is_signature_valid(key)  # type: ignore[arg-type]  # it signs
+    except ValueError:
+        ours = False
+    if not ours:
         raise _refused("crl-signature", "The signer's answer is not this CRL under this CA's key.")
 
 

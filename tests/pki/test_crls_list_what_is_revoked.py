@@ -11,11 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from directory.base.errors import Refusal
+from directory.base.errors import Kind, Refusal
 from pki import crl, crl_store, floor
 from pki.model import RevocationReason, serial_of
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa
@@ -249,15 +249,38 @@ def test_a_revocation_that_commits_after_a_later_one_was_published_is_not_missed
 
 def test_one_shard_that_cannot_be_signed_does_not_hold_up_the_others(ca: StatusCa) -> None:
     class Partial:
-        def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
-            if (authority_id, shard) == (ISSUING, 0):
-                raise Refusal(crl.Kind.UNAVAILABLE, "signer-unavailable", "Not today.")
-            return ca.sign_crl(authority_id, shard, number)
+        def __init__(self, answer: bytes | None) -> None:
+            self.answer = answer
 
-    with pytest.raises(ExceptionGroup, match="1 of 3"):
-        crl.publish_due(ca.engine, Partial(), ca.now, LIFETIME)
-    with transaction(ca.engine) as connection:
-        assert crl.due(connection, ca.now) == [(ISSUING, 0)]
+        def ping(self) -> str:
+            return ca.ping()
+
+        def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
+            if (authority_id, shard) != (ISSUING, 0):
+                return ca.sign_crl(authority_id, shard, number)
+            if self.answer is None:
+                raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", "Not today.")
+            return self.answer
+
+    for answer in (None, b"no CRL"):
+        with pytest.raises(ExceptionGroup, match=r"1 of \d"):
+            crl.publish_due(ca.engine, Partial(answer), ca.now, LIFETIME)
+        with transaction(ca.engine) as connection:
+            assert crl.due(connection, ca.now) == [(ISSUING, 0)]
+
+
+def test_no_number_is_burnt_while_the_signer_is_away(ca: StatusCa) -> None:
+    class Away:
+        def ping(self) -> str:
+            raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", "Not today.")
+
+        def sign_crl(self, *_: object) -> bytes:
+            raise AssertionError("nobody is there to ask")
+
+    with pytest.raises(Refusal):
+        crl.publish_due(ca.engine, Away(), ca.now, LIFETIME)
+    with ca.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM crl")).scalar_one() == 0
 
 
 @given(
