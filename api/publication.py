@@ -44,8 +44,6 @@ def publish(container: Container) -> str:
     publisher, written = publisher_of(container), 0
     while (report := publisher.publish_once(container.clock())).changes:
         written += report.written
-        if not report.more:
-            break
     return f"{written} entries written" if written else ""
 
 
@@ -65,21 +63,25 @@ def compare(
 
 
 def rebuild(container: Container, progress: whole.Progress = lambda _: None) -> whole.RebuildReport:
-    """Make the tree anew beside the served one and put it in its place."""
-    slapd = slapd_of(container.settings)
-    file = container.settings.state / "ldap" / "rebuild.ldif"
-    try:
-        return whole.rebuild(
-            publisher_of(container),
-            file,
-            now=container.clock(),
-            actor=Actor("command"),
-            load=slapd.load,
-            swap=_swap(container),
-            progress=progress,
+    """Make the tree anew beside the served one and put it in its place.
+
+    Refusal UNACCEPTABLE `ldap-elsewhere` when the settings name a server that is not ours to stop.
+    """
+    if container.settings.ldap_url:
+        text = (
+            f"{container.settings.ldap_url} is not ours to rebuild: `sceau ldap reconcile --apply` fills it."
         )
-    finally:
-        file.unlink(missing_ok=True)
+        raise Refusal(Kind.UNACCEPTABLE, "ldap-elsewhere", text)
+    slapd = slapd_of(container.settings)
+    return whole.rebuild(
+        publisher_of(container),
+        container.settings.state / "ldap" / "rebuild.ldif",
+        now=container.clock(),
+        actor=Actor("command"),
+        load=slapd.load,
+        swap=_swap(container),
+        progress=progress,
+    )
 
 
 def _swap(container: Container) -> Callable[[], None]:

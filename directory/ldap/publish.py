@@ -106,7 +106,8 @@ class Publisher:
         self.engine = engine
         self.client = client
         self.record = Record(suffix, certificates_of, authorities_of, crls_of)
-        # Both only spare work: forgotten with the process, their changes are looked at once more.
+        # All three only spare work: forgotten with the process, their changes are looked at once more.
+        self._left = START
         self._urgent = START
         self._early: frozenset[Cursor] = frozenset()
 
@@ -122,6 +123,7 @@ class Publisher:
         """`publish_once` for who holds the lock already."""
         with transaction(self.engine, read_only=True) as connection:
             start = load_cursor(connection, CONSUMER)
+            self._go_on_from(start)
             batch = self._read(connection, start)
             wanted = self.record.wanted(connection, batch.keys, now)
         if not batch.changes:
@@ -133,7 +135,7 @@ class Publisher:
         if batch.cursor != start:
             with transaction(self.engine) as connection:
                 save_cursor(connection, CONSUMER, batch.cursor, now)
-        self._urgent, self._early = batch.urgent, batch.early
+        self._left, self._urgent, self._early = batch.cursor, batch.urgent, batch.early
         return replace(report, more=batch.more)
 
     def drain(self, now: datetime, *, overwrite: bool = False) -> PublishReport:
@@ -176,6 +178,17 @@ class Publisher:
                 log.warning("publication waits: %s", error)
                 stop.wait(POLL_SECONDS)
         listener.join(timeout=2)
+
+    def _go_on_from(self, start: Cursor) -> None:
+        """Forget what was looked at ahead of the queue when somebody else moved our place in it.
+
+        After a rebuild the tree is another one, which has seen none of it.
+        """
+        if start < self._left:
+            self._urgent = START
+        if start != self._left:
+            self._early = frozenset()
+        self._left = start
 
     def _read(self, connection: Connection, start: Cursor) -> _Batch:
         """Urgent changes from anywhere in the queue, those behind an open transaction, the next in order."""

@@ -98,29 +98,29 @@ def rebuild(
 ) -> RebuildReport:
     """Write the record to `file` as LDIF, `load` it beside the served tree, `swap` with the publisher held.
 
-    `swap` stops the server, puts the new tree in place and starts it. The publisher then goes on from where
-    the feed stood before the first page was read, so that nothing committed meanwhile is missed.
+    `swap` stops the server, puts the new tree in place and starts it. The publisher goes on from where the
+    feed stood before the first page was read, so that nothing committed meanwhile is missed. `file` is gone
+    afterwards. Refusal CONFLICT `ldap-rebuild-running` while another rebuild is under way.
     """
-    began = time.monotonic()
-    with transaction(publisher.engine, read_only=True) as connection:
-        place = horizon(connection)
-    entries = _write(file, ldif(publisher.engine, publisher.record, now), progress)
-    read = time.monotonic()
-    load(file)
-    loaded = time.monotonic()
-    with _publisher_held(publisher.engine):
-        swap()
-        away = time.monotonic() - loaded
-        with transaction(publisher.engine) as connection:
-            save_cursor(connection, CONSUMER, place, now)
-            record(
-                connection,
-                now=now,
-                actor=actor,
-                event=Event.LDAP_REBUILT,
-                subject=publisher.record.suffix,
-                detail={"entries": entries},
-            )
+    with _alone(publisher.engine):
+        began = time.monotonic()
+        with transaction(publisher.engine, read_only=True) as connection:
+            place = horizon(connection)
+        try:
+            entries = _write(file, ldif(publisher.engine, publisher.record, now), progress)
+            read = time.monotonic()
+            load(file)
+        finally:
+            file.unlink(missing_ok=True)
+        loaded = time.monotonic()
+        with _publisher_held(publisher.engine):
+            # Back before the swap: cut short after it, the new tree would never learn what was written into
+            # the old one while it was being made. Going back for nothing is harmless.
+            with transaction(publisher.engine) as connection:
+                save_cursor(connection, CONSUMER, place, now)
+            swap()
+            away = time.monotonic() - loaded
+            _tell(publisher, entries, now=now, actor=actor)
     return RebuildReport(entries, read - began, loaded - read, away)
 
 
@@ -220,6 +220,27 @@ def _delete(publisher: Publisher, extras: Sequence[Suspect], now: datetime) -> i
 def _wanted(publisher: Publisher, keys: Sequence[Key], now: datetime) -> Wanted:
     with transaction(publisher.engine, read_only=True) as connection:
         return publisher.record.wanted(connection, keys, now)
+
+
+def _tell(publisher: Publisher, entries: int, *, now: datetime, actor: Actor) -> None:
+    with transaction(publisher.engine) as connection:
+        record(
+            connection,
+            now=now,
+            actor=actor,
+            event=Event.LDAP_REBUILT,
+            subject=publisher.record.suffix,
+            detail={"entries": entries},
+        )
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """Two rebuilds at once would write one file, and serve what both of them half wrote."""
+    with held_if_free(engine, "ldap-rebuild") as free:
+        if not free:
+            raise Refusal(Kind.CONFLICT, "ldap-rebuild-running", "Another rebuild is under way.")
+        yield
 
 
 @contextmanager

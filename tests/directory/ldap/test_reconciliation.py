@@ -153,6 +153,77 @@ def test_a_rebuilt_tree_misses_nothing_committed_meanwhile(
     assert events == ["ldap.rebuilt"]
 
 
+def test_a_rebuild_cut_short_after_the_swap_still_learns_of_a_revocation(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime, actor: Actor
+) -> None:
+    publisher, file = publisher_of(own_server.slapd), own_server.slapd.folder / "tree.ldif"
+    serial = issue(engine, seed_practitioner(engine).mailbox)
+    publish_all(publisher, now)
+
+    def load(file: Path) -> None:
+        own_server.slapd.load(file)
+        revoke(engine, serial)
+        publish_all(publisher, now)
+
+    def swap_and_die() -> None:
+        own_server.stop()
+        own_server.slapd.swap()
+        own_server.start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(publisher, file, now=now, actor=actor, load=load, swap=swap_and_die)
+    assert certificates(publisher, person_dn(1))
+    publish_all(publisher, now)
+    assert not certificates(publisher, person_dn(1))
+    assert not file.exists()
+
+
+def test_a_revocation_during_a_rebuild_is_the_first_thing_the_new_tree_learns(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime, actor: Actor
+) -> None:
+    worker, command = publisher_of(own_server.slapd), publisher_of(own_server.slapd)
+    serial = issue(engine, seed_practitioner(engine).mailbox)
+    publish_all(worker, now)
+
+    def load(file: Path) -> None:
+        own_server.slapd.load(file)
+        queue = (
+            "INSERT INTO change (entity, key) SELECT 'mailbox', n || '@x.example' "
+            " FROM generate_series(1, 999) AS n"
+        )
+        with engine.begin() as connection:
+            connection.execute(text(queue))
+        revoke(engine, serial)
+        publish_all(worker, now)
+
+    def swap() -> None:
+        own_server.stop()
+        own_server.slapd.swap()
+        own_server.start()
+
+    file = own_server.slapd.folder / "tree.ldif"
+    rebuild(command, file, now=now, actor=actor, load=load, swap=swap)
+    assert certificates(worker, person_dn(1))
+    assert worker.publish_once(now).more
+    assert not certificates(worker, person_dn(1))
+
+
+def test_two_rebuilds_at_once_are_refused(
+    engine: Engine, filled: Publisher, now: datetime, actor: Actor, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.ldif", tmp_path / "second.ldif"
+
+    def load(_: Path) -> None:
+        rebuild(filled, second, now=now, actor=actor, load=lambda _: None, swap=lambda: None)
+
+    with pytest.raises(Refusal) as refused:
+        rebuild(filled, first, now=now, actor=actor, load=load, swap=lambda: None)
+    assert refused.value.code == "ldap-rebuild-running"
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM audit_pending")).scalar_one() == 0
+
+
 def test_a_running_server_is_not_swapped(own_server: Server) -> None:
     with pytest.raises(Refusal) as refused:
         own_server.slapd.swap()
