@@ -2,22 +2,18 @@
 
 Level-triggered: a change says which entry to look at, the present record says what should stand there. A pass
 cut short anywhere is repeated whole, which changes nothing that was done. Revocations, departures and
-unlistings overtake everything else. The network is used between transactions, never inside one.
+unlistings overtake everything else. The network is used between transactions, never inside one. When a pass
+is due is for the worker to say.
 """
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from threading import Event, Thread
 from typing import Protocol
 
-import psycopg
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
-from directory.base.clock import Clock, utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
@@ -32,8 +28,6 @@ log = logging.getLogger("sceau.ldap")
 CONSUMER = LOCK = "ldap-publisher"
 # About a third of a second of writing: what arrives meanwhile and is urgent waits no longer than that.
 BATCH = 250
-# The bound when a notification is lost; notifications make it faster.
-POLL_SECONDS = 0.5
 # Somebody else writes the same entry again and again: three looks, then it is written anew.
 LOOKS = 3
 
@@ -161,24 +155,6 @@ class Publisher:
             report += self._converge(target, wanted.version, overwrite=overwrite)
         return report
 
-    def follow(self, stop: Event, wake: Event, *, clock: Clock = utc_now) -> None:
-        """Publish until `stop` is set: when a change commits, when `wake` is set, at least every half second.
-
-        A database or LDAP server that is down is waited for.
-        """
-        listener = Thread(target=_listen, args=(self.engine, stop, wake), name="ldap-feed", daemon=True)
-        listener.start()
-        while not stop.is_set():
-            wake.wait(POLL_SECONDS)
-            wake.clear()
-            try:
-                while (done := self.publish_once(clock())).changes:
-                    log.info("published: %s", done)
-            except (Refusal, DBAPIError) as error:
-                log.warning("publication waits: %s", error)
-                stop.wait(POLL_SECONDS)
-        listener.join(timeout=2)
-
     def _go_on_from(self, start: Cursor) -> None:
         """Forget what was looked at ahead of the queue when somebody else moved our place in it.
 
@@ -280,32 +256,3 @@ def _done(operation: Operation) -> PublishReport:
             return PublishReport(modified=1)
         case Delete():
             return PublishReport(deleted=1)
-
-
-@contextmanager
-def _own_connection(engine: Engine) -> Iterator[psycopg.Connection]:
-    """A driver connection outside the pool: LISTEN belongs to a session."""
-    pooled = engine.raw_connection()
-    try:
-        connection = pooled.driver_connection
-        assert isinstance(connection, psycopg.Connection)
-        pooled.detach()
-        connection.autocommit = True
-        yield connection
-    finally:
-        pooled.close()
-
-
-def _listen(engine: Engine, stop: Event, wake: Event) -> None:
-    """Set `wake` whenever a change commits; while the connection is cut, polling is the bound."""
-    while not stop.is_set():
-        try:
-            with _own_connection(engine) as connection:
-                connection.execute("LISTEN sceau_change")
-                wake.set()
-                while not stop.is_set():
-                    for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
-                        wake.set()
-        except (psycopg.OperationalError, DBAPIError) as error:
-            log.warning("feed listener: %s", error)
-            stop.wait(POLL_SECONDS)

@@ -30,7 +30,7 @@ from tests.directory.ldap.conftest import (
     issue,
     revoke,
 )
-from tests.factories import depart, seed_organisation, seed_practitioner
+from tests.factories import seed_organisation, seed_practitioner
 
 CERTIFICATE = "userCertificate;binary"
 
@@ -326,29 +326,6 @@ def test_a_tree_that_lost_everything_is_filled_again(
     publish_all(publisher, now)
     assert publisher.client.read(person_dn(1)) is not None
     assert publisher.client.read(person_dn(2)) is not None
-
-
-def test_a_follower_publishes_within_a_second_of_the_commit_and_survives_a_restart(
-    engine: Engine, own_server: Server, publisher_of: PublisherOf
-) -> None:
-    publisher, reader = publisher_of(own_server.slapd), LdapClient(own_server.slapd.url)
-    stop, wake = threading.Event(), threading.Event()
-    follower = threading.Thread(target=publisher.follow, args=(stop, wake))
-    follower.start()
-    try:
-        person = seed_practitioner(engine)
-        seconds = until(lambda: reader.read(person_dn()) is not None)
-        own_server.kill()
-        depart(engine, person.national_id, datetime.now(UTC))
-        own_server.start()
-        again = until(lambda: reader.read(person_dn()) is None)
-    finally:
-        stop.set()
-        wake.set()
-        follower.join()
-        reader.close()
-    assert seconds < 1
-    assert again < 3
 
 
 def answers(publisher: Publisher, now: datetime) -> bool:
