@@ -72,7 +72,11 @@ class LdapClient:
     """
 
     def __init__(self, url: str, *, tls: ClientTls | None = None, seconds: float = 10) -> None:
-        self._url = url
+        # ldap3 would speak TLS to anybody then, and the server would not know us.
+        if url.lower().startswith("ldaps:") and tls is None:
+            text = f"{url} needs a CA to know the server by and a certificate to be known by."
+            raise Refusal(Kind.UNAVAILABLE, "ldap-without-certificate", text)
+        self._url, self._files = url, tls
         self._seconds = seconds
         self._tls = None if tls is None else ldap3.Tls(
             ca_certs_file=str(tls.authority),
@@ -102,8 +106,7 @@ class LdapClient:
 
     def walk(self, base: str, page: int = 500) -> Iterator[list[Entry]]:
         """Every entry below and at `base`, page by page, on a connection of its own (cursors are its own)."""
-        other = LdapClient(self._url, seconds=self._seconds)
-        other._tls = self._tls
+        other = LdapClient(self._url, tls=self._files, seconds=self._seconds)
         cookie: Any = None
         try:
             while cookie is None or cookie:

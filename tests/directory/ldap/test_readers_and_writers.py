@@ -178,6 +178,12 @@ def test_our_client_refuses_a_server_it_cannot_verify(slapd: EmbeddedSlapd, tmp_
     assert "certificate" in refused.value.text.lower()
 
 
+def test_our_client_speaks_tls_to_nobody_it_has_no_ca_for(slapd: EmbeddedSlapd) -> None:
+    with pytest.raises(Refusal) as refused:
+        LdapClient(slapd.public_urls[1])
+    assert refused.value.code == "ldap-without-certificate"
+
+
 def test_a_feed_that_nobody_reads_is_not_what_readers_see(engine: Engine, slapd: EmbeddedSlapd) -> None:
     seed_practitioner(engine)
     with engine.connect() as connection:
