@@ -114,11 +114,14 @@ class PractitionersQuery(Shape):
         },
     )
     profession = fields.String(
-        validate=validate.Regexp(r"^[0-9A-Z]{1,10}\Z"),
+        validate=validate.Regexp(r"^[0-9A-Z]{1,10}\Z", error="A code of TRE_G15 is expected, as in 10."),
         metadata={"description": "Code TRE_G15", "example": "10"},
     )
     department = fields.String(
-        validate=validate.Regexp(r"^(0[1-9]|[1-8][0-9]|9[0-5]|2[AB]|9[78][0-9])\Z"),
+        validate=validate.Regexp(
+            r"^(0[1-9]|[1-8][0-9]|9[0-5]|2[AB]|9[78][0-9])\Z",
+            error="The code of a department is expected, as in 01, 2A or 974.",
+        ),
         metadata={"description": "Code du département — Code of the department", "example": "75"},
     )
     limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))

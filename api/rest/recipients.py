@@ -27,12 +27,14 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address
-from pki.exchange import verdicts
-from pki.model import Answer, CertificateFacts, Verdict
+from directory.model import Standing
+from pki.exchange import BEFORE_OUR_RECORDS, SENDER, verdicts
+from pki.model import Answer, CertificateFacts, CertificateReason, Verdict
 
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 MOST_ADDRESSES = 10_000
 EXAMPLE_INSTANT = "2026-09-01T12:00:00Z"
+REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*Standing, *CertificateReason)))
 
 
 class CertificateOfVerdict(Shape):
@@ -52,7 +54,10 @@ class VerdictAnswer(Shape):
     reasons = fields.List(
         fields.String(),
         required=True,
-        metadata={"description": "Codes stables — Stable codes (docs/explanation/verdict.md)"},
+        metadata={
+            "description": "Codes stables ; avec `sender-` devant, de l'émetteur — Stable codes; with "
+            "`sender-` before them, about the sender: " + ", ".join(f"`{reason}`" for reason in REASONS)
+        },
     )
     decided_at = Instant(required=True)
     as_of = Instant(
@@ -169,22 +174,23 @@ def recipients(container: Container) -> Resource:
 def _decided(call: Transacted, addresses: list[str], asked: dict[str, Any]) -> list[Verdict]:
     sender: str | None = asked.get("sender")
     if sender is not None:
-        _refuse_malformed(sender)
+        _refuse_malformed(sender, SENDER)
     lifetime = call.container.verdict_lifetime
     return verdicts(
         call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now, lifetime=lifetime
     )
 
 
-def _refuse_malformed(address: str) -> None:
+def _refuse_malformed(address: str, whose: str = "") -> None:
     """A malformed address asked about alone is a bad request; the verdict goes along for those who read
-    only that.
+    only that. `whose` is what reasons about that party begin with.
     """
     try:
         parse_address(address)
     except Refusal as refusal:
-        told = {"verdict": Answer.REFUSED.value, "reasons": [refusal.code]}
-        raise Refusal(Kind.MALFORMED, refusal.code, refusal.text, **told) from refusal
+        told = {"verdict": Answer.REFUSED.value, "reasons": [whose + refusal.code]}
+        text = "The sender is not a mailbox address." if whose else refusal.text
+        raise Refusal(Kind.MALFORMED, refusal.code, text, **told) from refusal
 
 
 def _written(verdict: Verdict) -> dict[str, Any]:

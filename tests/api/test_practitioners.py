@@ -56,6 +56,19 @@ def test_a_page_that_is_just_full_says_that_it_is_the_last(operator: Caller, eng
     assert operator.get(PATH, limit=3).get_json()["next"] is None
 
 
+@pytest.mark.parametrize(
+    ("criterion", "value", "example"), [("department", "99", "2A"), ("profession", "doctor!", "10")]
+)
+def test_a_criterion_that_is_no_code_is_refused_with_one_that_is(
+    criterion: str, value: str, example: str, operator: Caller
+) -> None:
+    answer = operator.get("/v1/practitioners", **{criterion: value})
+    assert answer.status_code == 422
+    (error,) = answer.get_json()["errors"]
+    assert error["field"] == criterion
+    assert example in error["message"]
+
+
 @pytest.mark.parametrize("limit", [0, MOST_ON_A_PAGE + 1, -1, "many", 10**30])
 def test_a_limit_out_of_bounds_is_refused_rather_than_trimmed(limit: object, operator: Caller) -> None:
     assert operator.get(PATH, limit=limit).status_code == 422

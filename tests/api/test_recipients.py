@@ -71,25 +71,41 @@ def test_after_a_revocation_the_next_answer_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("address", "query"),
+    "address",
     [
-        ("no-at-sign", {}),
-        ("a@b@c", {}),
-        ("two words@one.example", {}),
-        ("a\0b@one.example", {}),
-        ("check", {}),
-        ("x" * 3000 + "@one.example", {}),
-        ("a@one.example", {"sender": "not an address"}),
+        "no-at-sign",
+        "a@b@c",
+        "two words@one.example",
+        "a\0b@one.example",
+        "check",
+        "x" * 3000 + "@one.example",
     ],
 )
 def test_a_malformed_address_alone_is_a_bad_request_that_still_says_refused(
-    address: str, query: dict[str, str], operator: Caller
+    address: str, operator: Caller
 ) -> None:
-    answer = operator.get(f"/v1/recipients/{address}", **query)
+    answer = operator.get(f"/v1/recipients/{address}")
     assert answer.status_code == 400
     document = answer.get_json()
     assert document["type"] == "https://sceau.example/problems/malformed-address"
     assert (document["verdict"], document["reasons"]) == ("refused", ["malformed-address"])
+
+
+def test_a_malformed_sender_is_told_apart_from_a_malformed_recipient(operator: Caller) -> None:
+    alone = operator.get("/v1/recipients/a@one.example", sender="not an address")
+    in_bulk = operator.post(BULK, {"addresses": ["a@one.example"], "sender": "not an address"})
+    for answer in (alone, in_bulk):
+        document = answer.get_json()
+        assert (answer.status_code, document["code"]) == (400, "malformed-address")
+        assert document["reasons"] == ["sender-malformed-address"]
+        assert document["detail"] == "The sender is not a mailbox address."
+
+
+def test_every_reason_of_a_verdict_is_in_the_description(anybody: Caller) -> None:
+    schemas = anybody.get("/openapi.json").get_json()["components"]["schemas"]
+    told = schemas["VerdictAnswer"]["properties"]["reasons"]["description"]
+    for code in ("mailbox-closed", "no-answerable-professional", "certificate-revoked", "before-our-records"):
+        assert f"`{code}`" in told
 
 
 @pytest.mark.parametrize(
