@@ -1,0 +1,119 @@
+"""The night takes the newest file of each register once, and a refused file keeps no other from its turn."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from api.nightly import newest, take_registers
+from api.wiring import Container
+from directory.base.errors import Refusal
+from directory.base.locks import held_if_free
+
+MAKER = Path(__file__).resolve().parents[2] / "scripts" / "make_registers.py"
+ALL = {"rpps", "finess", "mailboxes", "trusted-domains"}
+
+
+@pytest.fixture
+def drop(container: Container) -> Path:
+    container.settings.registers.mkdir()
+    return container.settings.registers
+
+
+def make(folder: Path, day: str, *options: str) -> None:
+    command = [sys.executable, str(MAKER), str(folder), "--practitioners", "30", "--organisations", "8",
+               "--mailboxes", "20", "--seed", "5", "--day", day, *options]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def applied(engine: Engine) -> dict[str, list[str]]:
+    query = "SELECT register, file_name FROM register_run WHERE state = 'applied' ORDER BY id"
+    with engine.connect() as connection:
+        found: dict[str, list[str]] = {}
+        for register, name in connection.execute(text(query)):
+            found.setdefault(register, []).append(name)
+    return found
+
+
+def test_an_empty_folder_is_no_fault(container: Container, engine: Engine, drop: Path) -> None:
+    assert take_registers(container) == ""
+    drop.rmdir()
+    assert take_registers(container) == ""
+    assert applied(engine) == {}
+
+
+def test_each_register_is_taken_once_and_left_alone_the_next_night(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-30")
+    did = take_registers(container)
+    assert {part.split(":")[0] for part in did.split("; ")} == ALL
+    first = applied(engine)
+    assert set(first) == ALL
+    # Touched and renamed it is still the same file.
+    for path in drop.iterdir():
+        os.utime(path)
+    (drop / "listeblanchemssante.xml").rename(drop / "listeblanchemssante-copy.xml")
+    assert take_registers(replace(container, clock=lambda: container.clock() + timedelta(days=1))) == ""
+    assert applied(engine) == first
+
+
+def test_the_newest_file_wins_by_the_time_in_its_name(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-30")
+    make(drop, "2026-08-31", "--next-day")
+    (old,) = drop.glob("PS_LibreAcces_20260830*")
+    (new,) = drop.glob("PS_LibreAcces_20260901*")
+    # Copied last, it is no newer for it: taking it would be refused as older than what was applied.
+    os.utime(old, (2_000_000_000, 2_000_000_000))
+    assert newest(drop, "rpps") == new
+    take_registers(container)
+    assert applied(engine)["rpps"] == [new.name]
+
+
+def test_a_name_without_a_time_is_judged_by_the_files_own(tmp_path: Path) -> None:
+    old, new = tmp_path / "listeblanchemssante.xml", tmp_path / "listeblanchemssante-2.xml"
+    for path, at in ((new, 1_700_000_000), (old, 1_600_000_000)):
+        path.touch()
+        os.utime(path, (at, at))
+    assert newest(tmp_path, "trusted-domains") == new
+    assert newest(tmp_path, "rpps") is None
+
+
+def test_a_folder_with_a_files_name_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "PS_LibreAcces_202608300200.zip").mkdir()
+    assert newest(tmp_path, "rpps") is None
+
+
+def test_a_refused_file_is_reported_after_the_others_had_their_turn(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-30")
+    # The first of all: those after it must not suffer.
+    (rpps,) = drop.glob("PS_LibreAcces*")
+    rpps.write_bytes(rpps.read_bytes()[:1000])
+    with pytest.raises(Refusal) as refused:
+        take_registers(container)
+    assert refused.value.code == "register-refused"
+    assert refused.value.text.startswith("rpps: ")
+    assert "; " not in refused.value.text
+    assert {"finess", "trusted-domains"} <= set(applied(engine)) <= ALL - {"rpps"}
+
+
+def test_a_register_that_somebody_is_taking_is_reported_after_the_others_too(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-30")
+    with held_if_free(engine, "sync:finess") as free:
+        assert free
+        with pytest.raises(Refusal, match=r"^finess: Another run"):
+            take_registers(container)
+    assert {"rpps", "trusted-domains"} <= set(applied(engine)) <= ALL - {"finess"}
+    take_registers(container)
+    assert set(applied(engine)) == ALL
