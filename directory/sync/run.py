@@ -216,6 +216,7 @@ class _Run:
             last_lines=last.lines if last else None,
             generated_at=self._generated_at,
             last_generated_at=last.generated_at if last else None,
+            now=self._now,
         )
 
     def _apply(self) -> None:

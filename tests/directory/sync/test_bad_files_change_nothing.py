@@ -280,6 +280,14 @@ def test_a_file_older_than_the_last_applied_is_refused(tmp_path: Path, run: Run)
     assert run("rpps", VECTORS / ACTIVITIES).reason == "older-than-applied"
 
 
+def test_a_file_from_the_future_is_refused_and_stands_in_nobodys_way(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "PS_LibreAcces_Personne_activite_203608270200.txt").write_bytes(GOOD)
+    assert (
+        run("rpps", tmp_path / "PS_LibreAcces_Personne_activite_203608270200.txt").reason == "from-the-future"
+    )
+    assert run("rpps", VECTORS / ACTIVITIES).state == "applied"
+
+
 def test_a_text_larger_than_any_register_is_refused(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
