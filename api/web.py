@@ -6,18 +6,28 @@ worker process of the server imports it for itself.
 
 from api.app import create_app
 from api.log import write_to_stderr
+from api.patience import impatient
 from api.settings import load_settings
 from api.status.reply import WsgiApplication
 from api.status.wsgi import StatusApplication
-from api.wiring import build
+from api.wiring import build, database_url
+from directory.base.db import connect_engine
+
+# Above the longest wait for a lock; status answers within seconds or says tryLater.
+_PATIENCE = 40.0
+_STATUS_PATIENCE = 2.0
 
 
 def _start() -> WsgiApplication:
     write_to_stderr()
     settings = load_settings()
     container = build(settings)
+    # Both share the threads of this process: a view that waited for ever would keep OCSP from answering.
+    impatient(container.engine, _PATIENCE)
+    # Connections of its own: views that use up theirs leave these free.
+    record = connect_engine(database_url(settings), application="sceau-status")
     status = StatusApplication(
-        container.engine,
+        impatient(record, _STATUS_PATIENCE),
         keys_folder=settings.web_keys,
         passphrase=settings.web_passphrase.read_bytes().strip(),
         hours=settings.ocsp_hours,

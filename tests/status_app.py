@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from api.patience import impatient
 from api.status.reply import Environ, StartResponse
 from api.status.wsgi import StatusApplication
 from directory.base.db import connect_engine
@@ -18,7 +19,7 @@ def elsewhere(_: Environ, start_response: StartResponse) -> Iterable[bytes]:
 
 
 status = StatusApplication(
-    connect_engine(os.environ["TEST_DATABASE_URL"]),
+    impatient(connect_engine(os.environ["TEST_DATABASE_URL"]), 2),
     keys_folder=Path(os.environ["TEST_KEYS"]),
     passphrase=os.environ["TEST_PASSPHRASE"].encode(),
     hours=8,

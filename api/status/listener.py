@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from api.patience import CONNECT_SECONDS, ImpatientConnection
 from api.status.cache import AnswerCache
 from pki.model import Serial
 
@@ -63,8 +64,8 @@ class Listener:
                 self._stopped.wait(_RETRY_SECONDS)
 
     def _follow(self) -> None:
-        with psycopg.connect(
-            self._conninfo, autocommit=True, connect_timeout=2, application_name=APPLICATION
+        with ImpatientConnection.connect(
+            self._conninfo, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name=APPLICATION
         ) as link:
             link.execute("LISTEN sceau_revocation")
             link.execute("LISTEN sceau_change")

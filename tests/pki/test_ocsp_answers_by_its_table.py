@@ -1,7 +1,13 @@
 """Every line of the table of OCSP answers, through the callable; read by openssl, GnuTLS, `cryptography`."""
 
+import base64
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_bytes
@@ -13,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp as library
 from sqlalchemy import Engine, text
 
+from api.embedded.postgres import EmbeddedPostgres
+from api.patience import impatient
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine, transaction
@@ -239,6 +247,61 @@ def test_a_record_out_of_reach_is_try_later_and_never_good(ca: StatusCa, tmp_pat
         status, headers, body = request(application, "POST", "/ocsp", question)
         assert (status, headers["Cache-Control"]) == ("200 OK", "no-store")
         assert library.load_der_ocsp_response(body).response_status is Error.TRY_LATER
+
+
+def test_a_record_that_hangs_is_try_later_within_seconds_and_good_when_it_is_back(
+    ca: StatusCa, tmp_path: Path, postgres: EmbeddedPostgres
+) -> None:
+    ca.add_responder(tmp_path)
+    question = about(ca, ca.issue())
+    record = impatient(connect_engine(ca.engine.url, application="hangs"), 0.5)
+    app = StatusApplication(record, keys_folder=tmp_path, passphrase=PASSPHRASE, hours=8).start()
+    assert said(app, question).certificate_status is Status.GOOD
+    with hanging(ca.engine, postgres):
+        since = time.monotonic()
+        assert said(app, question).response_status is Error.TRY_LATER
+        assert time.monotonic() - since < 6
+        # One thread waits for the database; whoever comes meanwhile does not.
+        waiting = threading.Thread(target=said, args=(app, question))
+        waiting.start()
+        time.sleep(0.2)
+        since = time.monotonic()
+        assert said(app, question).response_status is Error.TRY_LATER
+        assert time.monotonic() - since < 1
+        waiting.join()
+    deadline = time.monotonic() + 10
+    while said(app, question).response_status is not Error.SUCCESSFUL:
+        assert time.monotonic() < deadline
+    app.listener.stop()
+    record.dispose()
+
+
+@contextmanager
+def hanging(engine: Engine, postgres: EmbeddedPostgres) -> Iterator[None]:
+    """The server and whoever serves this database stand still: connections open, and nothing answers."""
+    with engine.connect() as connection:
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        pids = list(connection.execute(text(query)).scalars())
+    pids.append(int((postgres.data / "postmaster.pid").read_text().split()[0]))
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_long_spelling_is_answered_and_not_remembered(ca: StatusCa, application: StatusApplication) -> None:
+    encoded = base64.b64encode(about(ca, ca.issue())).decode()
+    short, long = f"/ocsp/{encoded}", f"/ocsp/{'/' * 60_000}{encoded}"
+    for path in (short, long):
+        assert library.load_der_ocsp_response(request(application, "GET", path)[2]).certificate_status is (
+            Status.GOOD
+        )
+    application.answers.replies.vouch(time.monotonic())
+    assert application.answers.remembered(short)
+    assert application.answers.remembered(long) is None
 
 
 def test_without_a_responders_key_the_answer_is_try_later(ca: StatusCa, tmp_path: Path) -> None:
