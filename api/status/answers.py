@@ -5,7 +5,6 @@ The table of answers is `pki.ocsp.decide`; here is only where the truth is read 
 
 import logging
 import time
-from collections.abc import Hashable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +26,9 @@ MEDIA_TYPE = "application/ocsp-response"
 # New keys and CAs are noticed within the first time; while one is missing, within the second.
 _RELOAD_SECONDS = 60.0
 _MISSING_RELOAD_SECONDS = 1.0
+# RFC 9919 (was 5019) has GET used up to 255 octets; a longer path or body is answered, and not remembered,
+# or a stranger could fill memory with spellings of one question.
+_LONGEST_KEY = 512
 # The listener forgets a standing at once; this only bounds how long an unused one stays.
 _STANDING_LIFE = timedelta(minutes=10)
 
@@ -51,12 +53,12 @@ class Answers:
         self._responders = Responders((), {})
         self._reload_at = float("-inf")
 
-    def remembered(self, key: Hashable) -> Reply | None:
+    def remembered(self, key: str | bytes) -> Reply | None:
         """The reply given before to the same path or body, if it may still be given."""
         return self.replies.get(key, self._clock())
 
-    def answer(self, request: bytes, key: Hashable, *, is_get: bool) -> Reply:
-        """The reply to a DER request; kept under `key` where that is allowed."""
+    def answer(self, request: bytes, key: str | bytes, *, is_get: bool) -> Reply:
+        """The reply to a DER request; kept under `key` where that is allowed and it is short."""
         now = self._clock()
         # Counted before anything is read: what is heard in between forbids keeping what was read.
         generation = self.replies.generation
@@ -77,7 +79,8 @@ class Answers:
             # `unknown` may become `good` the next moment: a certificate is in the record before it leaves.
             return uncacheable(MEDIA_TYPE, presigned.der)
         reply = _reply(presigned, is_get=is_get)
-        self.replies.keep(key, question.serial, Kept(reply, _half_life(presigned)), generation)
+        if len(key) <= _LONGEST_KEY:
+            self.replies.keep(key, question.serial, Kept(reply, _half_life(presigned)), generation)
         return reply
 
     def _truth(self, issuer: Issuer, question: Question, now: datetime) -> _Truth:
