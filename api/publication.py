@@ -17,7 +17,7 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
 from directory.ldap import rebuild as whole
-from directory.ldap.client import LdapClient
+from directory.ldap.client import ClientTls, LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry
 from directory.ldap.publish import Publisher
 from pki import published
@@ -26,17 +26,24 @@ from pki import published
 @lru_cache(maxsize=4)
 def publisher_of(container: Container) -> Publisher:
     """The publisher of this process: it remembers between passes how far urgent changes were looked at."""
-    url = container.settings.ldap_url or slapd_of(container.settings).url
+    settings = container.settings
     return Publisher(
         container.engine,
-        LdapClient(url),
-        container.settings.suffix,
+        LdapClient(settings.ldap_url or slapd_of(settings).url, tls=_keys(Path(settings.ldap_keys))),
+        settings.suffix,
         certificates_of=lambda link, addresses: published.live_certificates(
             link, addresses, container.clock()
         ),
         authorities_of=lambda link: [AuthorityEntry(*row) for row in published.authorities(link)],
         crls_of=lambda link, keys: [CrlEntry(*row) for row in published.crls_in_force(link, keys)],
     )
+
+
+def _keys(folder: Path) -> ClientTls | None:
+    """What we know an `ldaps://` server by, and it us; None where the settings name no folder."""
+    if folder == Path():
+        return None
+    return ClientTls(folder / "ca.pem", folder / "publisher.pem", folder / "publisher.key")
 
 
 def publish(container: Container) -> str:

@@ -35,6 +35,11 @@ class Settings:
         "", "PostgreSQL, `postgresql+psycopg://…`; empty: the embedded one below `state`."
     )
     ldap_url: str = _setting("", "Where the publisher writes; empty: the embedded slapd's `ldapi` socket.")
+    ldap_keys: str = _setting(
+        "",
+        "Folder of `ca.pem`, `publisher.pem` and `publisher.key`, for an `ldaps://` server."
+        " Whoever reads the key writes the directory.",
+    )
     suffix: str = _setting("o=sceau,c=fr", "Base of the LDAP tree. Changing it needs `sceau ldap rebuild`.")
     host: str = _setting("127.0.0.1", "Address that web and LDAP listen on. Opening it exposes plain HTTP.")
     port: int = _setting(8080, "Port of REST, OCSP, CRL and CA files.")

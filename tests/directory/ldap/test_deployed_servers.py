@@ -5,16 +5,23 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from api import publication
+from api.settings import Settings
+from api.wiring import Container
 from directory.base.errors import Refusal
 from directory.ldap.client import ClientTls, LdapClient
 from directory.ldap.entry import base_entries
 from directory.ldap.plan import Add, Modify
+from pki.signing.client import SignerClient
 from tests.conftest import ROOT
 from tests.directory.ldap.conftest import SUFFIX, free_port
+from tests.factories import seed_practitioner
 
 DEPLOY = ROOT / "deploy" / "slapd"
 SCHEMA = ROOT / "directory" / "ldap" / "sceau.ldif"
@@ -161,3 +168,21 @@ def test_a_certificate_of_the_same_ca_with_another_name_writes_nothing(pair: Pai
         with pytest.raises(Refusal) as refused:
             pair.client(pair.provider, name).apply(Add(f"ou=mailboxes,{SUFFIX}", PEOPLE))
         assert "insufficientAccessRights" in refused.value.text
+
+
+def test_the_worker_writes_to_the_server_its_settings_name_and_does_not_rebuild_it(
+    pair: Pair, engine: Engine, now: datetime, tmp_path: Path
+) -> None:
+    person = seed_practitioner(engine)
+    settings = Settings(
+        state=tmp_path, ldap_url=f"ldaps://127.0.0.1:{pair.provider}", ldap_keys=str(pair.names.folder)
+    )
+    container = Container(settings, engine, SignerClient(tmp_path / "none"), lambda: now)
+    client = publication.publisher_of(container).client
+    assert isinstance(client, LdapClient)
+    pair.clients.append(client)
+    publication.publish(container)
+    wait_for(pair, f"mail={person.mailbox},ou=mailboxes,{SUFFIX}", f"uid: {person.national_id}")
+    with pytest.raises(Refusal) as refused:
+        publication.rebuild(container)
+    assert refused.value.code == "ldap-elsewhere"
