@@ -24,7 +24,7 @@ def publish(every: bool, state: Path | None, as_json: bool) -> None:
     \b
     Example:  sceau crl publish --all
     """
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         count = upkeep.publish_shards(parts, every=every)
     hours = timedelta(hours=parts.settings.crl_hours)

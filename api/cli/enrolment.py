@@ -83,7 +83,7 @@ def enrol(
     """
     if approved is None and not (practitioner and mailbox):
         raise click.UsageError("Give PRACTITIONER and MAILBOX, or --approve ID.")
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     day: date = (checked_on or parts.clock()).date()
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = _who(parts, connection, name, secret)
@@ -127,7 +127,7 @@ def issue(
     \b
     Example:  sceau issue 3f0c… --csr request.pem --as registrar_a --out certificate.pem
     """
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         with transaction(parts.engine) as connection:
             token = _who(parts, connection, name, secret)
@@ -170,7 +170,7 @@ def revoke(
     \b
     Example:  sceau revoke 5f03… --reason keyCompromise --comment "lost laptop" --as registrar_a
     """
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = _who(parts, connection, name, secret)
         done = use_cases.revoke_as(

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from sqlalchemy.exc import OperationalError
 
 from api.settings import load_settings
 from api.wiring import Container, build
@@ -46,9 +47,10 @@ def json_option(command: Command) -> Command:
     )
 
 
-def container(state: Path | None) -> Container:
-    """What a command needs to act upon the installation in `state`."""
-    return build(load_settings(state))
+def container(state: Path | None, *, as_json: bool = False) -> Container:
+    """What a command needs to act upon the installation in `state`; bad settings are told and end it."""
+    with refusals_told(as_json=as_json):
+        return build(load_settings(state))
 
 
 def answer(
@@ -83,6 +85,10 @@ def refusals_told(*, as_json: bool = False) -> Iterator[None]:
         yield
     except Refusal as refusal:
         refuse(refusal, as_json=as_json)
+    except OperationalError as error:
+        words = str(error.orig).strip().split("\n", 1)[0]
+        text = f"PostgreSQL says: {words} (is it up? `sceau status`, `sceau up`)."
+        refuse(Refusal(Kind.UNAVAILABLE, "record-out-of-reach", text), as_json=as_json)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from api.settings import child_environment, load_settings
 @state_option
 def web(state: Path | None) -> None:
     """Serve REST, OCSP, CRL and CA files (Granian); any number of these may run."""
-    settings = load_settings(state)
+    with refusals_told():
+        settings = load_settings(state)
     command = web_command(settings)
     sys.stdout.flush()
     os.execve(command[0], command, child_environment(settings))  # noqa: S606 - becomes the web server

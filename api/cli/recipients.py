@@ -29,7 +29,7 @@ def check(
       sceau check dr.b@two.example --sender dr.a@one.example
       sceau check dr.b@two.example --at 2026-09-01T08:00:00+0200
     """
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         found = verdicts(
             connection, addresses, sender=sender, at=at, now=parts.clock(), lifetime=parts.verdict_lifetime

@@ -27,7 +27,7 @@ def run(register: str, file: Path, apply_it: bool, state: Path | None, as_json: 
       sceau sync run rpps PS_LibreAcces_202608260200.zip
       sceau sync run rpps PS_LibreAcces_202608260200.zip --apply
     """
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), progress(as_json) as show:
         report = run_register(
             parts.engine,

@@ -28,7 +28,7 @@ def create(name: str, role: str, authority: str, days: int, state: Path | None, 
     \b
     Example:  sceau token create "Hospital gateway" --role operator
     """
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         made, secret = access.create_token(
             connection,
@@ -87,7 +87,7 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
 @json_option
 def revoke(token_id: int, state: Path | None, as_json: bool) -> None:
     """Withdraw the token TOKEN_ID; it stops working with the next request."""
-    parts = container(state)
+    parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         access.revoke_token(connection, now=parts.clock(), actor=COMMAND, token_id=token_id)
     answer({"revoked": token_id}, as_json=as_json, rows=[(token_id,)], headers=("revoked",))

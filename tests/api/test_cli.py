@@ -1,0 +1,275 @@
+"""Commands say yes, no or cannot by their exit code, sentences to people and one JSON object to machines."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography import x509
+from sqlalchemy import Engine, text
+
+from api import condition
+from api.cli import output
+from api.cli.main import main
+from api.settings import Settings, save_settings
+from api.wiring import Container, build
+from directory.base.clock import utc_now
+from tests.api.certificates import certify
+from tests.api.signing import request_for, signer_in
+from tests.factories import rpps, seed_practitioner
+
+Sceau = Callable[..., Result]
+ALL = [
+    ("up",), ("down",), ("status",), ("sync", "run"), ("enrol",), ("issue",), ("revoke",), ("check",),
+    ("ldap", "reconcile"), ("ldap", "rebuild"), ("crl", "publish"), ("audit", "verify"), ("token", "create"),
+    ("token", "list"), ("token", "revoke"), ("jobs", "list"), ("jobs", "run"), ("demo", "uncertified"),
+    ("web",), ("worker",), ("signer",),
+]  # fmt: skip
+
+
+@pytest.fixture
+def state(tmp_path: Path, database_url: str) -> Path:
+    save_settings(tmp_path / "var", {"database_url": database_url, "public_url": "https://sceau.example"})
+    (tmp_path / "var" / "secrets").mkdir()
+    (tmp_path / "var" / "secrets" / "web.passphrase").write_text("for a test")
+    return tmp_path / "var"
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Commands leave connections to their process's end: here they are closed, and a signer may be given."""
+    instead: dict[str, Any] = {}
+    made: list[Container] = []
+
+    def building(settings: Settings) -> Container:
+        container = build(settings)
+        made.append(Container(**{**vars(container), **instead}))
+        return made[-1]
+
+    for module in (output, condition):
+        monkeypatch.setattr(module, "build", building)
+    yield instead
+    for container in made:
+        container.engine.dispose()
+
+
+@pytest.fixture
+def sceau(state: Path, built: dict[str, Any]) -> Sceau:
+    del built
+    return lambda *words: CliRunner().invoke(main, [*words, "--state", str(state)])
+
+
+def told(result: Result) -> dict[str, Any]:
+    """The one JSON object on standard output."""
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def token(sceau: Sceau, name: str, role: str = "registrar", authority: str = "CNOM") -> str:
+    made = sceau("token", "create", name, "--role", role, "--authority", authority, "--json")
+    assert made.exit_code == 0, made.stderr
+    return str(told(made)["secret"])
+
+
+def test_every_command_shows_its_help_and_the_words_are_never_empty() -> None:
+    for words in ALL:
+        shown = CliRunner().invoke(main, [*words, "-h"])
+        assert shown.exit_code == 0
+        assert shown.stdout.startswith("Usage: main " + " ".join(words))
+        assert len(shown.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dance"],
+        ["jobs", "run"],
+        ["sync", "run", "rpps", "no-such-file.zip"],
+        ["sync", "run", "poems", "settings.toml"],
+        ["token", "create", "x", "--role", "emperor"],
+        ["token", "create", "x", "--role", "operator", "--days", "367"],
+        ["enrol", "810099000019"],
+        ["revoke", "00"],
+        ["check"],
+    ],
+)
+def test_misuse_ends_with_2_and_words_on_stderr(sceau: Sceau, words: list[str]) -> None:
+    result = sceau(*words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage:" in result.stderr
+
+
+def test_a_token_is_shown_once_listed_without_its_secret_and_withdrawn(sceau: Sceau) -> None:
+    made = told(sceau("token", "create", "Hospital gateway", "--role", "operator", "--json"))
+    assert made["secret"].startswith("sceau_")
+    listed = sceau("token", "list", "--json")
+    assert made["secret"] not in listed.stdout
+    assert [(one["id"], one["revoked_at"]) for one in told(listed)["tokens"]] == [(made["id"], None)]
+    assert sceau("token", "revoke", str(made["id"])).exit_code == 0
+    assert told(sceau("token", "list", "--json"))["tokens"][0]["revoked_at"] is not None
+
+
+def test_a_refusal_is_a_sentence_for_people_and_an_object_for_machines_with_exit_1(sceau: Sceau) -> None:
+    spoken = sceau("token", "revoke", "4711")
+    assert (spoken.exit_code, spoken.stdout) == (1, "")
+    assert "Traceback" not in spoken.stderr
+    code, _, sentence = spoken.stderr.strip().partition(": ")
+    assert sentence.endswith(".")
+    written = sceau("token", "revoke", "4711", "--json")
+    assert written.exit_code == 1
+    assert told(written) == {"type": code, "detail": sentence}
+
+
+def test_a_table_goes_out_in_whole_lines_and_progress_stays_off_stdout(sceau: Sceau) -> None:
+    sceau("token", "create", "n" * 100, "--role", "operator")
+    listed = sceau("token", "list")
+    assert len([line for line in listed.stdout.splitlines() if "n" * 100 in line]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "stderr_says"),
+    [(["token", "list"], "PostgreSQL says"), (["enrol", "a", "b", "--token", "x"], "PostgreSQL says")],
+)
+def test_a_record_out_of_reach_is_said_with_exit_2(
+    sceau: Sceau, state: Path, words: list[str], stderr_says: str
+) -> None:
+    save_settings(state, {"database_url": f"postgresql+psycopg://sceau@/sceau?host={state}"})
+    result = sceau(*words, "--json")
+    assert result.exit_code == 2
+    assert stderr_says in result.stderr
+    assert told(result)["type"] == "record-out-of-reach"
+
+
+@pytest.mark.parametrize("words", [["token", "list"], ["crl", "publish"], ["check", "a@b.example"], ["web"]])
+def test_bad_settings_are_a_sentence_whatever_the_command(
+    sceau: Sceau, state: Path, words: list[str]
+) -> None:
+    (state / "settings.toml").write_text("colour = 'blue'\n")
+    result = sceau(*words)
+    assert result.exit_code == 1
+    assert "unknown settings: colour." in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_down_without_up_says_so(sceau: Sceau) -> None:
+    result = sceau("down")
+    assert result.exit_code == 0
+    assert "not up" in result.stderr
+
+
+def test_jobs_are_listed_run_and_refused_by_name(sceau: Sceau) -> None:
+    assert told(sceau("jobs", "run", "heartbeat", "--json")) == {"job": "heartbeat", "ran": True, "did": ""}
+    listed = told(sceau("jobs", "list", "--json"))["jobs"]
+    (beat,) = (one for one in listed if one["name"] == "heartbeat")
+    assert datetime.fromisoformat(beat["last_success"]) > utc_now() - timedelta(minutes=1)
+    unknown = sceau("jobs", "run", "coffee", "--json")
+    assert (unknown.exit_code, told(unknown)["type"]) == (1, "unknown-job")
+
+
+def test_a_job_that_cannot_reach_what_it_needs_ends_with_2(sceau: Sceau, engine: Engine) -> None:
+    seed_practitioner(engine)
+    result = sceau("jobs", "run", "ldap-publication", "--json")
+    assert (result.exit_code, set(told(result)) >= {"type", "detail"}) == (2, True)
+
+
+def test_status_names_each_part_and_says_no_while_one_is_down(sceau: Sceau) -> None:
+    sceau("jobs", "run", "heartbeat")
+    result = sceau("status", "--json")
+    found = told(result)
+    assert (result.exit_code, found["state"]) == (1, "degraded")
+    assert {name: part["state"] for name, part in found["parts"].items()} == {
+        "postgres": "ok", "worker": "ok", "signer": "down", "ldap": "down", "web": "down",
+    }  # fmt: skip
+    assert all(part["reason"] for part in found["parts"].values() if part["state"] == "down")
+    shown = sceau("status")
+    assert shown.exit_code == 1
+    assert {"postgres", "signer", "ldap", "web", "worker"} <= set(shown.stdout.split())
+
+
+def test_check_answers_yes_by_0_and_no_by_1(sceau: Sceau, engine: Engine) -> None:
+    person = seed_practitioner(engine)
+    certify(engine, person.mailbox, utc_now() - timedelta(hours=1))
+    yes = sceau("check", person.mailbox, "--json")
+    (verdict,) = told(yes)["results"]
+    assert (yes.exit_code, verdict["verdict"], verdict["reasons"]) == (0, "allowed", [])
+    assert [one["serial"] for one in verdict["certificates"]] == [f"{1:040x}"]
+    both = sceau("check", person.mailbox, "nobody@one.example", "--json")
+    assert both.exit_code == 1
+    assert [one["address"] for one in told(both)["results"]] == [person.mailbox, "nobody@one.example"]
+
+
+def test_sync_shows_its_plan_and_changes_nothing_until_told_to(
+    sceau: Sceau, engine: Engine, tmp_path: Path
+) -> None:
+    vectors = Path(__file__).resolve().parents[1] / "directory" / "sync" / "vectors"
+    sample = vectors / "listeblanchemssante.xml"
+
+    def domains() -> int:
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM trusted_domain")).scalar_one())
+
+    planned = sceau("sync", "run", "trusted-domains", str(sample), "--json")
+    assert (planned.exit_code, told(planned)["state"], domains()) == (0, "planned", 0)
+    assert "--apply" in sceau("sync", "run", "trusted-domains", str(sample)).stdout
+    applied = told(sceau("sync", "run", "trusted-domains", str(sample), "--apply", "--json"))
+    assert (applied["state"], applied["counts"]["created"]) == ("applied", domains())
+    (tmp_path / "bad.xml").write_text("<a>")
+    refused = sceau("sync", "run", "trusted-domains", str(tmp_path / "bad.xml"), "--apply", "--json")
+    assert (refused.exit_code, told(refused)["state"]) == (1, "refused")
+    assert told(refused)["text"].endswith(".")
+
+
+def test_two_registrars_bring_a_person_to_a_certificate_and_take_it_back(
+    sceau: Sceau, engine: Engine, built: dict[str, Any], tmp_path: Path
+) -> None:
+    person = seed_practitioner(engine)
+    one, two = token(sceau, "one"), token(sceau, "two")
+    asked = sceau("enrol", person.national_id, person.mailbox, "--token", one, "--json")
+    assert (asked.exit_code, told(asked)["state"]) == (0, "requested")
+    enrolment = told(asked)["id"]
+    alone = sceau("enrol", "--approve", enrolment, "--token", one, "--json")
+    assert alone.exit_code == 1
+    assert told(sceau("enrol", "--approve", enrolment, "--token", two, "--json"))["state"] == "approved"
+    (tmp_path / "request.pem").write_text(request_for())
+    with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as signer:
+        built["signer"] = signer
+        words = ["--csr", str(tmp_path / "request.pem"), "--out", str(tmp_path / "certificate.pem")]
+        issued = sceau("issue", enrolment, *words, "--token", one, "--json")
+        assert issued.exit_code == 0, issued.stderr
+        serial = told(issued)["serial"]
+        loaded = x509.load_pem_x509_certificate((tmp_path / "certificate.pem").read_bytes())
+        assert f"{loaded.serial_number:040x}" == serial
+        take = ["revoke", serial, "--reason", "keyCompromise", "--token", one, "--json"]
+        assert told(sceau(*take, "--dry-run"))["dry_run"] is True
+        assert sceau("check", person.mailbox).exit_code == 0
+        assert sceau(*take).exit_code == 0
+        assert sceau("check", person.mailbox).exit_code == 1
+        # For good: a second revocation of a revoked certificate is a no, not an error.
+        assert sceau("revoke", serial, "--reason", "superseded", "--token", one).exit_code == 1
+
+
+def test_who_acts_must_be_said_and_known(sceau: Sceau, state: Path) -> None:
+    nobody = sceau("enrol", rpps(1), "a@one.example", "--json")
+    assert (nobody.exit_code, told(nobody)["type"]) == (1, "who-acts")
+    unknown = sceau("enrol", rpps(1), "a@one.example", "--as", "registrar_a", "--json")
+    assert (unknown.exit_code, told(unknown)["type"]) == (1, "unknown-credential")
+    assert str(state / "demo-credentials.json") in told(unknown)["detail"]
+    wrong = sceau("enrol", rpps(1), "a@one.example", "--token", "sceau_wrong", "--json")
+    assert (wrong.exit_code, told(wrong)["type"]) == (1, "bad-token")
+
+
+def test_audit_says_whether_the_log_is_what_was_signed(sceau: Sceau, engine: Engine) -> None:
+    token(sceau, "one")
+    sceau("jobs", "run", "checkpoints")
+    intact = sceau("audit", "verify", "--json")
+    assert (intact.exit_code, told(intact)["intact"], told(intact)["size"]) == (0, True, 1)
+    with engine.begin() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        assert connection.execute(text("UPDATE audit_entry SET actor = 'somebody'")).rowcount == 1
+    rewritten = sceau("audit", "verify", "--json")
+    assert (rewritten.exit_code, told(rewritten)["intact"]) == (1, False)
+    assert told(rewritten)["findings"]
