@@ -596,6 +596,8 @@ CREATE TRIGGER never_removed BEFORE DELETE ON crl FOR EACH ROW EXECUTE FUNCTION 
 -- Revoked is final (EN 319 411-1 REV-6.3.9-04): nothing may follow a revocation of the same serial.
 CREATE FUNCTION sceau_revoked_is_final() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- Two events of one serial queue here, so that the second sees the first whatever it did.
+    PERFORM 1 FROM reservation WHERE serial = NEW.serial FOR UPDATE;
     PERFORM 1 FROM revocation WHERE serial = NEW.serial AND action = 'revoke';
     IF FOUND THEN
         RAISE EXCEPTION 'certificate % is revoked for good', NEW.serial USING ERRCODE = 'restrict_violation';

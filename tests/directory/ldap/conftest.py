@@ -28,6 +28,7 @@ SUFFIX = "o=sceau,c=fr"
 KEY = ec.generate_private_key(ec.SECP256R1())
 ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
 START = datetime(2026, 1, 1, tzinfo=UTC)
+RUNS_OUT = START + timedelta(days=730)
 
 
 def free_port() -> int:
@@ -45,7 +46,7 @@ def certificate(subject: str, serial: int = 0) -> bytes:
         .public_key(KEY.public_key())
         .serial_number(serial or x509.random_serial_number())
         .not_valid_before(START)
-        .not_valid_after(START + timedelta(days=730))
+        .not_valid_after(RUNS_OUT)
     )
     return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
@@ -75,7 +76,7 @@ def issue(engine: Engine, address: str) -> str:
     number = x509.random_serial_number()
     der, serial = certificate(address, number), f"{number:040x}"
     row = {"serial": serial, "address": address, "der": der, "hash": sha256(der).digest(), "at": START,
-           "until": START + timedelta(days=730)}  # fmt: skip
+           "until": RUNS_OUT}  # fmt: skip
     with engine.begin() as connection:
         connection.execute(text(RESERVE), row)
         connection.execute(text(STORE), row)
@@ -84,7 +85,7 @@ def issue(engine: Engine, address: str) -> str:
 
 def revoke(engine: Engine, serial: str) -> None:
     """What a revocation writes."""
-    row = {"serial": serial, "at": START, "until": START + timedelta(days=730)}
+    row = {"serial": serial, "at": START, "until": RUNS_OUT}
     with engine.begin() as connection:
         connection.execute(text(REVOKE), row)
 

@@ -9,13 +9,11 @@ from sqlalchemy import Engine, text
 from directory.base.db import transaction
 from directory.feed import CLOCKS_AGREE_WITHIN, tell_of_time
 from directory.ldap.publish import Publisher
-from tests.directory.ldap.conftest import START as ISSUED
-from tests.directory.ldap.conftest import issue
+from tests.directory.ldap.conftest import RUNS_OUT, issue
 from tests.factories import rpps, seed_organisation, seed_practitioner
 
 Told = list[tuple[str, str, bool]]
 MINUTE = timedelta(minutes=1)
-RUNS_OUT = ISSUED + timedelta(days=730)
 
 
 def told_between(engine: Engine, since: datetime, until: datetime) -> Told:
