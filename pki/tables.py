@@ -1,4 +1,4 @@
-"""The tables of the PKI, as SQLAlchemy sees them; they live in the same database and metadata as the directory's.
+"""The tables of the PKI, as SQLAlchemy sees them, in the same database and metadata as the directory's.
 
 The migrations are the authority on checks and triggers; a test compares both.
 """

@@ -1,4 +1,4 @@
-"""What those who run it do: rebuild LDAP under readers, publish CRLs, withdraw tokens, run jobs, add a worker."""
+"""What operators do: rebuild LDAP under readers, publish CRLs, withdraw tokens, run jobs, add a worker."""
 
 import subprocess
 import threading

@@ -47,7 +47,7 @@ def test_every_setting_is_described_as_it_is() -> None:
 
 
 def test_every_command_is_described_by_its_own_help() -> None:
-    """People paste these commands into scripts: an option that goes or changes its meaning breaks them at night.
+    """People paste these commands into scripts: an option that goes or changes meaning breaks them at night.
 
     When this fails: scripts/describe.py writes the page; read what changed.
     """
