@@ -101,8 +101,9 @@ class EmbeddedSlapd:
         """Make the configuration anew, and the folders where missing.
 
         The data of an earlier run stay; a server that runs already is left alone. Refuses when slapd is not
-        installed (UNAVAILABLE) or a port is taken (CONFLICT).
+        installed (UNAVAILABLE), or a port or the socket's folder is taken (CONFLICT).
         """
+        self._refuse_foreign_socket()
         if self.answers():
             return
         self._refuse_taken_ports()
@@ -237,6 +238,17 @@ class EmbeddedSlapd:
             raise Refusal(
                 Kind.UNAVAILABLE, "slapd-not-made", f"slapd refused its configuration or data: {words}"
             )
+
+    def _refuse_foreign_socket(self) -> None:
+        """The short folder lies where everybody may make one: in another's, another's server could answer."""
+        folder = self.socket.parent
+        if folder.is_relative_to(self.folder.resolve()) or not os.path.lexists(folder):
+            return
+        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            text = (
+                f"{folder} belongs to somebody else: remove it, or choose a state folder with a shorter path."
+            )
+            raise Refusal(Kind.CONFLICT, "socket-folder-taken", text)
 
     def _refuse_taken_ports(self) -> None:
         for port in (self.port, self.ldaps_port if self._with_tls else None):

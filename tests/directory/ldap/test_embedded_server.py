@@ -51,6 +51,27 @@ def test_a_folder_too_deep_for_a_socket_works_all_the_same(tmp_path: Path) -> No
         shutil.rmtree(server.slapd.socket.parent)
 
 
+@pytest.mark.parametrize("trap", ["folder of another account", "link"])
+def test_a_folder_somebody_laid_out_for_the_socket_is_not_used(
+    trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slapd = EmbeddedSlapd(tmp_path / ("deep" * 20) / "ldap", SUFFIX, port=free_port())
+    folder = slapd.socket.parent
+    if trap == "link":
+        folder.symlink_to(tmp_path)
+    else:
+        folder.mkdir()
+        owner = folder.stat().st_uid
+        monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    try:
+        with pytest.raises(Refusal) as refused:
+            slapd.make()
+    finally:
+        folder.unlink() if trap == "link" else folder.rmdir()
+    assert refused.value.code == "socket-folder-taken"
+    assert not slapd.folder.exists()
+
+
 def test_another_suffix_and_a_bare_engine_work(tmp_path: Path) -> None:
     server = Server(EmbeddedSlapd(tmp_path / "l", "dc=sante,dc=example", port=free_port(), bare=True))
     try:
