@@ -18,17 +18,17 @@ REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 COMMANDS = """\
 # Commands
 
-Every command takes `--state DIR` (default `./var`, or `SCEAU_STATE`); most take `--json` and then print one
-JSON object on standard output, with words for people on standard error. Exit codes: **0** done, or the answer is
-yes; **1** refused, or the answer is no; **2** misused, or something is out of reach. Each section below is the
-command's own `--help`.
+Every command takes `--state DIR` (default `./var`, or `SCEAU_STATE`); most take `--json` and then print
+one JSON object on standard output, with words for people on standard error. Exit codes: **0** done, or
+the answer is yes; **1** refused, or the answer is no; **2** misused, or something is out of reach. Each
+section below is the command's own `--help`.
 """
 SETTINGS = """\
 # Settings
 
-Each is read from `settings.toml` in the state folder, then from the environment (`SCEAU_` and the name in
-capitals, e.g. `SCEAU_PORT=8081`), which wins. They are checked when a process starts; nonsense refuses to
-start. `api/settings.py` is the only reader.
+Each is read from `settings.toml` in the state folder, then from the environment (`SCEAU_` and the name
+in capitals, e.g. `SCEAU_PORT=8081`), which wins. They are checked when a process starts; nonsense
+refuses to start. `api/settings.py` is the only reader.
 
 | setting | default | what it is, what losing or changing it means |
 |---|---|---|
