@@ -114,21 +114,25 @@ def presign_due(engine: Engine, responders: Responders, now: datetime, hours: in
 
     Cheap to repeat: what is due is found by index. Answers hold for `hours`.
     """
-    signed = 0
-    while signed < limit:
+    signed, dealt_with = 0, 1
+    while dealt_with and signed < limit:
         with transaction(engine) as connection:
-            batch = _presign(connection, responders, now, timedelta(hours=hours), min(_BATCH, limit - signed))
-        if not batch:
-            break
-        signed += batch
+            made, dropped = _presign(
+                connection, responders, now, timedelta(hours=hours), min(_BATCH, limit - signed)
+            )
+        signed += made
+        # A batch of nothing but expired certificates is no sign that nothing waits behind it.
+        dealt_with = made + dropped
     return signed
 
 
 def _presign(
     connection: Connection, responders: Responders, now: datetime, lifetime: timedelta, limit: int
-) -> int:
+) -> tuple[int, int]:
+    """How many answers of one batch were signed, and how many are promised no more."""
     waiting = ocsp_store.waiting(connection, now + lifetime * _RENEWED_WITH, limit)
-    ocsp_store.drop(connection, [asked for asked in waiting if asked.not_after <= now])
+    ended = [asked for asked in waiting if asked.not_after <= now]
+    ocsp_store.drop(connection, ended)
     signed = 0
     for authority_id, responder in responders.by_authority.items():
         mine = [asked for asked in waiting if asked.authority_id == authority_id and asked.not_after > now]
@@ -137,7 +141,7 @@ def _presign(
         ]
         ocsp_store.store(connection, responder.serial, list(zip(mine, answers, strict=True)))
         signed += len(mine)
-    return signed
+    return signed, len(ended)
 
 
 def _answer(

@@ -379,6 +379,15 @@ def test_answers_of_expired_certificates_are_no_longer_signed_ahead(ca: StatusCa
         assert connection.execute(text("SELECT count(*) FROM ocsp_answer")).scalar_one() == 2
 
 
+def test_expired_certificates_by_the_batch_hold_up_no_living_one(
+    ca: StatusCa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(responders, "_BATCH", 2)
+    ca.issue(days=1)
+    ca.add_responder(tmp_path)
+    assert presign(ca, tmp_path, ca.now + timedelta(days=2)) == 2
+
+
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=False, timeout=20
