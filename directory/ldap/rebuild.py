@@ -1,7 +1,7 @@
 """Start over, or compare everything: the tree as LDIF, a rebuilt database for the old one, the nightly look.
 
 The publisher follows changes; this is for what it cannot see: a server that lost its data, an entry somebody
-touched, a certificate that ran out. Loading and swapping a database is the server's business, handed in.
+touched. Loading and swapping a database is the server's business, handed in.
 """
 
 import base64

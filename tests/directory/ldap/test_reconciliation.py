@@ -62,10 +62,10 @@ def test_planted_differences_are_found_then_mended(filled: Publisher, now: datet
     assert len(certificates(filled, person_dn(3))) == 1
 
 
-def test_a_certificate_that_ran_out_goes_with_the_comparison(
+def test_a_certificate_the_feed_did_not_tell_of_goes_with_the_comparison(
     engine: Engine, filled: Publisher, now: datetime
 ) -> None:
-    # No change row tells of time passing: the record's answer changes by itself.
+    # An update of a certificate, which nothing does, writes no change row.
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE certificate DISABLE TRIGGER append_only"))
         connection.execute(
