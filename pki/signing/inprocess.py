@@ -8,6 +8,7 @@ from datetime import datetime
 from hashlib import sha256
 from threading import Lock
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from sqlalchemy import Connection, Engine, select
 
@@ -128,5 +129,11 @@ class InProcessSigner:
 
     def _key(self, authority: Authority) -> EllipticCurvePrivateKey:
         if authority.key_name not in self._loaded:
-            self._loaded[authority.key_name] = self._keys.load(authority.key_name)
+            key = self._keys.load(authority.key_name)
+            if key.public_key() != x509.load_der_x509_certificate(authority.der).public_key():
+                # Keys of one installation beside the record of another: found before the journal fills with
+                # signatures that nobody can verify.
+                text = f"The key {authority.key_name} is not the one in the CA's certificate."
+                raise Refusal(Kind.UNAVAILABLE, "ca-key-unreadable", text)
+            self._loaded[authority.key_name] = key
         return self._loaded[authority.key_name]

@@ -419,6 +419,24 @@ def test_a_wrong_passphrase_and_a_missing_key_say_so(authority: Established) -> 
         authority.keys.make("root-1", ec.SECP384R1())
 
 
+def test_the_key_of_another_installation_signs_nothing(
+    engine: Engine, authority: Established, now: datetime
+) -> None:
+    (authority.keys.folder / "persons-1.key").unlink()
+    authority.keys.make("persons-1", ec.SECP256R1())
+    lines = (authority.keys.folder / "journal.jsonl").read_bytes()
+    for act in (
+        authority.signer.ping,
+        lambda: crl.publish(
+            engine, authority.signer, authority_id="persons-1", shard=0, now=now, lifetime=timedelta(days=3)
+        ),
+    ):
+        with pytest.raises(Refusal) as refused:
+            act()
+        assert refused.value.code == "ca-key-unreadable"
+    assert (authority.keys.folder / "journal.jsonl").read_bytes() == lines
+
+
 # The process.
 
 
