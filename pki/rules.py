@@ -233,6 +233,11 @@ def check_approval(token: Token, enrolment: Enrolment) -> None:
 def check_issuance(token: Token, enrolment: Enrolment) -> None:
     """Refuse a certificate to anyone but a registrar of the same body, on an approved enrolment."""
     check_registrar(token, enrolment.authority)
+    check_approved(enrolment)
+
+
+def check_approved(enrolment: Enrolment) -> None:
+    """Refuse what a second registrar has not approved, or what has ended since."""
     if enrolment.state is EnrolmentState.ENDED:
         raise Refusal(Kind.CONFLICT, "enrolment-ended", "This enrolment has ended: ask for a new one.")
     if enrolment.state is not EnrolmentState.APPROVED:

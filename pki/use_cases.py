@@ -164,10 +164,10 @@ def _reserve(
     base_url: str,
     thorough: bool,
 ) -> Prepared:
-    enrolment = _enrolment(connection, enrolment_id)
-    rules.check_issuance(token, enrolment)
     # Two requests for one person queue here, so the second sees what the first reserved.
-    store.lock_practitioner(connection, enrolment.practitioner)
+    store.lock_practitioner(connection, _enrolment(connection, enrolment_id).practitioner)
+    enrolment = _enrolment(connection, enrolment_id, lock=True)
+    rules.check_issuance(token, enrolment)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
     rules.check_enrolment(enrolment.authority, person, facts, now)
     before = store.reservation_of_key(connection, rules.spki_sha256(key))
@@ -190,10 +190,11 @@ def _store(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    enrolment = _enrolment(connection, enrolment_id)
-    store.lock_practitioner(connection, enrolment.practitioner)
+    store.lock_practitioner(connection, _enrolment(connection, enrolment_id).practitioner)
+    enrolment = _enrolment(connection, enrolment_id, lock=True)
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
+        rules.check_approved(enrolment)
         rules.check_enrolment(
             enrolment.authority, *_subject(connection, enrolment.practitioner, enrolment.mailbox), now
         )

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, text
 
+from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import issuance, use_cases
@@ -376,7 +377,6 @@ def test_recovery_leaves_alone_what_a_slow_issuance_stored_after_all(
 def test_what_breaks_a_rule_is_neither_reserved_nor_signed(
     engine: Engine, authority: Established, now: datetime
 ) -> None:
-    from directory.base.audit import Actor
     from pki.profiles import OCSP_SIGNER, ServiceNames
 
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
@@ -402,6 +402,28 @@ def test_who_leaves_the_register_while_the_signer_works_gets_no_certificate(
     with pytest.raises(Refusal) as refused:
         issue(signer=Slow())
     assert refused.value.code == "holder-not-in-registry"
+    assert counts(engine) == (1, 1, 1)
+
+
+def test_an_enrolment_that_ends_while_the_signer_works_gives_no_certificate(
+    engine: Engine, authority: Established, issue: Issue, enrolled: Enrolled, now: datetime
+) -> None:
+    """Gone from the register and back again: the person stands, what two registrars vouched for does not."""
+
+    class Slow:
+        def sign_certificate(self, serial: Serial) -> bytes:
+            depart(engine, enrolled.seeded.national_id, now)
+            with transaction(engine) as connection:
+                use_cases.withdraw_departed(
+                    connection, now=now, actor=Actor("job"), national_ids=[enrolled.seeded.national_id]
+                )
+            with engine.begin() as connection:
+                connection.execute(text("UPDATE practitioner SET departed_at = NULL"))
+            return authority.signer.sign_certificate(serial)
+
+    with pytest.raises(Refusal) as refused:
+        issue(signer=Slow())
+    assert refused.value.code == "enrolment-ended"
     assert counts(engine) == (1, 1, 1)
 
 
