@@ -16,15 +16,11 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import crl_store, der, floor, gate, store
 from pki.model import REASON_CODES, Authority, RevocationReason, Serial
+from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
 INTERVAL = timedelta(hours=1)
 _ACTOR = Actor("job:crl")
-# RFC 5758 3.2: ECDSA with the hash that fits the curve; the parameters are absent.
-_ALGORITHMS = {
-    256: der.sequence(der.oid("1.2.840.10045.4.3.2")),
-    384: der.sequence(der.oid("1.2.840.10045.4.3.3")),
-}
 
 
 class ListSigner(Protocol):
@@ -73,7 +69,7 @@ def signature_algorithm(certificate: bytes) -> bytes:
     key = x509.load_der_x509_certificate(certificate).public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise TypeError("CA keys are P-256 or P-384")
-    return _ALGORITHMS[key.key_size]
+    return ALGORITHMS[key.curve.name][1]
 
 
 def publish(

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePri
 from pki import der
 
 # RFC 5758 3.2: ECDSA with the hash that fits the curve; the parameters are absent.
-_ALGORITHMS = {
+ALGORITHMS = {
     "secp256r1": (hashes.SHA256(), der.sequence(der.oid("1.2.840.10045.4.3.2"))),
     "secp384r1": (hashes.SHA384(), der.sequence(der.oid("1.2.840.10045.4.3.3"))),
 }
@@ -19,7 +19,7 @@ def seal(tbs: bytes, key: EllipticCurvePrivateKey) -> bytes:
     The signature is deterministic (RFC 6979), so that signing the same bytes again gives the same bytes,
     and no weak random number can betray the key.
     """
-    digest, algorithm = _ALGORITHMS[key.curve.name]
+    digest, algorithm = ALGORITHMS[key.curve.name]
     signature = key.sign(tbs, ECDSA(digest, deterministic_signing=True))
     return der.sequence(tbs, algorithm, der.bit_string(signature))
 
