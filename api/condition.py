@@ -19,7 +19,7 @@ from api.settings import Settings
 from api.supervisor import parts_written, supervisor_pid
 from api.wiring import Container, build
 from directory.base.db import transaction
-from directory.base.errors import Refusal
+from directory.base.errors import Kind, Refusal
 from pki.figures import figures
 
 # The worker's heartbeat is every 5 s; three missed ones are no longer chance.
@@ -32,6 +32,9 @@ def look(settings: Settings) -> dict[str, Any]:
 
     `state` is `ok` when all parts are, `degraded` when some are, `down` when none is.
     """
+    if not (settings.database_url or (settings.state / "settings.toml").exists()):
+        text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
+        raise Refusal(Kind.NOT_FOUND, "never-started", text)
     container = build(settings)
     processes = parts_written(settings.state)
     checks: dict[str, Callable[[], str]] = {
@@ -52,7 +55,14 @@ def look(settings: Settings) -> dict[str, Any]:
         "folder": str(settings.state),
         "supervisor": supervisor_pid(settings.state),
         "parts": parts,
-        "versions": {"sceau": version("sceau"), "python": platform.python_version()},
+        "versions": {
+            "sceau": version("sceau"),
+            "python": platform.python_version(),
+            "granian": version("granian"),
+            **{
+                name: parts[name]["detail"] for name in ("postgres", "signer") if parts[name]["state"] == "ok"
+            },
+        },
         **_counted(container, up=parts["postgres"]["state"] == "ok"),
     }
 
@@ -60,7 +70,7 @@ def look(settings: Settings) -> dict[str, Any]:
 def _part(check: Callable[[], str], process: Mapping[str, float] | None) -> dict[str, Any]:
     known = {} if process is None else {"pid": process["pid"], "restarts": process["restarts"]}
     try:
-        return {"state": "ok", "version": check(), **known}
+        return {"state": "ok", "detail": check(), **known}
     except (Refusal, OperationalError, OSError, urllib.error.URLError) as error:
         reason = error.text if isinstance(error, Refusal) else str(error).split("\n", 1)[0]
         return {"state": "down", "reason": reason, **known}
@@ -68,7 +78,7 @@ def _part(check: Callable[[], str], process: Mapping[str, float] | None) -> dict
 
 def _postgres(container: Container) -> str:
     with transaction(container.engine) as connection:
-        return str(connection.execute(text("SHOW server_version")).scalar_one())
+        return f"PostgreSQL {connection.execute(text('SHOW server_version')).scalar_one()}"
 
 
 def _signer(container: Container) -> str:
@@ -79,7 +89,7 @@ def _ldap(settings: Settings) -> str:
     slapd = slapd_of(settings)
     if not slapd.answers():
         raise OSError("slapd does not answer on its socket")
-    return "slapd"
+    return "answers on its socket"
 
 
 def _web(settings: Settings) -> str:

@@ -10,9 +10,10 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -21,11 +22,20 @@ from sqlalchemy import Engine, text
 from api import service_tls
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd
-from api.settings import Settings, child_environment
+from api.settings import (
+    Secret,
+    Settings,
+    child_environment,
+    in_environment,
+    load_settings,
+    passphrase,
+    save_settings,
+    settings_with,
+)
 from api.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.wiring import Container, build, database_url
 from directory.base.db import connect_engine, transaction
-from directory.base.errors import Refusal
+from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from pki.signing import process
 
@@ -52,50 +62,87 @@ def slapd_of(settings: Settings) -> EmbeddedSlapd:
 
 def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Container:
     """Start everything in order; return when all of it serves, refuse, saying why, when a part does not."""
-    # 1. Nothing is touched before we know that the addresses are free and no part of an earlier run is left.
-    end_leftovers(settings.state, report)
-    for port, purpose, option in (
-        (settings.port, "web", "--port"),
-        (settings.ldap_port, "LDAP", "--ldap-port"),
-        (settings.ldaps_port, "LDAPS", "--ldaps-port"),
-    ):
-        refuse_taken_port(settings.host, port, purpose, option)
+    # 1. The record.
     make_secrets(settings, report)
-    # 2. The record.
     postgres = postgres_of(settings)
     postgres.make(settings.state)
     supervisor.start(
         # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for the last client to leave.
-        Part("postgres", postgres.command, lambda: _is_ready(postgres), signal.SIGINT)
+        Part(
+            "postgres",
+            postgres.command,
+            lambda: _is_ready(postgres),
+            child_environment(settings),
+            signal.SIGINT,
+        )
     )
     migrate(database_url(settings))
     report("record ready")
-    # 3. The keys: nothing can be issued, and LDAPS cannot start, before the CA exists.
+    # 2. The keys: nothing can be issued, and LDAPS cannot start, before the CA exists.
     container = build(settings)
     supervisor.start(
-        Part("signer", lambda: _sceau("signer", settings, "--establish"), lambda: _signer_answers(container))
+        Part(
+            "signer",
+            lambda: _sceau("signer", settings, "--establish"),
+            lambda: _signer_answers(container),
+            child_environment(settings, Secret.CA),
+        )
     )
     service_tls.ensure(container)
     report("signer and CA ready")
-    # 4. LDAP, from the data it had or empty; the worker brings it in step.
+    # 3. LDAP, from the data it had or empty; the worker brings it in step.
     slapd = slapd_of(settings)
     slapd.make()
-    supervisor.start(Part("ldap", slapd.command, slapd.answers))
+    supervisor.start(Part("ldap", slapd.command, slapd.answers, child_environment(settings)))
     report(f"LDAP on port {settings.ldap_port}, LDAPS on {settings.ldaps_port}")
-    # 5. Those who serve.
+    # 4. Those who serve.
     started = container.clock()
-    supervisor.start(Part("web", lambda: web_command(settings), lambda: _web_answers(settings)))
+    trusted = child_environment(settings, Secret.WEB)
+    supervisor.start(Part("web", lambda: web_command(settings), lambda: _web_answers(settings), trusted))
     supervisor.start(
-        Part("worker", lambda: _sceau("worker", settings), lambda: _beat_since(container.engine, started))
+        Part(
+            "worker",
+            lambda: _sceau("worker", settings),
+            lambda: _beat_since(container.engine, started),
+            trusted,
+        )
     )
     report(f"web on {settings.base_url}")
     return container
 
 
+def settle(state: Path, given: Mapping[str, Any], report: Report) -> Settings:
+    """The settings of this start: as kept, changed by what is given; kept only once they can be had.
+
+    Ends what a killed run left, since that may hold the very addresses. What certificates will point to
+    follows the port until there is a CA, and stays from then on: they are read long after a port has changed.
+    """
+    end_leftovers(state, report)
+    wanted = settings_with(state, given)
+    if not wanted.ca_keys.exists():
+        given = {**given, "public_url": f"http://{wanted.host}:{wanted.port}"}
+        wanted = settings_with(state, given)
+    elif not wanted.base_url.endswith(f":{wanted.port}"):
+        report(f"certificates already issued point to {wanted.base_url}, not to port {wanted.port}")
+    listeners = (
+        (wanted.port, "web", "--port"),
+        (wanted.ldap_port, "LDAP", "--ldap-port"),
+        (wanted.ldaps_port, "LDAPS", "--ldaps-port"),
+    )
+    if len({port for port, _, _ in listeners}) < len(listeners):
+        ports = ", ".join(f"{purpose} {port}" for port, purpose, _ in listeners)
+        raise Refusal(Kind.MALFORMED, "one-port-twice", f"Each listener needs a port of its own: {ports}.")
+    for port, purpose, option in listeners:
+        refuse_taken_port(wanted.host, port, purpose, option)
+    save_settings(state, given)
+    return load_settings(state)
+
+
 def make_secrets(settings: Settings, report: Report) -> None:
     """Make the passphrases of a first run, each in a file of its own that only this account reads."""
-    for path in (settings.ca_passphrase, settings.web_passphrase):
-        if not path.exists():
+    files = {Secret.CA: settings.ca_passphrase, Secret.WEB: settings.web_passphrase}
+    for secret, path in files.items():
+        if not (path.exists() or in_environment(secret)):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_urlsafe(32))
@@ -121,7 +168,7 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
     process.serve(
         database_url=database_url(settings),
         keys_folder=settings.ca_keys,
-        passphrase_file=settings.ca_passphrase,
+        passphrase=passphrase(settings, Secret.CA),
         socket_path=settings.signer_socket,
         base_url=settings.base_url,
         establish=establish,
@@ -145,7 +192,7 @@ def _sceau(subject: str, settings: Settings, *options: str) -> list[str]:
 
 def supervisor_of(settings: Settings, report: Report) -> Supervisor:
     """A supervisor for this state folder, its parts told where the state is."""
-    return Supervisor(settings.state, child_environment(settings), report)
+    return Supervisor(settings.state, report)
 
 
 def _is_ready(postgres: EmbeddedPostgres) -> bool:

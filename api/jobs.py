@@ -26,60 +26,69 @@ FRANCE = ZoneInfo("Europe/Paris")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One line of the table. `work` returns a sentence on what it did, '' when there was nothing to do.
+class When:
+    """When a job runs, in words and for the scheduler.
 
     `apart` is the least time between two starts: with it two workers do each thing once.
     """
 
-    name: str
-    purpose: str
+    words: str
     trigger: BaseTrigger
     apart: timedelta
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the table. `work` returns a sentence on what it did, '' when there was nothing to do."""
+
+    name: str
+    purpose: str
+    when: When
     work: Callable[[Container], str]
 
 
-def _every(seconds: float) -> tuple[BaseTrigger, timedelta]:
-    return IntervalTrigger(seconds=seconds), timedelta(seconds=seconds * 0.5)
+def _every(seconds: int) -> When:
+    return When(f"every {seconds} s", IntervalTrigger(seconds=seconds), timedelta(seconds=seconds * 0.5))
 
 
-def _at(hour: int, minute: int) -> tuple[BaseTrigger, timedelta]:
-    return CronTrigger(hour=hour, minute=minute, timezone=FRANCE), timedelta(hours=1)
+def _at(hour: int, minute: int) -> When:
+    trigger = CronTrigger(hour=hour, minute=minute, timezone=FRANCE)
+    return When(f"{hour:02}:{minute:02} {FRANCE}", trigger, timedelta(hours=1))
 
 
 JOBS = MappingProxyType(
     {
         job.name: job
         for job in (
-            Job("heartbeat", "Shows that a worker lives.", *_every(5), upkeep.heartbeat),
+            Job("heartbeat", "Shows that a worker lives.", _every(5), upkeep.heartbeat),
             Job(
                 "consequences",
                 "Revokes what people who left the registers held.",
-                *_every(1),
+                _every(1),
                 upkeep.consequences,
             ),
-            Job("due-changes", "Tells the feed what time alone changed.", *_every(60), upkeep.due_changes),
-            Job("registers", "Takes in the newest national files.", *_at(3, 30), nightly.take_registers),
+            Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
+            Job("registers", "Takes in the newest national files.", _at(3, 30), nightly.take_registers),
             Job(
                 "crl",
                 "Publishes CRLs hourly and within 60 s of a revocation.",
-                *_every(5),
+                _every(5),
                 upkeep.publish_crls,
             ),
-            Job("ocsp-answers", "Signs OCSP answers before anyone asks.", *_every(15), upkeep.presign_ocsp),
-            Job("ocsp-responders", "Renews the OCSP signers.", *_every(3600), upkeep.renew_responders),
-            Job("recovery", "Finds what was signed but not stored.", *_every(120), upkeep.recover_issuance),
+            Job("ocsp-answers", "Signs OCSP answers before anyone asks.", _every(15), upkeep.presign_ocsp),
+            Job("ocsp-responders", "Renews the OCSP signers.", _every(3600), upkeep.renew_responders),
+            Job("recovery", "Finds what was signed but not stored.", _every(120), upkeep.recover_issuance),
             Job(
                 "checkpoints",
                 "Numbers audit lines and signs the log's head.",
-                *_every(1),
+                _every(1),
                 upkeep.sign_checkpoint,
             ),
-            Job("ldap-publication", "Brings LDAP in step with the feed.", *_every(1), publication.publish),
+            Job("ldap-publication", "Brings LDAP in step with the feed.", _every(1), publication.publish),
             Job(
                 "ldap-reconciliation",
                 "Compares all of LDAP with the record.",
-                *_at(4, 30),
+                _at(4, 30),
                 publication.reconcile,
             ),
         )
@@ -123,7 +132,7 @@ def _start(engine: Engine, job: Job, now: datetime, *, forced: bool) -> bool:
         last = connection.execute(
             text("SELECT last_started FROM job_run WHERE name = :n"), {"n": job.name}
         ).scalar()
-        if not forced and last is not None and timedelta() <= now - last < job.apart:
+        if not forced and last is not None and timedelta() <= now - last < job.when.apart:
             return False
         _upsert(connection, job.name, last_started=now)
         return True

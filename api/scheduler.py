@@ -29,7 +29,7 @@ def run_worker(container: Container) -> None:
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}, timezone="UTC"
     )
     for job in JOBS.values():
-        scheduler.add_job(_run, job.trigger, args=(container, job.name), id=job.name)
+        scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name)
     scheduler.start()
     # What restores promises after a stop does not wait for its first interval.
     for name in ("heartbeat", "recovery", "ocsp-responders", "crl", "ocsp-answers"):

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +172,43 @@ def _typed(name: str, wanted: type, value: Any) -> Any:
         ) from error
 
 
-def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a part that is started as a process of its own: ours, and where the state lies."""
-    return {**os.environ, _PREFIX + "STATE": str(settings.state), "PYTHONUNBUFFERED": "1"}
+def settings_with(state: Path, given: Mapping[str, Any]) -> Settings:
+    """The settings as they would be with `given` kept beside what is kept already; keeps nothing."""
+    path = state / "settings.toml"
+    kept: dict[str, Any] = tomllib.loads(path.read_text()) if path.exists() else {}
+    return _checked(state, {**kept, **{name: value for name, value in given.items() if value is not None}})
+
+
+class Secret(Enum):
+    """The two passphrases: whose keys each opens. Each comes from the environment or from its file."""
+
+    CA = "CA_PASSPHRASE"
+    WEB = "WEB_PASSPHRASE"
+
+
+def passphrase(settings: Settings, secret: Secret) -> bytes:
+    """The passphrase: from `SCEAU_CA_PASSPHRASE` or `SCEAU_WEB_PASSPHRASE`, else from its file."""
+    given = os.environ.get(_PREFIX + secret.value)
+    if given:
+        return given.encode()
+    path = settings.ca_passphrase if secret is Secret.CA else settings.web_passphrase
+    try:
+        return path.read_bytes().strip()
+    except OSError as error:
+        text = f"The {secret.name} passphrase is neither in {_PREFIX}{secret.value} nor in its file."
+        raise Refusal(Kind.UNAVAILABLE, "passphrase-missing", text) from error
+
+
+def in_environment(secret: Secret) -> bool:
+    """Whether this passphrase is handed in, so that no file of it need be made."""
+    return bool(os.environ.get(_PREFIX + secret.value))
+
+
+def child_environment(settings: Settings, secret: Secret | None = None) -> dict[str, str]:
+    """The environment of a part started as a process of its own, with that one passphrase and no other."""
+    kept = {_PREFIX + one.value for one in Secret if one is not secret}
+    ours = {name: value for name, value in os.environ.items() if name not in kept}
+    return {**ours, _PREFIX + "STATE": str(settings.state), "PYTHONUNBUFFERED": "1"}
 
 
 def save_settings(state: Path, given: Mapping[str, Any]) -> None:
@@ -184,6 +219,6 @@ def save_settings(state: Path, given: Mapping[str, Any]) -> None:
     path = state / "settings.toml"
     kept: dict[str, Any] = tomllib.loads(path.read_text()) if path.exists() else {}
     kept |= {name: value for name, value in given.items() if value is not None}
-    _checked(state, kept)
+    settings_with(state, kept)
     lines = [f"{name} = {orjson.dumps(value).decode()}\n" for name, value in sorted(kept.items())]
     write_atomically(path, "".join(lines).encode())

@@ -28,11 +28,15 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Part:
-    """One process to keep alive: `command` is asked anew at each start, `answers` says whether it serves."""
+    """One process to keep alive: `command` is asked anew at each start, `answers` says whether it serves.
+
+    Its environment is its own: a passphrase goes to the part that needs it and to no other.
+    """
 
     name: str
     command: Callable[[], list[str]]
     answers: Callable[[], bool]
+    environment: Mapping[str, str]
     stop_signal: signal.Signals = signal.SIGTERM
 
 
@@ -51,7 +55,6 @@ class Supervisor:
     """The parts that run below one state folder; one supervisor at a time holds the folder."""
 
     state: Path
-    environment: Mapping[str, str]
     report: Callable[[str], None]
     _running: dict[str, _Running] = field(default_factory=dict)
     _stopping: bool = False
@@ -132,7 +135,7 @@ class Supervisor:
         with log.open("ab") as out:
             return subprocess.Popen(  # noqa: S603 - our own parts
                 part.command(),
-                env=dict(self.environment),
+                env=dict(part.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

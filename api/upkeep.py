@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from api.settings import Secret, passphrase
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
@@ -146,7 +147,7 @@ def checkpoint_file(container: Container) -> Path:
 
 def web_passphrase(container: Container) -> bytes:
     """The passphrase of the keys that live with web and worker."""
-    return container.settings.web_passphrase.read_bytes().strip()
+    return passphrase(container.settings, Secret.WEB)
 
 
 def _issuing(container: Container) -> list[str]:

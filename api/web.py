@@ -7,7 +7,7 @@ worker process of the server imports it for itself.
 from api.app import create_app
 from api.log import write_to_stderr
 from api.patience import impatient
-from api.settings import load_settings
+from api.settings import Secret, load_settings, passphrase
 from api.status.reply import WsgiApplication
 from api.status.wsgi import StatusApplication
 from api.wiring import build, database_url
@@ -29,7 +29,7 @@ def _start() -> WsgiApplication:
     status = StatusApplication(
         impatient(record, _STATUS_PATIENCE),
         keys_folder=settings.web_keys,
-        passphrase=settings.web_passphrase.read_bytes().strip(),
+        passphrase=passphrase(settings, Secret.WEB),
         hours=settings.ocsp_hours,
         clock=container.clock,
     )

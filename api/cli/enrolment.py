@@ -102,7 +102,7 @@ def enrol(
             )
     told = {
         "id": str(made.id),
-        "state": made.state,
+        "state": made.state.value,
         "practitioner": made.practitioner,
         "mailbox": made.mailbox,
     }

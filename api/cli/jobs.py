@@ -30,7 +30,7 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
         {
             "name": job.name,
             "purpose": job.purpose,
-            "when": str(job.trigger),
+            "when": job.when.words,
             "last_success": getattr(runs.get(job.name), "last_success", None),
             "last_failure": getattr(runs.get(job.name), "last_failure", None),
             "last_error": getattr(runs.get(job.name), "last_error", None),

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import OperationalError
 
 from api.settings import load_settings
@@ -64,9 +65,14 @@ def answer(
         return
     table = Table(*headers, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     # Into a pipe or a file whole lines go, however long: somebody is about to search them.
     Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+def _cell(value: Any) -> Text:
+    """A cell as it is: names and addresses come from outside, and brackets in them are no markup."""
+    return value if isinstance(value, Text) else Text("" if value is None else str(value))
 
 
 def refuse(refusal: Refusal, *, as_json: bool) -> NoReturn:
@@ -74,7 +80,7 @@ def refuse(refusal: Refusal, *, as_json: bool) -> NoReturn:
     if as_json:
         problem = {"type": refusal.code, "detail": refusal.text, **refusal.details}
         sys.stdout.write(orjson.dumps(problem, default=str).decode() + "\n")
-    people.print(f"[red]{refusal.code}[/red]: {refusal.text}", soft_wrap=True)
+    people.print(Text.assemble((refusal.code, "red"), ": ", refusal.text), soft_wrap=True)
     sys.exit(2 if refusal.kind is Kind.UNAVAILABLE else 1)
 
 

@@ -39,8 +39,10 @@ def check(
             "address": one.address,
             "verdict": one.answer.value,
             "reasons": list(one.reasons),
+            "decided_at": one.decided_at,
             "as_of": one.as_of,
             "valid_until": one.valid_until,
+            "sources": one.sources,
             "certificates": [
                 {"serial": c.serial, "not_after": c.not_after, "der": b64encode(c.der).decode()}
                 for c in one.certificates

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.text import Text
 
 from api.cli.output import answer, json_option, refusals_told, state_option
 from api.condition import look
@@ -26,12 +27,16 @@ def status(state: Path | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
-    rows = [("web", "", found["web"]), ("ldap", "", found["ldap"]), ("ldaps", "", found["ldaps"])]
+def _rows(found: dict[str, Any]) -> list[tuple[str, str | Text, str]]:
+    rows: list[tuple[str, str | Text, str]] = [
+        ("web", "", found["web"]),
+        ("ldap", "", found["ldap"]),
+        ("ldaps", "", found["ldaps"]),
+    ]
     for name, part in found["parts"].items():
         colour = "green" if part["state"] == "ok" else "red"
         detail = ", ".join(f"{key} {value}" for key, value in part.items() if key != "state")
-        rows.append((name, f"[{colour}]{part['state']}[/{colour}]", detail))
+        rows.append((name, Text(part["state"], colour), detail))
     rows += [("register", name, str(made)) for name, made in found["last_sync"].items()]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
     rows += [

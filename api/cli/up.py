@@ -5,7 +5,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -15,8 +17,8 @@ import psutil
 from api import demo as demo_data
 from api.cli.output import people, progress, refusals_told, state_option
 from api.files import write_atomically
-from api.first_run import bring_up, supervisor_of
-from api.settings import Settings, load_settings, save_settings
+from api.first_run import bring_up, settle, supervisor_of
+from api.settings import Settings, load_settings
 from api.supervisor import Supervisor, folder_held, supervisor_pid
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
@@ -41,15 +43,19 @@ def up(demo: bool, detach: bool, state: Path | None, **given: Any) -> None:
       sceau up --demo --detach --state /srv/sceau --port 8081 --ldap-port 4389
     """
     with refusals_told():
-        settings = _settings(state, given)
-        if supervisor_pid(settings.state) is not None:
-            people.print(f"already up (state folder {settings.state})")
+        known = load_settings(state)
+        if given["ldap_port"] is not None and given["ldaps_port"] is None:
+            given["ldaps_port"] = min(given["ldap_port"] + 247, 65535)
+        told = {name: value for name, value in given.items() if value is not None}
+        if supervisor_pid(known.state) is not None:
+            people.print(f"already up (state folder {known.state})", markup=False, soft_wrap=True)
+            _refuse_change(known, told)
         elif detach:
-            _detached(settings, demo=demo)
+            _detached(known.state, told, demo=demo)
         else:
-            _in_foreground(settings, demo=demo)
+            _in_foreground(known.state, told, demo=demo)
             return
-    _say_where(settings)
+        _say_where(load_settings(state))
 
 
 @click.command()
@@ -73,53 +79,54 @@ def down(state: Path | None) -> None:
         people.print("stopped")
 
 
-def _settings(state: Path | None, given: dict[str, Any]) -> Settings:
-    """The settings as kept, changed by what this call says.
-
-    The LDAPS port follows the LDAP port unless given.
-    """
-    known = load_settings(state)
-    if given["ldap_port"] is not None and given["ldaps_port"] is None:
-        given["ldaps_port"] = min(given["ldap_port"] + 247, 65535)
-    before = known.base_url if (known.state / "settings.toml").exists() else None
-    save_settings(known.state, given)
-    settings = load_settings(known.state)
-    if before is None:
-        # What certificates carry is decided once: they are read long after a port has changed.
-        save_settings(known.state, {"public_url": settings.base_url, "port": settings.port})
-    elif settings.port != known.port:
-        words = f"certificates already issued point to {settings.base_url}, not to port {settings.port}"
-        people.print(f"[yellow]{words}[/yellow]")
-    return load_settings(known.state)
+def _refuse_change(known: Settings, told: Mapping[str, Any]) -> None:
+    """What runs cannot move: say so instead of writing down addresses that nothing listens on."""
+    changed = {name: value for name, value in told.items() if getattr(known, name) != value}
+    if changed:
+        words = ", ".join(f"{name} {value}" for name, value in changed.items())
+        raise Refusal(
+            Kind.CONFLICT, "already-up", f"It runs with other settings than {words}: `sceau down` first."
+        )
 
 
-def _in_foreground(settings: Settings, *, demo: bool) -> None:
-    with folder_held(settings.state) as mine:
+def _in_foreground(state: Path, told: Mapping[str, Any], *, demo: bool) -> None:
+    with folder_held(state) as mine:
         if not mine:
-            raise Refusal(Kind.CONFLICT, "already-up", f"another `sceau up` holds {settings.state}.")
-        supervisor = supervisor_of(settings, lambda line: people.print(line, soft_wrap=True))
+            raise Refusal(Kind.CONFLICT, "already-up", f"another `sceau up` holds {state}.")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _stop_starting)
-        outcome = settings.state / "run" / "up.json"
+        outcome = state / "run" / "up.json"
         try:
-            container = bring_up(settings, supervisor, supervisor.report)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, supervisor.ask_to_stop)
-            if demo and not _load_watched(container, supervisor):
-                return
-            write_atomically(outcome, orjson.dumps({"ready": True}))
-            _say_where(settings)
-            supervisor.watch()
+            _run(state, told, outcome, demo=demo)
         except Refusal as refusal:
             write_atomically(
                 outcome, orjson.dumps({"ready": False, "code": refusal.code, "text": refusal.text})
             )
             raise
-        finally:
-            people.print("stopping")
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
-            supervisor.stop_all()
+
+
+def _run(state: Path, told: Mapping[str, Any], outcome: Path, *, demo: bool) -> None:
+    """Start, load, watch, until asked to stop; whatever was started is stopped on the way out."""
+
+    def report(line: str) -> None:
+        people.print(line, soft_wrap=True, markup=False)
+
+    settings = settle(state, told, report)
+    supervisor = supervisor_of(settings, report)
+    try:
+        container = bring_up(settings, supervisor, report)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, supervisor.ask_to_stop)
+        if demo and not _load_watched(container, supervisor):
+            return
+        write_atomically(outcome, orjson.dumps({"ready": True}))
+        _say_where(settings)
+        supervisor.watch()
+    finally:
+        report("stopping")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        supervisor.stop_all()
 
 
 def _load_watched(container: Container, supervisor: Supervisor) -> bool:
@@ -150,13 +157,14 @@ def _stop_starting(*_: object) -> None:
     raise SystemExit(130)
 
 
-def _detached(settings: Settings, *, demo: bool) -> None:
+def _detached(state: Path, told: Mapping[str, Any], *, demo: bool) -> None:
     """Start the supervisor apart and wait for its word; its own output goes to a file."""
-    outcome, log = settings.state / "run" / "up.json", settings.state / "log" / "supervisor.log"
+    outcome, log = state / "run" / "up.json", state / "log" / "supervisor.log"
     for folder in (outcome.parent, log.parent):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     outcome.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "api.cli.main", "up", "--state", str(settings.state)]
+    command = [sys.executable, "-m", "api.cli.main", "up", "--state", str(state)]
+    command += [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     with log.open("ab") as out:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             [*command, "--demo"] if demo else command,
@@ -204,9 +212,8 @@ def _say_where(settings: Settings) -> None:
 
 def commands_to_try(settings: Settings, one: str, two: str) -> list[str]:
     """Five commands of foreign tools and ours on the demo's own addresses, right on this machine."""
-    sceau = Path(sys.executable).with_name("sceau")
-    state, web = settings.state, f"http://{settings.host}:{settings.port}"
-    ldap = f"ldap://{settings.host}:{settings.ldap_port}"
+    sceau, state = quote(str(Path(sys.executable).with_name("sceau"))), quote(str(settings.state))
+    web, ldap = f"http://{settings.host}:{settings.port}", f"ldap://{settings.host}:{settings.ldap_port}"
     token = f'$(sed -n \'s/.*"operator": *"\\([^"]*\\)".*/\\1/p\' {state}/demo-credentials.json)'
     return [
         f"{sceau} status --state {state}",

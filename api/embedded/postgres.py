@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from api.embedded import unprivileged
 from api.embedded.sockets import make_folder, socket_path
@@ -54,12 +56,12 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """SQLAlchemy URL of the database."""
-        return f"postgresql+psycopg://{USER}@/{USER}?host={self.socket_folder}"
+        return f"postgresql+psycopg://{USER}@/{USER}?host={quote(str(self.socket_folder))}"
 
     @property
     def conninfo(self) -> str:
         """Connection string of the database, in libpq's form."""
-        return f"host={self.socket_folder} user={USER} dbname={USER}"
+        return make_conninfo(host=str(self.socket_folder), user=USER, dbname=USER)
 
     def make(self, state: Path | None = None) -> None:
         """Create the cluster once; a run cut short is made again from nothing.
@@ -95,7 +97,7 @@ class EmbeddedPostgres:
         while True:
             try:
                 with psycopg.connect(
-                    self.conninfo.replace(f"dbname={USER}", "dbname=postgres"), autocommit=True
+                    make_conninfo(self.conninfo, dbname="postgres"), autocommit=True
                 ) as link:
                     found = link.execute("SELECT 1 FROM pg_database WHERE datname = %s", [USER]).fetchone()
                     if not found:

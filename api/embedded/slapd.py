@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,9 +44,9 @@ olcOverlay: {0}syncprov
 olcSpCheckpoint: 100 10
 olcSpSessionlog: 10000"""
 TLS = """\
-olcTLSCACertificateFile: $authority
-olcTLSCertificateFile: $certificate
-olcTLSCertificateKeyFile: $key
+olcTLSCACertificateFile: "$authority"
+olcTLSCertificateFile: "$certificate"
+olcTLSCertificateKeyFile: "$key"
 olcTLSProtocolMin: 3.3"""
 
 
@@ -222,7 +223,7 @@ class EmbeddedSlapd:
         named["tls"] = Template(TLS).substitute(paths) if self._with_tls else ""
         whole = Template((files("api.embedded") / "slapd.ldif").read_text()).substitute(named)
         # An empty part must not end the entry it stands in: two blank lines become one, comments go.
-        lines = (line for line in whole.splitlines() if not line.startswith("#"))
+        lines = (_encoded(line) for line in whole.splitlines() if not line.startswith("#"))
         return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
     def _run(self, arguments: Sequence[str]) -> None:
@@ -255,6 +256,14 @@ class EmbeddedSlapd:
             if port is not None and _taken(self.host, port):
                 text = f"Port {port} of {self.host} is taken: stop what listens there or choose another."
                 raise Refusal(Kind.CONFLICT, "port-taken", text, port=port)
+
+
+def _encoded(line: str) -> str:
+    """A line of LDIF, in base64 when its value is not ASCII (RFC 2849): folders have accents too."""
+    name, colon, value = line.partition(": ")
+    if line.isascii() or not colon:
+        return line
+    return f"{name}:: {b64encode(value.encode()).decode()}"
 
 
 def _installed() -> Path:

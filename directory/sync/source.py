@@ -122,6 +122,9 @@ def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping
 
     A file that is not an archive is the first role's text, whatever its name.
     """
+    if not path.is_file():
+        # A device or a pipe may have no end.
+        raise refused("not-a-file", f"{path.name} is no regular file.")
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise refused("empty-file", f"{path.name} is empty.")

@@ -38,7 +38,7 @@ def serve(
     *,
     database_url: str,
     keys_folder: Path,
-    passphrase_file: Path,
+    passphrase: bytes,
     socket_path: Path,
     base_url: str = "",
     establish: bool = False,
@@ -51,7 +51,7 @@ def serve(
     # 1. Before any key is in memory: no core dump, no reading of our memory by the same user.
     _harden()
     # 2. The keys, and the memory of what they signed.
-    keys = FileKeys(keys_folder, passphrase_file.read_bytes().strip())
+    keys = FileKeys(keys_folder, passphrase)
     journal = Journal(keys_folder / JOURNAL)
     engine = connect_engine(database_url, application="sceau-signer")
     if establish:

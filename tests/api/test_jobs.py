@@ -99,7 +99,7 @@ def test_a_job_runs_again_when_its_time_has_come_and_not_before(
     container: Container, now: datetime, table: Callable[[Callable[[str], str]], None]
 ) -> None:
     table(lambda name: name)
-    apart = JOBS["registers"].apart
+    apart = JOBS["registers"].when.apart
     assert run_job(container, "registers") == "registers"
     early = replace(container, clock=lambda: now + apart - timedelta(seconds=1))
     assert run_job(early, "registers") is None
@@ -194,7 +194,7 @@ def test_a_worker_killed_at_work_frees_its_job(
 def test_every_job_can_be_missed_for_less_than_its_interval_without_being_skipped() -> None:
     for job in JOBS.values():
         assert isinstance(job, Job)
-        assert timedelta() < job.apart < timedelta(days=1), job.name
+        assert timedelta() < job.when.apart < timedelta(days=1), job.name
 
 
 @pytest.fixture

@@ -37,16 +37,16 @@ import os, sys, time
 from pathlib import Path
 from api.supervisor import Part, Supervisor, folder_held
 with folder_held(Path(sys.argv[1])) as mine:
-    supervisor = Supervisor(Path(sys.argv[1]), os.environ, print)
+    supervisor = Supervisor(Path(sys.argv[1]), print)
     for name, command in (("one", sys.argv[2:]), ("two", sys.argv[2:])):
-        supervisor.start(Part(name, lambda c=command: c, lambda: True))
+        supervisor.start(Part(name, lambda c=command: c, lambda: True, os.environ))
     print(mine, flush=True)
     time.sleep(600)
 """
 
 
 def part(name: str, *command: str, answers: Callable[[], bool] = lambda: True) -> Part:
-    return Part(name, lambda: list(command), answers)
+    return Part(name, lambda: list(command), answers, os.environ)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def supervisor(tmp_path: Path, told: list[str]) -> Iterator[Supervisor]:
-    made = Supervisor(tmp_path, os.environ, told.append)
+    made = Supervisor(tmp_path, told.append)
     yield made
     made.stop_all()
 
@@ -150,7 +150,7 @@ def test_parts_stop_in_the_reverse_of_their_start_each_by_its_own_signal(
     for name, number in (("record", signal.SIGINT), ("keys", signal.SIGTERM), ("web", signal.SIGTERM)):
         words = script.format(name, number.name.removeprefix("SIG"), log)
         ready = Path(f"{log}.{name}")
-        supervisor.start(Part(name, lambda w=words: ["bash", "-c", w], ready.exists, number))
+        supervisor.start(Part(name, lambda w=words: ["bash", "-c", w], ready.exists, os.environ, number))
     supervisor.stop_all()
     assert log.read_text().split("\n") == ["web TERM", "keys TERM", "record INT", ""]
     assert parts_written(tmp_path) == {}

@@ -45,8 +45,8 @@ import sys
 from pathlib import Path
 from pki.signing.process import serve
 url, keys, passphrase, at = sys.argv[1:]
-serve(database_url=url, keys_folder=Path(keys), passphrase_file=Path(passphrase), socket_path=Path(at),
-      base_url="http://trust.example", establish=True)
+serve(database_url=url, keys_folder=Path(keys), passphrase=Path(passphrase).read_bytes().strip(),
+      socket_path=Path(at), base_url="http://trust.example", establish=True)
 """
 
 

@@ -1,0 +1,88 @@
+"""How a start settles where it listens: nothing is kept of an address that cannot be had."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.first_run import make_secrets, settle
+from api.settings import Secret, child_environment, load_settings, passphrase
+from directory.base.errors import Refusal
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])
+
+
+def free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ports() -> dict[str, int]:
+    return {"port": free(), "ldap_port": free(), "ldaps_port": free()}
+
+
+def test_a_taken_port_is_refused_and_not_kept(tmp_path: Path, taken: int) -> None:
+    with pytest.raises(Refusal, match="--port"):
+        settle(tmp_path, {**ports(), "port": taken}, print)
+    assert not (tmp_path / "settings.toml").exists()
+
+
+def test_the_first_ports_that_could_be_had_are_what_certificates_point_to(tmp_path: Path) -> None:
+    first = settle(tmp_path, ports(), print)
+    second = settle(tmp_path, ports(), print)
+    assert first.base_url == f"http://127.0.0.1:{first.port}"
+    assert second.base_url == f"http://127.0.0.1:{second.port}"
+
+
+def test_once_there_is_a_ca_what_certificates_point_to_stays_and_a_new_port_is_told(tmp_path: Path) -> None:
+    first = settle(tmp_path, ports(), print)
+    first.ca_keys.mkdir()
+    told: list[str] = []
+    second = settle(tmp_path, ports(), told.append)
+    assert second.base_url == first.base_url
+    assert str(second.port) in told[0]
+
+
+def test_two_listeners_on_one_port_are_refused(tmp_path: Path) -> None:
+    port = free()
+    with pytest.raises(Refusal) as refused:
+        settle(tmp_path, {"port": port, "ldap_port": port, "ldaps_port": free()}, print)
+    assert refused.value.code == "one-port-twice"
+
+
+def test_a_passphrase_comes_from_the_environment_or_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(tmp_path)
+    make_secrets(settings, print)
+    assert passphrase(settings, Secret.CA) == settings.ca_passphrase.read_bytes()
+    assert settings.ca_passphrase.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("SCEAU_CA_PASSPHRASE", "from the environment")
+    assert passphrase(settings, Secret.CA) == b"from the environment"
+
+
+def test_a_passphrase_handed_in_is_not_made_as_a_file_and_reaches_no_other_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCEAU_CA_PASSPHRASE", "for the signer")
+    monkeypatch.setenv("SCEAU_WEB_PASSPHRASE", "for web and worker")
+    settings = load_settings(tmp_path)
+    make_secrets(settings, print)
+    assert not (tmp_path / "secrets").exists()
+    assert "for the signer" in child_environment(settings, Secret.CA).values()
+    assert "for the signer" not in child_environment(settings, Secret.WEB).values()
+    assert not {"for the signer", "for web and worker"} & set(child_environment(settings).values())
+
+
+def test_a_passphrase_that_is_nowhere_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(Refusal) as refused:
+        passphrase(load_settings(tmp_path), Secret.WEB)
+    assert refused.value.code == "passphrase-missing"
