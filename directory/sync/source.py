@@ -91,7 +91,9 @@ def refused(code: str, text: str) -> Refusal:
 
 
 def sha256_of(path: Path) -> bytes:
-    """The file's SHA-256; Refusal NOT_FOUND when there is no such file to read."""
+    """The file's SHA-256; Refusal NOT_FOUND when it is no file that can be read to an end."""
+    if path.exists() and not path.is_file():
+        raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} is no regular file: it may have no end.")
     try:
         with path.open("rb") as file:
             return file_digest(file, "sha256").digest()
@@ -122,9 +124,6 @@ def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping
 
     A file that is not an archive is the first role's text, whatever its name.
     """
-    if not path.is_file():
-        # A device or a pipe may have no end.
-        raise refused("not-a-file", f"{path.name} is no regular file.")
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise refused("empty-file", f"{path.name} is empty.")

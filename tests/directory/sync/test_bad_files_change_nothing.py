@@ -5,6 +5,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -524,3 +525,9 @@ def test_reading_a_file_holds_no_transaction_open(
         engine, register="rpps", path=tmp_path / ACTIVITIES, now=now, actor=actor, apply=True, progress=look
     )
     assert seen == [0]
+
+
+def test_a_device_is_refused_instead_of_read_for_ever(engine: Engine, now: datetime, actor: Actor) -> None:
+    with pytest.raises(Refusal) as refused:
+        run_register(engine, register="rpps", path=Path("/dev/zero"), now=now, actor=actor, apply=False)
+    assert refused.value.code == "no-such-file"
