@@ -322,6 +322,14 @@ ENTRIES: tuple[Entry, ...] = (
         "Une clé sert une fois, à un seul titulaire. Créez-en une nouvelle.",
     ),
     Entry(
+        "already-certified", 409, "The enrolment has a certificate already",
+        "`serial` names it. One certificate at a time: revoke it to have another, or renew it on a new key "
+        "in its last 60 days.",
+        "L'enrôlement a déjà un certificat",
+        "`serial` le nomme. Un certificat à la fois : révoquez-le pour en obtenir un autre, ou renouvelez-le"
+        " sur une nouvelle clé dans ses 60 derniers jours.",
+    ),
+    Entry(
         "authority-expired", 503, "The issuing authority has come to its end",
         "It issues nothing more; its successor must be put in place. Nothing of your request is wrong.",
         "L'autorité émettrice est arrivée à son terme",

@@ -38,6 +38,9 @@ LONGEST_DOCUMENT = 200
 # S/MIME BR 4.2.1: a verified identity may be built upon for 825 days.
 IDENTITY_HOLDS = timedelta(days=825)
 
+# From then on a successor may be made, so that nobody is ever without; before, a second one is nobody's need.
+RENEWAL_OPENS = timedelta(days=60)
+
 PROFILE_OF_MAILBOX: Mapping[MailboxKind, Profile] = MappingProxyType(
     {MailboxKind.PERSON: PRACTITIONER, MailboxKind.ORGANISATION: ORGANISATION}
 )

@@ -124,6 +124,25 @@ def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificat
     return None if row is None else IssuedCertificate(*row)
 
 
+def lasting_certificate(
+    connection: Connection, of: Enrolment, beyond: datetime, *, but: Serial | None = None
+) -> Serial | None:
+    """A certificate of this enrolment, other than `but`, that holds beyond then, be it on hold."""
+    final = exists().where(
+        revocation.c.serial == certificate.c.serial, revocation.c.action == RevocationAction.REVOKE.value
+    )
+    query = (
+        select(certificate.c.serial)
+        .join(reservation, reservation.c.serial == certificate.c.serial)
+        # The mailbox says nothing more than the enrolment, but has an index.
+        .where(certificate.c.mailbox == of.mailbox, reservation.c.enrolment_id == of.id)
+        .where(certificate.c.not_after > beyond, certificate.c.serial.is_distinct_from(but), ~final)
+        .limit(1)
+    )
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else Serial(found)
+
+
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
     """What was last done to each of these certificates; those never taken back are absent."""
     rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})

@@ -130,8 +130,8 @@ def issue_for_enrolment(
     Whoever gets no answer may ask again with the same request: within five minutes the same reservation is
     taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
     `bad-proof-of-possession`, `weak-key`, `key-already-certified` (with `serial` when it was for this
-    enrolment), `not-approved`, `enrolment-ended`, `signer-unavailable`, and what stands against the person
-    or the mailbox.
+    enrolment), `already-certified` (with the `serial` that lasts), `not-approved`, `enrolment-ended`,
+    `signer-unavailable`, and what stands against the person or the mailbox.
     """
     # 1. The request gives a key that its sender holds, and nothing else.
     key = rules.public_key_of_request(csr)
@@ -177,6 +177,8 @@ def _reserve(
         stored = store.find_certificate(connection, before.serial)
         if stored is not None or before.reserved_at < now - RESERVATION_LIFE:
             raise issuance.key_already_certified(serial=before.serial)
+    _check_uncertified(connection, enrolment, now)
+    if before is not None:
         return issuance.resume(connection, before, token.actor)
     return issuance.prepare(
         connection, now=now, actor=token.actor, authority_id=ISSUING_AUTHORITY,
@@ -198,6 +200,8 @@ def _store(
         rules.check_enrolment(
             enrolment.authority, *_subject(connection, enrolment.practitioner, enrolment.mailbox), now
         )
+        # Two keys may have been reserved side by side, while neither had its certificate.
+        _check_uncertified(connection, enrolment, now, but=issued.serial)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         _revoke(
@@ -206,6 +210,18 @@ def _store(
         )  # fmt: skip
         return issued, refusal
     return issued, None
+
+
+def _check_uncertified(
+    connection: Connection, enrolment: Enrolment, now: datetime, *, but: Serial | None = None
+) -> None:
+    found = store.lasting_certificate(connection, enrolment, now + rules.RENEWAL_OPENS, but=but)
+    if found is not None:
+        text = (
+            "This enrolment has a certificate: revoke it first, or renew it in its last"
+            f" {rules.RENEWAL_OPENS.days} days."
+        )
+        raise Refusal(Kind.CONFLICT, "already-certified", text, serial=found)
 
 
 def revoke(

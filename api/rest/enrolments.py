@@ -169,6 +169,7 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
     problems=(
         "unknown-enrolment", "not-a-registrar", "wrong-authority", "not-approved", "enrolment-ended",
         "csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key", "key-already-certified",
+        "already-certified",
         "lint-failed", "issuance-abandoned", "holder-not-in-registry", "holder-not-practising",
         "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX, "authority-expired",
         "signer-unavailable",

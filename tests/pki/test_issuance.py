@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
@@ -19,7 +20,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import issuance, use_cases
 from pki.issuance import Prepared
-from pki.model import IssuedCertificate, Serial, serial_of
+from pki.model import IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.profiles import RESERVATION_LIFE
 from pki.rules import shard_of
 from pki.signing.inprocess import InProcessSigner
@@ -427,8 +428,10 @@ def test_an_enrolment_that_ends_while_the_signer_works_gives_no_certificate(
     assert counts(engine) == (1, 1, 1)
 
 
-def test_a_signer_that_signs_something_else_is_not_believed(engine: Engine, issue: Issue) -> None:
-    other = issue()
+def test_a_signer_that_signs_something_else_is_not_believed(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    other = issue(who=enrol(engine, now, seed_practitioner(engine, 2)))
 
     class Wrong:
         def sign_certificate(self, serial: Serial) -> bytes:
@@ -467,6 +470,71 @@ def test_eight_identical_requests_at_once_make_one_certificate(engine: Engine, i
     assert len(issued) == 1
     assert {result for result in results if isinstance(result, str)} <= {"key-already-certified"}
     assert counts(engine) == (1, 1, 0)
+
+
+def live(engine: Engine) -> int:
+    reserved, stored, revoked = counts(engine)
+    assert reserved == stored
+    return stored - revoked
+
+
+def test_one_enrolment_has_one_certificate_at_a_time(engine: Engine, issue: Issue, now: datetime) -> None:
+    first = issue()
+    with pytest.raises(Refusal) as refused:
+        issue(at=first.not_after - timedelta(days=60, seconds=1))
+    assert (refused.value.kind, refused.value.code) == (Kind.CONFLICT, "already-certified")
+    assert refused.value.details["serial"] == first.serial
+    assert live(engine) == 1
+    # Another enrolment is another matter.
+    assert issue(who=enrol(engine, now, seed_practitioner(engine, 2)))
+
+
+def test_a_certificate_is_renewed_once_in_its_last_sixty_days(
+    authority: Established, engine: Engine, issue: Issue
+) -> None:
+    renewal = issue().not_after - timedelta(days=60)
+    authority.signer.clock = lambda: renewal
+    issue(at=renewal)
+    with pytest.raises(Refusal) as refused:
+        issue(at=renewal)
+    assert refused.value.code == "already-certified"
+    assert live(engine) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "left"), [(RevocationReason.CERTIFICATE_HOLD, 0), (RevocationReason.KEY_COMPROMISE, 1)]
+)
+def test_what_is_revoked_makes_room_and_what_is_on_hold_does_not(
+    engine: Engine, issue: Issue, now: datetime, reason: RevocationReason, left: int
+) -> None:
+    serial = issue().serial
+    with transaction(engine) as connection:
+        use_cases.revoke(connection, now=now, actor=Actor("test"), serial=serial, reason=reason)
+    assert sum(isinstance(one, IssuedCertificate) for one in at_once(issue)) == left
+
+
+def test_of_requests_on_many_keys_at_once_one_certificate_lives(engine: Engine, issue: Issue) -> None:
+    keys = [new_key() for _ in range(6)]
+    results = at_once(*[partial(issue, key) for key in keys])
+    assert sum(isinstance(result, IssuedCertificate) for result in results) == 1
+    assert results.count("already-certified") == 5
+    assert live(engine) == 1
+
+
+def test_two_keys_reserved_side_by_side_leave_one_living_certificate(
+    authority: Established, engine: Engine, issue: Issue
+) -> None:
+    handed: list[IssuedCertificate] = []
+
+    class Overtaken:
+        def sign_certificate(self, serial: Serial) -> bytes:
+            handed.append(issue())
+            return authority.signer.sign_certificate(serial)
+
+    with pytest.raises(Refusal) as refused:
+        issue(signer=Overtaken())
+    assert (refused.value.code, refused.value.details["serial"]) == ("already-certified", handed[0].serial)
+    assert live(engine) == 1
 
 
 def test_one_key_asked_for_by_two_people_at_once_serves_one(

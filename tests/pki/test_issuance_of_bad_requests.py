@@ -117,11 +117,14 @@ def test_both_headers_of_pem_are_read(label: str) -> None:
     assert public_key_of_request(b"\n" + pem_of(request_for(new_key()), label))
 
 
-def test_rsa_3072_and_p384_are_certified(issue: Issue, tmp_path: Path) -> None:
+def test_rsa_3072_is_certified(issue: Issue, tmp_path: Path) -> None:
     issued = issue(csr=openssl_request(tmp_path, "-newkey", "rsa:3072"), thorough=True)
     usage = x509.load_der_x509_certificate(issued.der).extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.key_encipherment
     assert not usage.key_agreement
+
+
+def test_p384_is_certified(issue: Issue) -> None:
     assert issue(ec.generate_private_key(ec.SECP384R1()), thorough=True)
 
 

@@ -186,10 +186,11 @@ def test_a_departure_takes_every_living_certificate_and_enrolment_with_it(
     gone = enrolled.seeded
     address = seed_organisation(engine)
     answering = enrol(engine, now, replace(gone, mailbox=address))
-    certificates: list[IssuedCertificate] = [issue(), issue(), issue(who=answering)]
-    held, final, _ = (issued.serial for issued in certificates)
-    revoke(engine, now, held, HOLD)
-    revoke(engine, now, final)
+    final = issue()
+    revoke(engine, now, final.serial)
+    held = issue()
+    revoke(engine, now, held.serial, HOLD)
+    certificates: list[IssuedCertificate] = [held, final, issue(who=answering)]
     stays = enrol(engine, now, seed_practitioner(engine, 2))
     kept = issue(who=stays)
     depart(engine, gone.national_id, now)
