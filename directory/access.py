@@ -3,6 +3,7 @@
 What a role may do is decided where the act is; which header carries the token is the business of `api`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -22,6 +23,7 @@ from directory.tables import api_token
 PREFIX = "sceau_"
 LONGEST_LIFETIME = timedelta(days=366)
 LONGEST_NAME = 100
+_TOKEN = "token:"  # noqa: S105 - a word of the log, not a secret
 AUTHORITIES = frozenset({*ORDRE_OF_PROFESSION.values(), WITHOUT_ORDRE})
 
 
@@ -48,7 +50,12 @@ class Token:
     @property
     def actor(self) -> Actor:
         """How the audit log names whoever holds this token."""
-        return Actor(f"token:{self.id}")
+        return actor_of(self.id)
+
+
+def actor_of(token_id: int) -> Actor:
+    """How the audit log names whoever holds the token of that number."""
+    return Actor(f"{_TOKEN}{token_id}")
 
 
 def create_token(
@@ -124,6 +131,13 @@ def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_i
 def list_tokens(connection: Connection) -> list[Token]:
     """Every token there ever was, oldest first, without secrets."""
     return [_token(row) for row in connection.execute(select(api_token).order_by(api_token.c.id))]
+
+
+def actor_names(connection: Connection, actors: Iterable[str]) -> dict[str, str]:
+    """The names of those tokens among these actors of the log; jobs and commands are absent."""
+    numbers = {int(actor.removeprefix(_TOKEN)) for actor in actors if actor.startswith(_TOKEN)}
+    found = connection.execute(select(api_token.c.id, api_token.c.name).where(api_token.c.id.in_(numbers)))
+    return {actor_of(row.id).name: row.name for row in found}
 
 
 def _check_request(name: str, role: Role, authority: str, lifetime: timedelta) -> None:

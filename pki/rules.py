@@ -227,6 +227,11 @@ def check_approval(token: Token, enrolment: Enrolment) -> None:
     if enrolment.requested_by == token.id:
         text = "Another registrar of the same authority approves, not the one who asked."
         raise Refusal(Kind.FORBIDDEN, "self-approval", text)
+    check_requested(enrolment)
+
+
+def check_requested(enrolment: Enrolment) -> None:
+    """Refuse what no longer awaits anybody: it is approved, or it ended."""
     if enrolment.state is EnrolmentState.APPROVED:
         raise Refusal(Kind.CONFLICT, "already-approved", "This enrolment is approved already.")
     if enrolment.state is EnrolmentState.ENDED:

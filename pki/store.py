@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Text, cast, exists, func, select, text, update
+from sqlalchemy import ARRAY, Connection, Row, Select, Text, cast, exists, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.tables import practitioner
@@ -210,6 +210,36 @@ def load_enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = F
     query: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == enrolment_id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     return None if row is None else _enrolment(row)
+
+
+def enrolments(
+    connection: Connection,
+    *,
+    authority: str | None,
+    state: EnrolmentState | None,
+    after: Enrolment | None,
+    limit: int,
+) -> list[Enrolment]:
+    """The first `limit` that come after `after`, oldest request first; None for any authority, any state."""
+    query: Select[Any] = select(*_ENROLMENT).order_by(enrolment.c.requested_at, enrolment.c.id).limit(limit)
+    if authority is not None:
+        query = query.where(enrolment.c.authority == authority)
+    if state is not None:
+        query = query.where(enrolment.c.state == state.value)
+    if after is not None:
+        query = query.where(tuple_(enrolment.c.requested_at, enrolment.c.id) > (after.requested_at, after.id))
+    return [_enrolment(row) for row in connection.execute(query)]
+
+
+def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:
+    """Set an enrolment, locked by the caller, to ended."""
+    query = (
+        update(enrolment)
+        .where(enrolment.c.id == enrolment_id)
+        .values(state=EnrolmentState.ENDED.value, ended_at=now)
+        .returning(*_ENROLMENT)
+    )
+    return _enrolment(connection.execute(query).one())
 
 
 def approve(connection: Connection, enrolment_id: UUID, token_id: int, now: datetime) -> Enrolment:

@@ -114,6 +114,59 @@ def approve_enrolment(
     return approved
 
 
+def withdraw_enrolment(
+    connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID, comment: str
+) -> Enrolment:
+    """End a request that awaits approval, by any registrar of its authority: who asked may have erred.
+
+    It makes room for another of the same person and mailbox. Refuses `unknown-enrolment`, `not-a-registrar`,
+    `wrong-authority`, `already-approved`, `enrolment-ended`, `comment-too-long`.
+    """
+    _check_comment(comment)
+    found = _enrolment(connection, enrolment_id, lock=True)
+    rules.check_registrar(token, found.authority)
+    rules.check_requested(found)
+    ended = store.end(connection, enrolment_id, now)
+    record(
+        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(ended.id),
+        detail={**_told(ended), "comment": comment},
+    )  # fmt: skip
+    return ended
+
+
+def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) -> Enrolment:
+    """One enrolment, for a registrar of its authority or an auditor.
+
+    Refuses `unknown-enrolment`, `not-a-registrar`, `wrong-authority`.
+    """
+    found = _enrolment(connection, enrolment_id)
+    if token.role is not Role.AUDITOR:
+        rules.check_registrar(token, found.authority)
+    return found
+
+
+def enrolments_seen(
+    connection: Connection,
+    *,
+    token: Token,
+    state: EnrolmentState | None,
+    after: UUID | None,
+    limit: int,
+) -> list[Enrolment]:
+    """Enrolments in the order they were asked for: those of a registrar's authority, to an auditor all.
+
+    `after` is the last one of the page before. Refuses `not-a-registrar`, `bad-cursor`.
+    """
+    authority = None
+    if token.role is not Role.AUDITOR:
+        rules.check_registrar(token)
+        authority = token.authority
+    last = None if after is None else store.load_enrolment(connection, after)
+    if after is not None and last is None:
+        raise Refusal(Kind.MALFORMED, "bad-cursor", "This cursor was not given by a search.")
+    return store.enrolments(connection, authority=authority, state=state, after=last, limit=limit)
+
+
 def issue_for_enrolment(
     engine: Engine,
     signer: Signer,
@@ -404,9 +457,7 @@ def _revoke_one(
     reason: RevocationReason,
     comment: str,
 ) -> Revocation:
-    if len(comment) > LONGEST_COMMENT:
-        text = f"A comment has at most {LONGEST_COMMENT} characters."
-        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
+    _check_comment(comment)
     if found.certificate.not_after < now:
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)
@@ -465,6 +516,12 @@ def _record_revocation(connection: Connection, event: Revocation) -> None:
         connection, now=event.revoked_at, actor=Actor(event.actor), event=_EVENTS[event.action],
         subject=event.serial, detail=detail,
     )  # fmt: skip
+
+
+def _check_comment(comment: str) -> None:
+    if len(comment) > LONGEST_COMMENT:
+        text = f"A comment has at most {LONGEST_COMMENT} characters."
+        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
 
 
 def _told(enrolment: Enrolment) -> dict[str, str]:

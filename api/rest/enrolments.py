@@ -1,5 +1,5 @@
-"""Enrolments: one registrar asks, another of the same authority approves, then a key of the holder's is
-certified.
+"""Enrolments: one registrar asks, another of the same authority sees and approves it, then a key of the
+holder's is certified.
 """
 
 import base64
@@ -11,7 +11,8 @@ from marshmallow import fields, validate
 
 from api.rest.certificates import IssuedAnswer
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Instant, Line, Shape
+from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
+from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
@@ -21,6 +22,8 @@ from pki.model import Enrolment, EnrolmentState, IssuedCertificate
 
 LONGEST_CSR = 16_384
 REGISTRARS = {Role.REGISTRAR}
+MAY_SEE = {Role.REGISTRAR, Role.AUDITOR}
+MOST_ON_A_PAGE = 100
 AGAINST_THE_MAILBOX = (
     "domain-not-trusted", "domain-suspended", "operator-suspended", "mailbox-closed", "organisation-closed",
 )  # fmt: skip
@@ -59,18 +62,25 @@ class EnrolmentRequest(Shape):
     identity_check = fields.Nested(IdentityCheck, required=True)
 
 
-class EnrolmentAnswer(Shape):
-    """An enrolment as it stands."""
+class EnrolmentsQuery(Shape):
+    """Which enrolments; all of the caller's authority when nothing is said."""
 
-    id = fields.UUID(required=True)
-    practitioner = fields.String(required=True)
-    mailbox = fields.String(required=True)
-    authority = fields.String(
-        required=True, metadata={"description": "Ordre ou ARS — Ordre or agency", "example": "CNOM"}
-    )
-    state = fields.Enum(EnrolmentState, by_value=True, required=True)
-    requested_at = Instant(required=True)
-    approved_at = Instant(required=True, allow_none=True)
+    state = fields.Enum(EnrolmentState, by_value=True)
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
+    after = fields.UUID(metadata={"description": "`next` de la page d'avant — `next` of the page before"})
+
+
+class EnrolmentsAnswer(Shape):
+    """A page of enrolments, the oldest request first; `next` is null on the last page, and only there."""
+
+    items = fields.List(fields.Nested(EnrolmentInFull), required=True)
+    next = fields.UUID(required=True, allow_none=True)
+
+
+class WithdrawalRequest(Shape):
+    """Why the request is withdrawn."""
+
+    comment = Line(use_cases.LONGEST_COMMENT, required=True, metadata={"example": "Mauvaise boîte"})
 
 
 class CertificateRequest(Shape):
@@ -154,6 +164,95 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
 
 @operation(
     "POST",
+    "/v1/enrolments/<uuid:enrolment_id>/withdrawal",
+    roles=REGISTRARS,
+    opens=Opens.WRITE,
+    french="""Retirer une demande.
+
+    Par un agent du même Ordre, celui qui l'a faite ou un autre, tant qu'elle n'est pas approuvée. Une autre
+    demande peut alors être faite pour la même personne et la même boîte.
+    """,
+    answer=EnrolmentAnswer,
+    body=WithdrawalRequest,
+    problems=(
+        "unknown-enrolment", "not-a-registrar", "wrong-authority", "already-approved", "enrolment-ended",
+        "comment-too-long",
+    ),
+    parameters=IDENTIFIED,
+)  # fmt: skip
+def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UUID) -> Enrolment:
+    """Withdraw a request.
+
+    By a registrar of the same Ordre, whoever asked or another, while it is not approved. Another request may
+    then be made for the same person and mailbox.
+    """
+    return use_cases.withdraw_enrolment(
+        call.connection,
+        now=call.now,
+        token=call.token,
+        enrolment_id=enrolment_id,
+        comment=asked["comment"],
+    )
+
+
+@operation(
+    "GET",
+    "/v1/enrolments",
+    roles=MAY_SEE,
+    opens=Opens.SNAPSHOT,
+    french="""Voir les enrôlements.
+
+    Un agent voit ceux de son Ordre, un auditeur tous ; avec `state=requested`, ce qui attend une
+    approbation. La demande la plus ancienne vient d'abord.
+    """,
+    answer=EnrolmentsAnswer,
+    query=EnrolmentsQuery,
+    problems=("not-a-registrar", "bad-cursor"),
+)
+def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
+    """See enrolments.
+
+    A registrar sees those of his Ordre, an auditor all; with `state=requested`, what awaits approval. The
+    oldest request comes first.
+    """
+    limit: int = asked["limit"]
+    found = use_cases.enrolments_seen(
+        call.connection,
+        token=call.token,
+        state=asked.get("state"),
+        after=asked.get("after"),
+        # One more than shown tells whether there is a next page.
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    following = page[-1].id if len(found) > limit else None
+    return {"items": in_full(call.connection, page), "next": following}
+
+
+@operation(
+    "GET",
+    "/v1/enrolments/<uuid:enrolment_id>",
+    roles=MAY_SEE,
+    opens=Opens.SNAPSHOT,
+    french="""Un enrôlement.
+
+    Qui l'a demandé, sur quelle preuve d'identité, qui l'a approuvé.
+    """,
+    answer=EnrolmentInFull,
+    problems=("unknown-enrolment", "not-a-registrar", "wrong-authority"),
+    parameters=IDENTIFIED,
+)
+def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
+    """One enrolment.
+
+    Who asked for it, on what proof of identity, who approved it.
+    """
+    found = use_cases.enrolment_seen(call.connection, token=call.token, enrolment_id=enrolment_id)
+    return in_full(call.connection, [found])[0]
+
+
+@operation(
+    "POST",
     "/v1/enrolments/<uuid:enrolment_id>/certificates",
     roles=REGISTRARS,
     # The serial is reserved and committed before the key is touched, and nothing is open while it signs.
@@ -196,7 +295,10 @@ def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> 
 def enrolments(container: Container) -> Resource:
     """The resource, served on `container`."""
     text = "Enrôlements par les Ordres — Enrolments by the Ordres"
-    return resource("enrolments", text, container, request_enrolment, approve_enrolment, issue_certificate)
+    return resource(
+        "enrolments", text, container, request_enrolment, see_enrolments, see_enrolment, approve_enrolment,
+        withdraw_enrolment, issue_certificate,
+    )  # fmt: skip
 
 
 def _csr_bytes(text: str) -> bytes:

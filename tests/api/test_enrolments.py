@@ -212,11 +212,96 @@ def test_a_key_is_certified_once(first: Caller, second: Caller, approved: str, e
     assert refused(first.post(f"{path}/certificates", {"csr": csr})) == (422, "key-already-certified")
 
 
-@pytest.mark.parametrize("act", ["approval", "certificates"])
+ACTS = {"approval": None, "withdrawal": {"comment": "x"}, "certificates": {"csr": request_for()}}
+
+
+@pytest.mark.parametrize("act", ACTS)
 def test_an_enrolment_nobody_asked_for_is_not_found(act: str, first: Caller) -> None:
-    path = f"{PATH}/3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e/{act}"
-    assert refused(first.post(path, {"csr": request_for()})) == (404, "unknown-enrolment")
+    path = f"{PATH}/3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e"
+    assert refused(first.get(path)) == (404, "unknown-enrolment")
+    assert refused(first.post(f"{path}/{act}", ACTS[act])) == (404, "unknown-enrolment")
     assert refused(first.post(f"{PATH}/not-a-uuid/{act}", {"csr": ""})) == (404, "no-such-resource")
+
+
+@pytest.fixture
+def auditor(caller: Callable[..., Caller]) -> Caller:
+    return caller("auditor")
+
+
+@pytest.mark.usefixtures("approved")
+def test_a_registrar_sees_what_awaits_an_approval_and_on_what_proof(
+    first: Caller, second: Caller, someone: Seeded, engine: Engine
+) -> None:
+    other = seed_practitioner(engine, 2)
+    asked_for = first.post(PATH, asked(other)).get_json()
+    page = second.get(PATH, state="requested").get_json()
+    assert page["next"] is None
+    (waiting,) = page["items"]
+    registrar = waiting.pop("requested_by")
+    assert registrar["name"] == "first"
+    assert registrar["actor"].startswith("token:")
+    assert waiting == asked_for | {"identity_check": CHECKED, "approved_by": None, "ended_at": None}
+    (done,) = second.get(PATH, state="approved").get_json()["items"]
+    assert (done["mailbox"], done["approved_by"]["name"]) == (someone.mailbox, "second")
+    assert second.get(f"{PATH}/{done['id']}").get_json() == done
+
+
+def test_every_enrolment_is_on_one_page_and_only_one(first: Caller, auditor: Caller, engine: Engine) -> None:
+    wanted = [
+        first.post(PATH, asked(seed_practitioner(engine, number))).get_json()["id"] for number in range(1, 6)
+    ]
+    found, following = [], {}
+    for length in (2, 2, 1):
+        page = auditor.get(PATH, limit=2, **following).get_json()
+        assert len(page["items"]) == length
+        found += [one["id"] for one in page["items"]]
+        following = {"after": page["next"]}
+    assert page["next"] is None
+    assert sorted(found) == sorted(wanted)
+    strange = auditor.get(PATH, after="3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e")
+    assert refused(strange) == (400, "bad-cursor")
+
+
+def test_enrolments_are_seen_by_their_own_authority_and_by_auditors_alone(
+    caller: Callable[..., Caller], approved: str, auditor: Caller
+) -> None:
+    stranger = caller("registrar", name="stranger", authority="CNOP")
+    assert stranger.get(PATH).get_json() == {"items": [], "next": None}
+    assert refused(stranger.get(approved)) == (403, "wrong-authority")
+    (seen,) = auditor.get(PATH).get_json()["items"]
+    assert auditor.get(approved).get_json() == seen
+    for other in (caller("operator"), caller("admin")):
+        for path in (PATH, approved):
+            assert refused(other.get(path)) == (403, "role-lacking")
+
+
+def test_a_wrong_request_is_withdrawn_and_stands_in_nobody_s_way(
+    first: Caller, second: Caller, someone: Seeded, engine: Engine
+) -> None:
+    path = f"{PATH}/{first.post(PATH, asked(someone)).get_json()['id']}"
+    answer = second.post(f"{path}/withdrawal", {"comment": "Mauvaise boîte"})
+    assert (answer.status_code, answer.get_json()["state"]) == (200, "ended")
+    assert first.get(path).get_json()["ended_at"] == "2026-09-01T12:00:00Z"
+    assert refused(first.post(f"{path}/withdrawal", {"comment": "x"})) == (409, "enrolment-ended")
+    assert refused(second.post(f"{path}/approval")) == (409, "enrolment-ended")
+    with engine.connect() as connection:
+        query = "SELECT detail ->> 'comment' FROM audit_pending WHERE event = 'enrolment.ended'"
+        assert connection.execute(text(query)).scalars().all() == ["Mauvaise boîte"]
+    assert first.post(PATH, asked(someone)).status_code == 201
+
+
+def test_only_its_own_authority_withdraws_a_request_and_only_before_approval(
+    caller: Callable[..., Caller], first: Caller, approved: str, auditor: Caller, engine: Engine
+) -> None:
+    why = {"comment": "x"}
+    pending = f"{PATH}/{first.post(PATH, asked(seed_practitioner(engine, 2))).get_json()['id']}"
+    stranger = caller("registrar", name="stranger", authority="CNOP")
+    assert refused(stranger.post(f"{pending}/withdrawal", why)) == (403, "wrong-authority")
+    assert refused(auditor.post(f"{pending}/withdrawal", why)) == (403, "role-lacking")
+    assert refused(first.post(f"{pending}/withdrawal", {})) == (422, "invalid-request")
+    assert refused(first.post(f"{approved}/withdrawal", why)) == (409, "already-approved")
+    # Who asked may take it back as well.
+    assert first.post(f"{pending}/withdrawal", why).status_code == 200
 
 
 def test_a_dead_signer_is_said_and_nothing_is_issued(

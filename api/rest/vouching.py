@@ -1,0 +1,68 @@
+"""Enrolments as they are answered: in short to who asks for one, in full to who approves or audits it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marshmallow import fields
+from sqlalchemy import Connection
+
+from api.rest.shapes import Instant, Shape
+from directory.access import actor_names, actor_of
+from pki.model import Enrolment, EnrolmentState
+
+
+class EnrolmentAnswer(Shape):
+    """An enrolment as it stands."""
+
+    id = fields.UUID(required=True)
+    practitioner = fields.String(required=True)
+    mailbox = fields.String(required=True)
+    authority = fields.String(
+        required=True, metadata={"description": "Ordre ou ARS — Ordre or agency", "example": "CNOM"}
+    )
+    state = fields.Enum(EnrolmentState, by_value=True, required=True)
+    requested_at = Instant(required=True)
+    approved_at = Instant(required=True, allow_none=True)
+
+
+class IdentityChecked(Shape):
+    """How a registrar made sure of the person."""
+
+    method = fields.String(required=True, metadata={"example": "in-person"})
+    document = fields.String(required=True, metadata={"example": "CPS"})
+    checked_on = fields.String(required=True, metadata={"format": "date", "example": "2026-09-01"})
+
+
+class Registrar(Shape):
+    """Who acted: as the audit log says it, and the name of that token."""
+
+    actor = fields.String(required=True, metadata={"example": "token:12"})
+    name = fields.String(required=True, metadata={"example": "registrar_a"})
+
+
+class EnrolmentInFull(EnrolmentAnswer):
+    """The same with who asked, on what proof, and who approved."""
+
+    identity_check = fields.Nested(IdentityChecked, required=True)
+    requested_by = fields.Nested(Registrar, required=True)
+    approved_by = fields.Nested(Registrar, required=True, allow_none=True)
+    ended_at = Instant(required=True, allow_none=True)
+
+
+def in_full(connection: Connection, found: Sequence[Enrolment]) -> list[dict[str, Any]]:
+    """What `EnrolmentInFull` shows of each; the names of all registrars take one statement."""
+    acted = {token_id for one in found for token_id in (one.requested_by, one.approved_by) if token_id}
+    names = actor_names(connection, [actor_of(token_id).name for token_id in acted])
+    return [
+        {
+            **vars(one),
+            "requested_by": _registrar(one.requested_by, names),
+            "approved_by": None if one.approved_by is None else _registrar(one.approved_by, names),
+        }
+        for one in found
+    ]
+
+
+def _registrar(token_id: int, names: Mapping[str, str]) -> dict[str, str]:
+    actor = actor_of(token_id).name
+    return {"actor": actor, "name": names[actor]}
