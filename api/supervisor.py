@@ -48,6 +48,7 @@ class _Running:
     restarts: int = 0
     pause: float = 0.2
     not_before: float = 0.0
+    is_held: bool = False
 
 
 @dataclass
@@ -111,15 +112,23 @@ class Supervisor:
             if now - running.since > LONGEST_PAUSE:
                 running.pause = 0.2
             return
-        if not running.not_before:
+        if self._is_paused(running.part.name):
+            running.is_held = True
+        elif running.is_held:
+            # Stopped on purpose: whoever did it waits for it now, and it is no failure to count.
+            self._start_again(running, now, restarts=running.restarts)
+        elif not running.not_before:
             self.report(f"{running.part.name} ended ({code}); restarting")
             _kill_group(running.process.pid)
             running.not_before = now + running.pause
             running.pause = min(running.pause * 2, LONGEST_PAUSE)
-        elif now >= running.not_before and not self._stopping and not self._is_paused(running.part.name):
-            running.process = self._spawn(running.part)
-            running.since, running.not_before, running.restarts = now, 0.0, running.restarts + 1
-            self._write_state()
+        elif now >= running.not_before and not self._stopping:
+            self._start_again(running, now, restarts=running.restarts + 1)
+
+    def _start_again(self, running: _Running, now: float, *, restarts: int) -> None:
+        running.process = self._spawn(running.part)
+        running.since, running.not_before, running.is_held, running.restarts = now, 0.0, False, restarts
+        self._write_state()
 
     def _is_paused(self, name: str) -> bool:
         """Whether a living process asked for this part to stay down (a database being put in place)."""

@@ -160,13 +160,15 @@ def test_a_paused_part_stays_down_while_its_maker_lives(supervisor: Supervisor, 
     supervisor.start(part("ldap", *SLEEPS))
     with subprocess.Popen(SLEEPS) as maker:
         paused_marker(tmp_path, "ldap").write_text(str(maker.pid))
-        os.kill(pid_of(tmp_path, "ldap"), signal.SIGTERM)
+        stopped = pid_of(tmp_path, "ldap")
+        os.kill(stopped, signal.SIGTERM)
         later = time.monotonic() + 1.5
         watch_until(supervisor, lambda: time.monotonic() > later)
-        assert parts_written(tmp_path)["ldap"]["restarts"] == 0
+        assert pid_of(tmp_path, "ldap") == stopped
         maker.kill()
     # The marker is still there: nobody is left to take it away, and nobody needs to.
-    watch_until(supervisor, lambda: parts_written(tmp_path)["ldap"]["restarts"] == 1)
+    watch_until(supervisor, lambda: pid_of(tmp_path, "ldap") != stopped)
+    assert parts_written(tmp_path)["ldap"]["restarts"] == 0
 
 
 def test_parts_left_by_a_killed_supervisor_are_ended_and_others_are_not(
