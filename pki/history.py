@@ -1,5 +1,5 @@
-"""The life of one certificate, as a user of it and as an auditor may ask for it: state, events, lines of the
-log.
+"""The life of one certificate, as a user of it and as an auditor may ask for it: state, events, who vouched
+for it, lines of the log.
 
 Reads only. What a state is worth to a message is the verdict's business (`pki/exchange.py`); what OCSP says
 of it, `pki/ocsp.py`.
@@ -14,7 +14,15 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from directory.base.errors import Kind, Refusal
-from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
+from pki import store
+from pki.model import (
+    Enrolment,
+    IssuedCertificate,
+    Revocation,
+    RevocationAction,
+    RevocationReason,
+    Serial,
+)
 from pki.tables import certificate, revocation
 
 
@@ -71,14 +79,22 @@ def life(connection: Connection, serial: Serial) -> Life:
     return Life(IssuedCertificate(**row), _events(connection, serial))
 
 
-def log_lines(connection: Connection, serial: Serial) -> tuple[LogLine, ...]:
-    """Every line of the audit log about this serial, in the order of the log, those not yet numbered last."""
+def vouched_by(connection: Connection, serial: Serial) -> Enrolment | None:
+    """The enrolment this certificate rests on; None for one of the service itself."""
+    reserved = store.load_reservation(connection, serial)
+    if reserved is None or reserved.enrolment_id is None:
+        return None
+    return store.load_enrolment(connection, reserved.enrolment_id)
+
+
+def log_lines(connection: Connection, subject: str) -> tuple[LogLine, ...]:
+    """Every line of the audit log about a serial or an enrolment, in order, those not yet numbered last."""
     numbered = text(
         "SELECT at, actor, event, detail, index, leaf_hash FROM audit_entry"
-        " WHERE subject = :serial ORDER BY index"
+        " WHERE subject = :subject ORDER BY index"
     )
-    waiting = text("SELECT at, actor, event, detail FROM audit_pending WHERE subject = :serial ORDER BY id")
-    asked = {"serial": serial}
+    waiting = text("SELECT at, actor, event, detail FROM audit_pending WHERE subject = :subject ORDER BY id")
+    asked = {"subject": subject}
     return (
         *(LogLine(**row) for row in connection.execute(numbered, asked).mappings()),
         *(LogLine(**row) for row in connection.execute(waiting, asked).mappings()),

@@ -4,13 +4,15 @@ from dataclasses import asdict
 from typing import Any
 
 from marshmallow import fields
+from sqlalchemy import Connection
 
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Shape
+from api.rest.vouching import EnrolmentInFull, in_full
 from api.wiring import Container
-from directory.access import Role
+from directory.access import Role, actor_names
 from pki import history, use_cases
-from pki.model import Revocation, RevocationAction, RevocationReason
+from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 
 IDENTIFIED = {
     "serial": {
@@ -71,14 +73,33 @@ class LogLineAnswer(Shape):
     leaf_hash = Hexadecimal(required=True, allow_none=True)
 
 
+class VouchedAnswer(EnrolmentInFull):
+    """The enrolment a certificate rests on, with its own lines of the audit log."""
+
+    log = fields.List(fields.Nested(LogLineAnswer), required=True)
+
+
 class HistoryAnswer(Shape):
-    """Everything done to a certificate, oldest first, and its state at the instant asked about."""
+    """Everything done to a certificate, oldest first, its state at the instant asked about, who vouched.
+
+    `enrolment` is null for a certificate of the service itself.
+    """
 
     certificate = fields.Nested(IssuedAnswer, required=True)
     as_of = Instant(required=True)
     state = fields.Enum(history.State, by_value=True, required=True)
     events = fields.List(fields.Nested(EventAnswer), required=True)
     log = fields.List(fields.Nested(LogLineAnswer), required=True)
+    enrolment = fields.Nested(VouchedAnswer, required=True, allow_none=True)
+    actors = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        required=True,
+        metadata={
+            "description": "Nom de chaque jeton qui a agi — Name of each token that acted",
+            "example": {"token:12": "registrar_a"},
+        },
+    )
 
 
 class HistoryQuery(Shape):
@@ -126,7 +147,8 @@ def certificate(call: Transacted, serial: str) -> dict[str, Any]:
     opens=Opens.SNAPSHOT,
     french="""L'histoire d'un certificat.
 
-    Qui a fait quoi et quand, avec les lignes du journal d'audit ; et quel était son état tel jour.
+    Qui a fait quoi et quand, avec les lignes du journal d'audit ; qui a répondu de la personne, par quel
+    enrôlement ; et quel était l'état du certificat tel jour.
     """,
     answer=HistoryAnswer,
     query=HistoryQuery,
@@ -136,17 +158,23 @@ def certificate(call: Transacted, serial: str) -> dict[str, Any]:
 def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) -> dict[str, Any]:
     """The history of a certificate.
 
-    Who did what and when, with the lines of the audit log; and what its state was on a given day.
+    Who did what and when, with the lines of the audit log; who vouched for the person, by which enrolment;
+    and what the certificate's state was on a given day.
     """
     wanted = use_cases.parse_serial(serial)
     life = history.life(call.connection, wanted)
     as_of = asked.get("at", call.now)
+    log = history.log_lines(call.connection, wanted)
+    vouched = _vouched(call.connection, wanted)
+    acted = [*life.events, *log, *(vouched["log"] if vouched else ())]
     return {
         "certificate": life.certificate,
         "as_of": as_of,
         "state": life.state(as_of),
         "events": life.events,
-        "log": history.log_lines(call.connection, wanted),
+        "log": log,
+        "enrolment": vouched,
+        "actors": actor_names(call.connection, {one.actor for one in acted}),
     }
 
 
@@ -189,3 +217,10 @@ def certificates(container: Container) -> Resource:
     """The resource, served on `container`."""
     text = "Certificats — Certificates"
     return resource("certificates", text, container, certificate, certificate_history, revoke_certificate)
+
+
+def _vouched(connection: Connection, serial: Serial) -> dict[str, Any] | None:
+    enrolment = history.vouched_by(connection, serial)
+    if enrolment is None:
+        return None
+    return in_full(connection, [enrolment])[0] | {"log": history.log_lines(connection, str(enrolment.id))}

@@ -152,6 +152,30 @@ def test_an_auditor_sees_who_did_what_and_the_lines_of_the_log(
     assert (told["state"], told["as_of"]) == ("revoked", "2026-09-01T12:00:00Z")
 
 
+def test_an_auditor_sees_who_vouched_for_the_person_and_by_which_enrolment(
+    auditor: Caller, registrar: Caller, serial: str
+) -> None:
+    registrar.post(f"{PATH}/{serial}/revocation", LOST)
+    told = auditor.get(f"{PATH}/{serial}/history").get_json()
+    enrolment = told["enrolment"]
+    assert (enrolment["requested_by"]["name"], enrolment["approved_by"]["name"]) == ("registrar", "other")
+    assert (enrolment["identity_check"], enrolment["approved_at"]) == (CHECKED, "2026-09-01T12:00:00Z")
+    assert (enrolment["mailbox"], enrolment["state"]) == (told["certificate"]["mailbox"], "approved")
+    assert [(line["event"], told["actors"][line["actor"]]) for line in enrolment["log"]] == [
+        ("enrolment.requested", "registrar"),
+        ("enrolment.approved", "other"),
+    ]
+    assert told["actors"][told["events"][0]["actor"]] == "registrar"
+
+
+def test_nobody_vouched_for_a_certificate_of_the_service(auditor: Caller, engine: Engine) -> None:
+    with engine.connect() as connection:
+        query = text("SELECT serial FROM certificate WHERE practitioner IS NULL LIMIT 1")
+        serial = connection.execute(query).scalar_one()
+    told = auditor.get(f"{PATH}/{serial}/history").get_json()
+    assert (told["enrolment"], told["actors"]) == (None, {})
+
+
 def test_an_auditor_may_ask_what_it_was_on_a_given_day(
     auditor: Caller, engine: Engine, now: datetime
 ) -> None:
