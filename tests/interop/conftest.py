@@ -123,7 +123,7 @@ def taken() -> set[str]:
 
 @pytest.fixture
 def person(installation: Installation, taken: set[str]) -> tuple[str, str, str]:
-    """A certified doctor whom neither another test nor the commands to try are about: address, serial, national id."""
+    """A certified doctor nobody else asks about, tests or commands to try: address, serial, national id."""
     kept = json.loads((installation.state / "demo.json").read_text())["addresses"]
     found = next(one for one in installation.certified() if one[0] not in {*taken, *kept})
     taken.add(found[0])

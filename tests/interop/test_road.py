@@ -149,12 +149,12 @@ def test_a_person_who_left_the_register_is_refused_revoked_and_gone(
     run(
         sys.executable, str(ROOT / "scripts" / "make_registers.py"), str(tmp_path), "--practitioners", "2000",
         "--organisations", "200", "--mailboxes", "1500", "--seed", "1", "--day", day,
-        "--without", national_id,
+        "--next-day", "--without", national_id,
     )  # fmt: skip
     (file,) = tmp_path.glob("PS_LibreAcces*.zip")
     planned = installation.ask("sync", "run", "rpps", str(file))
     assert planned["state"] == "planned"
-    assert planned["counts"]["removed"] == 1
+    assert planned["counts"]["removed"] >= 1
     assert verdict(installation, address)[0] == "allowed", "a plan must change nothing"
     assert installation.ask("sync", "run", "rpps", str(file), "--apply")["state"] == "applied"
     assert "holder-not-in-registry" in verdict(installation, address)[1]
