@@ -33,7 +33,11 @@ refuses to start. `api/settings.py` is the only reader.
 | setting | default | what it is, what losing or changing it means |
 |---|---|---|
 """
-SECRETS = "\nSecrets are files, never settings: a passphrase file is named, its content is not.\n"
+SECRETS = """
+Secrets are no settings and are never kept in `settings.toml`. The passphrase of the CA keys is read from `SCEAU_CA_PASSPHRASE`,
+that of the OCSP and audit keys from `SCEAU_WEB_PASSPHRASE`, else each from its file. `sceau up` hands each to the parts that
+need it and to no other, and makes a file, with a warning, only where neither is there.
+"""
 
 
 def words_of(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

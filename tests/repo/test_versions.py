@@ -1,0 +1,35 @@
+"""The versions that several files speak of agree."""
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_the_least_python_is_the_same_everywhere() -> None:
+    wanted = re.fullmatch(r">=(3\.\d+)", PROJECT["project"]["requires-python"])
+    assert wanted is not None
+    least = wanted[1]
+    assert PROJECT["tool"]["mypy"]["python_version"] == least
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{least.replace('.', '')}"
+    assert f"Python {least} or later" in (ROOT / "README.md").read_text()
+    assert f"Python {least} or later" in (ROOT / "scripts" / "setup.sh").read_text()
+    assert f"< (3, {least.split('.')[1]})" in (ROOT / "scripts" / "setup.sh").read_text()
+
+
+def test_what_is_installed_is_what_the_lock_pins_and_the_project_asks_for() -> None:
+    lock = dict(
+        re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    )
+    for asked in PROJECT["project"]["dependencies"]:
+        name = re.match(r"[a-z0-9-]+", asked)
+        assert name is not None
+        assert lock[name[0]] == version(name[0])
+
+
+def test_continuous_integration_runs_what_a_developer_runs() -> None:
+    assert "scripts/test.sh" in (ROOT / ".ci" / "run").read_text()
+    assert "scripts/test.sh" in (ROOT / "README.md").read_text()
