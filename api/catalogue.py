@@ -348,6 +348,14 @@ ENTRIES: tuple[Entry, ...] = (
         "Une révocation est définitive ; rien ne peut la suivre.",
     ),
     Entry(
+        "reserved-to-owner", 403, "Only the owner of the certification authority may do this",
+        "A registrar revokes certificates of people and establishments: not those of the service itself, and"
+        " not for cACompromise.",
+        "Réservé au propriétaire de l'autorité de certification",
+        "Un agent révoque les certificats de personnes et d'établissements : pas ceux du service lui-même, et"
+        " jamais pour cACompromise.",
+    ),
+    Entry(
         "already-on-hold", 409, "The certificate is on hold already",
         "Revoke it with another reason to end it for good.",
         "Certificat déjà suspendu",

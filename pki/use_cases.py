@@ -304,12 +304,16 @@ def revoke_as(
     reason: RevocationReason,
     comment: str = "",
 ) -> Revocation:
-    """As `revoke`, for whoever holds this token; refuses `not-a-registrar` and `wrong-authority` besides.
+    """As `revoke`, for whoever holds this token.
 
     A registrar revokes for people of his authority: those it registers now, or enrolled for this certificate.
+    Refuses `not-a-registrar`, `wrong-authority` and `reserved-to-owner` besides: a certificate of the service
+    itself, and saying that the CA's own key is lost, are for administrators.
     """
     found = _revocable(connection, serial)
     _check_may_revoke(connection, token, found)
+    if reason is RevocationReason.CA_COMPROMISE and token.role is not Role.ADMIN:
+        raise _reserved_to_owner("Only the owner of the CA says that its key is compromised.")
     return _revoke_one(connection, found, now=now, actor=token.actor, reason=reason, comment=comment)
 
 
@@ -438,14 +442,19 @@ def _check_may_revoke(connection: Connection, token: Token, found: Revocable) ->
     if token.role is Role.ADMIN:
         return
     rules.check_registrar(token)
+    holder = found.certificate.practitioner
+    if holder is None:
+        raise _reserved_to_owner("This is a certificate of the service itself: no registrar revokes it.")
     # Whoever departed has no profession left: then it is for those who enrolled.
     allowed = {found.authority}
-    if found.certificate.practitioner is not None:
-        holder = found.certificate.practitioner
-        person = directory_store.practitioners(connection, [holder]).get(holder)
-        allowed |= registering_authorities(person) if person is not None else set()
+    person = directory_store.practitioners(connection, [holder]).get(holder)
+    allowed |= registering_authorities(person) if person is not None else set()
     if token.authority not in allowed:
         raise rules.wrong_authority(token.authority)
+
+
+def _reserved_to_owner(text: str) -> Refusal:
+    return Refusal(Kind.FORBIDDEN, "reserved-to-owner", text)
 
 
 def _revoke_one(

@@ -193,6 +193,7 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
     body=RevocationRequest,
     problems=(
         "malformed-serial", "comment-too-long", "unknown-certificate", "wrong-authority", "not-a-registrar",
+        "reserved-to-owner",
         "already-revoked", "already-on-hold", "certificate-expired",
     ),
     parameters=IDENTIFIED,

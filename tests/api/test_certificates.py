@@ -84,6 +84,18 @@ def test_a_registrar_of_another_ordre_may_not_revoke(caller: Callable[..., Calle
     assert (answer.status_code, answer.get_json()["code"]) == (403, "wrong-authority")
 
 
+def test_what_is_the_ca_owner_s_to_say_is_not_said_by_a_registrar(
+    registrar: Caller, operator: Caller, serial: str, engine: Engine
+) -> None:
+    with engine.connect() as connection:
+        query = text("SELECT serial FROM certificate WHERE practitioner IS NULL LIMIT 1")
+        own = connection.execute(query).scalar_one()
+    for one, body in ((serial, {"reason": "cACompromise"}), (own, LOST)):
+        answer = registrar.post(f"{PATH}/{one}/revocation", body)
+        assert (answer.status_code, answer.get_json()["code"]) == (403, "reserved-to-owner")
+        assert operator.get(f"{PATH}/{one}").get_json()["state"] == "good"
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -34,9 +34,11 @@ def revoke(
         )  # fmt: skip
 
 
-def revoke_as(engine: Engine, now: datetime, token: access.Token, serial: str) -> Revocation:
+def revoke_as(
+    engine: Engine, now: datetime, token: access.Token, serial: str, reason: RevocationReason = LOST
+) -> Revocation:
     with transaction(engine) as connection:
-        return use_cases.revoke_as(connection, now=now, token=token, serial=Serial(serial), reason=LOST)
+        return use_cases.revoke_as(connection, now=now, token=token, serial=Serial(serial), reason=reason)
 
 
 def release(engine: Engine, now: datetime, serial: str) -> Revocation:
@@ -171,6 +173,16 @@ def test_a_registrar_releases_only_what_he_could_revoke(
 
 def test_an_administrator_revokes_anything(engine: Engine, issue: Issue, now: datetime) -> None:
     assert revoke_as(engine, now, ADMIN, issue().serial).actor == "token:1"
+
+
+def test_only_an_administrator_says_that_the_key_of_the_ca_is_lost(
+    engine: Engine, issue: Issue, enrolled: Enrolled, now: datetime
+) -> None:
+    serial = issue().serial
+    with pytest.raises(Refusal) as refused:
+        revoke_as(engine, now, enrolled.first, serial, RevocationReason.CA_COMPROMISE)
+    assert (refused.value.kind, refused.value.code) == (Kind.FORBIDDEN, "reserved-to-owner")
+    assert revoke_as(engine, now, ADMIN, serial, RevocationReason.CA_COMPROMISE)
 
 
 def withdraw(engine: Engine, now: datetime, *national_ids: str) -> int:
