@@ -122,6 +122,9 @@ def public_key_of_request(csr: bytes) -> PublicKey:
 
 
 def _load_request(csr: bytes) -> x509.CertificateSigningRequest:
+    if _PEM.match(csr) and csr.count(b"-----BEGIN ") > 1:
+        # Whoever sent two would not know which of his keys was certified.
+        raise Refusal(Kind.MALFORMED, "bad-csr", "This holds more than one PEM block: send one request.")
     try:
         if _PEM.match(csr):
             return x509.load_pem_x509_csr(csr)

@@ -32,6 +32,7 @@ from pki.model import (
     RevocationAction,
     RevocationReason,
     Serial,
+    serial_of,
 )
 from pki.profiles import RESERVATION_LIFE, OrganisationNames, PersonNames
 from pki.rules import PROFILE_OF_MAILBOX, PublicKey
@@ -50,10 +51,13 @@ _RECOVERY = Actor("job:recovery")
 def parse_serial(text: str) -> Serial:
     """A serial as people write it (upper case, colons, `0x`) in its one form; refuses `malformed-serial`."""
     written = text.strip().replace(":", "")
-    number = int(written, 16) if _SERIAL.fullmatch(written) else 0
-    if not 0 < number < 1 << 159:
+    if not _SERIAL.fullmatch(written):
         raise Refusal(Kind.MALFORMED, "malformed-serial", "A serial number has 1 to 40 hexadecimal digits.")
-    return Serial(f"{number:040x}")
+    try:
+        return serial_of(int(written, 16))
+    except ValueError as error:
+        text = "A serial number is above zero and below 2^159: no certificate has this one."
+        raise Refusal(Kind.MALFORMED, "malformed-serial", text) from error
 
 
 def request_enrolment(

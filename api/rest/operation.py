@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from flask import Request, Response
 from flask_smorest import Blueprint
-from marshmallow import RAISE, Schema, missing
+from marshmallow import RAISE, Schema, ValidationError, missing
 from sqlalchemy import Connection
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
@@ -116,6 +116,13 @@ class JsonParser(FlaskParser):
 
     # Silence about a misspelt parameter is how a search comes back with everybody.
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": RAISE, "path": RAISE}  # noqa: RUF012 - so named by webargs
+
+    def load_querystring(self, req: Request, schema: Schema) -> Any:
+        """The parameters; one given twice is refused, or one of both values would be dropped in silence."""
+        repeated = [name for name, values in req.args.lists() if len(values) > 1]
+        if repeated:
+            raise ValidationError({name: ["This parameter is given more than once."] for name in repeated})
+        return super().load_querystring(req, schema)
 
     def _raw_load_json(self, req: Request) -> Any:
         if not req.is_json:

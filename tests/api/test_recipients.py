@@ -52,6 +52,12 @@ def test_an_address_may_be_written_in_any_case_and_percent_encoded(operator: Cal
         assert operator.get(f"/v1/recipients/{spelling}").get_json()["verdict"] == "allowed"
 
 
+def test_a_parameter_given_twice_is_refused(operator: Caller, mailbox: str) -> None:
+    answer = operator.get(f"/v1/recipients/{mailbox}", sender=[mailbox, "other@one.example"])
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "invalid-request")
+    assert [error["field"] for error in answer.get_json()["errors"]] == ["sender"]
+
+
 def test_the_sender_counts_too(operator: Caller, mailbox: str, engine: Engine) -> None:
     other = seed_practitioner(engine, 2).mailbox
     answer = operator.get(f"/v1/recipients/{mailbox}", sender=other).get_json()

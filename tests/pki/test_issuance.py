@@ -152,6 +152,12 @@ def test_what_is_no_serial_is_refused(written: str) -> None:
     assert refused.value.code == "malformed-serial"
 
 
+@pytest.mark.parametrize("written", ["0", "0" * 40, "8" + "0" * 39])
+def test_a_serial_of_the_right_length_is_told_what_else_is_wrong_with_it(written: str) -> None:
+    with pytest.raises(Refusal, match="above zero and below"):
+        use_cases.parse_serial(written)
+
+
 def test_random_serials_are_wide_and_spread_over_the_shards() -> None:
     serials = [serial_of(x509.random_serial_number()) for _ in range(4000)]
     assert len(set(serials)) == 4000

@@ -117,6 +117,13 @@ def test_both_headers_of_pem_are_read(label: str) -> None:
     assert public_key_of_request(b"\n" + pem_of(request_for(new_key()), label))
 
 
+def test_of_two_requests_in_one_text_none_is_taken() -> None:
+    both = pem_of(request_for(new_key())) + b"\n" + pem_of(request_for(new_key()))
+    with pytest.raises(Refusal, match="more than one PEM block") as refused:
+        public_key_of_request(both)
+    assert refused.value.code == "bad-csr"
+
+
 def test_rsa_3072_is_certified(issue: Issue, tmp_path: Path) -> None:
     issued = issue(csr=openssl_request(tmp_path, "-newkey", "rsa:3072"), thorough=True)
     usage = x509.load_der_x509_certificate(issued.der).extensions.get_extension_for_class(x509.KeyUsage).value
