@@ -70,11 +70,11 @@ def decide(address: str, recipient: Party, sender: Party | None, occasion: Occas
 
     Certificates are handed out with `allowed` only: beside a refusal, one would be an invitation to use it.
     """
-    reasons = [] if occasion.recorded else [BEFORE_OUR_RECORDS]
-    reasons += reasons_against(recipient, occasion.as_of)
+    # Before our records nothing is known, so that nothing else can be said, not even "no certificate".
+    reasons = list(reasons_against(recipient, occasion.as_of)) if occasion.recorded else [BEFORE_OUR_RECORDS]
     given = usable(recipient.certificates, occasion.as_of)
     resting_on = list(given)
-    if sender is not None:
+    if sender is not None and occasion.recorded:
         reasons += [SENDER + reason for reason in reasons_against(sender, occasion.as_of)]
         resting_on += usable(sender.certificates, occasion.as_of)
     answer = _answer(reasons)

@@ -405,7 +405,7 @@ def test_of_what_was_before_our_records_nothing_is_known(engine: Engine) -> None
     apply_register(engine, "rpps", began - timedelta(hours=5), began)
     (before,) = ask(engine, mailbox, at=began - timedelta(microseconds=1))
     assert before.answer is Answer.UNKNOWN
-    assert before.reasons[0] == "before-our-records"
+    assert before.reasons == ("before-our-records",)
     assert ask(engine, mailbox, at=began)[0].answer is Answer.ALLOWED
     assert ask(engine, mailbox, at=datetime.min.replace(tzinfo=UTC))[0].answer is Answer.UNKNOWN
 

@@ -123,7 +123,17 @@ def test_naming_a_sender_only_ever_adds_reasons(recipient: Party, sender: Party,
     alone = decide("a@one.example", recipient, None, occasion).reasons
     both = decide("a@one.example", recipient, sender, occasion).reasons
     assert both[: len(alone)] == alone
-    assert both[len(alone) :] == tuple(f"sender-{reason}" for reason in reasons_against(sender, NOON))
+    added = reasons_against(sender, NOON) if occasion.recorded else ()
+    assert both[len(alone) :] == tuple(f"sender-{reason}" for reason in added)
+
+
+@given(parties, st.none() | parties, occasions)
+def test_before_our_records_nothing_else_is_said(
+    recipient: Party, sender: Party | None, occasion: Occasion
+) -> None:
+    verdict = decide("a@one.example", recipient, sender, replace(occasion, recorded=False))
+    assert (verdict.answer, verdict.reasons) == (Answer.UNKNOWN, ("before-our-records",))
+    assert verdict.certificates == ()
 
 
 @given(parties)
