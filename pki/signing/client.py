@@ -14,6 +14,8 @@ from pki.model import Serial
 from pki.signing import wire
 
 TRIES = 2
+# Whoever asks whether it is well waits for the answer: a signer that hangs is not well.
+PING_SECONDS = 2.0
 
 
 class SignerClient:
@@ -37,22 +39,24 @@ class SignerClient:
         return None if found is None else b64decode(found)
 
     def ping(self) -> str:
-        """As `Signer.ping`."""
-        return str(self._ask("ping"))
+        """As `Signer.ping`; asked once, and not waited for beyond `PING_SECONDS`."""
+        try:
+            return str(_unpacked(self._exchange({"ask": "ping"}, min(self._timeout, PING_SECONDS))))
+        except (OSError, ValueError) as lost:
+            raise _unavailable() from lost
 
     def _ask(self, question: str, **details: Any) -> Any:
         error: Exception | None = None
         for _ in range(TRIES):
             try:
-                return _unpacked(self._exchange({"ask": question, **details}))
+                return _unpacked(self._exchange({"ask": question, **details}, self._timeout))
             except (OSError, ValueError) as lost:
                 error = lost
-        text = "The signer cannot be reached: nothing was lost, ask again in a moment."
-        raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", text) from error
+        raise _unavailable() from error
 
-    def _exchange(self, question: dict[str, Any]) -> dict[str, Any]:
+    def _exchange(self, question: dict[str, Any], timeout: float) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-            link.settimeout(self._timeout)
+            link.settimeout(timeout)
             with wire.short(self._path) as path:
                 link.connect(path)
             wire.send(link, question)
@@ -60,6 +64,11 @@ class SignerClient:
         if answer is None:
             raise ConnectionError("the signer hung up")
         return answer
+
+
+def _unavailable() -> Refusal:
+    text = "The signer cannot be reached: nothing was lost, ask again in a moment."
+    return Refusal(Kind.UNAVAILABLE, "signer-unavailable", text)
 
 
 def _unpacked(answer: dict[str, Any]) -> Any:

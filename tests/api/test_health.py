@@ -1,7 +1,10 @@
 """What monitors see: alive, ready with a reason for what is not, figures that Prometheus can read."""
 
+import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic
 
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
@@ -10,6 +13,7 @@ from api.app import create_app
 from api.wiring import Container
 from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
+from pki.signing.client import SignerClient
 from tests.api.certificates import certify, take_back
 from tests.factories import seed_practitioner
 
@@ -65,6 +69,34 @@ def test_degraded_but_serving_without_the_signer(container: Container, engine: E
     status, told = ready(container, engine, signer=False)
     assert (status, told["state"]) == (200, "degraded")
     assert told["checks"]["signer"]["reason"] == "The signer does not answer."
+
+
+def test_a_signer_that_hangs_is_told_within_seconds(
+    container: Container, engine: Engine, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as hung:
+        # Stopped, it still has the kernel take connections for it.
+        hung.bind(str(tmp_path / "s"))
+        hung.listen()
+        signer = SignerClient(tmp_path / "s")
+        app = create_app(Container(container.settings, engine, signer, container.clock))
+        asked = monotonic()
+        answer = app.test_client().get("/readyz")
+    assert monotonic() - asked < 5
+    assert (answer.status_code, answer.get_json()["checks"]["signer"]["state"]) == (200, "degraded")
+
+
+def test_no_connection_is_held_while_the_signer_is_waited_for(container: Container, engine: Engine) -> None:
+    held: list[int] = []
+
+    class Watching(Pinged):
+        def ping(self) -> str:
+            held.append(engine.pool.checkedout())  # type: ignore[attr-defined]
+            return super().ping()
+
+    app = create_app(Container(container.settings, engine, Watching(), container.clock))  # type: ignore[arg-type]
+    assert app.test_client().get("/readyz").status_code == 200
+    assert held == [0]
 
 
 def test_degraded_when_a_consumer_of_the_feed_lags(container: Container, engine: Engine) -> None:
