@@ -28,7 +28,7 @@ from pki.model import Authority, IssuedCertificate, Reservation, serial_of
 from pki.profiles import Names, Profile, Urls
 from pki.rules import PublicKey, shard_of, spki_sha256, validity
 from pki.signing.signer import Signer
-from pki.tbs import Issuer, unsigned
+from pki.tbs import Issuer, subject_text, unsigned
 
 _SEAL = object()
 _DER = Encoding.DER
@@ -181,7 +181,7 @@ def as_issued(signed: bytes, reserved: Reservation, now: datetime) -> IssuedCert
     return IssuedCertificate(
         serial=reserved.serial, authority_id=reserved.authority_id, profile=reserved.profile,
         shard=reserved.shard, mailbox=reserved.mailbox, practitioner=reserved.practitioner,
-        subject=certificate.subject.rfc4514_string(), spki_sha256=reserved.spki_sha256, der=signed,
+        subject=subject_text(certificate.subject), spki_sha256=reserved.spki_sha256, der=signed,
         sha256=sha256(signed).digest(), not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc, issued_at=now,
     )  # fmt: skip

@@ -43,6 +43,12 @@ HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {
     "secp256r1": hashes.SHA256(),
     "secp384r1": hashes.SHA384(),
 }
+_READ_AS = {
+    NameOID.SERIAL_NUMBER: "serialNumber",
+    NameOID.SURNAME: "SN",
+    NameOID.GIVEN_NAME: "GN",
+    NameOID.ORGANIZATION_IDENTIFIER: "organizationIdentifier",
+}
 CURVES: dict[str, EllipticCurve] = {"secp256r1": SECP256R1(), "secp384r1": SECP384R1()}
 
 
@@ -126,6 +132,11 @@ def subject_of(names: Names) -> x509.Name:
             ]
     # Some people have one name: an attribute may be missing, never empty.
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes if value])
+
+
+def subject_text(name: x509.Name) -> str:
+    """A name in RFC 4514, the attributes under the words that people and OpenSSL read, not as numbers."""
+    return name.rfc4514_string(_READ_AS)
 
 
 def _constraints(profile: Profile, *, rsa: bool) -> Extensions:

@@ -22,7 +22,7 @@ from pki.profiles import ISSUING, ROOT, SHARDS, TRUST_SPACE, AuthorityNames, Pro
 from pki.rules import shard_of, spki_sha256, validity
 from pki.signing.file import FileKeys
 from pki.signing.seal import seal
-from pki.tbs import Issuer, unsigned
+from pki.tbs import Issuer, subject_text, unsigned
 
 ROOT_ID = "root-1"
 PERSONS_ID = "persons-1"
@@ -114,7 +114,7 @@ def _authority(profile: Profile, authority_id: str, parent: Authority | None, si
         id=authority_id,
         kind="root" if parent is None else "issuing",
         issuer_id=None if parent is None else parent.id,
-        subject=certificate.subject.rfc4514_string(),
+        subject=subject_text(certificate.subject),
         key_name=authority_id,
         shards=1 if profile is ROOT else SHARDS,
         der=signed,

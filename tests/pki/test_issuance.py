@@ -116,6 +116,11 @@ def test_an_organisation_mailbox_is_certified_for_the_establishment(
     assert (issued.mailbox, issued.practitioner) == (address, person.national_id)
     assert "CLINIQUE DES LILAS" in issued.subject
     assert "MARTIN" not in issued.subject
+    assert "organizationIdentifier=FI:FR-750990012" in issued.subject
+
+
+def test_the_subject_is_told_in_words(issue: Issue) -> None:
+    assert issue().subject == "serialNumber=810099000019,CN=Camille MARTIN,GN=Camille,SN=MARTIN,C=FR"
 
 
 def test_reservation_and_certificate_each_leave_their_audit_line(engine: Engine, issue: Issue) -> None:
