@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -79,18 +80,17 @@ def send(
     port: int, method: str, target: str, content: bytes | None = None, **headers: str
 ) -> http.client.HTTPResponse:
     """One request on a connection of its own, so that both workers get theirs; the target goes out raw."""
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    link.putrequest(method, target, skip_accept_encoding=True)
-    for name, value in named.items():
-        link.putheader(name, value)
-    if content is not None:
-        link.putheader("Content-Length", str(len(content)))
-    link.endheaders(content)
-    answer = link.getresponse()
-    answer.octets = answer.read()  # type: ignore[attr-defined]
-    link.close()
-    return answer
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as link:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        link.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in named.items():
+            link.putheader(name, value)
+        if content is not None:
+            link.putheader("Content-Length", str(len(content)))
+        link.endheaders(content)
+        answer = link.getresponse()
+        answer.octets = answer.read()  # type: ignore[attr-defined]
+        return answer
 
 
 def question(
@@ -179,8 +179,11 @@ def test_each_path_has_its_methods(port: int) -> None:
 
 
 def test_a_body_beyond_the_limit_is_malformed_and_the_server_goes_on(ca: StatusCa, port: int) -> None:
-    for octets in (bytes(10_001), bytes(2_000_000)):
-        answer = send(port, "POST", "/ocsp", octets)
+    answer = send(port, "POST", "/ocsp", bytes(10_001))
+    assert said(answer).response_status is library.OCSPResponseStatus.MALFORMED_REQUEST
+    # Far beyond, the server answers and hangs up while we are still sending: a client may see only the latter.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        answer = send(port, "POST", "/ocsp", bytes(2_000_000))
         assert said(answer).response_status is library.OCSPResponseStatus.MALFORMED_REQUEST
     assert said(send(port, "POST", "/ocsp", question(ca, ca.issue()))).certificate_status is Status.GOOD
 

@@ -70,9 +70,18 @@ class Installation:
         """A command's JSON, whatever its exit code."""
         return dict(json.loads(self.sceau(*words, "--json", check=False).stdout))
 
-    def up(self) -> None:
+    @property
+    def listeners(self) -> tuple[str, ...]:
         web, ldap, ldaps = map(str, self.ports)
-        self.sceau("up", "--demo", "--detach", "--port", web, "--ldap-port", ldap, "--ldaps-port", ldaps)
+        return ("--port", web, "--ldap-port", ldap, "--ldaps-port", ldaps)
+
+    def up(self) -> None:
+        self.sceau("up", "--demo", "--detach", *self.listeners)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """`sceau up` in the foreground, as a process to be killed."""
+        command = [SCEAU, "up", "--demo", "--state", str(self.state), *self.listeners]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def get(self, path: str, who: str = "operator", **parameters: str) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.credentials[who]}"}

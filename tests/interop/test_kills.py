@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.interop.conftest import SCEAU, Installation, free_port, within
+from tests.interop.conftest import Installation, free_port, within
 
 
 @pytest.fixture
@@ -84,11 +83,7 @@ def with_pid_gone(pid: int) -> None:
 
 def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(tmp_path: Path) -> None:
     made = Installation(tmp_path / "var", (free_port(), free_port(), free_port()))
-    first = subprocess.Popen(
-        [SCEAU, "up", "--demo", "--state", str(made.state), "--port", str(made.ports[0]),
-         "--ldap-port", str(made.ports[1]), "--ldaps-port", str(made.ports[2])],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    first = made.start()
     try:
         within(90, lambda: made.ports_open() and len(made.certified()) >= 5)
         kept = {serial for _, serial, _ in made.certified()}
@@ -107,11 +102,7 @@ def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(tm
 
 def test_a_load_goes_on_by_itself_while_each_part_is_killed(tmp_path: Path) -> None:
     made = Installation(tmp_path / "var", (free_port(), free_port(), free_port()))
-    first = subprocess.Popen(
-        [SCEAU, "up", "--demo", "--state", str(made.state), "--port", str(made.ports[0]),
-         "--ldap-port", str(made.ports[1]), "--ldaps-port", str(made.ports[2])],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    first = made.start()
     try:
         within(90, lambda: made.ports_open() and len(made.certified()) >= 3)
         for part in ("signer", "worker", "ldap", "web", "postgres"):
