@@ -181,7 +181,7 @@ def test_each_path_has_its_methods(port: int) -> None:
 def test_a_body_beyond_the_limit_is_malformed_and_the_server_goes_on(ca: StatusCa, port: int) -> None:
     answer = send(port, "POST", "/ocsp", bytes(10_001))
     assert said(answer).response_status is library.OCSPResponseStatus.MALFORMED_REQUEST
-    # Far beyond, the server answers and hangs up while we are still sending: a client may see only the latter.
+    # Far beyond, the server answers and hangs up while we still send: a client may see only the latter.
     with suppress(BrokenPipeError, ConnectionResetError):
         answer = send(port, "POST", "/ocsp", bytes(2_000_000))
         assert said(answer).response_status is library.OCSPResponseStatus.MALFORMED_REQUEST
