@@ -46,11 +46,14 @@ find_python() {
 
 # The stamp is written last: an installation cut short is done again.
 need_venv() {
-    local lock=$1 python stamp wanted
+    local lock=$1 python stamp=.venv/sceau-installed place wanted
     python=$(find_python) || exit 2
-    wanted="$(sha256sum "$lock" | cut -d' ' -f1) $("$python" -V) $PWD"
-    stamp=.venv/sceau-installed
-    if [ -f .venv/sceau-lock-test ] && [ "$lock" = requirements.lock ]; then lock=requirements-test.lock; wanted="$(sha256sum "$lock" | cut -d' ' -f1) $("$python" -V) $PWD"; fi
+    # What tests need contains what a run needs: a quickstart does not take it away again.
+    [ -f .venv/sceau-lock-test ] && lock=requirements-test.lock
+    place="$("$python" -V) $PWD"
+    wanted="$(sha256sum "$lock" | cut -d' ' -f1) $place"
+    # Programs in a .venv name its folder and its Python: moved or upgraded, it is made anew.
+    case "$(cat "$stamp" 2>/dev/null)" in "" | *" $place") ;; *) rm -rf .venv ;; esac
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         need_packages "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
