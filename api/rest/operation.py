@@ -29,6 +29,8 @@ from directory.access import Role, Token
 from directory.base.db import transaction
 
 View = Callable[..., Any]
+# RFC 9110's words. Python's own became these with 3.13; the description must not depend on who serves it.
+PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 class Opens(Enum):
@@ -233,7 +235,7 @@ def _refusals(one: Operation) -> dict[int, Any]:
 def refusal_documented(status: int, codes: list[str]) -> dict[str, Any]:
     """The OpenAPI response object of these problem codes, which share a status."""
     made: dict[str, Any] = {
-        "description": f"{HTTPStatus(status).phrase}: {', '.join(codes)}",
+        "description": f"{PHRASES.get(status, HTTPStatus(status).phrase)}: {', '.join(codes)}",
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     if status == HTTPStatus.UNAUTHORIZED:

@@ -64,6 +64,25 @@ class ClientTls:
     key: Path
 
 
+class _Verified(ldap3.Tls):
+    """TLS in which Python's own `ssl` compares the server's name with its certificate.
+
+    ldap3 compares by itself, and from Python 3.12 on by code of its own that knows no addresses.
+    """
+
+    def __init__(self, files: ClientTls) -> None:
+        super().__init__(validate=ssl.CERT_REQUIRED, version=ssl.PROTOCOL_TLS_CLIENT)
+        self._files = files
+
+    def wrap_socket(self, connection: ldap3.Connection, do_handshake: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Wrap the connection's socket; ssl.SSLError when the server is not whom we called."""
+        context = ssl.create_default_context(cafile=str(self._files.authority))
+        context.load_cert_chain(self._files.certificate, self._files.key)
+        connection.socket = context.wrap_socket(
+            connection.socket, server_hostname=connection.server.host, do_handshake_on_connect=do_handshake
+        )
+
+
 class LdapClient:
     """One connection, opened when first needed and again after a failure; safe to share between threads.
 
@@ -78,13 +97,7 @@ class LdapClient:
             raise Refusal(Kind.UNAVAILABLE, "ldap-without-certificate", text)
         self._url, self._files = url, tls
         self._seconds = seconds
-        self._tls = None if tls is None else ldap3.Tls(
-            ca_certs_file=str(tls.authority),
-            local_certificate_file=str(tls.certificate),
-            local_private_key_file=str(tls.key),
-            validate=ssl.CERT_REQUIRED,
-            version=ssl.PROTOCOL_TLS_CLIENT,
-        )  # fmt: skip
+        self._tls = None if tls is None else _Verified(tls)
         self._lock = RLock()
         self._connection: ldap3.Connection | None = None
 
