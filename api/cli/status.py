@@ -35,7 +35,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str | Text, str]]:
     ]
     for name, part in found["parts"].items():
         colour = "green" if part["state"] == "ok" else "red"
-        detail = ", ".join(f"{key} {value}" for key, value in part.items() if key != "state")
+        known = [f"{key} {part[key]}" for key in ("pid", "restarts") if key in part]
+        detail = ", ".join([part.get("detail") or part["reason"], *known])
         rows.append((name, Text(part["state"], colour), detail))
     rows += [("register", name, str(made)) for name, made in found["last_sync"].items()]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
