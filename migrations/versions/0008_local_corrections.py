@@ -1,0 +1,25 @@
+"""Corrections made here, which survive the night."""
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+UP = r"""
+"""
+
+DOWN = """
+"""
+
+
+def execute(sql: str) -> None:
+    # The driver's own cursor: several statements at once.
+    op.get_bind().connection.driver_connection.execute(sql)
+
+
+def upgrade() -> None:
+    execute(UP)
+
+
+def downgrade() -> None:
+    execute(DOWN)

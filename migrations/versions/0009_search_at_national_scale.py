@@ -1,0 +1,25 @@
+"""What two million people are found by within a tenth of a second."""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+
+UP = r"""
+"""
+
+DOWN = """
+"""
+
+
+def execute(sql: str) -> None:
+    # The driver's own cursor: several statements at once.
+    op.get_bind().connection.driver_connection.execute(sql)
+
+
+def upgrade() -> None:
+    execute(UP)
+
+
+def downgrade() -> None:
+    execute(DOWN)
