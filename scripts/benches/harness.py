@@ -1,0 +1,137 @@
+"""What every figure is taken with: an installation of its own, a load generator, a bare Granian beside it."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from api.embedded.postgres import EmbeddedPostgres
+from api.settings import Settings, load_settings
+from api.wiring import Container, build
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+REQUESTS = """
+local requests, next_one = {}, 0
+for line in io.lines("%(file)s") do
+  local method, path, body = line:match("(%%S+) (%%S+) ?(%%S*)")
+  body = body:gsub("%%x%%x", function(pair) return string.char(tonumber(pair, 16)) end)
+  requests[#requests + 1] = wrk.format(method, path, %(headers)s, method == "POST" and body or nil)
+end
+function init(args) next_one = math.random(#requests) end
+function request() next_one = next_one %% #requests + 1; return requests[next_one] end
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value beside another of the same run; `target` bounds the ratio, or the value it names."""
+
+    name: str
+    value: float
+    unit: str
+    beside: dict[str, float]
+    ratio: float
+    target: str
+    ok: bool
+
+    def show(self) -> None:
+        """Print it as one line of JSON."""
+        print(json.dumps(vars(self)), flush=True)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What figures are taken on: an installation with the demo, a folder for scraps, how long, how large."""
+
+    settings: Settings
+    folder: Path
+    seconds: int
+    size: int
+
+    @property
+    def container(self) -> Container:
+        """The installation's parts, as a command has them."""
+        return build(self.settings)
+
+    @property
+    def web(self) -> str:
+        """Where the installation's web part answers."""
+        return f"http://{self.settings.host}:{self.settings.port}"
+
+    def rows(self, query: str, *parameters: object) -> list[tuple]:
+        """All rows of a query on the installation's record."""
+        with psycopg.connect(EmbeddedPostgres(self.settings.state / "postgres").conninfo) as link:
+            return link.execute(query, parameters).fetchall()
+
+    @property
+    def operator(self) -> dict[str, str]:
+        """HTTP headers of an operator who asks in JSON."""
+        secrets = json.loads((self.settings.state / "demo-credentials.json").read_text())
+        return {"Authorization": f"Bearer {secrets['operator']}", "Content-Type": "application/json"}
+
+
+def free_port() -> int:
+    """A TCP port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wrk(
+    bench: Bench, url: str, requests: list[str], headers: dict[str, str] | None = None, connections: int = 16
+) -> float:
+    """Requests a second over these lines (`METHOD path [body in hex]`); fails unless all are answered 2xx."""
+    lines, script = bench.folder / "requests.txt", bench.folder / "requests.lua"
+    lines.write_text("\n".join(requests) + "\n")
+    table = "{" + ", ".join(f'["{name}"] = "{value}"' for name, value in (headers or {}).items()) + "}"
+    script.write_text(REQUESTS % {"file": lines, "headers": table})
+    command = ["wrk", "-t2", f"-c{connections}", f"-d{bench.seconds}s", "-s", str(script), url]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if bad := re.search(r"(Non-2xx.*|Socket errors.*)", told):
+        raise SystemExit(f"{url}: {bad[0]}")
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1])
+
+
+@contextmanager
+def granian(bench: Bench, target: str, source: str) -> Iterator[str]:
+    """A bare application under the same Granian with the same workers, for comparison."""
+    (bench.folder / f"{target}.py").write_text(source)
+    port = free_port()
+    command = [
+        sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port),
+        "--workers", str(bench.settings.web_workers), "--blocking-threads", "4",
+        "--no-access-log", "--log-level", "critical", f"{target}:application",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=bench.folder)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def installation(folder: Path) -> Iterator[Settings]:
+    """`sceau up --demo` in a folder of its own, stopped afterwards."""
+    state, sceau = folder / "var", str(BIN / "sceau")
+    folder.chmod(0o711)  # run by root, PostgreSQL may need an account of its own, which must pass here
+    ports = ["--port", str(free_port()), "--ldap-port", str(free_port()), "--ldaps-port", str(free_port())]
+    subprocess.run([sceau, "up", "--demo", "--detach", "--state", str(state), *ports], check=True)
+    try:
+        yield load_settings(state)
+    finally:
+        subprocess.run([sceau, "down", "--state", str(state)], check=False)
