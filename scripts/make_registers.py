@@ -7,7 +7,10 @@ stream, two runs give the same bytes, and the next day holds the same people but
     make_registers.py OUT --practitioners 2000 --organisations 200 --mailboxes 1500 --seed 1
     make_registers.py OUT --practitioners 2000 … --seed 1 --next-day --departures 0.5% --without 810099000019
 
-Numbers pass their check digits and lie where registers attribute none; domains end in `.invalid`.
+Numbers pass their check digits and lie where registers attribute none; domains end in `.invalid`. From
+50,000 people on, names, towns and employers are as many, and as unequally common, as those of a nation:
+
+    make_registers.py OUT --practitioners 1950000 --organisations 100000 --mailboxes 536000 --domains 8655
 """
 
 import argparse
@@ -15,11 +18,12 @@ import json
 import sys
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
+from itertools import accumulate, product
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryFile
@@ -49,6 +53,33 @@ TOWNS = (
     ("29", "29019", "29200", "BREST", "brest"),
     ("63", "63113", "63000", "CLERMONT FERRAND", "clermont-ferrand"),
 )  # fmt: skip
+# Parts of names that nobody need bear, some tens of thousands once put together.
+STARTS = (
+    "Aub", "Bel", "Ber", "Bour", "Bré", "Cas", "Cham", "Char", "Cla", "Cor", "Dau", "Del", "Dou", "Fal",
+    "Fer", "Gar", "Ger", "Gui", "Hau", "Jol", "Laf", "Lam", "Mar", "Mau", "Mé", "Mon", "Noi", "Ol", "Per",
+    "Pou", "Qué", "Ra", "Rou", "Sab", "Ser", "Tour", "Val", "Ver", "Vil", "Yv",
+)  # fmt: skip
+MIDDLES = (
+    "a", "an", "ar", "bel", "bo", "cha", "da", "de", "di", "don", "fo", "gar", "ge", "go", "la", "le", "li",
+    "ma", "mi", "mon", "na", "nè", "pi", "ra", "ro", "sa", "ti", "van", "vé", "zo",
+)  # fmt: skip
+ENDS = (
+    "ard", "aud", "beau", "bert", "bois", "cé", "chon", "court", "del", "delle", "don", "eau", "el", "er",
+    "ès", "fleur", "gny", "ier", "in", "jac", "lan", "let", "lier", "lon", "maux", "mont", "neau", "nel",
+    "ont", "ot", "quin", "rade", "rel", "seau", "ssé", "tel", "tin", "vière", "ville", "zan",
+)  # fmt: skip
+PARTICLES = ("De ", "De La ", "Du ", "D'", "Le ", "La ", "Des ", "L'", "N'", "El ", "Saint-", "Ben ")
+GIVEN_STARTS = (
+    "Al", "An", "Ar", "Ca", "Chris", "Cla", "Da", "Do", "É", "Em", "Fa", "Flo", "Ga", "Ha", "I", "Jo", "Ju",
+    "Ka", "Lau", "Lé", "Ma", "Mi", "Na", "No", "Pa", "Ré", "Sa", "So", "Ta", "Va",
+)  # fmt: skip
+GIVEN_ENDS = (
+    "bien", "cia", "delle", "dine", "drien", "ël", "elle", "ette", "fane", "gane", "ia", "ïs", "lène",
+    "lian", "lie", "line", "lle", "mir", "na", "nic", "nie", "nor", "phine", "rane", "ric", "rine", "ron",
+    "sandre", "thias", "tine", "trice", "vier", "wen", "xime", "yane", "zélie",
+)  # fmt: skip
+TOWN_ENDS = ("ville", "court", "gny", "ac", "bourg", "mont", "fontaine")
+CORSICA = str.maketrans("AB", "00")
 STREETS = ("DES TILLEULS", "SAINT ETIENNE", "DE L'EGLISE", "DU MARECHAL FICTIF", "DES ÉCOLES", "BELLE-VUE")
 
 
@@ -135,14 +166,112 @@ MAILBOX_COLUMNS = (
 )  # fmt: skip
 OLD_WIDTH = 52
 DEFAULT_DAY = date(2026, 9, 1)
-MOST_ORGANISATIONS = len(TOWNS) * 500
+NATIONAL_FROM = 50_000
+# What FINESS numbers leave in the ranges that nobody uses.
+MOST_ORGANISATIONS, MOST_AT_NATIONAL_SIZE = len(TOWNS) * 500, 100_000
 # RPPS numbers 10099… are left free by the register; beyond them, 99… is of no series it uses.
 IN_FIRST_SERIES = 100_000
 # Shares of people, near those of the real register; then what is unclean in it.
 STUDENTS, WOMEN, DOUBLE_NAMES, SKILLED = 0.03, 0.55, 0.2, 0.8
 OWN_PRACTICE, BOTH = 0.6, 0.05
 NO_ADDRESS = 0.25
+HOSPITALS = (
+    "HOPITAL", "CLINIQUE", "CENTRE HOSPITALIER DE", "CENTRE DE SANTE", "POLYCLINIQUE", "HOPITAL PRIVE",
+    "HAD DE", "CENTRE DE READAPTATION",
+)  # fmt: skip
+MEDICO_SOCIAL_PLACES = (
+    "EHPAD", "EHPAD RESIDENCE", "FOYER", "SSIAD DE", "PHARMACIE", "LABORATOIRE", "IME", "ESAT", "SESSAD DE",
+    "MAISON DE SANTE DE",
+)  # fmt: skip
+FEWEST_DOMAINS = sum(bool(one.ordre_domain) for one in PROFESSIONS) + len(TOWNS) + 3
+MOST_OPERATORS = 150
 SERVICES = ("SECRETARIAT", "URGENCES", "CARDIOLOGIE", "COORDINATION", "PHARMACIE", "ADMISSIONS")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Things to draw from, equally often or by weight."""
+
+    things: Sequence[str]
+    cumulative: Sequence[float] | None = None
+
+    def by(self, dice: Random) -> str:
+        """One of them."""
+        if self.cumulative is None:
+            return dice.choice(self.things)
+        return dice.choices(self.things, cum_weights=self.cumulative)[0]
+
+
+@dataclass(frozen=True)
+class Land:
+    """Where people are called and live: `double` the share of double names, `both` that of people with a
+    practice of their own and an employer; `town_weights` cumulative, None for equally common towns.
+    """
+
+    families: Drawn
+    second_families: Drawn
+    given: Drawn
+    towns: tuple[tuple[str, str, str, str, str], ...]
+    town_weights: Sequence[float] | None
+    double: float
+    both: float
+
+    def town(self, dice: Random) -> int:
+        """The number of a town."""
+        if self.town_weights is None:
+            return dice.randrange(len(self.towns))
+        return dice.choices(range(len(self.towns)), cum_weights=self.town_weights)[0]
+
+
+@cache
+def land(*, national: bool) -> Land:
+    """The small world of a demonstration, or a nation."""
+    if not national:
+        given, second = Drawn(GIVEN), Drawn(FAMILIES[:24])
+        return Land(Drawn(FAMILIES), second, given, TOWNS, None, DOUBLE_NAMES, BOTH)
+    families = zipf(list(_national_families()), flat=20)
+    simple = [f"{start}{end}" for start, end in product(GIVEN_STARTS, GIVEN_ENDS)]
+    composed = [f"{simple[n]}-{simple[(7 * n + 5) % len(simple)]}" for n in range(0, 400, 2)]
+    more = dice_of("given").sample([*simple, *composed], len(simple) + len(composed))
+    given = zipf([*GIVEN, *more], flat=5)
+    others = list(_national_towns())
+    towns = (*TOWNS, *dice_of("towns").sample(others, len(others)))
+    weights = list(accumulate(1 / (rank + 4) ** 0.9 for rank in range(len(towns))))
+    return Land(families, families, given, towns, weights, double=0.1, both=0.195)
+
+
+def zipf(things: Sequence[str], *, flat: int) -> Drawn:
+    """The things with the frequencies of names: the n-th 1 / (n + flat) ** 0.9, which gives the commonest
+    family name of a nation 0.35 % of the people.
+    """
+    return Drawn(things, list(accumulate(1 / (rank + flat) ** 0.9 for rank in range(1, len(things) + 1))))
+
+
+def _national_families() -> Iterator[str]:
+    """All that the parts give, without repetition; one in twenty behind a particle."""
+    long = ["".join(parts) for parts in product(STARTS, MIDDLES, ENDS)]
+    names = list(dict.fromkeys([*("".join(parts) for parts in product(STARTS, ENDS)), *long]))
+    for rank, name in enumerate(dice_of("families").sample(names, len(names))):
+        yield PARTICLES[rank // 20 % len(PARTICLES)] + name if one_in(20, rank) else name
+
+
+def departments() -> Sequence[str]:
+    """Those of the nation, overseas included."""
+    mainland = [f"{number:02d}" for number in (*range(1, 20), *range(21, 96))]
+    return (*mainland, "2A", "2B", "971", "972", "973", "974", "976")
+
+
+def _national_towns() -> Iterator[tuple[str, str, str, str, str]]:
+    dice = dice_of("town names")
+    for department, place in product(departments(), range(30)):
+        name = dice.choice(STARTS) + dice.choice(MIDDLES) + dice.choice(TOWN_ENDS)
+        if one_in(4, place):
+            name = f"Saint {dice.choice(GIVEN)} {dice.choice(('sur', 'en', 'les'))} {name}"
+        shown = _plain(name).replace("-", " ").upper()
+        number = str(990 - place)[len(department) - 2 :]
+        # Corsica has two departments and one beginning of postal codes.
+        postal_code = department.translate(CORSICA) + number
+        yield department, department + number, postal_code, shown, shown.lower().replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -160,6 +289,7 @@ class Plan:
     departures: float = 0.005
     columns: int = len(ACTIVITY_COLUMNS)
     without: frozenset[str] = frozenset()
+    domains: int = 0
 
     @property
     def written_on(self) -> date:
@@ -170,6 +300,21 @@ class Plan:
     def people(self) -> int:
         """How many numbers of people to go through, those who are gone included."""
         return self.practitioners + (round(self.practitioners * self.arrivals) if self.next_day else 0)
+
+    @property
+    def national(self) -> bool:
+        """Whether names, towns and places are those of a nation."""
+        return self.practitioners >= NATIONAL_FROM
+
+    @property
+    def land(self) -> Land:
+        """Where names and towns come from."""
+        return land(national=self.national)
+
+    @property
+    def own_domains(self) -> int:
+        """How many hospitals have a domain of their own, so that there are `domains` entries in all."""
+        return max(0, self.domains - FEWEST_DOMAINS)
 
 
 @dataclass(frozen=True)
@@ -227,12 +372,19 @@ def with_key(digits: str) -> str:
 
 def siret_of(number: int) -> str:
     """An invented SIRET: its SIREN passes Luhn, and so does the whole."""
-    return with_key(with_key(f"999{number:05d}") + "0001")
+    series, number = divmod(number, 100_000)
+    return with_key(with_key(f"{999 - series}{number:05d}") + "0001")
+
+
+def organisation(plan: Plan, number: int) -> Organisation:
+    """Establishment `number`, counted from 0."""
+    if plan.national:
+        return _national_organisation(plan.seed, number, plan.own_domains)
+    return _organisation(plan.seed, number)
 
 
 @lru_cache(maxsize=4096)
-def organisation(seed: int, number: int) -> Organisation:
-    """Establishment `number`, counted from 0."""
+def _organisation(seed: int, number: int) -> Organisation:
     dice = dice_of(seed, "organisation", number)
     town = TOWNS[number % len(TOWNS)]
     # A third are hospitals; the first of each town is its university hospital.
@@ -244,37 +396,66 @@ def organisation(seed: int, number: int) -> Organisation:
         name = f"HOPITAL {dice.choice(FAMILIES).upper()} DE {town[3]}"
     else:
         name = f"EHPAD {dice.choice(FAMILIES).upper()}"
-    domain = f"chu-{town[4]}.hopital.mssante.invalid" if kind == HOSPITAL else "medico-social.mssante.invalid"
+    domain = _hospital_domain(town) if kind == HOSPITAL else "medico-social.mssante.invalid"
     finess, legal = (with_key(f"{town[0]}099{2 * serial + step:03d}") for step in (1, 0))
     return Organisation(kind, finess, legal, siret_of(number), name, town, domain)
 
 
+@lru_cache(maxsize=200_000)
+def _national_organisation(seed: int, number: int, own_domains: int) -> Organisation:
+    dice = dice_of(seed, "organisation", number)
+    world = land(national=True)
+    town = world.towns[world.town(dice)]
+    kind = HOSPITAL if number % 3 == 0 else MEDICO_SOCIAL
+    if number < 3 * len(TOWNS):
+        what = "CHU FICTIF DE" if kind == HOSPITAL else "EHPAD"
+    else:
+        what = dice.choice(HOSPITALS if kind == HOSPITAL else MEDICO_SOCIAL_PLACES)
+    name = f"{what} {town[3]}" if what.endswith(" DE") else f"{what} {world.families.by(dice).upper()}"
+    domain = "medico-social.mssante.invalid"
+    if kind == HOSPITAL:
+        rank = number // 3
+        domain = _own_domain(rank) if rank < own_domains else _hospital_domain(TOWNS[rank % len(TOWNS)])
+    # Ten places to a legal entity; no two places share a number, whatever their department.
+    department = town[0][:2].translate(CORSICA)
+    finess, legal = with_key(f"{department}9{number:05d}"), with_key(f"{department}89{number // 10:04d}")
+    return Organisation(kind, finess, legal, siret_of(number), name, town, domain)
+
+
+def _hospital_domain(town: tuple[str, str, str, str, str]) -> str:
+    return f"chu-{town[4]}.hopital.mssante.invalid"
+
+
+def _own_domain(rank: int) -> str:
+    return f"h{rank:05d}.hopital.mssante.invalid"
+
+
 def person(plan: Plan, index: int) -> Person:
     """Person `index`, as on the first day."""
-    dice = dice_of(plan.seed, "person", index)
+    world, dice = plan.land, dice_of(plan.seed, "person", index)
     profession = dice.choices(PROFESSIONS, WEIGHTS)[0]
     by_adeli = profession.code == AUDIOLOGIST
     student = dice.random() < STUDENTS
     worker = _establishment(plan, dice, hospital=bool(profession.ordre_domain))
     share = dice.random()
     on_his_own = bool(profession.ordre_domain) and (
-        worker is None or share < OWN_PRACTICE or share > 1 - BOTH
+        worker is None or share < OWN_PRACTICE or share > 1 - world.both
     )
-    family = dice.choice(FAMILIES)
-    if dice.random() < DOUBLE_NAMES:
-        family = f"{family}-{dice.choice(FAMILIES[:24])}"
+    family = world.families.by(dice)
+    if dice.random() < world.double:
+        family = f"{family}-{world.second_families.by(dice)}"
     return Person(
         index=index,
         id_type="0" if by_adeli else "8",
         number=_adeli(index) if by_adeli else _rpps(index),
         female=dice.random() < WOMEN,
         family=family.upper() + (' "DIT LE BRAVE"' if one_in(499, index) else ""),
-        given=dice.choice(GIVEN).upper(),
+        given=world.given.by(dice).upper(),
         profession=profession,
         student=student and not by_adeli,
         on_his_own=on_his_own or worker is None,
-        works_at=worker if not on_his_own or share > 1 - BOTH else None,
-        town=dice.randrange(len(TOWNS)),
+        works_at=worker if not on_his_own or share > 1 - world.both else None,
+        town=world.town(dice),
         skill=dice.choice(profession.skills) if profession.skills and dice.random() < SKILLED else None,
     )
 
@@ -283,10 +464,14 @@ def _establishment(plan: Plan, dice: Random, *, hospital: bool) -> int | None:
     """The number of an establishment of the wanted kind, None when there is none."""
     if plan.organisations == 0:
         return None
-    start = dice.randrange(plan.organisations)
     wanted = HOSPITAL if hospital else MEDICO_SOCIAL
+    if plan.national:
+        # A few places employ thousands, most a handful.
+        start = int(plan.organisations * dice.random() ** 2.5)
+    else:
+        start = dice.randrange(plan.organisations)
     near = ((start + step) % plan.organisations for step in range(min(plan.organisations, 3 * len(TOWNS))))
-    return next((number for number in near if organisation(plan.seed, number).kind == wanted), start)
+    return next((number for number in near if organisation(plan, number).kind == wanted), start)
 
 
 def _rpps(index: int) -> str:
@@ -306,14 +491,14 @@ def people(plan: Plan) -> Iterator[Person]:
             if fate < plan.departures:
                 continue
             if fate < plan.departures + plan.moves:
-                found = _moved(found)
+                found = _moved(plan, found)
         if found.national_id not in plan.without:
             yield found
 
 
-def _moved(found: Person) -> Person:
+def _moved(plan: Plan, found: Person) -> Person:
     """The same person, practising on his own in the next town."""
-    return replace(found, town=(found.town + 1) % len(TOWNS), on_his_own=True, student=False)
+    return replace(found, town=(found.town + 1) % len(plan.land.towns), on_his_own=True, student=False)
 
 
 def activity_rows(plan: Plan, found: Person) -> Iterator[tuple[str, ...]]:
@@ -329,14 +514,14 @@ def activity_rows(plan: Plan, found: Person) -> Iterator[tuple[str, ...]]:
         yield (*head, *("",) * 39)
         return
     if found.on_his_own:
-        yield (*head, *_own_practice(found))
+        yield (*head, *_own_practice(plan, found))
     if found.works_at is not None:
-        yield (*head, *_salaried_practice(found, organisation(plan.seed, found.works_at)))
+        yield (*head, *_salaried_practice(found, organisation(plan, found.works_at)))
 
 
-def _own_practice(found: Person) -> tuple[str, ...]:
+def _own_practice(plan: Plan, found: Person) -> tuple[str, ...]:
     dice = dice_of("own", found.index, found.town)
-    department, commune, postal_code, town, _ = TOWNS[found.town]
+    department, commune, postal_code, town, _ = plan.land.towns[found.town]
     structure = f"R10100{found.index % 10**9:09d}"
     number, street = str(dice.randrange(1, 180)), dice.choice(STREETS)
     if dice.random() < NO_ADDRESS:
@@ -352,7 +537,8 @@ def _own_practice(found: Person) -> tuple[str, ...]:
         if found.profession.ordre_domain
         else "ARS/Variable/Variable"
     )
-    siret = siret_of(50000 + found.index % 40000) if found.profession.code == PHARMACIST else ""
+    spare = 200_000 + found.index % 600_000 if plan.national else 50000 + found.index % 40000
+    siret = siret_of(spare) if found.profession.code == PHARMACIST else ""
     name = f"PHARMACIE {found.family}" if siret else ""
     sector = ("SA33", "Pharmacie d'officine") if siret else ("SA07", "Cabinet individuel")
     table = ("A", "Titulaire d'officine") if siret else ("", "")
@@ -451,7 +637,7 @@ def mailbox_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 def _service_mailboxes(plan: Plan, wanted: int) -> Iterator[tuple[str, ...]]:
     for number in range(min(wanted, plan.organisations * len(SERVICES))):
         turn, index = divmod(number, plan.organisations)
-        site = organisation(plan.seed, index)
+        site = organisation(plan, index)
         service = SERVICES[turn]
         yield _mailbox("ORG", f"{service.lower()}.{site.finess}@{site.domain}", None, site, service)
 
@@ -461,7 +647,7 @@ def _personal_mailbox(plan: Plan, found: Person, round_number: int) -> tuple[str
     if found.student:
         return None
     local = f"{_plain(found.given)}.{_plain(found.family)}{found.index + 1}"
-    site = organisation(plan.seed, found.works_at) if found.works_at is not None else None
+    site = organisation(plan, found.works_at) if found.works_at is not None else None
     if round_number:
         return _mailbox("PER", f"{local}.{round_number}@{_domain(found, None)}", found, None, "")
     return _mailbox("PER", f"{local}@{_domain(found, site)}", found, site, "")
@@ -481,7 +667,7 @@ def _repeated(plan: Plan, row: tuple[str, ...], made: int) -> Iterator[tuple[str
     if not plan.organisations:
         return
     if one_in(500, made):
-        site = organisation(plan.seed, made % plan.organisations)
+        site = organisation(plan, made % plan.organisations)
         yield (*row[:5], "1", site.finess, "CONSULTATIONS", *row[8:18], site.name, *row[19:])
     if one_in(1200, made):
         other = person(plan, plan.practitioners * 3)
@@ -526,7 +712,7 @@ def write_finess(plan: Plan, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as text:
         text.write(f"finess;etalab;111;{plan.written_on.isoformat()}\n")
         for number in range(plan.organisations):
-            text.write(";".join(_finess_row(organisation(plan.seed, number), number)) + "\n")
+            text.write(";".join(_finess_row(organisation(plan, number), number)) + "\n")
 
 
 def _finess_row(site: Organisation, number: int) -> tuple[str, ...]:
@@ -553,7 +739,12 @@ def trusted(plan: Plan) -> Iterator[tuple[str, str, str]]:
         if profession.ordre_domain:
             yield f"{profession.ordre_domain}.ordre.mssante.invalid", f"Ordre : {profession.label}", ordres
     for town in TOWNS[: plan.organisations or None]:
-        yield f"chu-{town[4]}.hopital.mssante.invalid", f"CHU fictif de {town[3].title()}", hospitals
+        yield _hospital_domain(town), f"CHU fictif de {town[3].title()}", hospitals
+    for rank in range(plan.own_domains):
+        # Operators differ as much in size as towns do.
+        number = int(MOST_OPERATORS * dice_of(plan.seed, "operator", rank).random() ** 3)
+        operator = _operator(f"mss.operateur{number}.invalid", 4 + number, f"OPERATEUR FICTIF {number}")
+        yield _own_domain(rank), f"Établissement fictif {rank}", operator
     yield "medico-social.mssante.invalid", "Établissements et professions sans Ordre", medico_social
     # The real list has both: a domain under two operators, and domains in Unicode.
     yield "medico-social.mssante.invalid", "Reprise en cours", hospitals
@@ -584,8 +775,9 @@ def write_trusted_domains(plan: Plan, path: Path) -> None:
 
 def make(folder: Path, plan: Plan) -> dict[str, Path]:
     """Write the four files of one day below `folder`; their paths by register name."""
-    if plan.organisations > MOST_ORGANISATIONS:
-        raise ValueError(f"at most {MOST_ORGANISATIONS} organisations have numbers to spare")
+    most = MOST_AT_NATIONAL_SIZE if plan.national else MOST_ORGANISATIONS
+    if plan.organisations > most:
+        raise ValueError(f"at most {most} organisations have numbers to spare")
     folder.mkdir(parents=True, exist_ok=True)
     day = f"{plan.written_on:%Y%m%d}"
     paths = {
@@ -625,6 +817,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--practitioners", type=size, default=Plan.practitioners)
     parser.add_argument("--organisations", type=size, default=Plan.organisations)
     parser.add_argument("--mailboxes", type=size, default=Plan.mailboxes)
+    parser.add_argument(
+        "--domains", type=size, default=0, help="entries of the list of trusted domains; 0: as few as need be"
+    )
     parser.add_argument("--seed", type=int, default=Plan.seed)
     parser.add_argument(
         "--day", type=date.fromisoformat, default=DEFAULT_DAY, help="the first day, YYYY-MM-DD"
