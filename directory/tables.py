@@ -20,9 +20,11 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -57,6 +59,33 @@ register_run = Table(
     Column("state", Text, nullable=False),
     Column("reason", Text),
     Column("counts", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("step", Text),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("1")),
+    Column("applies", Boolean, nullable=False, server_default=text("true")),
+    Column("actor", Text, nullable=False, server_default=text("''::text")),
+    Column("measures", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("findings", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    Column("approvals_needed", SmallInteger, nullable=False, server_default=text("0")),
+    Column("kept_file", Text),
+)
+
+register_step = Table(
+    "register_step",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey("register_run.id", ondelete="CASCADE"), primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
+register_known = Table(
+    "register_known",
+    metadata,
+    Column("register", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("digest", Uuid, nullable=False),
+    Column("row_hash", LargeBinary, nullable=False),
 )
 
 register_rejection = Table(

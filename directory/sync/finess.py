@@ -73,17 +73,17 @@ def _read_row(staging: Staging, number: int, line: str) -> bool:
     """Stage or reject one row; whether it had all its cells."""
     reason = fault(line)
     cells = line.split(";") if reason or '"' not in line else next(csv.reader([line], delimiter=";"))
-    held = cells[_FINESS_PLACE].strip().upper() if len(cells) > _FINESS_PLACE else ""
+    spared = cells[_FINESS_PLACE].strip().upper() if len(cells) > _FINESS_PLACE else ""
     whole = len(cells) == CELLS or (len(cells) == CELLS + 1 and not cells[-1])
     reason = reason or ("" if whole else "wrong-cell-count")
     if reason or cells[0] != "structureet":
         detail = f"{cells[0][:40]}: {len(cells)} cells of {CELLS}"
-        staging.reject(number, reason or "unknown-row-type", detail, line, held=held)
+        staging.reject(number, reason or "unknown-row-type", detail, line, spared=spared)
         return whole
     try:
         staging.stage(_establishment(number, cells))
     except Refusal as refusal:
-        staging.reject(number, refusal.code, refusal.text, line, held=held)
+        staging.reject(number, refusal.code, refusal.text, line, spared=spared)
     return whole
 
 
@@ -129,7 +129,7 @@ SETTLE = (
         WHERE f.finess = s.finess AND f.digest <> s.digest AND f.line < s.line
         AND NOT EXISTS (SELECT FROM staged e WHERE e.finess = f.finess AND e.line < f.line)
         RETURNING s.*
-    ), told AS (INSERT INTO held SELECT finess FROM other)
+    ), told AS (INSERT INTO spared SELECT finess FROM other)
     INSERT INTO rejected
     SELECT line, 'number-claimed-twice', finess, concat_ws('|', finess, name, postal_line) FROM other
     """,

@@ -91,13 +91,13 @@ def rows(
     register: str,
     key: str,
     prefix: str = "",
-    held: Callable[[str], str] = str.upper,
+    spared: Callable[[str], str] = str.upper,
     on_layout: Callable[[Layout], None] | None = None,
 ) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     """Each readable row: its line number, the line, the cells of `columns`. Unreadable ones go to
     `staging.reject`.
 
-    `prefix` marks the reasons of a secondary file; `held` turns the key that an unreadable row names into the
+    `prefix` marks the reasons of a secondary file; `spared` turns the key that an unreadable row names into the
     record's spelling of it, so that it is not taken for absent. Refusal when there is no header, no row, or
     the last row has a wrong number of cells: a cut file.
     """
@@ -116,7 +116,7 @@ def rows(
             last_is_whole = len(cells) == layout.width or (len(cells) == layout.width + 1 and not cells[-1])
             if reason := fault(line) or ("" if last_is_whole else "wrong-cell-count"):
                 detail = f"{member.name}: {len(cells)} cells of {layout.width}"
-                staging.reject(number, prefix + reason, detail, line, held=held(layout.key(line)))
+                staging.reject(number, prefix + reason, detail, line, spared=spared(layout.key(line)))
                 continue
             if len(cells) == layout.width:
                 cells.append("")

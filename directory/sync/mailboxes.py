@@ -68,7 +68,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         COLUMNS,
         register="mailboxes",
         key="address",
-        held=_held,
+        spared=_spared,
         on_layout=layouts.append,
     )
     for number, line, cells in known:
@@ -76,11 +76,11 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
             holder = person(cells[4].strip()) if cells[4].strip() else ""
             staging.stage(_mailbox(number, cells, holder))
         except Refusal as refusal:
-            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, held=_held(cells[1]))
+            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, spared=_spared(cells[1]))
     return Reading(layouts[0].name)
 
 
-def _held(address: str) -> str:
+def _spared(address: str) -> str:
     """The record's spelling of an address in a row that cannot be read; '' for what no mailbox is called."""
     try:
         return parse_address(address)
@@ -123,7 +123,7 @@ SETTLE = (
         SELECT DISTINCT ON (address) address, owner FROM staged ORDER BY address, line
     ), other AS (
         DELETE FROM staged s USING first f WHERE f.address = s.address AND f.owner <> s.owner RETURNING s.*
-    ), told AS (INSERT INTO held SELECT address FROM other)
+    ), told AS (INSERT INTO spared SELECT address FROM other)
     INSERT INTO rejected
     SELECT line, 'address-claimed-twice', address, concat_ws('|', kind, address, holder, structure_id)
     FROM other

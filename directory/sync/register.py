@@ -1,7 +1,7 @@
 """What a register module gives to the run: which files, how to read a row, and how its rows become the
 record.
 
-The SQL of each speaks of the same temporary names: `staged` (good rows), `rejected`, `held` (keys that an
+The SQL of each speaks of the same temporary names: `staged` (good rows), `rejected`, `spared` (keys that an
 unreadable row names), `wanted` (key, hash, number of rows, as the file has it), `present` (key, hash,
 departed_at, as the record has it) and `planned` (key, act).
 """

@@ -98,7 +98,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     )
     for number, line, cells in known:
         if reason := check(cells):
-            staging.reject(number, reason, f"{cells[2]}: {cells[3]}", line, held=cells[2].strip().upper())
+            staging.reject(number, reason, f"{cells[2]}: {cells[3]}", line, spared=cells[2].strip().upper())
         else:
             staging.stage(_activity(number, cells))
     if "know-how" in members:
@@ -117,7 +117,7 @@ def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Che
         register="rpps-know-how",
         key="national_id",
         prefix="know-how-",
-        held=lambda _: "",
+        spared=lambda _: "",
     )
     for number, line, cells in known:
         if reason := check(cells):

@@ -40,7 +40,7 @@ _PLAN = """
     WHERE p.key IS NULL OR (
         CASE WHEN w.key IS NULL THEN p.departed_at IS NULL
              ELSE p.departed_at IS NOT NULL OR p.row_hash <> w.row_hash END
-        AND NOT EXISTS (SELECT FROM held h WHERE h.key = p.key))
+        AND NOT EXISTS (SELECT FROM spared s WHERE s.key = p.key))
 """
 
 

@@ -26,7 +26,7 @@ NULL = "\0"
 _SESSION = "SET temp_buffers = '64MB'; SET work_mem = '128MB';"
 _TABLES = """
 CREATE TEMP TABLE rejected (line_number integer, reason text, detail text, excerpt text);
-CREATE TEMP TABLE held (key text);
+CREATE TEMP TABLE spared (key text);
 """
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
@@ -42,7 +42,7 @@ def copy_row(fields: Sequence[str]) -> str:
 
 
 class Staging:
-    """The temporary tables `staged`, `rejected` and `held` of a run, on a connection that dies with it."""
+    """The temporary tables `staged`, `rejected` and `spared` of a run, on a connection that dies with it."""
 
     def __init__(self, connection: Connection, tables: str, copy: str, progress: Progress | None) -> None:
         self._connection = connection
@@ -50,7 +50,7 @@ class Staging:
         self._progress = progress
         self._rows: list[str] = []
         self._rejected: list[str] = []
-        self._held: list[str] = []
+        self._spared: list[str] = []
         self.lines = 0
         self.ignored = 0
         self.recoded = 0
@@ -70,8 +70,8 @@ class Staging:
         """So many lines were not UTF-8 and were taken for Windows-1252."""
         self.recoded += lines
 
-    def reject(self, line_number: int, reason: str, detail: str, line: str, *, held: str = "") -> None:
-        """Keep a bad row's number, reason and beginning; `held` is the key it names, which shall not be
+    def reject(self, line_number: int, reason: str, detail: str, line: str, *, spared: str = "") -> None:
+        """Keep a bad row's number, reason and beginning; `spared` is the key it names, which shall not be
         touched.
         """
         self.lines += 1
@@ -80,8 +80,8 @@ class Staging:
             raise refused("too-many-rejections", f"More than {MOST_REJECTIONS} rows cannot be read.")
         shown = (part[:EXCERPT].replace(NULL, "\N{REPLACEMENT CHARACTER}") for part in (detail, line))
         self._rejected.append(copy_row((str(line_number), reason, *shown)))
-        if held and held.isprintable():
-            self._held.append(copy_row((held,)))
+        if spared and spared.isprintable():
+            self._spared.append(copy_row((spared,)))
         if len(self._rejected) >= BATCH:
             self.flush()
 
@@ -90,8 +90,8 @@ class Staging:
         with self._connection.begin():
             self._send(self._copy, self._rows)
             self._send("COPY rejected (line_number, reason, detail, excerpt) FROM STDIN", self._rejected)
-            self._send("COPY held (key) FROM STDIN", self._held)
-        self._rows, self._rejected, self._held = [], [], []
+            self._send("COPY spared (key) FROM STDIN", self._spared)
+        self._rows, self._rejected, self._spared = [], [], []
         if self._progress:
             self._progress("read", self.lines)
 

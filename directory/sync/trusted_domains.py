@@ -95,8 +95,8 @@ def _read_entry(staging: Staging, number: int, element: Element) -> None:
         certificate_dn, operator = _operator(given.get("DNCertificatOperateur", ""))
         updated = _instant(given["DateMAJ"]).isoformat() if given.get("DateMAJ") else NULL
     except Refusal as refusal:
-        held = f"{domain} {given.get('DNCertificatOperateur', '')}"
-        staging.reject(number, refusal.code, refusal.text, line, held=held)
+        spared = f"{domain} {given.get('DNCertificatOperateur', '')}"
+        staging.reject(number, refusal.code, refusal.text, line, spared=spared)
         return
     shown = (operator, given.get("Description", ""), updated)
     digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
