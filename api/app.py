@@ -14,6 +14,7 @@ from api.log import note_requests
 from api.problems import register
 from api.rest.certificates import certificates
 from api.rest.enrolments import enrolments
+from api.rest.freshness import mark
 from api.rest.health import health
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.practitioners import practitioners
@@ -51,6 +52,7 @@ def create_app(container: Container) -> Flask:
     app.url_map.merge_slashes = False
     note_requests(app)
     register(app, container.settings.base_url)
+    app.after_request(mark)
     app.after_request(_guarded(secure=container.settings.base_url.startswith("https:")))
     described = _Described(app)
     for field, form in FORMATS.items():

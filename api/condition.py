@@ -20,6 +20,7 @@ from api.supervisor import parts_written, supervisor_pid
 from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.sync.history import Condition, conditions
 from pki.figures import figures
 
 # The worker's heartbeat is every 5 s; three missed ones are no longer chance.
@@ -30,7 +31,7 @@ FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(la
 def look(settings: Settings) -> dict[str, Any]:
     """Addresses, parts with their state, versions, last sync, feed lag and jobs.
 
-    `state` is `ok` when all parts are, `degraded` when some are, `down` when none is.
+    `state` is `ok` when all parts are and no register is late, `degraded` when some are, `down` when none is.
     """
     if not (settings.database_url or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
@@ -45,7 +46,9 @@ def look(settings: Settings) -> dict[str, Any]:
         "worker": lambda: _worker(container),
     }
     parts = {name: _part(check, processes.get(name)) for name, check in checks.items()}
-    well = all(part["state"] == "ok" for part in parts.values())
+    counted = _counted(container, up=parts["postgres"]["state"] == "ok")
+    late = any(register["late"] for register in counted["registers"].values())
+    well = all(part["state"] == "ok" for part in parts.values()) and not late
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
         "web": local_web(settings),
@@ -63,7 +66,7 @@ def look(settings: Settings) -> dict[str, Any]:
                 name: parts[name]["detail"] for name in ("postgres", "signer") if parts[name]["state"] == "ok"
             },
         },
-        **_counted(container, up=parts["postgres"]["state"] == "ok"),
+        **counted,
     }
 
 
@@ -111,12 +114,15 @@ def _worker(container: Container) -> str:
 
 def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     if not up:
-        return {"last_sync": {}, "feed": {}, "jobs": {}}
+        return {"last_sync": {}, "registers": {}, "feed": {}, "jobs": {}}
+    now = container.clock()
     with transaction(container.engine, read_only=True) as connection:
-        counted = figures(connection, container.clock())
+        counted = figures(connection, now)
+        registers = conditions(connection, now, container.settings.freshness)
         failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
     return {
         "last_sync": dict(counted.registers),
+        "registers": {one.register: _register(one) for one in registers},
         "feed": dict(counted.feed_lag),
         "jobs": {
             name: {"last_success": job.last_success, "last_error": failing.get(name)}
@@ -124,4 +130,14 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
         },
         "certificates": dict(counted.certificates),
         "revocations": dict(counted.revocations),
+    }
+
+
+def _register(one: Condition) -> dict[str, Any]:
+    return {
+        "generated_at": None if one.last is None else one.last.generated_at,
+        "age_hours": None if one.age is None else round(one.age.total_seconds() / 3600, 1),
+        "late": one.late,
+        "latest": None if one.latest is None else one.latest.state.value,
+        "held": None if one.held is None else one.held.id,
     }

@@ -16,7 +16,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api import nightly, publication, upkeep
+from api import night_watch, nightly, publication, upkeep
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -69,6 +69,12 @@ JOBS = MappingProxyType(
             ),
             Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
             Job("registers", "Takes in the newest national files.", _at(3, 30), nightly.take_registers),
+            Job(
+                "freshness",
+                "Says once when a register grows too old, and once when it is young again.",
+                _every(60),
+                night_watch.watch_freshness,
+            ),
             Job(
                 "crl",
                 "Publishes CRLs hourly and within 60 s of a revocation.",

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import orjson
 
 from api.files import write_atomically
 from directory.base.errors import Kind, Refusal
+from directory.store import REGISTERS
 
 _PREFIX = "SCEAU_"
 
@@ -64,6 +66,11 @@ class Settings:
     verdict_minutes: int = _setting(
         15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
     )
+    freshness_hours: str = _setting(
+        "48",
+        "Hours from which a register counts as late: for all, then for some (`48, finess=4320`)."
+        " Longer hides a night that failed.",
+    )
     strict_rpps: bool = _setting(
         default=True, doc="Whether RPPS numbers must pass Luhn; official test data often do not."
     )
@@ -80,6 +87,7 @@ class Settings:
             r"(o|ou|dc|c|l|st)=[^,=+]+(,(o|ou|dc|c|l|st)=[^,=+]+)*", self.suffix, re.IGNORECASE
         ):
             raise Refusal(Kind.MALFORMED, "bad-setting", f"suffix is not a plain LDAP name: {self.suffix!r}.")
+        _hours_by_register(self.freshness_hours)
         for name in ("port", "ldap_port", "ldaps_port"):
             if not 0 < getattr(self, name) < 65536:  # noqa: PLR2004 - TCP
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} is not a TCP port.")
@@ -93,6 +101,11 @@ class Settings:
     def registers(self) -> Path:
         """The folder the nightly job reads."""
         return Path(self.drop_folder) if self.drop_folder else self.state / "registers"
+
+    @property
+    def freshness(self) -> Mapping[str, timedelta]:
+        """For each register the age from which it is late."""
+        return _hours_by_register(self.freshness_hours)
 
     @property
     def ca_keys(self) -> Path:
@@ -136,6 +149,20 @@ class Settings:
             if self.web_passphrase_file
             else self.state / "secrets" / "web.passphrase"
         )
+
+
+def _hours_by_register(words: str) -> Mapping[str, timedelta]:
+    """`48` or `48, finess=4320` as a limit for each register; Refusal `bad-setting` for anything else."""
+    general, *particular = (word.strip() for word in words.split(","))
+    given = [("", general), *(tuple(word.split("=", 1)) for word in particular)]
+    if not all(
+        len(one) == 2 and one[0] in ("", *REGISTERS) and re.fullmatch("[1-9][0-9]{0,5}", one[1])  # noqa: PLR2004 - a name and its value
+        for one in given
+    ):
+        text = f"freshness_hours: hours, then register=hours for some of {', '.join(REGISTERS)}: {words!r}."
+        raise Refusal(Kind.MALFORMED, "bad-setting", text)
+    hours = {name: timedelta(hours=int(value)) for name, value in given}
+    return {register: hours.get(register, hours[""]) for register in REGISTERS}
 
 
 def load_settings(state: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:

@@ -38,10 +38,20 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str | Text, str]]:
         known = [f"{key} {part[key]}" for key in ("pid", "restarts") if key in part]
         detail = ", ".join([part.get("detail") or part["reason"], *known])
         rows.append((name, Text(part["state"], colour), detail))
-    rows += [("register", name, str(made)) for name, made in found["last_sync"].items()]
+    rows += [_register(name, one) for name, one in found["registers"].items()]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
     rows += [
         ("job", name, job["last_error"] or f"last success {job['last_success']}")
         for name, job in found["jobs"].items()
     ]
     return rows
+
+
+def _register(name: str, one: dict[str, Any]) -> tuple[str, str | Text, str]:
+    """A register's line: its name turns red when it is late; a run that waits for somebody is named."""
+    if one["generated_at"] is None:
+        return ("register", name, "never read")
+    told = f"generated {one['generated_at']:%Y-%m-%d %H:%M}Z, {one['age_hours']:.0f} h ago"
+    if one["held"] is not None:
+        told += f"; run {one['held']} is held: `sceau sync show {one['held']}`"
+    return ("register", Text(name, "red") if one["late"] else name, told + (", late" if one["late"] else ""))

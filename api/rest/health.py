@@ -4,9 +4,10 @@ Open to all. Nothing here names a person or an address.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.rest.register_figures import register_families
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
+from directory.sync.history import Condition, conditions
 from pki.figures import Figures, feed_lags, figures
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -63,7 +66,9 @@ def _checks(container: Container) -> dict[str, Check]:
     try:
         with transaction(container.engine, read_only=True) as connection:
             found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-            lags = feed_lags(connection, container.clock())
+            now = container.clock()
+            lags = feed_lags(connection, now)
+            registers = conditions(connection, now, container.settings.freshness)
     except SQLAlchemyError as error:
         return {"database": {"state": "failed", "reason": f"not reachable ({type(error).__name__})"}}
     return {
@@ -71,6 +76,7 @@ def _checks(container: Container) -> dict[str, Check]:
         "migration": _migration(found, migration_head()),
         "signer": _signer(container),
         "feed": _feed(lags),
+        "registers": _registers(registers),
     }
 
 
@@ -95,6 +101,14 @@ def _feed(lags: dict[str, float]) -> Check:
     return {"state": "ok", "lag_seconds": lags}
 
 
+def _registers(found: Sequence[Condition]) -> Check:
+    ages = {one.register: one.age.total_seconds() for one in found if one.age is not None}
+    late = [one.register for one in found if one.late]
+    if late:
+        return {"state": "degraded", "age_seconds": ages, "reason": f"late: {', '.join(late)}"}
+    return {"state": "ok", "age_seconds": ages}
+
+
 def _worst(checks: dict[str, Check]) -> str:
     states = {check["state"] for check in checks.values()}
     return next((state for state in ("failed", "degraded") if state in states), "ok")
@@ -116,14 +130,15 @@ class _Scraped:
             if self._made is None or not 0 <= (now - self._made[0]).total_seconds() < METRICS_HOLD:
                 with transaction(self.container.engine, read_only=True) as connection:
                     counted = figures(connection, now)
-                self._made = (now, exposition(counted))
+                    registers = conditions(connection, now, self.container.settings.freshness)
+                self._made = (now, exposition(counted, registers))
             return self._made[1]
 
 
-def exposition(counted: Figures) -> bytes:
+def exposition(counted: Figures, registers: Sequence[Condition]) -> bytes:
     """The figures as Prometheus reads them."""
     registry = CollectorRegistry()
-    registry.register(_Fixed(lambda: _families(counted)))
+    registry.register(_Fixed(lambda: chain(_families(counted), register_families(registers))))
     return generate_latest(registry)
 
 
@@ -152,10 +167,6 @@ def _families(counted: Figures) -> Iterator[Metric]:
     yield _gauge(
         "sceau_feed_lag_seconds", "Age of the oldest change a consumer has not dealt with.", "consumer",
         dict(counted.feed_lag),
-    )  # fmt: skip
-    yield _gauge(
-        "sceau_register_age_seconds", "Age of the file each register was last read from.", "register",
-        {name: (counted.at - made).total_seconds() for name, made in counted.registers.items() if made},
     )  # fmt: skip
     yield _gauge("sceau_certificates", "Certificates ever issued.", "profile", dict(counted.certificates))
     yield _gauge(

@@ -24,9 +24,11 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from api.auth.bearer import admitted, presented_secret
 from api.catalogue import CATALOGUE
 from api.problems import MEDIA_TYPE
+from api.rest import freshness
 from api.wiring import Container
 from directory.access import Role, Token
 from directory.base.db import transaction
+from directory.store import sources
 
 View = Callable[..., Any]
 # RFC 9110's words. Python's own became these with 3.13; the description must not depend on who serves it.
@@ -164,12 +166,13 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         inner = blueprint.arguments(one.body)(inner)
     if one.query:
         inner = blueprint.arguments(one.query, location="query")(inner)
-    inner = blueprint.response(one.status, one.answer)(inner)
+    inner = blueprint.response(one.status, one.answer, headers=freshness.DOCUMENTED)(inner)
 
     def apart(**path: Any) -> Response:
         secret, now = presented_secret(), container.clock()
         with transaction(container.engine, read_only=True) as connection:
             token = admitted(connection, secret, now, one.roles)
+            freshness.rest_on(sources(connection))
         answered: Response = inner(Call(container, now, token), **path)
         return answered
 
@@ -177,7 +180,8 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         secret, now = presented_secret(), container.clock()
         with transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection:
             token = admitted(connection, secret, now, one.roles)
-            answered: Response = inner(Transacted(container, now, token, connection), **path)
+            with freshness.told(connection, beforehand=one.opens is Opens.WRITE):
+                answered: Response = inner(Transacted(container, now, token, connection), **path)
         return answered
 
     handler = apart if one.opens is Opens.NONE else within

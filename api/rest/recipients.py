@@ -11,6 +11,7 @@ import orjson
 from flask import Response
 from marshmallow import fields, validate
 
+from api.rest.freshness import rest_on
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import (
     EXAMPLE_ADDRESS,
@@ -176,9 +177,11 @@ def _decided(call: Transacted, addresses: list[str], asked: dict[str, Any]) -> l
     if sender is not None:
         _refuse_malformed(sender, SENDER)
     lifetime = call.container.verdict_lifetime
-    return verdicts(
+    decided = verdicts(
         call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now, lifetime=lifetime
     )
+    rest_on(decided[0].sources)
+    return decided
 
 
 def _refuse_malformed(address: str, whose: str = "") -> None:

@@ -1,0 +1,39 @@
+"""The work of the jobs that look after registers between two nights: say when one grows too old or is young
+again.
+
+How old is too old is a setting; how it is known, `directory.sync.history`.
+"""
+
+import logging
+
+from sqlalchemy import text
+
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.sync.history import Turned, turned
+
+FRESHNESS = "freshness"
+log = logging.getLogger("sceau.registers")
+
+
+def watch_freshness(container: Container) -> str:
+    """Write one line for each register that became late, or is so no more, since this job last ended well.
+
+    What was true then is asked of the record: a restarted or a second worker repeats nothing.
+    """
+    now = container.clock()
+    with transaction(container.engine, read_only=True) as connection:
+        since = connection.execute(
+            text("SELECT last_success FROM job_run WHERE name = :name"), {"name": FRESHNESS}
+        ).scalar()
+        found = turned(connection, since=since, now=now, limits=container.settings.freshness)
+    for one in found:
+        log.log(logging.WARNING if one.late else logging.INFO, "%s", _told(one))
+    return ""
+
+
+def _told(one: Turned) -> str:
+    made = f"{one.generated_at:%Y-%m-%d %H:%M}Z"
+    if one.late:
+        return f"register {one.register} is late: what we know of it was generated on {made}"
+    return f"register {one.register} is late no more: generated on {made}"

@@ -1,0 +1,64 @@
+"""How fresh an answer is: the header that says when each register it rests on was generated.
+
+The header never claims more than is true: it is read in the snapshot of the answer, or, where there is no one
+snapshot (an act), before the act. An answer given before anything was read (no token, a malformed request)
+rests on no register and says nothing of any.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+
+from flask import Response, g
+from sqlalchemy import Connection
+
+from api.rest.shapes import rfc3339
+from directory.base.errors import Refusal
+from directory.store import sources
+
+HEADER = "Sceau-Registers"
+DOCUMENTED = {
+    HEADER: {
+        "description": "Date de génération de chaque registre dont dépend la réponse — When each register the"
+        " answer rests on was generated; `none`: never read",
+        "schema": {"type": "string"},
+        "example": "rpps=2026-09-01T01:12:00Z, finess=none",
+        "required": True,
+    }
+}
+
+
+def rest_on(generated: Mapping[str, datetime | None]) -> None:
+    """Say what the answer under way rests on; a view that has read it says so, and it is not read again."""
+    g.rests_on = ", ".join(
+        f"{register}={'none' if at is None else rfc3339(at)}" for register, at in generated.items()
+    )
+
+
+@contextmanager
+def told(connection: Connection, *, beforehand: bool) -> Iterator[None]:
+    """See that the answer made inside, or its refusal, says what it rests on.
+
+    In a snapshot one look at any time is right, so that it is left out when the view took it. An act
+    (`beforehand`) sees what commits meanwhile: only what was in force before it began is sure.
+    """
+    if beforehand:
+        rest_on(sources(connection))
+    try:
+        yield
+    except Refusal:
+        _unless_told(connection)
+        raise
+    _unless_told(connection)
+
+
+def mark(response: Response) -> Response:
+    """Put the header on an answer that rests on registers."""
+    if "rests_on" in g:
+        response.headers[HEADER] = g.rests_on
+    return response
+
+
+def _unless_told(connection: Connection) -> None:
+    if "rests_on" not in g:
+        rest_on(sources(connection))
