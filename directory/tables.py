@@ -98,6 +98,25 @@ register_rejection = Table(
     Column("excerpt", Text, nullable=False),
 )
 
+register_approval = Table(
+    "register_approval",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey("register_run.id"), primary_key=True),
+    Column("token_id", BigInteger, ForeignKey("api_token.id"), primary_key=True),
+    Column("comment", Text, nullable=False),
+    Column("approved_at", UtcDateTime, nullable=False),
+)
+
+succession = Table(
+    "succession",
+    metadata,
+    Column("national_id", Text, ForeignKey("practitioner.national_id"), primary_key=True),
+    Column("successor", Text, ForeignKey("practitioner.national_id")),
+    Column("run_id", BigInteger, ForeignKey("register_run.id"), nullable=False),
+    Column("linked_at", UtcDateTime, nullable=False),
+    Column("sys_from", UtcDateTime, nullable=False),
+)
+
 practitioner = Table(
     "practitioner",
     metadata,
@@ -292,6 +311,15 @@ feed_cursor = Table(
     Column("xid", Xid8, nullable=False),
     Column("id", BigInteger, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+)
+
+feed_floor = Table(
+    "feed_floor",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("xid", Xid8, nullable=False, server_default=text("'0'::xid8")),
+    Column("id", BigInteger, nullable=False, server_default=text("0")),
+    Column("moved_at", UtcDateTime),
 )
 
 feed_clock = Table(

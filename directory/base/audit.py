@@ -19,6 +19,8 @@ class Event(Enum):
 
     REGISTER_APPLIED = "register.applied"
     REGISTER_REFUSED = "register.refused"
+    REGISTER_HELD = "register.held"
+    REGISTER_APPROVED = "register.approved"
     ENROLMENT_REQUESTED = "enrolment.requested"
     ENROLMENT_APPROVED = "enrolment.approved"
     ENROLMENT_ENDED = "enrolment.ended"
