@@ -279,6 +279,31 @@ measure = Table(
     Column("sys_from", UtcDateTime, nullable=False),
 )
 
+measure_lifting = Table(
+    "measure_lifting",
+    metadata,
+    Column("measure_id", BigInteger, ForeignKey("measure.id"), primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
+    Column("confirmed_at", UtcDateTime),
+)
+
+attention = Table(
+    "attention",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("authorities", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("since", UtcDateTime, nullable=False),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("resolved_at", UtcDateTime),
+    Column("resolved_by", Text),
+    Column("note", Text, nullable=False, server_default=text("''::text")),
+)
+
 api_token = Table(
     "api_token",
     metadata,

@@ -110,6 +110,15 @@ revocation = Table(
     Column("entry", LargeBinary),
 )
 
+withdrawal_due = Table(
+    "withdrawal_due",
+    metadata,
+    Column("serial", Text, ForeignKey("certificate.serial"), primary_key=True),
+    Column("cause", Text, primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+)
+
 crl_shard = Table(
     "crl_shard",
     metadata,

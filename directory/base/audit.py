@@ -4,7 +4,7 @@ An act and its line commit together or not at all. Numbering, hashing and signin
 (`pki/transparency.py`): an act never waits for the sequencer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -31,6 +31,7 @@ class Event(Enum):
     CERTIFICATE_RELEASED = "certificate.released"
     MEASURE_TAKEN = "measure.taken"
     MEASURE_LIFTED = "measure.lifted"
+    MEASURE_LIFTING_ASKED = "measure.lifting-asked"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a word of the vocabulary, not a secret
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     AUTHORITY_CREATED = "authority.created"
@@ -67,4 +68,27 @@ def record(
             "subject": subject,
             "detail": orjson.dumps(dict(detail or {})).decode(),
         },
+    )
+
+
+def record_all(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    event: Event,
+    lines: Iterable[tuple[str, Mapping[str, Any]]],
+) -> None:
+    """Queue one line for each subject with its detail, in one statement: for what one act does to many."""
+    told = [{"subject": subject, "detail": dict(detail)} for subject, detail in lines]
+    if not told:
+        return
+    connection.execute(
+        text(
+            "INSERT INTO audit_pending (at, actor, event, subject, detail)"
+            " SELECT :at, :actor, :event, line.subject, line.detail"
+            " FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS (subject text, detail jsonb))"
+            " WITH ORDINALITY AS line (subject, detail, place) ORDER BY line.place"
+        ),
+        {"at": now, "actor": actor.name, "event": event.value, "lines": orjson.dumps(told).decode()},
     )

@@ -6,9 +6,55 @@ revision = "0007"
 down_revision = "0006"
 
 UP = r"""
+-- A certificate with a cause against it that has a grace: when it falls due, unless the cause is gone by then.
+CREATE TABLE withdrawal_due (
+    serial  text NOT NULL REFERENCES certificate,
+    cause   text NOT NULL CHECK (cause ~ '^[a-z]+(-[a-z]+)*$'),
+    since   timestamptz NOT NULL,
+    due_at  timestamptz NOT NULL CHECK (due_at >= since),
+    PRIMARY KEY (serial, cause)
+);
+CREATE INDEX withdrawal_due_when ON withdrawal_due (due_at);
+
+-- What a person should look at. Closed by whoever opened it when the matter is gone, or by a person with a note.
+CREATE TABLE attention (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind         text NOT NULL CHECK (kind ~ '^[a-z]+(-[a-z]+)*$'),
+    subject      text NOT NULL CHECK (subject <> ''),
+    authorities  text[] NOT NULL DEFAULT '{}',
+    since        timestamptz NOT NULL,
+    detail       jsonb NOT NULL DEFAULT '{}',
+    resolved_at  timestamptz,
+    resolved_by  text,
+    note         text NOT NULL DEFAULT '',
+    CHECK ((resolved_at IS NULL) = (resolved_by IS NULL))
+);
+CREATE UNIQUE INDEX attention_open ON attention (kind, subject) WHERE resolved_at IS NULL;
+
+-- Lifting a measure gives trust back: one registrar asks, another confirms.
+CREATE TABLE measure_lifting (
+    measure_id    bigint PRIMARY KEY REFERENCES measure,
+    reason        text NOT NULL CHECK (reason <> ''),
+    asked_by      bigint NOT NULL REFERENCES api_token,
+    asked_at      timestamptz NOT NULL,
+    confirmed_by  bigint REFERENCES api_token,
+    confirmed_at  timestamptz,
+    CHECK (confirmed_by <> asked_by),
+    CHECK ((confirmed_by IS NULL) = (confirmed_at IS NULL))
+);
+
+-- The FINESS number that a certificate's subject names, NULL when it names none. A comma inside a name is escaped
+-- (RFC 4514 2.4), so that no establishment can be called another's number.
+CREATE FUNCTION sceau_establishment_of(subject text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT substring(subject FROM '(?:^|(?:^|[^\\])(?:\\\\)*,)organizationIdentifier=FI:FR-([0-9A-Z]{9})(?:,|$)')
+$$;
 """
 
 DOWN = """
+DROP FUNCTION sceau_establishment_of(text);
+DROP TABLE measure_lifting;
+DROP TABLE attention;
+DROP TABLE withdrawal_due;
 """
 
 
