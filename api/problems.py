@@ -31,6 +31,7 @@ STATUS: Mapping[Kind, int] = MappingProxyType(
         Kind.FORBIDDEN: 403,
         Kind.NOT_FOUND: 404,
         Kind.CONFLICT: 409,
+        Kind.GONE: 410,
         Kind.TOO_LARGE: 413,
         Kind.UNACCEPTABLE: 422,
         Kind.UNAVAILABLE: 503,

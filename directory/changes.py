@@ -39,3 +39,54 @@ class Change:
     entity: Entity
     key: str
     urgent: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Whose changes a reader has been told: of all transactions numbered below `below`, but the `open` ones.
+
+    The form of PostgreSQL's own snapshots. With it, what commits behind an older transaction is told at once
+    and once, and what that older one brings is told when it commits, however late.
+    """
+
+    below: int
+    open: tuple[int, ...] = ()
+
+    def __contains__(self, xid: int) -> bool:
+        """Whether all that this transaction changed has been told."""
+        return xid < self.below and xid not in self.open
+
+    @property
+    def first_unseen(self) -> int:
+        """The lowest transaction number of which something may still have to be told."""
+        return min((*self.open, self.below))
+
+    def clamped(self, below: int) -> "Seen":
+        """The same, of transactions numbered below `below` only."""
+        return Seen(min(self.below, below), tuple(xid for xid in self.open if xid < below))
+
+    def missing(self, until: "Seen") -> list[tuple[int, int]]:
+        """The runs of transaction numbers, ends included, told in `until` and not yet in this one."""
+        runs = [(xid, xid) for xid in sorted(self.open) if xid in until]
+        first = self.below
+        for still_open in (*sorted(xid for xid in until.open if xid >= first), until.below):
+            if first < still_open:
+                runs.append((first, still_open - 1))
+            first = still_open + 1
+        return runs
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a reader outside stands: `seen` entirely, and of what `until` adds to it, up to and with `at`.
+
+    `ahead`: as far as urgent changes were told before their turn, while a long stretch is walked.
+    """
+
+    seen: Seen
+    until: Seen | None = None
+    at: Cursor = START
+    ahead: Seen | None = None
+
+
+BEGINNING = Place(Seen(1))

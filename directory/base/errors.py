@@ -17,6 +17,7 @@ class Kind(Enum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not-found"
+    GONE = "gone"
     CONFLICT = "conflict"
     UNACCEPTABLE = "unacceptable"
     TOO_LARGE = "too-large"
