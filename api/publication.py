@@ -82,7 +82,6 @@ def rebuild(container: Container, progress: whole.Progress = lambda _: None) -> 
     slapd = slapd_of(container.settings)
     return whole.rebuild(
         publisher_of(container),
-        container.settings.state / "ldap" / "rebuild.ldif",
         now=container.clock(),
         actor=Actor("command"),
         load=slapd.load,

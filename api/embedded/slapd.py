@@ -10,12 +10,14 @@ import socket
 import subprocess
 import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryFile
+from typing import IO, cast
 from urllib.parse import quote
 
 from api.embedded.sockets import make_folder, socket_path
@@ -142,15 +144,24 @@ class EmbeddedSlapd:
                 raise Refusal(Kind.UNAVAILABLE, "slapd-silent", text)
             time.sleep(0.02)
 
-    def load(self, ldif: Path) -> None:
-        """Load a whole tree into a fresh database beside the served one; `swap()` puts it in place."""
+    def load(self, ldif: Iterable[bytes]) -> None:
+        """Load a whole tree into a fresh database beside the served one; `swap()` puts it in place.
+
+        slapd reads while the pieces of `ldif` are being made. The served tree is untouched whatever happens:
+        refusal UNAVAILABLE `slapd-not-made` when slapd will not have an entry, or the disk is full.
+        """
         fresh, config = self.folder / "data.next", self.folder / "config.next"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        self._configure(config, fresh)
-        # -q: without the checks that guard a live database; -w: with the context that replicas ask for.
-        self._run(["-T", "add", "-q", "-w", "-F", str(config), "-b", self.suffix, "-l", str(ldif)])
-        shutil.rmtree(config)
+        try:
+            self._configure(config, fresh)
+            # -q: without the checks that guard a live database; -w: with the context that replicas ask for.
+            self._run(["-T", "add", "-q", "-w", "-F", str(config), "-b", self.suffix], ldif)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(config, ignore_errors=True)
 
     def swap(self) -> None:
         """Serve what `load()` made from the next start on; refuse while the server runs."""
@@ -226,19 +237,22 @@ class EmbeddedSlapd:
         lines = (_encoded(line) for line in whole.splitlines() if not line.startswith("#"))
         return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
-    def _run(self, arguments: Sequence[str]) -> None:
+    def _run(self, arguments: Sequence[str], given: Iterable[bytes] = ()) -> None:
+        """Run one of slapd's tools with `given` as its input; refuse with its own words when it fails."""
         command = [str(self._program), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - slapd itself
-        except OSError as error:
-            raise Refusal(
-                Kind.UNAVAILABLE, "slapd-not-run", f"{command[0]} cannot be run: {error}."
-            ) from error
-        if done.returncode:
-            words = " ".join(done.stderr.split())[-600:]
-            raise Refusal(
-                Kind.UNAVAILABLE, "slapd-not-made", f"slapd refused its configuration or data: {words}"
-            )
+        # In a file: a pipe that nobody empties would stop the tool that fills it.
+        with TemporaryFile() as words:
+            try:
+                tool = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=words, stderr=words)  # noqa: S603 - slapd itself
+            except OSError as error:
+                text = f"{command[0]} cannot be run: {error}."
+                raise Refusal(Kind.UNAVAILABLE, "slapd-not-run", text) from error
+            _feed(tool, given)
+            if tool.returncode:
+                words.seek(0)
+                told = " ".join(words.read().decode(errors="replace").split())[-600:] or _death(tool)
+                text = f"slapd refused its configuration or data: {told}"
+                raise Refusal(Kind.UNAVAILABLE, "slapd-not-made", text)
 
     def _refuse_foreign_socket(self) -> None:
         """The short folder lies where everybody may make one: in another's, another's server could answer."""
@@ -264,6 +278,24 @@ def _encoded(line: str) -> str:
     if line.isascii() or not colon:
         return line
     return f"{name}:: {b64encode(value.encode()).decode()}"
+
+
+def _feed(tool: subprocess.Popen[bytes], given: Iterable[bytes]) -> None:
+    """Hand over all of `given` and wait for the end; the tool ends with us when making the input fails."""
+    try:
+        # A tool that ended early says why by its exit code.
+        with suppress(BrokenPipeError), cast("IO[bytes]", tool.stdin) as pipe:
+            pipe.writelines(given)
+    except BaseException:
+        tool.kill()
+        raise
+    finally:
+        tool.wait()
+
+
+def _death(tool: subprocess.Popen[bytes]) -> str:
+    """What killed a tool that had no time for words: on a full disk slapd's memory map gives SIGBUS."""
+    return f"it ended with code {tool.returncode} (a full disk?)"
 
 
 def _installed() -> Path:

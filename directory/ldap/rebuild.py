@@ -5,14 +5,12 @@ touched. Loading and swapping a database is the server's business, handed in.
 """
 
 import base64
-import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -49,7 +47,6 @@ class RebuildReport:
     """
 
     entries: int
-    seconds_reading: float
     seconds_loading: float
     seconds_away: float
 
@@ -88,30 +85,26 @@ def ldif(engine: Engine, wanted_record: Record, now: datetime) -> Iterator[bytes
 
 def rebuild(
     publisher: Publisher,
-    file: Path,
     *,
     now: datetime,
     actor: Actor,
-    load: Callable[[Path], None],
+    load: Callable[[Iterable[bytes]], None],
     swap: Callable[[], None],
     progress: Progress = lambda _: None,
 ) -> RebuildReport:
-    """Write the record to `file` as LDIF, `load` it beside the served tree, `swap` with the publisher held.
+    """`load` the record as LDIF, while it is being read, beside the served tree; `swap` with the publisher held.
 
     `swap` stops the server, puts the new tree in place and starts it. The publisher goes on from where the
-    feed stood before the first page was read, so that nothing committed meanwhile is missed. `file` is gone
-    afterwards. Refusal CONFLICT `ldap-rebuild-running` while another rebuild is under way.
+    feed stood before the first page was read, so that nothing committed meanwhile is missed. Whatever fails
+    before `swap` leaves the served tree alone. Refusal CONFLICT `ldap-rebuild-running` while another rebuild
+    is under way.
     """
     with _alone(publisher.engine):
         began = time.monotonic()
         with transaction(publisher.engine, read_only=True) as connection:
             place = horizon(connection)
-        try:
-            entries = _write(file, ldif(publisher.engine, publisher.record, now), progress)
-            read = time.monotonic()
-            load(file)
-        finally:
-            file.unlink(missing_ok=True)
+        counted = _Counted(ldif(publisher.engine, publisher.record, now), progress)
+        load(counted)
         loaded = time.monotonic()
         with _publisher_held(publisher.engine):
             # Back before the swap: cut short after it, the new tree would never learn what was written into
@@ -120,8 +113,22 @@ def rebuild(
                 save_cursor(connection, CONSUMER, place, now)
             swap()
             away = time.monotonic() - loaded
-            _tell(publisher, entries, now=now, actor=actor)
-    return RebuildReport(entries, read - began, loaded - read, away)
+            _tell(publisher, counted.entries, now=now, actor=actor)
+    return RebuildReport(counted.entries, loaded - began, away)
+
+
+class _Counted:
+    """Entries on their way, counted as they pass; read once."""
+
+    def __init__(self, entries: Iterator[bytes], progress: Progress) -> None:
+        self._source, self._progress = entries, progress
+        self.entries = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for entry in self._source:
+            self.entries += 1
+            yield entry
+            self._progress(self.entries)
 
 
 def reconcile(
@@ -256,17 +263,6 @@ def _publisher_held(engine: Engine) -> Iterator[None]:
             text = f"Another publisher has held LDAP for {PATIENCE_SECONDS} s: try again when it is done."
             raise Refusal(Kind.CONFLICT, "ldap-publisher-busy", text)
         time.sleep(0.05)
-
-
-def _write(file: Path, entries: Iterator[bytes], progress: Progress) -> int:
-    written = 0
-    with file.open("wb") as out:
-        for written, entry in enumerate(entries, start=1):
-            out.write(entry)
-            progress(written)
-        out.flush()
-        os.fsync(out.fileno())
-    return written
 
 
 def _ldif_entry(entry: Entry) -> bytes:

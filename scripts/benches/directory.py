@@ -47,7 +47,8 @@ def ldap_search(bench: Bench) -> Figure:
         subprocess.run(slapcat, stdout=out, check=True)
     bare = EmbeddedSlapd(bench.folder / "bare", suffix=bench.settings.suffix, port=free_port(), bare=True)
     bare.make()
-    bare.load(dumped)
+    with dumped.open("rb") as lines:
+        bare.load(lines)
     bare.swap()
     mails = re.findall(r"^mail: (\S+)$", dumped.read_text(), re.MULTILINE)
     mails = (mails * (40_000 // len(mails) + 1))[:40_000]

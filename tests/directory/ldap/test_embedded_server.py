@@ -1,15 +1,19 @@
 """The slapd a first run brings along: it starts, says clearly why it cannot, and keeps what it was given."""
 
+import os
 import shutil
 import socket
 import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from api.embedded import slapd as module
 from api.embedded.slapd import EmbeddedSlapd
-from directory.base.errors import Refusal
+from directory.base.errors import Kind, Refusal
 from directory.ldap.client import LdapClient
 from directory.ldap.entry import base_entries
 from directory.ldap.plan import Add
@@ -144,10 +148,59 @@ def test_a_silent_server_is_waited_for_no_longer_than_asked(tmp_path: Path) -> N
     assert refused.value.code == "slapd-silent"
 
 
-def test_a_broken_ldif_is_refused_with_slapds_own_words(own_server: Server, tmp_path: Path) -> None:
-    file = tmp_path / "broken.ldif"
-    file.write_text(f"dn: {SUFFIX}\nobjectClass: nonsense\n")
+def tree(people: int) -> Iterator[bytes]:
+    """LDIF of a tree with so many people; each has a picture, so that a small disk is soon full."""
+    yield f"dn: {SUFFIX}\nobjectClass: organization\no: sceau\n\n".encode()
+    for number in range(people):
+        told = f"dn: uid=p{number},{SUFFIX}\nobjectClass: inetOrgPerson\ncn: X\nsn: X\nuid: p{number}\n"
+        yield told.encode() + b"jpegPhoto:: " + b"/9j/" * 1000 + b"\n\n"
+
+
+def test_a_broken_ldif_is_refused_with_slapds_own_words(own_server: Server) -> None:
+    entries = [*tree(3), f"dn: uid=x,{SUFFIX}\nobjectClass: nonsense\n\n".encode(), *([b"\n"] * 100_000)]
     with pytest.raises(Refusal) as refused:
-        own_server.slapd.load(file)
+        own_server.slapd.load(entries)
     assert refused.value.code == "slapd-not-made"
     assert "nonsense" in refused.value.text
+
+
+def test_entries_that_cannot_be_made_end_the_load_and_leave_no_half_tree(own_server: Server) -> None:
+    def cut_short() -> Iterator[bytes]:
+        yield from tree(10)
+        raise Refusal(Kind.UNAVAILABLE, "record-away", "The record went away.")
+
+    plant(own_server.slapd)
+    with pytest.raises(Refusal) as refused:
+        own_server.slapd.load(cut_short())
+    assert refused.value.code == "record-away"
+    assert not (own_server.slapd.folder / "data.next").exists()
+    assert planted(own_server.slapd)
+
+
+def test_a_tree_too_large_for_its_place_leaves_the_served_one_alone(own_server: Server) -> None:
+    plant(own_server.slapd)
+    with pytest.raises(Refusal) as refused:
+        replace(own_server.slapd, max_size=1 << 20).load(tree(2000))
+    assert refused.value.code == "slapd-not-made"
+    assert not (own_server.slapd.folder / "data.next").exists()
+    assert planted(own_server.slapd)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_leaves_the_served_tree_alone(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this container mounts nothing")
+    server = Server(EmbeddedSlapd(disk / "ldap", SUFFIX, port=free_port()))
+    try:
+        server.start()
+        plant(server.slapd)
+        with pytest.raises(Refusal) as refused:
+            server.slapd.load(tree(2000))
+        assert refused.value.code == "slapd-not-made"
+        assert planted(server.slapd)
+    finally:
+        server.stop()
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,8 +1,8 @@
 """A comparison of everything finds what was planted, mends it, and stops before a mass deletion."""
 
 import threading
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
@@ -124,7 +124,7 @@ def test_a_record_restored_from_a_backup_takes_the_tree_back(
 def test_a_rebuilt_tree_misses_nothing_committed_meanwhile(
     engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime, actor: Actor
 ) -> None:
-    publisher, file = publisher_of(own_server.slapd), own_server.slapd.folder / "tree.ldif"
+    publisher = publisher_of(own_server.slapd)
     fill(engine, publisher, now)
     serial = issue(engine, "person-5@one.example")
     publish_all(publisher, now)
@@ -135,13 +135,13 @@ def test_a_rebuilt_tree_misses_nothing_committed_meanwhile(
         own_server.slapd.swap()
         own_server.start()
 
-    def load(file: Path) -> None:
-        own_server.slapd.load(file)
+    def load(entries: Iterable[bytes]) -> None:
+        own_server.slapd.load(entries)
         # Published into the old tree while the new one was being made.
         revoke(engine, serial)
         publish_all(publisher, now)
 
-    report = rebuild(publisher, file, now=now, actor=actor, load=load, swap=swap)
+    report = rebuild(publisher, now=now, actor=actor, load=load, swap=swap)
     publish_all(publisher, now)
     assert report.entries == 4 + 32
     assert report.seconds_away < 5
@@ -156,12 +156,12 @@ def test_a_rebuilt_tree_misses_nothing_committed_meanwhile(
 def test_a_rebuild_cut_short_after_the_swap_still_learns_of_a_revocation(
     engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime, actor: Actor
 ) -> None:
-    publisher, file = publisher_of(own_server.slapd), own_server.slapd.folder / "tree.ldif"
+    publisher = publisher_of(own_server.slapd)
     serial = issue(engine, seed_practitioner(engine).mailbox)
     publish_all(publisher, now)
 
-    def load(file: Path) -> None:
-        own_server.slapd.load(file)
+    def load(entries: Iterable[bytes]) -> None:
+        own_server.slapd.load(entries)
         revoke(engine, serial)
         publish_all(publisher, now)
 
@@ -172,11 +172,10 @@ def test_a_rebuild_cut_short_after_the_swap_still_learns_of_a_revocation(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rebuild(publisher, file, now=now, actor=actor, load=load, swap=swap_and_die)
+        rebuild(publisher, now=now, actor=actor, load=load, swap=swap_and_die)
     assert certificates(publisher, person_dn(1))
     publish_all(publisher, now)
     assert not certificates(publisher, person_dn(1))
-    assert not file.exists()
 
 
 def test_a_revocation_during_a_rebuild_is_the_first_thing_the_new_tree_learns(
@@ -186,8 +185,8 @@ def test_a_revocation_during_a_rebuild_is_the_first_thing_the_new_tree_learns(
     serial = issue(engine, seed_practitioner(engine).mailbox)
     publish_all(worker, now)
 
-    def load(file: Path) -> None:
-        own_server.slapd.load(file)
+    def load(entries: Iterable[bytes]) -> None:
+        own_server.slapd.load(entries)
         queue = (
             "INSERT INTO change (entity, key) SELECT 'mailbox', n || '@x.example' "
             " FROM generate_series(1, 999) AS n"
@@ -202,23 +201,20 @@ def test_a_revocation_during_a_rebuild_is_the_first_thing_the_new_tree_learns(
         own_server.slapd.swap()
         own_server.start()
 
-    file = own_server.slapd.folder / "tree.ldif"
-    rebuild(command, file, now=now, actor=actor, load=load, swap=swap)
+    rebuild(command, now=now, actor=actor, load=load, swap=swap)
     assert certificates(worker, person_dn(1))
     assert worker.publish_once(now).more
     assert not certificates(worker, person_dn(1))
 
 
 def test_two_rebuilds_at_once_are_refused(
-    engine: Engine, filled: Publisher, now: datetime, actor: Actor, tmp_path: Path
+    engine: Engine, filled: Publisher, now: datetime, actor: Actor
 ) -> None:
-    first, second = tmp_path / "first.ldif", tmp_path / "second.ldif"
-
-    def load(_: Path) -> None:
-        rebuild(filled, second, now=now, actor=actor, load=lambda _: None, swap=lambda: None)
+    def load(_: Iterable[bytes]) -> None:
+        rebuild(filled, now=now, actor=actor, load=lambda _: None, swap=lambda: None)
 
     with pytest.raises(Refusal) as refused:
-        rebuild(filled, first, now=now, actor=actor, load=load, swap=lambda: None)
+        rebuild(filled, now=now, actor=actor, load=load, swap=lambda: None)
     assert refused.value.code == "ldap-rebuild-running"
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM audit_pending")).scalar_one() == 0
