@@ -1,0 +1,188 @@
+"""What a run would do to the record, counted before it does it: who leaves, arrives, moves, stops practising.
+
+Set SQL over the run's temporary tables, whose work grows with what is planned; the size of the record is
+counted once. How much is too much is for `bounds.py`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sqlalchemy import Connection, text
+
+from directory.sync.bounds import LastRun, load_bounds
+
+# A place is an establishment, or else an address.
+_PLACE = (
+    "coalesce(nullif({0}.finess, ''), nullif({0}.structure_id, ''), {0}.street || '|' || {0}.postal_code)"
+)
+# What a column may say of somebody; a column that came empty shows as people who lose all that it said.
+_COLUMNS = (
+    "mode", "sector", "role", "activity_genre", "pharmacist_table", "structure_id", "finess", "legal_finess",
+    "siret", "structure_name", "street", "postal_code", "town", "commune", "department", "country",
+    "telephone", "registered_by",
+)  # fmt: skip
+
+_RPPS = f"""
+WITH acts AS (
+    SELECT count(*) FILTER (WHERE act = 'remove' AND key NOT LIKE '0%') AS departures,
+           count(*) FILTER (WHERE act = 'remove' AND key LIKE '0%') AS adeli_departures,
+           count(*) FILTER (WHERE act = 'create') AS arrivals,
+           count(*) FILTER (WHERE act = 'change') AS changes
+    FROM planned
+), held AS (
+    SELECT count(*) FILTER (WHERE national_id NOT LIKE '0%') AS present,
+           count(*) FILTER (WHERE national_id LIKE '0%') AS adeli_present
+    FROM practitioner WHERE departed_at IS NULL
+), changed AS (
+    SELECT p.key,
+           EXISTS (SELECT FROM practice t WHERE t.national_id = p.key) AS practised,
+           EXISTS (SELECT FROM staged s WHERE s.national_id = p.key AND s.practice IS NOT NULL) AS practises,
+           EXISTS (SELECT FROM practice t JOIN staged s ON s.national_id = t.national_id
+                   WHERE t.national_id = p.key AND s.practice IS NOT NULL
+                   AND {_PLACE.format("t")} = {_PLACE.format("s")}) AS stays,
+           EXISTS (SELECT FROM skill t WHERE t.national_id = p.key AND NOT EXISTS (
+                   SELECT FROM staged s WHERE s.national_id = p.key
+                   AND (s.skill_type, s.skill_code) = (t.skill_type, t.skill_code))) AS unlearns
+    FROM planned p WHERE p.act = 'change'
+), moves AS (
+    SELECT count(*) FILTER (WHERE practised AND practises AND NOT stays) AS moved,
+           count(*) FILTER (WHERE practised AND NOT practises) AS stopped,
+           count(*) FILTER (WHERE unlearns) AS skills_lost
+    FROM changed
+), odd AS (
+    SELECT count(*) AS unknown_codes FROM planned p
+    WHERE p.act IN ('create', 'change') AND EXISTS (
+        SELECT FROM staged s WHERE s.national_id = p.key AND (
+            s.profession <> ALL (:profession) OR s.category <> ALL (:category)
+            OR s.mode <> ALL (:mode) OR s.skill_type <> ALL (:skill_type)))
+)
+SELECT *, present + arrivals AS people FROM acts, held, moves, odd
+"""  # noqa: S608 - constants of this module
+
+_SAID = ", ".join(f"bool_or({name} <> '') AS {name}" for name in _COLUMNS)
+_LOST = ", ".join(f"count(*) FILTER (WHERE b.{name} AND NOT a.{name}) AS {name}" for name in _COLUMNS)
+_EMPTIED = f"""
+WITH before AS (
+    SELECT p.key, {_SAID} FROM planned p JOIN practice t ON t.national_id = p.key
+    WHERE p.act = 'change' GROUP BY p.key
+), after AS (
+    SELECT p.key, {_SAID} FROM planned p JOIN staged s ON s.national_id = p.key
+    WHERE p.act = 'change' AND s.practice IS NOT NULL GROUP BY p.key
+)
+SELECT {_LOST} FROM before b JOIN after a USING (key)
+"""  # noqa: S608 - same
+
+_FINESS = """
+WITH acts AS (
+    SELECT count(*) FILTER (WHERE act = 'remove') AS departures,
+           count(*) FILTER (WHERE act = 'create') AS arrivals,
+           count(*) FILTER (WHERE act = 'change') AS changes
+    FROM planned
+), shut AS (
+    SELECT count(*) AS closures
+    FROM planned p JOIN organisation o ON o.finess = p.key JOIN staged s ON s.finess = p.key
+    WHERE p.act = 'change' AND o.closed_on IS NULL AND to_jsonb(s) ->> 'closed_on' IS NOT NULL
+), held AS (SELECT count(*) AS present FROM organisation WHERE departed_at IS NULL)
+SELECT * FROM acts, shut, held
+"""
+
+# A person's step from his ADELI number to the number that took its place moves no mailbox.
+_MAILBOXES = """
+WITH acts AS (
+    SELECT count(*) FILTER (WHERE p.act = 'remove' AND m.holder IS NOT NULL) AS departures_personal,
+           count(*) FILTER (WHERE p.act = 'remove' AND m.holder IS NULL) AS departures_organisation,
+           count(*) FILTER (WHERE p.act = 'create' AND s.holder IS NOT NULL) AS arrivals_personal,
+           count(*) FILTER (WHERE p.act = 'create' AND s.holder IS NULL) AS arrivals_organisation,
+           count(*) FILTER (WHERE p.act = 'change' AND NOT s.keeps) AS moved,
+           count(*) FILTER (WHERE s.odd) AS unknown_codes
+    FROM planned p
+    LEFT JOIN mailbox m ON m.address = p.key
+    LEFT JOIN LATERAL (
+        SELECT max(s.holder) AS holder,
+               bool_or(s.structure_type <> ALL (:structure_type)) AS odd,
+               bool_or(CASE WHEN m.kind IN ('ORG', 'APP')
+                            THEN (s.kind, s.structure_type, s.structure_id)
+                               = (m.kind, m.structure_type, m.structure_id)
+                            ELSE s.kind = m.kind AND s.holder IS NOT DISTINCT FROM m.holder END
+                       OR EXISTS (SELECT FROM succession u
+                                  WHERE u.national_id = m.holder AND u.successor = s.holder)) AS keeps
+        FROM staged s WHERE s.address = p.key
+    ) AS s ON true
+), held AS (
+    SELECT count(*) FILTER (WHERE holder IS NOT NULL) AS personal,
+           count(*) FILTER (WHERE holder IS NULL) AS organisation,
+           count(*) AS present
+    FROM mailbox WHERE departed_at IS NULL
+)
+SELECT *, present + arrivals_personal + arrivals_organisation AS mailboxes FROM acts, held
+"""
+
+# A domain that keeps one operator is not lost, whichever: rights pass from one to another in bulk.
+_TRUSTED_DOMAINS = """
+WITH rights AS (
+    SELECT d.name, bool_or(p.key IS NULL) AS keeps
+    FROM trusted_domain d JOIN operator o ON o.id = d.operator_id
+    LEFT JOIN planned p ON p.act = 'remove' AND p.key = d.name || ' ' || o.certificate_dn
+    WHERE d.departed_at IS NULL GROUP BY d.name
+), gained AS (
+    SELECT DISTINCT split_part(p.key, ' ', 1) AS name FROM planned p
+    WHERE p.act = 'create' OR p.act = 'change' AND NOT EXISTS (
+        SELECT FROM trusted_domain d JOIN operator o ON o.id = d.operator_id
+        WHERE d.departed_at IS NULL AND p.key = d.name || ' ' || o.certificate_dn)
+), lost AS (
+    SELECT r.name FROM rights r WHERE NOT r.keeps AND NOT EXISTS (SELECT FROM gained g WHERE g.name = r.name)
+)
+SELECT (SELECT count(*) FROM rights) AS domains,
+       (SELECT count(*) FROM lost) AS domains_lost,
+       (SELECT count(*) FROM gained g JOIN rights r USING (name)) AS domains_moved,
+       (SELECT count(*) FROM gained g WHERE NOT EXISTS (
+            SELECT FROM rights r WHERE r.name = g.name)) AS domains_new,
+       (SELECT count(*) FROM mailbox m JOIN lost l ON l.name = m.domain
+        WHERE m.departed_at IS NULL) AS mailboxes_cut_off,
+       (SELECT count(*) FROM mailbox WHERE departed_at IS NULL) AS mailboxes
+"""
+
+_MEASURES = MappingProxyType(
+    {"rpps": _RPPS, "finess": _FINESS, "mailboxes": _MAILBOXES, "trusted-domains": _TRUSTED_DOMAINS}
+)
+_LAST = text("""
+    SELECT generated_at, layout, counts FROM register_run
+    WHERE register = :register AND state = 'applied' ORDER BY id DESC LIMIT 1
+""")
+
+
+def measure(
+    connection: Connection,
+    register: str,
+    counts: Mapping[str, int],
+    *,
+    codes: Mapping[str, frozenset[str]] | None = None,
+) -> dict[str, float]:
+    """What the planned run of this register would do: the counts and wholes that its bounds name.
+
+    Called after the plan, on the connection that holds the temporary tables; `codes` are those of the bounds
+    in force, ours when None.
+    """
+    del counts  # what they tell is for `bounds.judge`
+    known = load_bounds()[register].codes if codes is None else codes
+    found = _first_row(connection, _MEASURES[register], known)
+    if register == "rpps":
+        emptied = _first_row(connection, _EMPTIED, {})
+        found |= {f"emptied-{name}": people for name, people in emptied.items() if people}
+        found["emptied"] = max(emptied.values())
+    return found
+
+
+def last_applied(connection: Connection, register: str) -> LastRun | None:
+    """The run of this register that was applied last; None when none ever was."""
+    row = connection.execute(_LAST, {"register": register}).one_or_none()
+    return None if row is None else LastRun(row.generated_at, row.counts, row.layout)
+
+
+def _first_row(
+    connection: Connection, statement: str, codes: Mapping[str, frozenset[str]]
+) -> dict[str, float]:
+    # An empty cell is no unknown code.
+    asked = {cell: ["", *sorted(known)] for cell, known in codes.items() if f":{cell})" in statement}
+    row = connection.execute(text(statement), asked).one()
+    return {name.replace("_", "-"): count for name, count in row._mapping.items()}  # noqa: SLF001 - public name
