@@ -154,8 +154,18 @@ SERVICE_TLS = Profile(
         "RFC 9525 2 (names in SAN only)",
     ),
 )
+LIST_SIGNER = Profile(
+    name="list-signer",
+    longest=timedelta(days=30),
+    key_usage_ec=_SIGN,
+    key_usage_rsa=_SIGN,
+    # RFC 9336: for what people and programs read as a whole, and for nothing else.
+    purposes=(ObjectIdentifier("1.3.6.1.5.5.7.3.36"),),
+    policy=ObjectIdentifier(f"{POLICIES}.5"),
+    sources=("RFC 9336 3.1 (id-kp-documentSigning)", "RFC 7515 4.1.6 (x5c)"),
+)
 PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {p.name: p for p in (ROOT, ISSUING, PRACTITIONER, ORGANISATION, OCSP_SIGNER, SERVICE_TLS)}
+    {p.name: p for p in (ROOT, ISSUING, PRACTITIONER, ORGANISATION, OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS)}
 )
 
 
@@ -190,7 +200,7 @@ class ServiceNames:
 
 @dataclass(frozen=True)
 class ResponderNames:
-    """An OCSP responder of one CA, named by that CA and the day it began."""
+    """An OCSP responder or a signer of lists, named by its CA and the day it began."""
 
     common_name: str
 

@@ -1,23 +1,58 @@
-"""How OCSP responders begin and are renewed: a key made here, a certificate from the CA, well before time.
+"""How short-lived signers begin and are renewed: a key made here, certified by the CA, well before time.
 
-The certificate comes by the ordinary road (`issuance`); keeping and using the key is `responders`' matter.
+The certificate comes by the ordinary road (`issuance`); what is done with the key is for `responders` and
+`list_signing`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.locks import held_if_free
-from pki import issuance, ocsp_store, responders
+from pki import issuance, key_files, list_signing, ocsp_store, responders
+from pki.model import IssuedCertificate
 from pki.ocsp_store import ResponderRow
-from pki.profiles import OCSP_SIGNER, ResponderNames
+from pki.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
 from pki.signing.signer import Signer
 
-_ACTOR = Actor("job:ocsp-responders")
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of short-lived signer: what it is called where, and what makes it known once certified."""
+
+    profile: Profile
+    title: str
+    actor: Actor
+    key_name: Callable[[str], str]
+    certified: Callable[[Connection, IssuedCertificate], None]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A signer to be: of which kind and CA, and where its key is to lie."""
+
+    kind: _Kind
+    authority_id: str
+    keys_folder: Path
+    passphrase: bytes
+
+
+def _may_answer(connection: Connection, issued: IssuedCertificate) -> None:
+    row = ResponderRow(issued.serial, issued.authority_id, issued.der, issued.not_before, issued.not_after)
+    ocsp_store.add_responder(connection, row)
+
+
+_RESPONDER = _Kind(
+    OCSP_SIGNER, "OCSP", Actor("job:ocsp-responders"), responders.key_name, certified=_may_answer
+)
+# Found by its profile among the certificates: there is nothing more to say of it.
+_OF_LISTS = _Kind(LIST_SIGNER, "Lists", Actor("job:export"), list_signing.key_name, certified=lambda *_: None)
 
 
 def ensure_responder(
@@ -32,25 +67,54 @@ def ensure_responder(
 ) -> bool:
     """Make a responder for this CA unless one with more than half its life is here; whether one was made."""
     with held_if_free(engine, f"ocsp-responder/{authority_id}") as alone:
-        if not alone or not _is_due(engine, authority_id, keys_folder, now):
+        if not alone or not _responder_is_due(engine, authority_id, keys_folder, now):
             return False
-        key = ec.generate_private_key(ec.SECP256R1())
-        path = responders.save_key(keys_folder, authority_id, key, passphrase)
-        with transaction(engine) as connection:
-            prepared = issuance.prepare(
-                connection, now=now, actor=_ACTOR, authority_id=authority_id, profile=OCSP_SIGNER,
-                public_key=key.public_key(), names=ResponderNames(f"OCSP {authority_id} {now:%Y-%m-%d}"),
-                base_url=base_url,
-            )  # fmt: skip
-        issued = issuance.issue(engine, signer, prepared, now)
-        with transaction(engine) as connection:
-            row = ResponderRow(issued.serial, authority_id, issued.der, issued.not_before, issued.not_after)
-            ocsp_store.add_responder(connection, row)
-    responders.forget_others(keys_folder, authority_id, path)
+        wanted = _Wanted(_RESPONDER, authority_id, keys_folder, passphrase)
+        _make(engine, signer, wanted, base_url=base_url, now=now)
     return True
 
 
-def _is_due(engine: Engine, authority_id: str, keys_folder: Path, now: datetime) -> bool:
+def ensure_list_signer(
+    engine: Engine,
+    signer: Signer,
+    *,
+    authority_id: str,
+    keys_folder: Path,
+    passphrase: bytes,
+    base_url: str,
+    now: datetime,
+) -> bool:
+    """Make a signer of lists for this CA unless one with more than half its life is here; whether it was."""
+    with held_if_free(engine, f"list-signer/{authority_id}") as alone:
+        if not alone:
+            return False
+        with transaction(engine, read_only=True) as connection:
+            held = list_signing.usable(connection, authority_id, keys_folder, now)
+        if held is not None and held.not_after - now > (held.not_after - held.not_before) / 2:
+            return False
+        wanted = _Wanted(_OF_LISTS, authority_id, keys_folder, passphrase)
+        _make(engine, signer, wanted, base_url=base_url, now=now)
+    return True
+
+
+def _make(engine: Engine, signer: Signer, wanted: _Wanted, *, base_url: str, now: datetime) -> None:
+    kind, authority_id = wanted.kind, wanted.authority_id
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = kind.key_name(authority_id)
+    path = key_files.save_key(wanted.keys_folder, name, key, wanted.passphrase)
+    with transaction(engine) as connection:
+        prepared = issuance.prepare(
+            connection, now=now, actor=kind.actor, authority_id=authority_id, profile=kind.profile,
+            public_key=key.public_key(), base_url=base_url,
+            names=ResponderNames(f"{kind.title} {authority_id} {now:%Y-%m-%d}"),
+        )  # fmt: skip
+    issued = issuance.issue(engine, signer, prepared, now)
+    with transaction(engine) as connection:
+        kind.certified(connection, issued)
+    key_files.forget_others(wanted.keys_folder, name, path)
+
+
+def _responder_is_due(engine: Engine, authority_id: str, keys_folder: Path, now: datetime) -> bool:
     with transaction(engine, read_only=True) as connection:
         rows = ocsp_store.responders(connection, now)
     return not any(

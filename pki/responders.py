@@ -1,21 +1,20 @@
-"""The keys that sign OCSP answers, encrypted in files of the web's own; and the answers they sign ahead.
+"""The keys that sign OCSP answers, and the answers they sign ahead.
 
-`renewal` has them certified; what an answer says is `ocsp`'s matter. The CA's key stays with the signer.
+Where they lie is for `key_files`; `renewal` has them certified; what an answer says is `ocsp`'s matter.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha1, sha256
+from hashlib import sha1
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
-from pki import gate, ocsp, ocsp_store
+from pki import gate, key_files, ocsp, ocsp_store
 from pki.model import Serial
 from pki.ocsp import Issuer
 from pki.ocsp_store import Presigned, ResponderRow, Waiting
@@ -25,7 +24,6 @@ _BATCH = 500
 # Renewed well before half is gone, so that none is ever served older than that (rule 1).
 _RENEWED_WITH = 0.6
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
-_PREFIX = "ocsp-"
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,9 @@ class Responders:
         return next(issuer for issuer in self.issuers if issuer.authority_id == authority_id)
 
 
-def public_bits(key: ec.EllipticCurvePublicKey) -> bytes:
-    """The bits of the key that its digests are taken over."""
-    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-
-
-def key_path(keys_folder: Path, authority_id: str, bits: bytes) -> Path:
-    """The file of a responder's key, named by the digest of its public half."""
-    return keys_folder / f"{_PREFIX}{authority_id}.{sha256(bits).hexdigest()[:32]}.pem"
+def key_name(authority_id: str) -> str:
+    """What the files of this CA's responders' keys are named."""
+    return f"ocsp-{authority_id}"
 
 
 def holds_key(keys_folder: Path, row: ResponderRow) -> bool:
@@ -84,29 +77,6 @@ def load_responders(
         if row.authority_id not in chosen and holds_key(keys_folder, row):
             chosen[row.authority_id] = _load(row, _path_of(keys_folder, row), passphrase)
     return Responders(issuers, chosen)
-
-
-def save_key(
-    keys_folder: Path, authority_id: str, key: ec.EllipticCurvePrivateKey, passphrase: bytes
-) -> Path:
-    """Write the key before anyone certifies it: a certificate without its key would only be waste."""
-    keys_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = key_path(keys_folder, authority_id, public_bits(key.public_key()))
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(passphrase),
-    )
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_bytes(pem)
-    return path
-
-
-def forget_others(keys_folder: Path, authority_id: str, kept: Path) -> None:
-    """Remove the keys this one replaces: answers signed with them stay good without them."""
-    for path in keys_folder.glob(f"{_PREFIX}{authority_id}.*.pem"):
-        if path != kept:
-            path.unlink()
 
 
 def presign_due(engine: Engine, responders: Responders, now: datetime, hours: int, limit: int) -> int:
@@ -156,20 +126,11 @@ def _answer(
 
 
 def _load(row: ResponderRow, path: Path, passphrase: bytes) -> Responder:
-    key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError("OCSP keys are P-256")
+    key = key_files.load_key(path, passphrase)
     # Named by the SHA-1 of the key's bits, as RFC 6960 4.2.1 (KeyHash) has it.
-    key_hash = sha1(_certified_bits(row.der), usedforsecurity=False).digest()
+    key_hash = sha1(key_files.certified_bits(row.der), usedforsecurity=False).digest()
     return Responder(row.serial, row.authority_id, row.der, key_hash, row.not_after, key)
 
 
 def _path_of(keys_folder: Path, row: ResponderRow) -> Path:
-    return key_path(keys_folder, row.authority_id, _certified_bits(row.der))
-
-
-def _certified_bits(certificate: bytes) -> bytes:
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise TypeError("OCSP keys are P-256")
-    return public_bits(key)
+    return key_files.path_for(keys_folder, key_name(row.authority_id), row.der)

@@ -4,14 +4,29 @@ Locks are taken in one order everywhere: practitioner, then enrolment, then rese
 a departure, a revocation and an issuance can only queue.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Connection, Row, Select, Text, cast, exists, func, select, text, tuple_, update
+import orjson
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    cast,
+    exists,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.tables import practitioner
@@ -33,9 +48,26 @@ _AUTHORITY = (
 )  # fmt: skip
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
-_LAST_ACTIONS = text("SELECT serial, action FROM revocation_state WHERE serial = ANY(:serials)")
+_LAST_ACTIONS = text("SELECT serial, action, actor FROM revocation_state WHERE serial = ANY(:serials)")
+# Each way to a certificate by its own index.
+_TOUCHED = text("""
+    SELECT c.serial FROM unnest(CAST(:people AS text[])) AS asked (id)
+    JOIN certificate c ON c.practitioner = asked.id
+    UNION SELECT c.serial FROM unnest(CAST(:mailboxes AS text[])) AS asked (address)
+    JOIN certificate c ON c.mailbox = asked.address
+    UNION SELECT c.serial FROM unnest(CAST(:serials AS text[])) AS asked (serial)
+    JOIN certificate c ON c.serial = asked.serial
+""")
+_REVOKED = exists().where(
+    revocation.c.serial == certificate.c.serial, revocation.c.action == RevocationAction.REVOKE.value
+)
 _REVOCABLE = (
-    select(certificate, enrolment.c.authority.label("enrolled_by"))
+    select(
+        certificate,
+        enrolment.c.authority.label("enrolled_by"),
+        reservation.c.enrolment_id,
+        func.sceau_establishment_of(certificate.c.subject).label("establishment"),
+    )
     .join(reservation, reservation.c.serial == certificate.c.serial)
     .outerjoin(enrolment, enrolment.c.id == reservation.c.enrolment_id)
     .order_by(certificate.c.serial)
@@ -43,13 +75,32 @@ _REVOCABLE = (
 )
 
 
+# One statement, whatever their number: the triggers that tell the feed run once for it.
+_ADD_REVOCATIONS = text("""
+    INSERT INTO revocation
+        (serial, authority_id, shard, action, reason, comment, actor, revoked_at, not_after, entry)
+    SELECT serial, authority_id, shard, action, reason, comment, actor, revoked_at, not_after,
+           decode(entry, 'hex')
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS made (
+        serial text, authority_id text, shard smallint, action text, reason text, comment text, actor text,
+        revoked_at timestamptz, not_after timestamptz, entry text)
+    ORDER BY serial
+""")
+
+
 @dataclass(frozen=True)
 class Revocable:
-    """A certificate and its last event, found under lock; `authority` is its enrolment's, if it has one."""
+    """A certificate and its last event, found under lock; `authority` is its enrolment's, if it has one.
+
+    `acted` is the actor of the last event, `establishment` the FINESS number in the subject, if there is one.
+    """
 
     certificate: IssuedCertificate
     last: RevocationAction | None
     authority: str | None
+    enrolment_id: UUID | None = None
+    establishment: str | None = None
+    acted: str = ""
 
 
 def load_authority(connection: Connection, authority_id: str) -> Authority | None:
@@ -62,6 +113,23 @@ def authorities(connection: Connection) -> list[Authority]:
     """Every CA, roots first, then by age."""
     query = select(*_AUTHORITY).order_by(authority.c.kind.desc(), authority.c.created_at, authority.c.id)
     return [Authority(*row) for row in connection.execute(query)]
+
+
+def live_of_profile(
+    connection: Connection, profile: str, authority_id: str, now: datetime
+) -> list[IssuedCertificate]:
+    """The certificates of this profile by this CA that are in force and neither revoked nor on hold."""
+    query = select(certificate).where(
+        certificate.c.profile == profile,
+        certificate.c.authority_id == authority_id,
+        certificate.c.not_before <= now,
+        certificate.c.not_after > now,
+    )
+    found = [IssuedCertificate(*row) for row in connection.execute(query)]
+    last = last_actions(connection, [one.serial for one in found])
+    return [
+        one for one in found if last.get(one.serial, RevocationAction.RELEASE) is RevocationAction.RELEASE
+    ]
 
 
 def add_authority(connection: Connection, made: Authority, now: datetime) -> None:
@@ -128,15 +196,12 @@ def lasting_certificate(
     connection: Connection, of: Enrolment, beyond: datetime, *, but: Serial | None = None
 ) -> Serial | None:
     """A certificate of this enrolment, other than `but`, that holds beyond then, be it on hold."""
-    final = exists().where(
-        revocation.c.serial == certificate.c.serial, revocation.c.action == RevocationAction.REVOKE.value
-    )
     query = (
         select(certificate.c.serial)
         .join(reservation, reservation.c.serial == certificate.c.serial)
         # The mailbox says nothing more than the enrolment, but has an index.
         .where(certificate.c.mailbox == of.mailbox, reservation.c.enrolment_id == of.id)
-        .where(certificate.c.not_after > beyond, certificate.c.serial.is_distinct_from(but), ~final)
+        .where(certificate.c.not_after > beyond, certificate.c.serial.is_distinct_from(but), ~_REVOKED)
         .limit(1)
     )
     found = connection.execute(query).scalar_one_or_none()
@@ -145,8 +210,7 @@ def lasting_certificate(
 
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
     """What was last done to each of these certificates; those never taken back are absent."""
-    rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})
-    return {Serial(serial): RevocationAction(action) for serial, action in rows}
+    return {serial: action for serial, (action, _) in _last_events(connection, serials).items()}
 
 
 def revocable(connection: Connection, serial: Serial) -> Revocable | None:
@@ -155,12 +219,22 @@ def revocable(connection: Connection, serial: Serial) -> Revocable | None:
     return found[0] if found else None
 
 
-def revocable_of_departed(
-    connection: Connection, national_ids: Sequence[str], now: datetime
-) -> list[Revocable]:
-    """What is neither expired nor revoked for good, of those of these people whom the register lost."""
+def touched_certificates(
+    connection: Connection, *, people: Collection[str], mailboxes: Collection[str], serials: Collection[str]
+) -> list[Serial]:
+    """What was ever certified for these people, these mailboxes, or under these serials."""
+    asked = {"people": list(people), "mailboxes": list(mailboxes), "serials": list(serials)}
+    return [Serial(serial) for serial in connection.execute(_TOUCHED, asked).scalars()]
+
+
+def revocable_among(connection: Connection, serials: Sequence[Serial], now: datetime) -> list[Revocable]:
+    """Of these, what was made for a person and is neither expired nor revoked for good; locked."""
     query = _REVOCABLE.where(
-        certificate.c.practitioner.in_(_departed(national_ids)), certificate.c.not_after > now
+        certificate.c.serial == _any_of(serials),
+        certificate.c.practitioner.is_not(None),
+        certificate.c.mailbox.is_not(None),
+        certificate.c.not_after > now,
+        ~_REVOKED,
     )
     return [found for found in _revocable(connection, query) if found.last is not RevocationAction.REVOKE]
 
@@ -171,17 +245,21 @@ def add_revocations(
     """Append events with their CRL entries (None for a release)."""
     rows = [
         {
-            **vars(event),
-            "action": event.action.value,
-            "reason": event.reason.value,
+            "serial": event.serial,
             "authority_id": found.certificate.authority_id,
             "shard": found.certificate.shard,
-            "entry": entry,
+            "action": event.action.value,
+            "reason": event.reason.value,
+            "comment": event.comment,
+            "actor": event.actor,
+            "revoked_at": event.revoked_at,
+            "not_after": event.not_after,
+            "entry": None if entry is None else entry.hex(),
         }
         for found, event, entry in made
     ]
     if rows:
-        connection.execute(insert(revocation), rows)
+        connection.execute(_ADD_REVOCATIONS, {"rows": orjson.dumps(rows).decode()})
 
 
 def lock_practitioner(connection: Connection, national_id: str) -> None:
@@ -253,14 +331,12 @@ def approve(connection: Connection, enrolment_id: UUID, token_id: int, now: date
     return _enrolment(connection.execute(query).one())
 
 
-def end_enrolments_of_departed(
-    connection: Connection, national_ids: Sequence[str], now: datetime
-) -> list[Enrolment]:
-    """End what lives of the enrolments of those of these people whom the register lost; gives those ended."""
+def end_all(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> list[Enrolment]:
+    """Set those of these enrolments that live to ended; gives those ended."""
     query = (
         update(enrolment)
         .where(
-            enrolment.c.practitioner.in_(_departed(national_ids)),
+            enrolment.c.id == func.any(cast(list(enrolment_ids), ARRAY(Uuid))),
             enrolment.c.state != EnrolmentState.ENDED.value,
         )
         .values(state=EnrolmentState.ENDED.value, ended_at=now)
@@ -274,17 +350,23 @@ def _any_of(values: Sequence[str]) -> Any:
     return func.any(cast(list(values), ARRAY(Text)))
 
 
-def _departed(national_ids: Sequence[str]) -> Select[tuple[str]]:
-    return select(practitioner.c.national_id).where(
-        practitioner.c.national_id == _any_of(national_ids), practitioner.c.departed_at.is_not(None)
-    )
-
-
 def _revocable(connection: Connection, query: Select[Any]) -> list[Revocable]:
     rows = connection.execute(query).all()
     # A statement of its own after the locks are held: whoever held one may have revoked meanwhile.
-    last = last_actions(connection, [row.serial for row in rows])
-    return [Revocable(IssuedCertificate(*row[:-1]), last.get(row.serial), row[-1]) for row in rows]
+    last = _last_events(connection, [row.serial for row in rows])
+    found = []
+    for *known, enrolled_by, enrolment_id, establishment in rows:
+        issued = IssuedCertificate(*known)
+        action, actor = last.get(issued.serial, (None, ""))
+        found.append(Revocable(issued, action, enrolled_by, enrolment_id, establishment, actor))
+    return found
+
+
+def _last_events(
+    connection: Connection, serials: Sequence[Serial]
+) -> dict[Serial, tuple[RevocationAction, str]]:
+    rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})
+    return {Serial(serial): (RevocationAction(action), actor) for serial, action, actor in rows}
 
 
 def _enrolment(row: Row[Any]) -> Enrolment:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sqlalchemy import Connection, Engine, text
 
-from pki import crl, crl_store, der, gate, responders, store
+from pki import crl, crl_store, der, gate, key_files, responders, store
 from pki.model import RevocationReason, Serial, serial_of
 from pki.profiles import Urls
 
@@ -130,7 +130,7 @@ class StatusCa:
     def add_responder(self, folder: Path, *, days: int = 30) -> x509.Certificate:
         """A responder's key in the folder and its rows, without a signer."""
         key = ec.generate_private_key(ec.SECP256R1())
-        responders.save_key(folder, ISSUING, key, PASSPHRASE)
+        key_files.save_key(folder, responders.key_name(ISSUING), key, PASSPHRASE)
         builder = self._builder("OCSP", key.public_key(), ISSUING, self.now - timedelta(minutes=5), days)
         builder = builder.add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=False

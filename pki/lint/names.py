@@ -6,7 +6,16 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from pki.lint.lint import Case, Lint
-from pki.profiles import COUNTRY, ISSUING, OCSP_SIGNER, ORGANISATION, PRACTITIONER, ROOT, SERVICE_TLS
+from pki.profiles import (
+    COUNTRY,
+    ISSUING,
+    LIST_SIGNER,
+    OCSP_SIGNER,
+    ORGANISATION,
+    PRACTITIONER,
+    ROOT,
+    SERVICE_TLS,
+)
 
 _C, _CN, _O = NameOID.COUNTRY_NAME, NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME
 _OF_CA = frozenset({_C, _O, _CN})
@@ -14,6 +23,7 @@ SUBJECTS = {
     ROOT.name: _OF_CA,
     ISSUING.name: _OF_CA,
     OCSP_SIGNER.name: _OF_CA,
+    LIST_SIGNER.name: _OF_CA,
     PRACTITIONER.name: frozenset({_C, _CN, NameOID.SURNAME, NameOID.GIVEN_NAME, NameOID.SERIAL_NUMBER}),
     ORGANISATION.name: frozenset({_C, _CN, _O, NameOID.ORGANIZATION_IDENTIFIER}),
     SERVICE_TLS.name: frozenset({_CN}),

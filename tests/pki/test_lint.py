@@ -19,6 +19,7 @@ from pki.lint.lint import Case, run
 from pki.model import serial_of
 from pki.profiles import (
     ISSUING,
+    LIST_SIGNER,
     OCSP_SIGNER,
     ORGANISATION,
     PRACTITIONER,
@@ -46,6 +47,7 @@ NAMES: dict[str, Names] = {
     PRACTITIONER.name: PersonNames("Zoé Anne", "D'ARTAGNAN-ŒUVRARD", "810099000019", ("10", "60"), ADDRESS),
     ORGANISATION.name: OrganisationNames("CLINIQUE DES LILAS", "750990012", ADDRESS, "URGENCES"),
     OCSP_SIGNER.name: ResponderNames("OCSP persons-1 2026-09-01"),
+    LIST_SIGNER.name: ResponderNames("Lists persons-1 2026-09-01"),
     SERVICE_TLS.name: ServiceNames(("ldap.example",), (ip_address("127.0.0.1"), ip_address("::1"))),
 }
 Make = Callable[..., x509.Certificate]
@@ -116,7 +118,8 @@ def of_each_profile() -> list[Case]:
     root, issuing = chain()
     made = [Case(root, ROOT, None), Case(issuing, ISSUING, root)]
     return made + [
-        case(leaf(profile), profile) for profile in (PRACTITIONER, ORGANISATION, OCSP_SIGNER, SERVICE_TLS)
+        case(leaf(profile), profile)
+        for profile in (PRACTITIONER, ORGANISATION, OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS)
     ]
 
 

@@ -88,6 +88,7 @@ def test_no_profile_lasts_longer_than_its_sources_allow() -> None:
         "practitioner-smime": timedelta(days=824),
         "organisation-smime": timedelta(days=824),
         "ocsp-signer": timedelta(days=30),
+        "list-signer": timedelta(days=30),
         "service-tls": timedelta(days=199),
     }
 

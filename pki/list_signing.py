@@ -1,0 +1,66 @@
+"""The signature on what is published as a whole: a compact JWS (RFC 7515), ES256, its chain in `x5c`.
+
+Whoever knows the CA can check it with common tools. `renewal` has the key certified; `key_files` holds it.
+"""
+
+import base64
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jws
+from joserfc.jwk import ECKey
+from sqlalchemy import Connection
+
+from directory.base.errors import Kind, Refusal
+from pki import key_files, store
+from pki.model import IssuedCertificate
+from pki.profiles import LIST_SIGNER
+
+ALGORITHM = "ES256"
+
+
+@dataclass(frozen=True)
+class ListSigner:
+    """A key, its certificate in DER and the CA's that issued it."""
+
+    certificate: bytes
+    issuer: bytes
+    key: ec.EllipticCurvePrivateKey = field(repr=False, compare=False)
+
+    def sign(self, payload: bytes) -> bytes:
+        """The payload under its signature, in ASCII."""
+        # RFC 7515 4.1.6: base64 with padding, the signer's certificate first. The root is the reader's own.
+        chain = [base64.b64encode(der).decode() for der in (self.certificate, self.issuer)]
+        header = {"alg": ALGORITHM, "x5c": chain}
+        return jws.serialize_compact(header, payload, ECKey.import_key(self.key), [ALGORITHM]).encode()
+
+
+def key_name(authority_id: str) -> str:
+    """What the files of this CA's list signers' keys are named."""
+    return f"list-{authority_id}"
+
+
+def usable(
+    connection: Connection, authority_id: str, folder: Path, now: datetime
+) -> IssuedCertificate | None:
+    """The longest-lived list signer of this CA that is not revoked and whose key lies in the folder."""
+    found = store.live_of_profile(connection, LIST_SIGNER.name, authority_id, now)
+    held = (one for one in found if key_files.path_for(folder, key_name(authority_id), one.der).exists())
+    return max(held, key=lambda one: one.not_after, default=None)
+
+
+def load_list_signer(
+    connection: Connection, authority_id: str, folder: Path, passphrase: bytes, now: datetime
+) -> ListSigner:
+    """The list signer of this CA; Refusal UNAVAILABLE `no-list-signer` while there is none."""
+    made, authority = (
+        usable(connection, authority_id, folder, now),
+        store.load_authority(connection, authority_id),
+    )
+    if made is None or authority is None:
+        text = f"There is no signer of lists under {authority_id} yet: the signer has to certify one."
+        raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text)
+    path = key_files.path_for(folder, key_name(authority_id), made.der)
+    return ListSigner(made.der, authority.der, key_files.load_key(path, passphrase))
