@@ -121,7 +121,7 @@ def load_bounds(path: Path | None = None) -> Mapping[str, RegisterBounds]:
             bounds.update(_changed(register, bounds, given))
     return MappingProxyType(
         {
-            register: RegisterBounds(register, tuple(Bound(name, **of) for name, of in bounds.items()), codes)
+            register: RegisterBounds(register, tuple(_bound(name, of) for name, of in bounds.items()), codes)
             for register, bounds in known.items()
         }
     )
@@ -191,6 +191,12 @@ def _parsed(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _bad(f"{path.name} cannot be read: {error}.") from error
+
+
+def _bound(name: str, of: Mapping[str, Any]) -> Bound:
+    """A level that is not given is the one above it: nobody stops there."""
+    two = of.get("two", of.get("refuse", NEVER))
+    return Bound(name, **{"one": two, "two": two, **of})
 
 
 def _changed(register: str, bounds: Mapping[str, Any], given: Any) -> dict[str, Any]:
