@@ -18,6 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from directory import identifiers
 from directory.base.errors import Refusal
+from directory.changes import Entity
 from directory.model import (
     Mailbox,
     MailboxFacts,
@@ -95,6 +96,24 @@ TABLES = (
     "mailbox", "practitioner", "profession", "skill", "practice", "measure", "organisation", "trusted_domain",
     "operator",
 )  # fmt: skip
+
+
+_MAY_SHOW = MappingProxyType(
+    {
+        Entity.MAILBOX: text(
+            "SELECT address FROM mailbox WHERE departed_at IS NULL AND listed AND address > :after"
+            " ORDER BY address LIMIT :limit"
+        ),
+        Entity.ORGANISATION: text(
+            "SELECT finess FROM organisation WHERE departed_at IS NULL AND finess > :after"
+            " ORDER BY finess LIMIT :limit"
+        ),
+        Entity.PRACTITIONER: text(
+            "SELECT national_id FROM practitioner WHERE departed_at IS NULL AND national_id > :after"
+            " ORDER BY national_id LIMIT :limit"
+        ),
+    }
+)
 
 
 def _present_and_past(template: str) -> Mapping[bool, TextClause]:
@@ -189,6 +208,14 @@ def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[st
         {"holders": list(held)},
     )
     return held | {holder: tuple(addresses) for holder, addresses in rows}
+
+
+def keys_that_may_show(connection: Connection, entity: Entity, after: str, limit: int) -> list[str]:
+    """The next `limit` keys after `after` that a reader may find something under, in the database's order.
+
+    Whether he does is for `directory.rules`. KeyError for CAs and CRLs: the directory does not know them.
+    """
+    return list(connection.execute(_MAY_SHOW[entity], {"after": after, "limit": limit}).scalars())
 
 
 def sources(connection: Connection, at: datetime | None = None) -> dict[str, datetime | None]:
