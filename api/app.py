@@ -19,6 +19,7 @@ from api.rest.health import health
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.practitioners import practitioners
 from api.rest.recipients import recipients
+from api.rest.registers import registers
 from api.rest.shapes import FORMATS, Problem
 from api.wiring import Container
 
@@ -58,7 +59,7 @@ def create_app(container: Container) -> Flask:
     for field, form in FORMATS.items():
         described.register_field(field, "string", form)
     described.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
-    for resource in (recipients, practitioners, enrolments, certificates):
+    for resource in (recipients, practitioners, enrolments, certificates, registers):
         described.register_blueprint(resource(container))
     app.register_blueprint(health(container))
     app.register_blueprint(pages(described.spec, release()))

@@ -467,6 +467,32 @@ ENTRIES: tuple[Entry, ...] = (
         "Curseur inconnu",
         "Renvoyez `next` tel que reçu, avec les mêmes critères, ou omettez-le pour recommencer.",
     ),
+    # ---- Registers and their nights
+    Entry(
+        "unknown-run", 404, "No such run of a register",
+        "Runs are numbered as GET /v1/registers/runs lists them.",
+        "Passage inconnu",
+        "Les passages portent les numéros que donne GET /v1/registers/runs.",
+    ),
+    Entry(
+        "run-not-held", 409, "The run waits for nobody",
+        "Only a held run can be let through; this one is at work, applied, refused or overtaken. Look again.",
+        "Ce passage n'attend personne",
+        "Seul un passage retenu peut être autorisé ; celui-ci est en cours, appliqué, refusé ou dépassé. "
+        "Relisez-le.",
+    ),
+    Entry(
+        "run-already-approved", 409, "You, or enough others, have let this run through",
+        "One token counts once: where two persons are needed, the second is somebody else.",
+        "Passage déjà autorisé",
+        "Un jeton ne compte qu'une fois : là où il faut deux personnes, la seconde est quelqu'un d'autre.",
+    ),
+    Entry(
+        "comment-missing", 400, "A comment is needed",
+        "Say what you looked at before letting this through.",
+        "Il faut un commentaire",
+        "Dites ce que vous avez vérifié avant de laisser passer.",
+    ),
     # ---- The service
     Entry(
         "database-unavailable", 503, "The record cannot be reached",

@@ -74,12 +74,13 @@ class Step:
 
 @dataclass(frozen=True)
 class Approved:
-    """A named person's word that a held run may go on."""
+    """A named person's word that a held run may go on; `counts` until that person's token is revoked."""
 
     token_id: int
     name: str
     comment: str
     at: datetime
+    counts: bool
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,10 @@ _STEPS = text(
     " ORDER BY started_at, array_position("
     "ARRAY['fetch','verify','parse','check','stage','diff','plan','apply','report'], step)"
 )
+_APPROVALS = text(
+    "SELECT a.token_id, t.name, a.comment, a.approved_at, t.revoked_at IS NULL FROM register_approval a"
+    " JOIN api_token t ON t.id = a.token_id WHERE a.run_id = :id ORDER BY a.approved_at, a.token_id"
+)
 _BY_REASON = text(
     "SELECT reason, count(*) FROM register_rejection WHERE run_id = :id GROUP BY reason"
     " ORDER BY count(*) DESC, reason"
@@ -211,7 +216,7 @@ def run(connection: Connection, run_id: int, *, samples: bool) -> RunInFull:
         found,
         None if before is None else _run(before),
         tuple(Step(*row) for row in connection.execute(_STEPS, asked)),
-        (),
+        tuple(Approved(*row) for row in connection.execute(_APPROVALS, asked)),
         by_reason,
         _samples(connection, run_id, list(by_reason)) if samples else {},
     )

@@ -14,6 +14,7 @@ VALUES = {
     "national_id": "810099000019",
     "serial": "2a",
     "enrolment_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
+    "run_id": "41",
 }
 
 
@@ -56,6 +57,11 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("GET", "/v1/certificates/2a"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/certificates/2a/history"): {"auditor"},
         ("POST", "/v1/certificates/2a/revocation"): {"registrar"},
+        ("GET", "/v1/registers"): {"operator", "registrar", "auditor", "admin"},
+        ("GET", "/v1/registers/runs"): {"operator", "registrar", "auditor", "admin"},
+        ("GET", "/v1/registers/runs/41"): {"operator", "registrar", "auditor", "admin"},
+        ("GET", "/v1/registers/runs/41/rejections"): {"auditor", "admin"},
+        ("POST", "/v1/registers/runs/41/approvals"): {"admin"},
     }
     assert {(method, path): roles for method, path, roles in operations(app)} == promised
 

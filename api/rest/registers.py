@@ -1,0 +1,434 @@
+"""Registers and their nights: how fresh each is, what every run did, the word of who lets a held one go on.
+
+Figures are for every role; what a rejected line holds, names included, is for auditors and administrators.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from marshmallow import fields, validate
+
+from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.register_words import finding_in_french
+from api.rest.shapes import Hexadecimal, Instant, Line, Shape
+from api.wiring import Container
+from directory.access import Role, actor_of
+from directory.base.errors import Kind, Refusal
+from directory.store import REGISTERS
+from directory.sync import approvals, history
+from directory.sync.history import Condition, Rejected, Run, RunInFull, RunState, Step
+
+MAY_READ = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR, Role.ADMIN}
+MAY_READ_LINES = {Role.AUDITOR, Role.ADMIN}
+MOST_ON_A_PAGE = 100
+_CURSOR = re.compile(r"([0-9]{1,9}):([a-z0-9-]{1,60})")
+_CURSOR_ERROR = "What `next` gave is expected."
+NUMBERED = {
+    "run_id": {
+        "schema": {"type": "integer", "minimum": 1},
+        "description": "Numéro du passage — Number of the run",
+        "example": 41,
+    }
+}
+
+
+class RunAnswer(Shape):
+    """One file of one register, and what came of it."""
+
+    id = fields.Integer(required=True, metadata={"example": 41})
+    register = fields.String(required=True, metadata={"example": "rpps"})
+    file_name = fields.String(required=True, metadata={"example": "PS_LibreAcces_202609010112.zip"})
+    sha256 = Hexadecimal(required=True)
+    layout = fields.String(required=True, allow_none=True)
+    generated_at = Instant(
+        required=True, metadata={"description": "Date du fichier — When the file was generated"}
+    )
+    started_at = Instant(required=True)
+    finished_at = Instant(required=True, allow_none=True)
+    seconds = fields.Float(
+        required=True, allow_none=True, metadata={"description": "Durée — How long it took"}
+    )
+    state = fields.Enum(RunState, by_value=True, required=True)
+    step = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Étape atteinte — Step reached", "example": "diff"},
+    )
+    reason = fields.String(
+        required=True, allow_none=True, metadata={"description": "Motif du refus — Why it was refused"}
+    )
+    counts = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        required=True,
+        metadata={"description": "lines = accepted + rejected + unchanged"},
+    )
+    approvals_needed = fields.Integer(
+        required=True,
+        metadata={"description": "Personnes dont il faut l'accord — Persons who must agree", "example": 0},
+    )
+
+
+class RegisterAnswer(Shape):
+    """How one register is now."""
+
+    register = fields.String(required=True, metadata={"example": "rpps"})
+    generated_at = Instant(required=True, allow_none=True)
+    age_seconds = fields.Float(required=True, allow_none=True)
+    limit_seconds = fields.Float(
+        required=True,
+        metadata={"description": "Au-delà, il est en retard — Beyond, it is late"},
+    )
+    late = fields.Boolean(required=True)
+    last = fields.Nested(
+        RunAnswer,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Dernier passage appliqué — Last applied run"},
+    )
+    latest = fields.Nested(
+        RunAnswer,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Dernier passage, quelle qu'en soit l'issue — Last run of any outcome"},
+    )
+    in_hand = fields.Nested(
+        RunAnswer, required=True, allow_none=True, metadata={"description": "En cours — At work"}
+    )
+    held = fields.Nested(
+        RunAnswer,
+        required=True,
+        allow_none=True,
+        metadata={"description": "Retenu, attend des personnes — Held, waits for persons"},
+    )
+
+
+class RegistersAnswer(Shape):
+    """All registers, at one instant."""
+
+    items = fields.List(fields.Nested(RegisterAnswer), required=True)
+    at = Instant(required=True)
+
+
+class RunsQuery(Shape):
+    """Which runs; all when nothing is said."""
+
+    register = fields.String(validate=validate.OneOf(REGISTERS))
+    state = fields.Enum(RunState, by_value=True)
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
+    after = fields.Integer(
+        validate=validate.Range(1),
+        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
+    )
+
+
+class RunsAnswer(Shape):
+    """A page of runs, newest first; `next` is null on the last page, and only there."""
+
+    items = fields.List(fields.Nested(RunAnswer), required=True)
+    next = fields.Integer(required=True, allow_none=True)
+
+
+class StepAnswer(Shape):
+    """One step of a run."""
+
+    step = fields.String(required=True, metadata={"example": "parse"})
+    started_at = Instant(required=True)
+    finished_at = Instant(required=True, allow_none=True)
+    seconds = fields.Float(required=True, allow_none=True)
+    detail = fields.Dict(keys=fields.String(), required=True)
+
+
+class FindingAnswer(Shape):
+    """A bound that the run went beyond."""
+
+    name = fields.String(required=True, metadata={"example": "too-many-removals"})
+    value = fields.Float(
+        required=True,
+        metadata={"description": "Part ou nombre trouvé — Share or number found", "example": 0.012},
+    )
+    bound = fields.Float(required=True, metadata={"example": 0.005})
+    needed = fields.Integer(required=True, metadata={"example": 1})
+    sentence = fields.String(required=True)
+    french = fields.String(required=True)
+
+
+class ApprovedAnswer(Shape):
+    """Who let the run go on, as the audit log says it, and the name of that token."""
+
+    actor = fields.String(required=True, metadata={"example": "token:12"})
+    name = fields.String(required=True)
+    comment = fields.String(required=True)
+    at = Instant(required=True)
+    counts = fields.Boolean(
+        required=True,
+        metadata={"description": "Faux si le jeton est révoqué depuis — False once the token is revoked"},
+    )
+
+
+class RejectedAnswer(Shape):
+    """One line that could not be taken; `excerpt` is its beginning."""
+
+    line_number = fields.Integer(required=True, metadata={"example": 1207})
+    reason = fields.String(required=True, metadata={"example": "rpps-check-digit"})
+    detail = fields.String(required=True)
+    excerpt = fields.String(required=True)
+
+
+class RejectedByReason(Shape):
+    """How many lines were rejected for one reason; some of them, for those who may see lines."""
+
+    reason = fields.String(required=True, metadata={"example": "rpps-check-digit"})
+    count = fields.Integer(required=True, metadata={"example": 3})
+    samples = fields.List(
+        fields.Nested(RejectedAnswer),
+        required=True,
+        allow_none=True,
+        metadata={"description": "Null hors auditeur et administrateur — Null but for auditor and admin"},
+    )
+
+
+class RunInFullAnswer(RunAnswer):
+    """A run with all that is known of it; `before` is the run applied before, whose counts it may be held
+    against.
+    """
+
+    measures = fields.Dict(keys=fields.String(), values=fields.Float(), required=True)
+    before = fields.Nested(RunAnswer, required=True, allow_none=True)
+    steps = fields.List(fields.Nested(StepAnswer), required=True)
+    findings = fields.List(fields.Nested(FindingAnswer), required=True)
+    approvals = fields.List(fields.Nested(ApprovedAnswer), required=True)
+    rejections = fields.List(fields.Nested(RejectedByReason), required=True)
+
+
+class RejectionsQuery(Shape):
+    """Which rejected lines of the run."""
+
+    reason = fields.String(validate=validate.Regexp(r"^[a-z0-9-]{1,60}\Z", error="A reason is expected."))
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
+    after = fields.String(
+        validate=validate.Regexp(rf"^{_CURSOR.pattern}\Z", error=_CURSOR_ERROR),
+        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
+    )
+
+
+class RejectionsAnswer(Shape):
+    """A page of rejected lines, in the order of the file; `next` is null on the last page, and only there."""
+
+    items = fields.List(fields.Nested(RejectedAnswer), required=True)
+    next = fields.String(required=True, allow_none=True)
+
+
+class ApprovalRequest(Shape):
+    """What was looked at before letting the run go on."""
+
+    comment = Line(
+        approvals.LONGEST_COMMENT,
+        required=True,
+        metadata={"example": "Départs vus avec l'Ordre : fusion de deux fichiers"},
+    )
+
+
+class ApprovalAnswer(Shape):
+    """How many have agreed, and how many must; once enough have, the worker takes the run up again."""
+
+    run = fields.Integer(required=True)
+    approvals = fields.Integer(required=True, metadata={"example": 1})
+    needed = fields.Integer(required=True, metadata={"example": 2})
+
+
+@operation(
+    "GET",
+    "/v1/registers",
+    roles=MAY_READ,
+    opens=Opens.SNAPSHOT,
+    french="""Fraîcheur des registres.
+
+    Pour chaque registre national : le dernier fichier appliqué et son âge, s'il est en retard, le passage en
+    cours et celui qui attend une décision.
+    """,
+    answer=RegistersAnswer,
+)
+def registers_now(call: Transacted) -> dict[str, Any]:
+    """Freshness of the registers.
+
+    For each national register: the file applied last and its age, whether it is late, the run at work and the
+    one that waits for a decision.
+    """
+    found = history.conditions(call.connection, call.now, call.container.settings.freshness)
+    return {"items": [_condition(one) for one in found], "at": call.now}
+
+
+@operation(
+    "GET",
+    "/v1/registers/runs",
+    roles=MAY_READ,
+    opens=Opens.SNAPSHOT,
+    french="""Passages des registres.
+
+    Les fichiers reçus et ce qui en est advenu, le plus récent d'abord.
+    """,
+    answer=RunsAnswer,
+    query=RunsQuery,
+)
+def register_runs(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
+    """Runs of the registers.
+
+    The files that came and what became of them, newest first.
+    """
+    limit: int = asked["limit"]
+    found = history.runs(
+        call.connection,
+        register=asked.get("register"),
+        states=[asked["state"]] if "state" in asked else None,
+        after=asked.get("after"),
+        # One more than shown tells whether there is a next page.
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    return {"items": [_run(one) for one in page], "next": page[-1].id if len(found) > limit else None}
+
+
+@operation(
+    "GET",
+    "/v1/registers/runs/<int:run_id>",
+    roles=MAY_READ,
+    opens=Opens.SNAPSHOT,
+    french="""Un passage.
+
+    Ses comptes et ceux du passage appliqué avant lui, ses étapes et leur durée, les bornes dépassées, qui a
+    donné son accord, les lignes rejetées par motif, avec des exemples pour qui peut les voir.
+    """,
+    answer=RunInFullAnswer,
+    problems=("unknown-run",),
+    parameters=NUMBERED,
+)
+def register_run(call: Transacted, run_id: int) -> dict[str, Any]:
+    """One run.
+
+    Its counts and those of the run applied before, its steps and their duration, the bounds it went beyond,
+    who agreed, the rejected lines by reason, with samples for those who may see them.
+    """
+    return _in_full(history.run(call.connection, run_id, samples=call.token.role in MAY_READ_LINES))
+
+
+@operation(
+    "GET",
+    "/v1/registers/runs/<int:run_id>/rejections",
+    roles=MAY_READ_LINES,
+    opens=Opens.SNAPSHOT,
+    french="""Lignes rejetées d'un passage.
+
+    Chacune avec son numéro, son motif et son début, dans l'ordre du fichier.
+    """,
+    answer=RejectionsAnswer,
+    query=RejectionsQuery,
+    problems=("unknown-run",),
+    parameters=NUMBERED,
+)
+def register_rejections(call: Transacted, asked: dict[str, Any], run_id: int) -> dict[str, Any]:
+    """Rejected lines of a run.
+
+    Each with its number, its reason and its beginning, in the order of the file.
+    """
+    limit: int = asked["limit"]
+    cursor = _CURSOR.fullmatch(asked.get("after", ""))
+    found = history.rejections(
+        call.connection,
+        run_id,
+        reason=asked.get("reason"),
+        after=(int(cursor[1]), cursor[2]) if cursor else (0, ""),
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    following = f"{page[-1].line_number}:{page[-1].reason}" if len(found) > limit else None
+    return {"items": page, "next": following}
+
+
+@operation(
+    "POST",
+    "/v1/registers/runs/<int:run_id>/approvals",
+    roles={Role.ADMIN},
+    opens=Opens.WRITE,
+    french="""Laisser passer un passage retenu.
+
+    Le porteur du jeton est la personne nommée ; le commentaire dit ce qu'elle a vérifié. Il faut une ou deux
+    personnes, selon la borne dépassée ; le passage reprend ensuite de lui-même.
+    """,
+    answer=ApprovalAnswer,
+    status=201,
+    body=ApprovalRequest,
+    problems=("unknown-run", "run-not-held", "run-already-approved"),
+    parameters=NUMBERED,
+)
+def approve_run(call: Transacted, asked: dict[str, Any], run_id: int) -> dict[str, Any]:
+    """Let a held run go on.
+
+    The token's holder is the named person; the comment says what was looked at. One or two persons are
+    needed, by the bound that was passed; the run is then taken up again by itself.
+    """
+    if run_id > history.HIGHEST_ID:
+        raise Refusal(Kind.NOT_FOUND, "unknown-run", "There is no such run of a register.")
+    given = approvals.approve(
+        call.connection, now=call.now, token=call.token, run_id=run_id, comment=asked["comment"]
+    )
+    return {"run": given.run_id, "approvals": given.approvals, "needed": given.needed}
+
+
+def registers(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Registres nationaux et leurs nuits — National registers and their nights"
+    served = (registers_now, register_runs, register_run, register_rejections, approve_run)
+    return resource("registers", text, container, *served)
+
+
+def _condition(one: Condition) -> dict[str, Any]:
+    return {
+        "register": one.register,
+        "generated_at": None if one.last is None else one.last.generated_at,
+        "age_seconds": _seconds(one.age),
+        "limit_seconds": _seconds(one.limit),
+        "late": one.late,
+        **{name: _run_or_none(getattr(one, name)) for name in ("last", "latest", "in_hand", "held")},
+    }
+
+
+def _run_or_none(run: Run | None) -> dict[str, Any] | None:
+    return None if run is None else _run(run)
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {**vars(run), "seconds": _seconds(run.duration)}
+
+
+def _in_full(found: RunInFull) -> dict[str, Any]:
+    return {
+        **_run(found.run),
+        "before": _run_or_none(found.before),
+        "steps": [_step(one) for one in found.steps],
+        "findings": [_finding(found.run.register, one) for one in found.run.findings],
+        "approvals": [{**vars(one), "actor": actor_of(one.token_id).name} for one in found.approvals],
+        "rejections": [
+            {"reason": reason, "count": number, "samples": _samples(found.samples, reason)}
+            for reason, number in found.rejections.items()
+        ],
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    took = None if step.finished_at is None else step.finished_at - step.started_at
+    return {**vars(step), "seconds": _seconds(took)}
+
+
+def _finding(register: str, one: Mapping[str, Any]) -> dict[str, Any]:
+    return {**one, "french": finding_in_french(register, one)}
+
+
+def _samples(samples: Mapping[str, Sequence[Rejected]], reason: str) -> Sequence[Rejected] | None:
+    return samples.get(reason)
+
+
+def _seconds(time: timedelta | None) -> float | None:
+    return None if time is None else time.total_seconds()
