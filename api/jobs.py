@@ -16,7 +16,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api import night_watch, nightly, publication, upkeep
+from api import exports, night_watch, nightly, publication, upkeep
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -63,9 +63,15 @@ JOBS = MappingProxyType(
             Job("heartbeat", "Shows that a worker lives.", _every(5), upkeep.heartbeat),
             Job(
                 "consequences",
-                "Revokes what people who left the registers held.",
+                "Withdraws trust from those who left, moved, or are under a measure.",
                 _every(1),
                 upkeep.consequences,
+            ),
+            Job(
+                "withdrawals-due",
+                "Revokes what has come to the end of its grace.",
+                _every(60),
+                upkeep.withdraw_due,
             ),
             Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
             Job("registers", "Takes in the newest national files.", _at(3, 30), nightly.take_registers),
@@ -75,6 +81,13 @@ JOBS = MappingProxyType(
                 _every(60),
                 night_watch.watch_freshness,
             ),
+            Job(
+                "export",
+                "Writes the public set into signed files, daily and after registers were applied.",
+                _every(600),
+                exports.export_if_due,
+            ),
+            Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), upkeep.trim_feed),
             Job(
                 "crl",
                 "Publishes CRLs hourly and within 60 s of a revocation.",

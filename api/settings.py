@@ -71,6 +71,33 @@ class Settings:
         "Hours from which a register counts as late: for all, then for some (`48, finess=4320`)."
         " Longer hides a night that failed.",
     )
+    grace_struck_off_hours: int = _setting(
+        0, "Hours between a strike-off and the revocation. Longer leaves a key good that must not be."
+    )
+    grace_departed_hours: int = _setting(
+        0, "Hours between leaving the register and the revocation; the verdict refuses meanwhile."
+    )
+    grace_end_of_practice_hours: int = _setting(
+        168, "Hours without an open practice before the revocation: between two posts nobody enrols anew."
+    )
+    grace_mailbox_closed_hours: int = _setting(
+        0, "Hours between a mailbox leaving the national list and the revocation."
+    )
+    grace_mailbox_moved_hours: int = _setting(
+        0, "Hours between a mailbox passing to another holder or establishment and the revocation."
+    )
+    grace_organisation_closed_hours: int = _setting(
+        0, "Hours between an establishment closing or leaving FINESS and the revocation."
+    )
+    grace_renumbered_hours: int = _setting(
+        720, "Hours a certificate under a replaced national number lives: time to get one under the new."
+    )
+    feed_days: int = _setting(
+        90, "Days a change is kept in the feed. Fewer make slow copies begin anew; each takes room."
+    )
+    exports_folder: str = _setting(
+        "", "Folder of the exports, the same for worker and web; empty: `state/exports`."
+    )
     strict_rpps: bool = _setting(
         default=True, doc="Whether RPPS numbers must pass Luhn; official test data often do not."
     )
@@ -83,6 +110,11 @@ class Settings:
             raise Refusal(Kind.MALFORMED, "bad-setting", "ocsp_hours must lie between 8 and 240 hours.")
         if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
             raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
+        for name in (f.name for f in fields(self) if f.name.startswith("grace_")):
+            if not 0 <= getattr(self, name) <= 2160:  # noqa: PLR2004 - 90 days, as long as the feed is kept
+                raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between 0 and 2160 hours.")
+        if not 90 <= self.feed_days <= 3650:  # noqa: PLR2004 - promised to operators; ten years
+            raise Refusal(Kind.MALFORMED, "bad-setting", "feed_days must lie between 90 and 3650.")
         if not re.fullmatch(
             r"(o|ou|dc|c|l|st)=[^,=+]+(,(o|ou|dc|c|l|st)=[^,=+]+)*", self.suffix, re.IGNORECASE
         ):
@@ -101,6 +133,11 @@ class Settings:
     def registers(self) -> Path:
         """The folder the nightly job reads."""
         return Path(self.drop_folder) if self.drop_folder else self.state / "registers"
+
+    @property
+    def exports(self) -> Path:
+        """The folder exports are written to and handed out from."""
+        return Path(self.exports_folder) if self.exports_folder else self.state / "exports"
 
     @property
     def freshness(self) -> Mapping[str, timedelta]:

@@ -5,21 +5,22 @@ Each function is one job's work (`api/jobs.py`), also called by the command of t
 """
 
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy import select
 
 from api.settings import Secret, passphrase
 from api.wiring import Container
-from directory.base.audit import Actor
+from directory import feed
 from directory.base.db import transaction
-from directory.changes import Entity
-from directory.feed import load_cursor, read_changes, save_cursor, tell_of_time
-from directory.store import practitioners
+from directory.feed import tell_of_time
 from pki import crl, renewal, responders, signed_note, tables, transparency, transparency_store, use_cases
+from pki.consequences import Follower, Outcome, list_claims, settle_due
 
-CONSEQUENCES = "consequences"
-BATCH = 1000
+# Some 50 ms of locks each, and at most some minutes of an hour.
+TRIMMED_AT_ONCE = 5_000
+MOST_TRIMMED = 2_000_000
 
 
 def heartbeat(container: Container) -> str:
@@ -28,27 +29,34 @@ def heartbeat(container: Container) -> str:
     return ""
 
 
-def consequences(container: Container) -> str:
-    """Revoke what people held who are no longer in the register, as the feed tells of them.
+@lru_cache(maxsize=4)
+def _follower(container: Container) -> Follower:
+    """The follower of this process: it remembers how far it looked ahead of its place in the feed."""
+    return Follower(container.engine, container.graces)
 
-    The cursor and the revocations commit together: a crash repeats a batch, and a repeated batch revokes
-    nothing twice.
+
+def consequences(container: Container) -> str:
+    """Withdraw trust from whom the feed tells of, until nothing is waiting.
+
+    The place in the feed and the revocations commit together: a crash repeats a batch, and a repeated batch
+    revokes nothing twice.
     """
-    revoked = 0
+    follower, done = _follower(container), Outcome()
+    while (step := follower.step(container.clock())).changes:
+        done += step
+    return str(done)
+
+
+def withdraw_due(container: Container) -> str:
+    """Revoke what has come to the end of its grace, unless the cause has gone; list what files contradict."""
+    done = Outcome()
     while True:
-        now = container.clock()
         with transaction(container.engine) as connection:
-            changes = read_changes(connection, load_cursor(connection, CONSEQUENCES), BATCH)
-            if not changes:
-                break
-            touched = {change.key for change in changes if change.entity is Entity.PRACTITIONER}
-            people = practitioners(connection, sorted(touched))
-            gone = sorted(name for name, person in people.items() if person.departed_at is not None)
-            revoked += use_cases.withdraw_departed(
-                connection, now=now, actor=Actor("job:consequences"), national_ids=gone
-            )
-            save_cursor(connection, CONSEQUENCES, changes[-1].cursor, now)
-    return f"{revoked} certificates revoked" if revoked else ""
+            step = settle_due(connection, graces=container.graces, now=container.clock())
+            if not step.changes:
+                list_claims(connection, container.clock())
+                return str(done)
+        done += step
 
 
 def due_changes(container: Container) -> str:
@@ -56,6 +64,20 @@ def due_changes(container: Container) -> str:
     with transaction(container.engine) as connection:
         told = tell_of_time(connection, container.clock())
     return f"{told} changes told" if told else ""
+
+
+def trim_feed(container: Container) -> str:
+    """Remove from the feed what is older than promised, a small batch at a time."""
+    # A day more than promised: a row is dated by the beginning of its transaction, and read after its end.
+    before = container.clock() - timedelta(days=container.settings.feed_days + 1)
+    removed = 0
+    while removed < MOST_TRIMMED:
+        with transaction(container.engine) as connection:
+            batch = feed.cut(connection, before, TRIMMED_AT_ONCE)
+        removed += batch
+        if batch < TRIMMED_AT_ONCE:
+            break
+    return f"{removed} changes removed" if removed else ""
 
 
 def publish_crls(container: Container) -> str:

@@ -1,0 +1,183 @@
+"""Exports as folders: when one is due, how it comes to be whole or not at all, which are kept, what they hold.
+
+What stands in the files is `pki/export.py`'s; how they are handed out, `api/rest/exports.py`'s.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import text
+
+from api.upkeep import web_passphrase
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import held_if_free
+from pki import list_signing, renewal, store
+from pki.export import Manifest, write_export
+
+# A week: who could not fetch one over a holiday still finds it.
+KEPT = 7
+MANIFEST, SIGNED, SUMS = "manifest.json", "manifest.jws", "SHA256SUMS"
+# Four registers of one night make one export.
+_QUIET = timedelta(minutes=5)
+_DAILY = timedelta(hours=24)
+_STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_PARTIAL = ".part"
+_LAST_APPLIED = text("SELECT max(finished_at) FROM register_run WHERE state = 'applied'")
+
+
+@dataclass(frozen=True)
+class Export:
+    """One export, whole: its folder, and its manifest as it was signed."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def stamp(self) -> str:
+        """Its name: the instant of its snapshot."""
+        return self.folder.name
+
+    @property
+    def made_at(self) -> datetime:
+        """The instant of its snapshot."""
+        return datetime.fromisoformat(self.manifest["made_at"])
+
+    def file(self, name: str) -> tuple[Path, str]:
+        """A file of it and its SHA-256 in hexadecimal; Refusal NOT_FOUND `unknown-export` for any other."""
+        path = self.folder / name
+        if name in self.manifest["files"]:
+            return path, self.manifest["files"][name]["sha256"]
+        if name in (MANIFEST, SIGNED, SUMS):
+            return path, sha256(path.read_bytes()).hexdigest()
+        raise _unknown()
+
+
+def all_exports(folder: Path) -> list[Export]:
+    """The exports in this folder, the newest first."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    stamps = sorted((path.name for path in found if _STAMP.fullmatch(path.name)), reverse=True)
+    return [export for stamp in stamps if (export := _read(folder / stamp)) is not None]
+
+
+def find(folder: Path, stamp: str) -> Export:
+    """The export of that stamp, or the newest for `latest`; Refusal NOT_FOUND `unknown-export`."""
+    if stamp == "latest":
+        found = next(iter(all_exports(folder)), None)
+    else:
+        found = _read(folder / stamp) if _STAMP.fullmatch(stamp) else None
+    if found is None:
+        raise _unknown()
+    return found
+
+
+def export_if_due(container: Container) -> str:
+    """The job: an export a day, and one after registers were applied."""
+    return f"wrote {export.stamp}" if _is_due(container) and (export := write(container)) else ""
+
+
+def write(container: Container) -> Export | None:
+    """Write one now, signed, and forget those beyond the last seven; None while another process writes one.
+
+    Refuses `no-list-signer` where there is no CA. What a crash leaves half written nobody sees, and the next
+    one removes.
+    """
+    with held_if_free(container.engine, "export") as alone:
+        if not alone:
+            return None
+        signer = _signer(container)
+        now = container.clock().replace(microsecond=0)
+        folder = container.settings.exports
+        with _whole_or_not(folder, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}") as made:
+            with transaction(container.engine, read_only=True) as connection:
+                manifest = write_export(connection, made, now)
+            _seal(made, manifest, signer)
+        exports = all_exports(folder)
+        for old in exports[KEPT:]:
+            shutil.rmtree(old.folder)
+        return exports[0]
+
+
+def _is_due(container: Container) -> bool:
+    now = container.clock()
+    with transaction(container.engine, read_only=True) as connection:
+        applied = connection.execute(_LAST_APPLIED).scalar_one()
+    if applied is None:
+        return False
+    newest = next(iter(all_exports(container.settings.exports)), None)
+    if newest is None or now - newest.made_at >= _DAILY:
+        return True
+    return bool(applied > newest.made_at and now - applied >= _QUIET)
+
+
+def _signer(container: Container) -> list_signing.ListSigner:
+    """The signer of lists, made or renewed if need be, under the first CA that issues."""
+    folder, secret = container.settings.web_keys, web_passphrase(container)
+    with transaction(container.engine, read_only=True) as connection:
+        issuing = [one.id for one in store.authorities(connection) if one.issuer_id is not None]
+    if not issuing:
+        text = "There is no CA yet that could sign an export: the signer makes one when it first starts."
+        raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text)
+    renewal.ensure_list_signer(
+        container.engine, container.signer, authority_id=issuing[0], keys_folder=folder, passphrase=secret,
+        base_url=container.settings.base_url, now=container.clock(),
+    )  # fmt: skip
+    with transaction(container.engine, read_only=True) as connection:
+        return list_signing.load_list_signer(connection, issuing[0], folder, secret, container.clock())
+
+
+def _seal(folder: Path, manifest: Manifest, signer: list_signing.ListSigner) -> None:
+    """The manifest, its signature, and the sums as `sha256sum --check` reads them."""
+    told = manifest.as_json()
+    sums = {name: facts.sha256 for name, facts in manifest.files.items()}
+    sums[MANIFEST] = sha256(told).hexdigest()
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    for name, content in ((MANIFEST, told), (SIGNED, signer.sign(told)), (SUMS, lines.encode())):
+        with (folder / name).open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _whole_or_not(folder: Path, stamp: str) -> Iterator[Path]:
+    """A folder to write into, which takes its name when the block has ended well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"*{_PARTIAL}"):
+        shutil.rmtree(left)
+    partial = folder / f"{stamp}{_PARTIAL}"
+    partial.mkdir()
+    yield partial
+    _onto_disk(partial)
+    partial.rename(folder / stamp)
+    _onto_disk(folder)
+
+
+def _onto_disk(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _read(folder: Path) -> Export | None:
+    try:
+        return Export(folder, orjson.loads((folder / MANIFEST).read_bytes()))
+    except FileNotFoundError:
+        # Forgotten since its name was read.
+        return None
+
+
+def _unknown() -> Refusal:
+    return Refusal(Kind.NOT_FOUND, "unknown-export", "There is no such export, or it is not kept any more.")
