@@ -3,6 +3,7 @@
 `build()` is called where a process starts; tests make their own `Container`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
+from pki.withdrawal import Cause
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,14 @@ class Container:
     def verdict_lifetime(self) -> timedelta:
         """How long who asked may keep a verdict."""
         return timedelta(minutes=self.settings.verdict_minutes)
+
+    @property
+    def graces(self) -> Mapping[Cause, timedelta]:
+        """How long after each cause trust is withdrawn."""
+        return {
+            cause: timedelta(hours=getattr(self.settings, f"grace_{cause.value.replace('-', '_')}_hours", 0))
+            for cause in Cause
+        }
 
 
 def database_url(settings: Settings) -> str:

@@ -155,7 +155,7 @@ def _load(connection: Connection, addresses: Sequence[str], at: datetime | None)
     facts = store.mailbox_facts(connection, addresses, at)
     known = {one.address: one for one in facts.values() if one.mailbox is not None}
     certificates = exchange_store.certificates_of(connection, list(known), at) if known else {}
-    answered = _with_answerable(connection, facts, at)
+    answered = with_answerable(connection, facts, at)
     return {
         asked: Party(one, _for_its_holder(one, certificates.get(one.address, ())))
         for asked, one in answered.items()
@@ -165,17 +165,22 @@ def _load(connection: Connection, addresses: Sequence[str], at: datetime | None)
 def _for_its_holder(
     facts: MailboxFacts, certificates: tuple[CertificateFacts, ...]
 ) -> tuple[CertificateFacts, ...]:
-    """Those made for whoever holds the mailbox: what names its former holder would be another's key."""
+    """Those made for whoever holds the mailbox: what names its former holder would be another's key.
+
+    Likewise one that names another establishment than the mailbox now belongs to.
+    """
     mailbox = facts.mailbox
-    if mailbox is None or mailbox.kind not in HELD:
+    if mailbox is None:
         return certificates
-    return tuple(one for one in certificates if one.practitioner == mailbox.holder)
+    if mailbox.kind in HELD:
+        return tuple(one for one in certificates if one.practitioner == mailbox.holder)
+    return tuple(one for one in certificates if one.establishment in (None, mailbox.finess))
 
 
-def _with_answerable(
+def with_answerable(
     connection: Connection, facts: dict[str, MailboxFacts], at: datetime | None
 ) -> dict[str, MailboxFacts]:
-    """The same facts, with the people an approved enrolment names for organisations' mailboxes."""
+    """The same facts, with the people an approved enrolment names for the mailboxes of organisations."""
     asked = {f.address for f in facts.values() if f.mailbox is not None and f.mailbox.kind in ANSWERED_FOR}
     if not asked:
         return facts

@@ -14,7 +14,7 @@ from pki.model import CertificateFacts, Serial
 
 # The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
 CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after,
-       c.practitioner, last.action, last.revoked_at
+       c.practitioner, last.action, last.revoked_at, sceau_establishment_of(c.subject)
 FROM unnest((SELECT CAST(:mailboxes AS text[]))) AS asked (mailbox)
 JOIN certificate c ON c.mailbox = asked.mailbox
 LEFT JOIN LATERAL (
@@ -39,9 +39,8 @@ def certificates_of(
 ) -> dict[str, tuple[CertificateFacts, ...]]:
     """Each mailbox's certificates issued by `at`, longest-lived first, with their revocation as of `at`."""
     found: dict[str, list[CertificateFacts]] = defaultdict(list)
-    for mailbox, serial, der, sha256, not_before, not_after, whose, action, acted_at in connection.execute(
-        _CERTIFICATES, {"mailboxes": list(mailboxes), "at": at}
-    ):
+    rows = connection.execute(_CERTIFICATES, {"mailboxes": list(mailboxes), "at": at})
+    for mailbox, serial, der, sha256, not_before, not_after, whose, action, acted_at, place in rows:
         found[mailbox].append(
             CertificateFacts(
                 Serial(serial),
@@ -52,6 +51,7 @@ def certificates_of(
                 practitioner=whose,
                 revoked_at=acted_at if action == "revoke" else None,
                 on_hold=action == "hold",
+                establishment=place,
             )
         )
     return {mailbox: tuple(certificates) for mailbox, certificates in found.items()}

@@ -61,7 +61,10 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class CertificateFacts:
-    """One certificate of a mailbox, for whom it was made, what had become of it at the time asked about."""
+    """One certificate of a mailbox, for whom it was made, what had become of it at the time asked about.
+
+    `establishment` is the FINESS number in its subject, None when it names none.
+    """
 
     serial: Serial
     der: bytes
@@ -71,6 +74,7 @@ class CertificateFacts:
     practitioner: str | None = None
     revoked_at: datetime | None = None
     on_hold: bool = False
+    establishment: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-# A certificate that names the former holder of a person's mailbox is another's key: it does not show.
+# A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
+# belongs to, is another's key: it does not show.
 _CERTIFICATES = text("""
     SELECT c.mailbox, c.der FROM certificate c JOIN mailbox m ON m.address = c.mailbox
     WHERE c.mailbox = ANY(:addresses) AND c.not_after > :now
-      AND (m.kind NOT IN ('PER', 'CAB') OR m.holder = c.practitioner)
+      AND CASE WHEN m.kind IN ('PER', 'CAB') THEN m.holder = c.practitioner
+               ELSE coalesce(sceau_establishment_of(c.subject) = m.finess, true) END
       AND coalesce((
           SELECT r.action = 'release' FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
       ), true)

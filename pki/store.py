@@ -239,6 +239,16 @@ def revocable_among(connection: Connection, serials: Sequence[Serial], now: date
     return [found for found in _revocable(connection, query) if found.last is not RevocationAction.REVOKE]
 
 
+def enrolled_by(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, tuple[str, ...]]:
+    """The authority whose enrolment each of these certificates rests on; those of the service are absent."""
+    query = (
+        select(reservation.c.serial, enrolment.c.authority)
+        .join(enrolment, enrolment.c.id == reservation.c.enrolment_id)
+        .where(reservation.c.serial == _any_of(serials))
+    )
+    return {Serial(serial): (authority_id,) for serial, authority_id in connection.execute(query)}
+
+
 def add_revocations(
     connection: Connection, made: Iterable[tuple[Revocable, Revocation, bytes | None]]
 ) -> None:

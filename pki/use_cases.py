@@ -1,11 +1,11 @@
-"""What registrars and jobs may ask of the PKI: enrol, approve, issue, revoke, withdraw, recover.
+"""What registrars and jobs may ask of the PKI: enrol, approve, issue, revoke, recover.
 
 Each use case acts in the caller's transaction, audit line included; only the two that need the signer
 (`issue_for_enrolment`, `recover`) open their own, because nothing may be open while it works.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,8 +19,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import Mailbox, MailboxFacts, MailboxKind, Practitioner
 from directory.rules import registering_authorities
-from pki import issuance, rules, store
-from pki.crl import entry_der
+from pki import issuance, revoking, rules, store
 from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint.key import weaknesses
 from pki.model import (
@@ -29,12 +28,12 @@ from pki.model import (
     IssuedCertificate,
     Reservation,
     Revocation,
-    RevocationAction,
     RevocationReason,
     Serial,
     serial_of,
 )
 from pki.profiles import RESERVATION_LIFE, OrganisationNames, PersonNames
+from pki.revoking import TakingBack
 from pki.rules import PROFILE_OF_MAILBOX, PublicKey
 from pki.signing.signer import Signer
 from pki.store import Revocable
@@ -261,10 +260,10 @@ def _store(
         _check_uncertified(connection, enrolment, now, but=issued.serial)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
-        _revoke(
-            connection, [Revocable(issued, None, enrolment.authority)], now=now, actor=prepared.actor,
-            reason=RevocationReason.CESSATION_OF_OPERATION, comment=comment,
-        )  # fmt: skip
+        taking = TakingBack(
+            Revocable(issued, None, enrolment.authority), RevocationReason.CESSATION_OF_OPERATION, comment
+        )
+        revoking.take_back(connection, [taking], now=now, actor=prepared.actor)
         return issued, refusal
     return issued, None
 
@@ -326,7 +325,7 @@ def release(
 ) -> Revocation:
     """Lift a hold; refuses `unknown-certificate`, `not-on-hold`."""
     found = _revocable(connection, serial)
-    return _release(connection, found, now=now, actor=actor, comment=comment)
+    return revoking.release(connection, [found], now=now, actor=actor, comment=comment)[0]
 
 
 def release_as(
@@ -335,29 +334,7 @@ def release_as(
     """As `release`, for whoever holds this token."""
     found = _revocable(connection, serial)
     _check_may_revoke(connection, token, found)
-    return _release(connection, found, now=now, actor=token.actor, comment=comment)
-
-
-def withdraw_departed(
-    connection: Connection, *, now: datetime, actor: Actor, national_ids: Sequence[str]
-) -> int:
-    """Revoke what people hold or answer for whom the register no longer has, and end their enrolments.
-
-    Of the ids given only those departed in the record count, so that a reader of the change feed may pass
-    all it saw. Safe to repeat. Gives the number of certificates revoked.
-    """
-    # The enrolments first: locks are taken in the same order everywhere.
-    for ended in store.end_enrolments_of_departed(connection, national_ids, now):
-        record(
-            connection, now=now, actor=actor, event=Event.ENROLMENT_ENDED, subject=str(ended.id),
-            detail=_told(ended),
-        )  # fmt: skip
-    found = store.revocable_of_departed(connection, national_ids, now)
-    _revoke(
-        connection, found, now=now, actor=actor, reason=RevocationReason.CESSATION_OF_OPERATION,
-        comment="no longer in the national register",
-    )  # fmt: skip
-    return len(found)
+    return revoking.release(connection, [found], now=now, actor=token.actor, comment=comment)[0]
 
 
 def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:
@@ -393,10 +370,9 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
     prepared = issuance.resume(connection, reserved, _RECOVERY)
     issuance.verify_signed(signed, reserved, prepared.authority)
     issued = issuance.store_signed(connection, prepared, signed, now)
-    _revoke(
-        connection, [Revocable(issued, None, None)], now=now, actor=_RECOVERY,
-        reason=RevocationReason.SUPERSEDED, comment="signed, but never handed out",
-    )  # fmt: skip
+    comment = "signed, but never handed out"
+    taking = TakingBack(Revocable(issued, None, None), RevocationReason.SUPERSEDED, comment)
+    revoking.take_back(connection, [taking], now=now, actor=_RECOVERY)
     return True
 
 
@@ -474,61 +450,8 @@ def _revoke_one(
     if found.certificate.not_after < now:
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)
-    (event,) = _revoke(connection, [found], now=now, actor=actor, reason=reason, comment=comment)
+    (event,) = revoking.take_back(connection, [TakingBack(found, reason, comment)], now=now, actor=actor)
     return event
-
-
-def _revoke(
-    connection: Connection,
-    revocables: Sequence[Revocable],
-    *,
-    now: datetime,
-    actor: Actor,
-    reason: RevocationReason,
-    comment: str,
-) -> list[Revocation]:
-    events = [
-        Revocation(
-            serial=found.certificate.serial, action=rules.revoking_action(reason, found.last), reason=reason,
-            comment=comment, actor=actor.name, revoked_at=now, not_after=found.certificate.not_after,
-        )
-        for found in revocables
-    ]  # fmt: skip
-    entries = [entry_der(event.serial, now, reason) for event in events]
-    store.add_revocations(connection, zip(revocables, events, entries, strict=True))
-    for event in events:
-        _record_revocation(connection, event)
-    return events
-
-
-def _release(
-    connection: Connection, found: Revocable, *, now: datetime, actor: Actor, comment: str
-) -> Revocation:
-    if found.last is not RevocationAction.HOLD:
-        raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
-    event = Revocation(
-        serial=found.certificate.serial, action=RevocationAction.RELEASE,
-        reason=RevocationReason.CERTIFICATE_HOLD, comment=comment, actor=actor.name, revoked_at=now,
-        not_after=found.certificate.not_after,
-    )  # fmt: skip
-    store.add_revocations(connection, [(found, event, None)])
-    _record_revocation(connection, event)
-    return event
-
-
-_EVENTS = {
-    RevocationAction.REVOKE: Event.CERTIFICATE_REVOKED,
-    RevocationAction.HOLD: Event.CERTIFICATE_HELD,
-    RevocationAction.RELEASE: Event.CERTIFICATE_RELEASED,
-}
-
-
-def _record_revocation(connection: Connection, event: Revocation) -> None:
-    detail = {"action": event.action.value, "reason": event.reason.value, "comment": event.comment}
-    record(
-        connection, now=event.revoked_at, actor=Actor(event.actor), event=_EVENTS[event.action],
-        subject=event.serial, detail=detail,
-    )  # fmt: skip
 
 
 def _check_comment(comment: str) -> None:

@@ -19,11 +19,13 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import issuance, use_cases
+from pki.consequences import Touched, settle
 from pki.issuance import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.profiles import RESERVATION_LIFE
 from pki.rules import shard_of
 from pki.signing.inprocess import InProcessSigner
+from pki.withdrawal import GRACES
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key, request_for
 
@@ -426,9 +428,7 @@ def test_an_enrolment_that_ends_while_the_signer_works_gives_no_certificate(
         def sign_certificate(self, serial: Serial) -> bytes:
             depart(engine, enrolled.seeded.national_id, now)
             with transaction(engine) as connection:
-                use_cases.withdraw_departed(
-                    connection, now=now, actor=Actor("job"), national_ids=[enrolled.seeded.national_id]
-                )
+                settle(connection, Touched(frozenset({enrolled.seeded.national_id})), graces=GRACES, now=now)
             with engine.begin() as connection:
                 connection.execute(text("UPDATE practitioner SET departed_at = NULL"))
             return authority.signer.sign_certificate(serial)

@@ -13,7 +13,9 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import der, use_cases
+from pki.consequences import Touched, settle
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
+from pki.withdrawal import GRACES
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar
 from tests.pki.test_issuance import at_once
@@ -187,9 +189,7 @@ def test_only_an_administrator_says_that_the_key_of_the_ca_is_lost(
 
 def withdraw(engine: Engine, now: datetime, *national_ids: str) -> int:
     with transaction(engine) as connection:
-        return use_cases.withdraw_departed(
-            connection, now=now, actor=Actor("job:consequences"), national_ids=national_ids
-        )
+        return settle(connection, Touched(frozenset(national_ids)), graces=GRACES, now=now).revoked
 
 
 def test_a_departure_takes_every_living_certificate_and_enrolment_with_it(

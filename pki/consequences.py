@@ -1,0 +1,291 @@
+"""What follows when somebody leaves: certificates revoked or held, enrolments ended, the unsettled listed.
+
+Level-triggered: the feed says whom to look at, the present rows say what should be so (`pki/withdrawal.py`),
+and whatever is not so is made so. Looking twice changes nothing; looking late is as good as looking early.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from directory import store as directory_store
+from directory.attention import Concern, Matter, keep
+from directory.base.audit import Actor, Event, record_all
+from directory.base.db import transaction
+from directory.changes import START, Change, Cursor, Entity
+from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
+from directory.model import Standing
+from directory.rules import registering_authority, standing
+from pki import exchange, revoking, store, withdrawal_store
+from pki.model import RevocationAction, Serial
+from pki.revoking import TakingBack
+from pki.store import Revocable
+from pki.withdrawal import (
+    RULES,
+    Bond,
+    Cause,
+    Decision,
+    Present,
+    causes,
+    decide,
+    ends_enrolment,
+    kind_of_profile,
+)
+from pki.withdrawal_store import LiveEnrolment
+
+CONSUMER = "consequences"
+# Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by
+# it from one that a registrar put, which stays.
+ACTOR = Actor("job:consequences")
+# About a second of revoking: a registrar who waits for one of these certificates waits no longer than that.
+BATCH = 2000
+_LIFTED = "the suspension was lifted"
+Graces = Mapping[Cause, timedelta]
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Whom to look at: people by national id, mailboxes by address, certificates by serial."""
+
+    people: frozenset[str] = frozenset()
+    mailboxes: frozenset[str] = frozenset()
+    serials: frozenset[Serial] = frozenset()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many certificates were revoked, held, released, enrolments ended, changes of the feed read."""
+
+    revoked: int = 0
+    held: int = 0
+    released: int = 0
+    ended: int = 0
+    changes: int = 0
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def __str__(self) -> str:
+        done = {"revoked": self.revoked, "held": self.held, "released": self.released}
+        told = [f"{count} certificates {word}" for word, count in done.items() if count]
+        return ", ".join([*told, *([f"{self.ended} enrolments ended"] if self.ended else [])])
+
+
+@dataclass
+class _Plan:
+    """What each touched certificate comes to."""
+
+    take_back: list[TakingBack] = field(default_factory=list)
+    release: list[Revocable] = field(default_factory=list)
+    pending: list[tuple[Serial, Cause, datetime]] = field(default_factory=list)
+    ended: set[UUID] = field(default_factory=set)
+
+
+def settle(connection: Connection, touched: Touched, *, graces: Graces, now: datetime) -> Outcome:
+    """Make the certificates and enrolments of whom is touched what the present record says they should be."""
+    # 1. The enrolments first, then the reservations: locks are taken in the same order everywhere.
+    enrolments = withdrawal_store.live_enrolments(
+        connection, people=touched.people, mailboxes=touched.mailboxes
+    )
+    serials = store.touched_certificates(
+        connection, people=touched.people, mailboxes=touched.mailboxes, serials=touched.serials
+    )
+    found = store.revocable_among(connection, serials, now) if serials else []
+    # 2. What the record says now, read when nobody can change these certificates any more.
+    present = _present(connection, [*(one.bond for one in enrolments), *map(_bond, found)])
+    # 3. Decide.
+    due = withdrawal_store.due(connection, serials) if serials else {}
+    plan = _plan(found, present, due, graces, now)
+    plan.ended |= _ending(enrolments, present, graces, now)
+    # 4. Act: what is revoked before everything else.
+    revoked = revoking.take_back(connection, plan.take_back, now=now, actor=ACTOR)
+    revoking.release(connection, plan.release, now=now, actor=ACTOR, comment=_LIFTED)
+    ended = _end(connection, plan.ended, now)
+    if serials:
+        withdrawal_store.keep_due(connection, serials, plan.pending, now)
+    # 5. What is left for a person to look at.
+    _list_unsettled(connection, touched, serials, now)
+    held = sum(event.action is RevocationAction.HOLD for event in revoked)
+    return Outcome(len(revoked) - held, held, len(plan.release), ended)
+
+
+def settle_due(connection: Connection, *, graces: Graces, now: datetime, limit: int = BATCH) -> Outcome:
+    """Revoke what has fallen due and still has a cause against it; `changes` is how many were looked at."""
+    serials = withdrawal_store.fallen_due(connection, now, limit)
+    if not serials:
+        return Outcome()
+    done = settle(connection, Touched(serials=frozenset(serials)), graces=graces, now=now)
+    return done + Outcome(changes=len(serials))
+
+
+def list_claims(connection: Connection, now: datetime) -> None:
+    """List the mailboxes that two holders claim in the last file, for as long as it says so."""
+    matters = [
+        Matter(address, sorted({registering_authority(code) for code in codes}), {"line": line})
+        for address, line, codes in withdrawal_store.claimed_twice(connection)
+    ]
+    keep(connection, Concern.MAILBOX_CLAIMED_TWICE, matters, among=None, now=now, actor=ACTOR)
+
+
+class Follower:
+    """Follows the feed: what takes something away first, without waiting for an older open transaction."""
+
+    def __init__(self, engine: Engine, graces: Graces) -> None:
+        self._engine = engine
+        self._graces = graces
+        # All three only spare work: forgotten with the process, their changes are looked at once more.
+        self._left = START
+        self._urgent = START
+        self._early: frozenset[Cursor] = frozenset()
+
+    def step(self, now: datetime) -> Outcome:
+        """Settle the next changes, in one transaction with the place in the feed; none: `changes` is 0."""
+        with transaction(self._engine) as connection:
+            start = load_cursor(connection, CONSUMER)
+            if start != self._left:
+                # Somebody else moved our place: what was looked at ahead of it may have been forgotten.
+                self._urgent, self._early = START, frozenset()
+            urgent = read_urgent(connection, max(start, self._urgent), BATCH)
+            early = read_unsettled(connection, self._early, BATCH)
+            settled = read_changes(connection, start, BATCH)
+            settled_to = horizon(connection) if self._early else START
+            seen = {change.cursor: change for change in (*urgent, *early, *settled)}
+            if not seen:
+                self._left = start
+                return Outcome()
+            outcome = settle(connection, _touched(seen.values()), graces=self._graces, now=now)
+            reached = settled[-1].cursor if settled else start
+            if reached != start:
+                save_cursor(connection, CONSUMER, reached, now)
+        self._left = reached
+        self._urgent = urgent[-1].cursor if urgent else self._urgent
+        waiting = (cursor for cursor in self._early if cursor > settled_to)
+        self._early = frozenset((*waiting, *(change.cursor for change in early)))
+        return outcome + Outcome(changes=len(seen))
+
+
+def _touched(changes: Iterable[Change]) -> Touched:
+    """An establishment's change tells of its mailboxes too, so that its own row need not be read."""
+    keys: dict[Entity, set[str]] = {Entity.PRACTITIONER: set(), Entity.MAILBOX: set()}
+    for change in changes:
+        if change.entity in keys:
+            keys[change.entity].add(change.key)
+    return Touched(frozenset(keys[Entity.PRACTITIONER]), frozenset(keys[Entity.MAILBOX]))
+
+
+def _bond(found: Revocable) -> Bond:
+    issued = found.certificate
+    return Bond(
+        issued.practitioner or "", issued.mailbox or "", found.establishment, kind_of_profile(issued.profile)
+    )
+
+
+def _present(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Present]:
+    if not bonds:
+        return {}
+    ids = sorted({bond.practitioner for bond in bonds})
+    people = directory_store.practitioners(connection, ids)
+    facts = directory_store.mailbox_facts(connection, sorted({bond.mailbox for bond in bonds}))
+    successors = withdrawal_store.successors(connection, ids)
+    return {
+        bond: Present(people.get(bond.practitioner), facts[bond.mailbox], successors.get(bond.practitioner))
+        for bond in bonds
+    }
+
+
+def _plan(
+    found: Sequence[Revocable],
+    present: Mapping[Bond, Present],
+    due: Mapping[Serial, Mapping[Cause, datetime]],
+    graces: Graces,
+    now: datetime,
+) -> _Plan:
+    plan = _Plan()
+    for one in found:
+        bond, serial = _bond(one), one.certificate.serial
+        known = due.get(serial, {})
+        decision = decide(
+            causes(bond, present[bond], now), graces=graces, due=known, last=one.last,
+            ours=one.acted == ACTOR.name, now=now,
+        )  # fmt: skip
+        _add(plan, one, decision)
+        plan.pending += [(serial, cause, known.get(cause, now + graces[cause])) for cause in decision.pending]
+    return plan
+
+
+def _add(plan: _Plan, one: Revocable, decision: Decision) -> None:
+    cause = decision.revoke or (Cause.SUSPENDED if decision.hold else None)
+    if cause is not None:
+        rule = RULES[cause]
+        plan.take_back.append(TakingBack(one, rule.reason, rule.sentence))
+    if decision.revoke is not None and one.enrolment_id is not None:
+        plan.ended.add(one.enrolment_id)
+    if decision.release:
+        plan.release.append(one)
+
+
+def _ending(
+    enrolments: Sequence[LiveEnrolment], present: Mapping[Bond, Present], graces: Graces, now: datetime
+) -> set[UUID]:
+    return {one.id for one in enrolments if ends_enrolment(causes(one.bond, present[one.bond], now), graces)}
+
+
+def _end(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> int:
+    if not enrolment_ids:
+        return 0
+    ended = store.end_all(connection, enrolment_ids, now)
+    lines = [
+        (str(one.id), {"practitioner": one.practitioner, "mailbox": one.mailbox, "authority": one.authority})
+        for one in ended
+    ]
+    record_all(connection, now=now, actor=ACTOR, event=Event.ENROLMENT_ENDED, lines=lines)
+    return len(ended)
+
+
+def _list_unsettled(
+    connection: Connection, touched: Touched, serials: Sequence[Serial], now: datetime
+) -> None:
+    _list_unanswered(connection, touched, now)
+    if serials:
+        _list_pending(connection, serials, now)
+    if touched.people:
+        retired = withdrawal_store.retired_numbers(connection, touched.people)
+        matters = [Matter(national_id, authorities) for national_id, authorities in retired.items()]
+        keep(connection, Concern.NUMBER_RETIRED, matters, among=touched.people, now=now, actor=ACTOR)
+
+
+def _list_unanswered(connection: Connection, touched: Touched, now: datetime) -> None:
+    """Open mailboxes of open establishments that somebody answered for and nobody in good standing does."""
+    answered = withdrawal_store.answered_for(connection, people=touched.people, mailboxes=touched.mailboxes)
+    if not answered:
+        return
+    facts = directory_store.mailbox_facts(connection, sorted(answered))
+    facts = exchange.with_answerable(connection, facts, None)
+    matters = []
+    for address, known in facts.items():
+        against = set(standing(known, now))
+        if Standing.NO_ANSWERABLE_PROFESSIONAL in against and not against & _GONE_ANYWAY:
+            detail = {"finess": known.mailbox.finess} if known.mailbox else {}
+            matters.append(Matter(address, answered[address], detail))
+    keep(connection, Concern.NO_ANSWERABLE_PROFESSIONAL, matters, among=facts, now=now, actor=ACTOR)
+
+
+_GONE_ANYWAY = frozenset({Standing.MAILBOX_CLOSED, Standing.ORGANISATION_CLOSED})
+
+
+def _list_pending(connection: Connection, serials: Sequence[Serial], now: datetime) -> None:
+    waiting = withdrawal_store.pending_among(connection, serials)
+    enrolled = store.enrolled_by(connection, [one.serial for one in waiting]) if waiting else {}
+    matters = [
+        Matter(
+            one.serial,
+            enrolled.get(one.serial, ()),
+            {"cause": one.cause, "due_at": one.due_at, "mailbox": one.mailbox,
+             "practitioner": one.practitioner},
+        )
+        for one in waiting
+    ]  # fmt: skip
+    keep(connection, Concern.WITHDRAWAL_PENDING, matters, among=serials, now=now, actor=ACTOR)

@@ -1,0 +1,178 @@
+"""Why trust is withdrawn from somebody who had it, with which reason, and after which grace. Pure.
+
+The causes are data; `causes` reads them off the present rows, `decide` says what follows for one certificate.
+Who is touched, and the acts themselves, are in `pki/consequences.py`. What stands against a mailbox at once,
+grace or not, is the verdict's business (`directory/rules.py`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from types import MappingProxyType
+
+from directory.model import MailboxFacts, MailboxKind, Practitioner
+from directory.rules import FRANCE, is_open, is_practising
+from pki.model import RevocationAction, RevocationReason
+from pki.rules import PROFILE_OF_MAILBOX
+
+
+class Cause(Enum):
+    """Why, the most telling first: of several causes the first gives the certificate's reason."""
+
+    STRUCK_OFF = "struck-off"
+    DEPARTED = "departed"
+    MAILBOX_MOVED = "mailbox-moved"
+    MAILBOX_CLOSED = "mailbox-closed"
+    ORGANISATION_CLOSED = "organisation-closed"
+    RENUMBERED = "renumbered"
+    END_OF_PRACTICE = "end-of-practice"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The reason a cause gives (RFC 5280 5.3.1), its usual grace, and a sentence for the log."""
+
+    reason: RevocationReason
+    grace: timedelta
+    sentence: str
+
+
+AT_ONCE = timedelta()
+RULES: Mapping[Cause, Rule] = MappingProxyType(
+    {
+        Cause.STRUCK_OFF: Rule(
+            RevocationReason.PRIVILEGE_WITHDRAWN, AT_ONCE, "struck off by an Ordre or agency"
+        ),
+        Cause.DEPARTED: Rule(
+            RevocationReason.CESSATION_OF_OPERATION, AT_ONCE, "no longer in the national register"
+        ),
+        Cause.MAILBOX_MOVED: Rule(
+            RevocationReason.AFFILIATION_CHANGED, AT_ONCE, "the mailbox belongs to somebody else"
+        ),
+        Cause.MAILBOX_CLOSED: Rule(
+            RevocationReason.CESSATION_OF_OPERATION, AT_ONCE, "the mailbox is closed"
+        ),
+        Cause.ORGANISATION_CLOSED: Rule(
+            RevocationReason.CESSATION_OF_OPERATION, AT_ONCE, "the establishment is closed"
+        ),
+        Cause.RENUMBERED: Rule(
+            RevocationReason.SUPERSEDED, timedelta(days=30), "registered under another national number"
+        ),
+        Cause.END_OF_PRACTICE: Rule(
+            RevocationReason.CESSATION_OF_OPERATION, timedelta(days=7), "no open practice in the register"
+        ),
+        # A hold harms nobody for long: it is lifted with the suspension, so that it needs no grace.
+        Cause.SUSPENDED: Rule(
+            RevocationReason.CERTIFICATE_HOLD, AT_ONCE, "suspended by an Ordre or agency"
+        ),
+    }
+)  # fmt: skip
+GRACES: Mapping[Cause, timedelta] = MappingProxyType({cause: rule.grace for cause, rule in RULES.items()})
+_OF_PEOPLE = frozenset({MailboxKind.PERSON, MailboxKind.CABINET})
+
+
+@dataclass(frozen=True)
+class Bond:
+    """What a certificate or an enrolment ties together: a person, a mailbox, and what that mailbox was then.
+
+    `establishment` is the FINESS number it names, None when it names none; `kind` None when unknown.
+    """
+
+    practitioner: str
+    mailbox: str
+    establishment: str | None = None
+    kind: MailboxKind | None = None
+
+
+@dataclass(frozen=True)
+class Present:
+    """What the record says now of both ends of a bond; `successor` replaced the number of the person."""
+
+    person: Practitioner | None
+    facts: MailboxFacts
+    successor: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What follows for one certificate: revoked for `revoke`, or held, released, left; and what falls due."""
+
+    revoke: Cause | None = None
+    hold: bool = False
+    release: bool = False
+    pending: tuple[Cause, ...] = ()
+
+
+def kind_of_profile(profile: str) -> MailboxKind | None:
+    """The kind of mailbox that certificates of this profile are made for; None for those of the service."""
+    return next((kind for kind, known in PROFILE_OF_MAILBOX.items() if known.name == profile), None)
+
+
+def causes(bond: Bond, present: Present, at: datetime) -> tuple[Cause, ...]:
+    """Every cause that holds against this bond, the most telling first; () when it stands."""
+    person = present.person
+    gone = person is None or person.departed_at is not None
+    applies = {
+        Cause.STRUCK_OFF: person is not None and person.struck_off,
+        Cause.DEPARTED: gone and present.successor is None,
+        Cause.MAILBOX_MOVED: _moved(bond, present),
+        Cause.MAILBOX_CLOSED: present.facts.mailbox is None or present.facts.mailbox.departed_at is not None,
+        Cause.ORGANISATION_CLOSED: _organisation_closed(present.facts, at),
+        Cause.RENUMBERED: gone and present.successor is not None,
+        Cause.END_OF_PRACTICE: person is not None and not gone and not is_practising(person),
+        Cause.SUSPENDED: person is not None and person.suspended,
+    }
+    return tuple(cause for cause in Cause if applies[cause])
+
+
+def _moved(bond: Bond, present: Present) -> bool:
+    """Whether the mailbox passed to another holder or establishment, or from one kind to the other."""
+    mailbox = present.facts.mailbox
+    if mailbox is None:
+        return False
+    if bond.kind is not None and (bond.kind in _OF_PEOPLE) != (mailbox.kind in _OF_PEOPLE):
+        return True
+    if mailbox.kind in _OF_PEOPLE:
+        # The same person under a new number holds it still.
+        return mailbox.holder not in {bond.practitioner, present.successor} - {None}
+    return bond.establishment is not None and bond.establishment != mailbox.finess
+
+
+def _organisation_closed(facts: MailboxFacts, at: datetime) -> bool:
+    if facts.mailbox is None or facts.mailbox.kind in _OF_PEOPLE:
+        return False
+    return facts.organisation is None or not is_open(facts.organisation, at.astimezone(FRANCE).date())
+
+
+def decide(
+    found: Sequence[Cause],
+    *,
+    graces: Mapping[Cause, timedelta],
+    due: Mapping[Cause, datetime],
+    last: RevocationAction | None,
+    ours: bool,
+    now: datetime,
+) -> Decision:
+    """What follows from these causes for a certificate not revoked for good.
+
+    `due` is when causes noted before fall due, `last` the last event of the certificate, `ours` whether that
+    was a hold put here: another's hold stays, whatever becomes of the suspension.
+    """
+    final = [cause for cause in found if cause is not Cause.SUSPENDED]
+    for cause in final:
+        if graces[cause] <= AT_ONCE or (cause in due and due[cause] <= now):
+            return Decision(revoke=cause)
+    held = last is RevocationAction.HOLD
+    suspended = Cause.SUSPENDED in found
+    return Decision(
+        hold=suspended and not held,
+        release=held and ours and not suspended,
+        pending=tuple(final),
+    )
+
+
+def ends_enrolment(found: Sequence[Cause], graces: Mapping[Cause, timedelta]) -> Cause | None:
+    """The cause that ends an enrolment now; one with a grace ends it with its certificate."""
+    return next((cause for cause in found if cause is not Cause.SUSPENDED and graces[cause] <= AT_ONCE), None)
