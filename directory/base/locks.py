@@ -20,6 +20,17 @@ def hold_until_commit(connection: Connection, name: str) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
 
 
+def is_held(connection: Connection, name: str) -> bool:
+    """Whether anybody holds the lock `name` at this moment."""
+    high, low = divmod(lock_key(name) % 2**64, 2**32)
+    query = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+        " AND classid::bigint = :high AND objid::bigint = :low"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
+    return bool(connection.execute(text(query), {"high": high, "low": low}).scalar_one())
+
+
 @contextmanager
 def held_if_free(engine: Engine, name: str) -> Iterator[bool]:
     """Whether the lock `name` was free; if so it is held, on its own connection, until the block ends."""

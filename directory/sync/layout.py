@@ -45,8 +45,12 @@ class Layout:
 
     def key(self, line: str) -> str:
         """What a line that cannot be read says its key is, '' when even that is missing."""
+        return self.cell(line).strip()[:LONGEST_KEY]
+
+    def cell(self, line: str) -> str:
+        """The cell where the key stands, as it stands; '' when the line does not reach that far."""
         found = line.split("|", self.key_place + 1)
-        return found[self.key_place].strip()[:LONGEST_KEY] if len(found) > self.key_place else ""
+        return found[self.key_place] if len(found) > self.key_place else ""
 
 
 def folded(heading: str) -> str:
@@ -97,34 +101,27 @@ def rows(
     """Each readable row: its line number, the line, the cells of `columns`. Unreadable ones go to
     `staging.reject`.
 
-    `prefix` marks the reasons of a secondary file; `spared` turns the key that an unreadable row names into the
-    record's spelling of it, so that it is not taken for absent. Refusal when there is no header, no row, or
-    the last row has a wrong number of cells: a cut file.
+    `prefix` marks the reasons of a secondary file; `spared` turns the key that an unreadable row names into
+    the record's spelling of it, so that it is not taken for absent. Whether the file is whole was seen before
+    (`scan.py`); Refusal when a column is missing.
     """
     layout: Layout | None = None
-    number = 0
-    last_is_whole = True
-    for batch in member.lines(staging.recode):
-        for line in batch:
-            number += 1
+    for first, batch in member.numbered():
+        for number, line in enumerate(batch, first):
             if layout is None:
                 layout = match(register, line, columns, key)
                 if on_layout:
                     on_layout(layout)
                 continue
             cells = line.split("|")
-            last_is_whole = len(cells) == layout.width or (len(cells) == layout.width + 1 and not cells[-1])
-            if reason := fault(line) or ("" if last_is_whole else "wrong-cell-count"):
+            if len(cells) == layout.width:
+                cells.append("")
+            whole = len(cells) == layout.width + 1 and not cells[-1]
+            if reason := fault(line) or ("" if whole else "wrong-cell-count"):
                 detail = f"{member.name}: {len(cells)} cells of {layout.width}"
                 staging.reject(number, prefix + reason, detail, line, spared=spared(layout.key(line)))
                 continue
-            if len(cells) == layout.width:
-                cells.append("")
             yield number, line, layout.cells(cells)
-    if layout is None or number == 1:
-        raise refused("no-rows", f"{member.name} holds no row.")
-    if not last_is_whole:
-        raise refused("truncated", f"{member.name}: the last line is not whole; the file was cut.")
 
 
 def fault(line: str) -> str:

@@ -15,6 +15,7 @@ from directory.identifiers import parse_address, parse_finess, parse_national_id
 from directory.model import MailboxKind
 from directory.sync.layout import Column, Layout, rows
 from directory.sync.register import Reading, Register
+from directory.sync.scan import Keyed
 from directory.sync.source import Member, refused
 from directory.sync.staging import NULL, Staging
 
@@ -38,6 +39,8 @@ ROLES = {
 _KINDS = {kind.value for kind in MailboxKind}
 _OF_STRUCTURES = {MailboxKind.ORGANISATION.value, MailboxKind.APPLICATION.value}
 _FINESS = "1"
+# An address that could only be read as itself; of any other the reader is asked.
+_PLAIN = re.compile(r"[a-z0-9._-]+@[a-z0-9.-]+")
 # The register's own spelling is not documented; sources disagree. Anything else reads as "not said".
 _PAPERLESS = {
     "O": "t", "OUI": "t", "TRUE": "t", "1": "t",
@@ -76,7 +79,8 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
             holder = person(cells[4].strip()) if cells[4].strip() else ""
             staging.stage(_mailbox(number, cells, holder))
         except Refusal as refusal:
-            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, spared=_spared(cells[1]))
+            spared = _spared(cells[1])
+            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, spared=spared)
     return Reading(layouts[0].name)
 
 
@@ -86,6 +90,13 @@ def _spared(address: str) -> str:
         return parse_address(address)
     except Refusal:
         return ""
+
+
+def _spelled(cell: str) -> str:
+    return cell if _PLAIN.fullmatch(cell) else _spared(cell)
+
+
+KEYED = Keyed(("mailboxes",), COLUMNS[1], _spelled)
 
 
 def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...]:
@@ -179,4 +190,4 @@ APPLY = (
     """,
 )
 
-MAILBOXES = Register("mailboxes", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY)
+MAILBOXES = Register("mailboxes", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from directory.sync.scan import Keyed
 from directory.sync.source import Member
 from directory.sync.staging import Staging
 
@@ -37,7 +38,8 @@ class Register:
 
     `tables` makes `staged` and the view `present`; `settle` moves rows that contradict others from `staged`
     to `rejected`; `wanted` fills the table of that name; `apply` are the acts, each one set operation, that
-    may use `:now`.
+    may use `:now`. `keyed` where lines name whom they speak of: then only those of keys of which a file says
+    something new are read.
     """
 
     name: str
@@ -48,3 +50,4 @@ class Register:
     settle: tuple[str, ...]
     wanted: str
     apply: tuple[str, ...]
+    keyed: Keyed | None = None

@@ -15,6 +15,7 @@ from directory.identifiers import parse_national_id
 from directory.rules import search_form
 from directory.sync.layout import Column, Layout, rows
 from directory.sync.register import Reading, Register
+from directory.sync.scan import Keyed
 from directory.sync.source import Member
 from directory.sync.staging import NULL, Staging
 
@@ -72,6 +73,7 @@ ACTIVITIES = (*IDENTITY, *SKILL, *TITLES, *PRACTICE)
 _PERSON = len(IDENTITY) + len(SKILL) + len(TITLES)
 _NO_PRACTICE = (NULL, *("",) * 18)
 _DIGEST = 16
+_NUMBER = re.compile(r"[0-9A-Z/]{8,40}")
 
 ROLES = {
     "activities": re.compile(
@@ -82,6 +84,14 @@ ROLES = {
         r"(?i)PS_LibreAcces_?Dipl_?AutExerc.*\.(txt|csv)|ps-libreacces-dipl-autexerc.*\.txt"
     ),
 }
+
+
+def _spelled(cell: str) -> str:
+    # A row is taken only where this cell is the number as the record spells it.
+    return cell if _NUMBER.fullmatch(cell) else ""
+
+
+KEYED = Keyed(("activities", "know-how"), IDENTITY[2], _spelled)
 
 
 def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
@@ -104,7 +114,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     if "know-how" in members:
         _read_know_how(members, staging, check)
     if "diplomas" in members:
-        staging.ignored += max(0, sum(len(batch) for batch in members["diplomas"].lines()) - 1)
+        staging.ignored += max(0, sum(chunk.count(b"\n") + 1 for chunk in members["diplomas"].chunks()) - 1)
     return Reading(layouts[0].name)
 
 
@@ -319,4 +329,4 @@ APPLY = (
     """,
 )
 
-RPPS = Register("rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY)
+RPPS = Register("rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED)

@@ -1,47 +1,68 @@
-"""One register, one file, one run: fetch, read, settle, compare, check, apply, and a row that says how it
-went.
+"""One register, one file, one run: fetch, verify, parse, check, stage, diff, plan, apply, report.
 
-Opens its own transactions, short ones while reading and a single one for the record. Where files come from,
-and when, is for commands and jobs to say.
+Opens its own transactions: short ones while reading, each step's row as it begins, and a single one for the
+record. A run that was cut off or held is taken up again from its file. Where files come from, and when, is
+for commands and jobs to say; how far a night may go, for `bounds.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
-from time import monotonic
 from types import MappingProxyType
 
-import orjson
 from sqlalchemy import Connection, Engine, text
 
+from directory.base import failpoints
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from directory.sync import bounds
+from directory.sync import logbook
+from directory.sync.approvals import approvals_of
+from directory.sync.bounds import Finding, Judgement, RegisterBounds, judge, load_bounds
 from directory.sync.finess import FINESS
+from directory.sync.logbook import Logbook, due_to_resume
 from directory.sync.mailboxes import MAILBOXES
+from directory.sync.measuring import last_applied, measure
 from directory.sync.register import Reading, Register
 from directory.sync.rpps import RPPS
-from directory.sync.source import modified_at, opened, sha256_of, stamp_of
+from directory.sync.scan import Scan
+from directory.sync.source import Member, modified_at, opened, refused, sha256_of, stamp_of
 from directory.sync.staging import Progress, Staging
 from directory.sync.trusted_domains import TRUSTED_DOMAINS
+
+__all__ = ["REGISTERS", "Rejection", "RunReport", "due_to_resume", "resume_run", "run_register"]
 
 REGISTERS: Mapping[str, Register] = MappingProxyType(
     {register.name: register for register in (RPPS, FINESS, MAILBOXES, TRUSTED_DOMAINS)}
 )
 SHOWN_REJECTIONS = 100
+_COUNTED = (
+    "lines", "accepted", "rejected", "unchanged", "created", "changed", "removed", "ignored", "recoded",
+)  # fmt: skip
 
+# `judged` are those of whom the file may say something new: all, or the touched of `scan.py`.
+_JUDGED_ALL = "CREATE TEMP VIEW judged AS SELECT * FROM present"
+_JUDGED_TOUCHED = "CREATE TEMP VIEW judged AS SELECT p.* FROM present p JOIN touched t ON t.key = p.key"
 _PLAN = """
     CREATE TEMP TABLE planned AS
     SELECT coalesce(w.key, p.key) AS key,
            CASE WHEN p.key IS NULL THEN 'create' WHEN w.key IS NULL THEN 'remove' ELSE 'change' END AS act
-    FROM wanted w FULL JOIN present p ON p.key = w.key
+    FROM wanted w FULL JOIN judged p ON p.key = w.key
     WHERE p.key IS NULL OR (
         CASE WHEN w.key IS NULL THEN p.departed_at IS NULL
              ELSE p.departed_at IS NOT NULL OR p.row_hash <> w.row_hash END
         AND NOT EXISTS (SELECT FROM spared s WHERE s.key = p.key))
 """
+_UNASKED = "SELECT EXISTS (SELECT FROM wanted w WHERE NOT EXISTS (SELECT FROM touched t WHERE t.key = w.key))"
+_ACTS = """
+    SELECT p.act, count(*), coalesce(sum(w.lines), 0)::bigint
+    FROM planned p LEFT JOIN wanted w ON w.key = p.key GROUP BY p.act
+"""
+_ENDED = {"create": "created", "change": "changed", "remove": "removed"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +80,10 @@ class RunReport:
     """How a run went.
 
     `counts`: lines = accepted + rejected + unchanged (rows); created, changed, removed (people, places,
-    mailboxes, domains); ignored (rows of files read for nothing yet);
-    recoded (lines that were not UTF-8). `reason` is a stable code, `text` a
-    sentence; both are '' unless the run was refused. `rejections` are the first hundred.
+    mailboxes, domains); ignored (rows of files read for nothing yet); recoded (lines that were not UTF-8).
+    `state` is planned, applied, held or refused; `reason` is a stable code, `text` a sentence; both are ''
+    unless the run was refused. `measures` and `findings` say why a run is held, `approvals_needed` by how
+    many persons. `rejections` are the first hundred.
     """
 
     run_id: int
@@ -74,6 +96,9 @@ class RunReport:
     text: str
     counts: dict[str, int]
     rejections: tuple[Rejection, ...]
+    measures: dict[str, float] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    approvals_needed: int = 0
 
 
 def run_register(
@@ -86,206 +111,330 @@ def run_register(
     apply: bool,
     strict_rpps: bool = True,
     progress: Progress | None = None,
+    kept: Path | None = None,
+    bounds: Mapping[str, RegisterBounds] | None = None,
 ) -> RunReport:
     """Bring the record to what `path` says, or, without `apply`, say what that would change.
 
-    A bad file is a report in state "refused", and changes nothing. Refusal NOT_FOUND for no such file or
-    register, CONFLICT when another run of this register is under way. `progress` hears of steps and of rows
-    done in them.
+    A bad file is a report in state "refused", and one beyond the bounds in state "held"; both change nothing.
+    `kept` is the folder where the file of a held run is kept, beside `path` when None; `bounds` are ours when
+    None. Refusal NOT_FOUND for no such file or register, CONFLICT when another run of this register is under
+    way or this very file is held. `progress` hears of steps and of rows done in them.
     """
     if register not in REGISTERS:
         raise Refusal(Kind.NOT_FOUND, "no-such-register", f"There is no register {register!r}.")
     sha256 = sha256_of(path)
+
+    def begin(connection: Connection) -> int:
+        held = logbook.waiting_for(connection, register, sha256) if apply else None
+        if held is not None:
+            told = f"Run {held} of {register} holds this file until somebody lets it through."
+            raise Refusal(Kind.CONFLICT, "run-held", told, run=held)
+        return logbook.begin(
+            connection,
+            register=register,
+            file_name=path.name,
+            file_sha256=sha256,
+            generated_at=stamp_of(path) or modified_at(path),
+            started_at=now,
+            applies=apply,
+            actor=actor.name,
+            kept_file=str(path.absolute()),
+        )
+
+    given = _Given(path, sha256, now, actor, apply, strict_rpps, progress, kept, bounds or load_bounds())
+    return _locked(engine, register, begin, given)
+
+
+def resume_run(
+    engine: Engine,
+    *,
+    run_id: int,
+    now: datetime,
+    actor: Actor,
+    strict_rpps: bool = True,
+    progress: Progress | None = None,
+    kept: Path | None = None,
+    bounds: Mapping[str, RegisterBounds] | None = None,
+) -> RunReport:
+    """Take up a held run that was let through, or one that was cut off, from its file.
+
+    It is judged anew: what now needs more persons than said so is held again. Refused "superseded" when a
+    later run of its register was applied, "kept-file-gone" when its file is no longer the same. Refusal
+    NOT_FOUND for no such run; CONFLICT when it waits for persons, is over, or is under way.
+    """
+    with engine.connect() as connection, connection.begin():
+        found = logbook.opened_run(connection, run_id)
+        approvals = approvals_of(connection, run_id)
+    if found is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-run", f"There is no run {run_id}.")
+    if found.state not in ("held", "interrupted", "running"):
+        raise Refusal(Kind.CONFLICT, "run-is-over", f"Run {run_id} is {found.state}.")
+    if found.state == "held" and approvals < found.approvals_needed:
+        told = f"Run {run_id} waits for {found.approvals_needed - approvals} more to let it through."
+        raise Refusal(Kind.CONFLICT, "approvals-missing", told)
+
+    def begin(connection: Connection) -> int:
+        again = logbook.opened_run(connection, run_id)
+        if again is None or again.state not in ("held", "interrupted"):
+            raise Refusal(Kind.CONFLICT, "run-is-over", f"Run {run_id} was taken up by somebody else.")
+        logbook.begin_again(connection, run_id)
+        return run_id
+
+    given = _Given(
+        found.path, found.sha256, now, Actor(found.actor) if found.actor else actor, found.applies,
+        strict_rpps, progress, kept, bounds or load_bounds(),
+    )  # fmt: skip
+    return _locked(engine, found.register, begin, given)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a run is asked to do, whether for the first time or again."""
+
+    path: Path
+    sha256: bytes
+    now: datetime
+    actor: Actor
+    applies: bool
+    strict: bool
+    progress: Progress | None
+    kept: Path | None
+    bounds: Mapping[str, RegisterBounds]
+
+
+def _locked(engine: Engine, register: str, begin: Callable[[Connection], int], given: _Given) -> RunReport:
+    """One run, alone in its register; whatever claims to run meanwhile was cut off."""
     with held_if_free(engine, f"sync:{register}") as free:
         if not free:
             raise Refusal(Kind.CONFLICT, "sync-running", f"Another run of {register} is under way.")
         with engine.connect() as connection:
             # Out of the pool, closed at the end: the temporary tables die with it.
             connection.detach()
-            return _Run(connection, REGISTERS[register], path, sha256, now, actor, progress).go(
-                apply=apply, strict=strict_rpps
-            )
+            with connection.begin():
+                logbook.mark_cut_off(connection, register)
+                run_id = begin(connection)
+            return _Run(connection, run_id, REGISTERS[register], given).go()
 
 
-@dataclass
 class _Run:
     """The steps of one run, and what each leaves to the next."""
 
-    _connection: Connection
-    _register: Register
-    _path: Path
-    _sha256: bytes
-    _now: datetime
-    _actor: Actor
-    _progress: Progress | None
-
-    def __post_init__(self) -> None:
-        self._began = monotonic()
-        self._staging = Staging(self._connection, self._register.tables, self._register.copy, self._progress)
-        self._generated_at = stamp_of(self._path) or modified_at(self._path)
+    def __init__(self, connection: Connection, run_id: int, register: Register, given: _Given) -> None:
+        self._connection = connection
+        self._register = register
+        self._given = given
+        self._log = Logbook(connection, run_id, given.now)
+        self._staging = Staging(connection, register.tables, register.copy, given.progress)
+        self._scan: Scan | None = None
+        self._generated_at = stamp_of(given.path) or given.now
         self._layout: str | None = None
-        self._counts = dict.fromkeys(
-            (
-                "lines",
-                "accepted",
-                "rejected",
-                "unchanged",
-                "created",
-                "changed",
-                "removed",
-                "ignored",
-                "recoded",
-            ),
-            0,
-        )
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._measures: dict[str, float] = {}
+        self._judgement = Judgement(0)
 
-    def go(self, *, apply: bool, strict: bool) -> RunReport:
+    def go(self) -> RunReport:
         """The numbered steps; a Refusal on the way is the run's result."""
         try:
-            # 1. Read: every row staged, or rejected with its reason.
-            reading = self._read(strict=strict)
-            self._layout = reading.layout
-            self._generated_at = stamp_of(self._path) or reading.generated_at or self._generated_at
-            # 2. Settle: rows that contradict one another.
-            # 3. Compare: by hash of each person, place, mailbox, domain.
-            for statement in (
-                *self._register.settle,
-                self._register.wanted,
-                _PLAN,
-                "ANALYZE wanted",
-                "ANALYZE planned",
-            ):
-                with self._connection.begin():
-                    self._connection.execute(text(statement))
-            # 4. Plan and check.
+            # 1. Fetch: the file as it lies there, the same as when the run began.
+            self._log.enter("fetch")
+            self._fetch()
+            with opened(self._given.path, self._register.roles) as members:
+                # 2. Verify: the file is whole; which of its lines say something new.
+                self._log.enter("verify")
+                to_read = self._verify(members)
+                # 3. Parse: those rows staged, or rejected with their reason.
+                self._log.enter("parse")
+                self._parse(to_read)
+            # 4. Check: rows that contradict one another.
+            self._log.enter("check")
+            self._run_each(self._register.settle)
+            # 5. Stage: what the file wants of each person, place, mailbox, domain.
+            self._log.enter("stage")
+            self._run_each((self._register.wanted, "ANALYZE wanted"))
+            # 6. Diff: by hash with what the record holds.
+            self._log.enter("diff")
+            self._diff()
+            # 7. Plan: counted, measured, judged.
+            self._log.enter("plan")
             self._count()
-            self._check()
+            self._judge()
+            if not self._given.applies:
+                return self._end("planned")
+            if self._judgement.needed > self._approvals():
+                return self._hold()
         except Refusal as refusal:
             return self._refuse(refusal)
-        # 5. Apply: one transaction holds the record's change, the run's row and the audit line.
-        with self._connection.begin():
-            if not apply:
-                return self._report(self._keep("planned"), "planned")
-            self._apply()
-            run_id = self._keep("applied")
-            self._tell(Event.REGISTER_APPLIED, run_id)
-            return self._report(run_id, "applied")
+        # 8. Apply: one transaction holds the record's change, the run's row and the audit line.
+        self._log.enter("apply")
+        return self._apply()
 
-    def _read(self, *, strict: bool) -> Reading:
-        with opened(self._path, self._register.roles) as members:
-            reading = self._register.read(members, self._staging, strict=strict)
+    def _fetch(self) -> None:
+        with self._connection.begin():
+            newer = logbook.newer_applied(self._connection, self._log.run_id)
+        if newer is not None:
+            raise refused("superseded", f"Run {newer} of this register was applied since.")
+        path = self._given.path
+        if not path.is_file() or sha256_of(path) != self._given.sha256:
+            raise refused("kept-file-gone", f"{path.name} is no longer the file this run began with.")
+        self._generated_at = stamp_of(path) or modified_at(path)
+
+    def _verify(self, members: Mapping[str, Member]) -> Mapping[str, Member]:
+        keyed = self._register.keyed
+        if keyed is None:
+            return members
+        self._scan = Scan(self._connection, self._staging, self._register.name, keyed)
+        self._scan.read(members, strict=self._given.strict)
+        runs = self._scan.compare()
+        self._log.tell(lines=self._scan.lines, to_read=self._scan.picked)
+        return members if runs is None else self._scan.pick(members, runs)
+
+    def _parse(self, members: Mapping[str, Member]) -> None:
+        reading: Reading = self._register.read(members, self._staging, strict=self._given.strict)
         self._staging.flush()
-        return reading
+        self._layout = reading.layout
+        self._generated_at = stamp_of(self._given.path) or reading.generated_at or self._generated_at
+        self._log.tell(read=self._staging.lines, rejected=self._staging.rejections)
+
+    def _run_each(self, statements: tuple[str, ...]) -> None:
+        for statement in statements:
+            with self._connection.begin():
+                self._connection.execute(text(statement))
+
+    @property
+    def _partial(self) -> bool:
+        """Whether only touched keys were read."""
+        return self._scan is not None and self._scan.picked is not None
+
+    def _diff(self) -> None:
+        self._run_each((_JUDGED_TOUCHED if self._partial else _JUDGED_ALL, _PLAN, "ANALYZE planned"))
+        if self._partial:
+            with self._connection.begin():
+                if self._connection.execute(text(_UNASKED)).scalar_one():
+                    raise RuntimeError("a row was read under a key that the scan had not seen in it")
 
     def _count(self) -> None:
         counts = self._counts
         with self._connection.begin():
-            acts = self._connection.execute(
-                text(
-                    "SELECT p.act, count(*), coalesce(sum(w.lines), 0)::bigint"
-                    " FROM planned p LEFT JOIN wanted w ON w.key = p.key GROUP BY p.act"
-                )
-            )
-            for act, entities, lines in acts:
-                counts[{"create": "created", "change": "changed", "remove": "removed"}[act]] = entities
+            for act, entities, lines in self._connection.execute(text(_ACTS)):
+                counts[_ENDED[act]] = entities
                 counts["accepted"] += lines
-            known = self._connection.execute(
-                text("SELECT coalesce(sum(lines), 0)::bigint FROM wanted")
-            ).scalar_one()
+            query = "SELECT coalesce(sum(lines), 0)::bigint FROM wanted"
+            known = self._connection.execute(text(query)).scalar_one()
             counts["rejected"] = self._connection.execute(text("SELECT count(*) FROM rejected")).scalar_one()
-        counts["unchanged"] = known - counts["accepted"]
         counts |= {name: getattr(self._staging, name) for name in ("lines", "ignored", "recoded")}
-        if counts["accepted"] + counts["rejected"] + counts["unchanged"] != counts["lines"]:
+        unread = self._scan.lines - self._staging.lines if self._scan is not None else 0
+        counts["lines"] += unread
+        counts["unchanged"] = known - counts["accepted"] + unread
+        if counts["accepted"] + counts["rejected"] + counts["unchanged"] != counts["lines"] or (
+            unread != 0 and not self._partial
+        ):
             raise RuntimeError(f"rows went missing between file and record: {counts}")
 
-    def _check(self) -> None:
+    def _judge(self) -> None:
+        bounds = self._given.bounds[self._register.name]
         with self._connection.begin():
-            present = self._connection.execute(
-                text("SELECT count(*) FROM present WHERE departed_at IS NULL")
-            ).scalar_one()
-            last = self._connection.execute(
-                text(
-                    "SELECT generated_at, CAST(counts ->> 'lines' AS bigint) AS lines FROM register_run"
-                    " WHERE register = :register AND state = 'applied' ORDER BY id DESC LIMIT 1"
-                ),
-                {"register": self._register.name},
-            ).one_or_none()
-        bounds.check(
-            self._counts,
-            present=present,
-            last_lines=last.lines if last else None,
-            generated_at=self._generated_at,
-            last_generated_at=last.generated_at if last else None,
-            now=self._now,
-        )
+            last = last_applied(self._connection, self._register.name)
+            self._measures = measure(self._connection, self._register.name, self._counts, codes=bounds.codes)
+        self._judgement = judge(
+            bounds, counts=self._counts, measures=self._measures, last=last,
+            generated_at=self._generated_at, now=self._given.now, layout=self._layout,
+        )  # fmt: skip
 
-    def _apply(self) -> None:
+    def _approvals(self) -> int:
+        if not self._judgement.needed:
+            return 0
+        with self._connection.begin():
+            return approvals_of(self._connection, self._log.run_id)
+
+    def _apply(self) -> RunReport:
         done = 0
-        for statement in self._register.apply:
-            done += max(0, self._connection.execute(text(statement), {"now": self._now}).rowcount)
-            if self._progress:
-                self._progress("apply", done)
+        with self._connection.begin():
+            # Not for these rows the session's leniency.
+            self._connection.execute(text("SET LOCAL synchronous_commit = on"))
+            for statement in self._register.apply:
+                failpoints.passing("sync.applying")
+                result = self._connection.execute(text(statement), {"now": self._given.now})
+                done += max(0, result.rowcount)
+                if self._given.progress:
+                    self._given.progress("apply", done)
+            if self._scan is not None:
+                self._scan.remember()
+            self._close("applied")
+            self._tell(Event.REGISTER_APPLIED)
+            closed = self._log.supersede()
+            report = self._report("applied")
+            failpoints.passing("sync.commit")
+        # 9. Report: what is left lying about is put away.
+        self._log.enter("report")
+        for run_id, kept in closed:
+            _put_away(run_id, kept)
+        self._log.leave()
+        return report
+
+    def _end(self, state: str) -> RunReport:
+        with self._connection.begin():
+            self._close(state)
+            report = self._report(state)
+        self._log.leave()
+        return report
+
+    def _hold(self) -> RunReport:
+        kept = _keep(self._log.run_id, self._given.path, self._given.kept)
+        with self._connection.begin():
+            self._close("held", kept_file=str(kept))
+            self._tell(Event.REGISTER_HELD, needed=self._judgement.needed)
+            report = self._report("held")
+        self._log.leave()
+        return report
 
     def _refuse(self, refusal: Refusal) -> RunReport:
         self._staging.flush()
         with self._connection.begin():
-            self._counts["lines"] = self._staging.lines
-            self._counts["rejected"] = self._connection.execute(
-                text("SELECT count(*) FROM rejected")
-            ).scalar_one()
-            run_id = self._keep("refused", refusal.code)
-            self._tell(Event.REGISTER_REFUSED, run_id, reason=refusal.code, text=refusal.text)
-            return self._report(run_id, "refused", refusal)
+            scanned = self._scan.lines if self._scan is not None else 0
+            self._counts["lines"] = max(self._staging.lines, scanned)
+            query = "SELECT count(*) FROM rejected"
+            self._counts["rejected"] = self._connection.execute(text(query)).scalar_one()
+            self._close("refused", reason=refusal.code)
+            self._tell(Event.REGISTER_REFUSED, reason=refusal.code, text=refusal.text)
+            report = self._report("refused", refusal)
+        _put_away(self._log.run_id, str(self._given.path))
+        self._log.leave()
+        return report
 
-    def _keep(self, state: str, reason: str | None = None) -> int:
-        run_id: int = self._connection.execute(
-            text(
-                "INSERT INTO register_run (register, file_name, file_sha256, layout, generated_at,"
-                " started_at, finished_at, state, reason, counts) VALUES (:register, :file_name, :sha256,"
-                " :layout, :generated_at, :started_at, :finished_at, :state, :reason,"
-                " CAST(:counts AS jsonb)) RETURNING id"
-            ),
-            {
-                "register": self._register.name,
-                "file_name": self._path.name,
-                "sha256": self._sha256,
-                "layout": self._layout,
-                "generated_at": self._generated_at,
-                "started_at": self._now,
-                "finished_at": self._now + timedelta(seconds=monotonic() - self._began),
-                "state": state,
-                "reason": reason,
-                "counts": orjson.dumps(self._counts).decode(),
-            },
-        ).scalar_one()
-        self._connection.execute(
-            text(
-                "INSERT INTO register_rejection (run_id, line_number, reason, detail, excerpt)"
-                " SELECT :run_id, line_number, reason, detail, excerpt FROM rejected ON CONFLICT DO NOTHING"
-            ),
-            {"run_id": run_id},
+    def _close(self, state: str, **columns: object) -> None:
+        if state != "held":
+            columns["kept_file"] = None
+        self._log.end(
+            state,
+            counts=self._counts,
+            layout=self._layout,
+            generated_at=self._generated_at,
+            measures=self._measures,
+            findings=[asdict(finding) for finding in self._judgement.findings],
+            approvals_needed=self._judgement.needed,
+            **columns,
         )
-        return run_id
 
-    def _tell(self, event: Event, run_id: int, **more: str) -> None:
+    def _tell(self, event: Event, **more: object) -> None:
         detail = {
-            "run": run_id,
-            "file": self._path.name,
-            "sha256": self._sha256.hex(),
+            "run": self._log.run_id,
+            "file": self._given.path.name,
+            "sha256": self._given.sha256.hex(),
             "generated_at": self._generated_at.isoformat(),
             "counts": self._counts,
             **more,
         }
         record(
             self._connection,
-            now=self._now,
-            actor=self._actor,
+            now=self._given.now,
+            actor=self._given.actor,
             event=event,
             subject=self._register.name,
             detail=detail,
         )
 
-    def _report(self, run_id: int, state: str, refusal: Refusal | None = None) -> RunReport:
+    def _report(self, state: str, refusal: Refusal | None = None) -> RunReport:
         rejections = self._connection.execute(
             text(
                 "SELECT line_number, reason, detail, excerpt FROM rejected"
@@ -294,14 +443,43 @@ class _Run:
             {"most": SHOWN_REJECTIONS},
         )
         return RunReport(
-            run_id=run_id,
+            run_id=self._log.run_id,
             register=self._register.name,
             layout=self._layout,
-            file_name=self._path.name,
+            file_name=self._given.path.name,
             generated_at=self._generated_at,
             state=state,
             reason=refusal.code if refusal else "",
             text=refusal.text if refusal else "",
             counts=dict(self._counts),
             rejections=tuple(Rejection(*row) for row in rejections),
+            measures=dict(self._measures),
+            findings=self._judgement.findings,
+            approvals_needed=self._judgement.needed,
         )
+
+
+def _keep(run_id: int, path: Path, kept: Path | None) -> Path:
+    """Where the file of a held run stays whatever becomes of `path`: under its own name, which holds its
+    stamp.
+    """
+    if kept is None or path.parent == kept / f"run-{run_id}":
+        return path.absolute()
+    folder = kept / f"run-{run_id}"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target = folder / path.name
+    if not target.exists():
+        try:
+            os.link(path, target)
+        except OSError:
+            # Another disk, or one that knows no links.
+            shutil.copy2(path, target)
+    return target.absolute()
+
+
+def _put_away(run_id: int, kept: str | None) -> None:
+    """Remove the kept file of a run that is over; a file that lies where it always lay is left alone."""
+    folder = Path(kept or "").parent
+    if folder.name == f"run-{run_id}":
+        with suppress(OSError):
+            shutil.rmtree(folder)

@@ -4,18 +4,20 @@ Opens a zip or plain text without ever unpacking to disk or holding more than a 
 of columns. Whatever is wrong with the file as a whole is a `Refusal` whose code is the run's reason.
 """
 
+import gzip
 import os
 import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 from zoneinfo import ZoneInfo
 
 from directory.base.errors import Kind, Refusal
@@ -38,32 +40,32 @@ _FOLDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 @dataclass(frozen=True)
 class Member:
-    """One text of a source: the file itself, or a file within the archive."""
+    """One text of a source: the file itself, what it unpacks to, or a file within the archive.
+
+    `_stream` opens it at its beginning; `_packed` is how many bytes it takes in the file.
+    """
 
     name: str
-    _file: IO[bytes]
-    _archive: zipfile.ZipFile | None
-    _info: zipfile.ZipInfo | None
+    _stream: Callable[[], AbstractContextManager[IO[bytes]]]
+    _packed: int
 
     def blocks(self) -> Iterator[bytes]:
-        """Its bytes, a block at a time; damage in the archive is a Refusal."""
-        if self._archive is None or self._info is None:
-            self._file.seek(0)
-            yield from iter(lambda: self._file.read(BLOCK), b"")
-            return
+        """Its bytes, a block at a time; damage in the archive, and more text than it may hold, is a Refusal."""
+        read = 0
         try:
-            with self._archive.open(self._info) as stream:
-                yield from iter(lambda: stream.read(BLOCK), b"")
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            with self._stream() as stream:
+                while block := stream.read(BLOCK):
+                    read += len(block)
+                    if swollen(read, self._packed):
+                        raise refused("too-large", f"{self.name} unpacks to more than {read} bytes.")
+                    yield block
+        except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError) as error:
             raise refused("damaged-archive", f"{self.name}: {error}.") from error
 
-    def lines(self, on_recoded: Callable[[int], None] | None = None) -> Iterator[list[str]]:
-        """Its lines without their ends, in lists; `on_recoded` hears how many were not UTF-8.
+    def chunks(self) -> Iterator[bytes]:
+        """Its whole lines, so many as a block holds, without the last one's end.
 
-        UTF-8 first; a block that is not is read again line by line, and only the lines that fail are taken
-        for Windows-1252, so that one bad byte does not garble every name after it. What Windows-1252 does not
-        define stays as the control characters of Latin-1, for the row to be rejected. A byte order mark and
-        CRLF are tolerated. A last line without its end is a Refusal: the file was cut.
+        A byte order mark is taken off. A last line without its end is a Refusal: the file was cut.
         """
         rest = b""
         read = 0
@@ -75,7 +77,7 @@ class Member:
                 raise refused("too-large", f"{self.name} holds more than {LARGEST_TEXT >> 30} GB.")
             whole, end, rest_of_block = block.rpartition(b"\n")
             if end:
-                yield _decoded(rest + whole, on_recoded)
+                yield rest + whole
                 rest = rest_of_block
             else:
                 rest += block
@@ -83,6 +85,23 @@ class Member:
                 raise refused("line-too-long", f"{self.name}: a line is longer than {LONGEST_LINE >> 10} kB.")
         if rest:
             raise refused("truncated", f"{self.name}: the last line has no end; the file was cut.")
+
+    def lines(self, on_recoded: Callable[[int], None] | None = None) -> Iterator[list[str]]:
+        """Its lines without their ends, in lists; `on_recoded` hears how many were not UTF-8.
+
+        UTF-8 first; a block that is not is read again line by line, and only the lines that fail are taken
+        for Windows-1252, so that one bad byte does not garble every name after it. What Windows-1252 does not
+        define stays as the control characters of Latin-1, for the row to be rejected. CRLF is tolerated.
+        """
+        for chunk in self.chunks():
+            yield decoded(chunk.split(b"\n"), on_recoded)
+
+    def numbered(self) -> Iterator[tuple[int, list[str]]]:
+        """Lists of consecutive lines, each with the number of its first line."""
+        number = 1
+        for lines in self.lines():
+            yield number, lines
+            number += len(lines)
 
 
 def refused(code: str, text: str) -> Refusal:
@@ -122,34 +141,51 @@ def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping
     """The texts of `path` by role; members of an archive are found by the patterns of `roles`, the first
     required.
 
-    A file that is not an archive is the first role's text, whatever its name.
+    A file that is not an archive is the first role's text, whatever its name; so is what gzip packed.
     """
     with path.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
             raise refused("empty-file", f"{path.name} is empty.")
-        first = next(iter(roles))
-        if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
-            yield {first: Member(path.name, file, None, None)}
+        first, begins = next(iter(roles)), file.read(4)
+        if begins not in (b"PK\x03\x04", b"PK\x05\x06"):
+            name, unpack = path.name, _plain
+            if begins.startswith(b"\x1f\x8b"):
+                name, unpack = path.name.removesuffix(".gz"), _unzipped
+            yield {first: Member(name, partial(unpack, file), size)}
             return
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise refused("damaged-archive", f"{path.name}: {error}.") from error
         with archive:
-            members = _members(path.name, file, archive, roles)
+            members = _members(path.name, archive, roles)
             if first not in members:
                 raise refused("missing-member", f"{path.name} holds no file of the kind it should.")
             yield members
 
 
-def _members(
-    name: str, file: IO[bytes], archive: zipfile.ZipFile, roles: Mapping[str, re.Pattern[str]]
-) -> dict[str, Member]:
+def _plain(file: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    file.seek(0)
+    return nullcontext(file)
+
+
+def _unzipped(file: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    file.seek(0)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb"))
+
+
+def swollen(size: int, packed: int) -> bool:
+    """Whether a text of this size, of so many packed bytes, is larger than any register or a bomb."""
+    return size > LARGEST_TEXT or (size > RATIO_MATTERS_ABOVE and size > LARGEST_RATIO * packed)
+
+
+def _members(name: str, archive: zipfile.ZipFile, roles: Mapping[str, re.Pattern[str]]) -> dict[str, Member]:
     infos = archive.infolist()
     if len(infos) > MOST_MEMBERS:
         raise refused("too-many-members", f"{name} holds {len(infos)} files.")
-    size, packed = sum(i.file_size for i in infos), sum(i.compress_size for i in infos)
-    if size > LARGEST_TEXT or (size > RATIO_MATTERS_ABOVE and size > LARGEST_RATIO * packed):
+    size = sum(info.file_size for info in infos)
+    if swollen(size, sum(info.compress_size for info in infos)):
         raise refused("too-large", f"{name} would unpack to {size} bytes.")
     found: dict[str, Member] = {}
     for info in infos:
@@ -158,7 +194,7 @@ def _members(
             if pattern.fullmatch(info.filename):
                 if role in found:
                     raise refused("ambiguous-member", f"{name} holds two files of the kind {role}.")
-                found[role] = Member(info.filename, file, archive, info)
+                found[role] = Member(info.filename, partial(archive.open, info), info.compress_size)
     return found
 
 
@@ -174,15 +210,17 @@ def _check_member(name: str, info: zipfile.ZipInfo) -> None:
         raise refused("foreign-member", f"{name} holds a file packed in a way no register uses.")
 
 
-def _decoded(data: bytes, on_recoded: Callable[[int], None] | None) -> list[str]:
+def decoded(lines: Sequence[bytes], on_recoded: Callable[[int], None] | None = None) -> list[str]:
+    """Lines as text, each without the CR before its end."""
+    data = b"\n".join(lines)
     try:
-        lines = data.decode().split("\n")
+        found = data.decode().split("\n")
     except UnicodeDecodeError:
-        found = [_decoded_line(line) for line in data.split(b"\n")]
-        lines = [line for line, _ in found]
+        tried = [_decoded_line(line) for line in lines]
+        found = [line for line, _ in tried]
         if on_recoded:
-            on_recoded(sum(encoding != "utf-8" for _, encoding in found))
-    return [line.removesuffix("\r") for line in lines] if b"\r" in data else lines
+            on_recoded(sum(encoding != "utf-8" for _, encoding in tried))
+    return [line.removesuffix("\r") for line in found] if b"\r" in data else found
 
 
 def _decoded_line(line: bytes) -> tuple[str, str]:

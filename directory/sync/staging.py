@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection
 
+from directory.base import failpoints
 from directory.sync.source import refused
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ EXCERPT = 200
 # What stands for SQL's NULL: the one character that no readable row holds, so that no file can forge it.
 NULL = "\0"
 
-_SESSION = "SET temp_buffers = '64MB'; SET work_mem = '128MB';"
+# What waits in temporary tables is lost with the session anyway: its commits need no disk. The record's
+# transaction turns this on again.
+_SESSION = "SET temp_buffers = '64MB'; SET work_mem = '128MB'; SET synchronous_commit = off;"
 _TABLES = """
 CREATE TEMP TABLE rejected (line_number integer, reason text, detail text, excerpt text);
 CREATE TEMP TABLE spared (key text);
@@ -56,8 +59,16 @@ class Staging:
         self.recoded = 0
         self.rejections = 0
         with connection.begin():
-            # The driver's own: several statements at once.
-            self._driver().execute((_SESSION + _TABLES + tables).encode())
+            self.execute(_SESSION + _TABLES + tables)
+
+    def execute(self, statements: str) -> None:
+        """Run several statements at once, in the caller's transaction."""
+        self._driver().execute(statements.encode())
+
+    def copy(self, statement: str, rows: Sequence[str]) -> None:
+        """Send rows in COPY's text format, in a transaction of their own."""
+        with self._connection.begin():
+            self._send(statement, rows)
 
     def stage(self, fields: Sequence[str]) -> None:
         """Keep one good row."""
@@ -87,6 +98,7 @@ class Staging:
 
     def flush(self) -> None:
         """Send what has gathered."""
+        failpoints.passing("sync.copy")
         with self._connection.begin():
             self._send(self._copy, self._rows)
             self._send("COPY rejected (line_number, reason, detail, excerpt) FROM STDIN", self._rejected)
@@ -95,7 +107,7 @@ class Staging:
         if self._progress:
             self._progress("read", self.lines)
 
-    def _send(self, statement: str, rows: list[str]) -> None:
+    def _send(self, statement: str, rows: Sequence[str]) -> None:
         if not rows:
             return
         with self._driver().cursor() as cursor, cursor.copy(statement.encode()) as copy:

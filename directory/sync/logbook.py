@@ -1,0 +1,192 @@
+"""The rows that say how a run goes: its state, its steps, the rows it could not take; each written at once.
+
+A run that was cut off leaves the state it was in, so that whoever comes next knows what to take up. What the
+steps do is for `run.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, delete, insert, select, text, update
+
+from directory.base import failpoints
+from directory.base.locks import is_held
+from directory.tables import register_rejection, register_run, register_step
+
+STEPS = ("fetch", "verify", "parse", "check", "stage", "diff", "plan", "apply", "report")
+# A run that takes its process down with it is not tried for ever.
+MOST_ATTEMPTS = 5
+
+_REJECTIONS = text(
+    "INSERT INTO register_rejection (run_id, line_number, reason, detail, excerpt)"
+    " SELECT :run_id, line_number, reason, detail, excerpt FROM rejected ON CONFLICT DO NOTHING"
+)
+_STEP = text(
+    "INSERT INTO register_step (run_id, step, started_at) VALUES (:run_id, :step, :at)"
+    " ON CONFLICT (run_id, step) DO UPDATE SET started_at = :at, finished_at = NULL, detail = '{}'"
+)
+# A cut-off run is tried again at once, then after 1, 4, 9 minutes: a full disk takes a while to be seen to.
+_DUE = text("""
+    SELECT r.id, r.register, r.state FROM register_run r
+    WHERE r.state = 'held' AND r.approvals_needed <= (
+        SELECT count(*) FROM register_approval a JOIN api_token t ON t.id = a.token_id
+        WHERE a.run_id = r.id AND t.revoked_at IS NULL)
+    OR r.state IN ('running', 'interrupted') AND r.applies AND r.attempts < :most
+    AND transaction_timestamp() >= (r.attempts - 1) * (r.attempts - 1) * interval '1 minute'
+        + coalesce((SELECT max(s.started_at) FROM register_step s WHERE s.run_id = r.id), r.started_at)
+    ORDER BY r.id
+""")
+_SUPERSEDED = text("""
+    UPDATE register_run o SET state = 'refused', reason = 'superseded', finished_at = :at
+    FROM register_run n
+    WHERE n.id = :run_id AND o.register = n.register AND o.id <> n.id AND o.applies
+    AND o.state IN ('held', 'interrupted') AND o.generated_at <= n.generated_at
+    RETURNING o.id, o.kept_file
+""")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run as its row has it: what to read, whether to apply it, for whom."""
+
+    run_id: int
+    register: str
+    path: Path
+    sha256: bytes
+    state: str
+    applies: bool
+    actor: str
+    approvals_needed: int
+
+
+def opened_run(connection: Connection, run_id: int) -> Opened | None:
+    """The run of this number; None when there is none."""
+    row = connection.execute(select(register_run).where(register_run.c.id == run_id)).one_or_none()
+    if row is None:
+        return None
+    return Opened(
+        row.id, row.register, Path(row.kept_file or row.file_name), row.file_sha256, row.state, row.applies,
+        row.actor, row.approvals_needed,
+    )  # fmt: skip
+
+
+def due_to_resume(connection: Connection) -> list[int]:
+    """The runs to take up again, oldest first: held ones let through, and ones that were cut off.
+
+    A run counts as cut off when it says that it runs and nobody holds its register's lock.
+    """
+    due = connection.execute(_DUE, {"most": MOST_ATTEMPTS}).all()
+    return [
+        row.id for row in due if row.state != "running" or not is_held(connection, f"sync:{row.register}")
+    ]
+
+
+def waiting_for(connection: Connection, register: str, sha256: bytes) -> int | None:
+    """The held run of this very file, None when there is none."""
+    query = select(register_run.c.id).where(
+        register_run.c.register == register,
+        register_run.c.file_sha256 == sha256,
+        register_run.c.state == "held",
+    )
+    return connection.execute(query.order_by(register_run.c.id.desc()).limit(1)).scalar_one_or_none()
+
+
+def newer_applied(connection: Connection, run_id: int) -> int | None:
+    """A later run of the same register that was applied, None when there is none."""
+    query = (
+        "SELECT max(n.id) FROM register_run n JOIN register_run r ON r.register = n.register"
+        " WHERE r.id = :run_id AND n.id > r.id AND n.state = 'applied'"
+    )
+    found: int | None = connection.execute(text(query), {"run_id": run_id}).scalar_one()
+    return found
+
+
+def mark_cut_off(connection: Connection, register: str) -> None:
+    """Say of runs that still claim to be under way that they were cut off; the caller holds the lock."""
+    connection.execute(
+        update(register_run)
+        .where(register_run.c.register == register, register_run.c.state == "running")
+        .values(state="interrupted")
+    )
+
+
+def begin(connection: Connection, **columns: Any) -> int:
+    """The row of a run that begins now, in state running; returns its number."""
+    made = insert(register_run).values(state="running", **columns).returning(register_run.c.id)
+    return int(connection.execute(made).scalar_one())
+
+
+def begin_again(connection: Connection, run_id: int) -> None:
+    """The row of a run that is taken up again."""
+    connection.execute(
+        update(register_run)
+        .where(register_run.c.id == run_id)
+        .values(state="running", attempts=register_run.c.attempts + 1, reason=None, finished_at=None)
+    )
+    connection.execute(delete(register_rejection).where(register_rejection.c.run_id == run_id))
+
+
+class Logbook:
+    """Writes of one run, each in a transaction of its own unless one is open."""
+
+    def __init__(self, connection: Connection, run_id: int, now: datetime) -> None:
+        self.run_id = run_id
+        self._connection = connection
+        self._now = now
+        self._began = monotonic()
+        self._step: str | None = None
+        self._detail: dict[str, Any] = {}
+
+    @property
+    def now(self) -> datetime:
+        """The instant given at the start, and the time that has passed since."""
+        return self._now + timedelta(seconds=monotonic() - self._began)
+
+    def enter(self, step: str) -> None:
+        """The step before is done, this one begins."""
+        with self._connection.begin():
+            self._close()
+            at = self.now
+            self._connection.execute(_STEP, {"run_id": self.run_id, "step": step, "at": at})
+            self._set(step=step)
+        self._step = step
+        failpoints.passing(f"sync.{step}")
+
+    def tell(self, **detail: Any) -> None:
+        """What the step under way is remembered by."""
+        self._detail |= detail
+
+    def leave(self) -> None:
+        """The last step is done."""
+        with self._connection.begin():
+            self._close()
+
+    def end(self, state: str, *, counts: Mapping[str, int], **columns: Any) -> None:
+        """How the run went, with the rows it could not take; in the caller's transaction."""
+        self._set(state=state, counts=dict(counts), finished_at=self.now, **columns)
+        self._connection.execute(_REJECTIONS, {"run_id": self.run_id})
+
+    def supersede(self) -> list[tuple[int, str | None]]:
+        """Older runs that still waited wait no more: their numbers and kept files."""
+        closed = self._connection.execute(_SUPERSEDED, {"run_id": self.run_id, "at": self.now})
+        return [(row.id, row.kept_file) for row in closed]
+
+    def _close(self) -> None:
+        if self._step is None:
+            return
+        self._connection.execute(
+            update(register_step)
+            .where(register_step.c.run_id == self.run_id, register_step.c.step == self._step)
+            .values(finished_at=self.now, detail=orjson.loads(orjson.dumps(self._detail)))
+        )
+        self._step, self._detail = None, {}
+
+    def _set(self, **columns: Any) -> None:
+        self._connection.execute(
+            update(register_run).where(register_run.c.id == self.run_id).values(**columns)
+        )
