@@ -1,25 +1,25 @@
-"""FINESS, the register of establishments, in its CSV edition (cs1100502): one `structureet` row is one
-establishment.
+"""FINESS, the register of establishments, in its two editions.
 
-Columns have no headings there; the first line says which edition it is and of which day. `geolocalisation`
-rows of the sister edition are counted and ignored.
+The CSV (cs1100502, frozen in May 2026) has one `structureet` row for an establishment, no headings, and a
+first line that says which edition it is and of which day; `geolocalisation` rows of its sister are counted
+and ignored. The daily JSON is read by `finess_json.py`.
 """
 
 import csv
 import re
 from collections.abc import Mapping
 from datetime import date, datetime
-from hashlib import blake2b
 
 from directory.base.errors import Refusal
-from directory.identifiers import parse_finess
+from directory.sync import finess_json
+from directory.sync.establishment import Establishment, insee
 from directory.sync.layout import fault
 from directory.sync.register import Reading, Register
 from directory.sync.source import FRANCE, Member, refused
-from directory.sync.staging import NULL, Staging
+from directory.sync.staging import Staging
 
 CELLS = 32
-ROLES = {"structures": re.compile(r"(?i)(etalab[-_])?cs110050[27][-_].*\.csv")}
+ROLES = {"structures": re.compile(r"(?i)(etalab[-_])?cs110050[27][-_].*\.csv|finess-structures-.*\.json")}
 _HEADER = re.compile(r"finess;etalab;(\d{1,6});(\d{4}-\d{2}-\d{2});?")
 _FINESS_PLACE = 1
 
@@ -27,7 +27,7 @@ TABLES = """
 CREATE TEMP TABLE staged (
     line integer, finess text, digest uuid, legal_finess text, siret text, name text, long_name text,
     category_code text, category_label text, street text, postal_line text, commune text, department text,
-    telephone text, opened_on date
+    telephone text, opened_on date, closed_on date
 );
 CREATE TEMP VIEW present AS SELECT finess AS key, row_hash, departed_at FROM organisation;
 """
@@ -40,6 +40,12 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     """
     del strict  # about numbers of persons
     member = members["structures"]
+    if next(member.blocks(), b"").removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        return finess_json.read(member, staging)
+    return _read_csv(member, staging)
+
+
+def _read_csv(member: Member, staging: Staging) -> Reading:
     edition: re.Match[str] | None = None
     number, whole = 0, True
     for batch in member.lines(staging.recode):
@@ -91,31 +97,10 @@ def _establishment(number: int, cells: list[str]) -> tuple[str, ...]:
     (_, site, legal, name, long_name, _complement, _delivery, street_number, street_type, street, repetition,
      place, commune, department, _, postal_line, telephone, _fax, category, category_label, _, _, siret, _, _,
      _, _, _, opened_on) = (cell.strip() for cell in cells[:29])  # fmt: skip
-    finess = parse_finess(site)
-    if not name:
-        raise refused("no-name", "This establishment has no name.")
     line = " ".join(part for part in (street_number, repetition, street_type, street) if part) or place
-    shown = (legal, siret, name, long_name, category, category_label, line, postal_line,
-             _insee(department, commune), department, telephone, _day(opened_on))  # fmt: skip
-    digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
-    return (str(number), finess, digest, *shown)
-
-
-def _insee(department: str, commune: str) -> str:
-    """FINESS gives a commune's last three digits; its overseas departments (9A…) are its own, and have no
-    INSEE code.
-    """
-    return f"{department}{commune}" if commune and not re.fullmatch("9[A-J]", department) else ""
-
-
-def _day(cell: str) -> str:
-    """An ISO day as COPY takes it; many establishments have no opening day."""
-    if not cell:
-        return NULL
-    try:
-        return date.fromisoformat(cell).isoformat()
-    except ValueError as error:
-        raise refused("bad-date", "The day of opening is no day.") from error
+    department, commune = insee(department, commune)
+    return Establishment(site, legal, siret, name, long_name, category, category_label, line, postal_line,
+                         commune, department, telephone, opened_on).row(number)  # fmt: skip
 
 
 # Two different rows for one number: the first is taken if the number is new, and a known establishment is
@@ -133,6 +118,13 @@ SETTLE = (
     INSERT INTO rejected
     SELECT line, 'number-claimed-twice', finess, concat_ws('|', finess, name, postal_line) FROM other
     """,
+    # The JSON edition does not name its categories: the record knows most names from the edition before.
+    """
+    UPDATE staged s SET category_label = known.label
+    FROM (SELECT category_code, max(category_label) AS label FROM organisation
+          WHERE category_label <> '' GROUP BY category_code) known
+    WHERE s.category_label = '' AND s.category_code = known.category_code
+    """,
 )
 WANTED = """
     CREATE TEMP TABLE wanted AS
@@ -142,12 +134,12 @@ WANTED = """
 APPLY = (
     """
     INSERT INTO organisation (finess, legal_finess, siret, name, long_name, category_code, category_label,
-                              street, postal_line, commune, department, telephone, opened_on, row_hash,
-                              sys_from)
+                              street, postal_line, commune, department, telephone, opened_on, closed_on,
+                              row_hash, sys_from)
     SELECT DISTINCT ON (s.finess)
            s.finess, s.legal_finess, s.siret, s.name, s.long_name, s.category_code, s.category_label,
            s.street, s.postal_line, s.commune, s.department, s.telephone, s.opened_on,
-           uuid_send(s.digest), :now
+           s.closed_on, uuid_send(s.digest), :now
     FROM staged s JOIN planned p ON p.key = s.finess AND p.act = 'create'
     """,
     """
@@ -155,7 +147,7 @@ APPLY = (
     SET legal_finess = s.legal_finess, siret = s.siret, name = s.name, long_name = s.long_name,
         category_code = s.category_code, category_label = s.category_label, street = s.street,
         postal_line = s.postal_line, commune = s.commune, department = s.department, telephone = s.telephone,
-        opened_on = s.opened_on, row_hash = uuid_send(s.digest), departed_at = NULL
+        opened_on = s.opened_on, closed_on = s.closed_on, row_hash = uuid_send(s.digest), departed_at = NULL
     FROM staged s JOIN planned p ON p.key = s.finess AND p.act = 'change'
     WHERE t.finess = s.finess
     """,

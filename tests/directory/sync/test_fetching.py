@@ -263,7 +263,7 @@ def test_a_server_that_does_not_know_head_is_asked_whether_the_file_changed(
         (status(503, Retry_After="120"), 120),
         (
             status(429, Retry_After="Wed, 26 Aug 2026 00:03:00 GMT", Date="Wed, 26 Aug 2026 00:01:00 GMT"),
-            None,
+            120,
         ),
         (status(429, Retry_After="soon"), None),
     ],

@@ -1,0 +1,72 @@
+"""One establishment, told alike whichever edition of FINESS it was read from.
+
+The first night of another edition must change nobody: the hash is over what all editions say. The category's
+label is not in it, since its code says the same and the JSON edition has no labels.
+"""
+
+import re
+from dataclasses import astuple, dataclass
+from datetime import date
+from hashlib import blake2b
+
+from directory.identifiers import parse_finess
+from directory.sync.layout import fault
+from directory.sync.source import refused
+from directory.sync.staging import NULL
+
+# FINESS's own codes for the departments overseas; everybody else uses INSEE's.
+_OVERSEAS = {"9A": "971", "9B": "972", "9C": "973", "9D": "974", "9F": "976", "9J": "986"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Establishment:
+    """The cells of `staged`, in its order, but for line and hash; days are ISO, '' when there is none."""
+
+    finess: str
+    legal_finess: str
+    siret: str
+    name: str
+    long_name: str
+    category_code: str
+    category_label: str
+    street: str
+    postal_line: str
+    commune: str
+    department: str
+    telephone: str
+    opened_on: str = ""
+    closed_on: str = ""
+
+    def row(self, number: int) -> tuple[str, ...]:
+        """What is staged; Refusal with the reason of its rejection when it cannot be."""
+        cells = astuple(self)
+        joined = "|".join(cells)
+        if reason := fault(joined) or ("control-character" if _SURROGATE.search(joined) else ""):
+            raise refused(reason, "This establishment holds characters that no register has.")
+        finess = parse_finess(self.finess)
+        if not self.name:
+            raise refused("no-name", "This establishment has no name.")
+        shown = (*cells[1:-2], _day(self.opened_on), _day(self.closed_on))
+        told = (*shown[:5], *shown[6:])
+        digest = blake2b("|".join(told).encode(), digest_size=16).hexdigest()
+        return (str(number), finess, digest, *shown)
+
+
+def _day(cell: str) -> str:
+    """An ISO day as COPY takes it; many establishments have no opening day."""
+    if not cell:
+        return NULL
+    try:
+        return date.fromisoformat(cell).isoformat()
+    except ValueError as error:
+        raise refused("bad-date", "The day of opening or closing is no day.") from error
+
+
+def insee(department: str, commune: str) -> tuple[str, str]:
+    """Department and commune by INSEE, from FINESS's department (two characters) and three digits."""
+    if department not in _OVERSEAS:
+        return department, f"{department}{commune}" if commune else ""
+    known = _OVERSEAS[department]
+    # 971 and 05 make 97105, which FINESS cuts as 9A and 105; what is not cut so is not known.
+    return known, f"{known[:2]}{commune}" if commune.startswith(known[2]) else ""
