@@ -6,7 +6,7 @@ Whether a certificate of the old number still serves is for `pki`, which reads t
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -112,7 +112,7 @@ def succeed(connection: Connection, *, run_id: int, now: datetime) -> dict[str, 
     gone = set(connection.execute(text("SELECT national_id FROM gone")).scalars())
     if not gone:
         return {"linked": 0, "retired": 0}
-    pairs = unambiguous(connection.execute(text(_CANDIDATES)).tuples())
+    pairs = unambiguous(connection.execute(text(_CANDIDATES)))
     linked = _link(connection, {old: new for old, new in pairs.items() if old in gone}, run_id, now)
     retired = connection.execute(_RETIRE, {"run_id": run_id, "now": now}).rowcount
     return {"linked": linked, "retired": retired}
@@ -123,11 +123,11 @@ def succeed_by_mailbox(connection: Connection, *, run_id: int, now: datetime) ->
 
     Called after the run's acts, in their transaction. Gives how many were "linked".
     """
-    pairs = unambiguous(connection.execute(text(_NAMED_BY_MAILBOXES)).tuples())
+    pairs = unambiguous(connection.execute(text(_NAMED_BY_MAILBOXES)))
     return {"linked": _link(connection, pairs, run_id, now)}
 
 
-def unambiguous(candidates: Iterable[tuple[str, str, str, str, str, str]]) -> dict[str, str]:
+def unambiguous(candidates: Iterable[Sequence[str]]) -> dict[str, str]:
     """Old numbers and the new one of the same person, where neither could be anybody else's.
 
     A candidate: old number, new number, family and given name of the one, of the other. The folded names must
