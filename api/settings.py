@@ -263,6 +263,11 @@ def passphrase(settings: Settings, secret: Secret) -> bytes:
         raise Refusal(Kind.UNAVAILABLE, "passphrase-missing", text) from error
 
 
+def failpoint() -> str:
+    """Where this process is to die, fail or wait (`directory/base/failpoints.py`); '' but in a test."""
+    return os.environ.get(_PREFIX + "FAILPOINT", "")
+
+
 def in_environment(secret: Secret) -> bool:
     """Whether this passphrase is handed in, so that no file of it need be made."""
     return bool(os.environ.get(_PREFIX + secret.value))

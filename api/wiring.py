@@ -4,13 +4,15 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import Engine
 
 from api.embedded.postgres import EmbeddedPostgres
-from api.settings import Settings
+from api.seats import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
+from api.settings import Settings, failpoint
+from directory.base import failpoints
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from pki.signing.client import SignerClient
@@ -20,12 +22,15 @@ from pki.withdrawal import Cause
 
 @dataclass(frozen=True)
 class Container:
-    """What views may use: settings, the record, the way to the signer, the clock."""
+    """What views may use: settings, the record, the way to the signer, the clock, and who may stay how long."""
 
     settings: Settings
     engine: Engine
     signer: Signer
     clock: Clock
+    bell: Bell = field(default_factory=Bell, compare=False)
+    waiting: Seats = field(default_factory=lambda: Seats(WAITING, WAITING_EACH), compare=False)
+    downloads: Seats = field(default_factory=lambda: Seats(DOWNLOADS, DOWNLOADS_EACH), compare=False)
 
     @property
     def verdict_lifetime(self) -> timedelta:
@@ -48,6 +53,7 @@ def database_url(settings: Settings) -> str:
 
 def build(settings: Settings) -> Container:
     """A container on the real clock, the real database and the signer's socket; opens no connection."""
+    failpoints.arm(failpoint())
     engine = connect_engine(database_url(settings), application="sceau-web")
     # Parameters are names, addresses, tokens' hashes: a traceback in the log must not become a reading
     # profile.
