@@ -32,6 +32,7 @@ from directory.sync.rpps import RPPS
 from directory.sync.scan import Scan
 from directory.sync.source import Member, modified_at, opened, refused, sha256_of, stamp_of
 from directory.sync.staging import Progress, Staging
+from directory.sync.succession import succeed, succeed_by_mailbox
 from directory.sync.trusted_domains import TRUSTED_DOMAINS
 
 __all__ = ["REGISTERS", "Rejection", "RunReport", "due_to_resume", "resume_run", "run_register"]
@@ -44,6 +45,10 @@ _COUNTED = (
     "lines", "accepted", "rejected", "unchanged", "created", "changed", "removed", "ignored", "recoded",
 )  # fmt: skip
 
+# Whose numbers were replaced shows once the record is as the file says.
+_FOLLOW: Mapping[str, Callable[..., dict[str, int]]] = MappingProxyType(
+    {"rpps": succeed, "mailboxes": succeed_by_mailbox}
+)
 # `judged` are those of whom the file may say something new: all, or the touched of `scan.py`.
 _JUDGED_ALL = "CREATE TEMP VIEW judged AS SELECT * FROM present"
 _JUDGED_TOUCHED = "CREATE TEMP VIEW judged AS SELECT p.* FROM present p JOIN touched t ON t.key = p.key"
@@ -358,6 +363,8 @@ class _Run:
                 done += max(0, result.rowcount)
                 if self._given.progress:
                     self._given.progress("apply", done)
+            if follow := _FOLLOW.get(self._register.name):
+                self._log.tell(**follow(self._connection, run_id=self._log.run_id, now=self._given.now))
             if self._scan is not None:
                 self._scan.remember()
             self._close("applied")
