@@ -14,6 +14,7 @@ Numbers pass their check digits and lie where registers attribute none; domains 
 """
 
 import argparse
+import gzip
 import json
 import sys
 import unicodedata
@@ -164,6 +165,28 @@ MAILBOX_COLUMNS = (
     "L5LIEUDITMENTION structure BAL", "L6LIGNEACHEMINEMENT structure BAL", "Code postal structure BAL",
     "Département structure BAL", "Pays structure BAL",
 )  # fmt: skip
+# The restricted extraction: no labels, fewer codes, and what only its readers may know of a person.
+PSC_PRIVATE_COLUMNS = (
+    "Nom de famille", "Prénoms", "Date de naissance", "Code commune de naissance", "Code pays de naissance",
+    "Lieu de naissance", "Code sexe", "Téléphone (coord. correspondance)",
+    "Adresse e-mail (coord. correspondance)",
+)  # fmt: skip
+PSC_DEPARTMENT = "Code département (coord. structure)"
+PSC_COLUMNS = (
+    *PERSON_COLUMNS[:3], *PSC_PRIVATE_COLUMNS, "Code civilité", "Code profession",
+    "Code catégorie professionnelle", "Code civilité d'exercice", "Nom d'exercice", "Prénom d'exercice",
+    "Code type savoir-faire", "Code savoir-faire", "Code mode exercice", "Code secteur d'activité",
+    "Code section tableau pharmaciens", "Code rôle", "Numéro SIRET site", "Numéro SIREN site",
+    "Numéro FINESS site", "Numéro FINESS établissement juridique", "Identifiant technique de la structure",
+    "Raison sociale site", "Enseigne commerciale site", "Complément destinataire (coord. structure)",
+    "Complément point géographique (coord. structure)", "Numéro Voie (coord. structure)",
+    "Indice répétition voie (coord. structure)", "Code type de voie (coord. structure)",
+    "Libellé Voie (coord. structure)", "Mention distribution (coord. structure)",
+    "Bureau cedex (coord. structure)", "Code postal (coord. structure)", "Code commune (coord. structure)",
+    "Code pays (coord. structure)", "Téléphone (coord. structure)", "Téléphone 2 (coord. structure)",
+    "Télécopie (coord. structure)", "Adresse e-mail (coord. structure)", PSC_DEPARTMENT,
+    "Ancien identifiant de la structure", "Autorité d'enregistrement",
+)  # fmt: skip
 OLD_WIDTH = 52
 DEFAULT_DAY = date(2026, 9, 1)
 NATIONAL_FROM = 50_000
@@ -290,6 +313,8 @@ class Plan:
     columns: int = len(ACTIVITY_COLUMNS)
     without: frozenset[str] = frozenset()
     domains: int = 0
+    psc: bool = False
+    finess_json: bool = False
 
     @property
     def written_on(self) -> date:
@@ -599,6 +624,31 @@ def write_rpps(plan: Plan, path: Path, stamp: str) -> None:
                 _pack(archive, name, text, plan.written_on)
 
 
+def psc_row(plan: Plan, index: int, row: Iterable[str]) -> tuple[str, ...]:
+    """The same activity as the restricted extraction tells it."""
+    known = dict(zip(ACTIVITY_COLUMNS, row, strict=True))
+    dice = dice_of(plan.seed, "private", index)
+    known[PSC_DEPARTMENT] = known["Code Département (structure)"]
+    born = f"{dice.randrange(1, 29):02d}/{dice.randrange(1, 13):02d}/{dice.randrange(1950, 2000)}"
+    commune, town = dice.choice(TOWNS)[1:4:2]
+    known |= dict(zip(PSC_PRIVATE_COLUMNS, (
+        f"NAISSANCE-{index}", f"{known[PERSON_COLUMNS[4]]}'{dice.choice(GIVEN).upper()}", born, commune,
+        "99000", town, "F" if known["Code civilité"] == "MME" else "M", f"06{dice.randrange(10**8):08d}",
+        f"private{index}@courriel.invalid"), strict=True))  # fmt: skip
+    return tuple(known[column] for column in PSC_COLUMNS)
+
+
+def write_psc(plan: Plan, path: Path, stamp: str) -> None:
+    """Extraction_ProSanteConnect: the activities alone, of the same people."""
+    with TemporaryFile("w+", encoding="utf-8", newline="\n") as text:
+        text.write(joined(PSC_COLUMNS))
+        for found in people(plan):
+            text.writelines(joined(psc_row(plan, found.index, row)) for row in activity_rows(plan, found))
+        text.writelines(joined(psc_row(plan, -1, row)) for row in bad_rows(plan))
+        with zipfile.ZipFile(path, "w") as archive:
+            _pack(archive, f"Extraction_ProSanteConnect_Personne_activite_{stamp}.txt", text, plan.written_on)
+
+
 def _pack(archive: zipfile.ZipFile, name: str, text: IO[str], day: date) -> None:
     # Its own date: the same seed gives the same bytes.
     info = zipfile.ZipInfo(name, (day.year, day.month, day.day, 2, 0, 0))
@@ -712,7 +762,53 @@ def write_finess(plan: Plan, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as text:
         text.write(f"finess;etalab;111;{plan.written_on.isoformat()}\n")
         for number in range(plan.organisations):
-            text.write(";".join(_finess_row(organisation(plan, number), number)) + "\n")
+            row = _finess_row(organisation(plan, number), number)
+            text.write(";".join(map(_quoted, row)) + "\n")
+
+
+def _quoted(cell: str) -> str:
+    doubled = cell.replace('"', '""')
+    return f'"{doubled}"' if {";", '"'} & set(cell) else cell
+
+
+def write_finess_json(plan: Plan, path: Path) -> None:
+    """The daily JSON of the same establishments, and a few that closed long ago."""
+    # Without name and time of its own: the same seed gives the same bytes.
+    with path.open("wb") as packed, gzip.GzipFile("", "wb", 6, packed, mtime=0) as text:
+        stated = f"{plan.written_on.isoformat()}T02:49:37.615611300Z"
+        text.write(f'{{"schemaVersion":"v1.0.0","generatedAt":"{stated}","gcc":[],"gco":[],"pmej":['.encode())
+        for number in range(plan.organisations):
+            entity = _entity(_finess_row(organisation(plan, number), number), number)
+            text.write((",\n" if number else "\n").encode() + json.dumps(entity).encode())
+        text.write(b"]}\n")
+
+
+def _entity(row: tuple[str, ...], number: int) -> dict[str, object]:
+    """A legal entity with the establishment of this row of the CSV."""
+    sites = [_site(row)]
+    if one_in(50, number):
+        sites.append(_site((*row[:1], row[2], *row[2:]), closed_on="1993-01-01"))
+    about = {"numFinessPm": row[2], "denominationPm": row[3], "siren": row[22][:9]}
+    # Nothing says that keys come in this order: some entities have theirs the other way round.
+    ordered = {"informationsGeneralesPMEJ": about, "ege": sites}
+    return dict(reversed(ordered.items())) if one_in(7, number) else ordered
+
+
+def _site(row: tuple[str, ...], *, closed_on: str = "") -> dict[str, object]:
+    about = {"nomEgeCourt": f"{row[3]}    ", "nomEgeLong": row[4], "numFinessEge": row[1], "siret": row[22],
+             "dateOuverture": row[28], "dateFermeture": closed_on}  # fmt: skip
+    postal_code, _, town = row[15].partition(" ")
+    place = {"usageAdresse": "03", "numeroVoie": row[7], "typeVoie": f"{row[8]}  ", "libelleVoie": row[9],
+             "complementVoie": row[10], "lieuDit": row[11], "cogCommune": row[13] + row[12],
+             "ligneAcheminement": town, "codePostal": postal_code}  # fmt: skip
+    return {
+        "informationsGeneralesEGE": {name: value for name, value in about.items() if value},
+        "categorieentiteGeographiqueExercice": row[18],
+        "adresse": [{name: value for name, value in place.items() if value}],
+        "contact": [{"typeContact": {"roleContact": "01"}, "telecom": {"telephone": row[16]}}],
+        "etatObjet": "I" if closed_on else "A",
+        "dateDerniereMaj": "2025-01-15 00:00:00",
+    }
 
 
 def _finess_row(site: Organisation, number: int) -> tuple[str, ...]:
@@ -720,8 +816,8 @@ def _finess_row(site: Organisation, number: int) -> tuple[str, ...]:
     category = ("355", "Centre Hospitalier (C.H.)", "1102", "Centres Hospitaliers")
     if site.kind == MEDICO_SOCIAL:
         category = ("500", "EHPAD", "4401", "Etablissements d'hébergement pour personnes âgées")
-    # A name with the separator in it, between quotes, as the real file has them.
-    name = f'"{site.name}; SITE ""NORD"""' if one_in(150, number) else site.name
+    # A name with the separator and quotes in it, as the real file has them.
+    name = f'{site.name}; SITE "NORD"' if one_in(150, number) else site.name
     opened = "" if one_in(40, number) else "1979-02-13"
     return ("structureet", site.finess, site.legal_finess, name, site.name, "", "", "2", "FG",
             "SAINT ETIENNE", "", "CS 10000", commune[2:], department, town, f"{postal_code} {town} CEDEX",
@@ -780,14 +876,17 @@ def make(folder: Path, plan: Plan) -> dict[str, Path]:
         raise ValueError(f"at most {most} organisations have numbers to spare")
     folder.mkdir(parents=True, exist_ok=True)
     day = f"{plan.written_on:%Y%m%d}"
+    people_file = "Extraction_ProSanteConnect" if plan.psc else "PS_LibreAcces"
+    places_file = f"etalab-cs1100502-stock-{day}-0338.csv"
     paths = {
-        "rpps": folder / f"PS_LibreAcces_{day}0200.zip",
-        "finess": folder / f"etalab-cs1100502-stock-{day}-0338.csv",
+        "rpps": folder / f"{people_file}_{day}0200.zip",
+        "finess": folder
+        / (f"finess-structures-journalier-{day}.json.gz" if plan.finess_json else places_file),
         "mailboxes": folder / f"Extraction_Correspondance_MSSante_{day}0213.zip",
         "trusted-domains": folder / "listeblanchemssante.xml",
     }
-    write_rpps(plan, paths["rpps"], f"{day}0200")
-    write_finess(plan, paths["finess"])
+    (write_psc if plan.psc else write_rpps)(plan, paths["rpps"], f"{day}0200")
+    (write_finess_json if plan.finess_json else write_finess)(plan, paths["finess"])
     write_mailboxes(plan, paths["mailboxes"], f"{day}0213")
     write_trusted_domains(plan, paths["trusted-domains"])
     return paths
@@ -831,6 +930,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--columns", type=int, choices=(OLD_WIDTH, len(ACTIVITY_COLUMNS)), default=Plan.columns
     )
+    parser.add_argument("--psc", action="store_true", help="the restricted extraction, not the public one")
+    parser.add_argument("--finess-json", action="store_true", help="the daily JSON, not the frozen CSV")
     parser.add_argument(
         "--without", action="append", default=[], metavar="NATIONAL_ID", help="leave this person out"
     )
