@@ -21,7 +21,6 @@ from sqlalchemy.exc import OperationalError
 
 from api.files import write_atomically
 from api.nightly import PATTERNS, newest
-from api.upkeep import CONSEQUENCES
 from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
@@ -32,6 +31,7 @@ from directory.ldap import publish
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.run import run_register
 from pki import use_cases
+from pki.consequences import CONSUMER as CONSEQUENCES
 
 GENERATOR = Path(__file__).resolve().parents[1] / "scripts" / "make_registers.py"
 DEMO = Actor("command:demo")
