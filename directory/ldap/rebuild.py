@@ -7,7 +7,9 @@ touched. Loading and swapping a database is the server's business, handed in.
 import base64
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +28,7 @@ from directory.ldap.publish import CONSUMER, LOCK, Publisher
 from directory.ldap.wanted import Record, Target, Wanted
 
 PAGE = 500
+PAGES_AHEAD = 4
 # A publisher's pass is over in about a second; longer means that it hangs.
 PATIENCE_SECONDS = 30
 EXAMPLES = 20
@@ -73,14 +76,30 @@ class ReconcileReport:
 
 def ldif(engine: Engine, wanted_record: Record, now: datetime) -> Iterator[bytes]:
     """The whole tree as LDIF, entry by entry, parents first, from pages of the present record."""
-    for entry in base_entries(wanted_record.suffix):
-        yield _ldif_entry(entry)
+    for page in _pages(engine, wanted_record, now):
+        yield from page
+
+
+def _pages(engine: Engine, wanted_record: Record, now: datetime) -> Iterator[list[bytes]]:
+    yield [_ldif_entry(entry) for entry in base_entries(wanted_record.suffix)]
     for keys in wanted_record.all_keys(engine, PAGE):
         with transaction(engine, read_only=True) as connection:
             wanted = wanted_record.wanted(connection, keys, now)
-        for target in wanted.targets:
-            if isinstance(operation := plan(target.entry, None, wanted.version), Add):
-                yield _ldif_entry(Entry(operation.dn, operation.attributes))
+        operations = (plan(target.entry, None, wanted.version) for target in wanted.targets)
+        yield [_ldif_entry(Entry(each.dn, each.attributes)) for each in operations if isinstance(each, Add)]
+
+
+def _ahead(pages: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    """The same pages, made by a thread while those before are used: reading and loading share the time."""
+    waiting = deque[Future[list[bytes] | None]]()
+    with ThreadPoolExecutor(1) as reader:
+        try:
+            waiting.extend(reader.submit(next, pages, None) for _ in range(PAGES_AHEAD))
+            while (page := waiting.popleft().result()) is not None:
+                waiting.append(reader.submit(next, pages, None))
+                yield page
+        finally:
+            reader.shutdown(cancel_futures=True)
 
 
 def rebuild(
@@ -92,7 +111,7 @@ def rebuild(
     swap: Callable[[], None],
     progress: Progress = lambda _: None,
 ) -> RebuildReport:
-    """`load` the record as LDIF, while it is being read, beside the served tree; `swap` with the publisher held.
+    """`load` the record as LDIF beside the served tree while it is read; `swap` with the publisher held.
 
     `swap` stops the server, puts the new tree in place and starts it. The publisher goes on from where the
     feed stood before the first page was read, so that nothing committed meanwhile is missed. Whatever fails
@@ -103,8 +122,8 @@ def rebuild(
         began = time.monotonic()
         with transaction(publisher.engine, read_only=True) as connection:
             place = horizon(connection)
-        counted = _Counted(ldif(publisher.engine, publisher.record, now), progress)
-        load(counted)
+        told = _Told(_ahead(_pages(publisher.engine, publisher.record, now)), progress)
+        load(told)
         loaded = time.monotonic()
         with _publisher_held(publisher.engine):
             # Back before the swap: cut short after it, the new tree would never learn what was written into
@@ -113,21 +132,21 @@ def rebuild(
                 save_cursor(connection, CONSUMER, place, now)
             swap()
             away = time.monotonic() - loaded
-            _tell(publisher, counted.entries, now=now, actor=actor)
-    return RebuildReport(counted.entries, loaded - began, away)
+            _tell(publisher, told.entries, now=now, actor=actor)
+    return RebuildReport(told.entries, loaded - began, away)
 
 
-class _Counted:
-    """Entries on their way, counted as they pass; read once."""
+class _Told:
+    """Entries on their way, counted page by page as they pass; read once."""
 
-    def __init__(self, entries: Iterator[bytes], progress: Progress) -> None:
-        self._source, self._progress = entries, progress
+    def __init__(self, pages: Iterator[list[bytes]], progress: Progress) -> None:
+        self._pages, self._progress = pages, progress
         self.entries = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        for entry in self._source:
-            self.entries += 1
-            yield entry
+        for page in self._pages:
+            yield from page
+            self.entries += len(page)
             self._progress(self.entries)
 
 
