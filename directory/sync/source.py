@@ -50,7 +50,7 @@ class Member:
     _packed: int
 
     def blocks(self) -> Iterator[bytes]:
-        """Its bytes, a block at a time; damage in the archive, and more text than it may hold, is a Refusal."""
+        """Its bytes, a block at a time; damage in the archive is a Refusal, and so is too much text."""
         read = 0
         try:
             with self._stream() as stream:
