@@ -8,15 +8,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from pki.model import CertificateFacts, Serial
 
 # The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
 CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after,
-       c.practitioner, last.action, last.revoked_at, sceau_establishment_of(c.subject)
+       coalesce(u.successor, c.practitioner), last.action, last.revoked_at, sceau_establishment_of(c.subject)
 FROM unnest((SELECT CAST(:mailboxes AS text[]))) AS asked (mailbox)
 JOIN certificate c ON c.mailbox = asked.mailbox
+LEFT JOIN {succession} u ON u.national_id = c.practitioner
 LEFT JOIN LATERAL (
     SELECT r.action, r.revoked_at FROM revocation r WHERE r.serial = c.serial
     AND (CAST(:at AS timestamptz) IS NULL OR r.revoked_at <= CAST(:at AS timestamptz))
@@ -24,14 +25,22 @@ LEFT JOIN LATERAL (
 WHERE CAST(:at AS timestamptz) IS NULL OR c.issued_at <= CAST(:at AS timestamptz)
 ORDER BY c.not_after DESC, c.serial"""
 
-ANSWERABLE = """SELECT e.mailbox, e.practitioner FROM {enrolment} e
-WHERE e.mailbox = ANY(CAST(:mailboxes AS text[])) AND e.state = 'approved' ORDER BY e.practitioner"""
+ANSWERABLE = """SELECT DISTINCT e.mailbox, coalesce(u.successor, e.practitioner) AS whose
+FROM {enrolment} e LEFT JOIN {succession} u ON u.national_id = e.practitioner
+WHERE e.mailbox = ANY(CAST(:mailboxes AS text[])) AND e.state = 'approved' ORDER BY whose"""
 
-_CERTIFICATES = text(CERTIFICATES)
-_ANSWERABLE = {
-    False: text(ANSWERABLE.format(enrolment="enrolment")),
-    True: text(ANSWERABLE.format(enrolment="enrolment_at(CAST(:at AS timestamptz))")),
-}
+
+def _present_and_past(template: str) -> dict[bool, TextClause]:
+    """The statement over the tables (False) and over the tables as they stood at :at (True)."""
+    past = {table: f"{table}_at(CAST(:at AS timestamptz))" for table in ("enrolment", "succession")}
+    return {
+        False: text(template.format(**{table: table for table in past})),
+        True: text(template.format(**past)),
+    }
+
+
+_CERTIFICATES = _present_and_past(CERTIFICATES)
+_ANSWERABLE = _present_and_past(ANSWERABLE)
 
 
 def certificates_of(
@@ -39,7 +48,7 @@ def certificates_of(
 ) -> dict[str, tuple[CertificateFacts, ...]]:
     """Each mailbox's certificates issued by `at`, longest-lived first, with their revocation as of `at`."""
     found: dict[str, list[CertificateFacts]] = defaultdict(list)
-    rows = connection.execute(_CERTIFICATES, {"mailboxes": list(mailboxes), "at": at})
+    rows = connection.execute(_CERTIFICATES[at is not None], {"mailboxes": list(mailboxes), "at": at})
     for mailbox, serial, der, sha256, not_before, not_after, whose, action, acted_at, place in rows:
         found[mailbox].append(
             CertificateFacts(

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, text
 # belongs to, is another's key: it does not show.
 _CERTIFICATES = text("""
     SELECT c.mailbox, c.der FROM certificate c JOIN mailbox m ON m.address = c.mailbox
+    LEFT JOIN succession u ON u.national_id = c.practitioner
     WHERE c.mailbox = ANY(:addresses) AND c.not_after > :now
-      AND CASE WHEN m.kind IN ('PER', 'CAB') THEN m.holder = c.practitioner
+      AND CASE WHEN m.kind IN ('PER', 'CAB') THEN m.holder = coalesce(u.successor, c.practitioner)
                ELSE coalesce(sceau_establishment_of(c.subject) = m.finess, true) END
       AND coalesce((
           SELECT r.action = 'release' FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1

@@ -124,11 +124,21 @@ def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...
     return (str(number), address, digest, *shown)
 
 
+# Who was known by a number of ADELI that is gone is who succeeded to it, however long this list names the old
+# one.
+_SUCCEEDED = """
+    UPDATE staged s
+    SET holder = u.successor, digest = CAST(md5(s.digest || u.successor) AS uuid),
+        owner = overlay(s.owner PLACING u.successor FROM length(s.kind) + 2 FOR length(s.holder))
+    FROM succession u JOIN practitioner o ON o.national_id = u.national_id AND o.departed_at IS NOT NULL
+    WHERE u.national_id = s.holder AND u.successor IS NOT NULL
+"""
 # An address two holders claim: the first line is taken if it is new, and a known mailbox is left as it
 # stands.
 SETTLE = (
     "CREATE INDEX ON staged (address, line)",
     "ANALYZE staged",
+    _SUCCEEDED,
     """
     WITH first AS (
         SELECT DISTINCT ON (address) address, owner FROM staged ORDER BY address, line

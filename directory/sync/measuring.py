@@ -81,7 +81,7 @@ WITH acts AS (
 ), shut AS (
     SELECT count(*) AS closures
     FROM planned p JOIN organisation o ON o.finess = p.key JOIN staged s ON s.finess = p.key
-    WHERE p.act = 'change' AND o.closed_on IS NULL AND to_jsonb(s) ->> 'closed_on' IS NOT NULL
+    WHERE p.act = 'change' AND o.closed_on IS NULL AND s.closed_on IS NOT NULL
 ), held AS (SELECT count(*) AS present FROM organisation WHERE departed_at IS NULL)
 SELECT * FROM acts, shut, held
 """
