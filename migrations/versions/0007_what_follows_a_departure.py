@@ -43,6 +43,15 @@ CREATE TABLE measure_lifting (
     CHECK ((confirmed_by IS NULL) = (confirmed_at IS NULL))
 );
 
+-- Whether somebody answers for an establishment's mailbox is part of what may be said of it.
+CREATE FUNCTION sceau_feed_enrolment() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO change (entity, key) SELECT DISTINCT 'mailbox', mailbox FROM rows;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER feed_update AFTER UPDATE ON enrolment REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_enrolment();
+
 -- The FINESS number that a certificate's subject names, NULL when it names none. A comma inside a name is escaped
 -- (RFC 4514 2.4), so that no establishment can be called another's number.
 CREATE FUNCTION sceau_establishment_of(subject text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -52,6 +61,8 @@ $$;
 
 DOWN = """
 DROP FUNCTION sceau_establishment_of(text);
+DROP TRIGGER feed_update ON enrolment;
+DROP FUNCTION sceau_feed_enrolment();
 DROP TABLE measure_lifting;
 DROP TABLE attention;
 DROP TABLE withdrawal_due;

@@ -1,0 +1,186 @@
+"""The measures of an Ordre or agency, with what follows for certificates in the same transaction.
+
+Taking one is the act of one registrar, because delay leaks; lifting gives trust back and takes two. Whose
+measure it is and who is competent is decided in `directory/use_cases.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.dialects.postgresql import insert
+
+from directory import use_cases as directory_use_cases
+from directory.access import Role, Token
+from directory.base.audit import Event, record
+from directory.base.errors import Kind, Refusal
+from directory.model import MeasureKind
+from directory.tables import measure, measure_lifting, practitioner
+from pki import rules, store
+from pki.consequences import Touched, settle
+from pki.withdrawal import Cause
+
+# A confirmation rests on what the first registrar saw: after a week somebody should look again.
+ASKED_HOLDS = timedelta(days=7)
+LONGEST_REASON = 1000
+Graces = Mapping[Cause, timedelta]
+
+
+class MeasureState(Enum):
+    """In force; in force, and one registrar asks for its end; ended."""
+
+    IN_FORCE = "in-force"
+    LIFTING_ASKED = "lifting-asked"
+    LIFTED = "lifted"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure as it stands; `reason` is why it was lifted once it is, `recorded_by` a name of the log."""
+
+    id: int
+    practitioner: str
+    kind: MeasureKind
+    authority: str
+    reason: str
+    state: MeasureState
+    starts_at: datetime
+    ends_at: datetime | None
+    recorded_by: str
+    lifting_asked_at: datetime | None
+    lifting_reason: str | None
+
+
+_MEASURES = (
+    select(
+        measure,
+        measure_lifting.c.asked_at.label("lifting_asked_at"),
+        measure_lifting.c.reason.label("lifting_reason"),
+    )
+    .outerjoin(measure_lifting, measure_lifting.c.measure_id == measure.c.id)
+    .order_by(measure.c.id)
+)
+
+
+def take(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    national_id: str,
+    kind: MeasureKind,
+    reason: str,
+    graces: Graces,
+) -> Measure:
+    """Suspend or strike off from this commit on: verdict, OCSP and enrolments; LDAP and CRL follow the feed.
+
+    Refuses `not-a-registrar`, `reason-too-long` and what `directory.use_cases.take_measure` refuses.
+    """
+    rules.check_registrar(token)
+    _check_reason(reason)
+    measure_id = directory_use_cases.take_measure(
+        connection, now=now, actor=token.actor, national_id=national_id, kind=kind,
+        authority=token.authority, reason=reason,
+    )  # fmt: skip
+    settle(connection, Touched(frozenset({national_id})), graces=graces, now=now)
+    return _load(connection, measure_id, now)
+
+
+def lift(
+    connection: Connection, *, now: datetime, token: Token, measure_id: int, reason: str, graces: Graces
+) -> Measure:
+    """Ask for the end of a measure, or confirm what another registrar asked within `ASKED_HOLDS`.
+
+    Confirmed, it ends with the reason that was asked with, and what was put on hold for it is released.
+    Refuses `not-a-registrar`, `unknown-measure`, `wrong-authority`, `reason-missing`, `reason-too-long`,
+    `measure-not-in-force`, and `self-approval` to whoever asked.
+    """
+    rules.check_registrar(token)
+    _check_reason(reason)
+    found = _locked(connection, token, measure_id, now)
+    if found.state is MeasureState.LIFTED:
+        raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
+    if found.state is MeasureState.IN_FORCE:
+        _ask(connection, now, token, found, reason)
+    else:
+        _confirm(connection, now, token, found, graces)
+    return _load(connection, measure_id, now)
+
+
+def measures_seen(connection: Connection, *, token: Token, national_id: str, now: datetime) -> list[Measure]:
+    """The measures ever taken against this person: a registrar sees those of his authority, an auditor all.
+
+    Refuses `not-a-registrar`, `unknown-practitioner`.
+    """
+    if token.role is not Role.AUDITOR:
+        rules.check_registrar(token)
+    known = select(practitioner.c.national_id).where(practitioner.c.national_id == national_id)
+    if connection.execute(known).one_or_none() is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", f"The national register has no {national_id}.")
+    query = _MEASURES.where(measure.c.national_id == national_id)
+    if token.role is not Role.AUDITOR:
+        query = query.where(measure.c.authority == token.authority)
+    return [_measure(row, now) for row in connection.execute(query)]
+
+
+def _locked(connection: Connection, token: Token, measure_id: int, now: datetime) -> Measure:
+    """The measure, its person locked first: lifting, taking, issuing and departing queue there."""
+    found = _load(connection, measure_id, now)
+    rules.check_registrar(token, found.authority)
+    store.lock_practitioner(connection, found.practitioner)
+    return _load(connection, measure_id, now)
+
+
+def _ask(connection: Connection, now: datetime, token: Token, found: Measure, reason: str) -> None:
+    asked = {"reason": reason, "asked_by": token.id, "asked_at": now}
+    query = insert(measure_lifting).values(measure_id=found.id, **asked)
+    # One that was asked and never confirmed in time is asked anew.
+    connection.execute(query.on_conflict_do_update(index_elements=[measure_lifting.c.measure_id], set_=asked))
+    detail = {"measure": found.id, "kind": found.kind.value, "authority": found.authority}
+    record(
+        connection, now=now, actor=token.actor, event=Event.MEASURE_LIFTING_ASKED, subject=found.practitioner,
+        detail=detail,
+    )  # fmt: skip
+
+
+def _confirm(connection: Connection, now: datetime, token: Token, found: Measure, graces: Graces) -> None:
+    table = measure_lifting.c
+    asked_by = connection.execute(select(table.asked_by).where(table.measure_id == found.id)).scalar_one()
+    if asked_by == token.id:
+        text = "Another registrar of the same authority confirms, not the one who asked."
+        raise Refusal(Kind.FORBIDDEN, "self-approval", text)
+    directory_use_cases.lift_measure(
+        connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
+        reason=found.lifting_reason or "",
+    )  # fmt: skip
+    confirmed = {"confirmed_by": token.id, "confirmed_at": now}
+    connection.execute(measure_lifting.update().where(table.measure_id == found.id).values(confirmed))
+    settle(connection, Touched(frozenset({found.practitioner})), graces=graces, now=now)
+
+
+def _load(connection: Connection, measure_id: int, now: datetime) -> Measure:
+    row = connection.execute(_MEASURES.where(measure.c.id == measure_id)).one_or_none()
+    if row is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-measure", f"There is no measure {measure_id}.")
+    return _measure(row, now)
+
+
+def _measure(row: Row[Any], now: datetime) -> Measure:
+    asked = row.lifting_asked_at is not None and row.lifting_asked_at > now - ASKED_HOLDS
+    if row.ends_at is not None:
+        state = MeasureState.LIFTED
+    else:
+        state = MeasureState.LIFTING_ASKED if asked else MeasureState.IN_FORCE
+    return Measure(
+        row.id, row.national_id, MeasureKind(row.kind), row.authority, row.reason, state, row.starts_at,
+        row.ends_at, row.recorded_by, row.lifting_asked_at, row.lifting_reason,
+    )  # fmt: skip
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > LONGEST_REASON:
+        text = f"A reason has at most {LONGEST_REASON} characters."
+        raise Refusal(Kind.MALFORMED, "reason-too-long", text)
