@@ -13,12 +13,15 @@ from flask_smorest import Api
 from api.log import note_requests
 from api.problems import register
 from api.rest.certificates import certificates
+from api.rest.changes import feed_of_changes
 from api.rest.enrolments import enrolments
+from api.rest.exports import exports_of_the_public
 from api.rest.freshness import mark
 from api.rest.health import health
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.practitioners import practitioners
 from api.rest.recipients import recipients
+from api.rest.register_pages import register_pages
 from api.rest.registers import registers
 from api.rest.shapes import FORMATS, Problem
 from api.wiring import Container
@@ -59,9 +62,18 @@ def create_app(container: Container) -> Flask:
     for field, form in FORMATS.items():
         described.register_field(field, "string", form)
     described.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
-    for resource in (recipients, practitioners, enrolments, certificates, registers):
+    for resource in (
+        recipients,
+        practitioners,
+        enrolments,
+        certificates,
+        registers,
+        feed_of_changes,
+        exports_of_the_public,
+    ):
         described.register_blueprint(resource(container))
     app.register_blueprint(health(container))
+    app.register_blueprint(register_pages(container))
     app.register_blueprint(pages(described.spec, release()))
     return app
 
@@ -111,7 +123,9 @@ def _guarded(*, secure: bool) -> Any:
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers["X-Frame-Options"] = "DENY"
         # What is answered under a token is for its holder alone; the state of the service is of this second.
-        headers["Cache-Control"] = "no-cache" if _is_page(request.path) else "no-store"
+        # What a view said itself (a file of an export) stands.
+        if "Cache-Control" not in headers or _is_page(request.path):
+            headers["Cache-Control"] = "no-cache" if _is_page(request.path) else "no-store"
         if secure:
             headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
         return response
@@ -120,4 +134,4 @@ def _guarded(*, secure: bool) -> Any:
 
 
 def _is_page(path: str) -> bool:
-    return path in ("/", "/docs", "/openapi.json") or path.startswith(("/static/", "/problems"))
+    return path in ("/", "/docs", "/openapi.json") or path.startswith(("/static/", "/problems", "/registers"))

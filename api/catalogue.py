@@ -493,6 +493,43 @@ ENTRIES: tuple[Entry, ...] = (
         "Il faut un commentaire",
         "Dites ce que vous avez vérifié avant de laisser passer.",
     ),
+    # ---- Changes and exports
+    Entry(
+        "cursor-expired", 410, "What changed since this cursor is not kept any more",
+        "Begin again: fetch the export that `export` names (or /v1/exports/latest), replace your copy by it,"
+        " and go on from its cursor. Changes are kept for 90 days at least.",
+        "Les changements depuis ce curseur ne sont plus conservés",
+        "Recommencez : prenez l'export que nomme `export` (ou /v1/exports/latest), remplacez-en votre copie "
+        "et reprenez à son curseur. Les changements sont conservés 90 jours au moins.",
+    ),
+    Entry(
+        "unknown-export", 404, "There is no such export or file",
+        "The last seven exports are kept: see /v1/exports. Begin again with the newest.",
+        "Export ou fichier inconnu",
+        "Les sept derniers exports sont conservés : voir /v1/exports. Recommencez avec le plus récent.",
+    ),
+    Entry(
+        "range-not-satisfiable", 416, "The file has no such part",
+        "The range asked for begins behind the file's end: it is another file, or you have it already."
+        " Compare its ETag with yours.",
+        "Le fichier n'a pas cette partie",
+        "La plage demandée commence après la fin du fichier : c'en est un autre, ou vous l'avez déjà. "
+        "Comparez son ETag au vôtre.",
+    ),
+    Entry(
+        "too-many-downloads", 503, "Too many files are being fetched just now",
+        "A token may fetch two at a time, all together eight from each process. Ask again after Retry-After"
+        " seconds.",
+        "Trop de téléchargements en cours",
+        "Un jeton peut en prendre deux à la fois, tous ensemble huit par processus. Recommencez après "
+        "Retry-After secondes.",
+    ),
+    Entry(
+        "no-list-signer", 503, "No signer of lists has been certified yet",
+        "Exports are written once the CA exists and the signer answers.",
+        "Pas encore de signataire de listes certifié",
+        "Les exports sont écrits une fois que l'AC existe et que le signataire répond.",
+    ),
     # ---- The service
     Entry(
         "database-unavailable", 503, "The record cannot be reached",

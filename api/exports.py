@@ -1,4 +1,4 @@
-"""Exports as folders: when one is due, how it comes to be whole or not at all, which are kept, what they hold.
+"""Exports as folders: when one is due, how it comes to be whole or not at all, which are kept.
 
 What stands in the files is `pki/export.py`'s; how they are handed out, `api/rest/exports.py`'s.
 """
@@ -53,14 +53,14 @@ class Export:
         """The instant of its snapshot."""
         return datetime.fromisoformat(self.manifest["made_at"])
 
-    def file(self, name: str) -> tuple[Path, str]:
-        """A file of it and its SHA-256 in hexadecimal; Refusal NOT_FOUND `unknown-export` for any other."""
+    def file(self, name: str) -> tuple[Path, str] | None:
+        """A file of it and its SHA-256 in hexadecimal; None for what is not one of its files."""
         path = self.folder / name
         if name in self.manifest["files"]:
             return path, self.manifest["files"][name]["sha256"]
-        if name in (MANIFEST, SIGNED, SUMS):
-            return path, sha256(path.read_bytes()).hexdigest()
-        raise _unknown()
+        if name not in (MANIFEST, SIGNED, SUMS) or not path.exists():
+            return None
+        return path, sha256(path.read_bytes()).hexdigest()
 
 
 def all_exports(folder: Path) -> list[Export]:
@@ -70,15 +70,11 @@ def all_exports(folder: Path) -> list[Export]:
     return [export for stamp in stamps if (export := _read(folder / stamp)) is not None]
 
 
-def find(folder: Path, stamp: str) -> Export:
-    """The export of that stamp, or the newest for `latest`; Refusal NOT_FOUND `unknown-export`."""
+def find(folder: Path, stamp: str) -> Export | None:
+    """The export of that stamp, or the newest for `latest`; None when there is none."""
     if stamp == "latest":
-        found = next(iter(all_exports(folder)), None)
-    else:
-        found = _read(folder / stamp) if _STAMP.fullmatch(stamp) else None
-    if found is None:
-        raise _unknown()
-    return found
+        return next(iter(all_exports(folder)), None)
+    return _read(folder / stamp) if _STAMP.fullmatch(stamp) else None
 
 
 def export_if_due(container: Container) -> str:
@@ -177,7 +173,3 @@ def _read(folder: Path) -> Export | None:
     except FileNotFoundError:
         # Forgotten since its name was read.
         return None
-
-
-def _unknown() -> Refusal:
-    return Refusal(Kind.NOT_FOUND, "unknown-export", "There is no such export, or it is not kept any more.")

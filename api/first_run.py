@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 from api import service_tls
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd
+from api.seats import THREADS
 from api.settings import (
     Secret,
     Settings,
@@ -180,7 +181,7 @@ def web_command(settings: Settings) -> list[str]:
     return [
         sys.executable, "-m", "granian", "--interface", "wsgi",
         "--host", settings.host, "--port", str(settings.port),
-        "--workers", str(settings.web_workers), "--blocking-threads", "4", "--backlog", "2048",
+        "--workers", str(settings.web_workers), "--blocking-threads", str(THREADS), "--backlog", "2048",
         "--respawn-failed-workers", "--workers-kill-timeout", "3",
         "--no-access-log", "--log-level", "warning", "api.web:application",
     ]  # fmt: skip

@@ -46,6 +46,7 @@ CODE_OF_STATUS: Mapping[int, str] = MappingProxyType(
         405: "method-not-allowed",
         413: "body-too-large",
         415: "unsupported-media-type",
+        416: "range-not-satisfiable",
         422: "invalid-request",
     }
 )

@@ -32,6 +32,7 @@ def _start() -> WsgiApplication:
         passphrase=passphrase(settings, Secret.WEB),
         hours=settings.ocsp_hours,
         clock=container.clock,
+        changed=container.bell.ring,
     )
     return status.start().wrap(create_app(container))
 

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 from sqlalchemy import Engine
 
@@ -15,6 +16,7 @@ from api.settings import Settings, failpoint
 from directory.base import failpoints
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
+from directory.sync.bounds import RegisterBounds, load_bounds
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
 from pki.withdrawal import Cause
@@ -36,6 +38,12 @@ class Container:
     def verdict_lifetime(self) -> timedelta:
         """How long who asked may keep a verdict."""
         return timedelta(minutes=self.settings.verdict_minutes)
+
+    @property
+    def bounds(self) -> Mapping[str, RegisterBounds]:
+        """How far each register may move in a night before somebody has to look; Refusal `bad-bounds`."""
+        own = self.settings.bounds_file
+        return load_bounds(Path(own) if own else None)
 
     @property
     def graces(self) -> Mapping[Cause, timedelta]:

@@ -72,7 +72,8 @@ class Operation:
     roles: frozenset[Role]
     opens: Opens
     french: str
-    answer: type[Schema]
+    answer: type[Schema] | Mapping[str, Any]
+    media: str
     status: int
     body: type[Schema] | None
     query: type[Schema] | None
@@ -87,14 +88,18 @@ def operation(
     roles: set[Role],
     opens: Opens,
     french: str,
-    answer: type[Schema],
+    answer: type[Schema] | Mapping[str, Any],
+    media: str = "application/json",
     status: int = 200,
     body: type[Schema] | None = None,
     query: type[Schema] | None = None,
     problems: tuple[str, ...] = (),
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[View], Operation]:
-    """Declare a view: it receives the call, then the loaded body or query if any, then path values."""
+    """Declare a view: it receives the call, then the loaded body or query if any, then path values.
+
+    What is answered otherwise than in JSON the view makes itself; `answer` then only describes it.
+    """
 
     def declare(view: View) -> Operation:
         return Operation(
@@ -105,6 +110,7 @@ def operation(
             opens,
             french,
             answer,
+            media,
             status,
             body,
             query,
@@ -166,7 +172,9 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         inner = blueprint.arguments(one.body)(inner)
     if one.query:
         inner = blueprint.arguments(one.query, location="query")(inner)
-    inner = blueprint.response(one.status, one.answer, headers=freshness.DOCUMENTED)(inner)
+    inner = blueprint.response(one.status, one.answer, content_type=one.media, headers=freshness.DOCUMENTED)(
+        inner
+    )
 
     def apart(**path: Any) -> Response:
         secret, now = presented_secret(), container.clock()

@@ -94,7 +94,7 @@ def _operation(spec: Spec, method: str, path: str, one: Spec) -> dict[str, Any]:
     french, _, english = one["description"].partition("\n\n")
     body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
     answered = next(status for status in one["responses"] if status.startswith("2"))
-    answer = one["responses"][answered]["content"]["application/json"]["schema"]
+    (answer,) = (told["schema"] for told in one["responses"][answered]["content"].values())
     parameters = [*spec["paths"][path].get("parameters", []), *one.get("parameters", [])]
     return {
         "id": one["operationId"],

@@ -7,7 +7,7 @@ they come, `//` included: base64 has slashes of its own, and routers merge them.
 import binascii
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -34,7 +34,7 @@ class StatusApplication:
     """Revocation status of one process: from memory once `start()`ed, before that from the record each time.
 
     `engine` reaches the primary; `hours` is how long an OCSP answer holds; `passphrase` opens the responders'
-    keys in `keys_folder`.
+    keys in `keys_folder`. `changed` is called when something was committed that shows outside.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class StatusApplication:
         hours: int,
         clock: Clock = utc_now,
         cache_size: int = DEFAULT_CACHE_SIZE,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.answers = Answers(
             engine, keys_folder=keys_folder, passphrase=passphrase, hours=hours, clock=clock, size=cache_size
@@ -53,12 +54,17 @@ class StatusApplication:
         self.files = Files(engine, self.answers.replies.is_vouched_for)
         url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         caches = (self.answers.replies, self.answers.standings)
-        self.listener = Listener(url, caches, self.files.look_again)
+        self._changed = changed
+        self.listener = Listener(url, caches, self._heard)
 
     def start(self) -> "StatusApplication":
         """Begin to hear of revocations; once in each process, after it was forked."""
         self.listener.start()
         return self
+
+    def _heard(self) -> None:
+        self.files.look_again()
+        self._changed()
 
     def wrap(self, application: WsgiApplication) -> WsgiApplication:
         """A WSGI application that answers status itself and leaves all other paths to `application`."""

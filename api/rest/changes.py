@@ -1,0 +1,195 @@
+"""The change feed as operators read it: a page of lines, or a wait for the next one.
+
+Which changes come is `directory.feed`'s; what shows of each key is `pki.public`'s, as in the exports.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import Response
+from marshmallow import fields, validate
+from sqlalchemy import Connection
+
+from api.exports import all_exports
+from api.rest import freshness
+from api.rest.operation import Call, Opens, Resource, operation, resource
+from api.rest.shapes import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
+from api.wiring import Container
+from directory import feed
+from directory.access import Role
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.changes import BEGINNING, Change, Place
+from directory.store import sources
+from pki.public import ENTITIES, Key, Value, public_values
+
+MAY_COPY = {Role.OPERATOR, Role.AUDITOR}
+NDJSON = "application/x-ndjson"
+MOST_ON_A_PAGE = 5_000
+LONGEST_WAIT = 30
+# What commits within a moment of one another comes in one page rather than in ten.
+_GATHERING_SECONDS = 0.2
+# For who found no seat: he asks again, at no more than this pace.
+_RETRY_SECONDS = 5
+
+
+class ChangeLine(Shape):
+    """One line: a key whose public state may have changed; the last line tells how to go on."""
+
+    cursor = fields.String(metadata={"description": "Reprise après cette ligne — To go on after this line"})
+    at = Instant(metadata={"description": "Quand — When"})
+    entity = fields.String(validate=validate.OneOf([entity.value for entity in ENTITIES]))
+    key = fields.String(metadata={"example": EXAMPLE_ADDRESS})
+    act = fields.String(validate=validate.OneOf(["put", "remove"]))
+    value = fields.Dict(
+        metadata={
+            "description": "État public présent, comme dans l'export — Present public state, as exported"
+        }
+    )
+    next = fields.String(
+        metadata={"description": "Dernière ligne : le curseur suivant — Last line: the next cursor"}
+    )
+    more = fields.Boolean(
+        metadata={"description": "Dernière ligne : la suite est déjà là — Last line: more is there already"}
+    )
+    sources = fields.Dict(keys=fields.String(), values=Instant(allow_none=True))
+
+
+class ChangesQuery(Shape):
+    """From where, how many, how long to wait for them."""
+
+    cursor = fields.String(
+        validate=validate.Length(1, feed.LONGEST_CURSOR),
+        metadata={
+            "description": "`next`, `cursor` d'une ligne ou d'un export — `next`, or a line's, or an export's"
+        },
+    )
+    limit = fields.Integer(load_default=1000, validate=validate.Range(1, MOST_ON_A_PAGE))
+    wait = fields.Integer(
+        load_default=0,
+        validate=validate.Range(0, LONGEST_WAIT),
+        metadata={
+            "description": "Secondes d'attente s'il n'y a rien — Seconds to wait while there is nothing"
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Page:
+    lines: bytes
+    ending: bytes
+    next: str
+    more: bool
+
+
+@operation(
+    "GET",
+    "/v1/changes",
+    roles=MAY_COPY,
+    opens=Opens.NONE,
+    french="""Suivre les changements.
+
+    Une ligne JSON par clé dont l'état public a changé, retraits compris, puis une dernière ligne avec le
+    curseur suivant. Partir d'un export ; un curseur trop ancien est refusé (410). Avec `wait`, la réponse
+    attend le prochain changement.
+    """,
+    answer=ChangeLine,
+    media=NDJSON,
+    query=ChangesQuery,
+    problems=("bad-cursor", "cursor-expired"),
+)
+def changes(call: Call, asked: dict[str, Any]) -> Response:
+    """Follow what changes.
+
+    One line of JSON for each key whose public state changed, removals included, then a last line with the
+    next cursor. Begin from an export; a cursor that is too old is refused (410). With `wait` the answer waits
+    for the next change.
+    """
+    container, wait = call.container, asked["wait"]
+    seated = wait > 0 and container.waiting.take(call.token.id)
+    try:
+        page = _awaited(container, asked.get("cursor"), asked["limit"], wait if seated else 0)
+    finally:
+        if seated:
+            container.waiting.leave(call.token.id)
+    answer = Response(page.lines + page.ending, mimetype=NDJSON)
+    if wait and not seated and not page.lines:
+        answer.headers["Retry-After"] = str(_RETRY_SECONDS)
+    return answer
+
+
+def feed_of_changes(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    return resource("changes", "Fil des changements — Feed of changes", container, changes)
+
+
+def _awaited(container: Container, cursor: str | None, limit: int, seconds: int) -> _Page:
+    """The first page with a line, or the empty one that stands when the time is over.
+
+    Nothing of the database is held while waiting: only a thread, and those who may are counted.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        rung = container.bell.rung
+        with transaction(container.engine, read_only=True) as connection:
+            page = _page(connection, cursor, limit, container)
+        if page.lines or page.more or time.monotonic() >= deadline:
+            return page
+        cursor = page.next
+        if container.bell.wait(rung, deadline - time.monotonic()):
+            time.sleep(_GATHERING_SECONDS)
+
+
+def _page(connection: Connection, cursor: str | None, limit: int, container: Container) -> _Page:
+    generated = sources(connection)
+    freshness.rest_on(generated)
+    origin = feed.origin(connection)
+    try:
+        place = BEGINNING if cursor is None else feed.place_of(origin, cursor)
+        told = feed.tell(connection, place, limit)
+    except Refusal as refusal:
+        raise _with_a_way_on(refusal, container) from refusal
+    rows = _last_of_each(told, place)
+    values = public_values(connection, rows, container.clock())
+    lines = b"".join(_line(row, feed.cursor_of(origin, after), values) for row, after in rows.values())
+    following = feed.cursor_of(origin, told.next)
+    ending = {
+        "next": following,
+        "more": told.more,
+        "sources": {register: None if at is None else rfc3339(at) for register, at in generated.items()},
+    }
+    return _Page(lines, orjson.dumps(ending) + b"\n", following, told.more)
+
+
+def _last_of_each(told: feed.Told, place: Place) -> dict[Key, tuple[Change, Place]]:
+    """For each key the last row of the page, and the place after it: who goes on from there meets no hole.
+
+    What is told ahead comes first and leaves the reader where he was.
+    """
+    ahead = {(row.entity, row.key): (row, place) for row in told.ahead if row.entity in ENTITIES}
+    rows: dict[Key, tuple[Change, Place]] = {}
+    for row, after in told.changes:
+        key = (row.entity, row.key)
+        if row.entity in ENTITIES and key not in ahead:
+            rows.pop(key, None)
+            rows[key] = (row, after)
+    return ahead | rows
+
+
+def _line(row: Change, cursor: str, values: Mapping[Key, Value]) -> bytes:
+    value = values.get((row.entity, row.key))
+    told = {"cursor": cursor, "at": row.at, "entity": row.entity.value, "key": row.key}
+    told |= {"act": "remove"} if value is None else {"act": "put", "value": value}
+    return orjson.dumps(told, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+
+
+def _with_a_way_on(refusal: Refusal, container: Container) -> Refusal:
+    """A refusal that names the export to begin from, when the cursor leads nowhere any more."""
+    if refusal.kind is not Kind.GONE:
+        return refusal
+    newest = next(iter(all_exports(container.settings.exports)), None)
+    ways = {"export": None} if newest is None else {"export": f"/v1/exports/{newest.stamp}"}
+    return Refusal(refusal.kind, refusal.code, refusal.text, **ways)

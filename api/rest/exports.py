@@ -1,0 +1,203 @@
+"""Exports: which there are, and their files, in parts if need be and only when they changed.
+
+What they hold is `pki/export.py`'s, when they are made and kept `api/exports.py`'s.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flask import Response, request
+from marshmallow import fields
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.wsgi import FileWrapper
+
+from api import exports as kept
+from api.exports import Export, all_exports
+from api.rest.changes import MAY_COPY
+from api.rest.operation import Call, Opens, Resource, operation, resource
+from api.rest.shapes import Instant, Shape
+from api.wiring import Container
+from directory.base.errors import Kind, Refusal
+
+OCTETS = "application/octet-stream"
+EXAMPLE_STAMP = "20260901T040000Z"
+STAMPED = {
+    "stamp": {
+        "schema": {"type": "string", "pattern": "^([0-9]{8}T[0-9]{6}Z|latest)$"},
+        "description": "Nom de l'export, ou `latest` — Name of the export, or `latest`",
+        "example": EXAMPLE_STAMP,
+    }
+}
+NAMED = {
+    "file": {
+        "schema": {"type": "string", "maxLength": 100},
+        "description": "Nom du fichier — Name of the file",
+        "example": "mailboxes.ndjson.gz",
+    }
+}
+_CHUNK = 1 << 16
+# A proxy in between keeps nothing; a reader may, and asks by ETag whether it still holds.
+_KEPT_BY_ITS_READER = "private, no-cache"
+
+
+class ExportFile(Shape):
+    """One file of an export; `lines` are records, without the heading of a CSV."""
+
+    name = fields.String(required=True, metadata={"example": "mailboxes.ndjson.gz"})
+    size = fields.Integer(required=True)
+    lines = fields.Integer(required=True)
+    sha256 = fields.String(required=True)
+
+
+class ExportAnswer(Shape):
+    """One export: its files, and the cursor from which the feed goes on."""
+
+    stamp = fields.String(required=True, metadata={"example": EXAMPLE_STAMP})
+    made_at = Instant(required=True)
+    cursor = fields.String(required=True)
+    sources = fields.Dict(keys=fields.String(), values=Instant(allow_none=True), required=True)
+    files = fields.List(fields.Nested(ExportFile), required=True)
+
+
+class ExportsAnswer(Shape):
+    """The exports that are kept, the newest first."""
+
+    items = fields.List(fields.Nested(ExportAnswer), required=True)
+
+
+@operation(
+    "GET",
+    "/v1/exports",
+    roles=MAY_COPY,
+    opens=Opens.NONE,
+    french="""Les exports.
+
+    Les derniers exports complets du public, du plus récent au plus ancien.
+    """,
+    answer=ExportsAnswer,
+)
+def exports(call: Call) -> dict[str, Any]:
+    """The exports.
+
+    The last whole exports of what is public, the newest first.
+    """
+    return {"items": [_answer(one) for one in all_exports(call.container.settings.exports)]}
+
+
+@operation(
+    "GET",
+    "/v1/exports/<stamp>",
+    roles=MAY_COPY,
+    opens=Opens.NONE,
+    french="""Un export.
+
+    Ses fichiers, et le curseur d'où le fil des changements continue. `latest` est le plus récent.
+    """,
+    answer=ExportAnswer,
+    problems=("unknown-export",),
+    parameters=STAMPED,
+)
+def export(call: Call, stamp: str) -> dict[str, Any]:
+    """One export.
+
+    Its files, and the cursor from which the feed of changes goes on. `latest` is the newest.
+    """
+    return _answer(_found(call, stamp))
+
+
+@operation(
+    "GET",
+    "/v1/exports/<stamp>/<file>",
+    roles=MAY_COPY,
+    opens=Opens.NONE,
+    french="""Un fichier d'un export.
+
+    Tel quel, avec un ETag fort ; `Range` en donne une partie, `If-None-Match` rien s'il est déjà connu.
+    `manifest.jws` est le manifeste signé, `SHA256SUMS` les empreintes.
+    """,
+    answer={"type": "string", "format": "binary"},
+    media=OCTETS,
+    problems=("unknown-export", "range-not-satisfiable", "too-many-downloads"),
+    parameters=STAMPED | NAMED,
+)
+def export_file(call: Call, stamp: str, file: str) -> Response:
+    """A file of an export.
+
+    As it is, with a strong ETag; `Range` gives a part of it, `If-None-Match` nothing when it is known.
+    `manifest.jws` is the signed manifest, `SHA256SUMS` the digests.
+    """
+    known = _found(call, stamp).file(file)
+    if known is None:
+        raise _unknown()
+    path, digest = known
+    seats, token = call.container.downloads, call.token.id
+    if not seats.take(token):
+        text = "Too many files are being fetched just now, by all or by this token."
+        raise Refusal(Kind.UNAVAILABLE, "too-many-downloads", text)
+    handed = _Seated(path, lambda: seats.leave(token))
+    try:
+        answer = Response(handed, mimetype=OCTETS, direct_passthrough=True)
+        answer.content_length = handed.size
+        answer.set_etag(digest)
+        answer.headers["Cache-Control"] = _KEPT_BY_ITS_READER
+        answer.make_conditional(request, accept_ranges=True, complete_length=handed.size)
+    except RequestedRangeNotSatisfiable:
+        handed.close()
+        raise
+    return answer
+
+
+def exports_of_the_public(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Exports complets — Whole exports"
+    return resource("exports", text, container, exports, export, export_file)
+
+
+def _found(call: Call, stamp: str) -> Export:
+    found = kept.find(call.container.settings.exports, stamp)
+    if found is None:
+        raise _unknown()
+    return found
+
+
+def _unknown() -> Refusal:
+    text = "There is no such export or file, or it is not kept any more."
+    return Refusal(Kind.NOT_FOUND, "unknown-export", text)
+
+
+def _answer(one: Export) -> dict[str, Any]:
+    told = one.manifest
+    return {
+        "stamp": one.stamp,
+        "made_at": one.made_at,
+        "cursor": told["cursor"],
+        "sources": {name: at and datetime.fromisoformat(at) for name, at in told["sources"].items()},
+        "files": [{"name": name, **facts} for name, facts in sorted(told["files"].items())],
+    }
+
+
+class _Seated(FileWrapper):
+    """A file on its way to a reader, who has a seat until it is closed."""
+
+    def __init__(self, path: Path, leave: Callable[[], None]) -> None:
+        self._leave: Callable[[], None] | None = leave
+        try:
+            file = path.open("rb")
+        except FileNotFoundError as error:
+            # Forgotten since its name was read.
+            self._give_back()
+            raise _unknown() from error
+        self.size = path.stat().st_size
+        super().__init__(file, _CHUNK)
+
+    def close(self) -> None:
+        """Close the file and give the seat back, once however often the server says so."""
+        super().close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
