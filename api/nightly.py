@@ -64,6 +64,7 @@ def _take(container: Container, register: str) -> RunReport | None:
         actor=NIGHT,
         apply=True,
         strict_rpps=container.settings.strict_rpps,
+        bounds=container.bounds,
     )
     if report.state == "refused":
         raise Refusal(Kind.UNACCEPTABLE, report.reason, report.text)

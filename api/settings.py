@@ -98,6 +98,11 @@ class Settings:
     exports_folder: str = _setting(
         "", "Folder of the exports, the same for worker and web; empty: `state/exports`."
     )
+    bounds_file: str = _setting(
+        "",
+        "Own bounds of the nightly run (TOML), over those shipped. Whoever changes it decides what goes"
+        " unseen.",
+    )
     strict_rpps: bool = _setting(
         default=True, doc="Whether RPPS numbers must pass Luhn; official test data often do not."
     )

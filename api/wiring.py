@@ -67,4 +67,7 @@ def build(settings: Settings) -> Container:
     # profile.
     engine.hide_parameters = True
     signer = SignerClient(settings.signer_socket)
-    return Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
+    made = Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
+    # Nonsense in the operator's own bounds refuses to start, instead of the first night.
+    assert made.bounds
+    return made

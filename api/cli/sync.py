@@ -37,6 +37,7 @@ def run(register: str, file: Path, apply_it: bool, state: Path | None, as_json: 
             actor=COMMAND,
             apply=apply_it,
             strict_rpps=parts.settings.strict_rpps,
+            bounds=parts.bounds,
             progress=show,
         )
     told = {
