@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from directory.base.errors import Refusal
+from directory.identifiers import parse_finess
 from directory.sync.establishment import Establishment
 from directory.sync.register import Reading
 from directory.sync.rpps import department_of
@@ -78,6 +79,7 @@ def _read_site(staging: Staging, number: int, entity: dict[str, Any], site: Any,
     about = _part(site, "informationsGeneralesEGE")
     finess = _text(about, "numFinessEge").upper()
     try:
+        parse_finess(finess)
         closed = _closed_on(site, about)
         if closed and closed <= forgotten:
             staging.ignored += 1
