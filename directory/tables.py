@@ -117,6 +117,22 @@ succession = Table(
     Column("sys_from", UtcDateTime, nullable=False),
 )
 
+source_state = Table(
+    "source_state",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("register", Text, nullable=False),
+    Column("file_name", Text, nullable=False, server_default=text("''::text")),
+    Column("etag", Text, nullable=False, server_default=text("''::text")),
+    Column("last_modified", Text, nullable=False, server_default=text("''::text")),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("next_attempt_at", UtcDateTime),
+    Column("answered_at", UtcDateTime),
+    Column("reason", Text),
+    Column("cursor", Text),
+    Column("detail", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
 practitioner = Table(
     "practitioner",
     metadata,

@@ -1,4 +1,4 @@
-"""Where an incremental source stands."""
+"""Where a source stands: what was fetched last, when to ask again, and the cursor of an incremental one."""
 
 from alembic import op
 
@@ -6,9 +6,23 @@ revision = "0011"
 down_revision = "0010"
 
 UP = r"""
+CREATE TABLE source_state (
+    source          text PRIMARY KEY,
+    register        text NOT NULL,
+    file_name       text NOT NULL DEFAULT '',
+    etag            text NOT NULL DEFAULT '',
+    last_modified   text NOT NULL DEFAULT '',
+    attempts        smallint NOT NULL DEFAULT 0,
+    next_attempt_at timestamptz,
+    answered_at     timestamptz,
+    reason          text,
+    cursor          text,
+    detail          jsonb NOT NULL DEFAULT '{}'
+);
 """
 
 DOWN = """
+DROP TABLE source_state;
 """
 
 

@@ -1,0 +1,148 @@
+"""Where registers are fetched from, as the operator's file says, and how the last attempt at each went.
+
+The pauses between attempts live here and in the database, so that nothing sleeps and a killed worker goes on
+where it stood. How a file is fetched is `fetch.py`'s.
+"""
+
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, text
+
+from directory.base.errors import Kind, Refusal
+from directory.sync.fetch import Origin, Version, checked
+
+# The national service answers 429 to who asks again too soon; these are the waits its users found to do.
+PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8))
+# A server may ask for more patience than that, not for a lost night.
+LONGEST_PAUSE = timedelta(hours=1)
+_TEXTS = {"register", "url", "files"}
+_PATHS = {"trust_anchor", "client_certificate", "client_key"}
+_KNOWN = {*_TEXTS, *_PATHS, "redirects_to", "allow_private"}
+
+
+def load_origins(path: Path, registers: Collection[str]) -> tuple[Origin, ...]:
+    """The sources of a TOML file: `hosts`, the list of all hosts that may be asked, and `[sources.<name>]`.
+
+    Paths in it are relative to its folder. Refusal MALFORMED `bad-source` for what cannot be meant.
+    """
+    try:
+        given = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _bad(path.name, f"cannot be read: {error}") from error
+    if set(given) - {"hosts", "sources"} or not isinstance(given.get("sources", {}), dict):
+        raise _bad(path.name, "holds something else than `hosts` and `[sources.<name>]`")
+    hosts = given.get("hosts", [])
+    return tuple(
+        _origin(name, said, path.parent, hosts, registers) for name, said in given.get("sources", {}).items()
+    )
+
+
+def _origin(
+    name: str, said: Mapping[str, Any], folder: Path, hosts: list[str], registers: Collection[str]
+) -> Origin:
+    if not name.replace("-", "").isalnum() or not name.isascii():
+        raise _bad(name[:40], "is no name of letters, digits and hyphens")
+    if set(said) - _KNOWN or _TEXTS - set(said):
+        raise _bad(name, f"needs {sorted(_TEXTS)} and knows {sorted(_KNOWN)}")
+    if any(not isinstance(said[key], str) for key in (_TEXTS | _PATHS) & set(said)):
+        raise _bad(name, "holds something that is no text where one belongs")
+    if said["register"] not in registers:
+        raise _bad(name, f"is of no register: {said['register']!r}")
+    made = Origin(
+        name=name,
+        register=said["register"],
+        url=said["url"],
+        files=said["files"],
+        redirects_to=frozenset(said.get("redirects_to", ())),
+        allow_private=said.get("allow_private", False) is True,
+        **{key: folder / said[key] for key in _PATHS & set(said)},
+    )
+    return _allowed(made, hosts)
+
+
+def _allowed(origin: Origin, hosts: list[str]) -> Origin:
+    try:
+        url = urlsplit(origin.url)
+        asked = {checked(origin, url), *origin.redirects_to}
+        known = url.port is None or url.port > 0
+    except (ValueError, Refusal) as error:
+        raise _bad(origin.name, f"has an address that is not plain https: {origin.url[:120]!r}") from error
+    if not known or asked - set(hosts):
+        raise _bad(origin.name, f"asks hosts that `hosts` does not name: {sorted(asked - set(hosts))}")
+    return origin
+
+
+def _bad(name: str, how: str) -> Refusal:
+    return Refusal(Kind.MALFORMED, "bad-source", f"sources: {name} {how}.")
+
+
+def begin_night(connection: Connection, origins: Iterable[Origin], *, now: datetime) -> None:
+    """Let every source be due, whatever became of it last night."""
+    begun = text(
+        "INSERT INTO source_state (source, register, next_attempt_at) VALUES (:source, :register, :now)"
+        " ON CONFLICT (source) DO UPDATE"
+        " SET register = excluded.register, attempts = 0, next_attempt_at = excluded.next_attempt_at"
+    )
+    for origin in origins:
+        connection.execute(begun, {"source": origin.name, "register": origin.register, "now": now})
+
+
+def due(connection: Connection, *, now: datetime) -> set[str]:
+    """The names of the sources whose time has come."""
+    query = text("SELECT source FROM source_state WHERE next_attempt_at <= :now")
+    return set(connection.execute(query, {"now": now}).scalars())
+
+
+def last_version(connection: Connection, origin: Origin) -> Version:
+    """What was fetched last from this source, empty when nothing was."""
+    query = text("SELECT file_name, etag, last_modified FROM source_state WHERE source = :source")
+    found = connection.execute(query, {"source": origin.name}).one_or_none()
+    return Version(*found) if found else Version()
+
+
+def note_fetched(connection: Connection, origin: Origin, version: Version | None, *, now: datetime) -> None:
+    """The source answered: with this file, or that there is none newer (None)."""
+    connection.execute(
+        text(
+            "UPDATE source_state SET attempts = 0, next_attempt_at = NULL, answered_at = :now, reason = NULL"
+            " WHERE source = :source"
+        ),
+        {"source": origin.name, "now": now},
+    )
+    if version is not None:
+        connection.execute(
+            text(
+                "UPDATE source_state SET file_name = :file_name, etag = :etag, last_modified = :last_modified"
+                " WHERE source = :source"
+            ),
+            {
+                "source": origin.name,
+                "file_name": version.file_name,
+                "etag": version.etag,
+                "last_modified": version.last_modified,
+            },
+        )
+
+
+def note_refused(
+    connection: Connection, origin: Origin, refusal: Refusal, *, now: datetime
+) -> datetime | None:
+    """The attempt failed: when the next one is due, None when there is none before another night."""
+    attempts = connection.execute(
+        text("UPDATE source_state SET attempts = attempts + 1 WHERE source = :source RETURNING attempts"),
+        {"source": origin.name},
+    ).scalar_one()
+    again = None
+    if refusal.kind is Kind.UNAVAILABLE and attempts <= len(PAUSES):
+        asked = timedelta(seconds=refusal.details.get("retry_after") or 0)
+        again = now + max(PAUSES[attempts - 1], min(asked, LONGEST_PAUSE))
+    connection.execute(
+        text("UPDATE source_state SET next_attempt_at = :again, reason = :reason WHERE source = :source"),
+        {"source": origin.name, "again": again, "reason": refusal.code},
+    )
+    return again
