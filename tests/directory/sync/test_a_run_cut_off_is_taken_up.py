@@ -1,4 +1,4 @@
-"""A run that dies anywhere leaves the old day, is seen to be cut off, and taken up brings the new one whole."""
+"""A run that dies anywhere leaves the old day; seen to be cut off and taken up, it brings the whole new one."""
 
 import errno
 import signal
