@@ -12,12 +12,14 @@ from flask_smorest import Api
 
 from api.log import note_requests
 from api.problems import register
+from api.rest.attention import attention
 from api.rest.certificates import certificates
 from api.rest.changes import feed_of_changes
 from api.rest.enrolments import enrolments
 from api.rest.exports import exports_of_the_public
 from api.rest.freshness import mark
 from api.rest.health import health
+from api.rest.measures import measures
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.practitioners import practitioners
 from api.rest.recipients import recipients
@@ -67,6 +69,8 @@ def create_app(container: Container) -> Flask:
         practitioners,
         enrolments,
         certificates,
+        measures,
+        attention,
         registers,
         feed_of_changes,
         exports_of_the_public,

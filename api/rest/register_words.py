@@ -44,11 +44,11 @@ REGISTER_WORDS = _said(
 STATE_WORDS = _said(
     {
         RunState.RUNNING: ("en cours", "at work"),
-        RunState.PLANNED: ("projet, non appliqué", "plan, not applied"),
-        RunState.HELD: ("retenu, attend une décision", "held, waits for a decision"),
+        RunState.PLANNED: ("projet", "plan"),
+        RunState.HELD: ("retenu", "held"),
         RunState.APPLIED: ("appliqué", "applied"),
         RunState.REFUSED: ("refusé", "refused"),
-        RunState.INTERRUPTED: ("interrompu, sera repris", "cut off, will be taken up again"),
+        RunState.INTERRUPTED: ("interrompu", "cut off"),
     }
 )
 STEP_WORDS = _said(
@@ -77,6 +77,15 @@ COUNT_WORDS = _said(
         "recoded": ("lignes d'un autre codage", "lines in another encoding"),
     }
 )
+# The same where there is little room.
+BAND_WORDS = _said(
+    {
+        "created": ("arrivées", "arrived"),
+        "changed": ("modifiés", "changed"),
+        "removed": ("départs", "departed"),
+        "rejected": ("rejets", "rejected"),
+    }
+)
 # Why a whole file was refused, beside the bounds below.
 FILE_REASON_WORDS = _said(
     {
@@ -97,6 +106,7 @@ FILE_REASON_WORDS = _said(
             "Le fichier est plus ancien que le dernier appliqué.",
             "The file is older than the one applied last.",
         ),
+        "kept-file-gone": ("Le fichier gardé n'est plus le même.", "The kept file is no longer the same."),
         "superseded": ("Un fichier plus récent a été appliqué.", "A newer file has been applied."),
     }
 )
@@ -211,7 +221,7 @@ def number(value: float) -> str:
 def share(value: float) -> str:
     """0.0123 as `1,23 %`: as many digits as tell it from 0."""
     digits = next((n for n in (1, 2, 3) if round(value * 100, n) != 0), 3)
-    return f"{value * 100:.{digits}f}".replace(".", ",") + f"{_FIRM}%"
+    return f"{float(f'{value * 100:.{digits}f}'):g}".replace(".", ",") + f"{_FIRM}%"
 
 
 def age(time: timedelta) -> Said:
@@ -223,6 +233,11 @@ def age(time: timedelta) -> Said:
         return Said(f"il y a {hours}{_FIRM}h", f"{hours} h ago")
     days = time.days
     return Said(f"il y a {number(days)}{_FIRM}jours", f"{days:,} days ago")
+
+
+def hours(time: timedelta) -> str:
+    """A limit, as `48 h`."""
+    return f"{time // timedelta(hours=1)}{_FIRM}h"
 
 
 def lasted(time: timedelta | None) -> str:

@@ -1,0 +1,115 @@
+"""Pages for people on the registers: how fresh each is, its last 90 runs, and one run in full.
+
+Open to all, so they hold figures only: no file's name, no line of a file, no name of whoever agreed. French
+first, then English. What is shown is at most five seconds old, however many ask.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Any
+
+from flask import Blueprint, render_template
+from sqlalchemy import Connection
+from werkzeug.exceptions import NotFound
+
+from api.rest import register_words as words
+from api.rest.register_chart import Chart, chart
+from api.rest.register_words import Said
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Refusal
+from directory.sync import history
+from directory.sync.history import Condition, Run, RunInFull, RunState
+
+CHARTED = 90
+LISTED = 12
+# Seconds that a page is kept, and how many: anybody may ask, and each costs the database a few counts.
+_HELD = timedelta(seconds=5)
+_MOST_HELD = 64
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """One register as the page shows it."""
+
+    condition: Condition
+    runs: list[Run]
+    chart: Chart
+    ago: Said | None
+
+
+def register_pages(container: Container) -> Blueprint:
+    """/registers and /registers/runs/<id> on `container`."""
+    made = Blueprint("register_pages", __name__)
+    pages = _Pages(container)
+
+    @made.get("/registers")
+    def overview() -> str:
+        return pages.shown("", lambda connection, now: _overview(container, connection, now))
+
+    @made.get("/registers/runs/<int:run_id>")
+    def run(run_id: int) -> str:
+        return pages.shown(str(run_id), lambda connection, _: _run(connection, run_id))
+
+    return made
+
+
+@dataclass
+class _Pages:
+    """Pages made a moment ago, by name; one process makes one at a time."""
+
+    container: Container
+    _lock: Lock = field(default_factory=Lock)
+    _made: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+
+    def shown(self, name: str, make: Callable[[Connection, datetime], str]) -> str:
+        """The page of this name, made anew when it is older than five seconds."""
+        with self._lock:
+            now = self.container.clock()
+            kept = self._made.get(name)
+            if kept is None or not timedelta() <= now - kept[0] < _HELD:
+                with transaction(self.container.engine, read_only=True) as connection:
+                    kept = (now, make(connection, now))
+                self._made.pop(name, None)
+                self._made[name] = kept
+                while len(self._made) > _MOST_HELD:
+                    self._made.pop(next(iter(self._made)))
+            return kept[1]
+
+
+def _overview(container: Container, connection: Connection, now: datetime) -> str:
+    found = history.conditions(connection, now, container.settings.freshness)
+    sheets = [_sheet(connection, one, now) for one in found]
+    return render_template(
+        "registers.html", sheets=sheets, words=words, now=now, RunState=RunState, listed=LISTED
+    )
+
+
+def _sheet(connection: Connection, one: Condition, now: datetime) -> _Sheet:
+    shown = tuple(state for state in RunState if state not in (RunState.PLANNED, RunState.RUNNING))
+    runs = history.runs(connection, register=one.register, states=shown, limit=CHARTED)
+    ago = None if one.last is None else words.age(now - one.last.generated_at)
+    return _Sheet(one, runs, chart(runs), ago)
+
+
+def _run(connection: Connection, run_id: int) -> str:
+    try:
+        found = history.run(connection, run_id, samples=False)
+    except Refusal as error:
+        raise NotFound from error
+    return render_template(
+        "register_run.html", found=found, run=found.run, words=words, RunState=RunState,
+        findings=[_finding(found.run.register, one) for one in found.run.findings], longest=_longest(found),
+    )  # fmt: skip
+
+
+def _finding(register: str, one: Mapping[str, Any]) -> Said:
+    return Said(words.finding_in_french(register, one), one["sentence"])
+
+
+def _longest(found: RunInFull) -> float:
+    """Seconds of the longest step, against which the others are drawn."""
+    took = [(one.finished_at - one.started_at).total_seconds() for one in found.steps if one.finished_at]
+    return max([*took, 0.001])
