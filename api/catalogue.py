@@ -292,6 +292,37 @@ ENTRIES: tuple[Entry, ...] = (
         "L'établissement est fermé",
         "FINESS ne connaît plus l'établissement de cette boîte, ou le dit fermé.",
     ),
+    # ---- Measures of an Ordre or agency
+    Entry(
+        "unknown-measure", 404, "No such measure",
+        "Check the number: the list of the person's measures gives it.",
+        "Mesure inconnue",
+        "Vérifiez le numéro : la liste des mesures contre la personne le donne.",
+    ),
+    Entry(
+        "measure-in-force", 409, "The same measure is in force already",
+        "Nothing was changed: `measure` is the number of the one that stands.",
+        "La même mesure est déjà en vigueur",
+        "Rien n'a changé : `measure` est le numéro de celle qui court.",
+    ),
+    Entry(
+        "measure-not-in-force", 409, "The measure has ended already",
+        "There is nothing left to lift.",
+        "La mesure a déjà pris fin",
+        "Il n'y a plus rien à lever.",
+    ),
+    Entry(
+        "reason-missing", 400, "A reason is needed",
+        "A measure and its lifting each need a reason; it stays between the authority and auditors.",
+        "Il faut un motif",
+        "Une mesure et sa levée demandent chacune un motif ; il reste entre l'autorité et les auditeurs.",
+    ),
+    Entry(
+        "reason-too-long", 400, "The reason is too long",
+        "A reason has at most 1000 characters: refer to the decision rather than copying it.",
+        "Motif trop long",
+        "Un motif a 1000 caractères au plus : renvoyez à la décision plutôt que de la recopier.",
+    ),
     # ---- Certificates
     Entry(
         "bad-csr", 400, "The certificate request cannot be read",

@@ -29,7 +29,8 @@ def identity_option(command: Command) -> Command:
     )(command)
 
 
-def _who(parts: Container, connection: Connection, name: str | None, secret: str | None) -> access.Token:
+def who_acts(parts: Container, connection: Connection, name: str | None, secret: str | None) -> access.Token:
+    """The live token that acts; refuses `unknown-credential`, `who-acts`, `bad-token`."""
     if name is not None:
         path = parts.settings.state / "demo-credentials.json"
         known = orjson.loads(path.read_bytes()) if path.exists() else {}
@@ -86,7 +87,7 @@ def enrol(
     parts = container(state, as_json=as_json)
     day: date = (checked_on or parts.clock()).date()
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        token = _who(parts, connection, name, secret)
+        token = who_acts(parts, connection, name, secret)
         if approved is not None:
             made = use_cases.approve_enrolment(
                 connection, now=parts.clock(), token=token, enrolment_id=approved
@@ -130,7 +131,7 @@ def issue(
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         with transaction(parts.engine) as connection:
-            token = _who(parts, connection, name, secret)
+            token = who_acts(parts, connection, name, secret)
         made = use_cases.issue_for_enrolment(
             parts.engine,
             parts.signer,
@@ -172,7 +173,7 @@ def revoke(
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        token = _who(parts, connection, name, secret)
+        token = who_acts(parts, connection, name, secret)
         done = use_cases.revoke_as(
             connection,
             now=parts.clock(),

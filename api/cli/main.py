@@ -4,12 +4,14 @@ import logging
 
 import click
 
+from api.cli.attention import attention
 from api.cli.audit import audit
 from api.cli.crl import crl
 from api.cli.demo import demo
 from api.cli.enrolment import enrol, issue, revoke
 from api.cli.jobs import jobs
 from api.cli.ldap import ldap
+from api.cli.measure import measure
 from api.cli.parts import signer, web, worker
 from api.cli.recipients import check
 from api.cli.status import status
@@ -40,6 +42,8 @@ for command in (
     enrol,
     issue,
     revoke,
+    measure,
+    attention,
     check,
     ldap,
     crl,

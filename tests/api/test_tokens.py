@@ -15,6 +15,7 @@ VALUES = {
     "serial": "2a",
     "stamp": "latest",
     "file": "manifest.json",
+    "measure_id": "12",
     "enrolment_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
     "run_id": "41",
 }
@@ -59,6 +60,10 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("GET", "/v1/certificates/2a"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/certificates/2a/history"): {"auditor"},
         ("POST", "/v1/certificates/2a/revocation"): {"registrar"},
+        ("POST", "/v1/practitioners/810099000019/measures"): {"registrar"},
+        ("GET", "/v1/practitioners/810099000019/measures"): {"auditor", "registrar"},
+        ("POST", "/v1/measures/12/lifting"): {"registrar"},
+        ("GET", "/v1/attention"): {"admin", "auditor", "registrar"},
         ("GET", "/v1/changes"): {"operator", "auditor"},
         ("GET", "/v1/exports"): {"operator", "auditor"},
         ("GET", "/v1/exports/latest"): {"operator", "auditor"},

@@ -1,0 +1,38 @@
+"""`sceau attention`: what a person should look at, and no rule can settle."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from api.cli.output import answer, container, json_option, refusals_told, state_option
+from directory.attention import matters_noted
+from directory.base.db import transaction
+
+
+@click.command()
+@click.option("--kind", default=None, help="Only this kind, e.g. no-answerable-professional.")
+@click.option("--authority", default=None, help="Only what touches this Ordre or agency, e.g. CNOM.")
+@click.option("--closed", is_flag=True, help="Those that are gone besides.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@state_option
+@json_option
+def attention(
+    kind: str | None, authority: str | None, closed: bool, limit: int, state: Path | None, as_json: bool
+) -> None:
+    """List what needs a look, oldest first: nobody answers for it, two claim it, it is about to be revoked.
+
+    \b
+    Example:  sceau attention --kind no-answerable-professional
+    """
+    parts = container(state, as_json=as_json)
+    with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
+        found = matters_noted(
+            connection, authority=authority, kind=kind, closed=closed, after=None, limit=limit
+        )
+    rows = [
+        (one.id, one.kind, one.subject, " ".join(one.authorities), one.since, one.resolved_at, one.note)
+        for one in found
+    ]
+    headers = ("id", "kind", "subject", "authorities", "since", "closed", "note")
+    answer({"items": [asdict(one) for one in found]}, as_json=as_json, rows=rows, headers=headers)

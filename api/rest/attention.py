@@ -1,0 +1,95 @@
+"""What a person should look at, as a list that pages: matters that no rule can settle."""
+
+from typing import Any
+
+from marshmallow import fields, validate
+
+from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.shapes import Instant, Shape
+from api.wiring import Container
+from directory.access import Role
+from directory.attention import matters_noted
+
+MOST_ON_A_PAGE = 100
+LARGEST_ID = (1 << 63) - 1
+
+
+class AttentionQuery(Shape):
+    """Which matters; the open ones of every kind when nothing is said."""
+
+    kind = fields.String(
+        validate=validate.Regexp(
+            r"^[a-z]+(-[a-z]+)*\Z", error="A kind is expected, as in withdrawal-pending."
+        ),
+        metadata={"description": "Sorte — Kind", "example": "no-answerable-professional"},
+    )
+    closed = fields.Boolean(
+        load_default=False, metadata={"description": "Aussi les affaires closes — Closed ones besides"}
+    )
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
+    after = fields.Integer(
+        validate=validate.Range(1, LARGEST_ID),
+        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
+    )
+
+
+class MatterAnswer(Shape):
+    """One matter; `subject` is an address, a national number or a serial, as its kind says."""
+
+    id = fields.Integer(required=True)
+    kind = fields.String(required=True, metadata={"example": "no-answerable-professional"})
+    subject = fields.String(required=True)
+    authorities = fields.List(fields.String(), required=True, metadata={"example": ["CNOM"]})
+    since = Instant(required=True)
+    detail = fields.Dict(required=True)
+    resolved_at = Instant(required=True, allow_none=True)
+    resolved_by = fields.String(required=True, allow_none=True)
+    note = fields.String(required=True)
+
+
+class AttentionAnswer(Shape):
+    """A page of matters, the oldest first; `next` is null on the last page, and only there."""
+
+    items = fields.List(fields.Nested(MatterAnswer), required=True)
+    next = fields.Integer(required=True, allow_none=True)
+
+
+@operation(
+    "GET",
+    "/v1/attention",
+    roles={Role.REGISTRAR, Role.ADMIN, Role.AUDITOR},
+    opens=Opens.SNAPSHOT,
+    french="""Ce qui demande un regard.
+
+    Boîtes d'établissement dont plus personne ne répond, certificats bientôt révoqués, boîtes que deux
+    titulaires réclament, numéros disparus sans successeur. Un agent voit ce qui touche son Ordre,
+    administrateurs et auditeurs tout. Une affaire se ferme d'elle-même quand elle n'a plus lieu d'être.
+    """,
+    answer=AttentionAnswer,
+    query=AttentionQuery,
+)
+def see_attention(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
+    """What needs a look.
+
+    Mailboxes of establishments that nobody answers for any more, certificates about to be revoked, mailboxes
+    that two holders claim, numbers gone without a successor. A registrar sees what touches his Ordre,
+    administrators and auditors all. A matter closes by itself when it is gone.
+    """
+    limit: int = asked["limit"]
+    found = matters_noted(
+        call.connection,
+        authority=call.token.authority if call.token.role is Role.REGISTRAR else None,
+        kind=asked.get("kind"),
+        closed=asked["closed"],
+        after=asked.get("after"),
+        # One more than shown tells whether there is a next page.
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    return {"items": page, "next": page[-1].id if len(found) > limit else None}
+
+
+def attention(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Ce qui demande un regard — What needs a look"
+    return resource("attention", text, container, see_attention)
