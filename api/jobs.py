@@ -74,7 +74,18 @@ JOBS = MappingProxyType(
                 upkeep.withdraw_due,
             ),
             Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
-            Job("registers", "Takes in the newest national files.", _at(3, 30), nightly.take_registers),
+            Job(
+                "registers",
+                "Fetches and takes in the newest national files.",
+                _at(3, 30),
+                nightly.take_registers,
+            ),
+            Job(
+                "registers-late",
+                "Takes up nights cut off or let through, and asks busy sources again.",
+                _every(60),
+                nightly.take_late_registers,
+            ),
             Job(
                 "freshness",
                 "Says once when a register grows too old, and once when it is young again.",

@@ -1,8 +1,11 @@
-"""The night's registers: the newest file of each kind in the drop folder, taken in once.
+"""The night's registers: fetched from their sources into the drop folder, and taken in from there, once each.
 
-A file already applied (same SHA-256) is left alone, so the job may run any number of times.
+A file already applied, held or refused (same SHA-256) is left alone, so the jobs may run any number of times;
+of several files of a register the newest that is a register's wins, and older ones are left where they are.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import text
@@ -11,8 +14,12 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.sync.run import RunReport, run_register
-from directory.sync.source import modified_at, sha256_of, stamp_of
+from directory.base.locks import held_if_free
+from directory.sync import origins
+from directory.sync.fetch import Origin, fetch
+from directory.sync.measuring import last_applied
+from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
+from directory.sync.source import made_at, sha256_of, stamp_of
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {
@@ -20,43 +27,176 @@ PATTERNS = {
         "PS_LibreAcces*.zip",
         "PS_LibreAcces_Personne_activite*.txt",
         "ps-libreacces-personne-activite*.txt",
+        "Extraction_ProSanteConnect*.zip",
+        "Extraction_ProSanteConnect*.txt",
     ),
-    "finess": ("etalab-cs1100502*.csv", "etalab-cs1100507*.csv"),
+    "finess": (
+        "etalab-cs1100502*.csv",
+        "etalab-cs1100507*.csv",
+        "finess-structures-*.json.gz",
+        "finess-structures-*.json",
+    ),
     "trusted-domains": ("listeblanchemssante*.xml",),
     "mailboxes": ("Extraction_Correspondance_MSSante*.zip", "Extraction_Correspondance_MSSante*.txt"),
 }
 NIGHT = Actor("job:registers")
+# Reasons that time or another file takes away, while the file stays as it is.
+_PASSING = {"from-the-future", "kept-file-gone"}
+# A plan (`sceau sync run` without --apply) is no answer.
+_SEEN = text(
+    "SELECT state, reason FROM register_run WHERE register = :register AND file_sha256 = :sha256"
+    " AND applies ORDER BY id DESC LIMIT 1"
+)
+
+
+def candidates(folder: Path, register: str) -> list[Path]:
+    """The files of this register in `folder`, the newest first.
+
+    By the generation time in their names, as the import itself judges; a copy made late is no newer for it.
+    """
+    found = {path for pattern in PATTERNS[register] for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found, key=lambda path: (made_at(path), path.name), reverse=True)
 
 
 def newest(folder: Path, register: str) -> Path | None:
-    """The newest file of this register in `folder`, None when there is none.
-
-    By the generation time in its name, as the import itself judges; a copy made late is no newer for it.
-    """
-    found = (path for pattern in PATTERNS[register] for path in folder.glob(pattern) if path.is_file())
-    return max(found, key=lambda path: (stamp_of(path) or modified_at(path), path.name), default=None)
+    """The newest file of this register in `folder`, None when there is none."""
+    return next(iter(candidates(folder, register)), None)
 
 
 def take_registers(container: Container) -> str:
-    """Apply what is new; a refused file is reported after the others had their turn."""
-    taken, refused = [], []
-    for register in PATTERNS:
+    """The night: ask every source, then apply what is new; a refusal keeps nobody else from its turn."""
+    known, told = _origins(container), _Told()
+    with transaction(container.engine) as connection:
+        origins.begin_night(connection, known, now=container.clock())
+    _fetch_due(container, known, told)
+    _take_all(container, PATTERNS, told)
+    return told.end()
+
+
+def take_late_registers(container: Container) -> str:
+    """Between the nights: runs cut off or let through, and sources that asked us to come back."""
+    told = _Told()
+    with transaction(container.engine) as connection:
+        waiting = due_to_resume(connection)
+    for run_id in waiting:
+        with told.apart(f"run {run_id}"):
+            told.take(_resume(container, run_id))
+    fetched = _fetch_due(container, _origins(container), told)
+    _take_all(container, [register for register in PATTERNS if register in fetched], told)
+    return told.end()
+
+
+class _Told:
+    """What was done, and what was refused, while one register keeps no other from its turn."""
+
+    def __init__(self) -> None:
+        self._taken: list[str] = []
+        self._refused: list[str] = []
+
+    @contextmanager
+    def apart(self, name: str) -> Iterator[None]:
+        """A part whose refusal is kept for the end."""
         try:
-            report = _take(container, register)
+            yield
         except Refusal as refusal:
-            refused.append(f"{register}: {refusal.text}")
-        else:
-            taken += [] if report is None else [f"{register}: {report.counts}"]
-    if refused:
-        raise Refusal(Kind.UNACCEPTABLE, "register-refused", "; ".join(refused))
-    return "; ".join(taken)
+            self.refuse(name, refusal)
+
+    def refuse(self, name: str, refusal: Refusal) -> None:
+        """A refusal to tell at the end."""
+        self._refused.append(f"{name}: {refusal.text}")
+
+    def take(self, report: RunReport) -> None:
+        """How a run went; one that was refused is a Refusal."""
+        if report.state == "refused":
+            raise Refusal(Kind.UNACCEPTABLE, report.reason, report.text)
+        self.say(f"{report.register}: {report.state} {report.counts}")
+
+    def say(self, sentence: str) -> None:
+        """Something else that was done."""
+        self._taken.append(sentence)
+
+    def end(self) -> str:
+        """What was done; Refusal `register-refused` naming all that was refused."""
+        if self._refused:
+            raise Refusal(Kind.UNACCEPTABLE, "register-refused", "; ".join(self._refused))
+        return "; ".join(self._taken)
 
 
-def _take(container: Container, register: str) -> RunReport | None:
-    path = newest(container.settings.registers, register)
-    if path is None or _applied(container, register, sha256_of(path)):
-        return None
-    report = run_register(
+def _origins(container: Container) -> tuple[Origin, ...]:
+    path = container.settings.sources_file
+    return origins.load_origins(Path(path), PATTERNS) if path else ()
+
+
+def _fetch_due(container: Container, known: Iterable[Origin], told: _Told) -> set[str]:
+    """Ask the sources whose time has come; the registers that got a new file."""
+    fetched = set()
+    with transaction(container.engine) as connection:
+        names = origins.due(connection, now=container.clock())
+    for origin in (origin for origin in known if origin.name in names):
+        with told.apart(origin.name), held_if_free(container.engine, f"fetch:{origin.name}") as free:
+            if free and (name := _fetch(container, origin)):
+                told.say(f"{origin.name}: {name}")
+                fetched.add(origin.register)
+    return fetched
+
+
+def _fetch(container: Container, origin: Origin) -> str:
+    """The name of the new file, '' when there is none, or none yet; Refusal when tonight has none."""
+    with transaction(container.engine) as connection:
+        last = origins.last_version(connection, origin)
+    try:
+        found = fetch(origin, container.settings.registers, last)
+    except Refusal as refusal:
+        with transaction(container.engine) as connection:
+            again = origins.note_refused(connection, origin, refusal, now=container.clock())
+        if again is None:
+            raise
+        return ""
+    with transaction(container.engine) as connection:
+        origins.note_fetched(connection, origin, found.version if found else None, now=container.clock())
+    return found.path.name if found else ""
+
+
+def _take_all(container: Container, registers: Iterable[str], told: _Told) -> None:
+    for register in registers:
+        for path in candidates(container.settings.registers, register):
+            before = _before(container, register, path)
+            if before == "done":
+                break
+            if before == "" and _took(container, register, path, told):
+                break
+
+
+def _took(container: Container, register: str, path: Path, told: _Told) -> bool:
+    """Run this file; False when it was refused for what it is, so that an older one has its turn."""
+    try:
+        told.take(_run(container, register, path))
+    except Refusal as refusal:
+        told.refuse(register, refusal)
+        return refusal.kind is Kind.CONFLICT
+    return True
+
+
+def _before(container: Container, register: str, path: Path) -> str:
+    """What earlier runs say of this file.
+
+    'done': nothing is to be had from it or an older one; 'refused': not from it, unless time alone was
+    against it; '' when it is to be tried.
+    """
+    now, stamp = container.clock(), stamp_of(path)
+    with transaction(container.engine) as connection:
+        last = last_applied(connection, register)
+        seen = connection.execute(_SEEN, {"register": register, "sha256": sha256_of(path)}).one_or_none()
+    if seen is None:
+        return "done" if last and stamp and stamp < last.generated_at else ""
+    if seen.state != "refused":
+        return "done"
+    passes = seen.reason in _PASSING and made_at(path) <= now
+    return "" if passes else "refused"
+
+
+def _run(container: Container, register: str, path: Path) -> RunReport:
+    return run_register(
         container.engine,
         register=register,
         path=path,
@@ -64,17 +204,18 @@ def _take(container: Container, register: str) -> RunReport | None:
         actor=NIGHT,
         apply=True,
         strict_rpps=container.settings.strict_rpps,
+        kept=container.settings.state / "kept",
         bounds=container.bounds,
     )
-    if report.state == "refused":
-        raise Refusal(Kind.UNACCEPTABLE, report.reason, report.text)
-    return report
 
 
-def _applied(container: Container, register: str, digest: bytes) -> bool:
-    with transaction(container.engine) as connection:
-        found = connection.execute(
-            text("SELECT 1 FROM register_run WHERE register = :r AND file_sha256 = :h AND state = 'applied'"),
-            {"r": register, "h": digest},
-        )
-        return found.first() is not None
+def _resume(container: Container, run_id: int) -> RunReport:
+    return resume_run(
+        container.engine,
+        run_id=run_id,
+        now=container.clock(),
+        actor=NIGHT,
+        strict_rpps=container.settings.strict_rpps,
+        kept=container.settings.state / "kept",
+        bounds=container.bounds,
+    )

@@ -55,6 +55,11 @@ class Settings:
     drop_folder: str = _setting(
         "", "Where the nightly job looks for register files; empty: `state/registers`."
     )
+    sources_file: str = _setting(
+        "",
+        "Where the nightly job fetches register files from (TOML, see registers.md); empty: nowhere."
+        " Whoever writes it feeds the record.",
+    )
     ca_passphrase_file: str = _setting(
         "", "Passphrase of the CA keys. Whoever reads it and the keys is the CA."
     )

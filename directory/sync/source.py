@@ -33,6 +33,8 @@ LONGEST_LINE = 64 << 10
 
 _MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.(txt|csv|xml)")
 _STAMP = re.compile(r"(?<!\d)(20\d{2}[01]\d[0-3]\d)-?([0-2]\d[0-5]\d)(?!\d)")
+# A day alone names the daily FINESS.
+_DAY = re.compile(r"(?<!\d)20\d{2}[01]\d[0-3]\d(?!\d)")
 FRANCE = ZoneInfo("Europe/Paris")
 _ENCRYPTED = 0x1
 _FOLDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -134,6 +136,16 @@ def stamp_of(path: Path) -> datetime | None:
 def modified_at(path: Path) -> datetime:
     """The file's own time, for files that say nothing of when they were made."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def made_at(path: Path) -> datetime:
+    """When a file was made, by its name (a day alone is its beginning in France), else by its own time."""
+    day = _DAY.search(path.name)
+    try:
+        begun = datetime.strptime(day[0], "%Y%m%d").replace(tzinfo=FRANCE) if day else None
+    except ValueError:
+        begun = None
+    return stamp_of(path) or begun or modified_at(path)
 
 
 @contextmanager
