@@ -24,6 +24,7 @@ from tests.factories import rpps, seed_practitioner
 Sceau = Callable[..., Result]
 ALL = [
     ("up",), ("down",), ("status",), ("sync", "run"), ("enrol",), ("issue",), ("revoke",), ("check",),
+    ("measure", "take"), ("measure", "lift"), ("measure", "list"), ("attention",),
     ("ldap", "reconcile"), ("ldap", "rebuild"), ("crl", "publish"), ("audit", "verify"), ("token", "create"),
     ("token", "list"), ("token", "revoke"), ("jobs", "list"), ("jobs", "run"), ("demo", "uncertified"),
     ("web",), ("worker",), ("signer",),
@@ -273,3 +274,33 @@ def test_audit_says_whether_the_log_is_what_was_signed(sceau: Sceau, engine: Eng
     rewritten = sceau("audit", "verify", "--json")
     assert (rewritten.exit_code, told(rewritten)["intact"]) == (1, False)
     assert told(rewritten)["findings"]
+
+
+def test_a_measure_is_taken_by_one_and_lifted_by_two(sceau: Sceau, engine: Engine) -> None:
+    someone = seed_practitioner(engine).national_id
+    one, two = token(sceau, "one"), token(sceau, "two")
+    take = ("measure", "take", someone, "--kind", "suspended", "--reason", "x", "--json", "--token")
+    taken = told(sceau(*take, one))
+    assert taken["state"] == "in-force"
+    assert told(sceau(*take, two))["type"] == "measure-in-force"
+    lift = ("measure", "lift", str(taken["id"]), "--reason", "y", "--json", "--token")
+    assert told(sceau(*lift, one))["state"] == "lifting-asked"
+    again = sceau(*lift, one)
+    assert (again.exit_code, told(again)["type"]) == (1, "self-approval")
+    assert told(sceau(*lift, two))["state"] == "lifted"
+    listed = sceau("measure", "list", someone, "--token", one)
+    assert "lifted" in listed.stdout
+    assert told(sceau("measure", "list", someone, "--token", one, "--json"))["items"][0]["reason"] == "y"
+
+
+def test_what_needs_a_look_is_listed_to_whom_it_touches(sceau: Sceau, engine: Engine) -> None:
+    with engine.begin() as connection:
+        row = (
+            "INSERT INTO attention (kind, subject, authorities, since)"
+            " VALUES ('number-retired', '0751', ARRAY['CNOM'], now())"
+        )
+        connection.execute(text(row))
+    assert "0751" in sceau("attention").stdout
+    assert len(told(sceau("attention", "--authority", "CNOM", "--json"))["items"]) == 1
+    for other in (("--authority", "CNOP"), ("--kind", "withdrawal-pending")):
+        assert told(sceau("attention", *other, "--json"))["items"] == []

@@ -1,0 +1,274 @@
+"""Suspending, striking off and lifting over REST: one takes, two give back, nights change nothing."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from api.settings import Settings
+from api.wiring import Container
+from directory.base.audit import Actor
+from directory.sync.run import run_register
+from pki.consequences import Follower
+from pki.withdrawal import GRACES
+from tests.api.conftest import Caller
+from tests.api.signing import request_for, signer_in
+from tests.directory.sync.files import activity, header, zipped
+from tests.factories import Seeded, seed_organisation, seed_practitioner
+
+CHECKED = {"method": "in-person", "document": "carte nationale d'identité", "checked_on": "2026-09-01"}
+SUSPEND = {"kind": "suspended", "reason": "Décision 117"}
+STRIKE_OFF = {"kind": "struck-off", "reason": "Décision 118"}
+APPEAL = {"reason": "Appel accueilli"}
+
+
+@pytest.fixture
+def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
+    settings = Settings(state=tmp_path, public_url="https://sceau.example")
+    with signer_in(tmp_path, engine, now, settings.base_url) as signer:
+        yield Container(settings=settings, engine=engine, signer=signer, clock=lambda: now)
+
+
+@pytest.fixture
+def first(caller: Callable[..., Caller]) -> Caller:
+    return caller("registrar", name="first")
+
+
+@pytest.fixture
+def second(caller: Callable[..., Caller]) -> Caller:
+    return caller("registrar", name="second")
+
+
+@pytest.fixture
+def someone(engine: Engine) -> Seeded:
+    return seed_practitioner(engine)
+
+
+@pytest.fixture
+def serial(first: Caller, second: Caller, someone: Seeded) -> str:
+    """A certificate of this person's, by the whole road."""
+    asked = {"practitioner": someone.national_id, "mailbox": someone.mailbox, "identity_check": CHECKED}
+    path = f"/v1/enrolments/{first.post('/v1/enrolments', asked).get_json()['id']}"
+    assert second.post(f"{path}/approval").status_code == 200
+    issued = first.post(f"{path}/certificates", {"csr": request_for()})
+    assert issued.status_code == 201, issued.get_json()
+    return str(issued.get_json()["serial"])
+
+
+def of(someone: Seeded) -> str:
+    return f"/v1/practitioners/{someone.national_id}/measures"
+
+
+def verdict(caller: Caller, someone: Seeded) -> tuple[str, list[str]]:
+    answer = caller.get(f"/v1/recipients/{someone.mailbox}").get_json()
+    return answer["verdict"], answer["reasons"]
+
+
+def state(caller: Caller, serial: str) -> str:
+    return str(caller.get(f"/v1/certificates/{serial}").get_json()["state"])
+
+
+def test_a_strike_off_holds_with_its_answer_without_any_job(
+    first: Caller, someone: Seeded, serial: str
+) -> None:
+    assert verdict(first, someone) == ("allowed", [])
+    taken = first.post(of(someone), STRIKE_OFF)
+    assert taken.status_code == 201
+    told = taken.get_json()
+    assert (told["kind"], told["state"], told["authority"], told["ends_at"]) == (
+        "struck-off", "in-force", "CNOM", None,
+    )  # fmt: skip
+    assert verdict(first, someone) == ("refused", ["holder-struck-off", "certificate-revoked"])
+    revocation = first.get(f"/v1/certificates/{serial}").get_json()["revocation"]
+    assert revocation["reason"] == "privilegeWithdrawn"
+
+
+def test_a_suspension_holds_and_two_registrars_give_back(
+    first: Caller, second: Caller, someone: Seeded, serial: str
+) -> None:
+    measure = first.post(of(someone), SUSPEND).get_json()["id"]
+    lifting = f"/v1/measures/{measure}/lifting"
+    assert verdict(first, someone) == ("refused", ["holder-suspended", "certificate-on-hold"])
+    asked = first.post(lifting, APPEAL).get_json()
+    assert (asked["state"], asked["lifting_reason"]) == ("lifting-asked", APPEAL["reason"])
+    assert verdict(first, someone)[0] == "refused"
+    alone = first.post(lifting, APPEAL)
+    assert (alone.status_code, alone.get_json()["code"]) == (403, "self-approval")
+    assert verdict(first, someone)[0] == "refused"
+    lifted = second.post(lifting, {"reason": "d'accord"}).get_json()
+    assert (lifted["state"], lifted["reason"]) == ("lifted", APPEAL["reason"])
+    assert verdict(first, someone) == ("allowed", [])
+    assert state(first, serial) == "good"
+    again = second.post(lifting, APPEAL)
+    assert (again.status_code, again.get_json()["code"]) == (409, "measure-not-in-force")
+
+
+def test_a_request_to_lift_that_nobody_confirms_is_asked_anew(
+    first: Caller, second: Caller, someone: Seeded, engine: Engine
+) -> None:
+    measure = first.post(of(someone), SUSPEND).get_json()["id"]
+    lifting = f"/v1/measures/{measure}/lifting"
+    assert first.post(lifting, APPEAL).get_json()["state"] == "lifting-asked"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE measure_lifting SET asked_at = asked_at - interval '7 days'"))
+    (seen,) = first.get(of(someone)).get_json()["items"]
+    assert seen["state"] == "in-force"
+    assert second.post(lifting, {"reason": "de nouveau"}).get_json()["state"] == "lifting-asked"
+    assert first.post(lifting, APPEAL).get_json()["reason"] == "de nouveau"
+
+
+def test_only_registrars_of_the_authority_take_see_and_lift(
+    first: Caller, someone: Seeded, caller: Callable[..., Caller]
+) -> None:
+    pharmacist = caller("registrar", name="p", authority="CNOP")
+    other = pharmacist.post(of(someone), SUSPEND)
+    assert (other.status_code, other.get_json()["code"]) == (403, "wrong-authority")
+    measure = first.post(of(someone), SUSPEND).get_json()["id"]
+    lifting = pharmacist.post(f"/v1/measures/{measure}/lifting", APPEAL)
+    assert (lifting.status_code, lifting.get_json()["code"]) == (403, "wrong-authority")
+    assert pharmacist.get(of(someone)).get_json()["items"] == []
+    assert [one["id"] for one in first.get(of(someone)).get_json()["items"]] == [measure]
+    assert [one["reason"] for one in caller("auditor").get(of(someone)).get_json()["items"]] == [
+        SUSPEND["reason"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("/v1/practitioners/810099000027/measures", SUSPEND, 404, "unknown-practitioner"),
+        ("/v1/practitioners/x/measures", SUSPEND, 400, "malformed-national-id"),
+        ("/v1/practitioners/810099000019/measures", SUSPEND | {"kind": "fined"}, 422, "invalid-request"),
+        ("/v1/practitioners/810099000019/measures", SUSPEND | {"reason": " "}, 422, "invalid-request"),
+        ("/v1/practitioners/810099000019/measures", SUSPEND | {"reason": "x" * 1001}, 422, "invalid-request"),
+        ("/v1/practitioners/810099000019/measures", {"kind": "suspended"}, 422, "invalid-request"),
+        ("/v1/measures/4711/lifting", APPEAL, 404, "unknown-measure"),
+        ("/v1/measures/9223372036854775807/lifting", APPEAL, 404, "unknown-measure"),
+        ("/v1/measures/x/lifting", APPEAL, 404, "no-such-resource"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    first: Caller, someone: Seeded, engine: Engine, case: tuple[str, Any, int, str]
+) -> None:
+    path, body, status, code = case
+    assert someone.national_id == "810099000019"
+    answer = first.post(path, body)
+    assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM measure")).scalar_one() == 0
+
+
+def test_the_same_measure_is_not_taken_twice(first: Caller, second: Caller, someone: Seeded) -> None:
+    measure = first.post(of(someone), SUSPEND).get_json()["id"]
+    again = second.post(of(someone), SUSPEND)
+    assert (again.status_code, again.get_json()["code"]) == (409, "measure-in-force")
+    assert again.get_json()["measure"] == measure
+
+
+def test_the_log_tells_who_asked_and_who_confirmed_and_no_reason(
+    first: Caller, second: Caller, someone: Seeded, engine: Engine
+) -> None:
+    measure = first.post(of(someone), SUSPEND).get_json()["id"]
+    for one in (first, second):
+        one.post(f"/v1/measures/{measure}/lifting", APPEAL)
+    with engine.connect() as connection:
+        query = (
+            "SELECT event, name FROM audit_pending p JOIN api_token t ON p.actor = 'token:' || t.id"
+            " WHERE subject = :id ORDER BY p.id"
+        )
+        told = [tuple(row) for row in connection.execute(text(query), {"id": someone.national_id})]
+        whole = str(connection.execute(text("SELECT detail::text FROM audit_pending")).all())
+    assert told == [
+        ("measure.taken", "first"), ("measure.lifting-asked", "first"), ("measure.lifted", "second"),
+    ]  # fmt: skip
+    assert "Décision" not in whole
+    assert "Appel" not in whole
+
+
+Night = Callable[..., str]
+
+
+@pytest.fixture
+def night(engine: Engine, tmp_path: Path, now: datetime) -> Night:
+    """Take in the file of a day that shows doctor 1 as practising."""
+
+    def take_in(day: int, **cells: str) -> str:
+        stamp = f"202609{day:02}0200"
+        known = {"Identifiant PP": "10099000019", "Identification nationale PP": "810099000019"}
+        lines = header() + activity(**known, **cells)
+        file = zipped(
+            tmp_path / f"PS_LibreAcces_{stamp}.zip",
+            {f"PS_LibreAcces_Personne_activite_{stamp}.txt": lines.encode()},
+        )
+        report = run_register(
+            engine, register="rpps", path=file, now=now + timedelta(days=day), actor=Actor("test"),
+            apply=True, strict_rpps=False,
+        )  # fmt: skip
+        return report.state
+
+    return take_in
+
+
+def test_neither_a_measure_nor_its_lifting_is_undone_by_the_next_files(
+    first: Caller, second: Caller, someone: Seeded, night: Night
+) -> None:
+    measure = first.post(of(someone), SUSPEND).get_json()["id"]
+    assert night(2) == "applied"
+    assert "holder-suspended" in verdict(first, someone)[1]
+    for one in (first, second):
+        one.post(f"/v1/measures/{measure}/lifting", APPEAL)
+    assert night(3, **{"Nom d'exercice": "AUTREMENT"}) == "applied"
+    assert "holder-suspended" not in verdict(first, someone)[1]
+    assert [one["state"] for one in first.get(of(someone)).get_json()["items"]] == ["lifted"]
+
+
+@pytest.fixture
+def matters(engine: Engine, first: Caller, second: Caller, now: datetime) -> list[str]:
+    """Three mailboxes of establishments that nobody answers for any more, the third once by the ARS."""
+    made = []
+    for number, finess in enumerate(("750990012", "750990038", "750990046"), 20):
+        person = seed_practitioner(engine, number)
+        address = seed_organisation(engine, finess)
+        asked = {"practitioner": person.national_id, "mailbox": address, "identity_check": CHECKED}
+        enrolment = first.post("/v1/enrolments", asked).get_json()["id"]
+        assert second.post(f"/v1/enrolments/{enrolment}/approval").status_code == 200
+        made.append(address)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE enrolment SET authority = 'ARS' WHERE mailbox = :m"), {"m": made[2]})
+        connection.execute(text("UPDATE practitioner SET departed_at = :now"), {"now": now})
+    follower = Follower(engine, GRACES)
+    while follower.step(now).changes:
+        pass
+    return made
+
+
+def test_what_needs_a_look_is_seen_by_those_it_touches_page_by_page(
+    first: Caller, matters: list[str], caller: Callable[..., Caller]
+) -> None:
+    mine = first.get("/v1/attention").get_json()
+    assert sorted(one["subject"] for one in mine["items"]) == sorted(matters[:2])
+    assert {one["kind"] for one in mine["items"]} == {"no-answerable-professional"}
+    assert mine["items"][0]["resolved_at"] is None
+    for role in ("auditor", "admin"):
+        who = caller(role)
+        page = who.get("/v1/attention", limit=2).get_json()
+        rest = who.get("/v1/attention", limit=2, after=page["next"]).get_json()
+        assert sorted(one["subject"] for one in page["items"] + rest["items"]) == sorted(matters)
+        assert rest["next"] is None
+    assert first.get("/v1/attention", kind="number-retired").get_json()["items"] == []
+    assert first.get("/v1/attention", kind="?").status_code == 422
+
+
+def test_a_matter_that_is_gone_shows_when_asked_for(
+    first: Caller, matters: list[str], engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE attention SET resolved_at = since, resolved_by = 'x' WHERE subject = :s"),
+            {"s": matters[0]},
+        )
+    assert len(first.get("/v1/attention").get_json()["items"]) == 1
+    assert len(first.get("/v1/attention", closed="true").get_json()["items"]) == 2
