@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the reference pages that the program itself can tell: commands (their --help) and settings.
+"""Write the reference pages that the program itself can tell: commands (their --help), settings, bounds.
 
 A test fails while they differ from the program; run this, read the difference, commit both together.
 """
@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from api.cli.main import main as sceau
 from api.settings import Settings
+from directory.sync.bounds import NEVER, Bound, load_bounds
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 COMMANDS = """\
@@ -38,6 +39,35 @@ Secrets are no settings and are never kept in `settings.toml`. The passphrase of
 `SCEAU_CA_PASSPHRASE`, that of the OCSP and audit keys from `SCEAU_WEB_PASSPHRASE`, else each from its file.
 `sceau up` hands each to the parts that need it and to no other, and makes a file, with a warning, only where
 neither is there.
+"""
+
+
+BOUNDS = """\
+# Bounds: when a night waits for somebody
+
+Before a register file is applied, what it would do is counted (`directory/sync/measuring.py`) and compared
+with the bounds below (`directory/sync/bounds.toml`). Beyond one, the run is **held**: nothing changes, its
+file is kept, its report says which bound and by how much. It goes on when a named person with the role `admin`
+lets it through, or two of them, each with a token of their own and a comment
+(`POST /v1/registers/runs/<id>/approvals`). What nobody may let through is **refused**, under the name of the
+bound. A share equal to its bound passes; a count up to the floor needs nobody, so that a small register is not
+stopped for three departures. The word of a token revoked since counts no more. A later run that is applied
+closes an older one that waits.
+
+An operator's own figures go into a file of the same shape (setting `bounds_file`), which may give `one`,
+`two`, `refuse`, `floor` and `refuse_floor` of any bound, and more codes; `inf` is never:
+
+    [rpps.too-many-arrivals]
+    one = 0.08 # the psychologists arrive this month
+
+    [codes]
+    profession = ["99"]
+
+Below, n of m: what is counted, of how many. A dash: this level is not there.
+"""
+LEVELS = """
+| bound | what | floor | one person | two persons | nobody | why |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -71,6 +101,34 @@ def settings_page() -> str:
     return "".join([SETTINGS, *rows, SECRETS])
 
 
+def level(number: float, bound: Bound, above: float = NEVER) -> str:
+    """A level as people read it, a dash for one that is not there."""
+    if number in (NEVER, above):
+        return "-"
+    return f"{100 * number:g} %" if bound.whole else f"{number:g}"
+
+
+def bounds_table(bounds: tuple[Bound, ...]) -> str:
+    """The bounds of one register."""
+    rows = [
+        f"| `{b.name}` | {b.says.format(count='n', whole='m')} | {b.floor:g} | {level(b.one, b, b.two)}"
+        f" | {level(b.two, b, b.refuse)} | {level(b.refuse, b)}"
+        f"{f' (above {b.refuse_floor:g})' if b.refuse_floor else ''} | {b.why} |\n"
+        for b in bounds
+    ]
+    return "".join([LEVELS, *rows])
+
+
+def bounds_page() -> str:
+    """docs/reference/bounds.md."""
+    registers = load_bounds().values()
+    tables = [f"\n## `{of.register}`\n{bounds_table(of.bounds)}" for of in registers]
+    codes = next(iter(registers)).codes
+    known = [f"- `{cell}`: {', '.join(sorted(codes[cell]))}\n" for cell in codes]
+    return "".join([BOUNDS, *tables, "\n## Codes in use\n\n", *known])
+
+
 if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(commands_page())
     (REFERENCE / "settings.md").write_text(settings_page())
+    (REFERENCE / "bounds.md").write_text(bounds_page())

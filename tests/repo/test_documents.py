@@ -54,6 +54,11 @@ def test_every_command_is_described_by_its_own_help() -> None:
     assert (ROOT / "docs" / "reference" / "commands.md").read_text() == program("describe").commands_page()
 
 
+def test_every_bound_of_the_night_is_described_as_it_is() -> None:
+    """When this fails: scripts/describe.py writes the page; read what changed."""
+    assert (ROOT / "docs" / "reference" / "bounds.md").read_text() == program("describe").bounds_page()
+
+
 def test_every_job_is_described() -> None:
     page = (ROOT / "docs" / "reference" / "jobs.md").read_text()
     assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) == set(JOBS)
