@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from api.nightly import newest, take_registers
+from api.nightly import candidates, newest, take_registers
 from api.wiring import Container
+from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
+from directory.sync.run import run_register
 
 MAKER = Path(__file__).resolve().parents[2] / "scripts" / "make_registers.py"
 ALL = {"rpps", "finess", "mailboxes", "trusted-domains"}
@@ -117,3 +119,83 @@ def test_a_register_that_somebody_is_taking_is_reported_after_the_others_too(
     assert {"rpps", "trusted-domains"} <= set(applied(engine)) <= ALL - {"finess"}
     take_registers(container)
     assert set(applied(engine)) == ALL
+
+
+def runs(engine: Engine) -> list[tuple[str, str, str | None]]:
+    query = "SELECT file_name, state, reason FROM register_run ORDER BY id"
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def only_rpps(drop: Path) -> Path:
+    """The RPPS archive, made and left alone in the folder."""
+    make(drop, "2026-08-30")
+    for path in drop.iterdir():
+        if not path.name.startswith("PS_LibreAcces"):
+            path.unlink()
+    return next(drop.iterdir())
+
+
+def test_a_file_stamped_in_the_future_hides_no_true_one(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    true = only_rpps(drop)
+    future = drop / "PS_LibreAcces_203608300200.zip"
+    future.write_bytes(true.read_bytes() + b"\0")
+    with pytest.raises(Refusal, match="from now"):
+        take_registers(container)
+    assert runs(engine) == [(future.name, "refused", "from-the-future"), (true.name, "applied", None)]
+    # Known for what it is, it is not tried again every night, until its day has come.
+    assert take_registers(container) == ""
+    assert len(runs(engine)) == 2
+    take_registers(replace(container, clock=lambda: container.clock() + timedelta(days=3660)))
+    assert runs(engine)[2:] == [(future.name, "applied", None)]
+
+
+def test_a_refused_file_is_not_tried_again_until_it_changes(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    true = only_rpps(drop)
+    cut = drop / "PS_LibreAcces_202608310200.zip"
+    cut.write_bytes(true.read_bytes()[:1000])
+    with pytest.raises(Refusal, match=r"^rpps: PS_LibreAcces_202608310200"):
+        take_registers(container)
+    assert [state for _, state, _ in runs(engine)] == ["refused", "applied"]
+    assert take_registers(container) == ""
+    cut.write_bytes(true.read_bytes()[:2000])
+    with pytest.raises(Refusal):
+        take_registers(container)
+    assert [state for _, state, _ in runs(engine)] == ["refused", "applied", "refused"]
+
+
+def test_files_older_than_the_applied_one_are_left_alone(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    true = only_rpps(drop)
+    take_registers(container)
+    (drop / "PS_LibreAcces_202608010200.zip").write_bytes(true.read_bytes() + b"\0")
+    assert take_registers(container) == ""
+    assert [name for name, _, _ in runs(engine)] == [true.name]
+
+
+def test_a_plan_made_by_hand_does_not_stand_for_the_night(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    true = only_rpps(drop)
+    run_register(container.engine, register="rpps", path=true, now=container.clock(), actor=Actor("test:x"),
+                 apply=False)  # fmt: skip
+    assert "rpps: applied" in take_registers(container)
+    assert [state for _, state, _ in runs(engine)] == ["planned", "applied"]
+
+
+def test_the_daily_finess_and_the_restricted_extraction_are_found(tmp_path: Path) -> None:
+    make(tmp_path, "2026-08-30", "--psc", "--finess-json")
+    make(tmp_path, "2026-08-29")
+    assert [path.name for path in candidates(tmp_path, "finess")] == [
+        "finess-structures-journalier-20260830.json.gz",
+        "etalab-cs1100502-stock-20260829-0338.csv",
+    ]
+    assert [path.name for path in candidates(tmp_path, "rpps")] == [
+        "Extraction_ProSanteConnect_202608300200.zip",
+        "PS_LibreAcces_202608290200.zip",
+    ]
