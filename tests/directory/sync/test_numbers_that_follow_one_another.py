@@ -1,12 +1,17 @@
 """Numbers of ADELI vanish: each is linked to the one person it can only be, or retired; nothing is lost."""
 
+import zipfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from directory.sync.succession import succeed, succeed_by_mailbox, unambiguous
+from tests.directory.sync.files import Rows, Run, zipped
+from tests.factories import rpps
 
 ADELI, RPPS = "0750000011", "810099000019"
 Night = Callable[..., dict[str, int]]
@@ -277,3 +282,48 @@ def test_a_departure_from_the_rpps_is_no_succession(connection: Connection, nigh
 def test_names_are_compared_as_people_write_them() -> None:
     pairs = [("01", "81", "Le Gall", "Anne-Élise", "LE GALL", "ANNE ELISE"), ("02", "82", "A", "B", "A", "C")]
     assert unambiguous(pairs) == {"01": "81"}
+
+
+def rewritten(source: Path, folder: Path, *changes: tuple[str, str]) -> Path:
+    """The same archive with these texts changed in every member."""
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(source) as old:
+        members = {name: old.read(name).decode() for name in old.namelist()}
+    for before, after in changes:
+        members = {name: text_of.replace(before, after) for name, text_of in members.items()}
+    return zipped(folder / source.name, {name: text_of.encode() for name, text_of in members.items()})
+
+
+def test_a_person_goes_from_adeli_to_rpps_over_three_nights_and_keeps_the_mailbox(
+    maker: ModuleType, tmp_path: Path, run: Run, rows: Rows
+) -> None:
+    sizes = {"practitioners": 300, "organisations": 20, "mailboxes": 200, "seed": 7}
+    first = maker.make(tmp_path / "1", maker.Plan(**sizes))
+    for register in ("rpps", "mailboxes"):
+        assert run(register, first[register]).state == "applied"
+    address, old = rows(
+        "SELECT min(address), holder FROM mailbox WHERE holder LIKE '0%' GROUP BY holder"
+        " HAVING count(*) = 1 ORDER BY holder LIMIT 1"
+    )[0]
+    holder = f"SELECT holder, departed_at FROM mailbox WHERE address = '{address}'"
+    number, new = str(old)[1:], rpps(99_000)
+    renumbered = (f"0|{number}|0{number}|", f"8|{new[1:]}|{new}|")
+    still = maker.make(tmp_path / "2", maker.Plan(**sizes, next_day=True, arrivals=0, moves=0, departures=0))
+    # The RPPS has the new number; the mailbox list, another service, and still the old number.
+    night = run("rpps", rewritten(still["rpps"], tmp_path / "3", renumbered))
+    assert (night.state, night.counts["created"], night.counts["removed"]) == ("applied", 1, 1)
+    assert rows(LINKS) == [(old, new)]
+    assert rows(holder) == [(new, None)]
+    line = (f"{address}|0|{number}|0{number}|", f"{address}|8|{new[1:]}|{new}|")
+    with zipfile.ZipFile(still["mailboxes"]) as archive:
+        (told,) = (x for x in archive.read(archive.namelist()[0]).decode().split("\n") if f"|{address}|" in x)
+    cells = told.split("|")
+    moved = "|".join([*cells[:7], "AUDIOLOGIE", *cells[8:]])
+    report = run("mailboxes", rewritten(still["mailboxes"], tmp_path / "4", (told, moved)))
+    assert (report.state, report.counts["changed"], report.measures["moved"]) == ("applied", 1, 0)
+    assert rows(holder) == [(new, None)]
+    assert rows(f"SELECT service FROM mailbox WHERE address = '{address}'") == [("AUDIOLOGIE",)]
+    # Then the list follows: nothing is left to do.
+    report = run("mailboxes", rewritten(still["mailboxes"], tmp_path / "5", (told, moved), line))
+    assert (report.state, report.measures["moved"]) == ("applied", 0)
+    assert rows(holder) == [(new, None)]
