@@ -82,9 +82,15 @@ JOBS = MappingProxyType(
             ),
             Job(
                 "registers-late",
-                "Takes up nights cut off or let through, and asks busy sources again.",
+                "Asks sources again that were busy.",
                 _every(60),
                 nightly.take_late_registers,
+            ),
+            Job(
+                "held-runs",
+                "Takes up runs that were cut off, or held and let through.",
+                _every(15),
+                nightly.resume_runs,
             ),
             Job(
                 "freshness",

@@ -74,15 +74,22 @@ def take_registers(container: Container) -> str:
 
 
 def take_late_registers(container: Container) -> str:
-    """Between the nights: runs cut off or let through, and sources that asked us to come back."""
+    """Between the nights: sources that asked us to come back."""
+    told = _Told()
+    fetched = _fetch_due(container, _origins(container), told)
+    _take_all(container, [register for register in PATTERNS if register in fetched], told)
+    return told.end()
+
+
+def resume_runs(container: Container) -> str:
+    """Take up what was cut off, and what was held until enough named persons let it through."""
     told = _Told()
     with transaction(container.engine) as connection:
         waiting = due_to_resume(connection)
     for run_id in waiting:
         with told.apart(f"run {run_id}"):
-            told.take(_resume(container, run_id))
-    fetched = _fetch_due(container, _origins(container), told)
-    _take_all(container, [register for register in PATTERNS if register in fetched], told)
+            if (report := _resumed_unless_taken(container, run_id)) is not None:
+                told.take(report)
     return told.end()
 
 
@@ -204,9 +211,19 @@ def _run(container: Container, register: str, path: Path) -> RunReport:
         actor=NIGHT,
         apply=True,
         strict_rpps=container.settings.strict_rpps,
-        kept=container.settings.state / "kept",
+        kept=container.settings.kept_files,
         bounds=container.bounds,
     )
+
+
+def _resumed_unless_taken(container: Container, run_id: int) -> RunReport | None:
+    """The run taken up again; None when whoever approved it was quicker, or its register is at work."""
+    try:
+        return _resume(container, run_id)
+    except Refusal as refusal:
+        if refusal.kind is not Kind.CONFLICT:
+            raise
+        return None
 
 
 def _resume(container: Container, run_id: int) -> RunReport:
@@ -216,6 +233,6 @@ def _resume(container: Container, run_id: int) -> RunReport:
         now=container.clock(),
         actor=NIGHT,
         strict_rpps=container.settings.strict_rpps,
-        kept=container.settings.state / "kept",
+        kept=container.settings.kept_files,
         bounds=container.bounds,
     )

@@ -150,6 +150,11 @@ class Settings:
         return Path(self.exports_folder) if self.exports_folder else self.state / "exports"
 
     @property
+    def kept_files(self) -> Path:
+        """Folder of the files of held runs, which wait there for named persons."""
+        return self.state / "kept"
+
+    @property
     def freshness(self) -> Mapping[str, timedelta]:
         """For each register the age from which it is late."""
         return _hours_by_register(self.freshness_hours)

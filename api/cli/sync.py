@@ -1,20 +1,39 @@
-"""`sceau sync`: take in a national register file, after showing what it would change."""
+"""`sceau sync`: take in a national register file, see what the nights did, let a held one go on."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from api.cli.output import COMMAND, answer, container, json_option, progress, refusals_told, state_option
-from directory.sync.run import run_register
+from api.cli.enrolment import identity_option, who_acts
+from api.cli.nights import run_in_full_rows, run_in_full_told, run_told, sparkline
+from api.cli.output import (
+    COMMAND,
+    answer,
+    container,
+    json_option,
+    progress,
+    refusals_told,
+    refuse,
+    state_option,
+)
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.store import REGISTERS
+from directory.sync import approvals
+from directory.sync import history as runs_of
+from directory.sync.history import Run, RunState
+from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
 
 
 @click.group()
 def sync() -> None:
-    """National registers in."""
+    """National registers in: one file, what the nights did, and who lets a held one go on."""
 
 
 @sync.command("run")
-@click.argument("register", type=click.Choice(["rpps", "finess", "mailboxes", "trusted-domains"]))
+@click.argument("register", type=click.Choice(REGISTERS))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--apply", "apply_it", is_flag=True, help="Apply the plan; without it nothing changes.")
 @state_option
@@ -37,10 +56,152 @@ def run(register: str, file: Path, apply_it: bool, state: Path | None, as_json: 
             actor=COMMAND,
             apply=apply_it,
             strict_rpps=parts.settings.strict_rpps,
-            bounds=parts.bounds,
             progress=show,
+            kept=parts.settings.kept_files,
+            bounds=parts.bounds,
         )
-    told = {
+    answer(_told(report), as_json=as_json, rows=_rows(report), headers=(report.register, report.file_name))
+    if report.state in ("refused", "held"):
+        raise SystemExit(1)
+
+
+@sync.command()
+@click.option("--register", type=click.Choice(REGISTERS), default=None, help="Only this one.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=90, show_default=True, help="How many runs.")
+@state_option
+@json_option
+def history(register: str | None, limit: int, state: Path | None, as_json: bool) -> None:
+    """Show the last runs, newest first, and under them a line for each register, oldest run first.
+
+    In the line a bar is as high as the night changed much; ✕ is a refused file, ◆ one that is held,
+    ~ one cut off.
+
+    \b
+    Example:  sceau sync history --register rpps --limit 30
+    """
+    parts = container(state, as_json=as_json)
+    with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
+        found = runs_of.runs(connection, register=register, limit=limit)
+    headers = ("run", "register", "state", "of", "lines", "created", "changed", "removed", "rejected", "took")
+    rows = [_run_row(one) for one in found]
+    answer({"runs": [run_told(one) for one in found]}, as_json=as_json, rows=rows, headers=headers)
+    for name in REGISTERS if not as_json else ():
+        ours = [one for one in reversed(found) if one.register == name and one.state is not RunState.PLANNED]
+        if ours:
+            click.echo(f"{name:16}{sparkline(ours)}")
+
+
+@sync.command()
+@click.argument("run_id", metavar="RUN", type=click.IntRange(1))
+@state_option
+@json_option
+def show(run_id: int, state: Path | None, as_json: bool) -> None:
+    """Show one run: counts beside those of the run before, steps, bounds passed, who agreed, rejected lines.
+
+    \b
+    Example:  sceau sync show 41
+    """
+    parts = container(state, as_json=as_json)
+    with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
+        found = runs_of.run(connection, run_id, samples=True)
+    answer(
+        run_in_full_told(found),
+        as_json=as_json,
+        rows=list(run_in_full_rows(found)),
+        headers=("", "", "before"),
+    )
+
+
+@sync.command()
+@click.argument("run_id", metavar="RUN", type=click.IntRange(1))
+@click.option("--comment", required=True, help="What you looked at; kept in the audit log.")
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of your admin token: you are the named person.",
+)
+@identity_option
+@state_option
+@json_option
+def approve(
+    run_id: int, comment: str, token_file: Path | None, name: str | None, secret: str | None,
+    state: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Let a held RUN go on, in your own name; once as many have agreed as are needed, it goes on at once.
+
+    \b
+    Examples:
+      sceau sync show 41
+      sceau sync approve 41 --comment "departures seen with the Ordre" --token-file ~/admin.token
+    """
+    parts = container(state, as_json=as_json)
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+        given = token_file.read_text().strip() if token_file else secret
+        token = who_acts(parts, connection, name, given)
+        told = approvals.approve(connection, now=parts.clock(), token=token, run_id=run_id, comment=comment)
+    enough = told.approvals >= told.needed
+    report = _resumed_unless_taken(parts, run_id, as_json=as_json) if enough else None
+    rows: list[tuple[Any, ...]] = [("approvals", f"{told.approvals} of {told.needed}")]
+    waits = "the worker is at it" if enough else "somebody else must agree"
+    rows += [("next", waits)] if report is None else _rows(report)
+    value = {**vars(told), "run": None if report is None else _told(report)}
+    answer(value, as_json=as_json, rows=rows, headers=("run", str(run_id)))
+    if report is not None and report.state != "applied":
+        raise SystemExit(1)
+
+
+@sync.command()
+@click.argument("run_id", metavar="[RUN]", type=click.IntRange(1), required=False)
+@state_option
+@json_option
+def resume(run_id: int | None, state: Path | None, as_json: bool) -> None:
+    """Take up RUN again, or all that were let through or cut off; the worker does the same by itself.
+
+    \b
+    Example:  sceau sync resume
+    """
+    parts = container(state, as_json=as_json)
+    with refusals_told(as_json=as_json):
+        with transaction(parts.engine, read_only=True) as connection:
+            due = due_to_resume(connection) if run_id is None else [run_id]
+        reports = [_resume(parts, one, quiet=as_json) for one in due]
+    rows = [(one.run_id, one.register, one.state, one.text) for one in reports]
+    answer(
+        {"runs": [_told(one) for one in reports]},
+        as_json=as_json,
+        rows=rows or [("", "", "nothing waits", "")],
+        headers=("run", "register", "state", ""),
+    )
+    if any(one.state != "applied" for one in reports):
+        raise SystemExit(1)
+
+
+def _resumed_unless_taken(parts: Container, run_id: int, *, as_json: bool) -> RunReport | None:
+    """The run taken up again; None when the worker was quicker, or another run of the register is at work."""
+    try:
+        return _resume(parts, run_id, quiet=as_json)
+    except Refusal as refusal:
+        if refusal.kind is Kind.CONFLICT:
+            return None
+        refuse(refusal, as_json=as_json)
+
+
+def _resume(parts: Container, run_id: int, *, quiet: bool) -> RunReport:
+    with progress(quiet) as show:
+        return resume_run(
+            parts.engine,
+            run_id=run_id,
+            now=parts.clock(),
+            actor=COMMAND,
+            strict_rpps=parts.settings.strict_rpps,
+            progress=show,
+            kept=parts.settings.kept_files,
+            bounds=parts.bounds,
+        )
+
+
+def _told(report: RunReport) -> dict[str, Any]:
+    return {
         "run": report.run_id,
         "register": report.register,
         "layout": report.layout,
@@ -50,21 +211,36 @@ def run(register: str, file: Path, apply_it: bool, state: Path | None, as_json: 
         "reason": report.reason,
         "text": report.text,
         "counts": report.counts,
+        "approvals_needed": report.approvals_needed,
+        "findings": [vars(one) for one in report.findings],
         "rejections": [
             {"line": r.line_number, "reason": r.reason, "detail": r.detail} for r in report.rejections
         ],
     }
-    rows = [
+
+
+def _rows(report: RunReport) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = [
+        ("run", report.run_id),
         ("state", report.state),
         ("of", report.generated_at),
         ("layout", report.layout),
         *report.counts.items(),
     ]
     rows += [(f"line {r.line_number}", f"{r.reason}: {r.detail}") for r in report.rejections[:10]]
+    rows += [(one.name, f"{one.sentence} (needs {one.needed})") for one in report.findings]
     if report.state == "planned":
         rows.append(("next", "nothing has changed; run again with --apply"))
+    if report.state == "held":
+        words = f"nothing has changed; {report.approvals_needed} named must agree:"
+        rows.append(("next", f"{words} sceau sync approve {report.run_id} --comment … --token-file …"))
     if report.reason:
         rows.append((report.reason, report.text))
-    answer(told, as_json=as_json, rows=rows, headers=(report.register, report.file_name))
-    if report.state == "refused":
-        raise SystemExit(1)
+    return rows
+
+
+def _run_row(run: Run) -> tuple[Any, ...]:
+    counts = [run.counts.get(name, "") for name in ("lines", "created", "changed", "removed", "rejected")]
+    took = "" if run.duration is None else f"{run.duration.total_seconds():.1f} s"
+    state = run.state.value if run.reason is None else f"{run.state.value}: {run.reason}"
+    return (run.id, run.register, state, f"{run.generated_at:%Y-%m-%d %H:%M}Z", *counts, took)

@@ -7,6 +7,7 @@ high. The drawing is stretched to the width of the page, so it holds no text: wo
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from api.scale import drawn_highest
 from directory.sync.history import Run, RunState
 
 BAND = 20
@@ -66,17 +67,9 @@ def _marks(placed: Sequence[tuple[int, Run]], state: RunState) -> list[tuple[int
 def _band(name: str, number: int, placed: Sequence[tuple[int, Run]]) -> Band:
     values = [(column, run.counts.get(name, 0)) for column, run in placed if run.state is RunState.APPLIED]
     highest = max((value for _, value in values), default=0)
-    top = _top([value for _, value in values if value])
+    top = drawn_highest([value for _, value in values])
     bars = [(column, _HIGHEST * value / top if value <= top else BAND) for column, value in values if value]
     return Band(name, highest, values[-1][1] if values else 0, highest > top, _outline(bars, number * BAND))
-
-
-def _top(values: Sequence[int]) -> float:
-    """The value drawn highest: the greatest, unless it would flatten the others, as a first load does."""
-    if not values:
-        return 1
-    ninth_decile = sorted(values)[int(0.9 * (len(values) - 1))]
-    return min(max(values), 2 * ninth_decile)
 
 
 def _outline(bars: Sequence[tuple[int, float]], foot: int) -> str:

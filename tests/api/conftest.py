@@ -1,20 +1,27 @@
-"""The whole application in process, on a fresh database: a container, a client, and callers of every role."""
+"""The whole application in process, on a fresh database: a container, a client, callers of every role,
+and the command.
+"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
+from api import condition
 from api.app import create_app
-from api.settings import Settings
-from api.wiring import Container
+from api.cli import output
+from api.cli.main import main
+from api.settings import Settings, save_settings
+from api.wiring import Container, build
+from tests.api.commands import Sceau
 from tests.factories import seed_token
 
 
@@ -70,3 +77,35 @@ def caller(app: Flask, engine: Engine) -> Callable[..., Caller]:
 @pytest.fixture
 def operator(caller: Callable[..., Caller]) -> Caller:
     return caller("operator")
+
+
+@pytest.fixture
+def state(tmp_path: Path, database_url: str) -> Path:
+    save_settings(tmp_path / "var", {"database_url": database_url, "public_url": "https://sceau.example"})
+    (tmp_path / "var" / "secrets").mkdir()
+    (tmp_path / "var" / "secrets" / "web.passphrase").write_text("for a test")
+    return tmp_path / "var"
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Commands leave connections to their process's end: here they are closed, and a signer may be given."""
+    instead: dict[str, Any] = {}
+    made: list[Container] = []
+
+    def building(settings: Settings) -> Container:
+        container = build(settings)
+        made.append(Container(**{**vars(container), **instead}))
+        return made[-1]
+
+    for module in (output, condition):
+        monkeypatch.setattr(module, "build", building)
+    yield instead
+    for container in made:
+        container.engine.dispose()
+
+
+@pytest.fixture
+def sceau(state: Path, built: dict[str, Any]) -> Sceau:
+    del built
+    return lambda *words: CliRunner().invoke(main, [*words, "--state", str(state)])

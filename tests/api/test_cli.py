@@ -1,79 +1,30 @@
 """Commands say yes, no or cannot by their exit code, sentences to people and one JSON object to machines."""
 
-import json
-from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from cryptography import x509
 from sqlalchemy import Engine, text
 
-from api import condition
-from api.cli import output
 from api.cli.main import main
-from api.settings import Settings, save_settings
-from api.wiring import Container, build
+from api.settings import save_settings
 from directory.base.clock import utc_now
 from tests.api.certificates import certify
+from tests.api.commands import Sceau, token, told
 from tests.api.signing import request_for, signer_in
 from tests.factories import rpps, seed_practitioner
 
-Sceau = Callable[..., Result]
 ALL = [
-    ("up",), ("down",), ("status",), ("sync", "run"), ("enrol",), ("issue",), ("revoke",), ("check",),
+    ("up",), ("down",), ("status",), ("sync", "run"), ("sync", "history"), ("sync", "show"),
+    ("sync", "approve"), ("sync", "resume"), ("enrol",), ("issue",), ("revoke",), ("check",),
     ("measure", "take"), ("measure", "lift"), ("measure", "list"), ("attention",),
     ("ldap", "reconcile"), ("ldap", "rebuild"), ("crl", "publish"), ("audit", "verify"), ("token", "create"),
     ("token", "list"), ("token", "revoke"), ("jobs", "list"), ("jobs", "run"), ("demo", "uncertified"),
     ("web",), ("worker",), ("signer",),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def state(tmp_path: Path, database_url: str) -> Path:
-    save_settings(tmp_path / "var", {"database_url": database_url, "public_url": "https://sceau.example"})
-    (tmp_path / "var" / "secrets").mkdir()
-    (tmp_path / "var" / "secrets" / "web.passphrase").write_text("for a test")
-    return tmp_path / "var"
-
-
-@pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Commands leave connections to their process's end: here they are closed, and a signer may be given."""
-    instead: dict[str, Any] = {}
-    made: list[Container] = []
-
-    def building(settings: Settings) -> Container:
-        container = build(settings)
-        made.append(Container(**{**vars(container), **instead}))
-        return made[-1]
-
-    for module in (output, condition):
-        monkeypatch.setattr(module, "build", building)
-    yield instead
-    for container in made:
-        container.engine.dispose()
-
-
-@pytest.fixture
-def sceau(state: Path, built: dict[str, Any]) -> Sceau:
-    del built
-    return lambda *words: CliRunner().invoke(main, [*words, "--state", str(state)])
-
-
-def told(result: Result) -> dict[str, Any]:
-    """The one JSON object on standard output."""
-    found = json.loads(result.stdout)
-    assert isinstance(found, dict)
-    return found
-
-
-def token(sceau: Sceau, name: str, role: str = "registrar", authority: str = "CNOM") -> str:
-    made = sceau("token", "create", name, "--role", role, "--authority", authority, "--json")
-    assert made.exit_code == 0, made.stderr
-    return str(told(made)["secret"])
 
 
 def test_every_command_shows_its_help_and_the_words_are_never_empty() -> None:

@@ -1,0 +1,83 @@
+"""How `sceau sync` shows what the nights did: rows for people, plain values for programs."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from api.scale import drawn_highest
+from directory.sync.history import Run, RunInFull, RunState
+
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+_MARKS = {RunState.REFUSED: "✕", RunState.HELD: "◆", RunState.INTERRUPTED: "~", RunState.RUNNING: "…"}
+_MOVING = ("created", "changed", "removed")
+
+
+def sparkline(oldest_first: Sequence[Run]) -> str:
+    """A character for each run: a bar as high as it changed much, `·` for nothing, a mark if not applied."""
+    values = [_changed(one) for one in oldest_first if one.state is RunState.APPLIED]
+    top = drawn_highest(values)
+    return "".join(_MARKS.get(one.state) or _bar(_changed(one), top) for one in oldest_first)
+
+
+def run_told(run: Run) -> dict[str, Any]:
+    """The run, for programs."""
+    took = None if run.duration is None else run.duration.total_seconds()
+    return {**vars(run), "sha256": run.sha256.hex(), "state": run.state.value, "seconds": took}
+
+
+def run_in_full_told(found: RunInFull) -> dict[str, Any]:
+    """The run with all that is known of it, for programs."""
+    return {
+        **run_told(found.run),
+        "before": None if found.before is None else run_told(found.before),
+        "steps": [vars(one) for one in found.steps],
+        "approvals": [vars(one) for one in found.approvals],
+        "rejections": [
+            {
+                "reason": reason,
+                "count": number,
+                "samples": [vars(one) for one in found.samples.get(reason, ())],
+            }
+            for reason, number in found.rejections.items()
+        ],
+    }
+
+
+def run_in_full_rows(found: RunInFull) -> Iterator[tuple[Any, ...]]:
+    """The same for people: what, how much, and how much in the run applied before."""
+    run, before = found.run, found.before
+    yield ("run", run.id, "" if before is None else before.id)
+    yield ("register", run.register)
+    yield ("file", run.file_name, "" if before is None else before.file_name)
+    yield ("of", _minute(run.generated_at), "" if before is None else _minute(before.generated_at))
+    yield ("state", run.state.value if run.reason is None else f"{run.state.value}: {run.reason}")
+    for name, number in run.counts.items():
+        yield (name, f"{number:,}", f"{before.counts[name]:,}" if before and name in before.counts else "")
+    for one in run.findings:
+        yield (one["name"], f"{one['sentence']} (needs {one['needed']})")
+    if run.state is RunState.HELD:
+        agreed = sum(one.counts for one in found.approvals)
+        yield ("approvals", f"{agreed} of {run.approvals_needed}")
+    for said in found.approvals:
+        yield ("approved", f"{said.name}, {_minute(said.at)}: {said.comment}")
+    for step in found.steps:
+        took = None if step.finished_at is None else (step.finished_at - step.started_at).total_seconds()
+        yield (f"step {step.step}", "not ended" if took is None else f"{took:.1f} s")
+    for reason, number in found.rejections.items():
+        yield (f"rejected {reason}", f"{number:,}")
+        for line in found.samples.get(reason, ()):
+            yield (f"  line {line.line_number}", f"{line.detail}: {line.excerpt}")
+
+
+def _minute(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}Z"
+
+
+def _changed(run: Run) -> int:
+    return sum(run.counts.get(name, 0) for name in _MOVING)
+
+
+def _bar(value: int, top: float) -> str:
+    if value == 0:
+        return "·"
+    return _HEIGHTS[min(len(_HEIGHTS) - 1, int(len(_HEIGHTS) * value / top))]
