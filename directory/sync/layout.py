@@ -35,13 +35,14 @@ class Column:
 @dataclass(frozen=True)
 class Layout:
     """Where the columns stand in one file. `cells` picks them, in the order asked, from a split line and one
-    ''.
+    ''. `private` are the places of what is not ours to keep.
     """
 
     name: str
     width: int
     key_place: int
     cells: Callable[[list[str]], tuple[str, ...]]
+    private: frozenset[int] = frozenset()
 
     def key(self, line: str) -> str:
         """What a line that cannot be read says its key is, '' when even that is missing."""
@@ -52,6 +53,10 @@ class Layout:
         found = line.split("|", self.key_place + 1)
         return found[self.key_place] if len(found) > self.key_place else ""
 
+    def public(self, line: bytes) -> bytes:
+        """The line without its private cells."""
+        return b"|".join(cell for place, cell in enumerate(line.split(b"|")) if place not in self.private)
+
 
 def folded(heading: str) -> str:
     """A heading without accents, case, spaces and punctuation."""
@@ -59,8 +64,11 @@ def folded(heading: str) -> str:
     return _FOLDED_AWAY.sub("", plain.lower())
 
 
-def match(register: str, header: str, columns: Sequence[Column], key: str) -> Layout:
-    """The layout of a file with this header line; `key` names the field that rows are known by.
+def match(
+    register: str, header: str, columns: Sequence[Column], key: str, private: Sequence[str] = ()
+) -> Layout:
+    """The layout of a file with this header line; `key` names the field that rows are known by, `private` the
+    headings of what is not ours to keep.
 
     Refusal `missing-column` or `ambiguous-column`, naming the heading.
     """
@@ -70,7 +78,9 @@ def match(register: str, header: str, columns: Sequence[Column], key: str) -> La
     pick = itemgetter(*(len(headings) if place is None else place for place in places.values()))
     key_place = places[key]
     assert key_place is not None, "a key column is never optional"
-    return Layout(f"{register}-{len(headings)}", len(headings), key_place, pick)
+    hidden = {folded(heading) for heading in private}
+    hidden_places = frozenset(place for place, heading in enumerate(headings) if heading in hidden)
+    return Layout(f"{register}-{len(headings)}", len(headings), key_place, pick, hidden_places)
 
 
 def _place(headings: list[str], column: Column) -> int | None:
@@ -95,6 +105,7 @@ def rows(
     register: str,
     key: str,
     prefix: str = "",
+    private: Sequence[str] = (),
     spared: Callable[[str], str] = str.upper,
     on_layout: Callable[[Layout], None] | None = None,
 ) -> Iterator[tuple[int, str, tuple[str, ...]]]:
@@ -109,7 +120,8 @@ def rows(
     for first, batch in member.numbered():
         for number, line in enumerate(batch, first):
             if layout is None:
-                layout = match(register, line, columns, key)
+                layout = match(register, line, columns, key, private)
+                staging.discreet = bool(layout.private)
                 if on_layout:
                     on_layout(layout)
                 continue

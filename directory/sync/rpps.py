@@ -2,7 +2,8 @@
 
 Rows are grouped by the national identifier in the database, so the file may be in any order and of any size.
 Three files come in one archive: activities are the roll, know-how (`SavoirFaire`) adds skills to people on
-it, and diplomas are counted and ignored, since nothing rests on them yet.
+it, and diplomas are counted and ignored, since nothing rests on them yet. The restricted extraction for Pro
+Santé Connect tells the same activities in codes alone, beside what is private, and makes the same rows.
 """
 
 import re
@@ -54,30 +55,42 @@ PRACTICE = (
     Column("sign", ("Enseigne commerciale site",), optional=True),
     Column("number", (f"Numéro Voie {_STRUCTURE}",)),
     Column("repetition", (f"Indice répétition voie {_STRUCTURE}",), optional=True),
-    Column(
-        "street_type",
-        (f"Libellé type de voie {_STRUCTURE}", f"Code type de voie {_STRUCTURE}"),
-        optional=True,
-    ),
+    Column("street_type", (f"Libellé type de voie {_STRUCTURE}",), optional=True),
+    Column("street_code", (f"Code type de voie {_STRUCTURE}",), optional=True),
     Column("street", (f"Libellé Voie {_STRUCTURE}",)),
     Column("cedex", (f"Bureau cedex {_STRUCTURE}",)),
     Column("postal_code", (f"Code postal {_STRUCTURE}",)),
     Column("commune", (f"Code commune {_STRUCTURE}",)),
-    Column("town", (f"Libellé commune {_STRUCTURE}",)),
+    Column("town", (f"Libellé commune {_STRUCTURE}",), optional=True),
     Column("country", (f"Code pays {_STRUCTURE}",)),
     Column("telephone", (f"Téléphone {_STRUCTURE}",)),
     Column("department", ("Code Département (structure)", f"Code département {_STRUCTURE}")),
     Column("registered_by", ("Autorité d'enregistrement",)),
 )
 ACTIVITIES = (*IDENTITY, *SKILL, *TITLES, *PRACTICE)
+# TRE_R35 in the words of the public edition; a code that is not here is shown as it is.
+STREET_TYPES = {
+    "ALL": "Allée", "AV": "Avenue", "BD": "Boulevard", "CAR": "Carrefour", "CHE": "Chemin", "CITE": "Cité",
+    "CRS": "Cours", "ESP": "Esplanade", "FG": "Faubourg", "HAM": "Hameau", "IMP": "Impasse",
+    "LD": "Lieu-dit", "LOT": "Lotissement", "PAS": "Passage", "PL": "Place", "QUAI": "Quai",
+    "R": "Rue", "RES": "Résidence", "RLE": "Ruelle", "RPT": "Rond-point", "RTE": "Route", "SQ": "Square",
+}  # fmt: skip
 _PERSON = len(IDENTITY) + len(SKILL) + len(TITLES)
 _NO_PRACTICE = (NULL, *("",) * 18)
 _DIGEST = 16
 _NUMBER = re.compile(r"[0-9A-Z/]{8,40}")
 
+# Of the restricted extraction: never staged, never hashed, never shown.
+PRIVATE = (
+    "Nom de famille", "Prénoms", "Date de naissance", "Code commune de naissance", "Code pays de naissance",
+    "Lieu de naissance", "Code sexe", "Téléphone (coord. correspondance)",
+    "Adresse e-mail (coord. correspondance)",
+)  # fmt: skip
+
 ROLES = {
     "activities": re.compile(
         r"(?i)PS_LibreAcces_?Personne_?activite.*\.(txt|csv)|ps-libreacces-personne-activite.*\.txt"
+        r"|Extraction_ProSanteConnect_?Personne_?activite.*\.(txt|csv)"
     ),
     "know-how": re.compile(r"(?i)PS_LibreAcces_?SavoirFaire.*\.(txt|csv)|ps-libreacces-savoirfaire.*\.txt"),
     "diplomas": re.compile(
@@ -91,7 +104,7 @@ def _spelled(cell: str) -> str:
     return cell if _NUMBER.fullmatch(cell) else ""
 
 
-KEYED = Keyed(("activities", "know-how"), IDENTITY[2], _spelled)
+KEYED = Keyed(("activities", "know-how"), IDENTITY[2], _spelled, PRIVATE)
 
 
 def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
@@ -104,6 +117,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         ACTIVITIES,
         register="rpps",
         key="national_id",
+        private=PRIVATE,
         on_layout=layouts.append,
     )
     for number, line, cells in known:
@@ -115,7 +129,8 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         _read_know_how(members, staging, check)
     if "diplomas" in members:
         staging.ignored += max(0, sum(chunk.count(b"\n") + 1 for chunk in members["diplomas"].chunks()) - 1)
-    return Reading(layouts[0].name)
+    layout = layouts[0]
+    return Reading(f"rpps-psc-{layout.width}" if layout.private else layout.name)
 
 
 def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Check") -> None:
@@ -164,23 +179,24 @@ def _identity_check(*, strict: bool) -> _Check:
 
 
 def _activity(number: int, cells: tuple[str, ...]) -> tuple[str, ...]:
-    practice = _practice(cells[_PERSON:])
+    told, shown = _practice(cells[_PERSON:])
     # Students and people between two posts have a row and no activity on it.
-    if any(practice[:6]):
-        digest = blake2b("|".join((*cells[5:7], *practice)).encode(), digest_size=_DIGEST).hexdigest()
-        practice = (digest, *practice)
-    else:
-        practice = _NO_PRACTICE
+    practice = (_digest(*cells[5:7], *told), *shown) if any(told[:5]) else _NO_PRACTICE
     return _row(number, "0", cells, cells[9:_PERSON], practice)
+
+
+def _digest(*parts: str) -> str:
+    return blake2b("|".join(parts).encode(), digest_size=_DIGEST).hexdigest()
 
 
 def _row(
     number: int, member: str, cells: tuple[str, ...], titles: tuple[str, ...], practice: tuple[str, ...]
 ) -> tuple[str, ...]:
     id_type, id_number, national_id, family, given, profession, category, skill_type, skill_code = cells[:9]
-    shown = (family.strip(), given.strip(), *titles, profession, category, skill_type, skill_code, *practice)
-    digest = blake2b("|".join(shown).encode(), digest_size=_DIGEST).hexdigest()
-    return (str(number), member, national_id, digest, id_type, id_number, _searched(family, given), *shown)
+    shown = (family.strip(), given.strip(), *titles, profession, category, skill_type, skill_code)
+    digest = _digest(*shown, practice[0])
+    return (str(number), member, national_id, digest, id_type, id_number, _searched(family, given), *shown,
+            *practice)  # fmt: skip
 
 
 @lru_cache(maxsize=64)
@@ -188,16 +204,23 @@ def _searched(family: str, given: str) -> str:
     return search_form(f"{family} {given}")
 
 
-def _practice(cells: tuple[str, ...]) -> tuple[str, ...]:
+def _practice(cells: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What all editions tell of a practice, by which it is known again; and what is shown of it."""
     (mode, sector, role, genre, table, structure_id, finess, legal_finess, siret, name, sign, number,
-     repetition, street_type, street, cedex, postal_code, commune, town, country, telephone, department,
-     registered_by) = cells  # fmt: skip
+     repetition, street_type, street_code, street, cedex, postal_code, commune, town, country, telephone,
+     department, registered_by) = cells  # fmt: skip
+    street_type = street_type or STREET_TYPES.get(street_code, street_code)
     line = " ".join(part for part in (number, repetition, street_type, street) if part)
     # "25304 PONTARLIER CEDEX": the town stands after the code when the commune is not named.
     town = town or cedex.lstrip("0123456789 ")
     department = department or department_of(commune, postal_code)
-    return (mode, sector, role, genre, structure_id, siret, table, finess, legal_finess, name or sign, line,
-            postal_code, town, commune, department, country, telephone, registered_by)  # fmt: skip
+    # The commune's code says the town, and the kind of activity is told by some editions only.
+    told = (mode, sector, role, structure_id, siret, table, finess, legal_finess, name or sign, number,
+            repetition, street_code or street_type, street, postal_code, commune or town, department,
+            country, telephone, registered_by)  # fmt: skip
+    shown = (mode, sector, role, genre, structure_id, siret, table, finess, legal_finess, name or sign, line,
+             postal_code, town, commune, department, country, telephone, registered_by)  # fmt: skip
+    return told, shown
 
 
 def department_of(commune: str, postal_code: str) -> str:
@@ -325,6 +348,7 @@ APPLY = (
            s.telephone, s.registered_by, :now
     FROM staged s JOIN planned p ON p.key = s.national_id
     WHERE p.act IN ('create', 'change') AND s.practice IS NOT NULL
+    ORDER BY s.national_id, s.practice, s.activity_genre DESC, s.line
     ON CONFLICT DO NOTHING
     """,
 )

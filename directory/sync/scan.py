@@ -20,7 +20,7 @@ from directory.sync.source import Member, decoded, refused
 from directory.sync.staging import BATCH, Staging
 
 # To be raised whenever the same line would be read otherwise than before: every hash becomes unknown.
-READING = 1
+READING = 2
 # Above this share of lines to read, picking them out saves nothing.
 MOST_PICKED = 0.3
 
@@ -67,12 +67,14 @@ class Keyed:
 
     `roles` in the order they are scanned; `column` holds the key; `spelled` turns its cell into the record's
     spelling, in characters that COPY takes as they are. The rows of one key must all be spelled as that key;
-    '' says that a cell names nothing, and such a line is always read.
+    '' says that a cell names nothing, and such a line is always read. Cells under `private` headings are not
+    hashed: a hash that is kept tells them to whoever tries all birthdays.
     """
 
     roles: tuple[str, ...]
     column: Column
     spelled: Callable[[str], str]
+    private: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,13 @@ class Scan:
         batches = self._batches(member)
         header, *lines = next(batches, [b""])
         text_header = decoded([header])[0]
-        layout = match(self._keyed.column.field, text_header, (self._keyed.column,), self._keyed.column.field)
+        column, private = self._keyed.column, self._keyed.private
+        layout = match(column.field, text_header, (column,), column.field, private)
         seeded = blake2b(digest_size=16, key=blake2b(f"{seed}{text_header}".encode()).digest())
         spelled, rows, seen, last = self._keyed.spelled, [], 0, b""
         for key, first, group in _groups(chain([lines], batches), layout.key_place):
             digest = seeded.copy()
-            digest.update(b"\n".join(group))
+            digest.update(b"\n".join(map(layout.public, group) if layout.private else group))
             cell = key.decode() if key.isascii() else layout.cell(decoded(group)[0])
             rows.append(f"{spelled(cell)}\t{digest.hexdigest()}\t{number}\t{first}\t{len(group)}\n")
             seen, last = seen + len(group), group[-1]

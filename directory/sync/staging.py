@@ -6,6 +6,7 @@ below the oldest running transaction), so rows travel in batches, each in a tran
 holds one batch.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,8 @@ _TABLES = """
 CREATE TEMP TABLE rejected (line_number integer, reason text, detail text, excerpt text);
 CREATE TEMP TABLE spared (key text);
 """
+# A national number, and neither a name nor a date that slipped into its place.
+_PLAIN_KEY = re.compile(r"8[0-9]{11}|0[0-9]{2}[0-9A-Z]{7}")
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 Progress = Callable[[str, int], None]
@@ -58,6 +61,8 @@ class Staging:
         self.ignored = 0
         self.recoded = 0
         self.rejections = 0
+        # Whether rows hold what is not ours to keep: of a rejected one, then, its reason and key alone.
+        self.discreet = False
         with connection.begin():
             self.execute(_SESSION + _TABLES + tables)
 
@@ -89,6 +94,8 @@ class Staging:
         self.rejections += 1
         if self.rejections > MOST_REJECTIONS:
             raise refused("too-many-rejections", f"More than {MOST_REJECTIONS} rows cannot be read.")
+        if self.discreet:
+            detail, line = "", spared if _PLAIN_KEY.fullmatch(spared) else ""
         shown = (part[:EXCERPT].replace(NULL, "\N{REPLACEMENT CHARACTER}") for part in (detail, line))
         self._rejected.append(copy_row((str(line_number), reason, *shown)))
         if spared and spared.isprintable():
