@@ -33,7 +33,7 @@ SIXTEEN_GIB = 16 << 30
 # Anonymous readers get 100 entries, as from the German directory, and cannot page around it; a filter without
 # an index may look at no more candidates than `unchecked`: nobody reads the whole tree to find one name.
 GUARDED = """\
-olcAccess: {0}to attrs=sceauVersion by dn.exact="cn=publisher,$suffix" write by * none
+olcAccess: {0}to attrs=sceauVersion,sceauDigest,sceauPlace by dn.exact="cn=publisher,$suffix" write by * none
 olcAccess: {1}to * by dn.exact="cn=publisher,$suffix" write by * read
 olcLimits: {0}dn.exact="cn=publisher,$suffix" size=unlimited time=unlimited
 olcLimits: {1}* size.soft=100 size.hard=100 size.unchecked=50000 size.prtotal=hard time=10"""

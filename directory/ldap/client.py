@@ -5,7 +5,7 @@ UNACCEPTABLE when it will not have this entry (trying again changes nothing). It
 """
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import ldap3
 from ldap3.core.exceptions import LDAPException
 from ldap3.core.results import (
+    RESULT_ASSERTION_FAILED,
     RESULT_ATTRIBUTE_OR_VALUE_EXISTS,
     RESULT_CONSTRAINT_VIOLATION,
     RESULT_ENTRY_ALREADY_EXISTS,
@@ -33,15 +34,20 @@ from ldap3.core.results import (
 )
 
 from directory.base.errors import Kind, Refusal
-from directory.ldap.entry import Entry
-from directory.ldap.plan import Add, Delete, Modify, Operation
+from directory.ldap.entry import TREE, Entry
+from directory.ldap.names import Name, parent, split
+from directory.ldap.plan import VERSION, Add, Delete, Modify, Operation
 
 # What the server answers when the entry is not as it was read: look again, then plan again.
 MOVED = {
     Add: {RESULT_ENTRY_ALREADY_EXISTS},
     Modify: {RESULT_NO_SUCH_OBJECT, RESULT_NO_SUCH_ATTRIBUTE, RESULT_ATTRIBUTE_OR_VALUE_EXISTS},
-    Delete: set[int](),
+    Delete: {RESULT_ASSERTION_FAILED},
 }
+# RFC 4528: the server looks once more, and acts only when this still holds.
+ASSERTION = "1.3.6.1.1.12"
+# So many names in one filter: with more, comparing each entry with each name costs more than another search.
+NAMES_ASKED = 40
 # A deletion asks for absence, and there it is.
 DONE = {Add: {RESULT_SUCCESS}, Modify: {RESULT_SUCCESS}, Delete: {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}}
 # The entry itself is at fault.
@@ -52,6 +58,7 @@ UNWRITABLE = {
     RESULT_NOT_ALLOWED_ON_NON_LEAF, RESULT_NOT_ALLOWED_ON_RDN, RESULT_OBJECT_CLASS_MODS_PROHIBITED,
 }  # fmt: skip
 
+EVERYTHING = (ldap3.ALL_ATTRIBUTES,)
 T = TypeVar("T")
 
 
@@ -108,25 +115,54 @@ class LdapClient:
 
     def read(self, dn: str) -> Entry | None:
         """The entry `dn` with all its user attributes; None when there is none."""
+        entries = self._search(dn, "(objectClass=*)", EVERYTHING, ldap3.BASE)
+        return entries[0] if entries else None
 
-        def ask(connection: ldap3.Connection) -> Entry | None:
-            connection.search(dn, "(objectClass=*)", search_scope=ldap3.BASE, attributes=ldap3.ALL_ATTRIBUTES)
-            self._expect(connection, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, dn)
-            entries = _entries(connection)
-            return entries[0] if entries else None
+    def found(self, dns: Sequence[str], attributes: Sequence[str] = EVERYTHING) -> dict[Name, Entry]:
+        """Those of the entries `dns` that exist, by name, in a few searches; with all user attributes."""
+        asked: dict[str, list[Name]] = {}
+        for dn in dns:
+            asked.setdefault(parent(dn), []).append(split(dn))
+        entries: dict[Name, Entry] = {}
+        for above, names in asked.items():
+            wanted = set(names)
+            for start in range(0, len(names), NAMES_ASKED):
+                words = "".join(_equal(*name[0]) for name in names[start : start + NAMES_ASKED])
+                page = self._search(above, f"(|{words})", attributes, ldap3.LEVEL)
+                entries |= {entry.name: entry for entry in page if entry.name in wanted}
+        return entries
+
+    def bases(self, base: str) -> dict[Name, Entry]:
+        """The entries that everything else hangs from, by name, and whether anything hangs from each."""
+        asked = (*EVERYTHING, "hasSubordinates")
+        found = self._search(base, f"(objectClass={TREE})", asked, ldap3.SUBTREE)
+        return {entry.name: entry for entry in found}
+
+    def identity(self) -> str:
+        """The name by which the server knows us (RFC 4532)."""
+
+        def ask(connection: ldap3.Connection) -> str:
+            known = connection.extend.standard.who_am_i()
+            return str(known or "").partition(":")[2]
 
         return self._call(ask)
 
-    def walk(self, base: str, page: int = 500) -> Iterator[list[Entry]]:
+    def walk(
+        self, base: str, page: int = 500, attributes: Sequence[str] = EVERYTHING
+    ) -> Iterator[list[Entry]]:
         """Every entry below and at `base`, page by page, on a connection of its own (cursors are its own)."""
-        other = LdapClient(self._url, tls=self._files, seconds=self._seconds)
+        other = self.another()
         cookie: Any = None
         try:
             while cookie is None or cookie:
-                entries, cookie = other._page(base, page, cookie)
+                entries, cookie = other._page(base, page, cookie, attributes)  # noqa: SLF001 - one of us
                 yield entries
         finally:
             other.close()
+
+    def another(self) -> "LdapClient":
+        """A client of the same server with a connection of its own."""
+        return LdapClient(self._url, tls=self._files, seconds=self._seconds)
 
     def apply(self, operation: Operation) -> bool:
         """Carry out one operation: True when it is done, False when the entry was not as it had been read."""
@@ -138,8 +174,9 @@ class LdapClient:
                 case Add(dn, attributes):
                     values = {name: list(each) for name, each in attributes.items()}
                     connection.add(dn, attributes=values)  # type: ignore[no-untyped-call]
-                case Delete(dn):
-                    connection.delete(dn)  # type: ignore[no-untyped-call]
+                case Delete(dn, version):
+                    fence = None if version is None else [_not_later_than(version)]
+                    connection.delete(dn, controls=fence)  # type: ignore[no-untyped-call]
                 case Modify(dn, changes):
                     edits = {name: _edits(*each) for name, each in changes.items()}
                     connection.modify(dn, edits)  # type: ignore[no-untyped-call]
@@ -157,10 +194,18 @@ class LdapClient:
             if connection is not None:
                 _release(connection)
 
-    def _page(self, base: str, page: int, cookie: Any) -> tuple[list[Entry], Any]:
+    def _search(self, base: str, words: str, attributes: Sequence[str], scope: Any) -> list[Entry]:
+        def ask(connection: ldap3.Connection) -> list[Entry]:
+            connection.search(base, words, search_scope=scope, attributes=attributes)
+            self._expect(connection, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, base)
+            return _entries(connection)
+
+        return self._call(ask)
+
+    def _page(self, base: str, page: int, cookie: Any, attributes: Sequence[str]) -> tuple[list[Entry], Any]:
         def ask(connection: ldap3.Connection) -> tuple[list[Entry], Any]:
             connection.search(
-                base, "(objectClass=*)", attributes=ldap3.ALL_ATTRIBUTES, paged_size=page, paged_cookie=cookie
+                base, "(objectClass=*)", attributes=attributes, paged_size=page, paged_cookie=cookie
             )
             self._expect(connection, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, base)
             controls = connection.result.get("controls") or {}
@@ -242,6 +287,26 @@ def _release(connection: ldap3.Connection) -> None:
         connection.unbind()
     if connection.socket is not None:
         connection.socket.close()
+
+
+def _not_later_than(version: int) -> tuple[str, bool, bytes]:
+    """The control that holds for an entry of no later state of the record: `(!(sceauVersion>=version+1))`."""
+    parts = b"".join(_ber(0x04, each) for each in (VERSION.encode(), str(version + 1).encode()))
+    return ASSERTION, True, _ber(0xA2, _ber(0xA5, parts))
+
+
+def _ber(tag: int, content: bytes) -> bytes:
+    return bytes((tag, len(content))) + content
+
+
+def _equal(attribute: str, value: str) -> str:
+    """A filter on one value (RFC 4515): whatever is not plain is written as bytes."""
+    plain = "".join(c if (c.isalnum() and c.isascii()) or c in ".-_@" else _bytes(c) for c in value)
+    return f"({attribute}={plain})"
+
+
+def _bytes(letter: str) -> str:
+    return "".join(f"\\{byte:02x}" for byte in letter.encode())
 
 
 def _edits(gone: tuple[bytes, ...], new: tuple[bytes, ...]) -> list[tuple[str, list[bytes]]]:

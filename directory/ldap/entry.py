@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 
 from directory.changes import Entity
 from directory.ldap.names import Name, join, split
@@ -20,6 +21,9 @@ Attributes = Mapping[str, tuple[bytes, ...]]
 
 MAILBOXES, ORGANISATIONS, PKI = "ou=mailboxes", "ou=organizations", "ou=pki"
 CERTIFICATE = "userCertificate;binary"
+# The class of the entries that everything else hangs from.
+TREE = "sceauTree"
+GENERALIZED_TIME = "%Y%m%d%H%M%SZ"
 # The national namespaces of persons (IDNPS) and structures (IDNST), in the ISO 21091 form of an identifier.
 PERSON_IDENTIFIER = "1.2.250.1.71.4.2.1:IDNPS:{}:Active"
 STRUCTURE_IDENTIFIER = "1.2.250.1.71.4.2.2:IDNST:{}:Active"
@@ -89,16 +93,36 @@ def key_of(name: Name, suffix: str) -> Key | None:
     return None
 
 
-def base_entries(suffix: str) -> tuple[Entry, ...]:
-    """What everything else hangs from, parents first."""
+def base_entries(suffix: str, registers: Mapping[str, datetime | None] | None = None) -> tuple[Entry, ...]:
+    """What everything else hangs from, parents first; the topmost says which registers the tree rests on."""
     attribute, value = split(suffix)[0]
     classes = {"o": "organization", "ou": "organizationalUnit", "c": "country", "dc": "domain"}
-    top = {"objectClass": _texts(classes.get(attribute, "locality")), attribute: _texts(value)}
-    unit = {"objectClass": _texts("organizationalUnit")}
+    made = (f"{register} {at:{GENERALIZED_TIME}}" for register, at in (registers or {}).items() if at)
+    top = {
+        "objectClass": _texts(classes.get(attribute, "locality"), TREE),
+        attribute: _texts(value),
+        "sceauRegister": _texts(*made),
+    }
+    unit = {"objectClass": _texts("organizationalUnit", TREE)}
     return (
-        Entry(suffix, top),
+        Entry(suffix, {name: values for name, values in top.items() if values}),
         *(Entry(f"{ou},{suffix}", unit | {"ou": _texts(ou[3:])}) for ou in (MAILBOXES, ORGANISATIONS, PKI)),
     )
+
+
+def publisher_name(suffix: str) -> str:
+    """The name under which the publisher writes; our configurations map its certificate or account to it."""
+    return f"cn=publisher,{suffix}"
+
+
+def digest(attributes: Attributes) -> bytes:
+    """A hash of all an entry says, whatever the order of its attributes and values."""
+    parts = (
+        b"%d:%s%d:%s" % (len(name), name.lower().encode(), len(value), value)
+        for name in sorted(attributes, key=str.lower)
+        for value in sorted(attributes[name])
+    )
+    return blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def mailbox_entry(

@@ -30,6 +30,12 @@ def join(attribute: str, value: str, *parents: str) -> str:
     return ",".join((f"{attribute}={escape(value)}", *parents))
 
 
+def parent(dn: str) -> str:
+    """The name of the entry above, as it is written in `dn`; '' above the topmost."""
+    first = _COMMA.match(dn)
+    return "" if first is None else dn[first.end() + 1 :].lstrip(" ")
+
+
 def split(dn: str) -> Name:
     """The parts of a distinguished name, lower case and unescaped: equal for all spellings of one name.
 

@@ -8,9 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from directory.base.errors import Kind, Refusal
-from directory.ldap.entry import Attributes, Entry
+from directory.changes import START, Cursor
+from directory.ldap.entry import Attributes, Entry, digest
 
-VERSION = "sceauVersion"
+VERSION, DIGEST, PLACE = "sceauVersion", "sceauDigest", "sceauPlace"
+# What belongs to the act of writing, not to what the record says.
+OF_WRITING = (VERSION, DIGEST, PLACE)
+# Kept by the server: who wrote last.
+MODIFIER = "modifiersName"
 # A nightly comparison that would delete more than this looks at a broken source, not at the truth.
 DELETIONS_ALWAYS_ALLOWED = 20
 DELETIONS_ALLOWED_SHARE = 0.05
@@ -26,9 +31,13 @@ class Add:
 
 @dataclass(frozen=True)
 class Delete:
-    """Take an entry away."""
+    """Take an entry away, unless it was written from a later state of the record than `version`.
+
+    None takes it away whatever it was written from.
+    """
 
     dn: str
+    version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,28 +57,68 @@ def plan(
     """The operation that turns `found` into `wanted`; None when they agree.
 
     `version` is the state of the record `wanted` was read from. A modification names the version it expects
-    to find, so that the server refuses it when somebody wrote in between. An entry from a later state than
-    `version` stands for ever unless `overwrite` says that the record itself went back.
+    to find, a deletion the last one it may meet, so that the server refuses them when somebody wrote in
+    between. An entry from a later state than `version` stands for ever unless `overwrite` says that the
+    record itself went back; then a digest that does not fit is put right too.
     """
     if wanted is None:
-        return None if found is None else Delete(found.dn)
+        return None if found is None else Delete(found.dn, None if overwrite else version)
+    mark = (digest(wanted.attributes),)
     if found is None:
-        return Add(wanted.dn, {**wanted.attributes, VERSION: (_written(version),)})
+        return Add(wanted.dn, {**wanted.attributes, VERSION: (_written(version),), DIGEST: mark})
     changes = _changes(wanted.attributes, found.attributes)
-    if not changes and not (overwrite and version_of(found) > version):
+    marked = _of(found, DIGEST)
+    if not changes and not (overwrite and (version_of(found) > version or marked != mark)):
         return None
-    before = _lowered(found.attributes).get(VERSION.lower(), ())
-    return Modify(found.dn, {VERSION: (before, (_written(version),)), **changes})
+    if marked != mark:
+        changes[DIGEST] = (marked, mark)
+    return Modify(found.dn, {VERSION: (_of(found, VERSION), (_written(version),)), **changes})
 
 
 def base_plan(wanted: Entry, found: Entry | None) -> Operation | None:
-    """The same for a base entry, which carries no version and is never changed once it stands."""
-    return Add(wanted.dn, wanted.attributes) if found is None else None
+    """The same for a base entry, which carries no version; what others added to it stays."""
+    if found is None:
+        return Add(wanted.dn, wanted.attributes)
+    changes = {}
+    for name, values in wanted.attributes.items():
+        held = set(_of(found, name))
+        # The registers change; of what names and classes the entry, others may have more.
+        gone = held - set(values) if name == "sceauRegister" else set[bytes]()
+        if gone or not held >= set(values):
+            changes[name] = (tuple(sorted(gone)), tuple(sorted(set(values) - held)))
+    return Modify(found.dn, changes) if changes else None
+
+
+def place_plan(found: Entry, place: Cursor) -> Modify | None:
+    """Note in the topmost entry how far the tree has followed the feed; None when it says so already."""
+    before, after = _of(found, PLACE), (f"{place.xid}/{place.id}".encode(),)
+    return None if before == after else Modify(found.dn, {PLACE: (before, after)})
+
+
+def place_of(found: Entry) -> Cursor | None:
+    """How far the tree has followed the feed, as its topmost entry says; None when it does not."""
+    for value in _of(found, PLACE):
+        xid, _, number = value.decode().partition("/")
+        return Cursor(int(xid), int(number)) if number.isdecimal() and xid.isdecimal() else START
+    return None
+
+
+def in_step(wanted: Entry, found: Entry, version: int, writer: str) -> bool:
+    """Whether `found` is as `wanted` by its marks alone: digest, version, and the publisher wrote last.
+
+    `found` needs only those; `writer` is the publisher's name as the server notes it.
+    """
+    last = b"".join(_of(found, MODIFIER)).decode(errors="replace")
+    return (
+        _of(found, DIGEST) == (digest(wanted.attributes),)
+        and version_of(found) <= version
+        and last.lower() == writer.lower()
+    )
 
 
 def version_of(found: Entry) -> int:
     """The state of the record the entry was written from; 0 when it carries none."""
-    values = _lowered(found.attributes).get(VERSION.lower(), ())
+    values = _of(found, VERSION)
     return int(values[0]) if values else 0
 
 
@@ -87,7 +136,8 @@ def brake(deletions: int, entries: int, *, force: bool) -> None:
 def _changes(wanted: Attributes, found: Attributes) -> dict[str, tuple[tuple[bytes, ...], tuple[bytes, ...]]]:
     """Attribute names are compared without case, as LDAP does."""
     names = {name.lower(): name for name in (*found, *wanted)} | {name.lower(): name for name in wanted}
-    names.pop(VERSION.lower(), None)
+    for name in OF_WRITING:
+        names.pop(name.lower(), None)
     wants, finds = _lowered(wanted), _lowered(found)
     changes = {}
     for lowered, name in sorted(names.items()):
@@ -96,6 +146,10 @@ def _changes(wanted: Attributes, found: Attributes) -> dict[str, tuple[tuple[byt
         if gone or new:
             changes[name] = (tuple(sorted(gone)), tuple(sorted(new)))
     return changes
+
+
+def _of(found: Entry, attribute: str) -> tuple[bytes, ...]:
+    return _lowered(found.attributes).get(attribute.lower(), ())
 
 
 def _lowered(attributes: Attributes) -> dict[str, tuple[bytes, ...]]:

@@ -2,12 +2,16 @@
 
 Level-triggered: a change says which entry to look at, the present record says what should stand there. A pass
 cut short anywhere is repeated whole, which changes nothing that was done. Revocations, departures and
-unlistings overtake everything else. The network is used between transactions, never inside one. When a pass
-is due is for the worker to say.
+unlistings overtake everything else. The tree itself says how far it has followed the feed, so that one that
+was lost or put back from a copy is noticed by the next pass, changes or none. The network is used between
+transactions, never inside one. When a pass is due is for the worker to say.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -18,16 +22,41 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.changes import START, Change, Cursor, Entity
-from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
-from directory.ldap.entry import Entry, Key, base_entries
-from directory.ldap.plan import Add, Delete, Modify, Operation, base_plan, plan, version_of
-from directory.ldap.wanted import AuthoritiesOf, CertificatesOf, CrlsOf, Record, Target, Wanted
+from directory.feed import floor, horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
+from directory.ldap.entry import MAILBOXES, Entry, Key, base_entries
+from directory.ldap.names import Name, split
+from directory.ldap.plan import (
+    Add,
+    Delete,
+    Modify,
+    Operation,
+    base_plan,
+    place_of,
+    place_plan,
+    plan,
+    version_of,
+)
+from directory.ldap.wanted import (
+    AuthoritiesOf,
+    CertificatesOf,
+    CrlsOf,
+    Record,
+    Target,
+    Wanted,
+    more_mailboxes_than,
+)
+from directory.store import sources
 
 log = logging.getLogger("sceau.ldap")
 
 CONSUMER = LOCK = "ldap-publisher"
-# About a third of a second of writing: what arrives meanwhile and is urgent waits no longer than that.
-BATCH = 250
+# Less than a second of writing: what arrives meanwhile and is urgent waits no longer than that.
+BATCH = 500
+# Fewer targets are written before threads for them have started.
+WORTH_SHARING = 20
+LOOKED_UP = 40
+# A publisher's pass is over in about a second; longer means that it hangs.
+PATIENCE_SECONDS = 30
 # Somebody else writes the same entry again and again: three looks, then it is written anew.
 LOOKS = 3
 
@@ -38,16 +67,29 @@ class Writer(Protocol):
     def read(self, dn: str) -> Entry | None:
         """The entry, None when absent."""
 
+    def found(self, dns: Sequence[str], attributes: Sequence[str] = ...) -> dict[Name, Entry]:
+        """Those that exist, by name."""
+
+    def bases(self, base: str) -> dict[Name, Entry]:
+        """The entries that everything else hangs from."""
+
     def apply(self, operation: Operation) -> bool:
         """Carry it out; False when the entry was not as read."""
 
-    def walk(self, base: str, page: int = 500) -> Iterator[list[Entry]]:
+    def walk(self, base: str, page: int = 500, attributes: Sequence[str] = ...) -> Iterator[list[Entry]]:
         """Everything below `base`."""
+
+    def identity(self) -> str:
+        """The name the server knows us by."""
 
 
 @dataclass(frozen=True)
 class PublishReport:
-    """What one pass did. `more`: changes are waiting. `refused`: names LDAP would not have, and why."""
+    """What one pass did. `more`: changes are waiting. `refused`: names LDAP would not have, and why.
+
+    `empty`: nothing was done, since the whole country is missing and `Publisher.fills` says not to write so
+    many entries one by one.
+    """
 
     changes: int = 0
     added: int = 0
@@ -55,6 +97,7 @@ class PublishReport:
     deleted: int = 0
     refused: tuple[tuple[str, str], ...] = ()
     more: bool = False
+    empty: bool = False
 
     @property
     def written(self) -> int:
@@ -69,6 +112,7 @@ class PublishReport:
             self.deleted + other.deleted,
             (*self.refused, *other.refused),
             other.more,
+            other.empty,
         )
 
 
@@ -84,8 +128,25 @@ class _Batch:
     more: bool
 
 
+@dataclass(frozen=True)
+class _Tree:
+    """How the tree stands: how far it says it followed, whether it is without mailboxes.
+
+    `made`: it had to be made, or part of what everything hangs from.
+    """
+
+    place: Cursor | None
+    bare: bool
+    made: bool
+
+
 class Publisher:
-    """Brings the tree below `suffix` in step with the record; one at a time in the whole system."""
+    """Brings the tree below `suffix` in step with the record; one at a time in the whole system.
+
+    Entries are written over `client` and the `lanes` beside it at once. `fills`: with more mailboxes than
+    that to write into a tree without any, a pass does nothing and says `empty`, for whoever can load a whole
+    tree; None writes them one by one.
+    """
 
     def __init__(
         self,
@@ -96,9 +157,13 @@ class Publisher:
         certificates_of: CertificatesOf,
         authorities_of: AuthoritiesOf,
         crls_of: CrlsOf,
+        lanes: Sequence[Writer] = (),
+        fills: int | None = None,
     ) -> None:
         self.engine = engine
         self.client = client
+        self.fills = fills
+        self._lanes = (client, *lanes)
         self.record = Record(suffix, certificates_of, authorities_of, crls_of)
         # All three only spare work: forgotten with the process, their changes are looked at once more.
         self._left = START
@@ -119,16 +184,18 @@ class Publisher:
             start = load_cursor(connection, CONSUMER)
             self._go_on_from(start)
             batch = self._read(connection, start)
+            registers = sources(connection)
             wanted = self.record.wanted(connection, batch.keys, now)
-        if not batch.changes:
-            return PublishReport()
-        report = PublishReport(changes=batch.changes, more=batch.more)
-        if self.plant() and start != START:
-            report += self._publish_all(now)
-        report += self.bring_in_step(wanted, overwrite=overwrite)
-        if batch.cursor != start:
-            with transaction(self.engine) as connection:
-                save_cursor(connection, CONSUMER, batch.cursor, now)
+        tree = self.look(registers)
+        lost = start != START and (tree.made or (tree.place is not None and tree.place < start))
+        if (lost or batch.more) and tree.bare and self._too_many():
+            return PublishReport(changes=batch.changes, empty=True)
+        report = PublishReport(changes=batch.changes)
+        if lost and not self._filled(tree, now):
+            return replace(report, more=True)
+        if batch.changes:
+            report += self.bring_in_step(wanted, overwrite=overwrite)
+        self._keep_place(tree, start, batch.cursor, now)
         self._left, self._urgent, self._early = batch.cursor, batch.urgent, batch.early
         return replace(report, more=batch.more)
 
@@ -139,21 +206,94 @@ class Publisher:
             report += self.pass_while_locked(now, overwrite=overwrite)
         return report
 
-    def plant(self) -> bool:
-        """Make sure that the base entries stand; True when the tree was empty."""
-        made = False
-        for entry in base_entries(self.record.suffix):
-            operation = base_plan(entry, self.client.read(entry.dn))
+    def look(self, registers: Mapping[str, datetime | None]) -> _Tree:
+        """How the tree stands, after making sure that the base entries do and name these `registers`."""
+        suffix, made = self.record.suffix, False
+        held = self.client.bases(suffix)
+        wanted = base_entries(suffix, registers)
+        for entry in wanted:
+            # An entry without our class is not among them: made by an earlier release, or by hand.
+            found = held.get(entry.name) or self.client.read(entry.dn)
+            operation = base_plan(entry, found)
             if operation is not None:
-                made = self.client.apply(operation) or made
-        return made
+                self.client.apply(operation)
+                made = made or isinstance(operation, Add)
+        top = held.get(split(suffix))
+        mailboxes = held.get(split(f"{MAILBOXES},{suffix}"))
+        bare = mailboxes is None or mailboxes.attributes.get("hasSubordinates") == (b"FALSE",)
+        return _Tree(None if made or top is None else place_of(top), bare, made)
 
     def bring_in_step(self, wanted: Wanted, *, overwrite: bool = False) -> PublishReport:
         """Write each target that is not as wanted; with `overwrite` even over what a later state wrote."""
+        shares = self._shares(wanted.targets)
+        if len(shares) == 1:
+            return self._write(self.client, shares[0], wanted.version, overwrite=overwrite)
         report = PublishReport()
-        for target in wanted.targets:
-            report += self._converge(target, wanted.version, overwrite=overwrite)
+        with ThreadPoolExecutor(len(shares)) as pool:
+            running = [
+                pool.submit(self._write, lane, share, wanted.version, overwrite=overwrite)
+                for lane, share in zip(self._lanes, shares, strict=True)
+            ]
+        for each in running:
+            report += each.result()
         return report
+
+    def _shares(self, targets: Sequence[Target]) -> list[list[Target]]:
+        """Targets dealt out to the lanes, the first first in each; CAs and their CRLs in one, in order."""
+        lanes = len(self._lanes) if len(targets) >= WORTH_SHARING else 1
+        shares: list[list[Target]] = [[] for _ in range(lanes)]
+        for number, target in enumerate(targets):
+            alone = target.key is not None and target.key[0] in (Entity.AUTHORITY, Entity.CRL)
+            shares[0 if alone else number % lanes].append(target)
+        return shares
+
+    def _write(
+        self, lane: Writer, targets: Sequence[Target], version: int, *, overwrite: bool
+    ) -> PublishReport:
+        report = PublishReport()
+        for start in range(0, len(targets), LOOKED_UP):
+            page = targets[start : start + LOOKED_UP]
+            found = lane.found([target.dn for target in page])
+            for target in page:
+                seen = found.get(split(target.dn))
+                report += self._converge(lane, target, seen, version, overwrite=overwrite)
+        return report
+
+    def _too_many(self) -> bool:
+        """Whether more mailboxes are wanted than are written one by one."""
+        if self.fills is None:
+            return False
+        with transaction(self.engine, read_only=True) as connection:
+            return more_mailboxes_than(connection, self.fills)
+
+    def _filled(self, tree: _Tree, now: datetime) -> bool:
+        """Bring a tree that knows less than was thought to where it was thought to be; False: not yet there.
+
+        Back in the feed while that has all the tree missed, else the whole record. Cut short, it begins
+        again: until it has caught up, the tree says where it stands.
+        """
+        place = START if tree.made or tree.place is None else tree.place
+        log.warning("LDAP knows the feed no further than %s: bringing it in step", place)
+        self._note_place(place)
+        with transaction(self.engine) as connection:
+            if START < place >= floor(connection):
+                save_cursor(connection, CONSUMER, place, now)
+                return False
+        self._publish_all(now)
+        return True
+
+    def _keep_place(self, tree: _Tree, start: Cursor, reached: Cursor, now: datetime) -> None:
+        """First the record, then the tree: cut short in between, the tree claims less than it knows."""
+        if reached != start:
+            with transaction(self.engine) as connection:
+                save_cursor(connection, CONSUMER, reached, now)
+        if reached not in (tree.place, START):
+            self._note_place(reached)
+
+    def _note_place(self, place: Cursor) -> None:
+        top = self.client.read(self.record.suffix)
+        if top is not None and (operation := place_plan(top, place)) is not None:
+            self.client.apply(operation)
 
     def _go_on_from(self, start: Cursor) -> None:
         """Forget what was looked at ahead of the queue when somebody else moved our place in it.
@@ -184,21 +324,17 @@ class Publisher:
             more=BATCH in (len(settled), len(urgent), len(early)),
         )
 
-    def _publish_all(self, now: datetime) -> PublishReport:
-        """Write the whole record into a tree that lost everything after the feed had been followed.
-
-        Cut short, it leaves the rest to the nightly comparison.
-        """
-        report = PublishReport()
+    def _publish_all(self, now: datetime) -> None:
+        """Write the whole record; what stands and should not is left to the nightly comparison."""
         for keys in self.record.all_keys(self.engine):
             with transaction(self.engine, read_only=True) as connection:
                 wanted = self.record.wanted(connection, keys, now)
-            report += self.bring_in_step(wanted)
-        return report
+            self.bring_in_step(wanted)
 
-    def _converge(self, target: Target, version: int, *, overwrite: bool) -> PublishReport:
+    def _converge(
+        self, lane: Writer, target: Target, found: Entry | None, version: int, *, overwrite: bool
+    ) -> PublishReport:
         for _ in range(LOOKS):
-            found = self.client.read(target.dn)
             operation = plan(target.entry, found, version, overwrite=overwrite)
             if operation is None:
                 return PublishReport()
@@ -209,31 +345,51 @@ class Publisher:
                 )
                 raise Refusal(Kind.CONFLICT, "ldap-newer-than-record", text, dn=target.dn)
             try:
-                if self.client.apply(operation):
+                if lane.apply(operation):
                     return _done(operation)
             except Refusal as refusal:
                 if refusal.kind is not Kind.UNACCEPTABLE:
                     raise
-                return self._replace(target, version, refusal)
-        return self._replace(target, version, None)
+                return _replace(lane, target, version, refusal)
+            found = lane.read(target.dn)
+        return _replace(lane, target, version, None)
 
-    def _replace(self, target: Target, version: int, refusal: Refusal | None) -> PublishReport:
-        """Take away what cannot be changed and write it anew; when that is refused too, nothing stays.
 
-        An entry that could not be updated might show a certificate that was revoked: none is better.
-        """
-        operation = plan(target.entry, None, version)
-        try:
-            self.client.apply(Delete(target.dn))
-            if operation is None or self.client.apply(operation):
-                return PublishReport(modified=1)
-        except Refusal as again:
-            if again.kind is not Kind.UNACCEPTABLE:
-                raise
-            refusal = again
-        words = refusal.text if refusal else "somebody else writes it too"
-        log.error("LDAP will not have an entry: %s", words)
-        return PublishReport(refused=((target.dn, words),))
+@contextmanager
+def held_back(engine: Engine) -> Iterator[None]:
+    """The publisher's lock, waited for: no other writes to the tree within the block.
+
+    Refusal CONFLICT `ldap-publisher-busy` when another keeps it.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        with held_if_free(engine, LOCK) as mine:
+            if mine:
+                yield
+                return
+        if time.monotonic() > deadline:
+            text = f"Another publisher has held LDAP for {PATIENCE_SECONDS} s: try again when it is done."
+            raise Refusal(Kind.CONFLICT, "ldap-publisher-busy", text)
+        time.sleep(0.05)
+
+
+def _replace(lane: Writer, target: Target, version: int, refusal: Refusal | None) -> PublishReport:
+    """Take away what cannot be changed and write it anew; when that is refused too, nothing stays.
+
+    An entry that could not be updated might show a certificate that was revoked: none is better.
+    """
+    operation = plan(target.entry, None, version)
+    try:
+        lane.apply(Delete(target.dn))
+        if operation is None or lane.apply(operation):
+            return PublishReport(modified=1)
+    except Refusal as again:
+        if again.kind is not Kind.UNACCEPTABLE:
+            raise
+        refusal = again
+    words = refusal.text if refusal else "somebody else writes it too"
+    log.error("LDAP will not have an entry: %s", words)
+    return PublishReport(refused=((target.dn, words),))
 
 
 def _coalesced(changes: Iterable[Change]) -> tuple[Key, ...]:

@@ -1,14 +1,14 @@
-"""Start over, or compare everything: the tree as LDIF, a rebuilt database for the old one, the nightly look.
+"""Start over: the whole tree as LDIF, and a database made from it in the place of the old one.
 
-The publisher follows changes; this is for what it cannot see: a server that lost its data, an entry somebody
-touched. Loading and swapping a database is the server's business, handed in.
+For a server that lost its data, and for the first day of a country. Loading and swapping a database is the
+server's business, handed in.
 """
 
 import base64
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,26 +20,21 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
+from directory.changes import Cursor
 from directory.feed import horizon, save_cursor
-from directory.ldap.entry import Entry, Key, base_entries, key_of
-from directory.ldap.names import Name, split
-from directory.ldap.plan import Add, Delete, Modify, Operation, brake, plan
-from directory.ldap.publish import CONSUMER, LOCK, Publisher
-from directory.ldap.wanted import Record, Target, Wanted
+from directory.ldap.entry import Attributes, Entry, base_entries, publisher_name
+from directory.ldap.plan import MODIFIER, Add, place_plan, plan
+from directory.ldap.publish import CONSUMER, Publisher, held_back
+from directory.ldap.wanted import Record
+from directory.store import sources
 
 PAGE = 500
 PAGES_AHEAD = 4
-# A publisher's pass is over in about a second; longer means that it hangs.
-PATIENCE_SECONDS = 30
-EXAMPLES = 20
-WORDS = {Add: "missing", Delete: "extra", Modify: "different"}
 
 # RFC 2849: a value that may stand as it is; everything else is written in base64.
 _SAFE = re.compile(rb"(?![ :<])[\x01-\x09\x0b\x0c\x0e-\x7f]*(?<! )")
 
 Progress = Callable[[int], None]
-# What looks wrong: its name, and the key of the record it should come from (None for what is not ours).
-Suspect = tuple[str, Key | None]
 
 
 @dataclass(frozen=True)
@@ -54,39 +49,25 @@ class RebuildReport:
     seconds_away: float
 
 
-@dataclass(frozen=True)
-class ReconcileReport:
-    """What a comparison of every entry found: names missing, extra or different, and how many were put right.
-
-    `examples` are the first of those names with what was wrong with each.
-    """
-
-    compared: int
-    missing: int
-    extra: int
-    different: int
-    repaired: int
-    examples: tuple[str, ...]
-
-    @property
-    def agrees(self) -> bool:
-        """Whether nothing was wrong."""
-        return not (self.missing or self.extra or self.different)
-
-
 def ldif(engine: Engine, wanted_record: Record, now: datetime) -> Iterator[bytes]:
     """The whole tree as LDIF, entry by entry, parents first, from pages of the present record."""
-    for page in _pages(engine, wanted_record, now):
+    with transaction(engine, read_only=True) as connection:
+        place = horizon(connection)
+    for page in _pages(engine, wanted_record, place, now):
         yield from page
 
 
-def _pages(engine: Engine, wanted_record: Record, now: datetime) -> Iterator[list[bytes]]:
-    yield [_ldif_entry(entry) for entry in base_entries(wanted_record.suffix)]
+def _pages(engine: Engine, wanted_record: Record, place: Cursor, now: datetime) -> Iterator[list[bytes]]:
+    """Entries page by page; the tree says that it has followed the feed up to `place`."""
+    writer = {MODIFIER: (publisher_name(wanted_record.suffix).encode(),)}
+    with transaction(engine, read_only=True) as connection:
+        top, *units = base_entries(wanted_record.suffix, sources(connection))
+    yield [_ldif_entry(each, writer) for each in (_placed(top, place), *units)]
     for keys in wanted_record.all_keys(engine, PAGE):
         with transaction(engine, read_only=True) as connection:
             wanted = wanted_record.wanted(connection, keys, now)
         operations = (plan(target.entry, None, wanted.version) for target in wanted.targets)
-        yield [_ldif_entry(Entry(each.dn, each.attributes)) for each in operations if isinstance(each, Add)]
+        yield [_ldif_entry(each, writer) for each in operations if isinstance(each, Add)]
 
 
 def _ahead(pages: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
@@ -122,10 +103,10 @@ def rebuild(
         began = time.monotonic()
         with transaction(publisher.engine, read_only=True) as connection:
             place = horizon(connection)
-        told = _Told(_ahead(_pages(publisher.engine, publisher.record, now)), progress)
+        told = _Told(_ahead(_pages(publisher.engine, publisher.record, place, now)), progress)
         load(told)
         loaded = time.monotonic()
-        with _publisher_held(publisher.engine):
+        with held_back(publisher.engine):
             # Back before the swap: cut short after it, the new tree would never learn what was written into
             # the old one while it was being made. Going back for nothing is harmless.
             with transaction(publisher.engine) as connection:
@@ -150,104 +131,6 @@ class _Told:
             self._progress(self.entries)
 
 
-def reconcile(
-    publisher: Publisher,
-    *,
-    now: datetime,
-    apply: bool,
-    force: bool = False,
-    progress: Progress = lambda _: None,
-) -> ReconcileReport:
-    """Compare every entry that should stand with every entry that does; put right what differs with `apply`.
-
-    The tree is walked while publication goes on. What looks wrong is looked at again with the publisher held
-    and up to date, so that a change on its way is not taken for damage. Deletions come last and only below
-    the brake (CONFLICT `too-many-deletions`), unless forced.
-    """
-    with _publisher_held(publisher.engine):
-        publisher.drain(now, overwrite=apply)
-        if apply:
-            publisher.plant()
-    seen, suspects = _walk(publisher, now, progress)
-    suspects += _unseen(publisher, seen, now)
-    wrong = dict.fromkeys(WORDS, 0)
-    extras, examples, repaired = list[Suspect](), list[str](), 0
-    for suspect, operation, wanted in _look_again(publisher, suspects, now, apply=apply):
-        wrong[type(operation)] += 1
-        examples.append(f"{WORDS[type(operation)]} {suspect[0]}")
-        if isinstance(operation, Delete):
-            extras.append(suspect)
-        elif apply:
-            repaired += publisher.bring_in_step(wanted, overwrite=True).written
-    if apply and extras:
-        brake(len(extras), len(seen), force=force)
-        repaired += _delete(publisher, extras, now)
-    return ReconcileReport(
-        len(seen), wrong[Add], wrong[Delete], wrong[Modify], repaired, tuple(examples[:EXAMPLES])
-    )
-
-
-def _walk(publisher: Publisher, now: datetime, progress: Progress) -> tuple[set[Name], list[Suspect]]:
-    """The names of all entries, and those that are not as the record wants them."""
-    suffix, seen, suspects = publisher.record.suffix, set[Name](), list[Suspect]()
-    base = {entry.name for entry in base_entries(suffix)}
-    for page in publisher.client.walk(suffix, PAGE):
-        found = {entry.name: entry for entry in page if entry.name not in base}
-        keys = {name: key_of(name, suffix) for name in found}
-        wanted = _wanted(publisher, [key for key in keys.values() if key is not None], now)
-        entries = {target.key: target.entry for target in wanted.targets}
-        for name, entry in found.items():
-            key = keys[name]
-            should = None if key is None else entries[key]
-            if plan(should, entry, wanted.version, overwrite=True) is not None:
-                suspects.append((entry.dn, key))
-        seen |= found.keys()
-        progress(len(seen))
-    return seen, suspects
-
-
-def _unseen(publisher: Publisher, seen: set[Name], now: datetime) -> list[Suspect]:
-    """What the record wants and the walk did not meet."""
-    return [
-        (target.dn, target.key)
-        for keys in publisher.record.all_keys(publisher.engine, PAGE)
-        for target in _wanted(publisher, keys, now).targets
-        if target.entry is not None and split(target.dn) not in seen
-    ]
-
-
-def _look_again(
-    publisher: Publisher, suspects: Sequence[Suspect], now: datetime, *, apply: bool
-) -> Iterator[tuple[Suspect, Operation, Wanted]]:
-    """What is wrong even with the publisher held and up to date: the operation that mends it, its target."""
-    for start in range(0, len(suspects), PAGE):
-        page = suspects[start : start + PAGE]
-        with _publisher_held(publisher.engine):
-            publisher.drain(now, overwrite=apply)
-            wanted = _wanted(publisher, [key for _, key in page if key is not None], now)
-            targets = {target.key: target for target in wanted.targets}
-            for dn, key in page:
-                target = Target(key, dn, None) if key is None else targets[key]
-                operation = plan(target.entry, publisher.client.read(dn), wanted.version, overwrite=True)
-                if operation is not None:
-                    yield (dn, key), operation, Wanted((target,), wanted.version)
-
-
-def _delete(publisher: Publisher, extras: Sequence[Suspect], now: datetime) -> int:
-    """Delete what is still extra, children before their parents; gives how many."""
-    deleted = 0
-    deepest_first = sorted(extras, key=lambda suspect: -len(split(suspect[0])))
-    for _, operation, _ in _look_again(publisher, deepest_first, now, apply=True):
-        if isinstance(operation, Delete):
-            deleted += publisher.client.apply(operation)
-    return deleted
-
-
-def _wanted(publisher: Publisher, keys: Sequence[Key], now: datetime) -> Wanted:
-    with transaction(publisher.engine, read_only=True) as connection:
-        return publisher.record.wanted(connection, keys, now)
-
-
 def _tell(publisher: Publisher, entries: int, *, now: datetime, actor: Actor) -> None:
     with transaction(publisher.engine) as connection:
         record(
@@ -269,24 +152,16 @@ def _alone(engine: Engine) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _publisher_held(engine: Engine) -> Iterator[None]:
-    """The publisher's lock, waited for: no other writes to the tree within the block."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        with held_if_free(engine, LOCK) as mine:
-            if mine:
-                yield
-                return
-        if time.monotonic() > deadline:
-            text = f"Another publisher has held LDAP for {PATIENCE_SECONDS} s: try again when it is done."
-            raise Refusal(Kind.CONFLICT, "ldap-publisher-busy", text)
-        time.sleep(0.05)
+def _placed(top: Entry, place: Cursor) -> Entry:
+    operation = place_plan(top, place)
+    said = {} if operation is None else {name: new for name, (_, new) in operation.changes.items()}
+    return Entry(top.dn, {**top.attributes, **said})
 
 
-def _ldif_entry(entry: Entry) -> bytes:
+def _ldif_entry(entry: Entry | Add, more: Attributes) -> bytes:
     lines = [_line("dn", entry.dn.encode())]
-    lines += [_line(name, value) for name, values in entry.attributes.items() for value in values]
+    told = (*entry.attributes.items(), *more.items())
+    lines += [_line(name, value) for name, values in told for value in values]
     return b"\n".join((*lines, b"", b""))
 
 

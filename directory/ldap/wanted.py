@@ -39,6 +39,14 @@ _ORGANISATIONS = text(
     "SELECT finess FROM organisation WHERE departed_at IS NULL AND finess > :after"
     " ORDER BY finess LIMIT :limit"
 )
+_MAILBOXES_OF = text(
+    "SELECT address FROM mailbox WHERE departed_at IS NULL AND listed"
+    " AND address = ANY(CAST(:words AS text[]))"
+)
+_ORGANISATIONS_OF = text(
+    "SELECT finess FROM organisation WHERE departed_at IS NULL AND finess = ANY(CAST(:words AS text[]))"
+)
+_MORE = text("SELECT true FROM mailbox WHERE departed_at IS NULL AND listed OFFSET :count LIMIT 1")
 _VERSION = text("SELECT CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text)")
 
 
@@ -84,7 +92,7 @@ class Record:
     def all_keys(self, engine: Engine, page: int = 500) -> Iterator[list[Key]]:
         """Every key that may have an entry, CAs before their CRLs; a short transaction for each page."""
         with transaction(engine, read_only=True) as connection:
-            yield self._pki_keys(connection)
+            yield self.pki_keys(connection)
         for entity in (Entity.ORGANISATION, Entity.MAILBOX):
             after = ""
             while True:
@@ -95,7 +103,8 @@ class Record:
                 yield keys
                 after = keys[-1][1]
 
-    def _pki_keys(self, connection: Connection) -> list[Key]:
+    def pki_keys(self, connection: Connection) -> list[Key]:
+        """The keys of all CAs, then of all CRLs in force."""
         authorities = [(Entity.AUTHORITY, authority.id) for authority in self.authorities_of(connection)]
         crls = [(Entity.CRL, f"{crl.authority_id}/{crl.shard}") for crl in self.crls_of(connection, None)]
         return [*authorities, *crls]
@@ -125,3 +134,18 @@ def keys_after(connection: Connection, entity: Entity, after: str, limit: int) -
     query = _MAILBOXES if entity is Entity.MAILBOX else _ORGANISATIONS
     words = connection.execute(query, {"after": after, "limit": limit}).scalars()
     return [(entity, word) for word in words]
+
+
+def may_stand(connection: Connection, keys: Sequence[Key]) -> set[Key]:
+    """Those of these mailboxes and organisations that `keys_after` would give."""
+    known: set[Key] = set()
+    for entity, query in ((Entity.MAILBOX, _MAILBOXES_OF), (Entity.ORGANISATION, _ORGANISATIONS_OF)):
+        words = [word for each, word in keys if each is entity]
+        if words:
+            known |= {(entity, word) for word in connection.execute(query, {"words": words}).scalars()}
+    return known
+
+
+def more_mailboxes_than(connection: Connection, count: int) -> bool:
+    """Whether more mailboxes than `count` may show, as far as a key tells."""
+    return bool(connection.execute(_MORE, {"count": count}).scalar())

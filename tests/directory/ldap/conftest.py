@@ -202,7 +202,8 @@ def publisher_of(engine: Engine, pki: Pki) -> Iterator[PublisherOf]:
 
     def make(slapd: EmbeddedSlapd) -> Publisher:
         client = LdapClient(slapd.url, seconds=5)
-        clients.append(client)
+        lanes = [client.another(), client.another()]
+        clients.extend((client, *lanes))
         return Publisher(
             engine,
             client,
@@ -210,6 +211,7 @@ def publisher_of(engine: Engine, pki: Pki) -> Iterator[PublisherOf]:
             certificates_of=certificates_of,
             authorities_of=pki.authorities_of,
             crls_of=pki.crls_of,
+            lanes=lanes,
         )
 
     yield make

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
-from directory.ldap.entry import Entry
+from directory.ldap.entry import Entry, digest
 from directory.ldap.plan import Add, Delete, Modify, brake, plan
 
 DN = "mail=a@one.example,ou=mailboxes,o=sceau,c=fr"
@@ -43,11 +43,12 @@ def test_a_plan_carried_out_leaves_nothing_to_plan(wants: dict, finds: dict) -> 
 @given(VALUES)
 def test_an_absent_entry_is_added_whole(wants: dict) -> None:  # type: ignore[type-arg]
     operation = plan(Entry(DN, wants), None, 5)
-    assert operation == Add(DN, {**wants, "sceauVersion": (b"5",)})
+    assert operation == Add(DN, {**wants, "sceauVersion": (b"5",), "sceauDigest": (digest(wants),)})
 
 
 def test_an_unwanted_entry_is_deleted_and_an_absent_one_left_alone() -> None:
-    assert plan(None, Entry(DN, {}), 5) == Delete(DN)
+    assert plan(None, Entry(DN, {}), 5) == Delete(DN, 5)
+    assert plan(None, Entry(DN, {}), 5, overwrite=True) == Delete(DN)
     assert plan(None, None, 5) is None
 
 
@@ -63,7 +64,9 @@ def test_an_attribute_in_other_letters_is_the_same_attribute() -> None:
 
 
 def test_a_record_that_went_back_can_take_an_entry_back_with_it() -> None:
-    wanted, found = Entry(DN, {"cn": (b"A",)}), Entry(DN, {"cn": (b"A",), "sceauVersion": (b"900",)})
+    wanted = Entry(DN, {"cn": (b"A",)})
+    marks = {"sceauVersion": (b"900",), "sceauDigest": (digest(wanted.attributes),)}
+    found = Entry(DN, {**wanted.attributes, **marks})
     assert plan(wanted, found, 5) is None
     assert plan(wanted, found, 5, overwrite=True) == Modify(DN, {"sceauVersion": ((b"900",), (b"5",))})
 

@@ -11,7 +11,8 @@ from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.ldap.plan import Add, Delete, Modify
 from directory.ldap.publish import Publisher
-from directory.ldap.rebuild import ldif, rebuild, reconcile
+from directory.ldap.rebuild import ldif, rebuild
+from directory.ldap.reconcile import reconcile
 from tests.directory.ldap.conftest import PublisherOf, Server, issue, revoke
 from tests.directory.ldap.test_publication import certificates, person_dn, publish_all
 from tests.factories import seed_organisation, seed_practitioner
@@ -53,10 +54,10 @@ def test_planted_differences_are_found_then_mended(filled: Publisher, now: datet
     client.apply(
         Add("cn=foreign,o=sceau,c=fr", {"objectClass": (b"applicationProcess",), "cn": (b"foreign",)})
     )
-    looked = reconcile(filled, now=now, apply=False)
+    looked = reconcile(filled, now=now, apply=False, full=True)
     assert (looked.missing, looked.extra, looked.different, looked.repaired) == (1, 2, 2, 0)
     assert f"missing {person_dn(1)}" in looked.examples
-    mended = reconcile(filled, now=now, apply=True)
+    mended = reconcile(filled, now=now, apply=True, full=True)
     assert mended.repaired == 5
     assert reconcile(filled, now=now, apply=False).agrees
     assert len(certificates(filled, person_dn(3))) == 1
@@ -230,7 +231,12 @@ def test_the_tree_as_ldif_holds_each_value_safely(engine: Engine, filled: Publis
     with engine.begin() as connection:
         connection.execute(text("UPDATE practitioner SET given_name = :odd"), {"odd": ":é"})
     lines = b"".join(ldif(engine, filled.record, now)).split(b"\n")
-    assert lines[:4] == [b"dn: o=sceau,c=fr", b"objectClass: organization", b"o: sceau", b""]
+    assert lines[:4] == [
+        b"dn: o=sceau,c=fr",
+        b"objectClass: organization",
+        b"objectClass: sceauTree",
+        b"o: sceau",
+    ]
     assert all(line.isascii() for line in lines)
     assert b"givenName:: OsOp" in lines
 

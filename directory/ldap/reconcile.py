@@ -1,0 +1,210 @@
+"""The nightly look at everything: each key of the record in the tree, each name of the tree in the record.
+
+For what the publisher cannot see: an entry somebody touched, one that nobody asked for. Two sweeps, page by
+page, keep no list of all names. Ordinarily an entry's marks are compared (its digest, its version, who wrote
+last); each night another seventh is compared value by value, so that within a week everything is.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from zlib import crc32
+
+from directory.base.db import transaction
+from directory.changes import Entity
+from directory.ldap.entry import Entry, Key, base_entries, key_of
+from directory.ldap.names import split
+from directory.ldap.plan import (
+    DIGEST,
+    MODIFIER,
+    VERSION,
+    Add,
+    Delete,
+    Modify,
+    Operation,
+    brake,
+    in_step,
+    plan,
+)
+from directory.ldap.publish import Publisher, held_back
+from directory.ldap.wanted import Target, Wanted, may_stand
+
+PAGE = 500
+NIGHTS = 7
+EXAMPLES = 20
+# Names kept for deletion: far above what the brake lets through; with `force` a second run takes the rest.
+EXTRAS_KEPT = 100_000
+MARKS = (VERSION, DIGEST, MODIFIER)
+NAMES_ONLY = ("1.1",)
+WORDS = {Add: "missing", Delete: "extra", Modify: "different"}
+
+Progress = Callable[[int], None]
+# What looks wrong: its name, and the key of the record it should come from (None for what is not ours).
+Suspect = tuple[str, Key | None]
+
+
+@dataclass(frozen=True)
+class ReconcileReport:
+    """What a comparison of every entry found: names missing, extra or different, and how many were put right.
+
+    `examples` are the first of those names with what was wrong with each. `empty`: so much is missing that it
+    was left to whoever can load a whole tree (`Publisher.fills`), and the rest was not looked at.
+    """
+
+    compared: int
+    missing: int
+    extra: int
+    different: int
+    repaired: int
+    examples: tuple[str, ...]
+    empty: bool = False
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing was wrong."""
+        return not (self.missing or self.extra or self.different)
+
+
+@dataclass
+class _Found:
+    """What has been found so far."""
+
+    compared: int = 0
+    repaired: int = 0
+    wrong: dict[type[Operation], int] = field(default_factory=lambda: dict.fromkeys(WORDS, 0))
+    examples: list[str] = field(default_factory=list)
+    extras: dict[str, Key | None] = field(default_factory=dict)
+
+    def note(self, suspect: Suspect, operation: Operation) -> None:
+        self.wrong[type(operation)] += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(f"{WORDS[type(operation)]} {suspect[0]}")
+        if isinstance(operation, Delete) and len(self.extras) < EXTRAS_KEPT:
+            self.extras[suspect[0]] = suspect[1]
+
+    def report(self, *, empty: bool = False) -> ReconcileReport:
+        return ReconcileReport(
+            self.compared, self.wrong[Add], self.wrong[Delete], self.wrong[Modify], self.repaired,
+            tuple(self.examples), empty,
+        )  # fmt: skip
+
+
+def reconcile(
+    publisher: Publisher,
+    *,
+    now: datetime,
+    apply: bool,
+    force: bool = False,
+    full: bool = False,
+    progress: Progress = lambda _: None,
+) -> ReconcileReport:
+    """Compare every entry that should stand with every entry that does; put right what differs with `apply`.
+
+    Publication goes on meanwhile. What looks wrong is looked at again with the publisher held and up to date,
+    so that a change on its way is not taken for damage. Deletions come last and only below the brake
+    (CONFLICT `too-many-deletions`), unless forced. `full` compares every value of every entry.
+    """
+    with held_back(publisher.engine):
+        publisher.drain(now, overwrite=apply)
+    found, writer = _Found(), publisher.client.identity()
+    for keys in publisher.record.all_keys(publisher.engine, PAGE):
+        suspects = list(_suspects(publisher, keys, writer, now, full=full))
+        _mend(publisher, suspects, found, now, apply=apply)
+        if publisher.fills is not None and found.wrong[Add] > publisher.fills:
+            return found.report(empty=True)
+    for page in publisher.client.walk(publisher.record.suffix, PAGE, NAMES_ONLY):
+        _mend(publisher, _strangers(publisher, page, found), found, now, apply=apply)
+        progress(found.compared)
+    if apply and found.extras:
+        brake(found.wrong[Delete], found.compared, force=force)
+        found.repaired += _delete(publisher, list(found.extras.items()), now)
+    return found.report()
+
+
+def _suspects(
+    publisher: Publisher, keys: Sequence[Key], writer: str, now: datetime, *, full: bool
+) -> Iterator[Suspect]:
+    """Those of these keys whose entry is not as the record wants it, as far as is looked tonight."""
+    wanted = _wanted(publisher, keys, now)
+    tonight = [target for target in wanted.targets if full or _due(target.dn, now)]
+    others = [target for target in wanted.targets if not (full or _due(target.dn, now))]
+    whole = publisher.client.found([target.dn for target in tonight])
+    for target in tonight:
+        entry = whole.get(split(target.dn))
+        if plan(target.entry, entry, wanted.version, overwrite=True) is not None:
+            yield target.dn, target.key
+    marks = publisher.client.found([target.dn for target in others], MARKS)
+    for target in others:
+        if not _fits(target.entry, marks.get(split(target.dn)), wanted.version, writer):
+            yield target.dn, target.key
+
+
+def _fits(wanted: Entry | None, found: Entry | None, version: int, writer: str) -> bool:
+    if wanted is None or found is None:
+        return wanted is found
+    return in_step(wanted, found, version, writer)
+
+
+def _due(dn: str, now: datetime) -> bool:
+    """Whether it is this entry's night to be compared value by value."""
+    return (crc32(dn.encode()) + now.toordinal()) % NIGHTS == 0
+
+
+def _strangers(publisher: Publisher, page: Sequence[Entry], found: _Found) -> list[Suspect]:
+    """The names of this page that no key of the record stands for."""
+    suffix = publisher.record.suffix
+    base = {entry.name for entry in base_entries(suffix)}
+    keys = {entry.dn: key_of(entry.name, suffix) for entry in page if entry.name not in base}
+    found.compared += len(keys)
+    with transaction(publisher.engine, read_only=True) as connection:
+        known = may_stand(connection, [key for key in keys.values() if key is not None])
+        if any(key is not None and key[0] in (Entity.AUTHORITY, Entity.CRL) for key in keys.values()):
+            known.update(publisher.record.pki_keys(connection))
+    return [(dn, key) for dn, key in keys.items() if key not in known and dn not in found.extras]
+
+
+def _mend(
+    publisher: Publisher, suspects: Sequence[Suspect], found: _Found, now: datetime, *, apply: bool
+) -> None:
+    """Count what is wrong indeed; with `apply` put right what is missing or different, at once."""
+    for start in range(0, len(suspects), PAGE):
+        for suspect, operation, wanted in _look_again(
+            publisher, suspects[start : start + PAGE], now, apply=apply
+        ):
+            found.note(suspect, operation)
+            if apply and not isinstance(operation, Delete):
+                found.repaired += publisher.bring_in_step(wanted, overwrite=True).written
+
+
+def _look_again(
+    publisher: Publisher, suspects: Sequence[Suspect], now: datetime, *, apply: bool
+) -> Iterator[tuple[Suspect, Operation, Wanted]]:
+    """What is wrong even with the publisher held and up to date: the operation that mends it, its target."""
+    with held_back(publisher.engine):
+        publisher.drain(now, overwrite=apply)
+        wanted = _wanted(publisher, [key for _, key in suspects if key is not None], now)
+        targets = {target.key: target for target in wanted.targets}
+        stands = publisher.client.found([dn for dn, key in suspects if key is not None])
+        for dn, key in suspects:
+            target = Target(key, dn, None) if key is None else targets[key]
+            entry = publisher.client.read(dn) if key is None else stands.get(split(dn))
+            operation = plan(target.entry, entry, wanted.version, overwrite=True)
+            if operation is not None:
+                yield (dn, key), operation, Wanted((target,), wanted.version)
+
+
+def _delete(publisher: Publisher, extras: Sequence[Suspect], now: datetime) -> int:
+    """Delete what is still extra, children before their parents; gives how many."""
+    deleted = 0
+    deepest_first = sorted(extras, key=lambda suspect: -len(split(suspect[0])))
+    for start in range(0, len(deepest_first), PAGE):
+        page = deepest_first[start : start + PAGE]
+        for _, operation, _ in _look_again(publisher, page, now, apply=True):
+            if isinstance(operation, Delete):
+                deleted += publisher.client.apply(operation)
+    return deleted
+
+
+def _wanted(publisher: Publisher, keys: Sequence[Key], now: datetime) -> Wanted:
+    with transaction(publisher.engine, read_only=True) as connection:
+        return publisher.record.wanted(connection, keys, now)
