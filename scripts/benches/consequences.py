@@ -1,0 +1,166 @@
+"""How soon trust is gone everywhere when ten thousand people leave the register in one night."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import psycopg
+from benches.harness import Bench, Figure
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from api.embedded.postgres import EmbeddedPostgres
+
+# Issue 3, item 4: from the commit to the last channel.
+TARGET_SECONDS = 900
+_COLUMNS = {
+    "practitioner": "national_id, id_type, id_number, family_name, given_name, search_name, row_hash",
+    "profession": "national_id, code, category",
+    "practice": "national_id, digest, profession_code, category, department",
+    "mailbox": "address, kind, holder, row_hash",
+    "enrolment": "id, practitioner, mailbox, authority, identity_check, state, requested_by, requested_at,"
+    " approved_by, approved_at",
+    "reservation": "serial, authority_id, profile, shard, mailbox, practitioner, enrolment_id, spki_sha256,"
+    " tbs, tbs_sha256, lints, requested_by, reserved_at",
+    "certificate": "serial, authority_id, profile, shard, mailbox, practitioner, subject, spki_sha256, der,"
+    " sha256, not_before, not_after, issued_at",
+}
+# What a night's file does to those it no longer names (directory/sync/rpps.py).
+_DEPART = (
+    "DELETE FROM practice WHERE national_id LIKE '8999%'",
+    "DELETE FROM profession WHERE national_id LIKE '8999%'",
+    "UPDATE practitioner SET departed_at = now() WHERE national_id LIKE '8999%'",
+)
+_REVOKED = "SELECT count(*) FROM revocation WHERE serial LIKE '000999%'"
+_ON_CRLS = """SELECT coalesce(sum(entries), 0) FROM crl_shard s CROSS JOIN LATERAL (
+    SELECT entries FROM crl c
+    WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
+    ORDER BY number DESC LIMIT 1) AS last WHERE s.authority_id = 'persons-1'"""
+
+
+def departures(bench: Bench) -> Figure:
+    """Seconds until 10,000 who left are revoked, off LDAP and on the CRLs, beside one bare set of INSERTs.
+
+    Their number is changed by --size.
+    """
+    count = bench.size or 10_000
+    conninfo = EmbeddedPostgres(bench.settings.state / "postgres").conninfo
+    _seed(bench, conninfo, count)
+    shown = _shown(bench)
+    _wait(lambda: shown() >= count, "LDAP to show them")
+    before = int(bench.rows(_ON_CRLS)[0][0])
+    with psycopg.connect(conninfo) as link:
+        for statement in _DEPART:
+            link.execute(statement)
+    started = time.monotonic()
+    waiting: dict[str, Callable[[], bool]] = {
+        "revoked, s": lambda: bench.rows(_REVOKED)[0][0] >= count,
+        "off LDAP, s": lambda: shown() == 0,
+        "on CRLs, s": lambda: bench.rows(_ON_CRLS)[0][0] >= before + count,
+    }
+    reached = _each(waiting, started)
+    beside = {**reached, "bare INSERT of the revocations, s": _bare(conninfo)}
+    ours = max(reached.values())
+    return Figure(
+        "departures", ours, f"s for {count} departures", beside,
+        TARGET_SECONDS / ours, f"<= {TARGET_SECONDS} s, revocation first",
+        ok=ours <= TARGET_SECONDS and reached["revoked, s"] == min(reached.values()),
+    )  # fmt: skip
+
+
+def _seed(bench: Bench, conninfo: str, count: int) -> None:
+    """People with a practice, a mailbox, an approved enrolment and a certificate that LDAP takes for real."""
+    domain = bench.rows("SELECT min(name) FROM trusted_domain WHERE departed_at IS NULL")[0][0]
+    tokens = bench.rows("SELECT id FROM api_token WHERE role = 'registrar' ORDER BY id LIMIT 2")
+    shards = bench.rows("SELECT shards FROM authority WHERE id = 'persons-1'")[0][0]
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC).replace(microsecond=0)
+    made: dict[str, list[tuple]] = {table: [] for table in _COLUMNS}
+    for number in range(count):
+        one, address = f"8999{number:08d}", f"leaver-{number}@{domain}"
+        serial, spki = 0x999 << 136 | number, sha256(f"key {number}".encode()).digest()
+        der = _certificate(key, serial, one, now)
+        enrolment = f"99900000-0000-4000-8000-{number:012d}"
+        written, shard = f"{serial:040x}", serial % shards
+        same = ("persons-1", "practitioner-smime", shard, address, one)
+        made["practitioner"].append((one, "8", one[1:], "LEAVER", "Anne", "LEAVER ANNE", b""))
+        made["profession"].append((one, "10", "C"))
+        made["practice"].append((one, spki[:16], "10", "C", "75"))
+        made["mailbox"].append((address, "PER", one, b""))
+        made["enrolment"].append(
+            (enrolment, one, address, "CNOM", "{}", "approved", tokens[0][0], now, tokens[1][0], now)
+        )
+        made["reservation"].append(
+            (written, *same, enrolment, spki, b"", sha256(written.encode()).digest(), "[]", "bench", now)
+        )
+        made["certificate"].append(
+            (written, *same, f"CN={one}", spki, der, sha256(der).digest(), now, now + timedelta(365), now)
+        )
+    with psycopg.connect(conninfo) as link, link.cursor() as cursor:
+        for table, columns in _COLUMNS.items():
+            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                for row in made[table]:
+                    copy.write_row(row)
+            link.execute(f"ANALYZE {table}")
+
+
+def _certificate(key: ec.EllipticCurvePrivateKey, serial: int, name: str, now: datetime) -> bytes:
+    named = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder().subject_name(named).issuer_name(named).public_key(key.public_key())
+    builder = builder.serial_number(serial).not_valid_before(now).not_valid_after(now + timedelta(365))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _shown(bench: Bench) -> Callable[[], int]:
+    """How many of them LDAP shows with a certificate, as anybody may count them."""
+    url = f"ldap://{bench.settings.host}:{bench.settings.ldap_port}"
+    command = [
+        "ldapsearch", "-LLL", "-x", "-H", url, "-b", bench.settings.suffix, "-E", "pr=500/noprompt",
+        "(&(mail=leaver-*)(userCertificate;binary=*))", "1.1",
+    ]  # fmt: skip
+
+    def count() -> int:
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        return sum(line.startswith("dn:") for line in told.splitlines())
+
+    return count
+
+
+def _wait(what: Callable[[], bool], named: str, seconds: int = TARGET_SECONDS) -> None:
+    ends = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > ends:
+            raise SystemExit(f"waited {seconds} s for {named}")
+        time.sleep(1)
+
+
+def _each(waiting: dict[str, Callable[[], bool]], started: float) -> dict[str, float]:
+    """When each came true, looking in turn."""
+    reached: dict[str, float] = {}
+    while len(reached) < len(waiting):
+        for name, true in waiting.items():
+            if name not in reached and true():
+                reached[name] = round(time.monotonic() - started, 1)
+        if time.monotonic() - started > 2 * TARGET_SECONDS:
+            raise SystemExit(f"still waiting after {2 * TARGET_SECONDS} s; reached: {reached}")
+        time.sleep(0.2)
+    return reached
+
+
+def _bare(conninfo: str) -> float:
+    """The same revocation rows into a table without triggers, indexes or audit lines."""
+    with psycopg.connect(conninfo) as link:
+        link.execute("CREATE TABLE bare (LIKE revocation)")
+        link.commit()
+        started = time.monotonic()
+        link.execute("INSERT INTO bare SELECT * FROM revocation WHERE serial LIKE '000999%'")
+        link.commit()
+        taken = time.monotonic() - started
+        link.execute("DROP TABLE bare")
+    return taken
+
+
+FIGURES = {one.__name__: one for one in (departures,)}
