@@ -165,7 +165,8 @@ def reached(connection: Connection, since: Seen = BEGINNING.seen) -> Seen:
     """
     now = _snapshot(connection)
     last = connection.execute(_LAST_IN_RUNS, _bounds(since.missing(now))).scalar_one_or_none()
-    return now.clamped(since.below if last is None else max(since.below, int(last) + 1))
+    # What was removed since it was written was on disk as well.
+    return now.clamped(max(since.below, floor(connection).xid + 1, int(last or 0) + 1))
 
 
 def cursor_of(origin: str, place: Place) -> str:

@@ -132,6 +132,7 @@ class Copy:
 
     def __init__(self, path: Path) -> None:
         self.files = path.with_name(path.name + ".files")
+        self.began = False
         self.link = sqlite3.connect(path, isolation_level=None)
         self.link.execute("PRAGMA journal_mode = WAL")
         self.link.executescript(SCHEMA)
@@ -139,15 +140,19 @@ class Copy:
     def step(self, service: Service, wait: int) -> bool:
         """One page of changes, or a new beginning; whether more is there at once."""
         found = self.link.execute("SELECT cursor FROM place").fetchone()
+        if found is None:
+            self.begin(service)
+            return True
         try:
-            if found is None:
-                self.begin(service)
-                return True
-            return self.page(service, found[0], wait)
-        except TooLateError:
+            more = self.page(service, found[0], wait)
+        except TooLateError as error:
+            if self.began:
+                raise ConnectionError("the newest export is too late as well: another must come") from error
             print("too late for the feed: beginning again from an export", file=sys.stderr)
             self.begin(service)
             return True
+        self.began = False
+        return more
 
     def page(self, service: Service, cursor: str, wait: int) -> bool:
         """Apply one page, line by line; a page that is cut off leaves what came before the cut."""
@@ -213,6 +218,7 @@ class Copy:
             self.link.execute("ROLLBACK")
             raise
         shutil.rmtree(self.files)
+        self.began = True
         print(f"began from the export of {manifest['made_at']}", file=sys.stderr)
 
     def dump(self) -> None:

@@ -29,6 +29,7 @@ from pki.signing.ceremony import PERSONS_ID, ROOT_ID
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import signer_in
+from tests.conftest import NOON
 from tests.factories import depart, seed_organisation, seed_practitioner, seed_token
 
 DATA = {
@@ -140,8 +141,8 @@ def test_openssl_verifies_the_signature_with_the_ca_alone(
     (tmp_path / "root.pem").write_bytes(x509.load_der_x509_certificate(root.der).public_bytes(Encoding.PEM))
     for name, one in zip(("leaf", "issuing"), chain, strict=True):
         (tmp_path / f"{name}.pem").write_bytes(one.public_bytes(Encoding.PEM))
-    verify = ["openssl", "verify", "-attime", "1788264000", "-CAfile", "root.pem", "-untrusted", "issuing.pem",
-              "leaf.pem"]  # fmt: skip
+    then = ["-attime", str(int(NOON.timestamp()))]
+    verify = ["openssl", "verify", *then, "-CAfile", "root.pem", "-untrusted", "issuing.pem", "leaf.pem"]
     subprocess.run(verify, cwd=tmp_path, check=True)
     octets = unpadded(signature)
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature

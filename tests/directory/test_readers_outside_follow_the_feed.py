@@ -219,6 +219,19 @@ def test_the_floor_moves_with_whatever_is_removed_and_expires_who_stands_before_
     assert keys(tell(engine, late)) == ["new@one.example"]
 
 
+def test_a_feed_without_a_row_left_still_has_a_place_to_go_on_from(engine: Engine) -> None:
+    with transaction(engine) as connection:
+        add(connection, "old@one.example")
+    with transaction(engine) as connection:
+        connection.execute(text("DELETE FROM change"))
+    with transaction(engine, read_only=True) as connection:
+        place = Place(feed.reached(connection))
+    assert tell(engine, place).changes == ()
+    with transaction(engine) as connection:
+        add(connection, "new@one.example")
+    assert keys(tell(engine, place)) == ["new@one.example"]
+
+
 def cut(engine: Engine, before: datetime, limit: int = 1000) -> int:
     with transaction(engine) as connection:
         return feed.cut(connection, before, limit)
