@@ -219,7 +219,11 @@ def _locked(engine: Engine, register: str, begin: Callable[[Connection], int], g
             with connection.begin():
                 logbook.mark_cut_off(connection, register)
                 run_id = begin(connection)
-            return _Run(connection, run_id, REGISTERS[register], given).go()
+            run = _Run(connection, run_id, REGISTERS[register], given)
+            try:
+                return run.go()
+            finally:
+                run.abandon()
 
 
 class _Run:
@@ -237,6 +241,10 @@ class _Run:
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._measures: dict[str, float] = {}
         self._judgement = Judgement(0)
+
+    def abandon(self) -> None:
+        """See that nothing is on its way when the connection closes."""
+        self._staging.abandon()
 
     def go(self) -> RunReport:
         """The numbered steps; a Refusal on the way is the run's result."""

@@ -134,7 +134,8 @@ class Scan:
         column, private = self._keyed.column, self._keyed.private
         layout = match(column.field, text_header, (column,), column.field, private)
         seeded = blake2b(digest_size=16, key=blake2b(f"{seed}{text_header}".encode()).digest())
-        spelled, rows, seen, last = self._keyed.spelled, [], 0, b""
+        spelled, seen, last = self._keyed.spelled, 0, b""
+        rows: list[str] = []
         for key, first, group in _groups(chain([lines], batches), layout.key_place):
             digest = seeded.copy()
             digest.update(b"\n".join(map(layout.public, group) if layout.private else group))
@@ -142,9 +143,10 @@ class Scan:
             rows.append(f"{spelled(cell)}\t{digest.hexdigest()}\t{number}\t{first}\t{len(group)}\n")
             seen, last = seen + len(group), group[-1]
             if len(rows) >= BATCH:
-                self._staging.copy(_COPY, rows)
-                rows.clear()
-        self._staging.copy(_COPY, rows)
+                self._staging.hand_over((_COPY, rows))
+                rows = []
+        self._staging.hand_over((_COPY, rows))
+        self._staging.wait()
         _check_end(member, layout.width, seen, last)
         self.lines += seen
 

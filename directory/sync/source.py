@@ -11,6 +11,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,7 +72,7 @@ class Member:
         """
         rest = b""
         read = 0
-        for block in self.blocks():
+        for block in _ahead(self.blocks()):
             if not read:
                 block = block.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - the same block without its mark
             read += len(block)
@@ -104,6 +105,15 @@ class Member:
         for lines in self.lines():
             yield number, lines
             number += len(lines)
+
+
+def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same blocks, each unpacked while the one before is worked on: unpacking leaves Python to others."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, blocks, b"")
+        while block := coming.result():
+            coming = pool.submit(next, blocks, b"")
+            yield block
 
 
 def refused(code: str, text: str) -> Refusal:

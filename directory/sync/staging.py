@@ -2,12 +2,13 @@
 transactions.
 
 A transaction that lasted as long as the parsing would hold back every reader of the change feed (they read
-below the oldest running transaction), so rows travel in batches, each in a transaction of its own. Memory
-holds one batch.
+below the oldest running transaction), so rows travel in batches, each in a transaction of its own, while the
+next is read. Memory holds two.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection
@@ -57,6 +58,7 @@ class Staging:
         self._rows: list[str] = []
         self._rejected: list[str] = []
         self._spared: list[str] = []
+        self._sending: Future[None] | None = None
         self.lines = 0
         self.ignored = 0
         self.recoded = 0
@@ -70,17 +72,34 @@ class Staging:
         """Run several statements at once, in the caller's transaction."""
         self._driver().execute(statements.encode())
 
-    def copy(self, statement: str, rows: Sequence[str]) -> None:
-        """Send rows in COPY's text format, in a transaction of their own."""
-        with self._connection.begin():
-            self._send(statement, rows)
+    def hand_over(self, *batches: tuple[str, Sequence[str]]) -> None:
+        """Send rows in COPY's text format, all in one transaction, while the caller goes on.
+
+        One transaction at a time: it waits for the one before, and raises what that one raised. The caller
+        asks the connection for nothing before `wait()`.
+        """
+        self.wait()
+        pool = ThreadPoolExecutor(1)
+        self._sending = pool.submit(self._send_all, batches)
+        pool.shutdown(wait=False)
+
+    def wait(self) -> None:
+        """Until nothing is being sent; raises what the sending raised."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.result()
+
+    def abandon(self) -> None:
+        """Until nothing is being sent, whatever comes of it: the connection is about to be closed."""
+        if self._sending is not None:
+            self._sending.exception()
 
     def stage(self, fields: Sequence[str]) -> None:
         """Keep one good row."""
         self.lines += 1
         self._rows.append(copy_row(fields))
         if len(self._rows) >= BATCH:
-            self.flush()
+            self._hand_over_rows()
 
     def recode(self, lines: int) -> None:
         """So many lines were not UTF-8 and were taken for Windows-1252."""
@@ -101,18 +120,29 @@ class Staging:
         if spared and spared.isprintable():
             self._spared.append(copy_row((spared,)))
         if len(self._rejected) >= BATCH:
-            self.flush()
+            self._hand_over_rows()
 
     def flush(self) -> None:
-        """Send what has gathered."""
+        """Send what has gathered, and see it arrive."""
+        self._hand_over_rows()
+        self.wait()
+
+    def _hand_over_rows(self) -> None:
         failpoints.passing("sync.copy")
-        with self._connection.begin():
-            self._send(self._copy, self._rows)
-            self._send("COPY rejected (line_number, reason, detail, excerpt) FROM STDIN", self._rejected)
-            self._send("COPY spared (key) FROM STDIN", self._spared)
-        self._rows, self._rejected, self._spared = [], [], []
+        self.wait()
         if self._progress:
             self._progress("read", self.lines)
+        self.hand_over(
+            (self._copy, self._rows),
+            ("COPY rejected (line_number, reason, detail, excerpt) FROM STDIN", self._rejected),
+            ("COPY spared (key) FROM STDIN", self._spared),
+        )
+        self._rows, self._rejected, self._spared = [], [], []
+
+    def _send_all(self, batches: Sequence[tuple[str, Sequence[str]]]) -> None:
+        with self._connection.begin():
+            for statement, rows in batches:
+                self._send(statement, rows)
 
     def _send(self, statement: str, rows: Sequence[str]) -> None:
         if not rows:
