@@ -1,0 +1,114 @@
+"""Under the real server: who waits or fetches slowly takes no thread from those who want an answer now."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from api.first_run import web_command
+from api.seats import DOWNLOADS_EACH, WAITING_EACH
+from api.settings import load_settings, save_settings
+from tests.factories import seed_practitioner, seed_token
+
+ROOT = Path(__file__).resolve().parents[2]
+STAMP = "20260901T040000Z"
+# Larger than what the kernel takes on both ends while nobody reads.
+SIZE = 64 << 20
+ENOUGH_TOKENS = 6
+
+
+@pytest.fixture
+def port(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[int]:
+    """The web part with one process, as `sceau web` starts it, and an export with one large file."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = int(probe.getsockname()[1])
+    state = tmp_path / "state"
+    save_settings(state, {"database_url": database_url, "port": free, "web_workers": 1})
+    (state / "secrets").mkdir()
+    (state / "secrets" / "web.passphrase").write_text("for a test")
+    folder = state / "exports" / STAMP
+    folder.mkdir(parents=True)
+    (folder / "large").write_bytes(bytes(SIZE))
+    facts = {"large": {"sha256": "00", "size": SIZE, "lines": 1}}
+    made_at = datetime(2026, 9, 1, 4, tzinfo=UTC).isoformat()
+    (folder / "manifest.json").write_text(
+        json.dumps({"made_at": made_at, "cursor": "", "sources": {}, "files": facts})
+    )
+    for number in range(ENOUGH_TOKENS):
+        seed_token(engine, f"operator-{number}", role="operator")
+    seed_practitioner(engine)
+    environment = os.environ | {"SCEAU_STATE": str(state)}
+    process = subprocess.Popen(web_command(load_settings(state)), cwd=ROOT, env=environment)
+    try:
+        deadline = time.monotonic() + 20
+        while status_of(free, "/healthz", 0) != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield free
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def ask(port: int, path: str, token: int) -> socket.socket:
+    """A connection on which this was asked, its answer unread."""
+    link = socket.create_connection(("127.0.0.1", port), timeout=5)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head += f"Authorization: Bearer sceau_operator-{token}\r\n\r\n"
+    link.sendall(head.encode())
+    return link
+
+
+def status_of(port: int, path: str, token: int) -> int:
+    try:
+        with closing(ask(port, path, token)) as link:
+            return int(link.recv(100).split()[1])
+    except (OSError, IndexError):
+        return 0
+
+
+def assert_swift(port: int) -> None:
+    for _ in range(8):
+        started = time.monotonic()
+        assert status_of(port, "/v1/exports/latest", 0) == 200
+        assert status_of(port, "/crl/persons-1/0.crl", 0) == 404
+        assert time.monotonic() - started < 1
+
+
+def test_downloads_that_nobody_reads_leave_the_others_their_threads_and_end_with_their_connection(
+    port: int,
+) -> None:
+    path = f"/v1/exports/{STAMP}/large"
+    with ExitStack() as slow:
+        for token in range(ENOUGH_TOKENS):
+            for _ in range(DOWNLOADS_EACH + 1):
+                slow.enter_context(closing(ask(port, path, token)))
+        time.sleep(1)
+        assert_swift(port)
+        assert status_of(port, path, 0) == 503
+    deadline = time.monotonic() + 10
+    while status_of(port, path, 0) != 200:
+        assert time.monotonic() < deadline, "a reader who hung up keeps his seat"
+        time.sleep(0.2)
+
+
+def test_readers_who_wait_leave_the_others_their_threads(port: int) -> None:
+    with closing(ask(port, "/v1/changes?limit=5000", 0)) as link:
+        told = b"".join(iter(lambda: link.recv(65536), b""))
+    cursor = json.loads(told.splitlines()[-1])["next"]
+    with ExitStack() as waiting:
+        for token in range(ENOUGH_TOKENS):
+            for _ in range(WAITING_EACH):
+                waiting.enter_context(closing(ask(port, f"/v1/changes?wait=4&cursor={cursor}", token)))
+        time.sleep(0.7)
+        assert_swift(port)
