@@ -36,6 +36,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
         ("/", "Référence REST"),
         ("/problems", "Problèmes"),
         ("/problems/bad-token", "Jeton"),
+        ("/registers", "Registres"),
+        ("/registers/runs/1", "Passage 1"),
     ],
 )
 @pytest.mark.parametrize("width", [1200, 390])
