@@ -64,7 +64,7 @@ def test_of_a_person_with_one_new_line_all_lines_are_read_and_of_others_none(
 ) -> None:
     run("rpps", day(tmp_path / ACTIVITIES, many(50)))
     # Not beside the other one: the lines of a person may stand anywhere.
-    moved = someone(number(7), **{"Numéro FINESS site": "250990033"})
+    moved = someone(number(7), **{"Code mode exercice": "L"})
     report = run("rpps", day(tmp_path / ACTIVITIES, many(50) + moved))
     assert rows(READ) == [(2,)]
     assert (report.counts["changed"], report.counts["accepted"], report.counts["unchanged"]) == (1, 2, 49)
