@@ -22,6 +22,7 @@ from api import exports
 from api.app import create_app
 from api.settings import Settings
 from api.wiring import Container
+from directory.base.clock import utc_now
 from directory.base.db import transaction
 from pki import store
 from pki.export import harmless
@@ -158,6 +159,32 @@ def test_openssl_verifies_the_signature_with_the_ca_alone(
     subprocess.run(check, cwd=tmp_path, check=True)
     usage = chain[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [one.dotted_string for one in usage] == ["1.3.6.1.5.5.7.3.36"]
+
+
+def test_the_commands_of_the_reference_verify_it(engine: Engine, tmp_path: Path) -> None:
+    """The shell block of docs/reference/changes.md, as an operator would paste it, on today's clock."""
+    page = (Path(__file__).resolve().parents[2] / "docs/reference/changes.md").read_text()
+    block = page.split("```bash\n")[1].split("```")[0]
+    chosen = Settings(state=tmp_path, public_url="https://sceau.example")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "web.passphrase").write_text("for a test")
+    with signer_in(tmp_path, engine, utc_now(), chosen.base_url) as signer:
+        made = write(Container(settings=chosen, engine=engine, signer=signer, clock=utc_now))
+    with transaction(engine) as connection:
+        root = store.load_authority(connection, ROOT_ID)
+    assert root is not None
+    pem = x509.load_der_x509_certificate(root.der).public_bytes(Encoding.PEM)
+    (made.folder / "root.pem").write_bytes(pem)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-eu", "-o", "pipefail", "-c", block]
+        return subprocess.run(command, cwd=made.folder, capture_output=True, text=True, check=False)
+
+    good = run()
+    assert good.returncode == 0, good.stderr
+    assert "Verified OK" in good.stdout
+    (made.folder / "manifest.json").write_text("{}")
+    assert run().returncode != 0
 
 
 def test_the_signer_of_lists_is_kept_and_renewed_at_half_its_life(
