@@ -1,7 +1,7 @@
 """Pages for people on the registers: how fresh each is, its last 90 runs, and one run in full.
 
 Open to all, so they hold figures only: no file's name, no line of a file, no name of whoever agreed. French
-first, then English. What is shown is at most five seconds old, however many ask.
+first, then English. However many ask, what may still change is made anew at most every five seconds.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +25,10 @@ from directory.sync.history import Condition, Run, RunInFull, RunState
 
 CHARTED = 90
 LISTED = 12
-# Seconds that a page is kept, and how many: anybody may ask, and each costs the database a few counts.
+# How long pages are kept, and how many: anybody may ask, and each costs the database some counting: much
+# of it where a whole country's lines were rejected. A run that is over changes no more.
 _HELD = timedelta(seconds=5)
+_HELD_WHEN_OVER = timedelta(minutes=10)
 _MOST_HELD = 64
 
 
@@ -58,31 +60,33 @@ def register_pages(container: Container) -> Blueprint:
 
 @dataclass
 class _Pages:
-    """Pages made a moment ago, by name; one process makes one at a time."""
+    """Pages made a moment ago, by name, with the time they were made and how long they hold; one process
+    makes one at a time.
+    """
 
     container: Container
     _lock: Lock = field(default_factory=Lock)
-    _made: dict[str, tuple[datetime, str]] = field(default_factory=dict)
+    _made: dict[str, tuple[datetime, timedelta, str]] = field(default_factory=dict)
 
-    def shown(self, name: str, make: Callable[[Connection, datetime], str]) -> str:
-        """The page of this name, made anew when it is older than five seconds."""
+    def shown(self, name: str, make: Callable[[Connection, datetime], tuple[timedelta, str]]) -> str:
+        """The page of this name, made anew when it holds no more."""
         with self._lock:
             now = self.container.clock()
             kept = self._made.get(name)
-            if kept is None or not timedelta() <= now - kept[0] < _HELD:
+            if kept is None or not timedelta() <= now - kept[0] < kept[1]:
                 with transaction(self.container.engine, read_only=True) as connection:
-                    kept = (now, make(connection, now))
+                    kept = (now, *make(connection, now))
                 self._made.pop(name, None)
                 self._made[name] = kept
                 while len(self._made) > _MOST_HELD:
                     self._made.pop(next(iter(self._made)))
-            return kept[1]
+            return kept[2]
 
 
-def _overview(container: Container, connection: Connection, now: datetime) -> str:
+def _overview(container: Container, connection: Connection, now: datetime) -> tuple[timedelta, str]:
     found = history.conditions(connection, now, container.settings.freshness)
     sheets = [_sheet(connection, one, now) for one in found]
-    return render_template(
+    return _HELD, render_template(
         "registers.html", sheets=sheets, words=words, now=now, RunState=RunState, listed=LISTED
     )
 
@@ -94,12 +98,13 @@ def _sheet(connection: Connection, one: Condition, now: datetime) -> _Sheet:
     return _Sheet(one, runs, chart(runs), ago)
 
 
-def _run(connection: Connection, run_id: int) -> str:
+def _run(connection: Connection, run_id: int) -> tuple[timedelta, str]:
     try:
         found = history.run(connection, run_id, samples=False)
     except Refusal as error:
         raise NotFound from error
-    return render_template(
+    over = found.run.state in (RunState.APPLIED, RunState.REFUSED, RunState.PLANNED)
+    return _HELD_WHEN_OVER if over else _HELD, render_template(
         "register_run.html", found=found, run=found.run, words=words, RunState=RunState,
         findings=[_finding(found.run.register, one) for one in found.run.findings], longest=_longest(found),
     )  # fmt: skip

@@ -163,6 +163,22 @@ def test_however_many_look_the_record_is_asked_once_in_five_seconds(
     assert len(asked) == 2 * once
 
 
+def test_a_run_that_is_over_is_counted_once_in_ten_minutes_and_one_that_waits_is_not(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    clock = [now]
+    client = create_app(replace(container, clock=lambda: clock[0])).test_client()
+    over = seed_run(engine, "rpps", now, state="refused", reason="truncated")
+    waits = seed_run(engine, "rpps", now, state="held", needed=1)
+    pages = [f"/registers/runs/{run}" for run in (over, waits)]
+    before = [client.get(page).text for page in pages]
+    clock[0] += timedelta(minutes=9)
+    for run in (over, waits):
+        seed_rejection(engine, run, 2)
+    after = [client.get(page).text for page in pages]
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
 def test_pages_may_be_kept_only_to_be_asked_about_again(app: Flask) -> None:
     assert app.test_client().get("/registers").headers["Cache-Control"] == "no-cache"
 
