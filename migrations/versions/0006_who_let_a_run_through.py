@@ -17,6 +17,9 @@ CREATE TABLE register_approval (
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON register_approval FOR EACH ROW EXECUTE FUNCTION sceau_refuse();
 CREATE TRIGGER no_truncate BEFORE TRUNCATE ON register_approval FOR EACH STATEMENT EXECUTE FUNCTION sceau_refuse();
 
+-- Namesakes in ADELI, where numbers vanish: a few in a hundred of all people.
+CREATE INDEX practitioner_of_adeli ON practitioner (search_name) WHERE id_type = '0';
+
 -- A national number that went: the number that took its place, or none, when it was retired.
 CREATE TABLE succession (
     national_id  text PRIMARY KEY REFERENCES practitioner,
@@ -44,6 +47,7 @@ DOWN = """
 DROP FUNCTION succession_at(timestamptz);
 DROP TABLE succession_history;
 DROP TABLE succession;
+DROP INDEX practitioner_of_adeli;
 DROP TABLE register_approval;
 """
 
