@@ -193,10 +193,9 @@ def _row(
     number: int, member: str, cells: tuple[str, ...], titles: tuple[str, ...], practice: tuple[str, ...]
 ) -> tuple[str, ...]:
     id_type, id_number, national_id, family, given, profession, category, skill_type, skill_code = cells[:9]
-    shown = (family.strip(), given.strip(), *titles, profession, category, skill_type, skill_code)
-    digest = _digest(*shown, practice[0])
-    return (str(number), member, national_id, digest, id_type, id_number, _searched(family, given), *shown,
-            *practice)  # fmt: skip
+    named = (family.strip(), given.strip(), *titles, profession, category)
+    return (str(number), member, national_id, _digest(*named, practice[0]), id_type, id_number,
+            _searched(family, given), *named, skill_type, skill_code, *practice)  # fmt: skip
 
 
 @lru_cache(maxsize=64)
@@ -265,15 +264,22 @@ SETTLE = (
     """,
 )
 
-# The hash is over the set of rows: neither their order nor their repetition changes a person.
+# The hash is over the set of activities and the set of skills: neither order nor repetition changes a person,
+# nor whether a skill stands beside the activity, in the file of its own, or in both.
 WANTED = """
     CREATE TEMP TABLE wanted AS
     SELECT national_id AS key, count(*) AS lines,
-           sha256(string_agg(DISTINCT uuid_send(digest), ''::bytea ORDER BY uuid_send(digest))) AS row_hash
+           sha256(string_agg(DISTINCT uuid_send(digest), ''::bytea ORDER BY uuid_send(digest))
+                      FILTER (WHERE member = 0)
+                  || coalesce(convert_to(string_agg(
+                      DISTINCT concat_ws('|', profession, category, skill_type, skill_code) COLLATE "C", '/')
+                      FILTER (WHERE skill_code <> ''), 'UTF8'), ''::bytea)) AS row_hash
     FROM staged GROUP BY national_id
 """
 
 APPLY = (
+    # What people are searched by is renewed once, at the end, for all whom these statements touch.
+    "SELECT set_config('sceau.search', 'at-the-end', true)",
     # A person may exercise under a name for each profession: the first in order is shown, whatever the file's
     # order.
     """
@@ -351,6 +357,7 @@ APPLY = (
     ORDER BY s.national_id, s.practice, s.activity_genre DESC, s.line
     ON CONFLICT DO NOTHING
     """,
+    "SELECT sceau_search_people(ARRAY(SELECT key FROM planned)), set_config('sceau.search', '', true)",
 )
 
 RPPS = Register("rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED)

@@ -16,6 +16,7 @@ from defusedxml.ElementTree import iterparse
 
 from directory.base.errors import Refusal
 from directory.identifiers import parse_domain
+from directory.sync.layout import fault
 from directory.sync.register import Reading, Register
 from directory.sync.source import Member, refused
 from directory.sync.staging import NULL, Staging
@@ -91,6 +92,8 @@ def _read_entry(staging: Staging, number: int, element: Element) -> None:
     line = "|".join(given.get(name, "") for name in ("Nom", "DNCertificatOperateur", "DateMAJ"))
     domain = given.get("Nom", "")
     try:
+        if reason := fault("|".join(given.values())):
+            raise refused(reason, "This entry is longer than any, or holds characters that no register has.")
         domain = parse_domain(domain)
         certificate_dn, operator = _operator(given.get("DNCertificatOperateur", ""))
         updated = _instant(given["DateMAJ"]).isoformat() if given.get("DateMAJ") else NULL

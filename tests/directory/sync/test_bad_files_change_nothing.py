@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
@@ -211,10 +211,15 @@ def test_whatever_bytes_stand_in_a_file_the_run_ends_in_a_report_that_adds_up(
     with TemporaryDirectory() as folder:
         path = Path(folder) / SAMPLES[register]
         path.write_bytes(good[:place] + junk + good[place:])
-        report = run(register, path)
+        try:
+            report = run(register, path)
+        except Refusal as refusal:
+            # These very bytes wait for somebody already.
+            assume(refusal.code != "run-held")
+            raise
     counts = report.counts
-    assert report.state in {"applied", "refused"}
-    if report.state == "applied":
+    assert report.state in {"applied", "held", "refused"}
+    if report.state != "refused":
         assert counts["accepted"] + counts["rejected"] + counts["unchanged"] == counts["lines"]
 
 

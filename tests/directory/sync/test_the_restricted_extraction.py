@@ -27,20 +27,14 @@ SKILLS = "SELECT national_id, profession_code, category, skill_type, skill_code 
 
 @pytest.fixture
 def public(tmp_path: Path, maker: ModuleType) -> Path:
-    """The activities of the first day; the know-how beside them says nothing else here."""
-    made = maker.make(tmp_path / "public", maker.Plan(**PLAN))["rpps"]
-    return taken_out(made, "PS_LibreAcces_Personne_activite_202609010200.txt")
+    """The archive of the first day, with the know-how in a file of its own besides."""
+    return maker.make(tmp_path / "public", maker.Plan(**PLAN))["rpps"]
 
 
 @pytest.fixture
 def restricted(tmp_path: Path, maker: ModuleType) -> Path:
     """The same people, told a day later."""
     return maker.make(tmp_path / "psc", maker.Plan(**PLAN, psc=True, day=maker.date(2026, 9, 2)))["rpps"]
-
-
-def taken_out(archive: Path, name: str) -> Path:
-    with zipfile.ZipFile(archive) as members:
-        return Path(members.extract(name, archive.parent))
 
 
 def unzipped(restricted: Path) -> list[str]:
