@@ -229,8 +229,8 @@ def touched_certificates(
 
 def revocable_among(connection: Connection, serials: Sequence[Serial], now: datetime) -> list[Revocable]:
     """Of these, what was made for a person and is neither expired nor revoked for good; locked."""
-    # What is final needs no lock. Asked apart: joined, a planner that thinks nothing is revoked yet, as at the
-    # beginning of a night of departures, reads all revocations for each certificate.
+    # What is final needs no lock. Asked apart: joined, a planner that thinks nothing is revoked yet, as when
+    # a night of departures begins, reads all revocations for each certificate.
     acted = last_actions(connection, serials)
     living = [serial for serial in serials if acted.get(serial) is not RevocationAction.REVOKE]
     if not living:
