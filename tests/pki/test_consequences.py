@@ -111,28 +111,37 @@ def replaced(engine: Engine, old: str, new: str | None, at: datetime) -> None:
     )  # fmt: skip
 
 
+def suspend(engine: Engine, someone: str, at: datetime) -> None:
+    strike_off(engine, someone, at, "suspended")
+
+
+def close_mailbox(engine: Engine, someone: str, at: datetime) -> None:
+    run(engine, "UPDATE mailbox SET departed_at = :at WHERE holder = :id", at=at, id=someone)
+
+
+def hand_on_mailbox(engine: Engine, someone: str, _: datetime) -> None:
+    seed_practitioner(engine, 7)
+    run(engine, "UPDATE mailbox SET holder = :new WHERE holder = :id", new=rpps(7), id=someone)
+
+
+def give_mailbox_to_an_establishment(engine: Engine, someone: str, _: datetime) -> None:
+    seed_organisation(engine)
+    run(
+        engine,
+        "UPDATE mailbox SET kind = 'ORG', holder = NULL, structure_type = '1', structure_id = '750990012'"
+        " WHERE holder = :id",
+        id=someone,
+    )
+
+
 AT_ONCE: dict[str, tuple[Callable[[Engine, str, datetime], None], str, str]] = {
     "departed": (depart, "revoke", "cessationOfOperation"),
     "struck off": (strike_off, "revoke", "privilegeWithdrawn"),
-    "suspended": (lambda e, who, at: strike_off(e, who, at, "suspended"), "hold", "certificateHold"),
-    "mailbox closed": (
-        lambda e, who, at: run(e, "UPDATE mailbox SET departed_at = :at WHERE holder = :id", at=at, id=who),
-        "revoke", "cessationOfOperation",
-    ),
-    "mailbox moved": (
-        lambda e, who, _: (
-            seed_practitioner(e, 7),
-            run(e, "UPDATE mailbox SET holder = :new WHERE holder = :id", new=rpps(7), id=who),
-        )[-1],
-        "revoke", "affiliationChanged",
-    ),
-    "a personal mailbox that became an establishment's": (
-        lambda e, who, _: (
-            seed_organisation(e),
-            run(e, "UPDATE mailbox SET kind = 'ORG', holder = NULL, structure_type = '1',"
-                   " structure_id = '750990012' WHERE holder = :id", id=who),
-        )[-1],
-        "revoke", "affiliationChanged",
+    "suspended": (suspend, "hold", "certificateHold"),
+    "mailbox closed": (close_mailbox, "revoke", "cessationOfOperation"),
+    "mailbox moved": (hand_on_mailbox, "revoke", "affiliationChanged"),
+    "mailbox given to an establishment": (
+        give_mailbox_to_an_establishment, "revoke", "affiliationChanged",
     ),
 }  # fmt: skip
 
@@ -473,7 +482,7 @@ def test_a_hundred_leave_in_one_batch_with_one_line_each(engine: Engine, now: da
 class _Slow:
     """A signer that lets something happen before it signs."""
 
-    def __init__(self, authority: Established, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, authority: Established, meanwhile: Callable[[], object]) -> None:
         self._authority, self._meanwhile = authority, meanwhile
 
     def sign_certificate(self, serial: Serial) -> bytes:
@@ -500,7 +509,7 @@ def take_over_rest(engine: Engine, who: Enrolled, now: datetime, kind: MeasureKi
 def test_struck_off_while_the_signer_works_leaves_no_live_certificate(
     engine: Engine, authority: Established, issue: Issue, enrolled: Enrolled, now: datetime
 ) -> None:
-    slow = _Slow(authority, lambda: take_over_rest(engine, enrolled, now, MeasureKind.STRUCK_OFF) and None)
+    slow = _Slow(authority, lambda: take_over_rest(engine, enrolled, now, MeasureKind.STRUCK_OFF))
     with pytest.raises(Refusal) as refused:
         issue(signer=slow)
     assert refused.value.code in ("enrolment-ended", "holder-struck-off")
@@ -510,7 +519,7 @@ def test_struck_off_while_the_signer_works_leaves_no_live_certificate(
 def test_suspended_while_the_signer_works_leaves_no_live_certificate(
     engine: Engine, authority: Established, issue: Issue, enrolled: Enrolled, now: datetime
 ) -> None:
-    slow = _Slow(authority, lambda: take_over_rest(engine, enrolled, now, MeasureKind.SUSPENDED) and None)
+    slow = _Slow(authority, lambda: take_over_rest(engine, enrolled, now, MeasureKind.SUSPENDED))
     with pytest.raises(Refusal) as refused:
         issue(signer=slow)
     assert refused.value.code == "holder-suspended"
