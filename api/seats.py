@@ -1,13 +1,13 @@
 """What keeps some requests from taking every thread of a web process: only a few of them may stay.
 
-A thread is held while a reader waits for the next change, and while a slow one is handed a large file. OCSP is
-answered by the same threads.
+A thread is held while a reader waits for the next change, and while a slow one is handed a large file. OCSP
+is answered by the same threads.
 """
 
 import threading
 from collections import Counter
 
-# Threads for whatever is answered at once. So many measured as fast as any other number (docs/performance.md).
+# Threads for whatever is answered at once: two for each core that a process is meant for.
 SWIFT = 4
 WAITING, WAITING_EACH = 16, 4
 DOWNLOADS, DOWNLOADS_EACH = 8, 2

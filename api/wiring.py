@@ -24,7 +24,7 @@ from pki.withdrawal import Cause
 
 @dataclass(frozen=True)
 class Container:
-    """What views may use: settings, the record, the way to the signer, the clock, and who may stay how long."""
+    """What views may use: settings, the record, the way to the signer, the clock, who may stay."""
 
     settings: Settings
     engine: Engine

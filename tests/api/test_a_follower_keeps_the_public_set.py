@@ -102,9 +102,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(
-    container: Container, engine: Engine, script: ModuleType, tmp_path: Path
-) -> Iterator[Desk]:
+def desk(container: Container, engine: Engine, script: ModuleType, tmp_path: Path) -> Iterator[Desk]:
     server = make_server("127.0.0.1", 0, create_app(container), threaded=True)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
