@@ -357,6 +357,15 @@ APPLY = (
     ORDER BY s.national_id, s.practice, s.activity_genre DESC, s.line
     ON CONFLICT DO NOTHING
     """,
+    # After a first load nothing is known of these tables' sizes, and what follows would be planned for empty
+    # ones: hours instead of seconds.
+    """
+    DO $$ BEGIN
+        IF (SELECT count(*) FROM planned) > 10000 THEN
+            ANALYZE practitioner, profession, skill, practice;
+        END IF;
+    END $$
+    """,
     "SELECT sceau_search_people(ARRAY(SELECT key FROM planned)), set_config('sceau.search', '', true)",
 )
 
