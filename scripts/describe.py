@@ -49,10 +49,10 @@ Before a register file is applied, what it would do is counted (`directory/sync/
 with the bounds below (`directory/sync/bounds.toml`). Beyond one, the run is **held**: nothing changes, its
 file is kept, its report says which bound and by how much. It goes on when a named person with the role
 `admin` lets it through, or two of them, each with a token of their own and a comment
-(`POST /v1/registers/runs/<id>/approvals`). What nobody may let through is **refused**, under the name of the
-bound. A share equal to its bound passes; a count up to the floor needs nobody, so that a small register is
-not stopped for three departures. The word of a token revoked since counts no more. A later run that is
-applied closes an older one that waits.
+(`sceau sync approve`, `POST /v1/registers/runs/<id>/approvals`). What nobody may let through is **refused**,
+under the name of the bound. A share equal to its bound passes; a count up to the floor needs nobody, so that
+a small register is not stopped for three departures. The word of a token revoked since counts no more. A later
+run that is applied closes an older one that waits.
 
 An operator's own figures go into a file of the same shape (setting `bounds_file`), which may give `one`,
 `two`, `refuse`, `floor` and `refuse_floor` of any bound, and more codes; `inf` is never:
