@@ -18,6 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from directory import identifiers
 from directory.base.errors import Refusal
+from directory.base.locks import hold_until_commit
 from directory.changes import Entity
 from directory.model import (
     Mailbox,
@@ -28,7 +29,6 @@ from directory.model import (
     Practitioner,
     Trust,
 )
-from directory.rules import search_form
 
 REGISTERS = ("rpps", "finess", "mailboxes", "trusted-domains")
 
@@ -69,21 +69,6 @@ WHERE p.national_id = ANY(CAST(:national_ids AS text[]))"""  # noqa: S608 - same
 
 ESTABLISHMENTS = f"""SELECT CAST({ESTABLISHMENT} AS text) FROM {{organisation}} o
 WHERE o.finess = ANY(CAST(:finess AS text[]))"""  # noqa: S608 - same
-
-# ~>~ and its like compare bytes whatever the database's collation: the order of the text_pattern_ops index.
-SEARCH = f"""SELECT CAST({PERSON} AS text) FROM {{practitioner}} p
-WHERE p.departed_at IS NULL
-  AND (CAST(:words AS text) IS NULL
-       OR to_tsvector('simple', p.search_name) @@ to_tsquery('simple', CAST(:words AS text)))
-  AND (CAST(:profession AS text) IS NULL OR EXISTS (
-       SELECT FROM profession x WHERE x.national_id = p.national_id AND x.code = :profession))
-  AND (CAST(:department AS text) IS NULL OR EXISTS (
-       SELECT FROM practice x WHERE x.national_id = p.national_id AND x.department = :department))
-  AND (CAST(:after AS text) IS NULL OR (p.search_name ~>=~ (SELECT search_name FROM practitioner
-                                                           WHERE national_id = :after)
-       AND (p.search_name ~>~ (SELECT search_name FROM practitioner WHERE national_id = :after)
-            OR p.national_id > :after)))
-ORDER BY p.search_name USING ~<~, p.national_id LIMIT :limit"""  # noqa: S608 - same
 
 SOURCES = """SELECT asked.register, last.generated_at
 FROM unnest(CAST(:registers AS text[])) AS asked (register)
@@ -126,7 +111,6 @@ def _present_and_past(template: str) -> Mapping[bool, TextClause]:
 _FACTS = _present_and_past(FACTS)
 _PEOPLE = _present_and_past(PEOPLE)
 _ESTABLISHMENTS = _present_and_past(ESTABLISHMENTS)
-_SEARCH = text(SEARCH.format(**{table: table for table in TABLES}))
 _SOURCES = text(SOURCES)
 
 
@@ -166,35 +150,13 @@ def organisations(
     return {place.finess: place for place in (_organisation(orjson.loads(row)) for row in rows)}
 
 
-def search_practitioners(
-    connection: Connection,
-    *,
-    name: str | None,
-    profession: str | None,
-    department: str | None,
-    after: str | None,
-    limit: int,
-    now: datetime,
-) -> list[Practitioner]:
-    """People of the register today, by name then national id: the first `limit` that come after `after`.
+def lock_person(connection: Connection, national_id: str) -> None:
+    """Make whoever enrols, certifies, suspends or restores this person wait until the transaction ends.
 
-    Each word of `name` must begin a word of the person's name, whatever case, accents, hyphens or order.
-    `after` is the national id of the last person of the page before, None for the first page. Departed
-    people are not found.
+    Not the row: a register being taken in holds the rows it changes until it commits, and a strike-off waits
+    for no register. What a register changes meanwhile is told by the feed.
     """
-    del now
-    words = [f"{word}:*" for word in search_form(name or "").split() if word.isalnum()]
-    if name and not words:
-        return []
-    asked = {
-        "words": " & ".join(words) or None,
-        "profession": profession or None,
-        "department": department or None,
-        "after": after,
-        "limit": limit,
-        "at": None,
-    }
-    return _people(connection.execute(_SEARCH, asked).scalars())
+    hold_until_commit(connection, f"person:{national_id}")
 
 
 def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -208,6 +170,20 @@ def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[st
         {"holders": list(held)},
     )
     return held | {holder: tuple(addresses) for holder, addresses in rows}
+
+
+def addresses_at(connection: Connection, finess: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The addresses of the establishments' own open mailboxes, sorted; people's who work there are theirs."""
+    held: dict[str, tuple[str, ...]] = dict.fromkeys(finess, ())
+    rows = connection.execute(
+        text(
+            "SELECT finess, array_agg(address ORDER BY address) FROM mailbox WHERE finess <> ''"
+            " AND finess = ANY(CAST(:finess AS text[])) AND holder IS NULL AND departed_at IS NULL"
+            " GROUP BY finess"
+        ),
+        {"finess": list(held)},
+    )
+    return held | {number: tuple(addresses) for number, addresses in rows}
 
 
 def keys_that_may_show(connection: Connection, entity: Entity, after: str, limit: int) -> list[str]:

@@ -6,7 +6,7 @@ Who may call, and for which authority, is checked by the entry point's token; wh
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, insert, select, update
 
 from directory import store
 from directory.base.audit import Actor, Event, record
@@ -86,10 +86,11 @@ def _need_reason(reason: str) -> None:
 
 def _need_competence(connection: Connection, national_id: str, authority: str) -> None:
     # Two measures of one person are taken one after the other, so that the second sees the first.
-    locked = text("SELECT 1 FROM practitioner WHERE national_id = :id FOR NO KEY UPDATE")
-    if connection.execute(locked, {"id": national_id}).one_or_none() is None:
+    store.lock_person(connection, national_id)
+    person = store.practitioners(connection, [national_id]).get(national_id)
+    if person is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", f"Nobody is registered under {national_id}.")
-    competent = registering_authorities(store.practitioners(connection, [national_id])[national_id])
+    competent = registering_authorities(person)
     # Who left the register has no professions there any more, yet may come back: any authority may act.
     if competent and authority not in competent:
         names = sorted(competent)

@@ -13,13 +13,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.dialects.postgresql import insert
 
+from directory import store as directory_store
 from directory import use_cases as directory_use_cases
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
 from directory.tables import measure, measure_lifting, practitioner
-from pki import rules, store
+from pki import rules
 from pki.consequences import Touched, settle
 from pki.withdrawal import Cause
 
@@ -130,7 +131,7 @@ def _locked(connection: Connection, token: Token, measure_id: int, now: datetime
     """The measure, its person locked first: lifting, taking, issuing and departing queue there."""
     found = _load(connection, measure_id, now)
     rules.check_registrar(token, found.authority)
-    store.lock_practitioner(connection, found.practitioner)
+    directory_store.lock_person(connection, found.practitioner)
     return _load(connection, measure_id, now)
 
 

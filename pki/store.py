@@ -1,6 +1,6 @@
 """The rows of authorities, reservations, certificates, enrolments and revocations. Decides nothing.
 
-Locks are taken in one order everywhere: practitioner, then enrolment, then reservation, so that
+Locks are taken in one order everywhere: the person, then enrolment, then reservation, so that
 a departure, a revocation and an issuance can only queue.
 """
 
@@ -29,7 +29,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from directory.tables import practitioner
 from pki.model import (
     Authority,
     Enrolment,
@@ -275,12 +274,6 @@ def add_revocations(
     ]
     if rows:
         connection.execute(_ADD_REVOCATIONS, {"rows": orjson.dumps(rows).decode()})
-
-
-def lock_practitioner(connection: Connection, national_id: str) -> None:
-    """Make departures and measures of this person wait until the transaction ends."""
-    query = select(practitioner.c.national_id).where(practitioner.c.national_id == national_id)
-    connection.execute(query.with_for_update())
 
 
 def add_enrolment(connection: Connection, asked: Enrolment) -> bool:

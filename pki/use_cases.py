@@ -76,7 +76,7 @@ def request_enrolment(
     """
     rules.check_registrar(token)
     checked = rules.check_identity(identity_check, now)
-    store.lock_practitioner(connection, practitioner)
+    directory_store.lock_person(connection, practitioner)
     person, facts = _subject(connection, practitioner, mailbox)
     rules.check_enrolment(token.authority, person, facts, now)
     asked = Enrolment(
@@ -105,7 +105,7 @@ def approve_enrolment(
     found = _enrolment(connection, enrolment_id)
     rules.check_registrar(token, found.authority)
     # Always in this order: the person, then the enrolment.
-    store.lock_practitioner(connection, found.practitioner)
+    directory_store.lock_person(connection, found.practitioner)
     found = _enrolment(connection, enrolment_id, lock=True)
     rules.check_approval(token, found)
     rules.check_enrolment(found.authority, *_subject(connection, found.practitioner, found.mailbox), now)
@@ -221,7 +221,7 @@ def _reserve(
     thorough: bool,
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
-    store.lock_practitioner(connection, _enrolment(connection, enrolment_id).practitioner)
+    directory_store.lock_person(connection, _enrolment(connection, enrolment_id).practitioner)
     enrolment = _enrolment(connection, enrolment_id, lock=True)
     rules.check_issuance(token, enrolment)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
@@ -248,7 +248,7 @@ def _store(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    store.lock_practitioner(connection, _enrolment(connection, enrolment_id).practitioner)
+    directory_store.lock_person(connection, _enrolment(connection, enrolment_id).practitioner)
     enrolment = _enrolment(connection, enrolment_id, lock=True)
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:

@@ -15,6 +15,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
+from directory.store import lock_person
 from pki import use_cases
 from pki.consequences import Follower, Outcome, Touched, list_claims, settle, settle_due
 from pki.exchange import verdicts
@@ -559,11 +560,8 @@ def test_of_storing_and_striking_off_at_once_the_second_waits_and_nothing_stays(
         go_on.set()
     else:
         with engine.connect() as blocker:
-            # The person's row is held, as by an issuance that is storing; then both come.
-            blocker.execute(
-                text("SELECT FROM practitioner WHERE national_id = :id FOR UPDATE"),
-                {"id": enrolled.seeded.national_id},
-            )
+            # The person is held, as by an issuance that is storing; then both come.
+            lock_person(blocker, enrolled.seeded.national_id)
             issuing, striking = Thread(target=issued), Thread(target=struck_off)
             issuing.start()
             striking.start()
@@ -587,3 +585,38 @@ def test_a_person_struck_off_and_restored_needs_a_new_enrolment(
         issue()
     assert refused.value.code == "enrolment-ended"
     assert registrar(engine, "other").authority == "CNOM"
+
+
+def test_a_strike_off_waits_for_no_register_being_taken_in(
+    engine: Engine, issue: Issue, enrolled: Enrolled, now: datetime
+) -> None:
+    serial, who = issue().serial, enrolled.seeded.national_id
+    with engine.connect() as night:
+        # As the apply step does with those it changes, for as long as it takes.
+        night.execute(text("UPDATE practitioner SET title = 'PR' WHERE national_id = :id"), {"id": who})
+        night.execute(text("UPDATE mailbox SET service = 'x' WHERE holder = :id"), {"id": who})
+        with transaction(engine) as impatient:
+            impatient.execute(text("SET LOCAL lock_timeout = '1s'"))
+            take(
+                impatient, now=now, token=enrolled.first, national_id=who, kind=MeasureKind.STRUCK_OFF,
+                reason="decision 12", graces=GRACES,
+            )  # fmt: skip
+        assert events(engine, serial) == [("revoke", "privilegeWithdrawn")]
+        night.commit()
+    assert live(engine) == 0
+
+
+def test_who_leaves_while_being_certified_is_found_by_the_follower(
+    engine: Engine, issue: Issue, enrolled: Enrolled, follower: Follower, now: datetime
+) -> None:
+    """The night commits after the last look of issuing, and is read before the certificate is stored."""
+    who = enrolled.seeded.national_id
+    with engine.connect() as night:
+        gone = "UPDATE practitioner SET departed_at = :at WHERE national_id = :id"
+        night.execute(text(gone), {"at": now, "id": who})
+        serial = issue().serial
+        follow(follower, now)
+        assert events(engine, serial) == []
+        night.commit()
+    follow(follower, now)
+    assert events(engine, serial) == [("revoke", "cessationOfOperation")]
