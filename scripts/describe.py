@@ -51,8 +51,8 @@ file is kept, its report says which bound and by how much. It goes on when a nam
 `admin` lets it through, or two of them, each with a token of their own and a comment
 (`sceau sync approve`, `POST /v1/registers/runs/<id>/approvals`). What nobody may let through is **refused**,
 under the name of the bound. A share equal to its bound passes; a count up to the floor needs nobody, so that
-a small register is not stopped for three departures. The word of a token revoked since counts no more. A later
-run that is applied closes an older one that waits.
+a small register is not stopped for three departures. The word of a token revoked since counts no more. A
+later run that is applied closes an older one that waits.
 
 An operator's own figures go into a file of the same shape (setting `bounds_file`), which may give `one`,
 `two`, `refuse`, `floor` and `refuse_floor` of any bound, and more codes; `inf` is never:
