@@ -65,10 +65,12 @@ def newest(folder: Path, register: str) -> Path | None:
 
 def take_registers(container: Container) -> str:
     """The night: ask every source, then apply what is new; a refusal keeps nobody else from its turn."""
-    known, told = _origins(container), _Told()
-    with transaction(container.engine) as connection:
-        origins.begin_night(connection, known, now=container.clock())
-    _fetch_due(container, known, told)
+    told = _Told()
+    with told.apart("sources_file"):
+        known = _origins(container)
+        with transaction(container.engine) as connection:
+            origins.begin_night(connection, known, now=container.clock())
+        _fetch_due(container, known, told)
     _take_all(container, PATTERNS, told)
     return told.end()
 

@@ -148,6 +148,17 @@ def test_what_needs_a_person_is_said_at_once_and_keeps_the_folder_from_nothing(
     assert state(engine) == (1, False, "redirected-elsewhere")
 
 
+def test_sources_that_cannot_be_read_keep_the_folder_from_nothing(
+    night: Container, engine: Engine, archive: bytes
+) -> None:
+    night.settings.registers.mkdir()
+    (night.settings.registers / NAME).write_bytes(archive)
+    Path(night.settings.sources_file).write_text("hosts = [")
+    with pytest.raises(Refusal, match=r"^sources_file: "):
+        take_registers(night)
+    assert applied(engine) == {"rpps": [NAME]}
+
+
 def test_a_run_cut_off_is_taken_up_between_the_nights(
     night: Container, server: Server, engine: Engine, archive: bytes
 ) -> None:
