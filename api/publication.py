@@ -80,12 +80,17 @@ def compare(
     *,
     apply: bool,
     force: bool = False,
-    full: bool = False,
+    quick: bool = False,
     progress: nightly.Progress = lambda _: None,
 ) -> nightly.ReconcileReport:
-    """Compare every entry with the record: `apply` repairs, `force` lifts the brake, `full` goes deep."""
+    """Compare every entry with the record: `apply` repairs, `force` lifts the brake, `quick` trusts marks."""
     return nightly.reconcile(
-        publisher_of(container), now=container.clock(), apply=apply, force=force, full=full, progress=progress
+        publisher_of(container),
+        now=container.clock(),
+        apply=apply,
+        force=force,
+        quick=quick,
+        progress=progress,
     )
 
 

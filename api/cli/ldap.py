@@ -17,10 +17,10 @@ def ldap() -> None:
 @ldap.command()
 @click.option("--apply", "apply_it", is_flag=True, help="Repair what differs.")
 @click.option("--force", is_flag=True, help="Repair even when it would delete a large share.")
-@click.option("--full", is_flag=True, help="Compare every value of every entry, not marks.")
+@click.option("--quick", is_flag=True, help="Compare the digest of each entry, not its values.")
 @state_option
 @json_option
-def reconcile(apply_it: bool, force: bool, full: bool, state: Path | None, as_json: bool) -> None:
+def reconcile(apply_it: bool, force: bool, quick: bool, state: Path | None, as_json: bool) -> None:
     """Compare every entry with the record; exit 1 when something differs and was not repaired.
 
     \b
@@ -31,7 +31,7 @@ def reconcile(apply_it: bool, force: bool, full: bool, state: Path | None, as_js
             container(state),
             apply=apply_it,
             force=force,
-            full=full,
+            quick=quick,
             progress=lambda done: show("entries compared", done),
         )
     rows = [

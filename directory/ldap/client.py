@@ -58,6 +58,9 @@ UNWRITABLE = {
     RESULT_NOT_ALLOWED_ON_NON_LEAF, RESULT_NOT_ALLOWED_ON_RDN, RESULT_OBJECT_CLASS_MODS_PROHIBITED,
 }  # fmt: skip
 
+# The number of SearchResultEntry among the messages (RFC 4511 4.5.2).
+SEARCH_ENTRY = 4
+Decoded = dict[str, Any]
 EVERYTHING = (ldap3.ALL_ATTRIBUTES,)
 T = TypeVar("T")
 
@@ -257,8 +260,10 @@ class LdapClient:
             # Empty, not absent: without it the server waits for a second step.
             sasl_credentials="",
             check_names=False,
+            return_empty_attributes=False,
             receive_timeout=self._seconds,
         )
+        connection.strategy.decode_response_fast = _bytes_alone(connection.strategy.decode_response_fast)
         try:
             known = connection.bind()
         except (LDAPException, OSError):
@@ -279,6 +284,22 @@ class LdapClient:
         if code in UNWRITABLE:
             raise Refusal(Kind.UNACCEPTABLE, "ldap-entry-refused", text, dn=dn)
         raise Refusal(Kind.UNAVAILABLE, "ldap-refused", text, dn=dn)
+
+
+def _bytes_alone(decode: Callable[[Decoded], Decoded]) -> Callable[[Decoded], Decoded]:
+    """ldap3's last step from a message to an answer, without entries as text beside those as bytes.
+
+    Nobody here reads them as text, and making it is a third of what reading an entry costs.
+    """
+
+    def read(message: Decoded) -> Decoded:
+        if message["protocolOp"] != SEARCH_ENTRY:
+            return decode(message)
+        (*_, dn), (*_, told) = message["payload"]
+        attributes = {name[3].decode(): [value[3] for value in values[3]] for *_, (name, values) in told}
+        return {"type": "searchResEntry", "dn": dn.decode(), "raw_attributes": attributes}
+
+    return read
 
 
 def _release(connection: ldap3.Connection) -> None:

@@ -4,6 +4,7 @@ Pure; RFC 4514. Names are lists of one attribute and one value each, which is al
 """
 
 import re
+from functools import lru_cache
 
 Name = tuple[tuple[str, str], ...]
 
@@ -44,6 +45,7 @@ def split(dn: str) -> Name:
     return tuple(_part(part) for part in _COMMA.findall(dn))
 
 
+@lru_cache(maxsize=1024)
 def _part(part: str) -> tuple[str, str]:
     attribute, equals, value = part.partition("=")
     if not equals:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -368,3 +369,136 @@ def test_somebody_who_writes_in_between_is_noticed(
     version = entry.attributes["sceauVersion"]
     assert client.apply(Modify(entry.dn, {"sceauVersion": (version, (b"77",))}))
     assert not client.apply(Modify(entry.dn, {"sceauVersion": (version, (b"78",)), "title": ((), (b"PR",))}))
+
+
+def test_a_late_pass_never_deletes_what_a_newer_one_wrote(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    person = seed_practitioner(engine, listed=False)
+    with transaction(engine, read_only=True) as connection:
+        old = publisher.record.wanted(connection, [(Entity.MAILBOX, person.mailbox)], now)
+    write(engine, "UPDATE mailbox SET listed = true")
+    publish_all(publisher, now)
+    assert old.targets[0].entry is None
+    # The server itself refuses, whoever looked when.
+    assert not publisher.client.apply(Delete(person_dn(), old.version))
+    with pytest.raises(Refusal) as refused:
+        publisher.bring_in_step(old)
+    assert refused.value.code == "ldap-newer-than-record"
+    assert publisher.client.read(person_dn()) is not None
+    assert publisher.client.apply(Delete(person_dn(), old.version + 1_000_000))
+
+
+def test_many_changes_are_written_over_several_connections_and_all_arrive(
+    engine: Engine, publisher: Publisher, pki: Pki, now: datetime
+) -> None:
+    pki.authorities = [AuthorityEntry(f"persons-{n}", certificate(f"CA {n}")) for n in range(9)]
+    pki.crls = [CrlEntry(f"persons-{n}", shard, crl(1)) for n in range(9) for shard in range(4)]
+    for number in range(1, 61):
+        seed_practitioner(engine, number)
+    for each in pki.crls:
+        write(
+            engine,
+            "INSERT INTO change (entity, key) VALUES ('crl', :key)",
+            key=f"{each.authority_id}/{each.shard}",
+        )
+    report = publish_all(publisher, now)
+    assert (report.added, report.refused) == (60 + 9 + 36, ())
+    write(engine, "UPDATE practitioner SET given_name = 'Zoé'")
+    assert publish_all(publisher, now).modified == 60
+
+
+def test_a_lost_tree_is_noticed_without_any_change(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publisher = publisher_of(own_server.slapd)
+    for number in range(1, 31):
+        seed_practitioner(engine, number)
+    publish_all(publisher, now)
+    own_server.stop()
+    shutil.rmtree(own_server.slapd.data)
+    own_server.start()
+    assert publisher.publish_once(now).changes == 0
+    assert publisher.client.read(person_dn(30)) is not None
+
+
+def test_a_tree_put_back_from_a_copy_learns_what_it_missed(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publisher, copy = publisher_of(own_server.slapd), own_server.slapd.folder / "copy"
+    first, second = seed_practitioner(engine, 1), seed_practitioner(engine, 2)
+    serial = issue(engine, first.mailbox)
+    publish_all(publisher, now)
+    own_server.stop()
+    shutil.copytree(own_server.slapd.data, copy)
+    own_server.start()
+    revoke(engine, serial)
+    write(engine, "UPDATE mailbox SET departed_at = now() WHERE address = :it", it=second.mailbox)
+    publish_all(publisher, now)
+    own_server.stop()
+    shutil.rmtree(own_server.slapd.data)
+    copy.rename(own_server.slapd.data)
+    own_server.start()
+    assert certificates(publisher, person_dn(1))
+    publisher_of(own_server.slapd).drain(now)
+    assert not certificates(publisher, person_dn(1))
+    assert publisher.client.read(person_dn(2)) is None
+
+
+def test_a_tree_whose_filling_was_cut_short_is_filled_from_the_start_again(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publisher, cut = publisher_of(own_server.slapd), publisher_of(own_server.slapd)
+    for number in range(1, 31):
+        seed_practitioner(engine, number)
+    publish_all(publisher, now)
+    own_server.stop()
+    shutil.rmtree(own_server.slapd.data)
+    own_server.start()
+    cut.record = replace(cut.record, certificates_of=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cut.publish_once(now)
+    assert publisher.client.read(person_dn(30)) is None
+    publisher.publish_once(now)
+    assert publisher.client.read(person_dn(30)) is not None
+
+
+def interrupted(*_: object) -> dict[str, list[bytes]]:
+    raise KeyboardInterrupt
+
+
+def test_a_country_is_left_to_whoever_can_load_it_whole(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime
+) -> None:
+    publisher = publisher_of(own_server.slapd)
+    publisher.fills = 100
+    person = seed_practitioner(engine)
+    many = (
+        "INSERT INTO mailbox (address, kind, holder, row_hash) SELECT n || '@one.example', 'PER', :whose, ''"
+    )
+    write(engine, f"{many} FROM generate_series(1, :many) AS n", many=BATCH, whose=person.national_id)
+    report = publisher.publish_once(now)
+    assert report.empty
+    assert publisher.client.read(person_dn()) is None
+    # A tree with mailboxes in it is followed change by change, however many there are.
+    publisher.fills = None
+    publisher.publish_once(now)
+    publisher.fills = 100
+    write(engine, "UPDATE mailbox SET service = 'X'")
+    assert not publish_all(publisher, now).empty
+
+
+def test_the_tree_says_which_registers_it_rests_on(
+    engine: Engine, slapd: EmbeddedSlapd, publisher: Publisher, now: datetime
+) -> None:
+    applied = (
+        "INSERT INTO register_run"
+        " (register, file_name, file_sha256, generated_at, started_at, finished_at, state) VALUES"
+        " ('rpps', 'x', sha256('x'), :made, :made, now(), 'applied')"
+    )
+    for made, said in ((now, b"rpps 20260901120000Z"), (now + timedelta(days=1), b"rpps 20260902120000Z")):
+        write(engine, applied, made=made)
+        publisher.publish_once(now)
+        top = publisher.client.read(slapd.suffix)
+        assert top is not None
+        assert top.attributes["sceauRegister"] == (said,)

@@ -9,7 +9,8 @@ from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
-from directory.ldap.plan import Add, Delete, Modify
+from directory.ldap.entry import Entry, digest
+from directory.ldap.plan import Add, Delete, Modify, in_step
 from directory.ldap.publish import Publisher
 from directory.ldap.rebuild import ldif, rebuild
 from directory.ldap.reconcile import reconcile
@@ -54,10 +55,10 @@ def test_planted_differences_are_found_then_mended(filled: Publisher, now: datet
     client.apply(
         Add("cn=foreign,o=sceau,c=fr", {"objectClass": (b"applicationProcess",), "cn": (b"foreign",)})
     )
-    looked = reconcile(filled, now=now, apply=False, full=True)
+    looked = reconcile(filled, now=now, apply=False)
     assert (looked.missing, looked.extra, looked.different, looked.repaired) == (1, 2, 2, 0)
     assert f"missing {person_dn(1)}" in looked.examples
-    mended = reconcile(filled, now=now, apply=True, full=True)
+    mended = reconcile(filled, now=now, apply=True)
     assert mended.repaired == 5
     assert reconcile(filled, now=now, apply=False).agrees
     assert len(certificates(filled, person_dn(3))) == 1
@@ -261,3 +262,66 @@ def test_publication_goes_on_while_everything_is_compared(
         walker.join()
     assert compared
     assert all(report.repaired == 0 for report in compared), compared
+
+
+def test_marks_tell_of_everything_but_what_was_changed_under_the_publishers_own_name(
+    filled: Publisher, now: datetime
+) -> None:
+    client = filled.client
+    client.apply(Delete(person_dn(1)))
+    entry = client.read(person_dn(2))
+    assert entry is not None
+    client.apply(Modify(entry.dn, {"sceauDigest": (entry.attributes["sceauDigest"], (b"other",))}))
+    client.apply(stranger(1))
+    quick = reconcile(filled, now=now, apply=True, quick=True)
+    assert (quick.missing, quick.extra, quick.different, quick.repaired) == (1, 1, 1, 3)
+    client.apply(Modify(person_dn(3), {"sn": ((b"MARTIN",), (b"HACKED",))}))
+    assert reconcile(filled, now=now, apply=False, quick=True).agrees
+    assert reconcile(filled, now=now, apply=False).different == 1
+
+
+def test_another_writers_name_is_looked_into(filled: Publisher) -> None:
+    entry = filled.client.read(person_dn(2))
+    assert entry is not None
+    marks = {"sceauDigest": (digest_of(entry),), "sceauVersion": entry.attributes["sceauVersion"]}
+    for writer, fits in ((b"cn=publisher,o=sceau,c=fr", True), (b"cn=admin,o=sceau,c=fr", False)):
+        found = Entry(entry.dn, {**marks, "modifiersName": (writer,)})
+        assert in_step(bare(entry), found, 1 << 62, "cn=publisher,o=sceau,c=fr") is fits
+
+
+def bare(entry: Entry) -> Entry:
+    """Without what belongs to the act of writing."""
+    return Entry(
+        entry.dn, {n: v for n, v in entry.attributes.items() if n not in ("sceauVersion", "sceauDigest")}
+    )
+
+
+def digest_of(entry: Entry) -> bytes:
+    return digest(bare(entry).attributes)
+
+
+def test_a_tree_that_misses_a_country_is_left_to_whoever_can_load_it_whole(
+    filled: Publisher, now: datetime
+) -> None:
+    for number in range(1, 31):
+        filled.client.apply(Delete(person_dn(number)))
+    filled.fills = 10
+    report = reconcile(filled, now=now, apply=False)
+    assert report.empty
+    assert report.missing > 10
+
+
+def test_a_rebuilt_tree_has_the_marks_of_one_that_was_followed(
+    engine: Engine, own_server: Server, publisher_of: PublisherOf, now: datetime, actor: Actor
+) -> None:
+    publisher = publisher_of(own_server.slapd)
+    fill(engine, publisher, now)
+
+    def swap() -> None:
+        own_server.stop()
+        own_server.slapd.swap()
+        own_server.start()
+
+    rebuild(publisher, now=now, actor=actor, load=own_server.slapd.load, swap=swap)
+    assert reconcile(publisher, now=now, apply=False, quick=True).agrees
+    assert publisher.publish_once(now).written == 0
