@@ -51,6 +51,51 @@ def test_readers_get_the_old_tree_or_the_new_one_while_it_is_rebuilt(
     within(10, lambda: installation.ask("status")["parts"]["ldap"]["state"] == "ok")
 
 
+def test_pages_and_long_lists_are_whole_while_the_tree_is_rebuilt(
+    installation: Installation, person: tuple[str, str, str]
+) -> None:
+    """Several readers at once, each answer of several entries: all of the old tree, all of the new, or none."""
+    name = installation.search(f"(mail={person[0]})", "sn").partition("sn: ")[2].split("\n")[0]
+    assert name
+    search = ("ldapsearch", "-LLL", "-x", "-H", installation.ldap, "-b", "o=sceau,c=fr")
+    asked = [
+        (*search, "-E", "pr=3/noprompt", f"(sn={name[:3]}*)", "mail"),
+        (*search, "-E", "pr=1/noprompt", f"(|(mail={person[0]})(ou=*))", "mail"),
+        (*search, f"(sn={name})", "mail"),
+    ]
+    before = [shown(run(*each).stdout) for each in asked]
+    wrong: list[list[str]] = []
+    answers: list[int] = []
+    stop = threading.Event()
+
+    def read(which: int) -> None:
+        while not stop.is_set():
+            done = run(*asked[which], check=False)
+            answers.append(done.returncode)
+            if done.returncode == 0 and shown(done.stdout) != before[which]:
+                wrong.append(shown(done.stdout))
+
+    readers = [threading.Thread(target=read, args=(which,)) for which in (0, 1, 2, 0)]
+    for reader in readers:
+        reader.start()
+    try:
+        installation.ask("ldap", "rebuild")
+        time.sleep(0.3)
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert wrong == []
+    assert all(before)
+    assert len(before[1]) == 4
+    assert answers.count(0) > 10
+
+
+def shown(ldif: str) -> list[str]:
+    """The names in an answer, in an order of their own: a new tree may give them in another."""
+    return sorted(line for line in ldif.split("\n") if line.startswith("dn"))
+
+
 def test_every_shard_can_be_published_by_hand(installation: Installation) -> None:
     assert installation.ask("crl", "publish", "--all")["published"] == 17
 
