@@ -54,7 +54,7 @@ def test_readers_get_the_old_tree_or_the_new_one_while_it_is_rebuilt(
 def test_pages_and_long_lists_are_whole_while_the_tree_is_rebuilt(
     installation: Installation, person: tuple[str, str, str]
 ) -> None:
-    """Several readers at once, each answer of several entries: all of the old tree, all of the new, or none."""
+    """Several readers at once, answers of several entries: all of the old tree, all of the new, or none."""
     name = installation.search(f"(mail={person[0]})", "sn").partition("sn: ")[2].split("\n")[0]
     assert name
     search = ("ldapsearch", "-LLL", "-x", "-H", installation.ldap, "-b", "o=sceau,c=fr")
