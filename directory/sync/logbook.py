@@ -42,10 +42,14 @@ _DUE = text("""
     ORDER BY r.id
 """)
 _SUPERSEDED = text("""
-    UPDATE register_run o SET state = 'refused', reason = 'superseded', finished_at = :at
-    FROM register_run n
-    WHERE n.id = :run_id AND o.register = n.register AND o.id <> n.id AND o.applies
-    AND o.state IN ('held', 'interrupted') AND o.generated_at <= n.generated_at
+    WITH overtaken AS (
+        SELECT o.id, o.kept_file FROM register_run o JOIN register_run n ON n.register = o.register
+        WHERE n.id = :run_id AND o.id <> n.id AND o.applies
+        AND o.state IN ('held', 'interrupted') AND o.generated_at <= n.generated_at
+        FOR UPDATE OF o
+    )
+    UPDATE register_run r SET state = 'refused', reason = 'superseded', finished_at = :at, kept_file = NULL
+    FROM overtaken o WHERE r.id = o.id
     RETURNING o.id, o.kept_file
 """)
 
@@ -97,10 +101,10 @@ def waiting_for(connection: Connection, register: str, sha256: bytes) -> int | N
 
 
 def newer_applied(connection: Connection, run_id: int) -> int | None:
-    """A later run of the same register that was applied, None when there is none."""
+    """A later run of the same register, with a file no older, that was applied; None when there is none."""
     query = (
         "SELECT max(n.id) FROM register_run n JOIN register_run r ON r.register = n.register"
-        " WHERE r.id = :run_id AND n.id > r.id AND n.state = 'applied'"
+        " WHERE r.id = :run_id AND n.id > r.id AND n.generated_at >= r.generated_at AND n.state = 'applied'"
     )
     found: int | None = connection.execute(text(query), {"run_id": run_id}).scalar_one()
     return found

@@ -377,15 +377,29 @@ class _Run:
                 self._scan.remember()
             self._close("applied")
             self._tell(Event.REGISTER_APPLIED)
-            closed = self._log.supersede()
+            closed = self._supersede()
             report = self._report("applied")
             failpoints.passing("sync.commit")
         # 9. Report: what is left lying about is put away.
         self._log.enter("report")
-        for run_id, kept in closed:
+        for run_id, kept in [*closed, (self._log.run_id, str(self._given.path))]:
             _put_away(run_id, kept)
         self._log.leave()
         return report
+
+    def _supersede(self) -> list[tuple[int, str | None]]:
+        """Older runs that waited: closed, each with its line in the log."""
+        closed = self._log.supersede()
+        for run_id, _ in closed:
+            record(
+                self._connection,
+                now=self._given.now,
+                actor=self._given.actor,
+                event=Event.REGISTER_REFUSED,
+                subject=self._register.name,
+                detail={"run": run_id, "reason": "superseded", "by": self._log.run_id},
+            )
+        return closed
 
     def _end(self, state: str) -> RunReport:
         with self._connection.begin():
