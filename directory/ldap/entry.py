@@ -237,8 +237,9 @@ def _texts(*values: str) -> tuple[bytes, ...]:
     """
     clean = {cleaned for value in values if value and (cleaned := _cleaned(value))}
     if len(clean) > 1:
-        clean = set({_folded(value): value for value in sorted(clean, reverse=True)}.values())
-    return tuple(sorted(value.encode() for value in clean))
+        told = {_folded(value): value.encode() for value in sorted(clean, reverse=True)}
+        return tuple(sorted(told.values()))
+    return tuple(value.encode() for value in clean)
 
 
 def _cleaned(value: str) -> str:
