@@ -20,6 +20,7 @@ from api.rest.exports import exports_of_the_public
 from api.rest.freshness import mark
 from api.rest.health import health
 from api.rest.measures import measures
+from api.rest.organisations import organisations
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.practitioners import practitioners
 from api.rest.recipients import recipients
@@ -67,6 +68,7 @@ def create_app(container: Container) -> Flask:
     for resource in (
         recipients,
         practitioners,
+        organisations,
         enrolments,
         certificates,
         measures,

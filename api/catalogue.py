@@ -493,6 +493,20 @@ ENTRIES: tuple[Entry, ...] = (
         "Vérifiez-le ; une inscription nouvelle paraît avec le fichier de la nuit suivante.",
     ),
     Entry(
+        "unknown-organisation", 404, "No such establishment in FINESS",
+        "The number is well formed but FINESS as last read holds nothing under it. Check the number.",
+        "Établissement inconnu de FINESS",
+        "Le numéro est bien formé, mais FINESS, à sa dernière lecture, n'y connaît rien. Vérifiez-le.",
+    ),
+    Entry(
+        "too-little-to-search", 400, "This is too little to search by",
+        "Give two letters or digits at least of a name, town or place; one letter of a name is enough beside"
+        " another criterion.",
+        "Trop peu pour chercher",
+        "Donnez au moins deux lettres ou chiffres d'un nom, d'une commune ou d'un lieu ; une lettre d'un nom "
+        "suffit à côté d'un autre critère.",
+    ),
+    Entry(
         "bad-cursor", 400, "The cursor is not one that this search gave",
         "Send back `next` as it was received, with the same criteria, or leave it out to begin again.",
         "Curseur inconnu",

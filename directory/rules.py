@@ -21,7 +21,11 @@ WITHOUT_ORDRE = "ARS"
 FRANCE = ZoneInfo("Europe/Paris")
 
 # Letters that no decomposition takes apart, yet a keyboard without them does.
-_LIGATURES = str.maketrans({"Œ": "OE", "Æ": "AE", "Ø": "O", "Đ": "D", "Ł": "L"})
+_LIGATURES = str.maketrans(
+    {"Œ": "OE", "œ": "OE", "Æ": "AE", "æ": "AE", "ß": "SS", "ẞ": "SS", "Ø": "O", "ø": "O", "Đ": "D", "đ": "D",
+     "Ł": "L", "ł": "L", "\N{LATIN SMALL LETTER DOTLESS I}": "I"}
+)  # fmt: skip
+_MARK = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 _NOT_A_LETTER = re.compile(r"[^A-Z0-9]+")
 
 
@@ -36,12 +40,13 @@ def registering_authorities(person: Practitioner) -> frozenset[str]:
 
 
 def search_form(text: str) -> str:
-    """A name as it is searched: upper case, accents folded, hyphens and apostrophes to single spaces."""
-    upper = text.upper()
-    if not upper.isascii():
-        upper = unicodedata.normalize("NFKD", upper.translate(_LIGATURES))
-        upper = "".join(letter for letter in upper if not unicodedata.combining(letter))
-    return _NOT_A_LETTER.sub(" ", upper).strip()
+    """A name as it is searched: upper case, accents folded, hyphens and apostrophes to single spaces.
+
+    The database folds what it holds in the same way (`sceau_fold`, migration 0009).
+    """
+    if not text.isascii():
+        text = _MARK.sub("", unicodedata.normalize("NFKD", text).translate(_LIGATURES))
+    return _NOT_A_LETTER.sub(" ", text.upper()).strip()
 
 
 def is_practising(person: Practitioner) -> bool:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.types import UserDefinedType
 
 from directory.base.db import UtcDateTime
@@ -306,6 +306,24 @@ measure_lifting = Table(
     Column("confirmed_at", UtcDateTime),
 )
 
+correction = Table(
+    "correction",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("entity", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("field", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("register_value", Text, nullable=False),
+    Column("authority", Text, nullable=False, server_default=text("''::text")),
+    Column("reason", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("ending", Text),
+    Column("ended_by", Text),
+    Column("ended_at", UtcDateTime),
+)
+
 attention = Table(
     "attention",
     metadata,
@@ -413,4 +431,20 @@ audit_checkpoint = Table(
     Column("frontier", ARRAY(LargeBinary), nullable=False),
     Column("note", Text, nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
+)
+
+search_person = Table(
+    "search_person",
+    metadata,
+    Column("national_id", Text(collation="C"), primary_key=True),
+    Column("sort_name", Text(collation="C"), nullable=False),
+    Column("terms", TSVECTOR, nullable=False),
+)
+
+search_place = Table(
+    "search_place",
+    metadata,
+    Column("finess", Text(collation="C"), primary_key=True),
+    Column("sort_name", Text(collation="C"), nullable=False),
+    Column("terms", TSVECTOR, nullable=False),
 )

@@ -1,39 +1,24 @@
-"""Practitioners of the national register: search, and one person, with the mailboxes that may be shown.
+"""Practitioners of the national register: search, and one person, with the mailboxes that may be shown."""
 
-Which mailboxes show is decided by `directory.rules.visible`, as for every other channel.
-"""
-
-import base64
-import binascii
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from marshmallow import fields, validate
 
+from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Line, Shape
+from api.rest.reachable import PREFERRED, MailboxAnswer, Shown, shown
+from api.rest.shapes import Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_national_id
 from directory.model import Practitioner
-from directory.rules import visible
-from directory.store import (
-    addresses_of,
-    mailbox_facts,
-    search_practitioners,
-    sources,
-)
-from directory.store import (
-    practitioners as found_by_id,
-)
-from pki.exchange import verdicts
-from pki.model import Verdict
+from directory.search import PEOPLE, find, people_question, total
+from directory.store import addresses_of, sources
+from directory.store import practitioners as found_by_id
 
 MAY_SEARCH = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
-MOST_ON_A_PAGE = 100
 EXAMPLE_NATIONAL_ID = "810099000019"
 
 
@@ -61,14 +46,6 @@ class PracticeAnswer(Shape):
     registered_by = fields.String(required=True)
 
 
-class MailboxAnswer(Shape):
-    """A mailbox that may be shown; `certificates` are the serials good for use now."""
-
-    address = fields.String(required=True, metadata={"example": EXAMPLE_ADDRESS})
-    verdict = fields.String(required=True, validate=validate.OneOf(["allowed", "refused", "unknown"]))
-    certificates = fields.List(fields.String(metadata={"example": EXAMPLE_SERIAL}), required=True)
-
-
 class PractitionerAnswer(Shape):
     """A person of the national register."""
 
@@ -91,7 +68,7 @@ class PractitionerAnswer(Shape):
     mailboxes = fields.List(
         fields.Nested(MailboxAnswer),
         required=True,
-        metadata={"description": "Utilisables d'abord ; liste rouge absente — Usable first; unlisted absent"},
+        metadata={"description": PREFERRED},
     )
 
 
@@ -100,10 +77,11 @@ class PractitionersAnswer(Shape):
 
     items = fields.List(fields.Nested(PractitionerAnswer), required=True)
     next = fields.String(required=True, allow_none=True)
+    total = fields.Nested(paging.TotalAnswer, required=True, allow_none=True)
     sources = fields.Dict(keys=fields.String(), values=Instant(allow_none=True), required=True)
 
 
-class PractitionersQuery(Shape):
+class PractitionersQuery(paging.SearchQuery):
     """What to look for; all that is given must hold."""
 
     name = Line(
@@ -117,27 +95,18 @@ class PractitionersQuery(Shape):
         validate=validate.Regexp(r"^[0-9A-Z]{1,10}\Z", error="A code of TRE_G15 is expected, as in 10."),
         metadata={"description": "Code TRE_G15", "example": "10"},
     )
-    department = fields.String(
-        validate=validate.Regexp(
-            r"^(0[1-9]|[1-8][0-9]|9[0-5]|2[AB]|9[78][0-9])\Z",
-            error="The code of a department is expected, as in 01, 2A or 974.",
-        ),
-        metadata={"description": "Code du département — Code of the department", "example": "75"},
+    skill = fields.String(
+        validate=validate.Regexp(r"^[0-9A-Z]{1,10}\Z", error="The code of a skill is expected, as in SM04."),
+        metadata={"description": "Code du savoir-faire — Code of the skill (TRE_R38…)", "example": "SM04"},
     )
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
-    after = fields.String(
-        validate=validate.Length(1, 100),
-        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
+    organisation = Line(
+        100,
+        metadata={
+            "description": "Numéro FINESS ou mots du nom d'un lieu d'exercice — FINESS number, or words of "
+            "the name, of a place of practice",
+            "example": "chu besancon",
+        },
     )
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A mailbox as this resource gives it."""
-
-    address: str
-    verdict: str
-    certificates: Sequence[str]
 
 
 @operation(
@@ -147,33 +116,30 @@ class _Shown:
     opens=Opens.SNAPSHOT,
     french="""Chercher des professionnels.
 
-    Par nom, profession et département. Rien n'est tronqué en silence : tant qu'il en reste, `next` le dit
-    et donne la suite.
+    Par nom, profession, savoir-faire, département, commune et lieu d'exercice. Rien n'est tronqué en
+    silence : tant qu'il en reste, `next` le dit et donne la suite.
     """,
     answer=PractitionersAnswer,
     query=PractitionersQuery,
-    problems=("bad-cursor",),
+    problems=("bad-cursor", "too-little-to-search"),
 )
 def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """Search practitioners.
 
-    By name, profession and department. Nothing is cut off silently: while there is more, `next` says so and
-    leads on.
+    By name, profession, skill, department, town and place of practice. Nothing is cut off silently: while
+    there is more, `next` says so and leads on.
     """
-    limit: int = asked["limit"]
-    people = search_practitioners(
-        call.connection,
-        name=asked.get("name"),
-        profession=asked.get("profession"),
-        department=asked.get("department"),
-        after=_cursor_read(asked["after"]) if "after" in asked else None,
-        # One more than shown tells whether there is a next page.
-        limit=limit + 1,
-        now=call.now,
-    )
-    page = people[:limit]
-    following = _cursor_written(page[-1]) if len(people) > limit else None
-    return {"items": _answers(call, page), "next": following, "sources": sources(call.connection)}
+    criteria = ("name", "profession", "skill", "department", "town", "organisation")
+    question = people_question(**{each: asked[each] for each in criteria if each in asked})
+    after = paging.read(question, asked.get("after"))
+    page = find(call.connection, PEOPLE, question, after=after, limit=asked["limit"])
+    people = found_by_id(call.connection, page.keys)
+    return {
+        "items": _answers(call, [people[key] for key in page.keys]),
+        "next": paging.written(question, page.last),
+        "total": total(call.connection, PEOPLE, question) if asked["total"] else None,
+        "sources": sources(call.connection),
+    }
 
 
 @operation(
@@ -218,56 +184,14 @@ def practitioners(container: Container) -> Resource:
 
 
 def _answers(call: Transacted, people: Sequence[Practitioner]) -> list[dict[str, Any]]:
-    shown = _mailboxes(call, people)
-    return [_answer(person, shown[person.national_id]) for person in people]
+    mailboxes = shown(call, addresses_of(call.connection, [person.national_id for person in people]))
+    return [_answer(person, mailboxes[person.national_id]) for person in people]
 
 
-def _answer(person: Practitioner, mailboxes: Sequence[_Shown]) -> dict[str, Any]:
+def _answer(person: Practitioner, mailboxes: Sequence[Shown]) -> dict[str, Any]:
     professions = [{"code": code, "category": category} for code, category in person.professions]
     return {
         **vars(person),
         "professions": professions,
         "mailboxes": mailboxes,
     }
-
-
-def _mailboxes(call: Transacted, people: Sequence[Practitioner]) -> Mapping[str, Sequence[_Shown]]:
-    """For each person the mailboxes that may be shown, the usable first, then by address."""
-    held = addresses_of(call.connection, [person.national_id for person in people])
-    every = [address for addresses in held.values() for address in addresses]
-    facts = mailbox_facts(call.connection, every)
-    listed = [address for address in every if visible(facts[address], call.now)]
-    decided = _verdicts(call, listed, call.now)
-    return {
-        national_id: sorted(
-            (_shown(decided[address]) for address in addresses if address in decided),
-            key=lambda mailbox: (not mailbox.certificates, mailbox.address),
-        )
-        for national_id, addresses in held.items()
-    }
-
-
-def _verdicts(call: Transacted, addresses: list[str], now: datetime) -> dict[str, Verdict]:
-    lifetime = call.container.verdict_lifetime
-    decided = verdicts(call.connection, addresses, sender=None, at=None, now=now, lifetime=lifetime)
-    return {verdict.address: verdict for verdict in decided}
-
-
-def _shown(verdict: Verdict) -> _Shown:
-    return _Shown(verdict.address, verdict.answer.value, [one.serial for one in verdict.certificates])
-
-
-def _cursor_written(last: Practitioner) -> str:
-    return base64.urlsafe_b64encode(last.national_id.encode()).decode().rstrip("=")
-
-
-def _cursor_read(cursor: str) -> str:
-    """The last national id of the page before; it orders the next page and gives no right, so it is not
-    signed.
-    """
-    try:
-        return parse_national_id(
-            base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode(), strict=False
-        )
-    except (binascii.Error, ValueError, Refusal) as error:
-        raise Refusal(Kind.MALFORMED, "bad-cursor", "This cursor was not given by a search.") from error

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from api.rest.practitioners import MOST_ON_A_PAGE
+from api.rest.paging import MOST_ON_A_PAGE
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
 from tests.factories import depart, rpps, seed_practitioner
@@ -74,7 +74,33 @@ def test_a_limit_out_of_bounds_is_refused_rather_than_trimmed(limit: object, ope
     assert operator.get(PATH, limit=limit).status_code == 422
 
 
-@pytest.mark.parametrize("cursor", ["é", "!!!", "AAAA", "ODEwMDk5MDAwMDE5IG9yIDE9MQ", "x" * 100])
+def test_a_cursor_leads_on_in_its_own_question_only(operator: Caller, engine: Engine) -> None:
+    for number in range(1, 4):
+        seed_practitioner(engine, number)
+    cursor = operator.get(PATH, name="martin", limit=1).get_json()["next"]
+    assert operator.get(PATH, name="MARTÍN", limit=2, after=cursor).get_json()["next"] is None
+    for other in ({"name": "martine"}, {"name": "martin", "department": "75"}, {}):
+        answer = operator.get(PATH, after=cursor, **other)
+        assert (answer.status_code, answer.get_json()["code"]) == (400, "bad-cursor"), other
+
+
+def test_people_are_counted_when_asked(operator: Caller, engine: Engine) -> None:
+    for number in range(1, 4):
+        seed_practitioner(engine, number)
+    assert operator.get(PATH, name="martin", limit=1).get_json()["total"] is None
+    assert operator.get(PATH, name="martin", limit=1, total="true").get_json()["total"] == {
+        "count": 3, "more": False,
+    }  # fmt: skip
+
+
+def test_too_little_to_search_by_is_refused(operator: Caller) -> None:
+    answer = operator.get(PATH, name="m")
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "too-little-to-search")
+
+
+@pytest.mark.parametrize(
+    "cursor", ["é", "!!!", "AAAA", "ODEwMDk5MDAwMDE5IG9yIDE9MQ", "x" * 100, "WyJhIiwxLDJd"]
+)
 def test_a_cursor_that_no_search_gave_is_refused(cursor: str, operator: Caller) -> None:
     answer = operator.get(PATH, after=cursor)
     assert (answer.status_code, answer.get_json()["code"]) == (400, "bad-cursor")

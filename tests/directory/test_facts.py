@@ -2,18 +2,16 @@
 
 from datetime import UTC, date, datetime, timedelta
 
-import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from directory.model import MailboxFacts, MailboxKind, Practitioner
+from directory.model import MailboxFacts, MailboxKind
 from directory.store import (
     addresses_of,
     mailbox_facts,
     organisations,
     practitioners,
     records_begin,
-    search_practitioners,
     sources,
 )
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner
@@ -154,74 +152,6 @@ def test_a_person_holds_the_mailboxes_that_are_open(engine: Engine) -> None:
     with transaction(engine) as connection:
         held = addresses_of(connection, [rpps(2), rpps(1)])
     assert held == {rpps(2): (), rpps(1): ("a@one.example", "person-1@one.example")}
-
-
-def search(
-    engine: Engine, name: str | None = None, *, profession: str | None = None, department: str | None = None,
-    after: str | None = None, limit: int = 50,
-) -> list[Practitioner]:  # fmt: skip
-    with transaction(engine, read_only=True) as connection:
-        return search_practitioners(
-            connection, name=name, profession=profession, department=department, after=after, limit=limit,
-            now=datetime(2026, 9, 1, tzinfo=UTC),
-        )  # fmt: skip
-
-
-def people(engine: Engine) -> None:
-    """Their search names are what `directory.rules.search_form` makes of them."""
-    seed_practitioner(engine, 1, family_name="D'Épinay-Lefèvre", given_name="Anaïs")
-    seed_practitioner(engine, 2, family_name="MARTIN", given_name="Jean-Pierre", professions=(("60", "C"),))
-    seed_practitioner(engine, 3, family_name="MARTINEZ", given_name="Zoé")
-    seed_practitioner(engine, 4, family_name="MARTIN", given_name="Jean-Pierre")
-    run(engine, "UPDATE practitioner SET search_name = 'D EPINAY LEFEVRE ANAIS' WHERE family_name LIKE 'D%'")
-    run(engine, "UPDATE practitioner SET search_name = 'MARTIN JEAN PIERRE' WHERE family_name = 'MARTIN'")
-    run(engine, "UPDATE practitioner SET search_name = 'MARTINEZ ZOE' WHERE family_name = 'MARTINEZ'")
-    run(engine, f"UPDATE practice SET department = '13' WHERE national_id = '{rpps(4)}'")
-
-
-NAMES = {
-    "d'epinay": [1], "D\u2019EPINAY LEFEVRE": [1], "lefèvre épi": [1], "anais": [1], "martin": [2, 4, 3],
-    "jean-pierre martin": [2, 4], "PIERRE": [2, 4], "martinez": [3], "zoé mart": [3], "artin": [],
-    "martin anais": [],
-    "'&|!:*()<->": [], "martin & !zoe": [3], "martin:*": [2, 4, 3], "": [1, 2, 4, 3], "  ": [], "\\": [],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "numbers"), NAMES.items(), ids=NAMES)
-def test_people_are_found_by_beginnings_of_words_whatever_their_accents_case_and_order(
-    engine: Engine, name: str, numbers: list[int]
-) -> None:
-    people(engine)
-    assert [person.national_id for person in search(engine, name)] == [rpps(number) for number in numbers]
-
-
-def test_profession_and_department_narrow_a_search(engine: Engine) -> None:
-    people(engine)
-    assert [p.national_id for p in search(engine, "martin", profession="10")] == [rpps(4), rpps(3)]
-    assert [p.national_id for p in search(engine, "martin", department="13")] == [rpps(4)]
-    assert [p.national_id for p in search(engine, department="13", profession="10")] == [rpps(4)]
-    assert search(engine, profession="60", department="13") == []
-
-
-def test_who_has_departed_is_not_found(engine: Engine) -> None:
-    people(engine)
-    depart(engine, rpps(3), datetime(2026, 9, 1, tzinfo=UTC))
-    assert [p.national_id for p in search(engine, "martin")] == [rpps(2), rpps(4)]
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
-def test_pages_put_together_are_the_whole_each_person_once(engine: Engine, limit: int) -> None:
-    people(engine)
-    found: list[str] = []
-    while page := search(engine, limit=limit, after=found[-1] if found else None):
-        assert len(page) <= limit
-        found += [person.national_id for person in page]
-    assert found == [rpps(number) for number in (1, 2, 4, 3)]
-
-
-def test_nothing_comes_after_someone_unknown(engine: Engine) -> None:
-    people(engine)
-    assert search(engine, after="8nobody") == []
 
 
 def test_the_registers_in_force_are_the_last_applied_ones(engine: Engine) -> None:

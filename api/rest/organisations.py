@@ -1,0 +1,141 @@
+"""Establishments of FINESS: search, and one, with the mailboxes of its own that may be shown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from marshmallow import fields
+
+from api.rest import paging
+from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.practitioners import MAY_SEARCH
+from api.rest.reachable import PREFERRED, MailboxAnswer, shown
+from api.rest.shapes import Instant, Line, Shape
+from api.wiring import Container
+from directory.base.errors import Kind, Refusal
+from directory.identifiers import parse_finess
+from directory.model import Organisation
+from directory.search import PLACES, find, places_question, total
+from directory.store import addresses_at, sources
+from directory.store import organisations as found_by_number
+
+EXAMPLE_FINESS = "250990033"
+
+
+class OrganisationAnswer(Shape):
+    """An establishment of FINESS."""
+
+    finess = fields.String(required=True, metadata={"example": EXAMPLE_FINESS})
+    name = fields.String(required=True, metadata={"example": "CHI FICTIF"})
+    long_name = fields.String(required=True)
+    category_code = fields.String(required=True, metadata={"example": "355"})
+    category_label = fields.String(required=True)
+    street = fields.String(required=True)
+    postal_line = fields.String(required=True, metadata={"example": "25304 PONTARLIER CEDEX"})
+    department = fields.String(
+        required=True,
+        metadata={"description": "Comme FINESS l'écrit : 9A outre-mer — As FINESS has it: 9A overseas"},
+    )
+    closed_on = fields.Date(required=True, allow_none=True)
+    departed_at = Instant(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "Depuis quand FINESS ne le connaît plus — Since when FINESS no longer holds it"
+        },
+    )
+    mailboxes = fields.List(fields.Nested(MailboxAnswer), required=True, metadata={"description": PREFERRED})
+
+
+class OrganisationsAnswer(Shape):
+    """A page of establishments; `next` is null on the last page, and only there."""
+
+    items = fields.List(fields.Nested(OrganisationAnswer), required=True)
+    next = fields.String(required=True, allow_none=True)
+    total = fields.Nested(paging.TotalAnswer, required=True, allow_none=True)
+    sources = fields.Dict(keys=fields.String(), values=Instant(allow_none=True), required=True)
+
+
+class OrganisationsQuery(paging.SearchQuery):
+    """What to look for; all that is given must hold."""
+
+    name = Line(
+        100,
+        metadata={
+            "description": "Débuts de mots des noms — Beginnings of words of the names",
+            "example": "chu besancon",
+        },
+    )
+
+
+@operation(
+    "GET",
+    "/v1/organisations",
+    roles=MAY_SEARCH,
+    opens=Opens.SNAPSHOT,
+    french="""Chercher des établissements.
+
+    Par nom, département et commune, avec leurs boîtes d'organisation.
+    """,
+    answer=OrganisationsAnswer,
+    query=OrganisationsQuery,
+    problems=("bad-cursor", "too-little-to-search"),
+)
+def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
+    """Search establishments.
+
+    By name, department and town, with the mailboxes of their own.
+    """
+    question = places_question(
+        **{each: asked[each] for each in ("name", "department", "town") if each in asked}
+    )
+    after = paging.read(question, asked.get("after"))
+    page = find(call.connection, PLACES, question, after=after, limit=asked["limit"])
+    places = found_by_number(call.connection, page.keys)
+    return {
+        "items": _answers(call, [places[key] for key in page.keys]),
+        "next": paging.written(question, page.last),
+        "total": total(call.connection, PLACES, question) if asked["total"] else None,
+        "sources": sources(call.connection),
+    }
+
+
+@operation(
+    "GET",
+    "/v1/organisations/<finess>",
+    roles=MAY_SEARCH,
+    opens=Opens.SNAPSHOT,
+    french="""Un établissement.
+
+    Par son numéro FINESS. Celui qui a quitté FINESS est rendu avec la date de son départ, sans boîte.
+    """,
+    answer=OrganisationAnswer,
+    problems=("malformed-finess", "finess-check-digit", "unknown-organisation"),
+    parameters={
+        "finess": {
+            "schema": {"type": "string", "maxLength": 30},
+            "description": "Numéro FINESS — FINESS number",
+            "example": EXAMPLE_FINESS,
+        }
+    },
+)
+def organisation(call: Transacted, finess: str) -> dict[str, Any]:
+    """One establishment.
+
+    By its FINESS number. One that left FINESS is given with the date of it, and without mailboxes.
+    """
+    wanted = parse_finess(finess)
+    place = found_by_number(call.connection, [wanted]).get(wanted)
+    if place is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-organisation", "FINESS holds nothing under this number.")
+    return _answers(call, [place])[0]
+
+
+def organisations(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Établissements de FINESS — Establishments of FINESS"
+    return resource("organisations", text, container, search, organisation)
+
+
+def _answers(call: Transacted, places: Sequence[Organisation]) -> list[dict[str, Any]]:
+    mailboxes = shown(call, addresses_at(call.connection, [place.finess for place in places]))
+    return [{**vars(place), "mailboxes": mailboxes[place.finess]} for place in places]

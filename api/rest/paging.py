@@ -1,0 +1,84 @@
+"""Pages of a search: what asks for one, where it ends, how many there are in all.
+
+The cursor that leads from page to page is bound to the question it belongs to.
+"""
+
+import base64
+import binascii
+
+import orjson
+from marshmallow import fields, validate
+
+from api.rest.shapes import Line, Shape
+from directory.base.errors import Kind, Refusal
+from directory.search import MOST_COUNTED, START, Position, Question
+
+MOST_ON_A_PAGE = 100
+# Room for the longest names there are.
+LONGEST_CURSOR = 1000
+
+
+class TotalAnswer(Shape):
+    """How many match."""
+
+    count = fields.Integer(required=True, metadata={"example": 214})
+    more = fields.Boolean(
+        required=True,
+        metadata={"description": "Plus que `count`, sans compter plus loin — More than `count`, uncounted"},
+    )
+
+
+class SearchQuery(Shape):
+    """What every search takes beside its own criteria."""
+
+    department = fields.String(
+        validate=validate.Regexp(
+            r"^(0[1-9]|[1-8][0-9]|9[0-5]|2[AB]|9[78][0-9])\Z",
+            error="The code of a department is expected, as in 01, 2A or 974.",
+        ),
+        metadata={"description": "Code du département — Code of the department", "example": "75"},
+    )
+    town = Line(
+        60,
+        metadata={
+            "description": "Début du nom de la commune — Beginning of the town's name",
+            "example": "saint-etienne",
+        },
+    )
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
+    after = fields.String(
+        validate=validate.Length(1, LONGEST_CURSOR),
+        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
+    )
+    total = fields.Boolean(
+        load_default=False,
+        metadata={
+            "description": f"Compter, jusqu'à {MOST_COUNTED} — Count them, up to {MOST_COUNTED}",
+        },
+    )
+
+
+def written(question: Question, last: Position | None) -> str | None:
+    """The cursor after `last`; None when nothing follows. It gives no right, so it is not signed."""
+    if last is None:
+        return None
+    parts = orjson.dumps([question.digest, last.sort_name, last.key])
+    return base64.urlsafe_b64encode(parts).decode().rstrip("=")
+
+
+def read(question: Question, cursor: str | None) -> Position:
+    """Where to go on; Refusal MALFORMED `bad-cursor` for one that this question did not give."""
+    if cursor is None:
+        return START
+    try:
+        parts = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError) as error:
+        raise _strange() from error
+    match parts:
+        case [question.digest, str() as sort_name, str() as key] if f"{sort_name}{key}".isprintable():
+            return Position(sort_name, key)
+    raise _strange()
+
+
+def _strange() -> Refusal:
+    return Refusal(Kind.MALFORMED, "bad-cursor", "This cursor was not given by a search for the same.")

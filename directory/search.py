@@ -1,0 +1,284 @@
+"""Finding people and places as people look for them: the rules, the question, two roads to its answer.
+
+What may be shown of who is found is for `directory.rules`; what is known of them, for `directory.store`. The
+tables read here hold what the record says in the words it is looked for by; the database keeps them in step
+(migration 0009). They know today only.
+
+The rules, as docs/reference/rest.md gives them to users:
+
+- Names, towns and names of places are folded (`rules.search_form`): no accents, case, hyphens, apostrophes.
+- Each word asked must begin a word of the name, or several words of the family name, or of the given names,
+  written together. Order does not count.
+- A particle asked ("de la", "d'", "le") need not be there, and may be one with the word after it. Asked
+  alone, it is a word like any other.
+- "St" and "Ste" asked also mean "Saint" and "Sainte".
+- A town is asked by the beginning of its name, a place by its FINESS number or by beginnings of words of its
+  name.
+- All that is asked must hold. People come by family name written together, given names, number.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, TextClause, text
+
+from directory.base.errors import Kind, Refusal
+from directory.identifiers import parse_finess
+from directory.rules import search_form
+
+PARTICLES = frozenset(
+    ("D", "DE", "DEL", "DELLA", "DEN", "DER", "DES", "DI", "DO", "DOS", "DU", "EL", "L", "LA", "LE", "LES",
+     "VAN", "VON")
+)  # fmt: skip
+SAINTS = MappingProxyType({"ST": "SAINT", "STE": "SAINTE"})
+FEWEST_LETTERS = 2
+MOST_COUNTED = 10_000
+# So many rows in the order of names take a few milliseconds; who is one in two hundred fills a page by then.
+WALKED = 10_000
+# Comes after every letter and digit, in the order of bytes.
+_AFTER_LETTERS = "~"
+
+_BOUNDS = "(sort_name, {key}) > (:sort_name, :key) AND sort_name < :ends"
+_MATCHES = "terms @@ CAST(:terms AS tsquery)"
+# Forward in the order of names, leaving out who does not match: soon done when many do.
+_WALK = """
+    SELECT sort_name, {key} FROM (
+        SELECT sort_name, {key}, terms FROM {table} WHERE {bounds} ORDER BY sort_name, {key} LIMIT :walked
+    ) AS walked WHERE {matches} ORDER BY sort_name, {key} LIMIT :limit"""
+_GOES_ON = "SELECT EXISTS (SELECT FROM {table} WHERE {bounds} ORDER BY sort_name, {key} OFFSET :walked)"
+# All who match, then sorted: soon done when few do. Apart, so that no plan takes the other road.
+_GATHER = """
+    WITH matching AS MATERIALIZED (SELECT sort_name, {key} FROM {table} WHERE {matches})
+    SELECT sort_name, {key} FROM matching WHERE {bounds} ORDER BY sort_name, {key} LIMIT :limit"""
+_COUNT = """
+    WITH matching AS MATERIALIZED (SELECT FROM {table} WHERE {matches})
+    SELECT count(*) FROM (SELECT FROM matching LIMIT :most) AS counted"""
+_LIST = "SELECT sort_name, {key} FROM {table} WHERE {bounds} ORDER BY sort_name, {key} LIMIT :limit"
+_COUNT_ALL = "SELECT count(*) FROM (SELECT FROM {table} LIMIT :most) AS counted"
+
+
+class Index:
+    """One of the two tables, and its statements."""
+
+    def __init__(self, table: str, key: str) -> None:
+        parts = {"table": table, "key": key, "matches": _MATCHES, "bounds": _BOUNDS.format(key=key)}
+
+        def made(statement: str) -> TextClause:
+            return text(statement.format(**parts))
+
+        self.walk, self.goes_on, self.gather = made(_WALK), made(_GOES_ON), made(_GATHER)
+        self.list, self.count, self.count_all = made(_LIST), made(_COUNT), made(_COUNT_ALL)
+
+
+PEOPLE = Index("search_person", "national_id")
+PLACES = Index("search_place", "finess")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is looked for, in the tables' terms: each of `words` by its alternatives, and `codes`."""
+
+    words: tuple[tuple[str, ...], ...] = ()
+    codes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """What a cursor remembers of it: two spellings of one question have the same."""
+        return blake2b(orjson.dumps([sorted(self.words), sorted(self.codes)]), digest_size=9).hexdigest()
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where someone stands: the name he is sorted by (ASCII), and his key."""
+
+    sort_name: str
+    key: str
+
+
+START = Position("", "")
+
+
+@dataclass(frozen=True)
+class Page:
+    """Keys in order; `last` is the position to go on from, None when nothing follows."""
+
+    keys: tuple[str, ...]
+    last: Position | None
+
+
+@dataclass(frozen=True)
+class Total:
+    """How many match; with `more`, that there are more than `count`."""
+
+    count: int
+    more: bool
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A part of the answer: who is sorted from `begins` to `ends` and matches `terms` (None: everybody)."""
+
+    terms: str | None
+    begins: str = ""
+    ends: str = _AFTER_LETTERS
+
+
+def people_question(
+    *,
+    name: str | None = None,
+    profession: str | None = None,
+    skill: str | None = None,
+    department: str | None = None,
+    town: str | None = None,
+    organisation: str | None = None,
+) -> Question:
+    """The question for people.
+
+    Refusal MALFORMED `too-little-to-search` for a text without a letter or digit, or a name of one letter and
+    nothing else.
+    """
+    codes = [prefix + code for prefix, code in (("p", profession), ("s", skill), ("d", department)) if code]
+    codes += [] if town is None else [_town(town)]
+    codes += [] if organisation is None else _organisation(organisation)
+    return Question(_name(name, enough=bool(codes)), tuple(codes))
+
+
+def places_question(
+    *, name: str | None = None, department: str | None = None, town: str | None = None
+) -> Question:
+    """The question for places; refuses as `people_question` does."""
+    codes = [] if department is None else [f"d{department}"]
+    codes += [] if town is None else [_town(town)]
+    return Question(_name(name, enough=bool(codes)), tuple(codes))
+
+
+def find(connection: Connection, index: Index, question: Question, *, after: Position, limit: int) -> Page:
+    """The first `limit` of those who match and come after that position, in order."""
+    # One more than shown tells whether anybody follows.
+    found = {
+        position
+        for stream in _streams(question)
+        for position in _followed(connection, index, stream, after, limit + 1)
+    }
+    ordered = sorted(found)
+    shown = ordered[:limit]
+    return Page(tuple(each.key for each in shown), shown[-1] if len(ordered) > limit else None)
+
+
+def total(connection: Connection, index: Index, question: Question) -> Total:
+    """How many match, counted up to MOST_COUNTED."""
+    terms = _all(*map(_anywhere, question.words), *question.codes)
+    statement = index.count if terms else index.count_all
+    asked = {"most": MOST_COUNTED + 1} | ({"terms": terms} if terms else {})
+    count: int = connection.execute(statement, asked).scalar_one()
+    return Total(min(count, MOST_COUNTED), more=count > MOST_COUNTED)
+
+
+def _streams(question: Question) -> Iterator[_Stream]:
+    """Parts that together are the answer, each with its matches spread evenly over its stretch of names.
+
+    Names that begin with a word asked stand side by side in the order of names, far from where a walk
+    begins: each such stretch is a stream. The last holds whoever has all words elsewhere in the name.
+    """
+    for number, word in enumerate(question.words):
+        others = question.words[:number] + question.words[number + 1 :]
+        terms = _all(*map(_anywhere, others), *question.codes)
+        for beginning in word:
+            yield _Stream(terms, beginning, beginning + _AFTER_LETTERS)
+    yield _Stream(_all(*map(_later, question.words), *question.codes))
+
+
+def _followed(
+    connection: Connection, index: Index, stream: _Stream, after: Position, limit: int
+) -> list[Position]:
+    """The first of a stream after a position: by walking if that gets there, or else by gathering."""
+    # One bound from below: of two, PostgreSQL may start from the lower.
+    asked: dict[str, Any] = {
+        "ends": stream.ends,
+        "limit": limit,
+        **vars(max(after, Position(stream.begins, ""))),
+    }
+    if stream.terms is None:
+        return _positions(connection, index.list, asked)
+    asked |= {"terms": stream.terms, "walked": WALKED}
+    found = _positions(connection, index.walk, asked)
+    if len(found) == limit or not connection.execute(index.goes_on, asked).scalar_one():
+        return found
+    return _positions(connection, index.gather, asked)
+
+
+def _positions(connection: Connection, statement: TextClause, asked: Mapping[str, Any]) -> list[Position]:
+    return [Position(*row) for row in connection.execute(statement, asked)]
+
+
+def _name(name: str | None, *, enough: bool) -> tuple[tuple[str, ...], ...]:
+    if name is None:
+        return ()
+    words = _words(name)
+    if not words or not (enough or any(len(word) >= FEWEST_LETTERS for found in words for word in found)):
+        raise _too_little("name")
+    return words
+
+
+def _words(name: str) -> tuple[tuple[str, ...], ...]:
+    """Each word asked, by its alternatives; particles only where there is nothing else."""
+    asked = search_form(name).split()
+    if all(word in PARTICLES for word in asked):
+        return tuple((word,) for word in dict.fromkeys(asked))
+    found: dict[tuple[str, ...], None] = {}
+    particles: list[str] = []
+    for word in asked:
+        if word in PARTICLES:
+            particles.append(word)
+            continue
+        spellings = [word, *(saint for abbreviation, saint in SAINTS.items() if abbreviation == word)]
+        together = ["".join([*particles[first:], word]) for first in range(len(particles))]
+        found[(*spellings, *together)] = None
+        particles = []
+    return tuple(found)
+
+
+def _town(town: str) -> str:
+    together = "".join(SAINTS.get(word, word) for word in search_form(town).split())
+    if len(together) < FEWEST_LETTERS:
+        raise _too_little("town")
+    return f"t{together}:*"
+
+
+def _organisation(asked: str) -> list[str]:
+    """A FINESS number, or the beginnings of words of a name."""
+    try:
+        finess = parse_finess(asked)
+    except Refusal:
+        finess = ""
+    if finess and any(character.isdigit() for character in finess):
+        return [f"i{finess}"]
+    words = [word for word in search_form(asked).split() if word not in PARTICLES]
+    if not any(len(word) >= FEWEST_LETTERS for word in words):
+        raise _too_little("organisation")
+    return [f"n{word}:*" for word in dict.fromkeys(words)]
+
+
+def _anywhere(word: Sequence[str]) -> str:
+    return "(" + " | ".join(f"f{beginning}:* | o{beginning}:*" for beginning in word) + ")"
+
+
+def _later(word: Sequence[str]) -> str:
+    return "(" + " | ".join(f"o{beginning}:*" for beginning in word) + ")"
+
+
+def _all(*terms: str) -> str | None:
+    return " & ".join(terms) or None
+
+
+def _too_little(field: str) -> Refusal:
+    return Refusal(
+        Kind.MALFORMED,
+        "too-little-to-search",
+        f"Two letters or digits of the {field} at least, or another criterion beside a name of one.",
+        field=field,
+    )

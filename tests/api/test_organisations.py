@@ -1,0 +1,58 @@
+"""Searching establishments over REST, with the mailboxes of their own."""
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.api.conftest import Caller
+from tests.factories import seed_organisation, seed_practitioner
+
+PATH = "/v1/organisations"
+
+
+def test_an_establishment_is_found_by_words_of_its_name_with_its_own_mailboxes(
+    operator: Caller, engine: Engine
+) -> None:
+    address = seed_organisation(engine, "250990033", name="CHI FICTIF", service="URGENCES")
+    seed_organisation(engine, "750990012")
+    seed_practitioner(engine, finess="250990033")
+    answer = operator.get(PATH, name="fictif chi", total="true").get_json()
+    (item,) = answer["items"]
+    assert (item["finess"], item["name"], item["department"]) == ("250990033", "CHI FICTIF", "75")
+    assert [mailbox["address"] for mailbox in item["mailboxes"]] == [address]
+    assert (answer["next"], answer["total"]) == (None, {"count": 1, "more": False})
+
+
+def test_pages_of_establishments_follow_one_another(operator: Caller, engine: Engine) -> None:
+    for finess in ("750990012", "250990033", "970990012"):
+        seed_organisation(engine, finess)
+    first = operator.get(PATH, department="75", limit=2).get_json()
+    rest = operator.get(PATH, department="75", limit=2, after=first["next"]).get_json()
+    assert [item["finess"] for page in (first, rest) for item in page["items"]] == [
+        "250990033", "750990012", "970990012",
+    ]  # fmt: skip
+    assert rest["next"] is None
+
+
+def test_one_establishment_is_given_by_its_number_departed_or_not(operator: Caller, engine: Engine) -> None:
+    seed_organisation(engine, "250990033", name="CHI FICTIF")
+    assert operator.get(f"{PATH}/250990033").get_json()["departed_at"] is None
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE organisation SET departed_at = '2026-09-01T00:00:00Z'"))
+    answer = operator.get(f"{PATH}/250990033").get_json()
+    assert (answer["departed_at"], answer["mailboxes"]) == ("2026-09-01T00:00:00Z", [])
+    assert operator.get(PATH).get_json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("finess", "status", "code"),
+    [
+        ("750990012", 404, "unknown-organisation"),
+        ("750990013", 400, "finess-check-digit"),
+        ("CHI", 400, "malformed-finess"),
+    ],
+)
+def test_a_number_that_leads_to_nothing_is_told_apart_from_one_that_cannot(
+    finess: str, status: int, code: str, operator: Caller
+) -> None:
+    answer = operator.get(f"{PATH}/{finess}")
+    assert (answer.status_code, answer.get_json()["code"]) == (status, code)

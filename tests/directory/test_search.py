@@ -1,0 +1,214 @@
+"""People and places are found as people look for them, and the words they are found by keep in step."""
+
+import sys
+import unicodedata
+
+import pytest
+from sqlalchemy import Engine, text
+
+from directory.base.db import transaction
+from directory.base.errors import Refusal
+from directory.rules import search_form
+from directory.search import (
+    MOST_COUNTED,
+    PEOPLE,
+    PLACES,
+    START,
+    Index,
+    Page,
+    Question,
+    Total,
+    find,
+    people_question,
+    places_question,
+    total,
+)
+from tests.conftest import NOON
+from tests.factories import depart, rpps, seed_organisation, seed_practitioner
+
+
+def run(engine: Engine, sql: str, **values: object) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(sql), values)
+
+
+def page(engine: Engine, question: Question, index: Index = PEOPLE, *, limit: int = 50) -> Page:
+    with transaction(engine, read_only=True) as connection:
+        return find(connection, index, question, after=START, limit=limit)
+
+
+def found(engine: Engine, name: str | None = None, **criteria: str) -> list[str]:
+    return list(page(engine, people_question(name=name, **criteria)).keys)
+
+
+def places(engine: Engine, **criteria: str) -> list[str]:
+    return list(page(engine, places_question(**criteria), PLACES).keys)
+
+
+def people(engine: Engine) -> None:
+    seed_practitioner(engine, 1, family_name="D'Épinay-Lefèvre", given_name="Anaïs")
+    seed_practitioner(engine, 2, family_name="MARTIN", given_name="Jean-Pierre", professions=(("60", "C"),))
+    seed_practitioner(engine, 3, family_name="MARTINEZ", given_name="Zoé")
+    seed_practitioner(engine, 4, family_name="MARTIN", given_name="Jean-Pierre")
+    seed_practitioner(engine, 5, family_name="De La Bruyelle", given_name="Léa")
+    seed_practitioner(engine, 6, family_name="LEGOËLLIC", given_name="Cœur Désiré")
+    seed_practitioner(engine, 7, family_name="Saint-Brézeau", given_name="O")
+    run(engine, "UPDATE practice SET department = '13' WHERE national_id = :id", id=rpps(4))
+
+
+NAMES = {
+    "d'epinay": [1], "D\u2019EPINAY LEFEVRE": [1], "lefèvre épi": [1], "anais": [1], "martin": [2, 4, 3],
+    "jean-pierre martin": [2, 4], "PIERRE": [2, 4], "martinez": [3], "zoé mart": [3], "artin": [],
+    "martin anais": [], "martin & !zoe": [3], "martin:*": [2, 4, 3],
+    # Written together, begun in the middle, or with a particle more or less.
+    "jeanpierre": [2, 4], "depinaylef": [1], "delabruyelle": [5], "labruy": [5], "bruyelle": [5],
+    "de bruyelle": [5], "du bruyelle léa": [5], "le goellic": [6], "de la martin": [2, 4, 3], "goellic": [],
+    "de la": [5], "le": [1, 5, 6], "coeur": [6], "cœurd": [6], "st brezeau": [7], "saintbrez": [7],
+    "bruyelle lea de la": [5], "martin d'": [2, 4, 3], "o brezeau": [7],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "numbers"), NAMES.items(), ids=NAMES)
+def test_people_are_found_by_beginnings_of_words_whatever_their_spelling_and_order(
+    engine: Engine, name: str, numbers: list[int]
+) -> None:
+    people(engine)
+    assert sorted(found(engine, name)) == [rpps(number) for number in sorted(numbers)]
+
+
+def test_people_come_in_the_order_of_names(engine: Engine) -> None:
+    people(engine)
+    assert found(engine) == [rpps(number) for number in (5, 1, 6, 2, 4, 3, 7)]
+    assert found(engine, "martin") == [rpps(number) for number in (2, 4, 3)]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "'&|!:*()<->", "\\", "李", "o", "d", "é j"])
+def test_a_name_of_less_than_two_letters_is_too_little_alone(name: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        people_question(name=name)
+    assert caught.value.code == "too-little-to-search"
+
+
+@pytest.mark.parametrize("criteria", [{"town": "x"}, {"organisation": "de la"}, {"organisation": "-"}])
+def test_a_town_or_place_needs_two_letters_whatever_stands_beside(criteria: dict[str, str]) -> None:
+    with pytest.raises(Refusal):
+        people_question(name="martin", **criteria)
+
+
+def test_one_letter_is_enough_beside_another_criterion(engine: Engine) -> None:
+    people(engine)
+    assert found(engine, "m", profession="60") == [rpps(2)]
+
+
+def test_profession_skill_and_department_narrow_a_search(engine: Engine) -> None:
+    people(engine)
+    run(engine, f"INSERT INTO skill VALUES ('{rpps(3)}', '10', 'C', 'S', 'SM04')")
+    assert found(engine, "martin", profession="10") == [rpps(4), rpps(3)]
+    assert found(engine, "martin", department="13") == found(engine, department="13") == [rpps(4)]
+    assert found(engine, profession="60", department="13") == []
+    assert found(engine, skill="SM04") == found(engine, "zo", skill="SM04", profession="10") == [rpps(3)]
+    assert found(engine, skill="SM0") == []
+
+
+def test_a_town_is_found_by_its_beginning_and_saints_however_written(engine: Engine) -> None:
+    people(engine)
+    for number, town in (
+        (1, "Saint-Étienne-du-Bois"),
+        (2, "ST ETIENNE CEDEX"),
+        (3, "Paris 12e Arrondissement"),
+    ):
+        run(engine, "UPDATE practice SET town = :town WHERE national_id = :id", town=town, id=rpps(number))
+    assert found(engine, town="st étienne") == found(engine, town="SAINT-ETIENNE") == [rpps(1), rpps(2)]
+    assert found(engine, town="saint etienne du b") == [rpps(1)]
+    assert found(engine, town="paris") == found(engine, "martinez", town="Paris 12") == [rpps(3)]
+    assert found(engine, town="etienne") == []
+
+
+def test_a_place_of_practice_is_found_by_number_or_by_words_of_its_name(engine: Engine) -> None:
+    seed_practitioner(engine, 1, finess="250990033")
+    seed_practitioner(engine, 2, finess="750990012")
+    run(
+        engine,
+        "UPDATE practice SET structure_name = 'Hôpital Noirépine de Besançon' WHERE finess = '250990033'",
+    )
+    run(engine, "UPDATE practice SET structure_name = 'EHPAD NOIREPINE' WHERE finess = '750990012'")
+    assert found(engine, organisation="250990033") == [rpps(1)]
+    assert found(engine, organisation="noirepine") == [rpps(1), rpps(2)]
+    assert found(engine, organisation="besançon hop") == [rpps(1)]
+    assert found(engine, organisation="hôpital de la Noirépine") == [rpps(1)]
+    assert found(engine, organisation="irepine") == []
+
+
+def test_who_has_departed_is_found_no_more_and_who_comes_back_is(engine: Engine) -> None:
+    people(engine)
+    depart(engine, rpps(3), NOON)
+    assert found(engine, "martin") == [rpps(2), rpps(4)]
+    run(engine, "UPDATE practitioner SET departed_at = NULL WHERE national_id = :id", id=rpps(3))
+    assert found(engine, "martinez") == [rpps(3)]
+
+
+def test_what_is_searched_by_follows_every_change_of_the_record(engine: Engine) -> None:
+    seeded = seed_practitioner(engine)
+    run(engine, "UPDATE practitioner SET family_name = 'DURÉAU'")
+    assert (found(engine, "martin"), found(engine, "dureau")) == ([], [seeded.national_id])
+    run(engine, "DELETE FROM practice")
+    run(engine, "DELETE FROM profession")
+    assert found(engine, department="75") == found(engine, profession="10") == []
+    run(engine, "INSERT INTO profession VALUES (:id, '21', 'C')", id=seeded.national_id)
+    assert found(engine, profession="21") == [seeded.national_id]
+
+
+def test_a_first_load_of_many_is_found_like_any_other_and_its_indexes_are_whole(engine: Engine) -> None:
+    count = 10_001
+    insert = (
+        "INSERT INTO practitioner"
+        " (national_id, id_type, id_number, family_name, given_name, search_name, row_hash)"
+        " SELECT '8' || lpad(n::text, 11, '0'), '8', '', 'NOM' || n, 'Zoé', '', ''"
+        " FROM generate_series(1, :count) AS n"
+    )
+    indexes = "SELECT indexdef FROM pg_indexes WHERE tablename = 'search_person' ORDER BY 1"
+    with engine.begin() as connection:
+        before = connection.execute(text(indexes)).all()
+        connection.execute(text(insert), {"count": count})
+        assert connection.execute(text(indexes)).all() == before
+        assert total(connection, PEOPLE, people_question(name="zoe")) == Total(MOST_COUNTED, more=True)
+        assert total(connection, PEOPLE, Question()) == Total(MOST_COUNTED, more=True)
+        assert total(connection, PEOPLE, people_question(name="nom77")) == Total(111, more=False)
+
+
+def test_places_are_found_by_words_of_either_name_department_and_town(engine: Engine) -> None:
+    seed_organisation(engine, "750990012", name="CLINIQUE DES LILAS")
+    seed_organisation(engine, "250990033", name="CHI FICTIF")
+    run(
+        engine,
+        "UPDATE organisation SET long_name = 'Centre Hospitalier Intercommunal Fictif', department = '25',"
+        " postal_line = '25304 PONTARLIER CEDEX' WHERE finess = '250990033'",
+    )
+    assert places(engine) == ["250990033", "750990012"]
+    assert places(engine, name="lilas") == places(engine, name="clinique de lil") == ["750990012"]
+    assert places(engine, name="chi inter") == places(engine, department="25") == ["250990033"]
+    assert places(engine, town="pontarlier") == places(engine, name="fic", town="pontarl") == ["250990033"]
+    assert places(engine, name="linique") == places(engine, name="lilas", department="25") == []
+    run(engine, "UPDATE organisation SET departed_at = now() WHERE finess = '250990033'")
+    assert places(engine) == ["750990012"]
+
+
+def test_departments_overseas_are_asked_by_the_code_everybody_knows(engine: Engine) -> None:
+    seed_organisation(engine, "970990012")
+    run(engine, "UPDATE organisation SET department = '9D'")
+    assert places(engine, department="974") == ["970990012"]
+
+
+def test_the_database_folds_every_letter_as_the_questions_are_folded(engine: Engine) -> None:
+    letters = [chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    # Unassigned here may be assigned in the database's edition of Unicode, and the other way round.
+    shown = [f"a{letter}b" for letter in letters if unicodedata.category(letter) not in ("Cn", "Co")]
+    with engine.connect() as connection:
+        folded = connection.execute(
+            text(
+                "SELECT array_agg(sceau_fold(t) ORDER BY n)"
+                " FROM unnest(CAST(:shown AS text[])) WITH ORDINALITY AS x (t, n)"
+            ),
+            {"shown": shown},
+        ).scalar_one()
+    assert [(a, b, search_form(a)) for a, b in zip(shown, folded, strict=True) if b != search_form(a)] == []
