@@ -36,7 +36,7 @@ _DEPART = (
     "DELETE FROM profession WHERE national_id LIKE '8999%'",
     "UPDATE practitioner SET departed_at = now() WHERE national_id LIKE '8999%'",
 )
-_REVOKED = "SELECT count(*) FROM revocation WHERE serial LIKE '000999%'"
+_REVOKED = "SELECT count(*) FROM revocation WHERE starts_with(serial, '000999')"
 _ON_CRLS = """SELECT coalesce(sum(entries), 0) FROM crl_shard s CROSS JOIN LATERAL (
     SELECT entries FROM crl c
     WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
