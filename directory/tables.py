@@ -67,6 +67,7 @@ register_run = Table(
     Column("findings", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     Column("approvals_needed", SmallInteger, nullable=False, server_default=text("0")),
     Column("kept_file", Text),
+    Column("increment", Boolean, nullable=False, server_default=text("false")),
 )
 
 register_step = Table(
@@ -131,6 +132,21 @@ source_state = Table(
     Column("reason", Text),
     Column("cursor", Text),
     Column("detail", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
+stated_since = Table(
+    "stated_since",
+    metadata,
+    Column("register", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("stated_at", UtcDateTime, nullable=False),
+)
+
+annuaire_role = Table(
+    "annuaire_role",
+    metadata,
+    Column("role_id", Text, primary_key=True),
+    Column("practitioner_id", Text, nullable=False),
 )
 
 practitioner = Table(

@@ -19,9 +19,26 @@ CREATE TABLE source_state (
     cursor          text,
     detail          jsonb NOT NULL DEFAULT '{}'
 );
+
+ALTER TABLE register_run ADD COLUMN increment boolean NOT NULL DEFAULT false;
+
+CREATE TABLE stated_since (
+    register   text NOT NULL,
+    key        text NOT NULL,
+    stated_at  timestamptz NOT NULL,
+    PRIMARY KEY (register, key)
+);
+
+CREATE TABLE annuaire_role (
+    role_id          text PRIMARY KEY,
+    practitioner_id  text NOT NULL
+);
 """
 
 DOWN = """
+DROP TABLE annuaire_role;
+DROP TABLE stated_since;
+ALTER TABLE register_run DROP COLUMN increment;
 DROP TABLE source_state;
 """
 
