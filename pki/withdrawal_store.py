@@ -78,7 +78,7 @@ _CLAIMED_TWICE = text("""
     LEFT JOIN mailbox m ON m.address = r.detail
     LEFT JOIN profession p ON p.national_id = m.holder
     WHERE r.reason = 'address-claimed-twice' AND r.run_id = (
-        SELECT id FROM register_run WHERE register = 'mailboxes' AND state = 'applied'
+        SELECT id FROM register_run WHERE register = 'mailboxes' AND state = 'applied' AND NOT increment
         ORDER BY finished_at DESC, id DESC LIMIT 1)
     GROUP BY r.detail
 """)

@@ -46,6 +46,7 @@ _SUPERSEDED = text("""
         SELECT o.id, o.kept_file FROM register_run o JOIN register_run n ON n.register = o.register
         WHERE n.id = :run_id AND o.id <> n.id AND o.applies
         AND o.state IN ('held', 'interrupted') AND o.generated_at <= n.generated_at
+    AND (o.increment OR NOT n.increment)
         FOR UPDATE OF o
     )
     UPDATE register_run r SET state = 'refused', reason = 'superseded', finished_at = :at, kept_file = NULL
@@ -105,6 +106,7 @@ def newer_applied(connection: Connection, run_id: int) -> int | None:
     query = (
         "SELECT max(n.id) FROM register_run n JOIN register_run r ON r.register = n.register"
         " WHERE r.id = :run_id AND n.id > r.id AND n.generated_at >= r.generated_at AND n.state = 'applied'"
+        " AND n.increment = r.increment"
     )
     found: int | None = connection.execute(text(query), {"run_id": run_id}).scalar_one()
     return found

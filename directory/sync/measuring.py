@@ -147,7 +147,7 @@ _MEASURES = MappingProxyType(
 )
 _LAST = text("""
     SELECT generated_at, layout, counts FROM register_run
-    WHERE register = :register AND state = 'applied' ORDER BY id DESC LIMIT 1
+    WHERE register = :register AND state = 'applied' AND NOT increment ORDER BY id DESC LIMIT 1
 """)
 
 
@@ -174,7 +174,7 @@ def measure(
 
 
 def last_applied(connection: Connection, register: str) -> LastRun | None:
-    """The run of this register that was applied last; None when none ever was."""
+    """The run of this register's whole file that was applied last; None when none ever was."""
     row = connection.execute(_LAST, {"register": register}).one_or_none()
     return None if row is None else LastRun(row.generated_at, row.counts, row.layout)
 
