@@ -32,6 +32,8 @@ class Event(Enum):
     MEASURE_TAKEN = "measure.taken"
     MEASURE_LIFTED = "measure.lifted"
     MEASURE_LIFTING_ASKED = "measure.lifting-asked"
+    CORRECTION_MADE = "correction.made"
+    CORRECTION_ENDED = "correction.ended"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a word of the vocabulary, not a secret
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     AUTHORITY_CREATED = "authority.created"

@@ -20,6 +20,12 @@ def hold_until_commit(connection: Connection, name: str) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
 
 
+def share_until_commit_if_free(connection: Connection, name: str) -> bool:
+    """Whether nobody holds the lock `name` alone; if so others may share it, until this transaction ends."""
+    query = text("SELECT pg_try_advisory_xact_lock_shared(:key)")
+    return bool(connection.execute(query, {"key": lock_key(name)}).scalar_one())
+
+
 def is_held(connection: Connection, name: str) -> bool:
     """Whether anybody holds the lock `name` at this moment."""
     high, low = divmod(lock_key(name) % 2**64, 2**32)

@@ -1,0 +1,332 @@
+"""What is said here in place of a register, of a person, an establishment or a mailbox: made and withdrawn.
+
+A correction shows at once and survives the nights (`directory/sync/overlay.py`), until it is withdrawn or the
+register has come to agree. It never gives trust: what may be corrected is in `directory/precedence.py`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Text, cast, func, insert, select, text, update
+
+from directory import store
+from directory.access import Role, Token
+from directory.base.audit import Event, record
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import share_until_commit_if_free
+from directory.changes import Entity
+from directory.precedence import CORRECTABLE
+from directory.rules import registering_authorities, search_form
+from directory.tables import correction, mailbox, organisation, practitioner
+
+LONGEST_VALUE = 200
+LONGEST_REASON = 1000
+_MARKS = text("""
+    SELECT key, field, register_value, authority, made_at FROM correction
+    WHERE entity = :entity AND key = ANY(CAST(:keys AS text[])) AND ending IS NULL ORDER BY key, field
+""")
+_KEY = {
+    Entity.PRACTITIONER: practitioner.c.national_id,
+    Entity.ORGANISATION: organisation.c.finess,
+    Entity.MAILBOX: mailbox.c.address,
+}
+_UNKNOWN = {
+    Entity.PRACTITIONER: ("unknown-practitioner", "Nobody is registered under {}."),
+    Entity.ORGANISATION: ("unknown-organisation", "FINESS holds nothing under {}."),
+    Entity.MAILBOX: ("unknown-mailbox", "The national list holds no mailbox {}."),
+}
+_CODE = re.compile(r"[0-9A-Z]{0,10}")
+_SHAPE = {
+    "civility": _CODE,
+    "title": _CODE,
+    "telephone": re.compile(r"[0-9+(). -]{0,30}"),
+    "closed_on": re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
+    "listed": re.compile(r"true|false"),
+    "family_name": re.compile(r".+"),
+    "name": re.compile(r".+"),
+}
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One field said otherwise here than in the register; in force while `ending` is None.
+
+    Values are text: a day as ISO has it, `true` or `false`. `authority` is the body that made it, '' for an
+    administrator; `made_by` and `ended_by` are names of the log. `ending`: `withdrawn`, `replaced` by another, or
+    `agreed` when a register's file came to say the same.
+    """
+
+    id: int
+    entity: str
+    key: str
+    field: str
+    value: str
+    register_value: str
+    authority: str
+    reason: str
+    made_by: str
+    made_at: datetime
+    ending: str | None
+    ended_by: str | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What readers are told beside a corrected value."""
+
+    field: str
+    register_value: str
+    authority: str
+    made_at: datetime
+
+
+def lock_of(entity: Entity) -> str:
+    """The lock a register holds alone while it is applied, and corrections of the same rows share."""
+    return f"corrections:{entity.value}"
+
+
+def correct(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    entity: Entity,
+    key: str,
+    field: str,
+    value: str,
+    reason: str,
+) -> Correction:
+    """Say `value` of this field from the commit on; one in force for it is replaced.
+
+    Refuses `not-correctable`, `bad-correction`, `reason-missing`, `reason-too-long`, `unknown-…`,
+    `wrong-authority`, `nothing-to-correct`, `closing-put-off`, `register-being-applied`.
+    """
+    value = _checked(entity, field, value)
+    _check_reason(reason)
+    # 1. Nobody else changes the row, and no register is about to.
+    shown = _locked(connection, entity, key)[field]
+    authority = _competent(connection, token, entity, key)
+    # 2. What the register says is remembered by the one in force.
+    old = _in_force(connection, entity, key, field)
+    said = shown if old is None else old.register_value
+    _check_news(field, value, shown, said)
+    # 3. The old one ends, the new one stands, the row shows it.
+    if old is not None:
+        _end(connection, old, now=now, actor=token.actor.name, ending="replaced")
+    row = {
+        "entity": entity.value, "key": key, "field": field, "value": value, "register_value": said,
+        "authority": authority, "reason": reason.strip(), "made_by": token.actor.name, "made_at": now,
+    }  # fmt: skip
+    made = _correction(
+        connection.execute(insert(correction).values(row).returning(correction)).mappings().one()
+    )
+    _show(connection, entity, key, field, value)
+    # The value and its reason may tell of a person's life: they stay in the record, out of a published log.
+    detail = {"correction": made.id, "entity": entity.value, "field": field, "authority": authority}
+    detail |= {} if old is None else {"replaces": old.id}
+    record(connection, now=now, actor=token.actor, event=Event.CORRECTION_MADE, subject=key, detail=detail)
+    return made
+
+
+def withdraw_correction(
+    connection: Connection, *, now: datetime, token: Token, correction_id: int
+) -> Correction:
+    """Give the field back to the register: it shows what the register said last, from the commit on.
+
+    Refuses `unknown-correction`, `wrong-authority`, `correction-ended`, `register-being-applied`.
+    """
+    found = _by_number(connection, correction_id)
+    entity = Entity(found.entity)
+    _locked(connection, entity, found.key)
+    _competent(connection, token, entity, found.key)
+    # Read again, now that nobody can end it meanwhile.
+    found = _by_number(connection, correction_id)
+    if found.ending is not None:
+        raise Refusal(Kind.CONFLICT, "correction-ended", f"Correction {correction_id} has ended already.")
+    _show(connection, entity, found.key, found.field, found.register_value)
+    ended = _end(connection, found, now=now, actor=token.actor.name, ending="withdrawn")
+    detail = {"correction": found.id, "entity": found.entity, "field": found.field, "ending": "withdrawn"}
+    record(
+        connection, now=now, actor=token.actor, event=Event.CORRECTION_ENDED, subject=found.key, detail=detail
+    )
+    return ended
+
+
+def corrections_made(
+    connection: Connection,
+    *,
+    token: Token,
+    entity: Entity | None = None,
+    key: str | None = None,
+    ended: bool = False,
+    after: int = 0,
+    limit: int = 100,
+) -> list[Correction]:
+    """The first `limit` corrections that come after number `after`, oldest first, ended ones if asked for.
+
+    A registrar sees those of his authority, everybody else all.
+    """
+    query = select(correction).where(correction.c.id > after).order_by(correction.c.id).limit(limit)
+    if token.role is Role.REGISTRAR:
+        query = query.where(correction.c.authority == token.authority)
+    if entity is not None:
+        query = query.where(correction.c.entity == entity.value)
+    if key is not None:
+        query = query.where(correction.c.key == key)
+    if not ended:
+        query = query.where(correction.c.ending.is_(None))
+    return [_correction(row) for row in connection.execute(query).mappings()]
+
+
+def marks(connection: Connection, entity: Entity, keys: Sequence[str]) -> dict[str, tuple[Mark, ...]]:
+    """The fields corrected of each key, in the order of their names; a key without any is absent."""
+    if not keys:
+        return {}
+    found: dict[str, tuple[Mark, ...]] = {}
+    for key, *mark in connection.execute(_MARKS, {"entity": entity.value, "keys": list(keys)}):
+        found[key] = (*found.get(key, ()), Mark(*mark))
+    return found
+
+
+def _checked(entity: Entity, field: str, value: str) -> str:
+    """The value as the record holds it, by the rules that a register's own cells pass."""
+    if field not in CORRECTABLE.get(entity, ()):
+        known = {each.value: sorted(fields) for each, fields in CORRECTABLE.items()}
+        sentence = f"{field} of a {entity.value} is not corrected here."
+        raise Refusal(Kind.MALFORMED, "not-correctable", sentence, correctable=known)
+    value = value.strip()
+    fits = len(value) <= LONGEST_VALUE and value.isprintable() and "|" not in value
+    if field in _SHAPE:
+        fits = fits and _SHAPE[field].fullmatch(value) is not None
+    if not fits or (field == "closed_on" and not _is_day(value)):
+        raise Refusal(Kind.MALFORMED, "bad-correction", f"No register could hold this as {field}.")
+    return value
+
+
+def _is_day(value: str) -> bool:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise Refusal(Kind.MALFORMED, "reason-missing", "A correction needs a reason.")
+    if len(reason) > LONGEST_REASON:
+        raise Refusal(Kind.MALFORMED, "reason-too-long", f"A reason has {LONGEST_REASON} characters at most.")
+
+
+def _check_news(field: str, value: str, shown: str, said: str) -> None:
+    """A correction says something else than what shows, and than what the register says."""
+    if value in (shown, said):
+        sentence = "The record shows this already."
+        if value != shown:
+            sentence = "The register says this itself: withdraw the correction that hides it."
+        raise Refusal(Kind.CONFLICT, "nothing-to-correct", sentence)
+    # Whoever is closed in FINESS is not opened by one person's word (two give trust back, one takes it).
+    if field == "closed_on" and said and value > said:
+        sentence = f"FINESS says {said}: a closing day is brought forward here, never put off."
+        raise Refusal(Kind.CONFLICT, "closing-put-off", sentence)
+
+
+def _locked(connection: Connection, entity: Entity, key: str) -> Mapping[str, str]:
+    """The row's correctable fields as text; it and its register stay as they are until the commit."""
+    if not share_until_commit_if_free(connection, lock_of(entity)):
+        sentence = "A register is being applied to these rows: ask again in a minute."
+        raise Refusal(Kind.UNAVAILABLE, "register-being-applied", sentence)
+    columns = _KEY[entity].table.c
+    fields = [func.coalesce(cast(columns[field], Text), "").label(field) for field in CORRECTABLE[entity]]
+    row = connection.execute(select(*fields).where(_KEY[entity] == key).with_for_update()).mappings()
+    found = row.one_or_none()
+    if found is None:
+        code, sentence = _UNKNOWN[entity]
+        raise Refusal(Kind.NOT_FOUND, code, sentence.format(key))
+    return {**found}
+
+
+def _competent(connection: Connection, token: Token, entity: Entity, key: str) -> str:
+    """The authority this token acts for: a registrar's where he is competent, '' of an administrator."""
+    if token.role is Role.ADMIN:
+        return ""
+    if token.role is not Role.REGISTRAR:
+        raise Refusal(
+            Kind.FORBIDDEN, "wrong-authority", "Registrars and administrators correct what is shown."
+        )
+    holder = _holder(connection, entity, key)
+    person = store.practitioners(connection, [holder]).get(holder) if holder else None
+    competent = sorted(registering_authorities(person)) if person is not None else []
+    if token.authority not in competent:
+        who = ", ".join(competent) or "an administrator"
+        sentence = f"{token.authority} may not correct this; {who} may."
+        raise Refusal(Kind.FORBIDDEN, "wrong-authority", sentence, authorities=competent)
+    return token.authority
+
+
+def _holder(connection: Connection, entity: Entity, key: str) -> str | None:
+    """The person whom it is about; None for an establishment and its mailboxes."""
+    if entity is Entity.PRACTITIONER:
+        return key
+    if entity is Entity.ORGANISATION:
+        return None
+    query = select(mailbox.c.holder).where(mailbox.c.address == key)
+    holder: str | None = connection.execute(query).scalar_one()
+    return holder
+
+
+def _in_force(connection: Connection, entity: Entity, key: str, field: str) -> Correction | None:
+    query = select(correction).where(
+        correction.c.entity == entity.value,
+        correction.c.key == key,
+        correction.c.field == field,
+        correction.c.ending.is_(None),
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else _correction(row)
+
+
+def _by_number(connection: Connection, correction_id: int) -> Correction:
+    query = select(correction).where(correction.c.id == correction_id)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-correction", f"There is no correction {correction_id}.")
+    return _correction(row)
+
+
+def _show(connection: Connection, entity: Entity, key: str, field: str, value: str) -> None:
+    """The row as readers see it; triggers tell the feed and keep its history."""
+    column = _KEY[entity]
+    values = {field: _as_held(field, value)}
+    if field in ("family_name", "given_name"):
+        # One update: the history shall hold no instant at which a name and its search form disagree.
+        names = {**_names(connection, key), **values}
+        values["search_name"] = search_form(f"{names['family_name']} {names['given_name']}")
+    connection.execute(update(column.table).where(column == key).values(values))
+
+
+def _names(connection: Connection, national_id: str) -> Mapping[str, Any]:
+    query = select(practitioner.c.family_name, practitioner.c.given_name)
+    return {**connection.execute(query.where(practitioner.c.national_id == national_id)).mappings().one()}
+
+
+def _as_held(field: str, value: str) -> str | bool | date | None:
+    if field == "listed":
+        return value == "true"
+    if field == "closed_on":
+        return date.fromisoformat(value) if value else None
+    return value
+
+
+def _end(connection: Connection, found: Correction, *, now: datetime, actor: str, ending: str) -> Correction:
+    ended = {"ending": ending, "ended_by": actor, "ended_at": now}
+    query = update(correction).where(correction.c.id == found.id).values(ended).returning(correction)
+    return _correction(connection.execute(query).mappings().one())
+
+
+def _correction(row: RowMapping) -> Correction:
+    return Correction(**row)
