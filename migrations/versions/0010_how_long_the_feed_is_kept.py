@@ -1,4 +1,4 @@
-"""From where on the change feed is whole."""
+"""From where on the change feed is whole, and what it tells when one national number takes another's place."""
 
 from alembic import op
 
@@ -26,9 +26,29 @@ BEGIN
 END $$;
 CREATE TRIGGER floor AFTER DELETE ON change REFERENCING OLD TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_floor();
+
+-- A certificate of the old number shows on the mailboxes of its successor, and no longer once the link is taken back.
+-- Neither person's row need change, nor the mailbox's, which the file may have given to the new number before.
+CREATE FUNCTION sceau_feed_succession() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO change (entity, key, urgent)
+    SELECT DISTINCT 'mailbox', c.mailbox, TG_OP = 'DELETE'
+    FROM rows r JOIN certificate c ON c.practitioner = r.national_id WHERE c.mailbox IS NOT NULL;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER feed_insert AFTER INSERT ON succession REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_succession();
+CREATE TRIGGER feed_update AFTER UPDATE ON succession REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_succession();
+CREATE TRIGGER feed_delete AFTER DELETE ON succession REFERENCING OLD TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_succession();
 """
 
 DOWN = """
+DROP TRIGGER feed_insert ON succession;
+DROP TRIGGER feed_update ON succession;
+DROP TRIGGER feed_delete ON succession;
+DROP FUNCTION sceau_feed_succession();
 DROP TRIGGER floor ON change;
 DROP FUNCTION sceau_feed_floor();
 DROP TABLE feed_floor;

@@ -116,6 +116,26 @@ def test_a_departure_takes_the_person_and_his_mailbox_away_and_a_revocation_the_
     assert next(one for one in lines if one["act"] == "put")["value"]["certificates"] == []
 
 
+def test_a_number_that_takes_another_s_place_and_gives_it_back_moves_the_certificate_in_every_copy(
+    operator: Caller, engine: Engine, now: datetime
+) -> None:
+    """The mailbox file had given the address to the new number before: nobody's own row changes."""
+    old, new = seed_practitioner(engine, 1), seed_practitioner(engine, 2)
+    certify(engine, new.mailbox, now - timedelta(days=1), holder=old.national_id)
+    do(engine, "INSERT INTO register_run (register, file_name, file_sha256, generated_at, started_at, state)"
+               " VALUES ('rpps', 'f', sha256('f'), :at, :at, 'running')", at=now)  # fmt: skip
+    cursor = now_at(operator)
+    do(engine, "INSERT INTO succession (national_id, successor, run_id, linked_at)"
+               " SELECT :old, :new, id, :at FROM register_run",
+       old=old.national_id, new=new.national_id, at=now)  # fmt: skip
+    (linked,), ending = page(operator, cursor)
+    assert linked["key"] == new.mailbox
+    assert len(linked["value"]["certificates"]) == 1
+    do(engine, "DELETE FROM succession")
+    (given_back,), _ = page(operator, ending["next"])
+    assert (given_back["key"], given_back["value"]["certificates"]) == (new.mailbox, [])
+
+
 def test_crls_and_measures_are_nobody_s_copy(operator: Caller, engine: Engine, now: datetime) -> None:
     someone = seed_practitioner(engine)
     cursor = now_at(operator)
