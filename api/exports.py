@@ -58,9 +58,13 @@ class Export:
         path = self.folder / name
         if name in self.manifest["files"]:
             return path, self.manifest["files"][name]["sha256"]
-        if name not in (MANIFEST, SIGNED, SUMS) or not path.exists():
+        if name not in (MANIFEST, SIGNED, SUMS):
             return None
-        return path, sha256(path.read_bytes()).hexdigest()
+        try:
+            return path, sha256(path.read_bytes()).hexdigest()
+        except FileNotFoundError:
+            # Forgotten since the manifest was read.
+            return None
 
 
 def all_exports(folder: Path) -> list[Export]:
@@ -100,7 +104,7 @@ def write(container: Container) -> Export | None:
             _seal(made, manifest, signer)
         exports = all_exports(folder)
         for old in exports[KEPT:]:
-            shutil.rmtree(old.folder)
+            _forget(old.folder)
         return exports[0]
 
 
@@ -153,10 +157,22 @@ def _whole_or_not(folder: Path, stamp: str) -> Iterator[Path]:
         shutil.rmtree(left)
     partial = folder / f"{stamp}{_PARTIAL}"
     partial.mkdir()
-    yield partial
-    _onto_disk(partial)
-    partial.rename(folder / stamp)
+    try:
+        yield partial
+        _onto_disk(partial)
+        partial.rename(folder / stamp)
+    except BaseException:
+        # The disk may be full, and the database on it.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     _onto_disk(folder)
+
+
+def _forget(folder: Path) -> None:
+    """Gone under its name at once: what a crash leaves of it goes with the next export."""
+    doomed = folder.with_name(f"{folder.name}{_PARTIAL}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def _onto_disk(folder: Path) -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -230,22 +231,47 @@ def test_the_last_seven_are_kept(container: Container, now: datetime) -> None:
     assert [one.stamp for one in exports.all_exports(container.settings.exports)] == made[:1:-1]
 
 
-def test_what_a_crash_left_half_written_is_never_seen_and_goes(
+def test_what_fails_half_written_is_never_seen_and_frees_the_disk(
     container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     whole = write(container)
-    with monkeypatch.context() as broken:
-        broken.setattr(exports, "_seal", full)
-        with pytest.raises(OSError, match="No space"):
-            exports.write(replace(container, clock=lambda: whole.made_at + timedelta(seconds=5)))
+    monkeypatch.setattr(exports, "_seal", full)
+    with pytest.raises(OSError, match="No space"):
+        exports.write(replace(container, clock=lambda: whole.made_at + timedelta(seconds=5)))
+    assert [one.name for one in container.settings.exports.iterdir()] == [whole.stamp]
+
+
+def test_what_a_crash_left_half_written_or_half_removed_goes_with_the_next(
+    container: Container, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(seconds: int) -> exports.Export:
+        return write(replace(container, clock=lambda: now + timedelta(seconds=seconds)))
+
+    def cut_off(folder: Path) -> None:
+        (folder / "manifest.json").unlink()
+        raise KeyboardInterrupt
+
+    made = [at(seconds).stamp for seconds in range(7)]
     folder = container.settings.exports
-    assert [one.stamp for one in exports.all_exports(folder)] == [whole.stamp]
-    assert len(list(folder.iterdir())) == 2, "half of one lies there"
-    write(replace(container, clock=lambda: whole.made_at + timedelta(seconds=9)))
-    assert len(list(folder.iterdir())) == 2, "and went with the next"
+    (folder / "20260901T000000Z.part").mkdir()
+    with monkeypatch.context() as broken:
+        broken.setattr(exports, "_whole_or_not", _without_tidying)
+        broken.setattr(exports.shutil, "rmtree", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            at(7)
+    assert len(list(folder.iterdir())) == 9, "halves of two lie there"
+    assert [one.stamp for one in exports.all_exports(folder)][1:] == made[:0:-1]
+    at(8)
+    assert len(list(folder.iterdir())) == 7
+
+
+@contextmanager
+def _without_tidying(folder: Path, stamp: str) -> Iterator[Path]:
+    (folder / stamp).mkdir()
+    yield folder / stamp
 
 
 @pytest.mark.parametrize("value", ["=1+1", "+33", "-2", "@x", "\t=1", "\r=1", "\uff1d1"])
