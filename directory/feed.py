@@ -62,7 +62,9 @@ _LAST_IN_RUNS = text(f"""SELECT CAST(last.xid AS text) FROM {_RUNS} CROSS JOIN L
 _FLOOR = text("SELECT CAST(xid AS text), id FROM feed_floor")
 _OLD = text(f"SELECT CAST(xid AS text), id, at FROM change WHERE {_AFTER} AND {_SETTLED} {_IN_ORDER}")  # noqa: S608 - same
 _CURSORS = text("SELECT CAST(xid AS text), id FROM feed_cursor")
-_CUT = text("DELETE FROM change WHERE (xid, id) <= (CAST(CAST(:xid AS text) AS xid8), :id)")
+# From the floor on: below it lie the entries of what former batches removed, to be stepped over each time.
+_CUT = text(f"""DELETE FROM change WHERE {_AFTER}
+    AND (xid, id) <= (CAST(CAST(:last_xid AS text) AS xid8), :last_id)""")  # noqa: S608 - same
 
 _SEEN = r"([0-9]{1,19})((?::[0-9]{1,19}){0,1000})"
 _CURSOR = re.compile(
@@ -221,14 +223,15 @@ def cut(connection: Connection, before: datetime, limit: int) -> int:
     has dealt with. The floor moves in the same transaction, by trigger.
     """
     stop = min((Cursor(int(xid), number) for xid, number in connection.execute(_CURSORS)), default=None)
+    asked = _asked(floor(connection), limit)
     last, count = None, 0
-    for xid, number, at in connection.execute(_OLD, _asked(floor(connection), limit)):
+    for xid, number, at in connection.execute(_OLD, asked):
         place = Cursor(int(xid), number)
         if at >= before or (stop is not None and place > stop):
             break
         last, count = place, count + 1
     if last is not None:
-        connection.execute(_CUT, {"xid": str(last.xid), "id": last.id})
+        connection.execute(_CUT, asked | {"last_xid": str(last.xid), "last_id": last.id})
     return count
 
 
