@@ -55,8 +55,8 @@ class Correction:
     """One field said otherwise here than in the register; in force while `ending` is None.
 
     Values are text: a day as ISO has it, `true` or `false`. `authority` is the body that made it, '' for an
-    administrator; `made_by` and `ended_by` are names of the log. `ending`: `withdrawn`, `replaced` by another, or
-    `agreed` when a register's file came to say the same.
+    administrator; `made_by` and `ended_by` are names of the log. `ending`: `withdrawn`, `replaced` by
+    another, or `agreed` when a register's file came to say the same.
     """
 
     id: int

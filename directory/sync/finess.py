@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 
 from directory.base.errors import Refusal
+from directory.changes import Entity
 from directory.sync import finess_json
 from directory.sync.establishment import Establishment, insee
 from directory.sync.layout import fault
@@ -131,27 +132,39 @@ WANTED = """
     SELECT finess AS key, count(*) AS lines, uuid_send(max(digest::text)::uuid) AS row_hash
     FROM staged GROUP BY finess
 """
+TOLD = """
+    CREATE TEMP VIEW told AS
+    SELECT DISTINCT ON (s.finess) s.finess AS key, s.*, p.act
+    FROM staged s JOIN planned p ON p.key = s.finess WHERE p.act IN ('create', 'change')
+"""
 APPLY = (
+    """
+    CREATE TEMP VIEW named AS
+    SELECT t.key, t.legal_finess, t.siret, t.category_code, t.category_label, t.commune, t.department,
+           t.opened_on, uuid_send(t.digest) AS row_hash, t.act,
+           coalesce(c.name, t.name) AS name, coalesce(c.long_name, t.long_name) AS long_name,
+           coalesce(c.street, t.street) AS street, coalesce(c.postal_line, t.postal_line) AS postal_line,
+           coalesce(c.telephone, t.telephone) AS telephone,
+           coalesce(CAST(c.closed_on AS date), t.closed_on) AS closed_on
+    FROM told t LEFT JOIN corrected c ON c.key = t.key
+    """,
     """
     INSERT INTO organisation (finess, legal_finess, siret, name, long_name, category_code, category_label,
                               street, postal_line, commune, department, telephone, opened_on, closed_on,
                               row_hash, sys_from)
-    SELECT DISTINCT ON (s.finess)
-           s.finess, s.legal_finess, s.siret, s.name, s.long_name, s.category_code, s.category_label,
-           s.street, s.postal_line, s.commune, s.department, s.telephone, s.opened_on,
-           s.closed_on, uuid_send(s.digest), :now
-    FROM staged s JOIN planned p ON p.key = s.finess AND p.act = 'create'
+    SELECT key, legal_finess, siret, name, long_name, category_code, category_label, street, postal_line,
+           commune, department, telephone, opened_on, closed_on, row_hash, :now
+    FROM named WHERE act = 'create'
     """,
     """
     UPDATE organisation t
-    SET legal_finess = s.legal_finess, siret = s.siret, name = s.name, long_name = s.long_name,
-        category_code = s.category_code, category_label = s.category_label, street = s.street,
-        postal_line = s.postal_line, commune = s.commune, department = s.department, telephone = s.telephone,
-        opened_on = s.opened_on, closed_on = s.closed_on, row_hash = uuid_send(s.digest), departed_at = NULL
-    FROM staged s JOIN planned p ON p.key = s.finess AND p.act = 'change'
-    WHERE t.finess = s.finess
+    SET legal_finess = n.legal_finess, siret = n.siret, name = n.name, long_name = n.long_name,
+        category_code = n.category_code, category_label = n.category_label, street = n.street,
+        postal_line = n.postal_line, commune = n.commune, department = n.department, telephone = n.telephone,
+        opened_on = n.opened_on, closed_on = n.closed_on, row_hash = n.row_hash, departed_at = NULL
+    FROM named n WHERE n.act = 'change' AND t.finess = n.key
     """,
     "UPDATE organisation t SET departed_at = :now FROM planned p WHERE p.key = t.finess AND p.act = 'remove'",
 )
 
-FINESS = Register("finess", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY)
+FINESS = Register("finess", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, None, Entity.ORGANISATION, TOLD)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from directory.base.errors import Refusal
+from directory.changes import Entity
 from directory.identifiers import parse_address, parse_finess, parse_national_id
 from directory.model import MailboxKind
 from directory.sync.layout import Column, Layout, rows
@@ -156,14 +157,21 @@ WANTED = """
            sha256(string_agg(DISTINCT uuid_send(digest), ''::bytea ORDER BY uuid_send(digest))) AS row_hash
     FROM staged GROUP BY address
 """
-APPLY = (
-    # Of several structures the first in order is shown on the mailbox, the others are attached.
-    """
-    CREATE TEMP VIEW named AS
-    SELECT DISTINCT ON (s.address) s.*, w.row_hash, p.act
+# Of several structures the first in order is shown on the mailbox, the others are attached.
+TOLD = """
+    CREATE TEMP VIEW told AS
+    SELECT DISTINCT ON (s.address) s.address AS key, s.*, w.row_hash, p.act
     FROM staged s JOIN planned p ON p.key = s.address JOIN wanted w ON w.key = s.address
     WHERE p.act IN ('create', 'change')
     ORDER BY s.address, s.structure_type, s.structure_id, s.service, s.structure_name, s.paperless
+"""
+APPLY = (
+    """
+    CREATE TEMP VIEW named AS
+    SELECT t.address, t.kind, t.holder, t.structure_type, t.structure_id, t.paperless, t.row_hash, t.act,
+           coalesce(c.structure_name, t.structure_name) AS structure_name,
+           coalesce(c.service, t.service) AS service
+    FROM told t LEFT JOIN corrected c ON c.key = t.key
     """,
     """
     INSERT INTO mailbox (address, kind, holder, structure_type, structure_id, structure_name, service,
@@ -183,21 +191,20 @@ APPLY = (
     """
     DELETE FROM mailbox_attachment t USING planned p
     WHERE p.key = t.address AND p.act IN ('change', 'remove') AND NOT EXISTS (
-        SELECT FROM staged s
+        SELECT FROM staged s JOIN told n ON n.key = s.address
         WHERE p.act = 'change' AND s.address = t.address
         AND (s.structure_type, s.structure_id, s.service) = (t.structure_type, t.structure_id, t.service)
-        AND NOT EXISTS (
-            SELECT FROM mailbox m
-            WHERE (m.address, m.structure_type, m.structure_id, m.service)
-                = (s.address, s.structure_type, s.structure_id, s.service)))
+        AND (s.structure_type, s.structure_id, s.service) <> (n.structure_type, n.structure_id, n.service))
     """,
     """
     INSERT INTO mailbox_attachment (address, structure_type, structure_id, service, sys_from)
     SELECT DISTINCT s.address, s.structure_type, s.structure_id, s.service, CAST(:now AS timestamptz)
-    FROM staged s JOIN named n ON n.address = s.address
+    FROM staged s JOIN told n ON n.key = s.address
     WHERE (s.structure_type, s.structure_id, s.service) <> (n.structure_type, n.structure_id, n.service)
     ON CONFLICT DO NOTHING
     """,
 )
 
-MAILBOXES = Register("mailboxes", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED)
+MAILBOXES = Register(
+    "mailboxes", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED, Entity.MAILBOX, TOLD
+)

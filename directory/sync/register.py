@@ -3,7 +3,9 @@ record.
 
 The SQL of each speaks of the same temporary names: `staged` (good rows), `rejected`, `spared` (keys that an
 unreadable row names), `wanted` (key, hash, number of rows, as the file has it), `present` (key, hash,
-departed_at, as the record has it) and `planned` (key, act).
+departed_at, as the record has it) and `planned` (key, act). Where rows may be corrected here, the view `told`
+is what the file says of each planned key (key, act, columns of the record), and `corrected` what is said
+here instead.
 """
 
 import re
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from directory.changes import Entity
 from directory.sync.scan import Keyed
 from directory.sync.source import Member
 from directory.sync.staging import Staging
@@ -39,7 +42,7 @@ class Register:
     `tables` makes `staged` and the view `present`; `settle` moves rows that contradict others from `staged`
     to `rejected`; `wanted` fills the table of that name; `apply` are the acts, each one set operation, that
     may use `:now`. `keyed` where lines name whom they speak of: then only those of keys of which a file says
-    something new are read.
+    something new are read. `told` makes the view of that name, whose keys are of `entity`.
     """
 
     name: str
@@ -51,3 +54,5 @@ class Register:
     wanted: str
     apply: tuple[str, ...]
     keyed: Keyed | None = None
+    entity: Entity | None = None
+    told: str = ""

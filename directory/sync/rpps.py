@@ -12,6 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from directory.base.errors import Refusal
+from directory.changes import Entity
 from directory.identifiers import parse_national_id
 from directory.rules import search_form
 from directory.sync.layout import Column, Layout, rows
@@ -277,17 +278,30 @@ WANTED = """
     FROM staged GROUP BY national_id
 """
 
-APPLY = (
-    # What people are searched by is renewed once, at the end, for all whom these statements touch.
-    "SELECT set_config('sceau.search', 'at-the-end', true)",
-    # A person may exercise under a name for each profession: the first in order is shown, whatever the file's
-    # order.
-    """
-    CREATE TEMP VIEW named AS
-    SELECT DISTINCT ON (s.national_id) s.*, w.row_hash, p.act
+# A person may exercise under a name for each profession: the first in order is shown, whatever the file's
+# order.
+TOLD = """
+    CREATE TEMP VIEW told AS
+    SELECT DISTINCT ON (s.national_id)
+           s.national_id AS key, s.id_type, s.id_number, s.civility, s.title, s.family_name, s.given_name,
+           s.search_name, w.row_hash, p.act
     FROM staged s JOIN planned p ON p.key = s.national_id JOIN wanted w ON w.key = s.national_id
     WHERE p.act IN ('create', 'change') AND s.member = 0
     ORDER BY s.national_id, s.family_name, s.given_name, s.title DESC, s.civility, s.line
+"""
+APPLY = (
+    # What people are searched by is renewed once, at the end, for all whom these statements touch.
+    "SELECT set_config('sceau.search', 'at-the-end', true)",
+    """
+    CREATE TEMP VIEW named AS
+    SELECT t.key AS national_id, t.id_type, t.id_number, t.row_hash, t.act,
+           coalesce(c.civility, t.civility) AS civility, coalesce(c.title, t.title) AS title,
+           coalesce(c.family_name, t.family_name) AS family_name,
+           coalesce(c.given_name, t.given_name) AS given_name,
+           CASE WHEN num_nonnulls(c.family_name, c.given_name) = 0 THEN t.search_name
+                ELSE sceau_fold(coalesce(c.family_name, t.family_name) || ' '
+                                || coalesce(c.given_name, t.given_name)) END AS search_name
+    FROM told t LEFT JOIN corrected c ON c.key = t.key
     """,
     """
     INSERT INTO practitioner (national_id, id_type, id_number, civility, title, family_name, given_name,
@@ -358,15 +372,16 @@ APPLY = (
     ON CONFLICT DO NOTHING
     """,
     # After a first load nothing is known of these tables' sizes, and what follows would be planned for empty
-    # ones: hours instead of seconds.
+    # ones: hours instead of seconds. It has many hashes side by side: each gets a small part of the memory.
     """
     DO $$ BEGIN
         IF (SELECT count(*) FROM planned) > 10000 THEN
             ANALYZE practitioner, profession, skill, practice;
+            PERFORM set_config('work_mem', '32MB', true), set_config('hash_mem_multiplier', '1', true);
         END IF;
     END $$
     """,
     "SELECT sceau_search_people(ARRAY(SELECT key FROM planned)), set_config('sceau.search', '', true)",
 )
 
-RPPS = Register("rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED)
+RPPS = Register("rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED, Entity.PRACTITIONER, TOLD)

@@ -20,6 +20,7 @@ from directory.base import failpoints
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
+from directory.changes import Entity
 from directory.sync import logbook
 from directory.sync.approvals import approvals_of
 from directory.sync.bounds import Finding, Judgement, RegisterBounds, judge, load_bounds
@@ -27,6 +28,7 @@ from directory.sync.finess import FINESS
 from directory.sync.logbook import Logbook, due_to_resume
 from directory.sync.mailboxes import MAILBOXES
 from directory.sync.measuring import last_applied, measure
+from directory.sync.overlay import overlay
 from directory.sync.register import Reading, Register
 from directory.sync.rpps import RPPS
 from directory.sync.scan import Scan
@@ -365,6 +367,9 @@ class _Run:
         with self._connection.begin():
             # Not for these rows the session's leniency.
             self._connection.execute(text("SET LOCAL synchronous_commit = on"))
+            if self._register.entity is not None:
+                self._connection.execute(text(self._register.told))
+                self._log.tell(**self._overlaid(self._register.entity))
             for statement in self._register.apply:
                 failpoints.passing("sync.applying")
                 result = self._connection.execute(text(statement), {"now": self._given.now})
@@ -400,6 +405,9 @@ class _Run:
                 detail={"run": run_id, "reason": "superseded", "by": self._log.run_id},
             )
         return closed
+
+    def _overlaid(self, entity: Entity) -> dict[str, int]:
+        return overlay(self._connection, entity, now=self._given.now, actor=self._given.actor)
 
     def _end(self, state: str) -> RunReport:
         with self._connection.begin():
