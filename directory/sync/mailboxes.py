@@ -78,7 +78,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     for number, line, cells in known:
         try:
             holder = person(cells[4].strip()) if cells[4].strip() else ""
-            staging.stage(_mailbox(number, cells, holder))
+            staging.stage(mailbox_row(number, cells, holder))
         except Refusal as refusal:
             spared = _spared(cells[1])
             staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, spared=spared)
@@ -100,7 +100,8 @@ def _spelled(cell: str) -> str:
 KEYED = Keyed(("mailboxes",), COLUMNS[1], _spelled)
 
 
-def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...]:
+def mailbox_row(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...]:
+    """What is staged of one line of a mailbox; cells of COLUMNS, Refusal with the reason of its rejection."""
     kind, address, id_type, id_number, _, structure_type, structure_id, service, paperless, name = map(
         str.strip, cells
     )
@@ -115,14 +116,17 @@ def _mailbox(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...
         raise refused("no-structure", "A structure's mailbox names no structure.")
     if structure_type == _FINESS:
         structure_id = parse_finess(structure_id)
-    # Whose it is: a structure's mailbox may not pass from one structure to another by a second line either.
-    owner = (
-        f"{kind}|{holder}|{structure_type}{structure_id}" if kind in _OF_STRUCTURES else f"{kind}|{holder}"
-    )
+    owner = owner_of(kind, holder, structure_type, structure_id)
     shown = (owner, kind, holder or NULL, structure_type, structure_id, name, service,
              _PAPERLESS.get(paperless.strip().upper(), NULL))  # fmt: skip
     digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
     return (str(number), address, digest, *shown)
+
+
+def owner_of(kind: str, holder: str, structure_type: str, structure_id: str) -> str:
+    """Whose a mailbox is: a structure's may not pass to another structure by a second line either."""
+    named = f"{kind}|{holder}"
+    return f"{named}|{structure_type}{structure_id}" if kind in _OF_STRUCTURES else named
 
 
 # Who was known by a number of ADELI that is gone is who succeeded to it, however long this list names the old

@@ -22,10 +22,13 @@ from directory.sync.staging import Staging
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading a file told: its layout, and the generation time it states itself, if it does."""
+    """What reading a file told: its layout, the generation time it states itself, if it does, and of an
+    increment since when it tells.
+    """
 
     layout: str
     generated_at: datetime | None = None
+    since: datetime | None = None
 
 
 class Read(Protocol):

@@ -111,7 +111,7 @@ KEYED = Keyed(("activities", "know-how"), IDENTITY[2], _spelled, PRIVATE)
 def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
     """Stage the activities, then the know-how; count the diplomas."""
     layouts: list[Layout] = []
-    check = _identity_check(strict=strict)
+    check = identity_check(strict=strict)
     known = rows(
         members["activities"],
         staging,
@@ -125,7 +125,7 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         if reason := check(cells):
             staging.reject(number, reason, f"{cells[2]}: {cells[3]}", line, spared=cells[2].strip().upper())
         else:
-            staging.stage(_activity(number, cells))
+            staging.stage(activity_row(number, cells))
     if "know-how" in members:
         _read_know_how(members, staging, check)
     if "diplomas" in members:
@@ -149,13 +149,13 @@ def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Che
         if reason := check(cells):
             staging.reject(number, f"know-how-{reason}", f"{cells[2]}: {cells[3]}", line)
         else:
-            staging.stage(_row(number, "1", cells, ("", ""), _NO_PRACTICE))
+            staging.stage(know_how_row(number, cells))
 
 
 _Check = Callable[[tuple[str, ...]], str]
 
 
-def _identity_check(*, strict: bool) -> _Check:
+def identity_check(*, strict: bool) -> _Check:
     """Why a row's identity cannot be taken, '' when it can; one person's rows come together, so answers are
     kept.
     """
@@ -179,7 +179,13 @@ def _identity_check(*, strict: bool) -> _Check:
     return reason
 
 
-def _activity(number: int, cells: tuple[str, ...]) -> tuple[str, ...]:
+def know_how_row(number: int, cells: tuple[str, ...]) -> tuple[str, ...]:
+    """What is staged of a person's skill beside his activities; cells of IDENTITY and SKILL."""
+    return _row(number, "1", cells, ("", ""), _NO_PRACTICE)
+
+
+def activity_row(number: int, cells: tuple[str, ...]) -> tuple[str, ...]:
+    """What is staged of one activity; cells of ACTIVITIES."""
     told, shown = _practice(cells[_PERSON:])
     # Students and people between two posts have a row and no activity on it.
     practice = (_digest(*cells[5:7], *told), *shown) if any(told[:5]) else _NO_PRACTICE

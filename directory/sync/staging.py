@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, text
 
 from directory.base import failpoints
 from directory.sync.source import refused
@@ -63,6 +63,8 @@ class Staging:
         self.ignored = 0
         self.recoded = 0
         self.rejections = 0
+        # Rows of an increment that say what the record says.
+        self.agreed = 0
         # Whether rows hold what is not ours to keep: of a rejected one, then, its reason and key alone.
         self.discreet = False
         with connection.begin():
@@ -100,6 +102,12 @@ class Staging:
         self._rows.append(copy_row(fields))
         if len(self._rows) >= BATCH:
             self._hand_over_rows()
+
+    def ask(self, query: str, **asked: object) -> Sequence[Row[Any]]:
+        """What the record holds, in a short transaction, for a reader that needs to know."""
+        self.wait()
+        with self._connection.begin():
+            return self._connection.execute(text(query), asked).all()
 
     def recode(self, lines: int) -> None:
         """So many lines were not UTF-8 and were taken for Windows-1252."""
