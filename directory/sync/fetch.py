@@ -90,7 +90,7 @@ def fetch(origin: Origin, folder: Path, last: Version) -> Fetched | None:
     `source-answered`, `untrusted-server`, `truncated-download`, `too-slow`, `no-room`; UNACCEPTABLE
     `foreign-address`, `private-address`, `redirected-elsewhere`, `foreign-name`, `too-large`.
     """
-    asking = _Asking(origin)
+    asking = Asking(origin)
     with asking.response("HEAD", {}) as response:
         if response.status not in _HEAD_UNKNOWN:
             _check_status(origin, response.status, response.headers, HTTPStatus.OK)
@@ -104,7 +104,7 @@ def fetch(origin: Origin, folder: Path, last: Version) -> Fetched | None:
         raise Refusal(Kind.UNAVAILABLE, "no-room", text) from error
 
 
-def _bring(asking: "_Asking", folder: Path, last: Version) -> Fetched | None:
+def _bring(asking: "Asking", folder: Path, last: Version) -> Fetched | None:
     part = folder / f".{asking.origin.name}.part"
     part.unlink(missing_ok=True)
     try:
@@ -132,7 +132,7 @@ def _same(found: Version, last: Version) -> bool:
     return bool(found.last_modified) and found.last_modified == last.last_modified
 
 
-def _download(asking: "_Asking", file: BinaryIO, last: Version) -> Version | None:
+def _download(asking: "Asking", file: BinaryIO, last: Version) -> Version | None:
     """The whole file, taken up where it was cut when the server can; None for 304."""
     origin, known = asking.origin, Version()
     deadline = monotonic() + WHOLE_SECONDS
@@ -220,11 +220,11 @@ def _check_status(origin: Origin, status: int, headers: Message, *wanted: int) -
         return
     if status in _BUSY:
         text = f"{origin.name}: the server asks to come back later ({status})."
-        raise Refusal(Kind.UNAVAILABLE, "source-busy", text, retry_after=_retry_after(headers))
+        raise Refusal(Kind.UNAVAILABLE, "source-busy", text, retry_after=retry_after(headers))
     raise Refusal(Kind.UNAVAILABLE, "source-answered", f"{origin.name}: the server answered {status}.")
 
 
-def _retry_after(headers: Message) -> int | None:
+def retry_after(headers: Message) -> int | None:
     """Seconds; a date is taken from the server's own clock, so that ours may be wrong."""
     given = headers.get("Retry-After", "")
     if _NUMBER.fullmatch(given):
@@ -272,10 +272,13 @@ class _Pinned(http.client.HTTPSConnection):
     cannot lead elsewhere. Proxies of the environment play no part.
     """
 
-    def __init__(self, host: str, port: int, addresses: tuple[str, ...], tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, host: str, port: int, addresses: tuple[str, ...], tls: ssl.SSLContext, read_seconds: float
+    ) -> None:
         super().__init__(host, port, timeout=CONNECT_SECONDS, context=tls)
         self._addresses = addresses
         self._tls = tls
+        self._read_seconds = read_seconds
 
     def connect(self) -> None:
         """The first address that answers; TLS; then time to read."""
@@ -288,7 +291,7 @@ class _Pinned(http.client.HTTPSConnection):
         else:
             raise reason
         try:
-            plain.settimeout(READ_SECONDS)
+            plain.settimeout(self._read_seconds)
             self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
         except BaseException:
             plain.close()
@@ -296,17 +299,22 @@ class _Pinned(http.client.HTTPSConnection):
 
 
 @dataclass
-class _Asking:
+class Asking:
     """The questions of one attempt: the way to each host is looked up once. `url`: where the last one led."""
 
     origin: Origin
+    read_seconds: float = READ_SECONDS
     url: SplitResult = field(init=False)
     _ways: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @contextmanager
-    def response(self, method: str, headers: Mapping[str, str]) -> Iterator[http.client.HTTPResponse]:
-        """The answer, after redirects that stay where they may; its body is read by the caller."""
-        self.url = urlsplit(self.origin.url)
+    def response(
+        self, method: str, headers: Mapping[str, str], url: str = ""
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer of `url`, or else of the origin's, after redirects that stay where they may; its body is
+        read by the caller.
+        """
+        self.url = urlsplit(url or self.origin.url)
         for _ in range(MOST_REDIRECTS + 1):
             with closing(self._connection()) as connection:
                 response = self._answer(connection, method, headers)
@@ -321,7 +329,8 @@ class _Asking:
         host = checked(self.origin, self.url)
         if host not in self._ways:
             self._ways[host] = _addresses(self.origin, host)
-        return _Pinned(host, self.url.port or _HTTPS, self._ways[host], self._tls(host))
+        port = self.url.port or _HTTPS
+        return _Pinned(host, port, self._ways[host], self._tls(host), self.read_seconds)
 
     def _tls(self, host: str) -> ssl.SSLContext:
         origin = self.origin

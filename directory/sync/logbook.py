@@ -46,7 +46,7 @@ _SUPERSEDED = text("""
         SELECT o.id, o.kept_file FROM register_run o JOIN register_run n ON n.register = o.register
         WHERE n.id = :run_id AND o.id <> n.id AND o.applies
         AND o.state IN ('held', 'interrupted') AND o.generated_at <= n.generated_at
-    AND (o.increment OR NOT n.increment)
+        AND (o.increment OR NOT n.increment)
         FOR UPDATE OF o
     )
     UPDATE register_run r SET state = 'refused', reason = 'superseded', finished_at = :at, kept_file = NULL
