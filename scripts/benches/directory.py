@@ -136,6 +136,12 @@ class Country:
             self.process.wait()
             self.process = None
 
+    def load(self, tree: Path) -> None:
+        """Serve the tree of this file."""
+        with tree.open("rb") as lines:
+            self.slapd.load(lines)
+        self.serve()
+
     def rebuild(self) -> float:
         """Seconds from the rows to a server that answers from them."""
         started = time.monotonic()
@@ -223,7 +229,7 @@ def ldap_feed(bench: Bench) -> Figure:
     """
     with country(bench, bench.size or 50_000) as made:
         tree = write_ldif(made, bench.folder / "country.ldif")
-        made.rebuild()
+        made.load(tree)
         with made.engine.begin() as connection:
             for statement in CHANGES:
                 connection.execute(text(statement), {"changed": 3000, "added": 1000, "removed": 1000})
@@ -231,11 +237,10 @@ def ldap_feed(bench: Bench) -> Figure:
         while made.publisher.publish_once(datetime.now(UTC)).changes:
             pass
         seconds = time.monotonic() - started
-        written = [operation for lane in made.lanes for operation in lane.done]
-        shares = [lane.done for lane in made.lanes]
-        with tree.open("rb") as lines:
-            made.slapd.load(lines)
-        made.serve()
+        # Without what the publisher notes in the topmost entry, which is work of its own.
+        shares = [[one for one in lane.done if one.dn != made.slapd.suffix] for lane in made.lanes]
+        written = [operation for share in shares for operation in share]
+        made.load(tree)
         beside = bare_writes(made.slapd.url, shares)
     kinds = {kind.__name__: sum(isinstance(each, kind) for each in written) for kind in (Add, Modify, Delete)}
     ours, bare = len(written) / seconds, len(written) / beside
@@ -286,9 +291,9 @@ def ldap_reconcile(bench: Bench) -> Figure:
     with country(bench, count) as made:
         made.rebuild()
         seconds = {}
-        for name, full in (("ordinary night", False), ("every value", True)):
+        for name, quick in (("every value", False), ("by digest", True)):
             started = time.monotonic()
-            report = reconcile(made.publisher, now=datetime.now(UTC), apply=False, full=full)
+            report = reconcile(made.publisher, now=datetime.now(UTC), apply=False, quick=quick)
             seconds[name] = time.monotonic() - started
             if not report.agrees:
                 raise SystemExit(f"{name}: {report}")
@@ -306,7 +311,7 @@ def ldap_reconcile(bench: Bench) -> Figure:
         ]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         beside = time.monotonic() - started
-    ours = seconds["ordinary night"]
+    ours = seconds["every value"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     more = {
         "ldapsearch of everything, s": beside,
