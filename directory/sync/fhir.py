@@ -54,7 +54,6 @@ _EMAIL_TYPE = "https://hl7.fr/ig/fhir/core/StructureDefinition/fr-core-contact-p
 _MAILBOX, _TRACE = f"{_EXTENSIONS}as-ext-mailbox-mss-metadata", f"{_EXTENSIONS}as-ext-data-trace"
 _STREET = "http://hl7.org/fhir/StructureDefinition/iso21090-ADXP-"
 
-_PAPERLESS: Mapping[Any, str] = {True: "O", False: "N"}
 _LOST = {"missing": "person-not-found", "role": "unknown-role"}
 
 Resource = Mapping[str, Any]
@@ -368,8 +367,8 @@ def _known_establishments(
     keys = {
         _finess(entry["organisation"]) for _, entry in told if isinstance(entry.get("organisation"), dict)
     }
-    found = map(tuple[str, ...], staging.ask(query, keys=sorted(keys)))
-    return {cells[0]: (Establishment(*cells[:-1]), bool(gone)) for *cells, gone in found}
+    found = staging.ask(query, keys=sorted(keys))
+    return {row[0]: (Establishment(*row[:-1]), row[-1]) for row in found}
 
 
 def _finess(organisation: Resource) -> str:
@@ -481,7 +480,7 @@ def _boxes_of(number: int, resource: Resource, structure: Resource, holder: str)
             "structure_type": identity[:1],
             "structure_id": identity[1:],
             "service": _said(told.get("service", {}), "valueString"),
-            "paperless": _PAPERLESS.get(paperless, ""),
+            "paperless": "" if paperless is None else "O" if paperless is True else "N",
             "structure_name": _said(structure, "name") if identity else "",
         }
         if reason := _fault(row.values()):

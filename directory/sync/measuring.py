@@ -5,6 +5,7 @@ counted once. How much is too much is for `bounds.py`.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 
 from sqlalchemy import Connection, text
@@ -150,6 +151,15 @@ _LAST = text("""
     WHERE register = :register AND state = 'applied' AND NOT increment ORDER BY id DESC LIMIT 1
 """)
 
+_LATELY = text("""
+    SELECT m.key AS name, CAST(sum(CAST(m.value AS numeric)) AS float) AS total
+    FROM register_run r, jsonb_each_text(r.measures) m
+    WHERE r.register = :register AND r.increment AND r.state = 'applied' AND r.finished_at > :since
+    AND r.id > (SELECT coalesce(max(a.id), 0) FROM register_run a
+                WHERE a.register = :register AND a.state = 'applied' AND a.approvals_needed > 0)
+    GROUP BY m.key
+""")
+
 
 def measure(
     connection: Connection,
@@ -177,6 +187,15 @@ def last_applied(connection: Connection, register: str) -> LastRun | None:
     """The run of this register's whole file that was applied last; None when none ever was."""
     row = connection.execute(_LAST, {"register": register}).one_or_none()
     return None if row is None else LastRun(row.generated_at, row.counts, row.layout)
+
+
+def lately(connection: Connection, register: str, *, since: datetime) -> dict[str, float]:
+    """What increments of this register did since then, and since a person last let one of its runs through.
+
+    Many small steps would pass where one large one is stopped.
+    """
+    found = connection.execute(_LATELY, {"register": register, "since": since})
+    return {row.name: row.total for row in found}
 
 
 def _first_row(

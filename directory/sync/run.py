@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,15 +21,15 @@ from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.changes import Entity
-from directory.sync import logbook
+from directory.sync import cursor, fhir, logbook
 from directory.sync.approvals import approvals_of
-from directory.sync.bounds import Finding, Judgement, RegisterBounds, judge, load_bounds
+from directory.sync.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
 from directory.sync.finess import FINESS
 from directory.sync.logbook import Logbook, due_to_resume
 from directory.sync.mailboxes import MAILBOXES
-from directory.sync.measuring import last_applied, measure
+from directory.sync.measuring import last_applied, lately, measure
 from directory.sync.overlay import overlay
-from directory.sync.register import Reading, Register
+from directory.sync.register import Read, Reading, Register
 from directory.sync.rpps import RPPS
 from directory.sync.scan import Scan
 from directory.sync.source import Member, modified_at, opened, refused, sha256_of, stamp_of
@@ -43,6 +43,8 @@ REGISTERS: Mapping[str, Register] = MappingProxyType(
     {register.name: register for register in (RPPS, FINESS, MAILBOXES, TRUSTED_DOMAINS)}
 )
 SHOWN_REJECTIONS = 100
+# So long the steps of increments are judged together, as one night's would be.
+STEPS_COUNT_FOR = timedelta(days=1)
 _COUNTED = (
     "lines", "accepted", "rejected", "unchanged", "created", "changed", "removed", "ignored", "recoded",
 )  # fmt: skip
@@ -59,10 +61,10 @@ _PLAN = """
     SELECT coalesce(w.key, p.key) AS key,
            CASE WHEN p.key IS NULL THEN 'create' WHEN w.key IS NULL THEN 'remove' ELSE 'change' END AS act
     FROM wanted w FULL JOIN judged p ON p.key = w.key
-    WHERE p.key IS NULL OR (
+    WHERE NOT EXISTS (SELECT FROM later l WHERE l.key = coalesce(w.key, p.key)) AND (p.key IS NULL OR (
         CASE WHEN w.key IS NULL THEN p.departed_at IS NULL
              ELSE p.departed_at IS NOT NULL OR p.row_hash <> w.row_hash END
-        AND NOT EXISTS (SELECT FROM spared s WHERE s.key = p.key))
+        AND NOT EXISTS (SELECT FROM spared s WHERE s.key = p.key)))
 """
 _UNASKED = "SELECT EXISTS (SELECT FROM wanted w WHERE NOT EXISTS (SELECT FROM touched t WHERE t.key = w.key))"
 _ACTS = """
@@ -147,6 +149,7 @@ def run_register(
             applies=apply,
             actor=actor.name,
             kept_file=str(path.absolute()),
+            increment=cursor.is_increment(path),
         )
 
     given = _Given(path, sha256, now, actor, apply, strict_rpps, progress, kept, bounds or load_bounds())
@@ -238,6 +241,7 @@ class _Run:
         self._log = Logbook(connection, run_id, given.now)
         self._staging = Staging(connection, register.tables, register.copy, given.progress)
         self._scan: Scan | None = None
+        self._increment = cursor.is_increment(given.path)
         self._generated_at = stamp_of(given.path) or given.now
         self._layout: str | None = None
         self._counts = dict.fromkeys(_COUNTED, 0)
@@ -296,7 +300,7 @@ class _Run:
 
     def _verify(self, members: Mapping[str, Member]) -> Mapping[str, Member]:
         keyed = self._register.keyed
-        if keyed is None:
+        if keyed is None or self._increment:
             return members
         self._scan = Scan(self._connection, self._staging, self._register.name, keyed)
         self._scan.read(members, strict=self._given.strict)
@@ -305,11 +309,23 @@ class _Run:
         return members if runs is None else self._scan.pick(members, runs)
 
     def _parse(self, members: Mapping[str, Member]) -> None:
-        reading: Reading = self._register.read(members, self._staging, strict=self._given.strict)
+        read = self._reader() if self._increment else self._register.read
+        reading: Reading = read(members, self._staging, strict=self._given.strict)
         self._staging.flush()
+        if reading.since is not None:
+            with self._connection.begin():
+                cursor.check_since(self._connection, self._register.name, reading.since)
         self._layout = reading.layout
         self._generated_at = stamp_of(self._given.path) or reading.generated_at or self._generated_at
         self._log.tell(read=self._staging.lines, rejected=self._staging.rejections)
+
+    def _reader(self) -> Read:
+        name = self._register.name
+        if name not in fhir.INCREMENTS:
+            raise refused("no-increments", f"The register {name} is told by whole files only.")
+        with self._connection.begin():
+            self._staging.execute(fhir.TABLES)
+        return fhir.INCREMENTS[name]
 
     def _run_each(self, statements: tuple[str, ...]) -> None:
         for statement in statements:
@@ -319,9 +335,12 @@ class _Run:
     @property
     def _partial(self) -> bool:
         """Whether only touched keys were read."""
-        return self._scan is not None and self._scan.picked is not None
+        return self._increment or (self._scan is not None and self._scan.picked is not None)
 
     def _diff(self) -> None:
+        if not self._increment:
+            with self._connection.begin():
+                cursor.mark_later(self._connection, self._register.name, self._generated_at)
         self._run_each((_JUDGED_TOUCHED if self._partial else _JUDGED_ALL, _PLAN, "ANALYZE planned"))
         if self._partial:
             with self._connection.begin():
@@ -338,7 +357,10 @@ class _Run:
             known = self._connection.execute(text(query)).scalar_one()
             counts["rejected"] = self._connection.execute(text("SELECT count(*) FROM rejected")).scalar_one()
         counts |= {name: getattr(self._staging, name) for name in ("lines", "ignored", "recoded")}
-        unread = self._scan.lines - self._staging.lines if self._scan is not None else 0
+        # Rows of which nothing need be staged: known word for word, or saying what the record says.
+        unread = self._staging.agreed
+        if self._scan is not None:
+            unread = self._scan.lines - self._staging.lines
         counts["lines"] += unread
         counts["unchanged"] = known - counts["accepted"] + unread
         if counts["accepted"] + counts["rejected"] + counts["unchanged"] != counts["lines"] or (
@@ -351,8 +373,16 @@ class _Run:
         with self._connection.begin():
             last = last_applied(self._connection, self._register.name)
             self._measures = measure(self._connection, self._register.name, self._counts, codes=bounds.codes)
+            steps = lately(self._connection, self._register.name, since=self._given.now - STEPS_COUNT_FOR)
+        counts, measures = self._counts, self._measures
+        if self._increment and last is not None:
+            # Its rows are a share of the whole register's; its steps count with those just before it.
+            counts = {**counts, "lines": max(counts["lines"], last.counts["lines"])}
+            last = LastRun(last.generated_at, {"lines": counts["lines"], "rejected": 0})
+            added = {bound.count for bound in bounds.bounds} - {bound.whole for bound in bounds.bounds}
+            measures = {name: of + steps.get(name, 0) * (name in added) for name, of in measures.items()}
         self._judgement = judge(
-            bounds, counts=self._counts, measures=self._measures, last=last,
+            bounds, counts=counts, measures=measures, last=last,
             generated_at=self._generated_at, now=self._given.now, layout=self._layout,
         )  # fmt: skip
 
@@ -380,6 +410,7 @@ class _Run:
                 self._log.tell(**follow(self._connection, run_id=self._log.run_id, now=self._given.now))
             if self._scan is not None:
                 self._scan.remember()
+            self._move_cursor()
             self._close("applied")
             self._tell(Event.REGISTER_APPLIED)
             closed = self._supersede()
@@ -408,6 +439,13 @@ class _Run:
 
     def _overlaid(self, entity: Entity) -> dict[str, int]:
         return overlay(self._connection, entity, now=self._given.now, actor=self._given.actor)
+
+    def _move_cursor(self) -> None:
+        name, until = self._register.name, self._generated_at
+        if self._increment:
+            cursor.remember(self._connection, name, until=until, now=self._given.now)
+        else:
+            cursor.forget(self._connection, name, until)
 
     def _end(self, state: str) -> RunReport:
         with self._connection.begin():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from directory.base import failpoints
 from directory.sync.source import refused
@@ -32,6 +32,7 @@ _SESSION = "SET temp_buffers = '64MB'; SET work_mem = '128MB'; SET synchronous_c
 _TABLES = """
 CREATE TEMP TABLE rejected (line_number integer, reason text, detail text, excerpt text);
 CREATE TEMP TABLE spared (key text);
+CREATE TEMP TABLE later (key text);
 """
 # A national number, and neither a name nor a date that slipped into its place.
 _PLAIN_KEY = re.compile(r"8[0-9]{11}|0[0-9]{2}[0-9A-Z]{7}")
@@ -103,11 +104,11 @@ class Staging:
         if len(self._rows) >= BATCH:
             self._hand_over_rows()
 
-    def ask(self, query: str, **asked: object) -> Sequence[Row[Any]]:
+    def ask(self, query: str, **asked: object) -> list[tuple[Any, ...]]:
         """What the record holds, in a short transaction, for a reader that needs to know."""
         self.wait()
         with self._connection.begin():
-            return self._connection.execute(text(query), asked).all()
+            return [tuple(row) for row in self._connection.execute(text(query), asked)]
 
     def recode(self, lines: int) -> None:
         """So many lines were not UTF-8 and were taken for Windows-1252."""
