@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from api.upkeep import web_passphrase
 from api.wiring import Container
+from directory import feed
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
@@ -82,7 +83,7 @@ def find(folder: Path, stamp: str) -> Export | None:
 
 
 def export_if_due(container: Container) -> str:
-    """The job: an export a day, and one after registers were applied."""
+    """The job: an export a day, one after registers were applied, and one when none leads into the feed."""
     return f"wrote {export.stamp}" if _is_due(container) and (export := write(container)) else ""
 
 
@@ -110,12 +111,14 @@ def write(container: Container) -> Export | None:
 
 def _is_due(container: Container) -> bool:
     now = container.clock()
+    newest = next(iter(all_exports(container.settings.exports)), None)
     with transaction(container.engine, read_only=True) as connection:
         applied = connection.execute(_LAST_APPLIED).scalar_one()
+        # After a restore, none of those that are kept leads into the feed.
+        serves = newest is not None and feed.leads_on(connection, newest.manifest["cursor"])
     if applied is None:
         return False
-    newest = next(iter(all_exports(container.settings.exports)), None)
-    if newest is None or now - newest.made_at >= _DAILY:
+    if newest is None or not serves or now - newest.made_at >= _DAILY:
         return True
     return bool(applied > newest.made_at and now - applied >= _QUIET)
 

@@ -60,10 +60,13 @@ def withdraw_due(container: Container) -> str:
 
 
 def due_changes(container: Container) -> str:
-    """Tell the feed what time alone changed, for LDAP to follow."""
+    """Tell the feed what time alone changed, for LDAP to follow; have it begin anew where it was moved."""
+    with transaction(container.engine) as connection:
+        moved = feed.begin_anew_if_moved(connection)
     with transaction(container.engine) as connection:
         told = tell_of_time(connection, container.clock())
-    return f"{told} changes told" if told else ""
+    done = [f"the feed begins anew in this cluster, {moved} rows removed"] if moved else []
+    return ", ".join([*done, *([f"{told} changes told"] if told else [])])
 
 
 def trim_feed(container: Container) -> str:

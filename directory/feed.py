@@ -43,8 +43,11 @@ _EARLY = text(
 _OLDEST = text(f"SELECT at FROM change WHERE {_AFTER} ORDER BY xid, id LIMIT 1")  # noqa: S608 - constants of this module
 
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
-# Numbers of transactions mean nothing in another cluster, where a dump of this one may have been loaded.
-_ORIGIN = text("SELECT to_hex(system_identifier) FROM pg_control_system()")
+# Numbers of transactions mean nothing in another cluster, where a dump of this one may have been loaded, and
+# come again on another timeline, which begins where a physical copy was taken up.
+_ORIGIN = text(
+    "SELECT to_hex(sceau_cluster()) || '.' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
+)
 _RUNS = (
     "unnest(CAST(CAST(:lows AS text[]) AS xid8[]), CAST(CAST(:highs AS text[]) AS xid8[])) AS run (low, high)"
 )
@@ -68,7 +71,7 @@ _CUT = text(f"""DELETE FROM change WHERE {_AFTER}
 
 _SEEN = r"([0-9]{1,19})((?::[0-9]{1,19}){0,1000})"
 _CURSOR = re.compile(
-    rf"([0-9a-f]{{1,16}})~{_SEEN}(?:~{_SEEN}~([0-9]{{1,19}})\.([0-9]{{1,19}})(?:~{_SEEN})?)?"
+    rf"([0-9a-fA-F.]{{1,25}})~{_SEEN}(?:~{_SEEN}~([0-9]{{1,19}})\.([0-9]{{1,19}})(?:~{_SEEN})?)?"
 )
 LONGEST_CURSOR = 8_000
 
@@ -140,8 +143,7 @@ def tell(connection: Connection, place: Place, limit: int) -> Told:
     """Up to `limit` changes that a reader at `place` has not been told of, by transaction and row number.
 
     Wants one snapshot (REPEATABLE READ). Nothing is missed; what is told twice is what `ahead` held, or what
-    lay between the last line a reader kept and the end of its page. Refusals: MALFORMED `bad-cursor` for a
-    place not yet reached here, GONE `cursor-expired`.
+    lay between the last line a reader kept and the end of its page. Refusal: GONE `cursor-expired`.
     """
     now = _snapshot(connection)
     _refuse_unless_whole(connection, place, now)
@@ -183,7 +185,7 @@ def cursor_of(origin: str, place: Place) -> str:
 def place_of(origin: str, cursor: str) -> Place:
     """The place a cursor stands for.
 
-    Refusals: MALFORMED `bad-cursor` for what never was one; GONE `cursor-expired` for one of another cluster.
+    Refusals: MALFORMED `bad-cursor` for what never was one; GONE `cursor-expired` for one of another origin.
     """
     try:
         told = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode(
@@ -205,7 +207,7 @@ def place_of(origin: str, cursor: str) -> Place:
 
 
 def origin(connection: Connection) -> str:
-    """What names the cluster that numbered the transactions, the same for as long as it lives."""
+    """What names the cluster that numbers the transactions, and its timeline: the same until a restore."""
     name: str = connection.execute(_ORIGIN).scalar_one()
     return name
 
@@ -214,6 +216,26 @@ def floor(connection: Connection) -> Cursor:
     """The place up to which rows may have been removed; all behind it are there."""
     xid, number = connection.execute(_FLOOR).one()
     return Cursor(int(xid), number)
+
+
+def leads_on(connection: Connection, cursor: str) -> bool:
+    """Whether the feed goes on from this cursor."""
+    try:
+        place = place_of(origin(connection), cursor)
+        _refuse_unless_whole(connection, place, _snapshot(connection))
+    except Refusal:
+        return False
+    return True
+
+
+def begin_anew_if_moved(connection: Connection) -> int:
+    """Number the feed anew when the record was loaded into another cluster; how many rows were removed.
+
+    Every part of this service then reads from the start, where all that one of them had not read is written
+    again. Readers outside begin from an export.
+    """
+    removed: int = connection.execute(text("SELECT sceau_feed_anew()")).scalar_one()
+    return removed
 
 
 def cut(connection: Connection, before: datetime, limit: int) -> int:
@@ -268,7 +290,7 @@ def _snapshot(connection: Connection) -> Seen:
 
 def _refuse_unless_whole(connection: Connection, place: Place, now: Seen) -> None:
     if any(seen.below > now.below for seen in (place.seen, place.until, place.ahead) if seen is not None):
-        raise _bad_cursor()
+        raise _expired("The record was put back since this cursor was given.")
     if floor(connection).xid >= place.seen.first_unseen:
         raise _expired("What changed since this cursor is not kept any more.")
 

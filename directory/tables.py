@@ -395,6 +395,7 @@ feed_floor = Table(
     Column("xid", Xid8, nullable=False, server_default=text("'0'::xid8")),
     Column("id", BigInteger, nullable=False, server_default=text("0")),
     Column("moved_at", UtcDateTime),
+    Column("cluster", BigInteger, nullable=False, server_default=text("sceau_cluster()")),
 )
 
 feed_clock = Table(

@@ -223,6 +223,20 @@ def test_one_is_due_daily_and_once_a_night_s_registers_have_been_applied(
     assert at(26 + 24 * 60) != ""
 
 
+def test_one_is_due_at_once_when_none_leads_into_the_feed_any_more(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    applied(engine, now - timedelta(hours=1))
+    assert exports.export_if_due(container) != ""
+    later = replace(container, clock=lambda: now + timedelta(minutes=10))
+    assert exports.export_if_due(later) == ""
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO change (entity, key) VALUES ('crl', 'persons-1/3')"))
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM change"))
+    assert exports.export_if_due(later) != ""
+
+
 def test_the_last_seven_are_kept(container: Container, now: datetime) -> None:
     def at(seconds: int) -> exports.Export:
         return write(replace(container, clock=lambda: now + timedelta(seconds=seconds)))

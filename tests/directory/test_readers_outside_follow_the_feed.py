@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, text
 from directory import feed
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.changes import BEGINNING, Cursor, Place, Seen
+from directory.changes import BEGINNING, START, Cursor, Place, Seen
 from directory.feed import Told
 
 ADD = text("INSERT INTO change (entity, key, urgent, at) VALUES ('mailbox', :key, :urgent, :at)")
@@ -186,7 +186,7 @@ def test_a_cursor_of_nobody_is_refused_and_one_of_another_cluster_has_expired(en
     assert (refused.value.kind, refused.value.code) == (Kind.GONE, "cursor-expired")
     with pytest.raises(Refusal) as refused:
         tell(engine, Place(Seen(1 << 60)))
-    assert refused.value.code == "bad-cursor", "nobody has been there yet"
+    assert refused.value.code == "cursor-expired", "the record was put back from a copy"
 
 
 def test_a_place_is_never_beyond_the_last_change_on_disk(engine: Engine) -> None:
@@ -273,3 +273,36 @@ def test_housekeeping_waits_for_a_transaction_that_may_still_add_to_the_far_end(
         assert cut(engine, NOW) == 0
     assert keys(tell(engine, place)) == ["slow@one.example"]
     assert cut(engine, NOW) == 2
+
+
+def test_a_feed_loaded_into_another_cluster_begins_anew_and_tells_what_was_not_read(engine: Engine) -> None:
+    """Its numbers are of the old cluster: here far beyond all that is given out, as after long use there."""
+    far = (
+        "INSERT INTO change (xid, at, entity, key, urgent)"
+        " VALUES (CAST(:xid AS xid8), :at, 'mailbox', :key, :urgent)"
+    )
+    rows = (("900001", "read", False), ("900002", "left", False), ("900003", "left", True))
+    with transaction(engine) as connection:
+        for xid, key, urgent in rows:
+            told = {"xid": xid, "at": NOW, "key": f"{key}@one.example", "urgent": urgent}
+            connection.execute(text(far), told)
+        read = Cursor(900_001, feed.LAST_ID)
+        feed.save_cursor(connection, "consequences", read, NOW)
+        feed.save_cursor(connection, "ldap", Cursor(900_002, feed.LAST_ID), NOW)
+        connection.execute(text("UPDATE feed_floor SET cluster = 7, xid = '900000'"))
+    with transaction(engine) as connection:
+        add(connection, "new@one.example", at=NOW + timedelta(minutes=10))
+        assert feed.read_changes(connection, read) == [], "who stands there is told nothing more"
+    with transaction(engine) as connection:
+        assert feed.begin_anew_if_moved(connection) == 4
+    with transaction(engine) as connection:
+        assert feed.begin_anew_if_moved(connection) == 0
+        assert feed.load_cursor(connection, "consequences") == START
+        found = {change.key: change.urgent for change in feed.read_changes(connection, START)}
+        assert found == {"left@one.example": True, "new@one.example": False}
+        place = Place(feed.reached(connection))
+        assert feed.leads_on(connection, feed.cursor_of(feed.origin(connection), place))
+        assert not feed.leads_on(connection, feed.cursor_of(feed.origin(connection), BEGINNING))
+    with transaction(engine) as connection:
+        add(connection, "later@one.example")
+    assert keys(tell(engine, place)) == ["later@one.example"]
