@@ -1,0 +1,95 @@
+"""A country's first day: the worker loads the whole tree instead of writing it entry by entry."""
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from api import publication
+from api.embedded.slapd import EmbeddedSlapd
+from api.settings import Settings
+from api.supervisor import paused_marker
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.feed import lag_seconds
+from directory.ldap.client import LdapClient
+from directory.ldap.publish import BATCH, CONSUMER
+from pki.signing.client import SignerClient
+from tests.directory.ldap.conftest import SUFFIX, free_port
+from tests.factories import seed_practitioner
+
+MANY = """INSERT INTO mailbox (address, kind, holder, row_hash)
+          SELECT 'm' || n || '@one.example', 'PER', :holder, '' FROM generate_series(1, :many) AS n"""
+
+
+class Keeper:
+    """What the supervisor does for slapd: starts it again when it ended, unless somebody holds it back."""
+
+    def __init__(self, state: Path, slapd: EmbeddedSlapd) -> None:
+        self.state, self.slapd, self.starts = state, slapd, 0
+        self.stop = threading.Event()
+        (state / "run").mkdir()
+        self._start()
+        slapd.wait_ready()
+        self._thread = threading.Thread(target=self._keep)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.stop.set()
+        self._thread.join()
+        self.process.terminate()
+        self.process.wait()
+
+    def _start(self) -> None:
+        self.process = subprocess.Popen(self.slapd.command())
+        self.starts += 1
+        part = {"pid": self.process.pid, "restarts": 0}
+        (self.state / "run" / "parts.json").write_text(json.dumps({"parts": {"ldap": part}}))
+
+    def _keep(self) -> None:
+        while not self.stop.is_set():
+            if self.process.poll() is not None and not paused_marker(self.state, "ldap").exists():
+                self._start()
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
+    slapd = EmbeddedSlapd(tmp_path / "ldap", SUFFIX, port=free_port())
+    slapd.make()
+    monkeypatch.setattr(publication, "slapd_of", lambda _: slapd)
+    monkeypatch.setattr(publication, "FILLS", BATCH)
+    made = Keeper(tmp_path, slapd)
+    yield made
+    made.end()
+
+
+def test_the_worker_loads_a_country_whole_and_follows_it_from_there(
+    engine: Engine, keeper: Keeper, now: datetime
+) -> None:
+    container = Container(
+        Settings(state=keeper.state), engine, SignerClient(keeper.state / "none"), lambda: now
+    )
+    person = seed_practitioner(engine)
+    with engine.begin() as connection:
+        connection.execute(text(MANY), {"holder": person.national_id, "many": BATCH * 2})
+    assert publication.publish(container) == f"{4 + 1 + BATCH * 2} entries loaded"
+    assert keeper.starts == 2
+    with transaction(engine) as connection:
+        connection.execute(text("UPDATE mailbox SET listed = false WHERE address = 'm7@one.example'"))
+    assert publication.publish(container) == "1 entries written"
+    publisher = publication.publisher_of(container)
+    assert publisher.client.read("mail=m7@one.example,ou=mailboxes,o=sceau,c=fr") is None
+    assert publication.reconcile(container) == ""
+    with transaction(engine, read_only=True) as connection:
+        assert lag_seconds(connection, CONSUMER, now) == 0.0
+    assert keeper.starts == 2
+    for lane in publisher._lanes:
+        assert isinstance(lane, LdapClient)
+        lane.close()
