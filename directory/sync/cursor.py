@@ -31,6 +31,10 @@ _OPEN = text("""
     SELECT id FROM register_run WHERE register = :register AND increment AND applies
     AND state IN ('running', 'held', 'interrupted') ORDER BY id DESC LIMIT 1
 """)
+_IN_USE = text("""
+    SELECT kept_file FROM register_run
+    WHERE state IN ('running', 'held', 'interrupted') AND kept_file IS NOT NULL
+""")
 _STATE = text("""
     INSERT INTO stated_since (register, key, stated_at)
     SELECT :register, t.key, :until FROM touched t
@@ -83,6 +87,11 @@ def open_run(connection: Connection, register: str) -> int | None:
     """The increment of this register that is not over, for which the next one waits; None when none is."""
     found: int | None = connection.execute(_OPEN, {"register": register}).scalar_one_or_none()
     return found
+
+
+def files_in_use(connection: Connection) -> set[str]:
+    """The files of runs that are not over."""
+    return set(connection.execute(_IN_USE).scalars())
 
 
 def remember(connection: Connection, register: str, *, until: datetime, now: datetime) -> None:

@@ -66,17 +66,21 @@ def entries(member: Member) -> tuple[Resource, Iterator[tuple[int, Resource]]]:
     """
     lines = _lines(member)
     header = _entry(member.name, *next(lines, (1, b"{}")))
-    if not {"since", "until", "entries"} <= set(header):
+    if not {"since", "until"} <= set(header):
         raise refused("missing-header", f"{member.name} does not begin as an increment does.")
-    return header, _counted(member.name, lines, header["entries"])
+    return header, _whole(member.name, lines)
 
 
-def _counted(name: str, lines: Iterator[tuple[int, bytes]], told: object) -> Iterator[tuple[int, Resource]]:
+def _whole(name: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, Resource]]:
+    """The entries, of which the last line says how many there are."""
+    entry: Resource = {}
     number = 1
     for number, line in lines:
-        yield number, _entry(name, number, line)
-    if number - 1 != told:
-        raise refused("truncated", f"{name} holds {number - 1} entries and says {told}.")
+        entry = _entry(name, number, line)
+        if "entries" not in entry:
+            yield number, entry
+    if entry.get("entries") != number - 2:
+        raise refused("truncated", f"{name} does not end as an increment does.")
 
 
 def _lines(member: Member) -> Iterator[tuple[int, bytes]]:
@@ -269,7 +273,7 @@ def _practice(role: Resource, organisations: Resource) -> dict[str, str]:
         "sector": _codes(*_many(organisation, "type")).get("R02", ""),
         "structure_id": numbers.get("INTRN", "") or numbers.get("RPPSRG", ""),
         "finess": numbers.get("FINEG", ""),
-        "legal_finess": numbers.get("FINEJ", ""),
+        "legal_finess": _legal_entity(organisation, organisations),
         "siret": numbers.get("SIRET", ""),
         "name": _said(organisation, "name"),
         "sign": next(iter(_texts(organisation, "alias")), ""),
@@ -285,6 +289,13 @@ def _structure(role: Resource, organisations: Resource) -> Resource:
     if reference and reference not in organisations:
         raise refused("organisation-not-found", "The organisation of a situation of practice is not told.")
     return _one(organisations, reference)
+
+
+def _legal_entity(organisation: Resource, organisations: Resource) -> str:
+    """The FINESS number of the legal entity: its own, or that of what it is part of."""
+    own = _numbers(organisation).get("FINEJ", "")
+    above = _said(_one(organisation, "partOf"), "reference").rpartition("/")[2]
+    return own or _numbers(_one(organisations, above)).get("FINEJ", "")
 
 
 def _place(organisation: Resource) -> dict[str, str]:
@@ -347,7 +358,9 @@ def read_establishments(members: Mapping[str, Member], staging: Staging, *, stri
             if told == before and before is not None and not departed:
                 staging.agreed += 1
                 return
-            staging.stage((told or _establishment(finess, organisation)).row(number))
+            staging.stage(
+                (told or _establishment(finess, organisation, _one(entry, "organisations"))).row(number)
+            )
         increment.touch(finess)
 
     increment.take("organisation", establishment)
@@ -385,12 +398,12 @@ def _period(organisation: Resource) -> Resource:
     return {}
 
 
-def _establishment(finess: str, organisation: Resource) -> Establishment:
+def _establishment(finess: str, organisation: Resource, organisations: Resource) -> Establishment:
     numbers, place = _numbers(organisation), _place(organisation)
     parts = (place["number"], place["repetition"], place["street_code"], place["street"])
     return Establishment(
         finess=finess,
-        legal_finess=numbers.get("FINEJ", ""),
+        legal_finess=_legal_entity(organisation, organisations),
         siret=numbers.get("SIRET", ""),
         name=_said(organisation, "name"),
         long_name=_said(organisation, "name"),

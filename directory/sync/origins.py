@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from directory.base.errors import Kind, Refusal
 from directory.sync.fetch import Origin, Version, checked
+from directory.sync.fhir_client import Api
 
 # The national service answers 429 to who asks again too soon; these are the waits its users found to do.
 PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8))
@@ -22,6 +23,8 @@ PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8))
 LONGEST_PAUSE = timedelta(hours=1)
 _TEXTS = {"register", "url", "files"}
 _PATHS = {"trust_anchor", "client_certificate", "client_key"}
+_API = "fhir"
+_API_KNOWN = {"url", "key_file", "trust_anchor", "allow_private", "registers"}
 _KNOWN = {*_TEXTS, *_PATHS, "redirects_to", "allow_private"}
 
 
@@ -30,16 +33,50 @@ def load_origins(path: Path, registers: Collection[str]) -> tuple[Origin, ...]:
 
     Paths in it are relative to its folder. Refusal MALFORMED `bad-source` for what cannot be meant.
     """
-    try:
-        given = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise _bad(path.name, f"cannot be read: {error}") from error
-    if set(given) - {"hosts", "sources"} or not isinstance(given.get("sources", {}), dict):
-        raise _bad(path.name, "holds something else than `hosts` and `[sources.<name>]`")
+    given = _parsed(path)
     hosts = given.get("hosts", [])
     return tuple(
         _origin(name, said, path.parent, hosts, registers) for name, said in given.get("sources", {}).items()
     )
+
+
+def load_api(path: Path, registers: Collection[str]) -> tuple[Api, tuple[str, ...]] | None:
+    """The API that `[fhir]` of the same file names, and the registers it brings in step; None when none is.
+
+    Refusal as of `load_origins`.
+    """
+    given = _parsed(path)
+    if _API not in given:
+        return None
+    said = given[_API]
+    if not isinstance(said, dict) or set(said) - _API_KNOWN or {"url", "key_file"} - set(said):
+        raise _bad(_API, f"needs `url` and `key_file` and knows {sorted(_API_KNOWN)}")
+    wanted = said.get("registers", list(registers))
+    texts = [said[key] for key in ("url", "key_file", "trust_anchor") if key in said]
+    if not all(isinstance(one, str) for one in texts) or not isinstance(wanted, list):
+        raise _bad(_API, "holds something that is no text where one belongs")
+    if unknown := [one for one in wanted if one not in registers]:
+        raise _bad(_API, f"brings no register {unknown} in step")
+    origin = Origin(
+        name=_API,
+        register="",
+        url=said["url"].rstrip("/"),
+        files="",
+        trust_anchor=path.parent / said["trust_anchor"] if "trust_anchor" in said else None,
+        allow_private=said.get("allow_private", False) is True,
+    )
+    api = Api(_allowed(origin, given.get("hosts", [])), path.parent / said["key_file"])
+    return api, tuple(one for one in registers if one in wanted)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        given = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _bad(path.name, f"cannot be read: {error}") from error
+    if set(given) - {"hosts", "sources", _API} or not isinstance(given.get("sources", {}), dict):
+        raise _bad(path.name, "holds something else than `hosts`, `[sources.<name>]` and `[fhir]`")
+    return given
 
 
 def _origin(
