@@ -16,7 +16,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api import exports, night_watch, nightly, publication, upkeep
+from api import exports, increments, night_watch, nightly, publication, upkeep
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -85,6 +85,12 @@ JOBS = MappingProxyType(
                 "Asks sources again that were busy.",
                 _every(60),
                 nightly.take_late_registers,
+            ),
+            Job(
+                "fhir-increment",
+                "Asks the FHIR API of the Annuaire Santé what changed; off unless `sources_file` names it.",
+                _every(900),
+                increments.take_increments,
             ),
             Job(
                 "held-runs",

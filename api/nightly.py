@@ -65,7 +65,7 @@ def newest(folder: Path, register: str) -> Path | None:
 
 def take_registers(container: Container) -> str:
     """The night: ask every source, then apply what is new; a refusal keeps nobody else from its turn."""
-    told = _Told()
+    told = Told()
     with told.apart("sources_file"):
         known = _origins(container)
         with transaction(container.engine) as connection:
@@ -77,7 +77,7 @@ def take_registers(container: Container) -> str:
 
 def take_late_registers(container: Container) -> str:
     """Between the nights: sources that asked us to come back."""
-    told = _Told()
+    told = Told()
     fetched = _fetch_due(container, _origins(container), told)
     _take_all(container, [register for register in PATTERNS if register in fetched], told)
     return told.end()
@@ -85,7 +85,7 @@ def take_late_registers(container: Container) -> str:
 
 def resume_runs(container: Container) -> str:
     """Take up what was cut off, and what was held until enough named persons let it through."""
-    told = _Told()
+    told = Told()
     with transaction(container.engine) as connection:
         waiting = due_to_resume(connection)
     for run_id in waiting:
@@ -95,7 +95,7 @@ def resume_runs(container: Container) -> str:
     return told.end()
 
 
-class _Told:
+class Told:
     """What was done, and what was refused, while one register keeps no other from its turn."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ def _origins(container: Container) -> tuple[Origin, ...]:
     return origins.load_origins(Path(path), PATTERNS) if path else ()
 
 
-def _fetch_due(container: Container, known: Iterable[Origin], told: _Told) -> set[str]:
+def _fetch_due(container: Container, known: Iterable[Origin], told: Told) -> set[str]:
     """Ask the sources whose time has come; the registers that got a new file."""
     fetched = set()
     with transaction(container.engine) as connection:
@@ -166,7 +166,7 @@ def _fetch(container: Container, origin: Origin) -> str:
     return found.path.name if found else ""
 
 
-def _take_all(container: Container, registers: Iterable[str], told: _Told) -> None:
+def _take_all(container: Container, registers: Iterable[str], told: Told) -> None:
     for register in registers:
         for path in candidates(container.settings.registers, register):
             before = _before(container, register, path)
@@ -176,10 +176,10 @@ def _take_all(container: Container, registers: Iterable[str], told: _Told) -> No
                 break
 
 
-def _took(container: Container, register: str, path: Path, told: _Told) -> bool:
+def _took(container: Container, register: str, path: Path, told: Told) -> bool:
     """Run this file; False when it was refused for what it is, so that an older one has its turn."""
     try:
-        told.take(_run(container, register, path))
+        told.take(run_file(container, register, path))
     except Refusal as refusal:
         told.refuse(register, refusal)
         return refusal.kind is Kind.CONFLICT
@@ -204,7 +204,8 @@ def _before(container: Container, register: str, path: Path) -> str:
     return "" if passes else "refused"
 
 
-def _run(container: Container, register: str, path: Path) -> RunReport:
+def run_file(container: Container, register: str, path: Path) -> RunReport:
+    """Take this file in, by the settings and bounds of this installation."""
     return run_register(
         container.engine,
         register=register,

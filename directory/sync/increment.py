@@ -6,6 +6,7 @@ cursor stands is for `cursor.py`, what resources say for `fhir.py`.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from directory.sync.fhir_client import Client, Resource
 # So that an address stays below 2 kB.
 BATCH = 50
 _MOST_REMEMBERED = 20_000
+_PLAIN = re.compile(r"[A-Za-z0-9.-]{1,64}")
 
 PractitionersOf = Callable[[Iterable[str]], Mapping[str, str]]
 
@@ -78,6 +80,7 @@ def _named(client: Client, since: datetime) -> _Named:
 
 def _people(client: Client, named: _Named) -> Iterator[Mapping[str, Any]]:
     organisations = _Organisations(client)
+    yield from ({"missing": odd} for odd in named.people if not _PLAIN.fullmatch(odd))
     for batch in _batches(list(named.people)):
         asked = {"_id": ",".join(batch), "_revinclude": "PractitionerRole:practitioner"}
         people: dict[str, Resource] = {}
@@ -153,7 +156,7 @@ def _referred(resource: Resource, name: str) -> str:
 
 def _batches(ids: list[str]) -> Iterator[list[str]]:
     """So many at a time; an id that is none of FHIR's is not asked for."""
-    plain = [one for one in ids if one.replace("-", "").replace(".", "").isalnum() and one.isascii()]
+    plain = [one for one in ids if _PLAIN.fullmatch(one)]
     for start in range(0, len(plain), BATCH):
         yield plain[start : start + BATCH]
 

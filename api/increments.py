@@ -1,0 +1,92 @@
+"""Between two nights: what changed since the last time, asked of the FHIR API and taken in like any file.
+
+Off unless `sources_file` names the API. What was asked and not applied is asked again; a register whose
+increment waits for named persons waits, and keeps no other from its turn.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from api.nightly import Told, run_file
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import held_if_free
+from directory.sync import cursor
+from directory.sync.fhir import INCREMENTS
+from directory.sync.fhir_client import Api, Client
+from directory.sync.increment import gather
+from directory.sync.origins import load_api
+
+
+def take_increments(container: Container) -> str:
+    """Bring the registers in step with the API; '' when it is not configured or nothing changed."""
+    path = container.settings.sources_file
+    found = load_api(Path(path), tuple(INCREMENTS)) if path else None
+    if found is None:
+        return ""
+    api, registers = found
+    told = Told()
+    with held_if_free(container.engine, f"fetch:{cursor.SOURCE}") as free:
+        if free:
+            _take(container, api, registers, told)
+    return told.end()
+
+
+def _take(container: Container, api: Api, registers: Iterable[str], told: Told) -> None:
+    # Whole seconds: the API knows no others.
+    until = container.clock().replace(microsecond=0)
+    _tidy(container)
+    known = _known(container, registers, until, told)
+    if not known:
+        return
+    since = min(known.values()) - cursor.OVERLAP
+
+    def practitioners_of(roles: Iterable[str]) -> dict[str, str]:
+        with transaction(container.engine) as connection:
+            return cursor.practitioners_of(connection, roles)
+
+    path = gather(
+        Client(api), _folder(container), since=since, until=until, practitioners_of=practitioners_of
+    )
+    for register in known:
+        with told.apart(register):
+            if path is not None:
+                told.take(run_file(container, register, path))
+                continue
+            with transaction(container.engine) as connection:
+                cursor.move(connection, register, until=until, now=until)
+    _tidy(container)
+
+
+def _known(
+    container: Container, registers: Iterable[str], until: datetime, told: Told
+) -> dict[str, datetime]:
+    """Up to when each register is known that may be brought further now."""
+    found = {}
+    with transaction(container.engine) as connection:
+        for register in registers:
+            known = cursor.known_until(connection, register)
+            waits = cursor.open_run(connection, register)
+            if known is None or waits is not None:
+                continue
+            if until - known > cursor.WINDOW - cursor.OVERLAP:
+                text = f"What is known ends on {known:%Y-%m-%d}: a whole file must come first."
+                told.refuse(register, Refusal(Kind.UNACCEPTABLE, "increment-too-old", text))
+                continue
+            found[register] = known
+    return found
+
+
+def _folder(container: Container) -> Path:
+    return container.settings.kept_files / "increments"
+
+
+def _tidy(container: Container) -> None:
+    """Remove the files that no run will read again."""
+    with transaction(container.engine) as connection:
+        used = cursor.files_in_use(connection)
+    for path in _folder(container).glob("*.ndjson"):
+        if str(path.absolute()) not in used:
+            path.unlink(missing_ok=True)
