@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -312,7 +313,9 @@ def _seen_written(seen: Seen) -> str:
 
 def _seen_read(below: str, still_open: str) -> Seen:
     seen = Seen(int(below), tuple(int(xid) for xid in still_open.split(":")[1:]))
-    if not seen.below or any(xid >= seen.below for xid in seen.open):
+    # Named many times, one large transaction would be walked as often.
+    ascending = all(one < next_one for one, next_one in pairwise((*seen.open, seen.below)))
+    if not seen.below or not ascending:
         raise _bad_cursor()
     return seen
 

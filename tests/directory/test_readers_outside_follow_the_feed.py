@@ -174,6 +174,8 @@ def test_a_cursor_of_nobody_is_refused_and_one_of_another_cluster_has_expired(en
         "AAAA",
         encoded("1a~0"),
         encoded("1a~5:7"),
+        encoded("1a~9:5:5"),
+        encoded("1a~9:5:3"),
         encoded("1a~5~6"),
         encoded("1a~5 "),
     ]
