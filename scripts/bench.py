@@ -14,12 +14,24 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benches import consequences, directory, feed, issuance, night, registers, sources, status, verdict
+from benches import (
+    consequences,
+    directory,
+    feed,
+    issuance,
+    night,
+    registers,
+    search,
+    sources,
+    status,
+    verdict,
+)
 from benches.harness import Bench, Figure, installation
 
 FIGURES: dict[str, Callable[[Bench], Figure]] = {
     **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES, **registers.FIGURES,
     **consequences.FIGURES, **night.FIGURES, **feed.FIGURES, **sources.FIGURES,
+    **search.FIGURES,
 }  # fmt: skip
 
 
