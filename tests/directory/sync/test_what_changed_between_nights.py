@@ -1,0 +1,368 @@
+"""What the API says changed is in the record within minutes, as the next file would have it, and no older file
+undoes it.
+
+The people of `scripts/make_registers.py`, once as files and once as FHIR resources on a server of the test.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from directory.base.audit import Actor
+from directory.base.db import transaction
+from directory.sync import cursor
+from directory.sync.bounds import load_bounds
+from directory.sync.fetch import Origin
+from directory.sync.fhir_client import Api, Client
+from directory.sync.increment import gather
+from directory.sync.run import RunReport, resume_run, run_register
+from tests.directory.sync.annuaire import KEY, Annuaire, concept, everything, serving
+from tests.directory.sync.files import Rows, Run
+from tests.directory.sync.sources import Authority, authority
+from tests.directory.sync.test_the_file_of_a_held_run_is_kept import approve
+
+# Files are made at 2 in the morning in France; the API is asked between two of them.
+FIRST_NIGHT = datetime(2026, 8, 31, 0, tzinfo=UTC)
+EVENING = datetime(2026, 8, 31, 20, tzinfo=UTC)
+REGISTERS = ("rpps", "finess", "mailboxes")
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def annuaire(ca: Authority) -> Iterator[Annuaire]:
+    yield from serving(ca, Annuaire(EVENING))
+
+
+@pytest.fixture
+def api(ca: Authority, annuaire: Annuaire, tmp_path: Path) -> Api:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    origin = Origin("annuaire", "", annuaire.url, "", trust_anchor=ca.anchor, allow_private=True)
+    return Api(origin, tmp_path / "key")
+
+
+class World:
+    """Two days of the same people, as files and as resources on the server."""
+
+    def __init__(self, maker: ModuleType, folder: Path, annuaire: Annuaire) -> None:
+        sizes = {"practitioners": 60, "organisations": 24, "mailboxes": 50, "seed": 3}
+        first = maker.Plan(**sizes, day=FIRST_NIGHT.date())
+        second = replace(first, next_day=True, arrivals=0.1, moves=0.2, departures=0.1)
+        self.files = {day: maker.make(folder / str(day), plan) for day, plan in ((1, first), (2, second))}
+        self._resources = {day: list(everything(maker, plan)) for day, plan in ((1, first), (2, second))}
+        self._annuaire = annuaire
+        annuaire.put(self._resources[1], FIRST_NIGHT - timedelta(hours=1))
+
+    def changes(self, at: datetime) -> None:
+        """Let the second day begin for the API."""
+        self._annuaire.put(self._resources[2], at)
+        left = {(one["resourceType"], one["id"]) for one in self._resources[2]}
+        for kind, resource_id in set(self._annuaire.held) - left:
+            self._annuaire.retire(kind, resource_id, at)
+
+
+@pytest.fixture
+def world(maker: ModuleType, tmp_path: Path, annuaire: Annuaire) -> World:
+    return World(maker, tmp_path, annuaire)
+
+
+@pytest.fixture
+def first_night(world: World, run: Run) -> None:
+    for register in REGISTERS:
+        assert run(register, world.files[1][register]).state == "applied"
+
+
+@pytest.fixture
+def ask(engine: Engine, api: Api, tmp_path: Path) -> Callable[..., Path | None]:
+    """Gather what changed into a file."""
+
+    def go(until: datetime = EVENING, since: datetime = FIRST_NIGHT) -> Path | None:
+        def practitioners_of(roles: Iterable[str]) -> dict[str, str]:
+            with transaction(engine) as connection:
+                return cursor.practitioners_of(connection, roles)
+
+        folder = tmp_path / "increments"
+        return gather(Client(api), folder, since=since, until=until, practitioners_of=practitioners_of)
+
+    return go
+
+
+CHANGED = ("created", "changed", "removed")
+
+
+def said(report: RunReport) -> tuple[int, ...]:
+    return tuple(report.counts[name] for name in CHANGED)
+
+
+@pytest.mark.usefixtures("first_night")
+def test_after_an_increment_the_file_of_that_day_finds_nothing_to_change(
+    world: World, ask: Callable[..., Path], run: Run
+) -> None:
+    world.changes(EVENING - timedelta(hours=1))
+    file = ask()
+    reports = {register: run(register, file) for register in REGISTERS}
+    assert {report.state for report in reports.values()} == {"applied"}
+    assert all(reports["rpps"].counts[name] for name in CHANGED)
+    assert reports["rpps"].layout == "fhir-v2"
+    assert reports["mailboxes"].counts["created"] > 0
+    # Mailboxes are closed by the file alone, and one attached to two places is told of one.
+    for register in ("rpps", "finess"):
+        assert said(run(register, world.files[2][register])) == (0, 0, 0)
+    created, changed, _ = said(run("mailboxes", world.files[2]["mailboxes"]))
+    assert (created, changed) == (0, 0)
+
+
+@pytest.mark.usefixtures("first_night")
+def test_counts_of_an_increment_add_up_and_nobody_else_is_touched(
+    world: World, ask: Callable[..., Path], run: Run, rows: Rows
+) -> None:
+    before = dict(rows("SELECT national_id, sys_from FROM practitioner"))
+    world.changes(EVENING - timedelta(hours=1))
+    counts = run("rpps", ask()).counts
+    assert counts["accepted"] + counts["rejected"] + counts["unchanged"] == counts["lines"] > 0
+    after = dict(rows("SELECT national_id, sys_from FROM practitioner"))
+    touched = {person for person, since in after.items() if before.get(person) != since}
+    assert 0 < len(touched) == counts["created"] + counts["changed"] + counts["removed"] < len(after)
+
+
+@pytest.mark.usefixtures("first_night")
+def test_an_older_file_undoes_nothing_and_a_later_one_does(
+    world: World, ask: Callable[..., Path], run: Run, rows: Rows, fingerprint: Callable[[], object]
+) -> None:
+    """The increment of Monday evening, then once more the file of Monday's early morning."""
+    world.changes(EVENING - timedelta(hours=1))
+    assert run("rpps", ask()).state == "applied"
+    stood = fingerprint()
+    again = run("rpps", world.files[1]["rpps"])
+    assert (again.state, said(again)) == ("applied", (0, 0, 0))
+    assert fingerprint() == stood
+    assert rows("SELECT count(*) > 0 FROM stated_since") == [(True,)]
+    later = world.files[1]["rpps"].with_name("PS_LibreAcces_202609020200.zip")
+    world.files[1]["rpps"].rename(later)
+    back = run("rpps", later)
+    assert all(back.counts[name] for name in CHANGED)
+    assert rows("SELECT count(*) FROM stated_since") == [(0,)]
+
+
+@pytest.mark.usefixtures("first_night")
+def test_who_is_inactive_has_left_and_his_mailbox_stays_to_be_refused(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run, rows: Rows
+) -> None:
+    query = "SELECT p.national_id FROM practitioner p JOIN mailbox m ON m.holder = p.national_id LIMIT 1"
+    ((person,),) = rows(query)
+    annuaire.retire("Practitioner", f"005-{person}", EVENING)
+    assert said(run("rpps", ask())) == (0, 0, 1)
+    gone = f"SELECT departed_at IS NOT NULL FROM practitioner WHERE national_id = '{person}'"
+    assert rows(gone) == [(True,)]
+    assert rows(f"SELECT count(*) FROM practice WHERE national_id = '{person}'") == [(0,)]
+    assert said(run("mailboxes", ask())) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("first_night")
+def test_a_situation_that_ended_takes_away_its_practice_alone(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run, rows: Rows
+) -> None:
+    """What ended says only its number: whose it was, is known from an increment before."""
+    role = next(one for (kind, _), one in sorted(annuaire.held.items()) if kind == "PractitionerRole")
+    person = role["practitioner"]["reference"].rpartition("-")[2]
+    annuaire.put([{**role, "telecom": []}, {**role, "language": "fr"}], EVENING - timedelta(hours=2))
+    assert run("rpps", ask(EVENING - timedelta(hours=1))).state == "applied"
+    practices = f"SELECT count(*) FROM practice WHERE national_id = '{person}'"
+    ((before,),) = rows(practices)
+    annuaire.retire("PractitionerRole", role["id"], EVENING)
+    report = run("rpps", ask(EVENING, EVENING - timedelta(minutes=30)))
+    assert said(report) == (0, 1, 0)
+    assert rows(practices) == [(before - 1,)]
+    assert rows(f"SELECT departed_at FROM practitioner WHERE national_id = '{person}'") == [(None,)]
+
+
+@pytest.mark.usefixtures("first_night")
+def test_a_situation_nobody_knew_is_left_to_the_next_file(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run, fingerprint: Callable[[], object]
+) -> None:
+    before = fingerprint()
+    role = next(one for (kind, _), one in sorted(annuaire.held.items()) if kind == "PractitionerRole")
+    annuaire.retire("PractitionerRole", role["id"], EVENING)
+    report = run("rpps", ask())
+    assert [one.reason for one in report.rejections] == ["unknown-role"]
+    assert fingerprint() == before
+
+
+@pytest.mark.usefixtures("first_night")
+def test_an_establishment_that_ends_is_closed_and_one_that_is_inactive_has_left(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run, rows: Rows
+) -> None:
+    (closing,), (leaving,) = rows("SELECT finess FROM organisation ORDER BY finess LIMIT 2")
+    end = {"url": "http://hl7.org/fhir/StructureDefinition/organization-period",
+           "valuePeriod": {"start": "1979-02-13", "end": "2026-08-30"}}  # fmt: skip
+    annuaire.put([{**annuaire.held["Organization", f"001-{closing}"], "extension": [end]}], EVENING)
+    annuaire.retire("Organization", f"001-{leaving}", EVENING)
+    assert said(run("finess", ask())) == (0, 1, 1)
+    query = (
+        "SELECT finess, closed_on::text, departed_at IS NOT NULL FROM organisation ORDER BY finess LIMIT 2"
+    )
+    assert rows(query) == [(closing, "2026-08-30", False), (leaving, None, True)]
+
+
+@pytest.mark.usefixtures("first_night")
+def test_no_increment_hands_a_mailbox_over(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run, fingerprint: Callable[[], object]
+) -> None:
+    """Somebody claims the address of another, whom this increment does not name."""
+    people = [one for (kind, _), one in sorted(annuaire.held.items()) if kind == "Practitioner"]
+    owner = next(one for one in people if one["telecom"])
+    other = next(one for one in people if one is not owner)
+    before = fingerprint()
+    annuaire.put([{**other, "telecom": owner["telecom"]}], EVENING)
+    report = run("mailboxes", ask())
+    assert [one.reason for one in report.rejections] == ["address-held-by-another"]
+    assert (said(report), fingerprint()) == ((0, 0, 0), before)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"name": [{"given": ["X"]}]}, "no-name"),
+        ({"qualification": []}, "no-profession"),
+        ({"qualification": "none"}, "malformed-resource"),
+        ({"name": [{"family": ["X"]}]}, "malformed-resource"),
+        ({"name": [{"family": "X\x00Y"}]}, "control-character"),
+        ({"name": [{"family": "X|Y"}]}, "separator-in-cell"),
+        ({"identifier": []}, "no-national-id"),
+    ],
+)
+@pytest.mark.usefixtures("first_night")
+def test_a_person_who_cannot_be_read_is_left_as_he_was(
+    parts: dict[str, Any],
+    reason: str,
+    annuaire: Annuaire,
+    ask: Callable[..., Path],
+    run: Run,
+    fingerprint: Callable[[], object],
+) -> None:
+    person = next(one for (kind, _), one in sorted(annuaire.held.items()) if kind == "Practitioner")
+    before = fingerprint()
+    annuaire.put([{**person, **parts}], EVENING)
+    report = run("rpps", ask())
+    assert ([one.reason for one in report.rejections], report.state) == ([reason], "applied")
+    assert (said(report), fingerprint()) == ((0, 0, 0), before)
+
+
+@pytest.mark.usefixtures("first_night")
+def test_whose_profession_is_not_told_is_left_to_the_next_file(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run
+) -> None:
+    """Two professions, and a situation that does not say of which it is."""
+    role = next(one for (kind, _), one in sorted(annuaire.held.items()) if kind == "PractitionerRole")
+    person = annuaire.held["Practitioner", role["practitioner"]["reference"].partition("/")[2]]
+    second = {"code": concept(("TRE_G15-ProfessionSante", "93"), ("TRE_R09-CategorieProfessionnelle", "C"))}
+    annuaire.put([{**person, "qualification": [*person["qualification"], second]}], EVENING)
+    assert [one.reason for one in run("rpps", ask()).rejections] == ["profession-unclear"]
+
+
+@pytest.mark.usefixtures("first_night")
+def test_what_our_profiles_do_not_know_is_counted(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run
+) -> None:
+    person = next(one for (kind, _), one in sorted(annuaire.held.items()) if kind == "Practitioner")
+    new = {"code": concept(("TRE_R999-Nouveaute", "1"))}
+    annuaire.put([{**person, "qualification": [*person["qualification"], new]}], EVENING)
+    report = run("rpps", ask())
+    assert (report.counts["ignored"], said(report)) == (1, (0, 0, 0))
+
+
+def test_an_increment_needs_a_whole_file_and_leaves_no_gap(
+    world: World, annuaire: Annuaire, ask: Callable[..., Path], run: Run
+) -> None:
+    world.changes(EVENING - timedelta(hours=1))
+    assert run("rpps", ask()).reason == "no-whole-file"
+    run("rpps", world.files[1]["rpps"])
+    assert run("rpps", ask(EVENING, FIRST_NIGHT + timedelta(hours=1))).reason == "increment-gap"
+    report = run("rpps", ask())
+    assert report.state == "applied"
+    del annuaire
+
+
+@pytest.mark.usefixtures("first_night")
+def test_the_cursor_moves_with_the_record_and_not_before(
+    engine: Engine, world: World, ask: Callable[..., Path], run: Run
+) -> None:
+    def known() -> datetime | None:
+        with transaction(engine) as connection:
+            return cursor.known_until(connection, "rpps")
+
+    world.changes(EVENING - timedelta(hours=1))
+    file = ask()
+    assert (run("rpps", file, apply=False).state, known()) == ("planned", FIRST_NIGHT)
+    assert (run("rpps", file).state, known()) == ("applied", EVENING)
+    with transaction(engine) as connection:
+        assert cursor.known_until(connection, "finess") < EVENING
+
+
+@pytest.mark.usefixtures("first_night")
+def test_a_held_increment_waits_for_a_person_and_goes_on_from_its_file(
+    engine: Engine, world: World, ask: Callable[..., Path], now: datetime, actor: Actor, tmp_path: Path
+) -> None:
+    """Bounds of the nights hold for increments: here one person who leaves is too many."""
+    strict = tmp_path / "bounds.toml"
+    strict.write_text("[rpps.too-many-removals]\nfloor = 0\none = 0.001\ntwo = 1\nrefuse = 1\n")
+    world.changes(EVENING - timedelta(hours=1))
+    file, kept = ask(), tmp_path / "kept"
+    given = {"now": now, "actor": actor, "kept": kept, "bounds": load_bounds(strict)}
+    held = run_register(engine, register="rpps", path=file, apply=True, **given)
+    assert (held.state, [one.name for one in held.findings]) == ("held", ["too-many-removals"])
+    file.unlink()
+    with transaction(engine) as connection:
+        assert cursor.open_run(connection, "rpps") == held.run_id
+        assert cursor.known_until(connection, "rpps") == FIRST_NIGHT
+    approve(engine, held.run_id)
+    done = resume_run(engine, run_id=held.run_id, **given)
+    assert (done.state, done.layout) == ("applied", "fhir-v2")
+    with transaction(engine) as connection:
+        assert cursor.open_run(connection, "rpps") is None
+        assert cursor.known_until(connection, "rpps") == EVENING
+
+
+@pytest.mark.usefixtures("first_night")
+def test_many_small_steps_are_held_where_one_large_one_would_be(
+    engine: Engine, annuaire: Annuaire, ask: Callable[..., Path], now: datetime, actor: Actor, tmp_path: Path
+) -> None:
+    bounds = tmp_path / "bounds.toml"
+    bounds.write_text("[rpps.too-many-removals]\nfloor = 0\none = 0.04\ntwo = 1\nrefuse = 1\n")
+    people = [resource_id for kind, resource_id in sorted(annuaire.held) if kind == "Practitioner"]
+    states = []
+    for step, person in enumerate(people[:4]):
+        until = EVENING + timedelta(minutes=15 * step)
+        annuaire.retire("Practitioner", person, until - timedelta(minutes=1))
+        file = ask(until, FIRST_NIGHT if not step else until - timedelta(minutes=15))
+        given = {"now": now, "actor": actor, "bounds": load_bounds(bounds)}
+        states.append(run_register(engine, register="rpps", path=file, apply=True, **given).state)
+    assert states == ["applied", "applied", "held", "held"]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, -1])
+@pytest.mark.usefixtures("first_night")
+def test_an_increment_that_was_cut_changes_nothing(
+    keep: int, world: World, ask: Callable[..., Path], run: Run, fingerprint: Callable[[], object]
+) -> None:
+    world.changes(EVENING - timedelta(hours=1))
+    file, before = ask(), fingerprint()
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:keep]) or b"\n")
+    assert run("rpps", file).state == "refused"
+    assert fingerprint() == before
+
+
+def test_when_nothing_changed_there_is_no_file(annuaire: Annuaire, ask: Callable[..., Path | None]) -> None:
+    assert ask() is None
+    assert [path.partition("?")[0].rpartition("/")[2] for path in annuaire.asked] == [
+        "Practitioner", "PractitionerRole", "Organization"]  # fmt: skip
