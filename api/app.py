@@ -15,6 +15,7 @@ from api.problems import register
 from api.rest.attention import attention
 from api.rest.certificates import certificates
 from api.rest.changes import feed_of_changes
+from api.rest.corrections import corrections
 from api.rest.enrolments import enrolments
 from api.rest.exports import exports_of_the_public
 from api.rest.freshness import mark
@@ -72,6 +73,7 @@ def create_app(container: Container) -> Flask:
         enrolments,
         certificates,
         measures,
+        corrections,
         attention,
         registers,
         feed_of_changes,

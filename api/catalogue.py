@@ -313,15 +313,62 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "reason-missing", 400, "A reason is needed",
-        "A measure and its lifting each need a reason; it stays between the authority and auditors.",
+        "A measure, its lifting, a correction: each needs one; it stays between authority and auditors.",
         "Il faut un motif",
-        "Une mesure et sa levée demandent chacune un motif ; il reste entre l'autorité et les auditeurs.",
+        "Une mesure, sa levée, une correction : chacune a son motif, qui reste entre l'autorité et les "
+        "auditeurs.",
     ),
     Entry(
         "reason-too-long", 400, "The reason is too long",
         "A reason has at most 1000 characters: refer to the decision rather than copying it.",
         "Motif trop long",
         "Un motif a 1000 caractères au plus : renvoyez à la décision plutôt que de la recopier.",
+    ),
+    # ---- Local corrections
+    Entry(
+        "unknown-correction", 404, "No such correction",
+        "Check the number: GET /v1/corrections gives it.",
+        "Correction inconnue",
+        "Vérifiez le numéro : GET /v1/corrections le donne.",
+    ),
+    Entry(
+        "not-correctable", 400, "This is not corrected here",
+        "`correctable` names the fields that are. What trust rests on is said by registers and Ordres.",
+        "Cela ne se corrige pas ici",
+        "`correctable` nomme les champs qui se corrigent. Ce qui fonde la confiance revient aux registres et "
+        "aux Ordres.",
+    ),
+    Entry(
+        "bad-correction", 400, "No register could hold this value",
+        "At most 200 printable characters without `|`; a day as YYYY-MM-DD; codes in capitals and digits; "
+        "`listed` is true or false; a name is not empty.",
+        "Valeur qu'aucun registre ne pourrait porter",
+        "Au plus 200 caractères imprimables sans `|` ; un jour en AAAA-MM-JJ ; des codes en capitales et "
+        "chiffres ; `listed` vaut true ou false ; un nom n'est pas vide.",
+    ),
+    Entry(
+        "nothing-to-correct", 409, "There is nothing to correct",
+        "The record shows this value already, or the register says it itself: then withdraw the correction.",
+        "Rien à corriger",
+        "Cette valeur est déjà celle qui paraît, ou celle du registre : retirez alors la correction.",
+    ),
+    Entry(
+        "closing-put-off", 409, "A closing day is not put off here",
+        "It can only be brought forward. Whoever is closed in FINESS is opened by FINESS.",
+        "Une fermeture ne se repousse pas ici",
+        "Elle ne peut qu'être avancée. Ce que FINESS dit fermé, FINESS seul le rouvre.",
+    ),
+    Entry(
+        "correction-ended", 409, "The correction has ended already",
+        "It was withdrawn or replaced, or the register came to agree with it.",
+        "La correction a déjà pris fin",
+        "Elle a été retirée ou remplacée, ou le registre dit désormais de même.",
+    ),
+    Entry(
+        "register-being-applied", 503, "A register is being applied to these rows",
+        "Ask again in a minute: nothing was changed.",
+        "Un registre est en cours d'application",
+        "Recommencez dans une minute : rien n'a changé.",
     ),
     # ---- Certificates
     Entry(

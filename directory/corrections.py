@@ -18,6 +18,7 @@ from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import share_until_commit_if_free
 from directory.changes import Entity
+from directory.identifiers import parse_address, parse_finess, parse_national_id
 from directory.precedence import CORRECTABLE
 from directory.rules import registering_authorities, search_form
 from directory.tables import correction, mailbox, organisation, practitioner
@@ -84,6 +85,18 @@ class Mark:
     made_at: datetime
 
 
+def spelled(entity: Entity, key: str) -> str:
+    """The key as the record spells it; Refusal MALFORMED for what can be none."""
+    match entity:
+        case Entity.PRACTITIONER:
+            # Whether its check digit holds was decided when the person was taken in.
+            return parse_national_id(key, strict=False)
+        case Entity.ORGANISATION:
+            return parse_finess(key)
+        case _:
+            return parse_address(key)
+
+
 def lock_of(entity: Entity) -> str:
     """The lock a register holds alone while it is applied, and corrections of the same rows share."""
     return f"corrections:{entity.value}"
@@ -102,10 +115,10 @@ def correct(
 ) -> Correction:
     """Say `value` of this field from the commit on; one in force for it is replaced.
 
-    Refuses `not-correctable`, `bad-correction`, `reason-missing`, `reason-too-long`, `unknown-…`,
-    `wrong-authority`, `nothing-to-correct`, `closing-put-off`, `register-being-applied`.
+    Refuses what is no key, `not-correctable`, `bad-correction`, `reason-missing`, `reason-too-long`,
+    `unknown-…`, `wrong-authority`, `nothing-to-correct`, `closing-put-off`, `register-being-applied`.
     """
-    value = _checked(entity, field, value)
+    key, value = spelled(entity, key), _checked(entity, field, value)
     _check_reason(reason)
     # 1. Nobody else changes the row, and no register is about to.
     shown = _locked(connection, entity, key)[field]
@@ -176,7 +189,7 @@ def corrections_made(
     if entity is not None:
         query = query.where(correction.c.entity == entity.value)
     if key is not None:
-        query = query.where(correction.c.key == key)
+        query = query.where(correction.c.key == (spelled(entity, key) if entity else key))
     if not ended:
         query = query.where(correction.c.ending.is_(None))
     return [_correction(row) for row in connection.execute(query).mappings()]

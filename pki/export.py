@@ -73,12 +73,18 @@ def _names(kind: type[Any], *without: str) -> tuple[str, ...]:
 _MAILBOX = ("address", "kind", "holder", "structure_type", "structure_id", "structure_name", "service")
 _ORGANISATION = _names(Organisation, "departed_at")
 _PERSON = ("national_id", "title", "family_name", "given_name")
+_PERSON_SHEET = (*_PERSON, "professions", "skills", "corrected")
 _PRACTICE = _names(Practice)
 
 
 def _person(value: Value) -> list[Any]:
     professions = " ".join(f"{one['code']}:{one['category']}" for one in value["professions"])
-    return [*(value[name] for name in _PERSON), professions, " ".join(value["skills"])]
+    skills, corrected = " ".join(value["skills"]), " ".join(value["corrected"])
+    return [*(value[name] for name in _PERSON), professions, skills, corrected]
+
+
+def _organisation(value: Value) -> list[Any]:
+    return [*(value[name] for name in _ORGANISATION), " ".join(value["corrected"])]
 
 
 def _practices(value: Value) -> list[Sequence[Any]]:
@@ -86,7 +92,8 @@ def _practices(value: Value) -> list[Sequence[Any]]:
 
 
 def _mailbox(value: Value) -> list[Any]:
-    return [*(value[name] for name in _MAILBOX), " ".join(value["certificates"])]
+    certificates, corrected = " ".join(value["certificates"]), " ".join(value["corrected"])
+    return [*(value[name] for name in _MAILBOX), certificates, corrected]
 
 
 TABLES: Mapping[Entity, tuple[_Table, ...]] = {
@@ -94,14 +101,14 @@ TABLES: Mapping[Entity, tuple[_Table, ...]] = {
         _Table("authorities", ("id", "certificate"), lambda value: [list(value.values())]),
     ),
     Entity.ORGANISATION: (
-        _Table("organisations", _ORGANISATION, lambda value: [[value[name] for name in _ORGANISATION]]),
+        _Table("organisations", (*_ORGANISATION, "corrected"), lambda value: [_organisation(value)]),
     ),
     Entity.PRACTITIONER: (
-        _Table("practitioners", (*_PERSON, "professions", "skills"), lambda value: [_person(value)]),
+        _Table("practitioners", _PERSON_SHEET, lambda value: [_person(value)]),
         _Table("practices", ("national_id", *_PRACTICE), _practices),
     ),
     Entity.MAILBOX: (
-        _Table("mailboxes", (*_MAILBOX, "certificates"), lambda value: [_mailbox(value)]),
+        _Table("mailboxes", (*_MAILBOX, "certificates", "corrected"), lambda value: [_mailbox(value)]),
     ),
 }  # fmt: skip
 

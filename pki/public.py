@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from directory.changes import Entity
+from directory.corrections import marks
 from directory.model import MailboxFacts, Organisation, Practitioner
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
@@ -36,6 +37,13 @@ def public_values(connection: Connection, keys: Iterable[Key], now: datetime) ->
         (Entity.AUTHORITY, _authorities(connection, words[Entity.AUTHORITY])),
     ):
         found |= {(entity, word): value for word, value in values.items()}
+    for entity in (Entity.MAILBOX, Entity.ORGANISATION, Entity.PRACTITIONER):
+        shown = [word for word in words[entity] if (entity, word) in found]
+        marked = marks(connection, entity, shown)
+        for word in shown:
+            found[entity, word] = {
+                **found[entity, word], "corrected": [mark.field for mark in marked.get(word, ())],
+            }  # fmt: skip
     return found
 
 

@@ -6,6 +6,7 @@ import click
 
 from api.cli.attention import attention
 from api.cli.audit import audit
+from api.cli.correct import correct
 from api.cli.crl import crl
 from api.cli.demo import demo
 from api.cli.enrolment import enrol, issue, revoke
@@ -43,6 +44,7 @@ for command in (
     issue,
     revoke,
     measure,
+    correct,
     attention,
     check,
     ldap,

@@ -6,12 +6,15 @@ from typing import Any
 from marshmallow import fields
 
 from api.rest import paging
+from api.rest.corrected import corrected
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MAY_SEARCH
 from api.rest.reachable import PREFERRED, MailboxAnswer, shown
 from api.rest.shapes import Instant, Line, Shape
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
+from directory.changes import Entity
+from directory.corrections import marks
 from directory.identifiers import parse_finess
 from directory.model import Organisation
 from directory.search import PLACES, find, places_question, total
@@ -43,6 +46,7 @@ class OrganisationAnswer(Shape):
             "description": "Depuis quand FINESS ne le connaît plus — Since when FINESS no longer holds it"
         },
     )
+    corrected = corrected()
     mailboxes = fields.List(fields.Nested(MailboxAnswer), required=True, metadata={"description": PREFERRED})
 
 
@@ -137,5 +141,14 @@ def organisations(container: Container) -> Resource:
 
 
 def _answers(call: Transacted, places: Sequence[Organisation]) -> list[dict[str, Any]]:
-    mailboxes = shown(call, addresses_at(call.connection, [place.finess for place in places]))
-    return [{**vars(place), "mailboxes": mailboxes[place.finess]} for place in places]
+    numbers = [place.finess for place in places]
+    mailboxes = shown(call, addresses_at(call.connection, numbers))
+    marked = marks(call.connection, Entity.ORGANISATION, numbers)
+    return [
+        {
+            **vars(place),
+            "mailboxes": mailboxes[place.finess],
+            "corrected": marked.get(place.finess, ()),
+        }
+        for place in places
+    ]

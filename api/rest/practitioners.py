@@ -6,12 +6,15 @@ from typing import Any
 from marshmallow import fields, validate
 
 from api.rest import paging
+from api.rest.corrected import corrected
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.reachable import PREFERRED, MailboxAnswer, Shown, shown
 from api.rest.shapes import Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
+from directory.changes import Entity
+from directory.corrections import Mark, marks
 from directory.identifiers import parse_national_id
 from directory.model import Practitioner
 from directory.search import PEOPLE, find, people_question, total
@@ -65,6 +68,7 @@ class PractitionerAnswer(Shape):
             "description": "Depuis quand le registre ne le connaît plus — Since when the register lacks him"
         },
     )
+    corrected = corrected()
     mailboxes = fields.List(
         fields.Nested(MailboxAnswer),
         required=True,
@@ -184,14 +188,20 @@ def practitioners(container: Container) -> Resource:
 
 
 def _answers(call: Transacted, people: Sequence[Practitioner]) -> list[dict[str, Any]]:
-    mailboxes = shown(call, addresses_of(call.connection, [person.national_id for person in people]))
-    return [_answer(person, mailboxes[person.national_id]) for person in people]
+    numbers = [person.national_id for person in people]
+    mailboxes = shown(call, addresses_of(call.connection, numbers))
+    marked = marks(call.connection, Entity.PRACTITIONER, numbers)
+    return [
+        _answer(person, mailboxes[person.national_id], marked.get(person.national_id, ()))
+        for person in people
+    ]
 
 
-def _answer(person: Practitioner, mailboxes: Sequence[Shown]) -> dict[str, Any]:
+def _answer(person: Practitioner, mailboxes: Sequence[Shown], marked: Sequence[Mark]) -> dict[str, Any]:
     professions = [{"code": code, "category": category} for code, category in person.professions]
     return {
         **vars(person),
         "professions": professions,
         "mailboxes": mailboxes,
+        "corrected": marked,
     }

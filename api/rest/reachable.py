@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 from marshmallow import fields, validate
 
+from api.rest.corrected import corrected
 from api.rest.operation import Transacted
 from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Shape
+from directory.changes import Entity
+from directory.corrections import Mark, marks
 from directory.rules import visible
 from directory.store import mailbox_facts
 from pki.exchange import verdicts
@@ -28,6 +31,7 @@ class MailboxAnswer(Shape):
     address = fields.String(required=True, metadata={"example": EXAMPLE_ADDRESS})
     verdict = fields.String(required=True, validate=validate.OneOf(["allowed", "refused", "unknown"]))
     certificates = fields.List(fields.String(metadata={"example": EXAMPLE_SERIAL}), required=True)
+    corrected = corrected()
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Shown:
     address: str
     verdict: str
     certificates: Sequence[str]
+    corrected: Sequence[Mark]
 
 
 def shown(call: Transacted, held: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[Shown]]:
@@ -46,7 +51,8 @@ def shown(call: Transacted, held: Mapping[str, Sequence[str]]) -> Mapping[str, S
     listed = [address for address in every if visible(facts[address], call.now)]
     lifetime = call.container.verdict_lifetime
     decided = verdicts(call.connection, listed, sender=None, at=None, now=call.now, lifetime=lifetime)
-    given = {verdict.address: _given(verdict) for verdict in decided}
+    marked = marks(call.connection, Entity.MAILBOX, listed)
+    given = {verdict.address: _given(verdict, marked.get(verdict.address, ())) for verdict in decided}
     return {
         holder: sorted(
             (given[address] for address in addresses if address in given),
@@ -56,5 +62,6 @@ def shown(call: Transacted, held: Mapping[str, Sequence[str]]) -> Mapping[str, S
     }
 
 
-def _given(verdict: Verdict) -> Shown:
-    return Shown(verdict.address, verdict.answer.value, [one.serial for one in verdict.certificates])
+def _given(verdict: Verdict, marked: Sequence[Mark]) -> Shown:
+    serials = [one.serial for one in verdict.certificates]
+    return Shown(verdict.address, verdict.answer.value, serials, marked)

@@ -17,6 +17,7 @@ VALUES = {
     "stamp": "latest",
     "file": "manifest.json",
     "measure_id": "12",
+    "correction_id": "7",
     "enrolment_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
     "run_id": "41",
 }
@@ -66,6 +67,9 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("POST", "/v1/practitioners/810099000019/measures"): {"registrar"},
         ("GET", "/v1/practitioners/810099000019/measures"): {"auditor", "registrar"},
         ("POST", "/v1/measures/12/lifting"): {"registrar"},
+        ("POST", "/v1/corrections"): {"admin", "registrar"},
+        ("GET", "/v1/corrections"): {"admin", "auditor", "registrar"},
+        ("POST", "/v1/corrections/7/withdrawal"): {"admin", "registrar"},
         ("GET", "/v1/attention"): {"admin", "auditor", "registrar"},
         ("GET", "/v1/changes"): {"operator", "auditor"},
         ("GET", "/v1/exports"): {"operator", "auditor"},
