@@ -11,8 +11,12 @@ import pytest
 from flask import Flask
 from sqlalchemy import Engine, text
 
+from api import upkeep
 from api.status.listener import Listener
 from api.wiring import Container
+from directory import feed
+from directory.base.db import transaction
+from directory.changes import START
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
 from tests.factories import depart, seed_practitioner
@@ -184,6 +188,20 @@ def test_who_comes_too_late_is_told_from_which_export_to_begin(
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text('{"made_at": "2026-09-01T04:00:00Z"}')
     assert operator.get("/v1/changes").get_json()["export"] == "/v1/exports/20260901T040000Z"
+
+
+def test_the_job_has_a_moved_feed_begin_anew_and_older_cursors_expire(
+    operator: Caller, engine: Engine, container: Container
+) -> None:
+    someone = seed_practitioner(engine)
+    cursor = now_at(operator)
+    assert upkeep.due_changes(container) == ""
+    do(engine, "UPDATE feed_floor SET cluster = 7")
+    assert "begins anew" in upkeep.due_changes(container)
+    for asked in ({"cursor": cursor}, {}):
+        assert operator.get("/v1/changes", **asked).status_code == 410
+    with transaction(engine) as connection:
+        assert someone.mailbox in {change.key for change in feed.read_changes(connection, START)}
 
 
 @pytest.fixture
