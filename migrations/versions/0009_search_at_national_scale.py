@@ -74,7 +74,9 @@ CREATE INDEX search_place_terms ON search_place USING gin (terms) WITH (fastupda
 """
 
 KEPT_IN_STEP = r"""
-CREATE FUNCTION sceau_search_people(keys text[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION sceau_search_people(keys text[]) RETURNS void LANGUAGE plpgsql
+-- Two million groups do not fit into the memory of a hash, and how many there are is not known in time.
+SET enable_hashagg = off AS $$
 DECLARE
     from_nothing boolean := cardinality(keys) > 10000 AND NOT EXISTS (SELECT FROM search_person);
 BEGIN
@@ -85,8 +87,8 @@ BEGIN
     ELSE
         DELETE FROM search_person WHERE national_id = ANY (keys);
     END IF;
-    -- EXECUTE: planned for these keys, be they one or two million.
-    EXECUTE $sql$
+    -- EXECUTE: planned for these keys, be they one or ten thousand.
+    EXECUTE format($sql$
         WITH touched AS (SELECT unnest($1) AS national_id)
         INSERT INTO search_person (national_id, sort_name, terms)
         SELECT p.national_id, replace(p.family, ' ', '') || ' ' || p.given,
@@ -95,22 +97,22 @@ BEGIN
                                      professions.words, skills.words, practices.words))
         FROM (
             SELECT national_id, sceau_fold(family_name) AS family, sceau_fold(given_name) AS given
-            FROM touched JOIN practitioner USING (national_id) WHERE departed_at IS NULL OFFSET 0
+            FROM practitioner %1$s WHERE departed_at IS NULL OFFSET 0
         ) AS p
-        LEFT JOIN (SELECT national_id, string_agg('p' || code, ' ') AS words
-                   FROM touched JOIN profession USING (national_id) GROUP BY national_id
+        LEFT JOIN (SELECT x.national_id, string_agg('p' || code, ' ') AS words
+                   FROM profession x %1$s GROUP BY x.national_id
         ) AS professions USING (national_id)
-        LEFT JOIN (SELECT national_id, string_agg('s' || skill_code, ' ') AS words
-                   FROM touched JOIN skill USING (national_id) GROUP BY national_id
+        LEFT JOIN (SELECT x.national_id, string_agg('s' || skill_code, ' ') AS words
+                   FROM skill x %1$s GROUP BY x.national_id
         ) AS skills USING (national_id)
-        LEFT JOIN (SELECT national_id, string_agg(concat_ws(' ',
+        LEFT JOIN (SELECT x.national_id, string_agg(concat_ws(' ',
                        'd' || nullif(department, ''), 't' || nullif(sceau_fold_town(town), ''),
                        'i' || nullif(finess, ''), 'n' || replace(nullif(sceau_fold(structure_name), ''), ' ', ' n')
                    ), ' ') AS words
-                   FROM touched JOIN practice USING (national_id) GROUP BY national_id
+                   FROM practice x %1$s GROUP BY x.national_id
         ) AS practices USING (national_id)
         ORDER BY 2
-    $sql$ USING keys;
+    $sql$, CASE WHEN from_nothing THEN '' ELSE 'JOIN touched USING (national_id)' END) USING keys;
     IF from_nothing THEN
         ALTER TABLE search_person ADD CONSTRAINT search_person_pkey PRIMARY KEY (national_id);
         CREATE INDEX search_person_order ON search_person (sort_name, national_id);
