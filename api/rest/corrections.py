@@ -135,6 +135,7 @@ def make_correction(call: Transacted, asked: dict[str, Any]) -> Correction:
     """,
     answer=CorrectionsAnswer,
     query=CorrectionsQuery,
+    problems=(*MALFORMED_IDS, "malformed-address"),
 )
 def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """The corrections made here.
