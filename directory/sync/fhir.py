@@ -54,7 +54,6 @@ _EMAIL_TYPE = "https://hl7.fr/ig/fhir/core/StructureDefinition/fr-core-contact-p
 _MAILBOX, _TRACE = f"{_EXTENSIONS}as-ext-mailbox-mss-metadata", f"{_EXTENSIONS}as-ext-data-trace"
 _STREET = "http://hl7.org/fhir/StructureDefinition/iso21090-ADXP-"
 
-_LOST = {"missing": "person-not-found", "role": "unknown-role"}
 
 Resource = Mapping[str, Any]
 
@@ -124,12 +123,14 @@ class _Increment:
     def take(self, kind: str, row: Callable[[int, Resource], None]) -> None:
         """Let `row` stage each entry of this kind; its Refusal is the reason of a rejection.
 
-        Whom the API named and then did not know is told with the people.
+        Whom the API named and then did not know, and situations that ended and are nobody's whom we know,
+        are told with the people.
         """
         for number, entry in self.entries:
-            lost = set(_LOST) & set(entry) if kind == "person" else set()
-            for name in lost:
-                self.reject(number, _LOST[name], f"{entry[name]}", entry)
+            if kind == "person" and "missing" in entry:
+                self.reject(number, "person-not-found", f"{entry['missing']}", entry)
+            if kind == "person" and "role" in entry:
+                self._staging.ignored += 1
             if kind not in entry:
                 continue
             try:

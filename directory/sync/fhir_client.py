@@ -9,6 +9,7 @@ import http.client
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -60,20 +61,27 @@ class Api:
 
 @dataclass
 class Pace:
-    """At most so many calls within any second, whenever they began."""
+    """At most so many calls within any second of the server's, however long each was on its way.
+
+    A call that was answered had arrived: a second after its answer is more than one after its arrival.
+    """
 
     per_second: int = CALLS_PER_SECOND
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    _begun: deque[float] = field(default_factory=deque)
+    _answered: deque[float] = field(default_factory=deque)
 
-    def wait(self) -> None:
-        """Until one more call may begin."""
-        if len(self._begun) >= self.per_second:
-            rest = self._begun.popleft() + 1 - self.clock()
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """One call, once it may begin; one at a time."""
+        if len(self._answered) >= self.per_second:
+            rest = self._answered.popleft() + 1 - self.clock()
             if rest > 0:
                 self.sleep(rest)
-        self._begun.append(self.clock())
+        try:
+            yield
+        finally:
+            self._answered.append(self.clock())
 
 
 class Client:
@@ -113,10 +121,10 @@ class Client:
     def _page(self, url: str) -> Resource:
         """One page, asked for again while the server is busy."""
         for pause in (*PAUSES, None):
-            self._pace.wait()
             self.calls += 1
             try:
-                return self._answered(url)
+                with self._pace.call():
+                    return self._answered(url)
             except Refusal as refusal:
                 if refusal.code != "source-busy" or pause is None:
                     raise

@@ -383,7 +383,7 @@ APPLY = (
     DO $$ BEGIN
         IF (SELECT count(*) FROM planned) > 10000 THEN
             ANALYZE practitioner, profession, skill, practice;
-            PERFORM set_config('work_mem', '32MB', true), set_config('hash_mem_multiplier', '1', true);
+            PERFORM set_config('work_mem', '24MB', true), set_config('hash_mem_multiplier', '1', true);
         END IF;
     END $$
     """,

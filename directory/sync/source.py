@@ -4,6 +4,7 @@ Opens a zip or plain text without ever unpacking to disk or holding more than a 
 of columns. Whatever is wrong with the file as a whole is a `Refusal` whose code is the run's reason.
 """
 
+import errno
 import gzip
 import os
 import re
@@ -55,15 +56,12 @@ class Member:
     def blocks(self) -> Iterator[bytes]:
         """Its bytes, a block at a time; damage in the archive is a Refusal, and so is too much text."""
         read = 0
-        try:
-            with self._stream() as stream:
-                while block := stream.read(BLOCK):
-                    read += len(block)
-                    if swollen(read, self._packed):
-                        raise refused("too-large", f"{self.name} unpacks to more than {read} bytes.")
-                    yield block
-        except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise refused("damaged-archive", f"{self.name}: {error}.") from error
+        with _undamaged(self.name), self._stream() as stream:
+            while block := stream.read(BLOCK):
+                read += len(block)
+                if swollen(read, self._packed):
+                    raise refused("too-large", f"{self.name} unpacks to more than {read} bytes.")
+                yield block
 
     def chunks(self) -> Iterator[bytes]:
         """Its whole lines, so many as a block holds, without the last one's end.
@@ -114,6 +112,22 @@ def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
         while block := coming.result():
             coming = pool.submit(next, blocks, b"")
             yield block
+
+
+@contextmanager
+def _undamaged(name: str) -> Iterator[None]:
+    """What the libraries raise over an archive that is none, as a Refusal; a disk that fails stays what it
+    is.
+    """
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+        raise refused("damaged-archive", f"{name}: {error}.") from error
+    except OSError as error:
+        # EINVAL: an archive's table that points before the file's beginning.
+        if not isinstance(error, gzip.BadGzipFile) and error.errno != errno.EINVAL:
+            raise
+        raise refused("damaged-archive", f"{name}: {error}.") from error
 
 
 def refused(code: str, text: str) -> Refusal:
@@ -176,10 +190,8 @@ def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping
                 name, unpack = path.name.removesuffix(".gz"), _unzipped
             yield {first: Member(name, partial(unpack, file), size)}
             return
-        try:
+        with _undamaged(path.name):
             archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise refused("damaged-archive", f"{path.name}: {error}.") from error
         with archive:
             members = _members(path.name, archive, roles)
             if first not in members:

@@ -28,7 +28,7 @@ NULL = "\0"
 
 # What waits in temporary tables is lost with the session anyway: its commits need no disk. The record's
 # transaction turns this on again.
-_SESSION = "SET temp_buffers = '64MB'; SET work_mem = '128MB'; SET synchronous_commit = off;"
+_SESSION = "SET temp_buffers = '64MB'; SET work_mem = '64MB'; SET synchronous_commit = off;"
 _TABLES = """
 CREATE TEMP TABLE rejected (line_number integer, reason text, detail text, excerpt text);
 CREATE TEMP TABLE spared (key text);

@@ -93,6 +93,9 @@ class Annuaire:
         for name, value in asked.items():
             if name == "_id":
                 found = [one for one in found if one["id"] in value.split(",")]
+            elif name == "organization":
+                places = {f"Organization/{one}" for one in value.split(",")}
+                found = [one for one in found if one.get("organization", {}).get("reference") in places]
             elif name == "_lastUpdated":
                 prefix, since = value[:2], datetime.fromisoformat(value[2:])
                 if self.now - since > WINDOW:

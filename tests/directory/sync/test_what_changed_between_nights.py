@@ -1,5 +1,5 @@
-"""What the API says changed is in the record within minutes, as the next file would have it, and no older file
-undoes it.
+"""What the API says changed is in the record within minutes, as the next file would have it, and no older
+file undoes it.
 
 The people of `scripts/make_registers.py`, once as files and once as FHIR resources on a server of the test.
 """
@@ -149,7 +149,7 @@ def test_an_older_file_undoes_nothing_and_a_later_one_does(
     later = world.files[1]["rpps"].with_name("PS_LibreAcces_202609020200.zip")
     world.files[1]["rpps"].rename(later)
     back = run("rpps", later)
-    assert all(back.counts[name] for name in CHANGED)
+    assert back.counts["changed"] > 0 < back.counts["removed"]
     assert rows("SELECT count(*) FROM stated_since") == [(0,)]
 
 
@@ -179,7 +179,7 @@ def test_a_situation_that_ended_takes_away_its_practice_alone(
     practices = f"SELECT count(*) FROM practice WHERE national_id = '{person}'"
     ((before,),) = rows(practices)
     annuaire.retire("PractitionerRole", role["id"], EVENING)
-    report = run("rpps", ask(EVENING, EVENING - timedelta(minutes=30)))
+    report = run("rpps", ask(EVENING, EVENING - timedelta(hours=1)))
     assert said(report) == (0, 1, 0)
     assert rows(practices) == [(before - 1,)]
     assert rows(f"SELECT departed_at FROM practitioner WHERE national_id = '{person}'") == [(None,)]
@@ -193,7 +193,7 @@ def test_a_situation_nobody_knew_is_left_to_the_next_file(
     role = next(one for (kind, _), one in sorted(annuaire.held.items()) if kind == "PractitionerRole")
     annuaire.retire("PractitionerRole", role["id"], EVENING)
     report = run("rpps", ask())
-    assert [one.reason for one in report.rejections] == ["unknown-role"]
+    assert (report.counts["ignored"], said(report), report.rejections) == (1, (0, 0, 0), ())
     assert fingerprint() == before
 
 
@@ -241,7 +241,7 @@ def test_no_increment_hands_a_mailbox_over(
     ],
 )
 @pytest.mark.usefixtures("first_night")
-def test_a_person_who_cannot_be_read_is_left_as_he_was(
+def test_a_person_who_cannot_be_read_is_left_as_he_was(  # noqa: PLR0917 - fixtures
     parts: dict[str, Any],
     reason: str,
     annuaire: Annuaire,
@@ -309,7 +309,7 @@ def test_the_cursor_moves_with_the_record_and_not_before(
 
 
 @pytest.mark.usefixtures("first_night")
-def test_a_held_increment_waits_for_a_person_and_goes_on_from_its_file(
+def test_a_held_increment_waits_for_a_person_and_goes_on_from_its_file(  # noqa: PLR0917 - fixtures
     engine: Engine, world: World, ask: Callable[..., Path], now: datetime, actor: Actor, tmp_path: Path
 ) -> None:
     """Bounds of the nights hold for increments: here one person who leaves is too many."""
@@ -333,20 +333,20 @@ def test_a_held_increment_waits_for_a_person_and_goes_on_from_its_file(
 
 
 @pytest.mark.usefixtures("first_night")
-def test_many_small_steps_are_held_where_one_large_one_would_be(
+def test_many_small_steps_are_held_where_one_large_one_would_be(  # noqa: PLR0917 - fixtures
     engine: Engine, annuaire: Annuaire, ask: Callable[..., Path], now: datetime, actor: Actor, tmp_path: Path
 ) -> None:
     bounds = tmp_path / "bounds.toml"
     bounds.write_text("[rpps.too-many-removals]\nfloor = 0\none = 0.04\ntwo = 1\nrefuse = 1\n")
-    people = [resource_id for kind, resource_id in sorted(annuaire.held) if kind == "Practitioner"]
+    people = [one for kind, one in sorted(annuaire.held) if one.startswith("005-8")]
     states = []
-    for step, person in enumerate(people[:4]):
+    for step, person in enumerate(people[:3]):
         until = EVENING + timedelta(minutes=15 * step)
         annuaire.retire("Practitioner", person, until - timedelta(minutes=1))
         file = ask(until, FIRST_NIGHT if not step else until - timedelta(minutes=15))
         given = {"now": now, "actor": actor, "bounds": load_bounds(bounds)}
         states.append(run_register(engine, register="rpps", path=file, apply=True, **given).state)
-    assert states == ["applied", "applied", "held", "held"]
+    assert states == ["applied", "applied", "held"]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, -1])
