@@ -5,12 +5,12 @@ UNACCEPTABLE when it will not have this entry (trying again changes nothing). It
 """
 
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ldap3
 from ldap3.core.exceptions import LDAPException
@@ -32,11 +32,13 @@ from ldap3.core.results import (
     RESULT_SUCCESS,
     RESULT_UNDEFINED_ATTRIBUTE_TYPE,
 )
+from ldap3.utils.asn1 import decode_message_fast
 
 from directory.base.errors import Kind, Refusal
 from directory.ldap.entry import TREE, Entry
 from directory.ldap.names import Name, parent, split
-from directory.ldap.plan import VERSION, Add, Delete, Modify, Operation
+from directory.ldap.plan import Add, Delete, Modify, Operation
+from directory.ldap.wire import request
 
 # What the server answers when the entry is not as it was read: look again, then plan again.
 MOVED = {
@@ -44,8 +46,6 @@ MOVED = {
     Modify: {RESULT_NO_SUCH_OBJECT, RESULT_NO_SUCH_ATTRIBUTE, RESULT_ATTRIBUTE_OR_VALUE_EXISTS},
     Delete: {RESULT_ASSERTION_FAILED},
 }
-# RFC 4528: the server looks once more, and acts only when this still holds.
-ASSERTION = "1.3.6.1.1.12"
 # So many names in one filter: with more, comparing each entry with each name costs more than another search.
 NAMES_ASKED = 40
 # A deletion asks for absence, and there it is.
@@ -172,20 +172,10 @@ class LdapClient:
         kind = type(operation)
 
         def ask(connection: ldap3.Connection) -> bool:
-            # The stubs leave these three untyped.
-            match operation:
-                case Add(dn, attributes):
-                    values = {name: list(each) for name, each in attributes.items()}
-                    connection.add(dn, attributes=values)  # type: ignore[no-untyped-call]
-                case Delete(dn, version):
-                    fence = None if version is None else [_not_later_than(version)]
-                    connection.delete(dn, controls=fence)  # type: ignore[no-untyped-call]
-                case Modify(dn, changes):
-                    edits = {name: _edits(*each) for name, each in changes.items()}
-                    connection.modify(dn, edits)  # type: ignore[no-untyped-call]
-            if connection.result["result"] in MOVED[kind]:
+            result = _answer(connection, operation)
+            if result["result"] in MOVED[kind]:
                 return False
-            self._expect(connection, DONE[kind], operation.dn)
+            self._expect(result, DONE[kind], operation.dn)
             return True
 
         return self._call(ask)
@@ -200,7 +190,7 @@ class LdapClient:
     def _search(self, base: str, words: str, attributes: Sequence[str], scope: Any) -> list[Entry]:
         def ask(connection: ldap3.Connection) -> list[Entry]:
             connection.search(base, words, search_scope=scope, attributes=attributes)
-            self._expect(connection, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, base)
+            self._expect(connection.result, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, base)
             return _entries(connection)
 
         return self._call(ask)
@@ -210,7 +200,7 @@ class LdapClient:
             connection.search(
                 base, "(objectClass=*)", attributes=attributes, paged_size=page, paged_cookie=cookie
             )
-            self._expect(connection, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, base)
+            self._expect(connection.result, {RESULT_SUCCESS, RESULT_NO_SUCH_OBJECT}, base)
             controls = connection.result.get("controls") or {}
             paged = controls.get("1.2.840.113556.1.4.319", {"value": {"cookie": b""}})
             return _entries(connection), paged["value"]["cookie"]
@@ -276,11 +266,11 @@ class LdapClient:
             raise Refusal(Kind.UNAVAILABLE, "ldap-bind-refused", text)
         return connection
 
-    def _expect(self, connection: ldap3.Connection, codes: set[int], dn: str) -> None:
-        code, words = connection.result["result"], connection.result["description"]
+    def _expect(self, result: Mapping[str, Any], codes: set[int], dn: str) -> None:
+        code, words = result["result"], result["description"]
         if code in codes:
             return
-        text = f"The LDAP server refused {dn!r}: {words} {connection.result.get('message') or ''}".rstrip()
+        text = f"The LDAP server refused {dn!r}: {words} {result.get('message') or ''}".rstrip()
         if code in UNWRITABLE:
             raise Refusal(Kind.UNACCEPTABLE, "ldap-entry-refused", text, dn=dn)
         raise Refusal(Kind.UNAVAILABLE, "ldap-refused", text, dn=dn)
@@ -310,14 +300,16 @@ def _release(connection: ldap3.Connection) -> None:
         connection.socket.close()
 
 
-def _not_later_than(version: int) -> tuple[str, bool, bytes]:
-    """The control that holds for an entry of no later state of the record: `(!(sceauVersion>=version+1))`."""
-    parts = b"".join(_ber(0x04, each) for each in (VERSION.encode(), str(version + 1).encode()))
-    return ASSERTION, True, _ber(0xA2, _ber(0xA5, parts))
-
-
-def _ber(tag: int, content: bytes) -> bytes:
-    return bytes((tag, len(content))) + content
+def _answer(connection: ldap3.Connection, operation: Operation) -> Decoded:
+    """What the server says to this request, which is the only one under way on the connection."""
+    number = connection.server.next_message_id()
+    connection.socket.sendall(request(operation, number))
+    for received in connection.strategy.receiving():
+        message = decode_message_fast(received)  # type: ignore[no-untyped-call] # the stubs leave it so
+        # Number 0 is the server's farewell (RFC 4511 4.4.1).
+        if message["messageID"] == number:
+            return cast("Decoded", connection.strategy.decode_response_fast(message))
+    raise LDAPException("the connection ended before the answer")
 
 
 def _equal(attribute: str, value: str) -> str:
@@ -328,12 +320,6 @@ def _equal(attribute: str, value: str) -> str:
 
 def _bytes(letter: str) -> str:
     return "".join(f"\\{byte:02x}" for byte in letter.encode())
-
-
-def _edits(gone: tuple[bytes, ...], new: tuple[bytes, ...]) -> list[tuple[str, list[bytes]]]:
-    """Removals first: a value may come back in another spelling that LDAP holds for the same."""
-    both = ((ldap3.MODIFY_DELETE, gone), (ldap3.MODIFY_ADD, new))
-    return [(act, list(values)) for act, values in both if values]
 
 
 def _entries(connection: ldap3.Connection) -> list[Entry]:
