@@ -93,7 +93,7 @@ def _overview(container: Container, connection: Connection, now: datetime) -> tu
 
 def _sheet(connection: Connection, one: Condition, now: datetime) -> _Sheet:
     shown = tuple(state for state in RunState if state not in (RunState.PLANNED, RunState.RUNNING))
-    runs = history.runs(connection, register=one.register, states=shown, limit=CHARTED)
+    runs = history.runs(connection, register=one.register, states=shown, limit=CHARTED, increments=False)
     ago = None if one.last is None else words.age(now - one.last.generated_at)
     return _Sheet(one, runs, chart(runs), ago)
 

@@ -144,12 +144,14 @@ _RUN = (
 _RUNS = text(
     f"SELECT {_RUN} FROM register_run WHERE (CAST(:register AS text) IS NULL OR register = :register)"  # noqa: S608 - a constant of this module
     " AND (CAST(:states AS text[]) IS NULL OR state = ANY(:states))"
-    " AND (CAST(:after AS bigint) IS NULL OR id < :after) ORDER BY id DESC LIMIT :limit"
+    " AND (CAST(:after AS bigint) IS NULL OR id < :after) AND (:increments OR NOT increment)"
+    " ORDER BY id DESC LIMIT :limit"
 )
 _ONE = text(f"SELECT {_RUN} FROM register_run WHERE id = :id")  # noqa: S608 - same
 _BEFORE = text(
     f"SELECT {_RUN} FROM register_run WHERE register = :register AND state = 'applied'"  # noqa: S608 - same
-    " AND id < :id ORDER BY id DESC LIMIT 1"
+    " AND id < :id AND increment = (SELECT increment FROM register_run WHERE id = :id)"
+    " ORDER BY id DESC LIMIT 1"
 )
 # The order that `sources` has, or two answers could name two different runs as the last.
 _LATEST = text(
@@ -192,13 +194,17 @@ def runs(
     states: Sequence[RunState] | None = None,
     after: int | None = None,
     limit: int,
+    increments: bool = True,
 ) -> list[Run]:
-    """Runs, newest first: the first `limit` that come after the one numbered `after`."""
+    """Runs, newest first: the first `limit` that come after the one numbered `after`; with increments, of
+    which a day has many, or those of whole files alone.
+    """
     asked = {
         "register": register,
         "states": None if states is None else [state.value for state in states],
         "after": None if after is None else min(after, HIGHEST_ID),
         "limit": limit,
+        "increments": increments,
     }
     return [_run(row) for row in connection.execute(_RUNS, asked)]
 

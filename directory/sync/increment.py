@@ -89,7 +89,7 @@ def _follow(client: Client, named: _Named) -> None:
             named.people[_referred(role, "practitioner")] = None
             if len(named.people) > MOST_PEOPLE:
                 text = f"The changes concern more than {MOST_PEOPLE} people: the next whole file tells them."
-                raise Refusal(Kind.UNACCEPTABLE, "too-many-changes", text)
+                raise Refusal(Kind.UNACCEPTABLE, "increment-too-large", text)
     named.people.pop("", None)
 
 
