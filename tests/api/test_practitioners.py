@@ -121,8 +121,8 @@ def test_mailboxes_show_the_usable_first_and_the_red_listed_never(
     certify(engine, "hidden@one.example", now - timedelta(days=1), number=2)
     item = operator.get(PATH).get_json()["items"][0]
     assert item["mailboxes"] == [
-        {"address": "b@one.example", "verdict": "allowed", "certificates": [serial]},
-        {"address": "a@one.example", "verdict": "refused", "certificates": []},
+        {"address": "b@one.example", "verdict": "allowed", "certificates": [serial], "corrected": []},
+        {"address": "a@one.example", "verdict": "refused", "certificates": [], "corrected": []},
     ]
 
 
@@ -130,7 +130,7 @@ def test_a_revoked_certificate_is_not_offered(operator: Caller, engine: Engine, 
     seeded = seed_practitioner(engine)
     take_back(engine, certify(engine, seeded.mailbox, now - timedelta(days=1)), now)
     (mailbox,) = operator.get(f"{PATH}/{seeded.national_id}").get_json()["mailboxes"]
-    assert mailbox == {"address": seeded.mailbox, "verdict": "refused", "certificates": []}
+    assert mailbox == {"address": seeded.mailbox, "verdict": "refused", "certificates": [], "corrected": []}
 
 
 def test_one_person_is_given_whole(operator: Caller, engine: Engine) -> None:

@@ -212,3 +212,27 @@ def test_picking_lines_gives_what_reading_all_gives(
         counts = dict(report.counts)
         outcomes.append((rows(RECORD), counts, report.rejections))
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_second_line_of_one_address_is_read_with_its_first_and_no_other(
+    tmp_path: Path, run: Run, rows: Rows
+) -> None:
+    heading, *lines = (VECTORS / MAILBOXES).read_text().splitlines(keepends=True)
+    (at_work,) = (line for line in lines if "a.exemple@chi-fictif" in line)
+    others = [at_work.replace("a.exemple", f"other{n}") for n in range(40)]
+    second = at_work.replace("250990033", "750990012").replace("URGENCES", "CARDIOLOGIE")
+
+    def attached(stamp: str, *more: str) -> list[tuple[object, ...]]:
+        name = f"Extraction_Correspondance_MSSante_{stamp}0213.txt"
+        file = day(tmp_path / name, heading + "".join([at_work, *others, *more]))
+        assert run("mailboxes", file).state == "applied"
+        return rows("SELECT address, structure_id, service FROM mailbox_attachment")
+
+    assert attached("20260826") == []
+    here = [("a.exemple@chi-fictif.mssante.invalid", "750990012", "CARDIOLOGIE")]
+    assert attached("20260827", second) == here
+    assert rows(READ) == [(2,)]
+    assert attached("20260828", second) == here
+    assert rows(READ) == [(0,)]
+    assert attached("20260829") == []
+    assert rows(READ) == [(1,)]
