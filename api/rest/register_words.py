@@ -106,6 +106,18 @@ FILE_REASON_WORDS = _said(
             "Le fichier est plus ancien que le dernier appliqué.",
             "The file is older than the one applied last.",
         ),
+        "no-whole-file": (
+            "Aucun fichier complet n'a encore été appliqué.",
+            "No whole file has been applied yet.",
+        ),
+        "increment-gap": (
+            "Des changements manquent entre ce qui est connu et cet incrément.",
+            "Changes are missing between what is known and this increment.",
+        ),
+        "no-increments": (
+            "Ce registre n'est donné que par fichiers complets.",
+            "This register is told by whole files only.",
+        ),
         "kept-file-gone": ("Le fichier gardé n'est plus le même.", "The kept file is no longer the same."),
         "superseded": ("Un fichier plus récent a été appliqué.", "A newer file has been applied."),
     }
@@ -135,6 +147,13 @@ ROW_REASON_WORDS = _said(
         "no-holder": ("boîte sans titulaire", "mailbox without holder"),
         "no-structure": ("boîte sans structure", "mailbox without structure"),
         "address-claimed-twice": ("adresse prise par deux titulaires", "address claimed by two holders"),
+        "person-not-found": ("personne introuvable", "person not found"),
+        "no-national-id": ("sans identifiant national", "no national identifier"),
+        "malformed-resource": ("ressource mal formée", "malformed resource"),
+        "separator-in-cell": ("séparateur dans une valeur", "separator within a value"),
+        "profession-unclear": ("profession non précisée", "profession not told"),
+        "organisation-not-found": ("structure introuvable", "organisation not found"),
+        "address-held-by-another": ("adresse d'un autre titulaire", "address held by another"),
         "malformed-domain": ("domaine mal formé", "malformed domain"),
         "malformed-operator": ("opérateur mal formé", "malformed operator"),
     }
