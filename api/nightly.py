@@ -169,21 +169,22 @@ def _fetch(container: Container, origin: Origin) -> str:
 def _take_all(container: Container, registers: Iterable[str], told: Told) -> None:
     for register in registers:
         for path in candidates(container.settings.registers, register):
-            before = _before(container, register, path)
-            if before == "done":
-                break
-            if before == "" and _took(container, register, path, told):
+            if _settled(container, register, path, told):
                 break
 
 
-def _took(container: Container, register: str, path: Path, told: Told) -> bool:
-    """Run this file; False when it was refused for what it is, so that an older one has its turn."""
+def _settled(container: Container, register: str, path: Path, told: Told) -> bool:
+    """Run this file unless that was done; False when it is refused for what it is, or cannot even be read,
+    so that an older one has its turn.
+    """
     try:
-        told.take(run_file(container, register, path))
+        before = _before(container, register, path)
+        if before == "":
+            told.take(run_file(container, register, path))
     except Refusal as refusal:
         told.refuse(register, refusal)
         return refusal.kind is Kind.CONFLICT
-    return True
+    return before != "refused"
 
 
 def _before(container: Container, register: str, path: Path) -> str:
@@ -192,10 +193,10 @@ def _before(container: Container, register: str, path: Path) -> str:
     'done': nothing is to be had from it or an older one; 'refused': not from it, unless time alone was
     against it; '' when it is to be tried.
     """
-    now, stamp = container.clock(), stamp_of(path)
+    now, stamp, sha256 = container.clock(), stamp_of(path), sha256_of(path)
     with transaction(container.engine) as connection:
         last = last_applied(connection, register)
-        seen = connection.execute(_SEEN, {"register": register, "sha256": sha256_of(path)}).one_or_none()
+        seen = connection.execute(_SEEN, {"register": register, "sha256": sha256}).one_or_none()
     if seen is None:
         return "done" if last and stamp and stamp < last.generated_at else ""
     if seen.state != "refused":

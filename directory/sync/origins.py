@@ -35,6 +35,8 @@ def load_origins(path: Path, registers: Collection[str]) -> tuple[Origin, ...]:
     """
     given = _parsed(path)
     hosts = given.get("hosts", [])
+    if not _is_texts(hosts):
+        raise _bad(path.name, "lists something in `hosts` that is no text")
     return tuple(
         _origin(name, said, path.parent, hosts, registers) for name, said in given.get("sources", {}).items()
     )
@@ -84,9 +86,10 @@ def _origin(
 ) -> Origin:
     if not name.replace("-", "").isalnum() or not name.isascii():
         raise _bad(name[:40], "is no name of letters, digits and hyphens")
-    if set(said) - _KNOWN or _TEXTS - set(said):
+    if not isinstance(said, dict) or set(said) - _KNOWN or _TEXTS - set(said):
         raise _bad(name, f"needs {sorted(_TEXTS)} and knows {sorted(_KNOWN)}")
-    if any(not isinstance(said[key], str) for key in (_TEXTS | _PATHS) & set(said)):
+    texts = [said[key] for key in (_TEXTS | _PATHS) & set(said)]
+    if not _is_texts(texts) or not _is_texts(said.get("redirects_to", [])):
         raise _bad(name, "holds something that is no text where one belongs")
     if said["register"] not in registers:
         raise _bad(name, f"is of no register: {said['register']!r}")
@@ -112,6 +115,10 @@ def _allowed(origin: Origin, hosts: list[str]) -> Origin:
     if not known or asked - set(hosts):
         raise _bad(origin.name, f"asks hosts that `hosts` does not name: {sorted(asked - set(hosts))}")
     return origin
+
+
+def _is_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, str) and one.isprintable() for one in found)
 
 
 def _bad(name: str, how: str) -> Refusal:

@@ -108,6 +108,18 @@ def test_a_refused_file_is_reported_after_the_others_had_their_turn(
     assert {"finess", "trusted-domains"} <= set(applied(engine)) <= ALL - {"rpps"}
 
 
+def test_a_file_that_cannot_be_read_is_reported_and_keeps_nobody_from_its_turn(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-30")
+    # A regular file that fails at the first read, whoever reads.
+    (drop / "PS_LibreAcces_202609010200.zip").symlink_to("/proc/self/mem")
+    with pytest.raises(Refusal) as refused:
+        take_registers(container)
+    assert refused.value.text.startswith("rpps: PS_LibreAcces_202609010200.zip")
+    assert set(applied(engine)) == ALL
+
+
 def test_a_register_that_somebody_is_taking_is_reported_after_the_others_too(
     container: Container, engine: Engine, drop: Path
 ) -> None:

@@ -190,6 +190,12 @@ BAD = {
     "plain http": toml(url='"http://a.invalid/"'),
     "a port that is none": toml(url='"https://a.invalid:99999/"'),
     "a number for a name": toml(files="3"),
+    "a source that is a number": "hosts = []\nsources.a = 3",
+    "a host that is a number": toml(hosts='"a.invalid", 3'),
+    "hosts that are no list": 'hosts = "a.invalid"',
+    "a redirect to a list": toml(redirects_to='[["a.invalid"]]'),
+    "redirects that are a number": toml(redirects_to="3"),
+    "a path that is none": toml(trust_anchor='"\\u0000"'),
     "a name that is a path": toml(name='"../a"'),
     "an unknown word": toml(verify="false"),
 }
