@@ -21,7 +21,7 @@ from directory.sync.staging import Staging
 
 CELLS = 32
 ROLES = {"structures": re.compile(r"(?i)(etalab[-_])?cs110050[27][-_].*\.csv|finess-structures-.*\.json")}
-_HEADER = re.compile(r"finess;etalab;(\d{1,6});(\d{4}-\d{2}-\d{2});?")
+_HEADER = re.compile(r"finess;etalab;(\d{1,6});(20\d{2}-\d{2}-\d{2});?")
 _FINESS_PLACE = 1
 
 TABLES = """

@@ -26,7 +26,7 @@ LARGEST_ELEMENT = 16 << 20
 REMEMBERED = timedelta(days=366)
 _ACTIVE = "A"
 _VERSION = re.compile(r"v?(1\.[0-9]{1,4}\.[0-9]{1,4})")
-_GENERATED = re.compile(rb'"generatedAt"\s*:\s*"([0-9T:.+Z-]{19,40})"')
+_GENERATED = re.compile(rb'"generatedAt"\s*:\s*"(20[0-9]{2}-[0-9T:.+Z-]{14,35})"')
 _OVERLAP = 128
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Where a value ends before the text does, the scanner says so near its end, or names an open string's start.

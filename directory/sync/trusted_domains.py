@@ -25,6 +25,7 @@ from directory.sync.staging import NULL, Staging
 LARGEST = 64 << 20
 MOST_ELEMENTS = 1_000_000
 DEEPEST = 8
+_YEARS = range(1970, 2200)
 ROLES = {"list": re.compile(r"(?i)listeblanche.*\.xml")}
 # One attribute of an RFC 4514 name: a comma may stand in a value behind a backslash.
 _ORGANISATION = re.compile(r"(?:^|[,+])\s*O\s*=\s*((?:\\.|[^,+\\])+)", re.IGNORECASE)
@@ -53,12 +54,13 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
                 generated_at = _instant(element.text or "")
             else:
                 _read_entry(staging, staging.lines + 1, element)
-    except ParseError as error:
-        raise refused("truncated", f"{member.name} is not whole XML: {error}.") from error
     except DefusedXmlException as error:
         raise refused(
             "foreign-member", f"{member.name} declares entities, which no white list does."
         ) from error
+    except (ParseError, LookupError, ValueError) as error:
+        # Of an encoding that it does not know, or does not like, the parser says so in these ways.
+        raise refused("truncated", f"{member.name} is not whole XML: {error}.") from error
     if not staging.lines:
         raise refused("no-rows", f"{member.name} holds no domain.")
     return Reading("trusted-domains-xml", generated_at)
@@ -119,6 +121,9 @@ def _instant(cell: str) -> datetime:
         instant = datetime.fromisoformat(cell.strip())
     except ValueError as error:
         raise refused("bad-date", "This is not an instant.") from error
+    # PostgreSQL keeps instants of years that Python, shifted to another zone, cannot read back.
+    if instant.year not in _YEARS:
+        raise refused("bad-date", "No white list was made in that year.")
     # The official sample writes Z; an instant without a zone can only mean the same.
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 

@@ -228,6 +228,23 @@ def test_whatever_bytes_stand_in_a_file_the_run_ends_in_a_report_that_adds_up(
     [
         ("finess", FINESS, "structureet;1\n", "missing-header"),
         ("finess", FINESS, "finess;etalab;111;2026-13-45\n", "missing-header"),
+        # Shifted to UTC these are instants of years that Python cannot read back.
+        (
+            "finess",
+            FINESS,
+            (VECTORS / FINESS).read_text().replace("2026-05-12", "0001-01-01", 1),
+            "missing-header",
+        ),
+        (
+            "trusted-domains",
+            TRUSTED,
+            "<a><DateDeGeneration>9999-12-31T23:59:59-12:00</DateDeGeneration></a>",
+            "bad-date",
+        ),
+        *(
+            ("trusted-domains", TRUSTED, f'<?xml version="1.0" encoding="{encoding}"?><a/>', "truncated")
+            for encoding in ("utf-7", "hex", "idna", "punycode", "utf-32", "none-such")
+        ),
         ("finess", FINESS, "finess;etalab;111;2026-05-12\n", "no-rows"),
         ("finess", FINESS, (VECTORS / FINESS).read_text()[:-60] + "\n", "truncated"),
         ("mailboxes", MAILBOXES, (VECTORS / MAILBOXES).read_text()[:-20], "truncated"),

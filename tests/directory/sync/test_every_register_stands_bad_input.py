@@ -114,6 +114,8 @@ def test_a_file_cut_anywhere_takes_nobody_away(
     before = rows(present)
     whole = gzip.compress(text, 1) if packing == "gzip" else text
     part = whole[: int(share * len(whole))]
+    # Between two lines it is a shorter file: the next test's.
+    assume(packing == "gzip" or register == "trusted-domains" or not part.endswith(b"\n"))
     with TemporaryDirectory() as folder:
         path = Path(folder) / (name + ".gz" * (packing == "gzip"))
         path.write_bytes(part)
@@ -123,9 +125,21 @@ def test_a_file_cut_anywhere_takes_nobody_away(
             # These very bytes wait for somebody already.
             assume(refusal.code != "run-held")
             raise
-    # Cut after a whole line a file may pass for a small register: then it is held, and applied by nobody.
-    assert report.state in {"refused", "held"} or report.counts["removed"] == 0
+    assert report.state == "refused"
     assert rows(present) == before
+
+
+@pytest.mark.parametrize("source_name", ["rpps", "rpps-psc", "finess", "mailboxes"])
+def test_a_file_cut_between_two_lines_waits_for_somebody(
+    source_name: str, maker: ModuleType, run: Run, tmp_path: Path, fingerprint: Fingerprint
+) -> None:
+    night = evening(source_name, maker, run, tmp_path)
+    lines = night.text.splitlines(keepends=True)
+    before = fingerprint()
+    # Twenty rows fewer are an ordinary night, however small the register.
+    for kept in range(1, len(lines) - 20, 6):
+        assert night.bring(b"".join(lines[:kept])).state in {"refused", "held"}
+    assert fingerprint() == before
 
 
 def same_register(path: Path, source_name: str) -> bool:
@@ -309,6 +323,12 @@ def archive(members: dict[str, bytes], *, link: str = "") -> bytes:
     return made.getvalue()
 
 
+def damaged(made: bytes) -> bytes:
+    """An archive whose table says that it begins before the file does."""
+    end = made.rindex(b"PK\x05\x06")
+    return made[: end + 12] + (1 << 20).to_bytes(4, "little") + made[end + 16 :]
+
+
 def test_archives_that_no_register_makes_are_refused(
     night: Night, fingerprint: Fingerprint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,7 +345,11 @@ def test_archives_that_no_register_makes_are_refused(
         ],
         "too-large": [archive({name: bomb}), gzip.compress(bomb)],
         "too-many-members": [archive({f"{number}.txt": b"" for number in range(30)})],
-        "damaged-archive": [gzip.compress(night.text)[:-9], gzip.compress(night.text) + b"PK\x03\x04more"],
+        "damaged-archive": [
+            damaged(archive({name: night.text})),
+            gzip.compress(night.text)[:-9],
+            gzip.compress(night.text) + b"PK\x03\x04more",
+        ],
     }
     for reason, files in cases.items():
         for data in files:
