@@ -26,6 +26,9 @@ from directory.sync import history as runs_of
 from directory.sync.history import Run, RunState
 from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
 
+# One more would not fit where the numbers of runs are kept.
+RUN = click.IntRange(1, runs_of.HIGHEST_ID)
+
 
 @click.group()
 def sync() -> None:
@@ -92,7 +95,7 @@ def history(register: str | None, limit: int, state: Path | None, as_json: bool)
 
 
 @sync.command()
-@click.argument("run_id", metavar="RUN", type=click.IntRange(1))
+@click.argument("run_id", metavar="RUN", type=RUN)
 @state_option
 @json_option
 def show(run_id: int, state: Path | None, as_json: bool) -> None:
@@ -113,7 +116,7 @@ def show(run_id: int, state: Path | None, as_json: bool) -> None:
 
 
 @sync.command()
-@click.argument("run_id", metavar="RUN", type=click.IntRange(1))
+@click.argument("run_id", metavar="RUN", type=RUN)
 @click.option("--comment", required=True, help="What you looked at; kept in the audit log.")
 @click.option(
     "--token-file",
@@ -151,7 +154,7 @@ def approve(
 
 
 @sync.command()
-@click.argument("run_id", metavar="[RUN]", type=click.IntRange(1), required=False)
+@click.argument("run_id", metavar="[RUN]", type=RUN, required=False)
 @state_option
 @json_option
 def resume(run_id: int | None, state: Path | None, as_json: bool) -> None:

@@ -165,6 +165,12 @@ def test_a_word_needs_a_person_and_a_comment(held: int, sceau: Sceau) -> None:
     assert (silent.exit_code, "--comment" in silent.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("command", [("show",), ("approve", "--comment", "seen"), ("resume",)])
+def test_a_number_that_no_run_can_have_is_a_wrong_number(command: tuple[str, ...], sceau: Sceau) -> None:
+    asked = sceau("sync", *command, str(2**63))
+    assert (asked.exit_code, "Invalid value" in asked.stderr) == (2, True)
+
+
 def test_what_waits_for_persons_is_not_resumed_by_wishing(held: int, sceau: Sceau) -> None:
     wished = sceau("sync", "resume", str(held))
     assert (wished.exit_code, "approvals-missing" in wished.stderr) == (1, True)
