@@ -16,9 +16,8 @@ from directory.base.errors import Kind, Refusal
 from directory.changes import Entity
 from directory.corrections import marks
 from directory.identifiers import parse_finess
-from directory.model import Organisation
-from directory.search import PLACES, find, places_question, total
-from directory.store import addresses_at, sources
+from directory.search import PLACES, places_question
+from directory.store import addresses_at
 from directory.store import organisations as found_by_number
 
 EXAMPLE_FINESS = "250990033"
@@ -92,15 +91,7 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     question = places_question(
         **{each: asked[each] for each in ("name", "department", "town") if each in asked}
     )
-    after = paging.read(question, asked.get("after"))
-    page = find(call.connection, PLACES, question, after=after, limit=asked["limit"])
-    places = found_by_number(call.connection, page.keys)
-    return {
-        "items": _answers(call, [places[key] for key in page.keys]),
-        "next": paging.written(question, page.last),
-        "total": total(call.connection, PLACES, question) if asked["total"] else None,
-        "sources": sources(call.connection),
-    }
+    return paging.page_of(call, PLACES, question, asked, _answers)
 
 
 @operation(
@@ -128,10 +119,9 @@ def organisation(call: Transacted, finess: str) -> dict[str, Any]:
     By its FINESS number. One that left FINESS is given with the date of it, and without mailboxes.
     """
     wanted = parse_finess(finess)
-    place = found_by_number(call.connection, [wanted]).get(wanted)
-    if place is None:
-        raise Refusal(Kind.NOT_FOUND, "unknown-organisation", "FINESS holds nothing under this number.")
-    return _answers(call, [place])[0]
+    for answer in _answers(call, [wanted]):
+        return answer
+    raise Refusal(Kind.NOT_FOUND, "unknown-organisation", "FINESS holds nothing under this number.")
 
 
 def organisations(container: Container) -> Resource:
@@ -140,15 +130,12 @@ def organisations(container: Container) -> Resource:
     return resource("organisations", text, container, search, organisation)
 
 
-def _answers(call: Transacted, places: Sequence[Organisation]) -> list[dict[str, Any]]:
-    numbers = [place.finess for place in places]
-    mailboxes = shown(call, addresses_at(call.connection, numbers))
-    marked = marks(call.connection, Entity.ORGANISATION, numbers)
+def _answers(call: Transacted, keys: Sequence[str]) -> list[dict[str, Any]]:
+    places = found_by_number(call.connection, keys)
+    mailboxes = shown(call, addresses_at(call.connection, keys))
+    marked = marks(call.connection, Entity.ORGANISATION, keys)
     return [
-        {
-            **vars(place),
-            "mailboxes": mailboxes[place.finess],
-            "corrected": marked.get(place.finess, ()),
-        }
-        for place in places
+        {**vars(places[key]), "mailboxes": mailboxes[key], "corrected": marked.get(key, ())}
+        for key in keys
+        if key in places
     ]

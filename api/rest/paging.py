@@ -5,13 +5,18 @@ The cursor that leads from page to page is bound to the question it belongs to.
 
 import base64
 import binascii
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import orjson
 from marshmallow import fields, validate
 
+from api.rest.freshness import rest_on
+from api.rest.operation import Transacted
 from api.rest.shapes import Line, Shape
 from directory.base.errors import Kind, Refusal
-from directory.search import MOST_COUNTED, START, Position, Question
+from directory.search import MOST_COUNTED, START, Index, Position, Question, find, total
+from directory.store import sources
 
 MOST_ON_A_PAGE = 100
 # Room for the longest names there are.
@@ -56,6 +61,26 @@ class SearchQuery(Shape):
             "description": f"Compter, jusqu'à {MOST_COUNTED} — Count them, up to {MOST_COUNTED}",
         },
     )
+
+
+def page_of(
+    call: Transacted,
+    index: Index,
+    question: Question,
+    asked: Mapping[str, Any],
+    given: Callable[[Transacted, Sequence[str]], list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """A page as it is answered: `given` makes of keys what is shown, in their order."""
+    after = read(question, asked.get("after"))
+    page = find(call.connection, index, question, after=after, limit=asked["limit"])
+    generated = sources(call.connection)
+    rest_on(generated)
+    return {
+        "items": given(call, page.keys),
+        "next": written(question, page.last),
+        "total": total(call.connection, index, question) if asked["total"] else None,
+        "sources": generated,
+    }
 
 
 def written(question: Question, last: Position | None) -> str | None:

@@ -17,8 +17,8 @@ from directory.changes import Entity
 from directory.corrections import Mark, marks
 from directory.identifiers import parse_national_id
 from directory.model import Practitioner
-from directory.search import PEOPLE, find, people_question, total
-from directory.store import addresses_of, sources
+from directory.search import PEOPLE, people_question
+from directory.store import addresses_of
 from directory.store import practitioners as found_by_id
 
 MAY_SEARCH = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
@@ -135,15 +135,7 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """
     criteria = ("name", "profession", "skill", "department", "town", "organisation")
     question = people_question(**{each: asked[each] for each in criteria if each in asked})
-    after = paging.read(question, asked.get("after"))
-    page = find(call.connection, PEOPLE, question, after=after, limit=asked["limit"])
-    people = found_by_id(call.connection, page.keys)
-    return {
-        "items": _answers(call, [people[key] for key in page.keys]),
-        "next": paging.written(question, page.last),
-        "total": total(call.connection, PEOPLE, question) if asked["total"] else None,
-        "sources": sources(call.connection),
-    }
+    return paging.page_of(call, PEOPLE, question, asked, _answers)
 
 
 @operation(
@@ -173,12 +165,11 @@ def practitioner(call: Transacted, national_id: str) -> dict[str, Any]:
     it, and without mailboxes.
     """
     wanted = parse_national_id(national_id, strict=call.container.settings.strict_rpps)
-    person = found_by_id(call.connection, [wanted]).get(wanted)
-    if person is None:
-        raise Refusal(
-            Kind.NOT_FOUND, "unknown-practitioner", "The national register holds nobody under this number."
-        )
-    return _answers(call, [person])[0]
+    for answer in _answers(call, [wanted]):
+        return answer
+    raise Refusal(
+        Kind.NOT_FOUND, "unknown-practitioner", "The national register holds nobody under this number."
+    )
 
 
 def practitioners(container: Container) -> Resource:
@@ -187,14 +178,11 @@ def practitioners(container: Container) -> Resource:
     return resource("practitioners", text, container, search, practitioner)
 
 
-def _answers(call: Transacted, people: Sequence[Practitioner]) -> list[dict[str, Any]]:
-    numbers = [person.national_id for person in people]
-    mailboxes = shown(call, addresses_of(call.connection, numbers))
-    marked = marks(call.connection, Entity.PRACTITIONER, numbers)
-    return [
-        _answer(person, mailboxes[person.national_id], marked.get(person.national_id, ()))
-        for person in people
-    ]
+def _answers(call: Transacted, keys: Sequence[str]) -> list[dict[str, Any]]:
+    people = found_by_id(call.connection, keys)
+    mailboxes = shown(call, addresses_of(call.connection, keys))
+    marked = marks(call.connection, Entity.PRACTITIONER, keys)
+    return [_answer(people[key], mailboxes[key], marked.get(key, ())) for key in keys if key in people]
 
 
 def _answer(person: Practitioner, mailboxes: Sequence[Shown], marked: Sequence[Mark]) -> dict[str, Any]:
