@@ -337,12 +337,12 @@ class Asking:
 
 
 def growth(bench: Bench) -> Figure:
-    """Seconds of a first load and of a next day from 100,000 people up to --size, drawn for the docs.
+    """Seconds of a first load and of a next day from 50,000 people up to --size, drawn for the docs.
 
     Beside: what n log n from the smallest would give at the largest.
     """
     largest = bench.size or 400_000
-    sizes = [size for size in (100_000, 200_000, 500_000, 1_000_000) if size < largest] + [largest]
+    sizes = [size for size in (50_000, 100_000, 200_000, 500_000, 1_000_000) if size < largest] + [largest]
     first, again = [], []
     for size in sizes:
         day1, day2 = made(size)
