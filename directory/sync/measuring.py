@@ -92,14 +92,16 @@ _MAILBOXES = """
 WITH acts AS (
     SELECT count(*) FILTER (WHERE p.act = 'remove' AND m.holder IS NOT NULL) AS departures_personal,
            count(*) FILTER (WHERE p.act = 'remove' AND m.holder IS NULL) AS departures_organisation,
-           count(*) FILTER (WHERE p.act = 'create' AND s.holder IS NOT NULL) AS arrivals_personal,
-           count(*) FILTER (WHERE p.act = 'create' AND s.holder IS NULL) AS arrivals_organisation,
+           -- Who comes back arrives: a closed mailbox that opens again is trusted again.
+           count(*) FILTER (WHERE s.opens AND s.holder IS NOT NULL) AS arrivals_personal,
+           count(*) FILTER (WHERE s.opens AND s.holder IS NULL) AS arrivals_organisation,
            count(*) FILTER (WHERE p.act = 'change' AND NOT s.keeps) AS moved,
            count(*) FILTER (WHERE s.odd) AS unknown_codes
     FROM planned p
     LEFT JOIN mailbox m ON m.address = p.key
     LEFT JOIN LATERAL (
         SELECT max(s.holder) AS holder,
+               p.act = 'create' OR (p.act = 'change' AND m.departed_at IS NOT NULL) AS opens,
                bool_or(s.structure_type <> ALL (:structure_type)) AS odd,
                bool_or(CASE WHEN m.kind IN ('ORG', 'APP')
                             THEN (s.kind, s.structure_type, s.structure_id)

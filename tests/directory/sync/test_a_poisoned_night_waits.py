@@ -278,6 +278,26 @@ def test_a_list_of_mailboxes_that_is_not_believable_is_held(
     assert country.fingerprint() == before
 
 
+def test_mailboxes_that_open_again_arrive_as_new_ones_do(
+    maker: ModuleType, engine: Engine, tmp_path: Path
+) -> None:
+    sizes = {"practitioners": 900, "organisations": 20, "mailboxes": 600, "seed": 5}
+    night = Country(engine, maker.make(tmp_path / "2", maker.Plan(**sizes, **SAME)))
+    assert (
+        night.take("mailboxes", maker.make(tmp_path / "1", maker.Plan(**sizes))["mailboxes"]).state
+        == "applied"
+    )
+    with transaction(engine) as connection:
+        closed_again = (
+            "UPDATE mailbox SET departed_at = :now WHERE kind = 'PER' AND hashtext(address) % 3 = 0"
+        )
+        connection.execute(text(closed_again), {"now": NOON})
+    report = night.take("mailboxes", night.tomorrow["mailboxes"])
+    assert report.state == "held"
+    assert "too-many-arrivals" in {finding.name for finding in report.findings}
+    assert report.measures["arrivals-personal"] == report.counts["changed"]
+
+
 def entries(path: Path) -> tuple[str, list[str], str]:
     start, *found = re.split(r"(?=<Domaine>)", path.read_text())
     last, end = re.split(r"(?<=</Domaine>)", found[-1], maxsplit=1)
