@@ -9,6 +9,7 @@ import orjson
 from flask import Flask, Response, request
 from flask.json.provider import JSONProvider
 from flask_smorest import Api
+from werkzeug.routing import IntegerConverter, Map
 
 from api.log import note_requests
 from api.problems import register
@@ -58,6 +59,7 @@ def create_app(container: Container) -> Flask:
     )
     # An address may hold slashes; a redirect to a tidied path would ask about another one.
     app.url_map.merge_slashes = False
+    app.url_map.converters["int"] = _Number
     note_requests(app)
     register(app, container.settings.base_url)
     app.after_request(mark)
@@ -108,6 +110,13 @@ class _Described(Api):  # type: ignore[misc] # flask-smorest is untyped
 
     def _register_pagination_header(self) -> None:
         """None: pages follow one another by `next`, in the answer itself."""
+
+
+class _Number(IntegerConverter):
+    """A row's number: beyond PostgreSQL's bigint there is none, and to ask for it is an error there."""
+
+    def __init__(self, known: Map) -> None:
+        super().__init__(known, max=(1 << 63) - 1)
 
 
 class _Json(JSONProvider):

@@ -25,6 +25,8 @@ from directory.tables import correction, mailbox, organisation, practitioner
 
 LONGEST_VALUE = 200
 LONGEST_REASON = 1000
+# Of PostgreSQL's bigint: no row has a number beyond it, and to ask for one is an error there.
+LARGEST_NUMBER = (1 << 63) - 1
 _MARKS = text("""
     SELECT key, field, register_value, authority, made_at FROM correction
     WHERE entity = :entity AND key = ANY(CAST(:keys AS text[])) AND ending IS NULL ORDER BY key, field
@@ -305,7 +307,8 @@ def _in_force(connection: Connection, entity: Entity, key: str, field: str) -> C
 
 def _by_number(connection: Connection, correction_id: int) -> Correction:
     query = select(correction).where(correction.c.id == correction_id)
-    row = connection.execute(query).mappings().one_or_none()
+    known = correction_id <= LARGEST_NUMBER
+    row = connection.execute(query).mappings().one_or_none() if known else None
     if row is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-correction", f"There is no correction {correction_id}.")
     return _correction(row)

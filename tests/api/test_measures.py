@@ -147,6 +147,7 @@ def test_only_registrars_of_the_authority_take_see_and_lift(
         ("/v1/practitioners/810099000019/measures", {"kind": "suspended"}, 422, "invalid-request"),
         ("/v1/measures/4711/lifting", APPEAL, 404, "unknown-measure"),
         ("/v1/measures/9223372036854775807/lifting", APPEAL, 404, "unknown-measure"),
+        ("/v1/measures/9223372036854775808/lifting", APPEAL, 404, "no-such-resource"),
         ("/v1/measures/x/lifting", APPEAL, 404, "no-such-resource"),
     ],
 )
