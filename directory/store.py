@@ -8,7 +8,7 @@ and not yet ended: what had begun when it was recorded is compared with no clock
 feed may have a slower one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +32,8 @@ from directory.model import (
 
 REGISTERS = ("rpps", "finess", "mailboxes", "trusted-domains")
 
+# A measure follows its person to the number that took the place of his: leaving ADELI lifts nothing. The
+# numbers stand in an array so that each is a probe of an index, however many measures there are.
 PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name, p.departed_at,
     (SELECT json_agg(json_build_array(x.code, x.category) ORDER BY x.code, x.category)
      FROM {profession} x WHERE x.national_id = p.national_id),
@@ -40,7 +42,9 @@ PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name
                                       x.finess, x.structure_name, x.street, x.postal_code, x.town,
                                       x.department, x.registered_by) ORDER BY x.digest)
      FROM {practice} x WHERE x.national_id = p.national_id),
-    (SELECT json_agg(DISTINCT x.kind) FROM {measure} x WHERE x.national_id = p.national_id
+    (SELECT json_agg(DISTINCT x.kind) FROM {measure} x WHERE x.national_id = ANY(ARRAY(
+         SELECT p.national_id
+         UNION ALL SELECT u.national_id FROM {succession} u WHERE u.successor = p.national_id))
      AND x.starts_at <= coalesce(CAST(:at AS timestamptz), greatest(x.recorded_at, transaction_timestamp()))
      AND (x.ends_at IS NULL
           OR x.ends_at > coalesce(CAST(:at AS timestamptz), transaction_timestamp()))))"""
@@ -74,12 +78,12 @@ SOURCES = """SELECT asked.register, last.generated_at
 FROM unnest(CAST(:registers AS text[])) AS asked (register)
 LEFT JOIN LATERAL (
     SELECT generated_at FROM register_run r WHERE r.register = asked.register AND r.state = 'applied'
-    AND (CAST(:at AS timestamptz) IS NULL OR r.finished_at <= CAST(:at AS timestamptz))
+    AND NOT r.increment AND (CAST(:at AS timestamptz) IS NULL OR r.finished_at <= CAST(:at AS timestamptz))
     ORDER BY r.finished_at DESC LIMIT 1) AS last ON true"""
 
 TABLES = (
     "mailbox", "practitioner", "profession", "skill", "practice", "measure", "organisation", "trusted_domain",
-    "operator",
+    "operator", "succession",
 )  # fmt: skip
 
 
@@ -112,6 +116,12 @@ _FACTS = _present_and_past(FACTS)
 _PEOPLE = _present_and_past(PEOPLE)
 _ESTABLISHMENTS = _present_and_past(ESTABLISHMENTS)
 _SOURCES = text(SOURCES)
+_NUMBERS = text("""
+    SELECT successor FROM succession
+    WHERE national_id = ANY(CAST(:national_ids AS text[])) AND successor IS NOT NULL
+    UNION ALL SELECT national_id FROM succession WHERE successor = ANY(CAST(:national_ids AS text[]))
+""")
+_SUCCESSOR = text("SELECT successor FROM succession WHERE national_id = :national_id")
 
 
 def mailbox_facts(
@@ -150,13 +160,25 @@ def organisations(
     return {place.finess: place for place in (_organisation(orjson.loads(row)) for row in rows)}
 
 
+def numbers_of(connection: Connection, national_ids: Collection[str]) -> frozenset[str]:
+    """These national ids, with the numbers that took their places and those whose places they took.
+
+    Nothing replaces a number that replaced another, so that one step either way finds all.
+    """
+    rows = connection.execute(_NUMBERS, {"national_ids": list(national_ids)}).scalars()
+    return frozenset((*national_ids, *rows))
+
+
 def lock_person(connection: Connection, national_id: str) -> None:
     """Make whoever enrols, certifies, suspends or restores this person wait until the transaction ends.
+
+    Numbers linked to one another share one lock: under whichever he is called, he is one person.
 
     Not the row: a register being taken in holds the rows it changes until it commits, and a strike-off waits
     for no register. What a register changes meanwhile is told by the feed.
     """
-    hold_until_commit(connection, f"person:{national_id}")
+    successor = connection.execute(_SUCCESSOR, {"national_id": national_id}).scalar_one_or_none()
+    hold_until_commit(connection, f"person:{successor or national_id}")
 
 
 def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

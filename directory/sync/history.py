@@ -158,6 +158,8 @@ _LATEST = text(
     "SELECT last.* FROM unnest(CAST(:registers AS text[])) AS asked (register)"  # noqa: S608 - same
     " CROSS JOIN unnest(CAST(:states AS text[])) AS wanted (state) CROSS JOIN LATERAL ("
     f" SELECT {_RUN} FROM register_run r WHERE r.register = asked.register AND r.state = wanted.state"
+    # How old a register is, its whole files say: increments close no mailbox.
+    " AND NOT (r.increment AND r.state = 'applied')"
     " ORDER BY r.finished_at DESC, r.id DESC LIMIT 1) AS last"
 )
 _STEPS = text(

@@ -15,6 +15,7 @@ from api.increments import take_increments
 from api.nightly import resume_runs, run_file, take_registers
 from api.wiring import Container
 from directory.base.errors import Refusal
+from directory.store import sources
 from directory.sync.origins import load_api, load_origins
 from tests.api.test_nightly import applied, make
 from tests.api.test_sources_at_night import Clock
@@ -104,6 +105,8 @@ def test_what_changed_is_taken_in_and_the_next_time_only_what_changed_since(
     assert runs(engine) == [(register, "applied") for register in REGISTERS]
     assert cursors(engine) == dict.fromkeys(REGISTERS, MORNING)
     assert list(day.settings.kept_files.rglob("*.ndjson")) == []
+    with engine.connect() as connection:
+        assert sources(connection)["rpps"] == LAST_NIGHT
     clock.forward(minutes=15)
     annuaire.asked.clear()
     assert take_increments(day) == ""
