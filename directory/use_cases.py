@@ -1,9 +1,11 @@
 """What an Ordre or an agency may do to a person's standing: suspend, strike off, and take either back.
 
 A measure stands beside the national register and overtakes it: the register may take days to say the same.
+It is against the person: taken under one number, it stands under the one that replaced it.
 Who may call, and for which authority, is checked by the entry point's token; who is competent, here.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
@@ -31,8 +33,11 @@ def take_measure(
     Refuses `unknown-practitioner`, `wrong-authority`, `reason-missing` and `measure-in-force`.
     """
     _need_reason(reason)
-    _need_competence(connection, national_id, authority)
-    _need_none_in_force(connection, national_id, kind, authority)
+    # Two measures of one person are taken one after the other, so that the second sees the first.
+    store.lock_person(connection, national_id)
+    numbers = store.numbers_of(connection, [national_id])
+    _need_competence(connection, national_id, numbers, authority)
+    _need_none_in_force(connection, numbers, kind, authority)
     row = {
         "national_id": national_id,
         "kind": kind.value,
@@ -84,13 +89,14 @@ def _need_reason(reason: str) -> None:
         raise Refusal(Kind.MALFORMED, "reason-missing", "A measure needs a reason, and so does lifting it.")
 
 
-def _need_competence(connection: Connection, national_id: str, authority: str) -> None:
-    # Two measures of one person are taken one after the other, so that the second sees the first.
-    store.lock_person(connection, national_id)
-    person = store.practitioners(connection, [national_id]).get(national_id)
-    if person is None:
+def _need_competence(
+    connection: Connection, national_id: str, numbers: Collection[str], authority: str
+) -> None:
+    people = store.practitioners(connection, sorted(numbers))
+    if national_id not in people:
         raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", f"Nobody is registered under {national_id}.")
-    competent = registering_authorities(person)
+    # A number that was replaced has no professions any more: its successor's say who may act under either.
+    competent = frozenset().union(*map(registering_authorities, people.values()))
     # Who left the register has no professions there any more, yet may come back: any authority may act.
     if competent and authority not in competent:
         names = sorted(competent)
@@ -98,9 +104,11 @@ def _need_competence(connection: Connection, national_id: str, authority: str) -
         raise Refusal(Kind.FORBIDDEN, "wrong-authority", sentence, authorities=names)
 
 
-def _need_none_in_force(connection: Connection, national_id: str, kind: MeasureKind, authority: str) -> None:
+def _need_none_in_force(
+    connection: Connection, numbers: Collection[str], kind: MeasureKind, authority: str
+) -> None:
     same = select(measure.c.id).where(
-        measure.c.national_id == national_id,
+        measure.c.national_id.in_(numbers),
         measure.c.kind == kind.value,
         measure.c.authority == authority,
         measure.c.ends_at.is_(None),

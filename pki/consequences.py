@@ -5,7 +5,7 @@ and whatever is not so is made so. Looking twice changes nothing; looking late i
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -86,6 +86,9 @@ class _Plan:
 
 def settle(connection: Connection, touched: Touched, *, graces: Graces, now: datetime) -> Outcome:
     """Make the certificates and enrolments of whom is touched what the present record says they should be."""
+    # 0. A measure against somebody, or a departure, is felt under every number he had.
+    if touched.people:
+        touched = replace(touched, people=directory_store.numbers_of(connection, touched.people))
     # 1. The enrolments first, then the reservations: locks are taken in the same order everywhere.
     enrolments = withdrawal_store.live_enrolments(
         connection, people=touched.people, mailboxes=touched.mailboxes
@@ -187,11 +190,15 @@ def _present(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Presen
     if not bonds:
         return {}
     ids = sorted({bond.practitioner for bond in bonds})
-    people = directory_store.practitioners(connection, ids)
-    facts = directory_store.mailbox_facts(connection, sorted({bond.mailbox for bond in bonds}))
     successors = withdrawal_store.successors(connection, ids)
+    people = directory_store.practitioners(connection, [*ids, *successors.values()])
+    facts = directory_store.mailbox_facts(connection, sorted({bond.mailbox for bond in bonds}))
     return {
-        bond: Present(people.get(bond.practitioner), facts[bond.mailbox], successors.get(bond.practitioner))
+        bond: Present(
+            people.get(bond.practitioner),
+            facts[bond.mailbox],
+            people.get(successors.get(bond.practitioner, "")),
+        )
         for bond in bonds
     }
 

@@ -112,7 +112,9 @@ def lift(
 
 
 def measures_seen(connection: Connection, *, token: Token, national_id: str, now: datetime) -> list[Measure]:
-    """The measures ever taken against this person: a registrar sees those of his authority, an auditor all.
+    """The measures ever taken against this person, under any number he had.
+
+    A registrar sees those of his authority, an auditor all.
 
     Refuses `not-a-registrar`, `unknown-practitioner`.
     """
@@ -121,7 +123,7 @@ def measures_seen(connection: Connection, *, token: Token, national_id: str, now
     known = select(practitioner.c.national_id).where(practitioner.c.national_id == national_id)
     if connection.execute(known).one_or_none() is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", f"The national register has no {national_id}.")
-    query = _MEASURES.where(measure.c.national_id == national_id)
+    query = _MEASURES.where(measure.c.national_id.in_(directory_store.numbers_of(connection, [national_id])))
     if token.role is not Role.AUDITOR:
         query = query.where(measure.c.authority == token.authority)
     return [_measure(row, now) for row in connection.execute(query)]

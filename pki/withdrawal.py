@@ -88,11 +88,11 @@ class Bond:
 
 @dataclass(frozen=True)
 class Present:
-    """What the record says now of both ends of a bond; `successor` replaced the number of the person."""
+    """What the record says now of both ends of a bond; `successor` is the person under a newer number."""
 
     person: Practitioner | None
     facts: MailboxFacts
-    successor: str | None = None
+    successor: Practitioner | None = None
 
 
 @dataclass(frozen=True)
@@ -112,19 +112,25 @@ def kind_of_profile(profile: str) -> MailboxKind | None:
 
 def causes(bond: Bond, present: Present, at: datetime) -> tuple[Cause, ...]:
     """Every cause that holds against this bond, the most telling first; () when it stands."""
-    person = present.person
-    gone = person is None or person.departed_at is not None
+    replaced = present.successor is not None and _gone(present.person)
+    # Who goes on under a new number is judged by what stands there: measures followed him, the rest is new.
+    person = present.successor if replaced else present.person
+    gone = _gone(person)
     applies = {
         Cause.STRUCK_OFF: person is not None and person.struck_off,
-        Cause.DEPARTED: gone and present.successor is None,
+        Cause.DEPARTED: gone,
         Cause.MAILBOX_MOVED: _moved(bond, present),
         Cause.MAILBOX_CLOSED: present.facts.mailbox is None or present.facts.mailbox.departed_at is not None,
         Cause.ORGANISATION_CLOSED: _organisation_closed(present.facts, at),
-        Cause.RENUMBERED: gone and present.successor is not None,
+        Cause.RENUMBERED: replaced,
         Cause.END_OF_PRACTICE: person is not None and not gone and not is_practising(person),
         Cause.SUSPENDED: person is not None and person.suspended,
     }
     return tuple(cause for cause in Cause if applies[cause])
+
+
+def _gone(person: Practitioner | None) -> bool:
+    return person is None or person.departed_at is not None
 
 
 def _moved(bond: Bond, present: Present) -> bool:
@@ -136,7 +142,8 @@ def _moved(bond: Bond, present: Present) -> bool:
         return True
     if mailbox.kind in _OF_PEOPLE:
         # The same person under a new number holds it still.
-        return mailbox.holder not in {bond.practitioner, present.successor} - {None}
+        successor = present.successor.national_id if present.successor else bond.practitioner
+        return mailbox.holder not in {bond.practitioner, successor}
     return bond.establishment is not None and bond.establishment != mailbox.finess
 
 

@@ -32,6 +32,7 @@ CREATE INDEX succession_successor ON succession (successor) WHERE successor IS N
 
 CREATE TABLE succession_history (LIKE succession, sys_to timestamptz NOT NULL CHECK (sys_to > sys_from));
 CREATE INDEX succession_history_key ON succession_history (national_id, sys_to);
+CREATE INDEX succession_history_successor ON succession_history (successor, sys_to) WHERE successor IS NOT NULL;
 CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON succession FOR EACH ROW EXECUTE FUNCTION sceau_stamp();
 CREATE TRIGGER archive AFTER UPDATE OR DELETE ON succession FOR EACH ROW EXECUTE FUNCTION sceau_archive();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON succession_history FOR EACH ROW EXECUTE FUNCTION sceau_refuse();

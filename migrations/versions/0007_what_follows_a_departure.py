@@ -52,6 +52,34 @@ END $$;
 CREATE TRIGGER feed_update AFTER UPDATE ON enrolment REFERENCING NEW TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_enrolment();
 
+-- A measure shows under the number that replaced the one it was taken under, and so does a link to such a number.
+CREATE FUNCTION sceau_feed_followed() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    followed text[];
+BEGIN
+    IF TG_TABLE_NAME = 'measure' THEN
+        SELECT array_agg(DISTINCT u.successor) INTO followed FROM rows r JOIN succession u USING (national_id)
+        WHERE u.successor IS NOT NULL;
+    ELSE
+        SELECT array_agg(DISTINCT r.successor) INTO followed FROM rows r
+        WHERE EXISTS (SELECT FROM measure m WHERE m.national_id = r.national_id);
+    END IF;
+    INSERT INTO change (entity, key, urgent) SELECT 'practitioner', key, true FROM unnest(followed) AS key
+    WHERE key IS NOT NULL;
+    INSERT INTO change (entity, key, urgent) SELECT 'mailbox', address, true FROM mailbox WHERE holder = ANY(followed);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER feed_insert_followed AFTER INSERT ON measure REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_followed();
+CREATE TRIGGER feed_update_followed AFTER UPDATE ON measure REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_followed();
+CREATE TRIGGER feed_insert_followed AFTER INSERT ON succession REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_followed();
+CREATE TRIGGER feed_update_followed AFTER UPDATE ON succession REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_followed();
+CREATE TRIGGER feed_delete_followed AFTER DELETE ON succession REFERENCING OLD TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_followed();
+
 -- The FINESS number that a certificate's subject names, NULL when it names none. A comma inside a name is escaped
 -- (RFC 4514 2.4), so that no establishment can be called another's number.
 CREATE FUNCTION sceau_establishment_of(subject text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -61,6 +89,12 @@ $$;
 
 DOWN = """
 DROP FUNCTION sceau_establishment_of(text);
+DROP TRIGGER feed_insert_followed ON measure;
+DROP TRIGGER feed_update_followed ON measure;
+DROP TRIGGER feed_insert_followed ON succession;
+DROP TRIGGER feed_update_followed ON succession;
+DROP TRIGGER feed_delete_followed ON succession;
+DROP FUNCTION sceau_feed_followed();
 DROP TRIGGER feed_update ON enrolment;
 DROP FUNCTION sceau_feed_enrolment();
 DROP TABLE measure_lifting;
