@@ -41,7 +41,6 @@ ORDER = ("rpps", "finess", "trusted-domains", "mailboxes")
 PATTERNS = {
     "rpps": "PS_*.zip", "finess": "etalab*", "trusted-domains": "liste*", "mailboxes": "Extraction_Corr*",
 }  # fmt: skip
-DUCKDB = "duckdb==2.0.0"
 LOAD = """
 import sys, time, duckdb
 started = time.monotonic()
@@ -173,19 +172,14 @@ class Memory:
 
 def by_duckdb(bench: Bench, archive: Path) -> float:
     """Seconds in which DuckDB loads the same roll, unpacked, into one table."""
-    target, roll = bench.folder / "duckdb", bench.folder / "roll.txt"
-    if not target.exists():
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(target), DUCKDB]
-        subprocess.run(pip, check=True, capture_output=True)
+    roll = bench.folder / "roll.txt"
     with zipfile.ZipFile(archive) as members, roll.open("wb") as out:
         name = next(name for name in members.namelist() if "Personne_activite" in name)
         with members.open(name) as text:
             while block := text.read(MB):
                 out.write(block)
     command = [sys.executable, "-c", LOAD, str(roll), str(bench.folder / "roll.duckdb")]
-    told = subprocess.run(
-        command, env={"PYTHONPATH": str(target)}, capture_output=True, text=True, check=True
-    ).stdout
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     roll.unlink()
     return float(told.split()[-1])  # Before it, a bar of progress.
 
