@@ -24,6 +24,7 @@ from tests.api.conftest import Caller
 ROOT = Path(__file__).resolve().parents[2]
 # Commands and jobs only: their refusals are read on a terminal or in a log.
 NEVER_OVER_HTTP = (
+    "directory/base/failpoints.py",
     "directory/sync/",
     "directory/ldap/",
     "directory/access.py",

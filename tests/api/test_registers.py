@@ -150,16 +150,20 @@ def test_two_persons_are_two_tokens_and_what_waits_for_nobody_takes_no_word(
         one.post(f"/v1/registers/runs/{done}/approvals", {"comment": "vu"}).get_json()["code"]
         == "run-not-held"
     )
-    for wrong in (10**6, 2**70):
+    for wrong, code in ((10**6, "unknown-run"), (2**70, "no-such-resource")):
         answer = one.post(f"/v1/registers/runs/{wrong}/approvals", {"comment": "vu"})
-        assert (answer.status_code, answer.get_json()["code"]) == (404, "unknown-run")
+        assert (answer.status_code, answer.get_json()["code"]) == (404, code)
     for comment in ("", "  ", "x" * 501, "two\nlines"):
         assert one.post(path, {"comment": comment}).status_code == 422
 
 
-@pytest.mark.parametrize("wrong", ["0", str(2**63), str(2**70), "99"])
-def test_a_run_that_never_was_is_not_found(wrong: str, caller: Callable[..., Caller]) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    # No number of a run is that large: such a path leads nowhere.
+    [(0, "unknown-run"), (99, "unknown-run"), (2**63, "no-such-resource"), (2**70, "no-such-resource")],
+)
+def test_a_run_that_never_was_is_not_found(wrong: int, code: str, caller: Callable[..., Caller]) -> None:
     auditor = caller("auditor")
     for path in (f"/v1/registers/runs/{wrong}", f"/v1/registers/runs/{wrong}/rejections"):
         answer = auditor.get(path)
-        assert (answer.status_code, answer.get_json()["code"]) == (404, "unknown-run")
+        assert (answer.status_code, answer.get_json()["code"]) == (404, code)
