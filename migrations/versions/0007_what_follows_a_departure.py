@@ -52,21 +52,24 @@ END $$;
 CREATE TRIGGER feed_update AFTER UPDATE ON enrolment REFERENCING NEW TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_enrolment();
 
--- A measure shows under the number that replaced the one it was taken under, and so does a link to such a number.
+-- A measure shows under the number that replaced the one it was taken under, and so does a link to such a number. Any
+-- link tells of the successor: neither person's row need change when the mailbox list makes it.
 CREATE FUNCTION sceau_feed_followed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     followed text[];
+    is_urgent boolean := true;
 BEGIN
     IF TG_TABLE_NAME = 'measure' THEN
         SELECT array_agg(DISTINCT u.successor) INTO followed FROM rows r JOIN succession u USING (national_id)
         WHERE u.successor IS NOT NULL;
     ELSE
-        SELECT array_agg(DISTINCT r.successor) INTO followed FROM rows r
-        WHERE EXISTS (SELECT FROM measure m WHERE m.national_id = r.national_id);
+        SELECT array_agg(DISTINCT r.successor),
+               bool_or(EXISTS (SELECT FROM measure m WHERE m.national_id = r.national_id))
+        INTO followed, is_urgent FROM rows r WHERE r.successor IS NOT NULL;
     END IF;
-    INSERT INTO change (entity, key, urgent) SELECT 'practitioner', key, true FROM unnest(followed) AS key
-    WHERE key IS NOT NULL;
-    INSERT INTO change (entity, key, urgent) SELECT 'mailbox', address, true FROM mailbox WHERE holder = ANY(followed);
+    INSERT INTO change (entity, key, urgent) SELECT 'practitioner', key, is_urgent FROM unnest(followed) AS key;
+    INSERT INTO change (entity, key, urgent)
+    SELECT 'mailbox', address, is_urgent FROM mailbox WHERE holder = ANY(followed);
     RETURN NULL;
 END $$;
 CREATE TRIGGER feed_insert_followed AFTER INSERT ON measure REFERENCING NEW TABLE AS rows

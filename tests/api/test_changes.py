@@ -133,11 +133,14 @@ def test_a_number_that_takes_another_s_place_and_gives_it_back_moves_the_certifi
     do(engine, "INSERT INTO succession (national_id, successor, run_id, linked_at)"
                " SELECT :old, :new, id, :at FROM register_run",
        old=old.national_id, new=new.national_id, at=now)  # fmt: skip
-    (linked,), ending = page(operator, cursor)
-    assert linked["key"] == new.mailbox
+    lines, ending = page(operator, cursor)
+    # The successor is told of too, as he was.
+    assert acts(lines) == {("mailbox", new.mailbox): "put", ("practitioner", new.national_id): "put"}
+    (linked,) = (one for one in lines if one["entity"] == "mailbox")
     assert len(linked["value"]["certificates"]) == 1
     do(engine, "DELETE FROM succession")
-    (given_back,), _ = page(operator, ending["next"])
+    lines, _ = page(operator, ending["next"])
+    (given_back,) = (one for one in lines if one["entity"] == "mailbox")
     assert (given_back["key"], given_back["value"]["certificates"]) == (new.mailbox, [])
 
 

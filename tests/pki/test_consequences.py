@@ -315,6 +315,19 @@ def test_a_number_retired_without_successor_is_for_a_person_to_look_at(
     assert kinds(engine) == []
 
 
+def test_a_retired_number_is_no_matter_any_more_once_the_mailbox_list_links_it(
+    engine: Engine, enrolled: Enrolled, follower: Follower, now: datetime
+) -> None:
+    old, new = enrolled.seeded.national_id, seed_practitioner(engine, 8).national_id
+    replaced(engine, old, None, now)
+    depart(engine, old, now)
+    follow(follower, now)
+    assert kinds(engine) == [("number-retired", old)]
+    run(engine, "UPDATE succession SET successor = :new", new=new)
+    follow(follower, now)
+    assert kinds(engine) == []
+
+
 def test_a_suspension_holds_and_its_end_releases(
     engine: Engine, issue: Issue, enrolled: Enrolled, follower: Follower, now: datetime
 ) -> None:
