@@ -1,4 +1,4 @@
-"""Finding people and places as people look for them: the rules, the question, two roads to its answer.
+"""Finding people and places as people look for them: the rules, the question, the roads to its answer.
 
 What may be shown of who is found is for `directory.rules`; what is known of them, for `directory.store`. The
 tables read here hold what the record says in the words it is looked for by; the database keeps them in step
@@ -20,6 +20,7 @@ The rules, as docs/reference/rest.md gives them to users:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +38,10 @@ PARTICLES = frozenset(
 SAINTS = MappingProxyType({"ST": "SAINT", "STE": "SAINTE"})
 FEWEST_LETTERS = 2
 MOST_COUNTED = 10_000
+# A number, or words of three letters and more that have five in all, seldom have more matches than are soon
+# gathered; shorter words begin so many names that they are looked at last.
+TELLING_LETTERS, TELLING_EACH = 5, 3
+FEW = 2_000
 # So many rows in the order of names take a few milliseconds; who is one in two hundred fills a page by then.
 WALKED = 10_000
 # Comes after every letter and digit, in the order of bytes.
@@ -54,6 +59,15 @@ _GOES_ON = "SELECT EXISTS (SELECT FROM {table} WHERE {bounds} ORDER BY sort_name
 _GATHER = """
     WITH matching AS MATERIALIZED (SELECT sort_name, {key} FROM {table} WHERE {matches})
     SELECT sort_name, {key} FROM matching WHERE {bounds} ORDER BY sort_name, {key} LIMIT :limit"""
+# The same, given up where they are more than a few; one row at least, to say so.
+_GATHER_FEW = """
+    WITH matching AS MATERIALIZED (
+            SELECT sort_name, {key}, terms FROM {table} WHERE terms @@ CAST(:telling AS tsquery)),
+        few AS MATERIALIZED (SELECT sort_name, {key}, terms FROM matching LIMIT :few + 1)
+    SELECT counted.many, page.sort_name, page.{key}
+    FROM (SELECT count(*) > :few AS many FROM few) AS counted LEFT JOIN (
+        SELECT sort_name, {key} FROM few WHERE {bounds} AND {matches} ORDER BY sort_name, {key} LIMIT :limit
+    ) AS page ON NOT counted.many ORDER BY page.sort_name, page.{key}"""
 _COUNT = """
     WITH matching AS MATERIALIZED (SELECT FROM {table} WHERE {matches})
     SELECT count(*) FROM (SELECT FROM matching LIMIT :most) AS counted"""
@@ -62,33 +76,62 @@ _COUNT_ALL = "SELECT count(*) FROM (SELECT FROM {table} LIMIT :most) AS counted"
 
 
 class Index:
-    """One of the two tables, and its statements."""
+    """One of the two tables, and its statements; `by_family`: a name begins with a part of its own."""
 
-    def __init__(self, table: str, key: str) -> None:
+    def __init__(self, table: str, key: str, *, by_family: bool) -> None:
+        self.by_family = by_family
         parts = {"table": table, "key": key, "matches": _MATCHES, "bounds": _BOUNDS.format(key=key)}
 
         def made(statement: str) -> TextClause:
             return text(statement.format(**parts))
 
         self.walk, self.goes_on, self.gather = made(_WALK), made(_GOES_ON), made(_GATHER)
+        self.gather_few = made(_GATHER_FEW)
         self.list, self.count, self.count_all = made(_LIST), made(_COUNT), made(_COUNT_ALL)
 
 
-PEOPLE = Index("search_person", "national_id")
-PLACES = Index("search_place", "finess")
+PEOPLE = Index("search_person", "national_id", by_family=True)
+PLACES = Index("search_place", "finess", by_family=False)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for, in the tables' terms: each of `words` by its alternatives, and `codes`."""
+    """What is looked for, in the tables' terms: each of `words` by its alternatives, words of the name of a
+    `place` of practice, and `codes`.
+    """
 
     words: tuple[tuple[str, ...], ...] = ()
+    place: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """What a cursor remembers of it: two spellings of one question have the same."""
-        return blake2b(orjson.dumps([sorted(self.words), sorted(self.codes)]), digest_size=9).hexdigest()
+        parts = [sorted(self.words), sorted(self.place), sorted(self.codes)]
+        return blake2b(orjson.dumps(parts), digest_size=9).hexdigest()
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """All but the words of the name."""
+        return (*self.codes, *(f"n{word}:*" for word in self.place))
+
+    @property
+    def everything(self) -> str | None:
+        """All of it; None when nothing is asked."""
+        return _all(*map(_anywhere, self.words), *self.conditions)
+
+    @property
+    def telling(self) -> str | None:
+        """A part of it that few are likely to match; None where there is none.
+
+        Of the words of a place's name that is the last long one: those before say what kind of place it is.
+        """
+        words = [word for word in self.words if len(word[0]) >= TELLING_EACH]
+        place = [word for word in self.place if len(word) >= TELLING_LETTERS][-1:]
+        by_number = any(code.startswith("i") for code in self.codes)
+        if sum(len(word[0]) for word in words) < TELLING_LETTERS and not place and not by_number:
+            return None
+        return _all(*map(_anywhere, words), *self.codes, *(f"n{word}:*" for word in place))
 
 
 @dataclass(frozen=True, order=True)
@@ -143,8 +186,9 @@ def people_question(
     """
     codes = [prefix + code for prefix, code in (("p", profession), ("s", skill), ("d", department)) if code]
     codes += [] if town is None else [_town(town)]
-    codes += [] if organisation is None else _organisation(organisation)
-    return Question(_name(name, enough=bool(codes)), tuple(codes))
+    finess, place = ("", ()) if organisation is None else _organisation(organisation)
+    codes += [finess] if finess else []
+    return Question(_name(name, enough=bool(codes or place)), place, tuple(codes))
 
 
 def places_question(
@@ -153,43 +197,53 @@ def places_question(
     """The question for places; refuses as `people_question` does."""
     codes = [] if department is None else [f"d{department}"]
     codes += [] if town is None else [_town(town)]
-    return Question(_name(name, enough=bool(codes)), tuple(codes))
+    return Question(_name(name, enough=bool(codes)), codes=tuple(codes))
 
 
 def find(connection: Connection, index: Index, question: Question, *, after: Position, limit: int) -> Page:
     """The first `limit` of those who match and come after that position, in order."""
     # One more than shown tells whether anybody follows.
-    found = {
-        position
-        for stream in _streams(question)
-        for position in _followed(connection, index, stream, after, limit + 1)
-    }
-    ordered = sorted(found)
-    shown = ordered[:limit]
-    return Page(tuple(each.key for each in shown), shown[-1] if len(ordered) > limit else None)
+    found = _found_if_few(connection, index, question, after, limit + 1)
+    if found is None:
+        followed = (_followed(connection, index, one, after, limit + 1) for one in _streams(index, question))
+        found = sorted(set(chain.from_iterable(followed)))
+    shown = found[:limit]
+    return Page(tuple(each.key for each in shown), shown[-1] if len(found) > limit else None)
 
 
 def total(connection: Connection, index: Index, question: Question) -> Total:
     """How many match, counted up to MOST_COUNTED."""
-    terms = _all(*map(_anywhere, question.words), *question.codes)
+    terms = question.everything
     statement = index.count if terms else index.count_all
     asked = {"most": MOST_COUNTED + 1} | ({"terms": terms} if terms else {})
     count: int = connection.execute(statement, asked).scalar_one()
     return Total(min(count, MOST_COUNTED), more=count > MOST_COUNTED)
 
 
-def _streams(question: Question) -> Iterator[_Stream]:
+def _found_if_few(
+    connection: Connection, index: Index, question: Question, after: Position, limit: int
+) -> list[Position] | None:
+    """The page at once where the question tells enough to leave a few; None where it is found otherwise."""
+    if question.telling is None:
+        return None
+    asked = {"telling": question.telling, "terms": question.everything, "few": FEW, "limit": limit}
+    asked |= {"ends": _AFTER_LETTERS, **vars(after)}
+    rows = connection.execute(index.gather_few, asked).all()
+    return None if rows[0].many else [Position(name, key) for _, name, key in rows if key is not None]
+
+
+def _streams(index: Index, question: Question) -> Iterator[_Stream]:
     """Parts that together are the answer, each with its matches spread evenly over its stretch of names.
 
     Names that begin with a word asked stand side by side in the order of names, far from where a walk
     begins: each such stretch is a stream. The last holds whoever has all words elsewhere in the name.
     """
-    for number, word in enumerate(question.words):
+    for number, word in enumerate(question.words if index.by_family else ()):
         others = question.words[:number] + question.words[number + 1 :]
-        terms = _all(*map(_anywhere, others), *question.codes)
+        terms = _all(*map(_anywhere, others), *question.conditions)
         for beginning in word:
             yield _Stream(terms, beginning, beginning + _AFTER_LETTERS)
-    yield _Stream(_all(*map(_later, question.words), *question.codes))
+    yield _Stream(_all(*map(_later, question.words), *question.conditions))
 
 
 def _followed(
@@ -249,18 +303,18 @@ def _town(town: str) -> str:
     return f"t{together}:*"
 
 
-def _organisation(asked: str) -> list[str]:
-    """A FINESS number, or the beginnings of words of a name."""
+def _organisation(asked: str) -> tuple[str, tuple[str, ...]]:
+    """The term of a FINESS number, or else the words of a name."""
     try:
         finess = parse_finess(asked)
     except Refusal:
         finess = ""
-    if finess and any(character.isdigit() for character in finess):
-        return [f"i{finess}"]
+    if any(character.isdigit() for character in finess):
+        return f"i{finess}", ()
     words = [word for word in search_form(asked).split() if word not in PARTICLES]
     if not any(len(word) >= FEWEST_LETTERS for word in words):
         raise _too_little("organisation")
-    return [f"n{word}:*" for word in dict.fromkeys(words)]
+    return "", tuple(dict.fromkeys(words))
 
 
 def _anywhere(word: Sequence[str]) -> str:
