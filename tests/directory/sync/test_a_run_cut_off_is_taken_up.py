@@ -1,4 +1,4 @@
-"""A run that dies anywhere leaves the old day; seen to be cut off and taken up, it brings the whole new one."""
+"""A run that dies anywhere leaves the old day; seen to be cut off and taken up, it brings the new one whole."""
 
 import errno
 import signal
