@@ -1,4 +1,4 @@
-"""A run that dies anywhere leaves the old day; seen to be cut off and taken up, it brings the new one whole."""
+"""A run that dies anywhere leaves the old day; seen to be cut off and taken up, it brings all the new one."""
 
 import errno
 import signal
