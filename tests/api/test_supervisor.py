@@ -150,7 +150,9 @@ def test_parts_stop_in_the_reverse_of_their_start_each_by_its_own_signal(
     for name, number in (("record", signal.SIGINT), ("keys", signal.SIGTERM), ("web", signal.SIGTERM)):
         words = script.format(name, number.name.removeprefix("SIG"), log)
         ready = Path(f"{log}.{name}")
-        supervisor.start(Part(name, lambda w=words: ["bash", "-c", w], ready.exists, os.environ, number))
+        # Whoever started the tests in the background had them ignore SIGINT, which bash could not trap then.
+        shell = ["env", "--default-signal=INT", "bash", "-c", words]
+        supervisor.start(Part(name, lambda s=shell: s, ready.exists, os.environ, number))
     supervisor.stop_all()
     assert log.read_text().split("\n") == ["web TERM", "keys TERM", "record INT", ""]
     assert parts_written(tmp_path) == {}

@@ -116,6 +116,8 @@ def test_a_file_cut_anywhere_takes_nobody_away(
     part = whole[: int(share * len(whole))]
     # Between two lines it is a shorter file: the next test's.
     assume(packing == "gzip" or register == "trusted-domains" or not part.endswith(b"\n"))
+    # XML is whole without the end of its last line.
+    assume(part != text.rstrip())
     with TemporaryDirectory() as folder:
         path = Path(folder) / (name + ".gz" * (packing == "gzip"))
         path.write_bytes(part)
