@@ -67,11 +67,13 @@ def watch_until(supervisor: Supervisor, what: Callable[[], bool], seconds: float
 
     def look() -> None:
         deadline = time.monotonic() + seconds
-        while not found.is_set() and time.monotonic() < deadline:
-            if what():
-                found.set()
-            time.sleep(0.02)
-        supervisor.ask_to_stop()
+        try:
+            while not found.is_set() and time.monotonic() < deadline:
+                if what():
+                    found.set()
+                time.sleep(0.02)
+        finally:
+            supervisor.ask_to_stop()
 
     watcher = threading.Thread(target=look)
     supervisor._stopping = False
@@ -106,6 +108,7 @@ def test_a_part_that_dies_is_restarted_and_reported(
 
 def test_a_part_that_keeps_dying_is_tried_ever_more_slowly(supervisor: Supervisor, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
+    starts.touch()
     supervisor.start(part("web", "sh", "-c", f"date +%s.%N >>{starts}; exit 3"))
     watch_until(supervisor, lambda: len(starts.read_text().split()) >= 5)
     times = [float(one) for one in starts.read_text().split()[:5]]
