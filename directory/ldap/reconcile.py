@@ -2,7 +2,7 @@
 
 For what the publisher cannot see: an entry somebody touched, one that nobody asked for. Two sweeps, page by
 page, keep no list of all names. Every value is compared: by marks alone (its digest, its version, who wrote
-last) it takes four fifths of the time, and misses what was changed under the publisher's own name.
+last) it takes less time, and misses what was changed under the publisher's own name.
 """
 
 from collections.abc import Callable, Iterator, Sequence
