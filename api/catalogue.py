@@ -554,7 +554,7 @@ ENTRIES: tuple[Entry, ...] = (
         "suffit à côté d'un autre critère.",
     ),
     Entry(
-        "bad-cursor", 400, "The cursor is not one that this search gave",
+        "bad-cursor", 400, "The cursor is not one that was given here",
         "Send back `next` as it was received, with the same criteria, or leave it out to begin again.",
         "Curseur inconnu",
         "Renvoyez `next` tel que reçu, avec les mêmes critères, ou omettez-le pour recommencer.",

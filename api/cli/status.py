@@ -51,7 +51,9 @@ def _register(name: str, one: dict[str, Any]) -> tuple[str, str | Text, str]:
     """A register's line: its name turns red when it is late; a run that waits for somebody is named."""
     if one["generated_at"] is None:
         return ("register", name, "never read")
-    told = f"generated {one['generated_at']:%Y-%m-%d %H:%M}Z, {one['age_hours']:.0f} h ago"
+    # A file may be stamped ahead of its hour, within its bound.
+    age = f"{one['age_hours']:.0f} h ago" if one["age_hours"] >= 0 else f"{-one['age_hours']:.0f} h ahead"
+    told = f"generated {one['generated_at']:%Y-%m-%d %H:%M}Z, {age}"
     if one["held"] is not None:
         told += f"; run {one['held']} is held: `sceau sync show {one['held']}`"
     return ("register", Text(name, "red") if one["late"] else name, told + (", late" if one["late"] else ""))

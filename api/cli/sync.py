@@ -235,7 +235,7 @@ def _rows(report: RunReport) -> list[tuple[Any, ...]]:
     if report.state == "planned":
         rows.append(("next", "nothing has changed; run again with --apply"))
     if report.state == "held":
-        words = f"nothing has changed; {report.approvals_needed} named must agree:"
+        words = f"nothing has changed; persons who must let it through: {report.approvals_needed};"
         rows.append(("next", f"{words} sceau sync approve {report.run_id} --comment … --token-file …"))
     if report.reason:
         rows.append((report.reason, report.text))
