@@ -27,6 +27,7 @@ from pki import published
 CONNECTIONS = 4
 # Entry by entry this takes a minute; loading a whole tree is ten times as fast, but needs slapd for itself.
 FILLS = 50_000
+PUBLICATION, RECONCILIATION = Actor("job:ldap-publication"), Actor("job:ldap-reconciliation")
 
 
 @lru_cache(maxsize=4)
@@ -61,7 +62,7 @@ def publish(container: Container) -> str:
     while True:
         report = publisher.publish_once(container.clock())
         if report.empty:
-            return f"{rebuild(container).entries} entries loaded"
+            return f"{rebuild(container, PUBLICATION).entries} entries loaded"
         written += report.written
         if not report.more:
             return f"{written} entries written" if written else ""
@@ -71,7 +72,7 @@ def reconcile(container: Container) -> str:
     """The nightly comparison, which repairs and stops before it deletes a large share."""
     report = compare(container, apply=True)
     if report.empty:
-        return f"{rebuild(container).entries} entries loaded: most were missing"
+        return f"{rebuild(container, RECONCILIATION).entries} entries loaded: most were missing"
     return "" if report.agrees else f"{report.repaired} repaired: {', '.join(report.examples)}"
 
 
@@ -94,7 +95,9 @@ def compare(
     )
 
 
-def rebuild(container: Container, progress: whole.Progress = lambda _: None) -> whole.RebuildReport:
+def rebuild(
+    container: Container, actor: Actor, progress: whole.Progress = lambda _: None
+) -> whole.RebuildReport:
     """Make the tree anew beside the served one and put it in its place.
 
     Refusal UNACCEPTABLE `ldap-elsewhere` when the settings name a server that is not ours to stop.
@@ -108,7 +111,7 @@ def rebuild(container: Container, progress: whole.Progress = lambda _: None) -> 
     return whole.rebuild(
         publisher_of(container),
         now=container.clock(),
-        actor=Actor("command"),
+        actor=actor,
         load=slapd.load,
         swap=_swap(container),
         progress=progress,

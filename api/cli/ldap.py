@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from api import publication
-from api.cli.output import answer, container, json_option, progress, refusals_told, state_option
+from api.cli.output import COMMAND, answer, container, json_option, progress, refusals_told, state_option
 
 
 @click.group()
@@ -57,5 +57,5 @@ def rebuild(state: Path | None, as_json: bool) -> None:
     Example:  sceau ldap rebuild
     """
     with refusals_told(as_json=as_json), progress(as_json) as show:
-        report = publication.rebuild(container(state), lambda done: show("entries written", done))
+        report = publication.rebuild(container(state), COMMAND, lambda done: show("entries written", done))
     answer(asdict(report), as_json=as_json, rows=list(asdict(report).items()), headers=("rebuild", ""))

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from api import publication
 from api.settings import Settings
 from api.wiring import Container
+from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.ldap.client import ClientTls, LdapClient
 from directory.ldap.entry import base_entries
@@ -171,7 +172,7 @@ def test_a_certificate_of_the_same_ca_with_another_name_writes_nothing(pair: Pai
 
 
 def test_the_worker_writes_to_the_server_its_settings_name_and_does_not_rebuild_it(
-    pair: Pair, engine: Engine, now: datetime, tmp_path: Path
+    pair: Pair, engine: Engine, now: datetime, actor: Actor, tmp_path: Path
 ) -> None:
     person = seed_practitioner(engine)
     settings = Settings(
@@ -184,5 +185,5 @@ def test_the_worker_writes_to_the_server_its_settings_name_and_does_not_rebuild_
     publication.publish(container)
     wait_for(pair, f"mail={person.mailbox},ou=mailboxes,{SUFFIX}", f"uid: {person.national_id}")
     with pytest.raises(Refusal) as refused:
-        publication.rebuild(container)
+        publication.rebuild(container, actor)
     assert refused.value.code == "ldap-elsewhere"

@@ -82,6 +82,10 @@ def test_the_worker_loads_a_country_whole_and_follows_it_from_there(
     assert publication.publish(container) == f"{4 + 1 + BATCH * 2} entries loaded"
     assert keeper.starts == 2
     with transaction(engine) as connection:
+        told = connection.execute(
+            text("SELECT actor, event FROM audit_pending ORDER BY id DESC LIMIT 1")
+        ).one()
+        assert tuple(told) == ("job:ldap-publication", "ldap.rebuilt")
         connection.execute(text("UPDATE mailbox SET listed = false WHERE address = 'm7@one.example'"))
     assert publication.publish(container) == "1 entries written"
     publisher = publication.publisher_of(container)
