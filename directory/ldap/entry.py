@@ -6,14 +6,14 @@ entry's version (`sceauVersion`) belongs to the act of writing and is added by `
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 
 from directory.changes import Entity
 from directory.ldap.names import Name, join, split
-from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practitioner
+from directory.model import Mailbox, MailboxFacts, Organisation, Practitioner
 from directory.rules import FRANCE, is_open, visible
 
 Key = tuple[Entity, str]
@@ -132,7 +132,7 @@ def mailbox_entry(
     mailbox = facts.mailbox
     if mailbox is None or not visible(facts, at):
         return None
-    if mailbox.kind in (MailboxKind.PERSON, MailboxKind.CABINET) and facts.holder is not None:
+    if mailbox.kind.held and facts.holder is not None:
         told = _of_person(mailbox, facts.holder)
     else:
         told = _of_structure(mailbox, facts.organisation)
@@ -254,8 +254,3 @@ def _folded(value: str) -> str:
     if value.isascii():
         return value.lower()
     return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
-
-
-def by_depth(entries: Iterable[Entry]) -> list[Entry]:
-    """Parents before children: the order in which entries can be added."""
-    return sorted(entries, key=lambda entry: len(entry.name))
