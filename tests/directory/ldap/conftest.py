@@ -3,6 +3,7 @@
 Certificates are real ones, kept in the tables where `pki` keeps them, whose triggers feed the publisher.
 """
 
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -136,6 +137,11 @@ class Server:
             self.process.terminate()
             self.process.wait(timeout=20)
             self.process = None
+
+    def lose_everything(self) -> None:
+        self.stop()
+        shutil.rmtree(self.slapd.data)
+        self.start()
 
     def kill(self) -> None:
         assert self.process is not None

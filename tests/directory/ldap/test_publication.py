@@ -320,9 +320,7 @@ def test_a_tree_that_lost_everything_is_filled_again(
     publisher = publisher_of(own_server.slapd)
     seed_practitioner(engine, 1)
     publish_all(publisher, now)
-    own_server.stop()
-    shutil.rmtree(own_server.slapd.data)
-    own_server.start()
+    own_server.lose_everything()
     seed_practitioner(engine, 2)
     publish_all(publisher, now)
     assert publisher.client.read(person_dn(1)) is not None
@@ -415,9 +413,7 @@ def test_a_lost_tree_is_noticed_without_any_change(
     for number in range(1, 31):
         seed_practitioner(engine, number)
     publish_all(publisher, now)
-    own_server.stop()
-    shutil.rmtree(own_server.slapd.data)
-    own_server.start()
+    own_server.lose_everything()
     assert publisher.publish_once(now).changes == 0
     assert publisher.client.read(person_dn(30)) is not None
 
@@ -452,9 +448,7 @@ def test_a_tree_whose_filling_was_cut_short_is_filled_from_the_start_again(
     for number in range(1, 31):
         seed_practitioner(engine, number)
     publish_all(publisher, now)
-    own_server.stop()
-    shutil.rmtree(own_server.slapd.data)
-    own_server.start()
+    own_server.lose_everything()
     cut.record = replace(cut.record, certificates_of=interrupted)
     with pytest.raises(KeyboardInterrupt):
         cut.publish_once(now)
