@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from api.embedded.postgres import EmbeddedPostgres
 from api.first_run import slapd_of
 
 # Issue 3, item 4: from the commit to the last channel.
@@ -49,7 +48,7 @@ def departures(bench: Bench) -> Figure:
     Their number is changed by --size.
     """
     count = bench.size or 10_000
-    conninfo = EmbeddedPostgres(bench.settings.state / "postgres").conninfo
+    conninfo = bench.postgres.conninfo
     _seed(bench, conninfo, count)
     shown = _shown(bench)
     _wait(lambda: shown() >= count, "LDAP to show them")

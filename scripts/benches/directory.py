@@ -13,17 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import ldap3
-import psycopg
 from benches.country import people
-from benches.harness import Bench, Figure, free_port
+from benches.harness import Bench, Figure, free_port, fresh_record
 from sqlalchemy import Engine, text
 
-from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd
-from api.first_run import migrate
 from api.publication import CONNECTIONS
 from directory.base.audit import Actor
-from directory.base.db import connect_engine
 from directory.ldap.client import LdapClient
 from directory.ldap.plan import Add, Delete, Modify, Operation
 from directory.ldap.publish import Publisher
@@ -154,29 +150,21 @@ class Country:
 @contextmanager
 def country(bench: Bench, count: int) -> Iterator[Country]:
     """`count` people in the record, nothing in LDAP yet."""
-    postgres = EmbeddedPostgres(bench.settings.state / "postgres")
-    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-        link.execute("CREATE DATABASE country")
-    url = postgres.url.replace("/sceau?", "/country?")
-    migrate(url)
-    engine = connect_engine(url)
-    people(engine, count)
-    slapd = EmbeddedSlapd(bench.folder / "country", suffix=bench.settings.suffix, port=free_port())
-    slapd.make()
-    lanes = [Noted(slapd.url) for _ in range(CONNECTIONS)]
-    publisher = Publisher(
-        engine, lanes[0], slapd.suffix, lanes=lanes[1:],
-        certificates_of=lambda link, asked: published.live_certificates(link, asked, datetime.now(UTC)),
-        authorities_of=lambda _: [], crls_of=lambda _, __: [],
-    )  # fmt: skip
-    made = Country(engine, slapd, publisher, lanes)
-    try:
-        yield made
-    finally:
-        made.stop()
-        engine.dispose()
-        with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-            link.execute("DROP DATABASE country WITH (FORCE)")
+    with fresh_record(bench) as engine:
+        people(engine, count)
+        slapd = EmbeddedSlapd(bench.folder / "country", suffix=bench.settings.suffix, port=free_port())
+        slapd.make()
+        lanes = [Noted(slapd.url) for _ in range(CONNECTIONS)]
+        publisher = Publisher(
+            engine, lanes[0], slapd.suffix, lanes=lanes[1:],
+            certificates_of=lambda link, asked: published.live_certificates(link, asked, datetime.now(UTC)),
+            authorities_of=lambda _: [], crls_of=lambda _, __: [],
+        )  # fmt: skip
+        made = Country(engine, slapd, publisher, lanes)
+        try:
+            yield made
+        finally:
+            made.stop()
 
 
 def write_ldif(made: Country, file: Path) -> Path:
@@ -222,10 +210,10 @@ CHANGES = (
 
 
 def ldap_feed(bench: Bench) -> Figure:
-    """5,000 changes through the feed into LDAP, a second: 3,000 modified, 1,000 added, 1,000 removed.
+    """Changes a second through the feed into LDAP, beside ldap3 alone on as many connections.
 
-    Beside ldap3 alone, told exactly what to write, on as many connections to the same tree. The tree has
-    50,000 mailboxes; --size says how many others.
+    3,000 modified, 1,000 added, 1,000 removed; ldap3 is told exactly what to write into the same tree. That
+    has 50,000 mailboxes; --size says how many others.
     """
     with country(bench, bench.size or 50_000) as made:
         tree = write_ldif(made, bench.folder / "country.ldif")
@@ -325,9 +313,4 @@ def ldap_reconcile(bench: Bench) -> Figure:
     )  # fmt: skip
 
 
-FIGURES = {
-    "ldap_search": ldap_search,
-    "ldap_rebuild": ldap_rebuild,
-    "ldap_feed": ldap_feed,
-    "ldap_reconcile": ldap_reconcile,
-}
+FIGURES = {one.__name__: one for one in (ldap_search, ldap_rebuild, ldap_feed, ldap_reconcile)}

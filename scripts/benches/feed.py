@@ -6,24 +6,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import psycopg
 from benches.country import people
-from benches.harness import ROOT, Bench, Figure
-from psycopg.conninfo import make_conninfo
+from benches.harness import ROOT, Bench, Figure, fresh_record
 from sqlalchemy import Engine, text
 
 from api.app import create_app
-from api.embedded.postgres import EmbeddedPostgres
-from api.first_run import migrate
 from api.wiring import Container
 from directory.access import Role, create_token
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
-from directory.base.db import connect_engine
 
 MOST_MEGABYTES = 300
 TABLES = ("practitioner", "profession", "skill", "practice", "organisation", "mailbox", "certificate")
@@ -53,7 +48,7 @@ def export(bench: Bench) -> Figure:
         command = [sys.executable, "-c", EXPORT, url, str(folder)]
         told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         ours, megabytes = map(float, told.split())
-        beside = _copied(bench, bench.folder / "rows.gz")
+        beside = _copied(engine, bench.folder / "rows.gz")
     others = {"COPY of the rows, gzip": beside, "our peak memory, MB": megabytes}
     target = f"peak memory < {MOST_MEGABYTES} MB"
     return Figure("export", ours, "s", others, beside / ours, target, ok=megabytes < MOST_MEGABYTES)
@@ -96,25 +91,18 @@ def _served(container: Container) -> float:
 
 @contextmanager
 def _country(bench: Bench) -> Iterator[Engine]:
-    postgres = EmbeddedPostgres(bench.settings.state / "postgres")
-    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-        link.execute("CREATE DATABASE country")
-    url = postgres.url.replace("/sceau?", "/country?")
-    migrate(url)
-    engine = connect_engine(url)
-    try:
+    with fresh_record(bench) as engine:
         people(engine, bench.size or 100_000)
         yield engine
-    finally:
-        engine.dispose()
-        with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-            link.execute("DROP DATABASE country WITH (FORCE)")
 
 
-def _copied(bench: Bench, path: Path) -> float:
-    conninfo = make_conninfo(EmbeddedPostgres(bench.settings.state / "postgres").conninfo, dbname="country")
+def _copied(engine: Engine, path: Path) -> float:
     started = time.monotonic()
-    with psycopg.connect(conninfo) as link, link.cursor() as cursor, gzip.open(path, "wb", 6) as file:
+    with (
+        closing(engine.raw_connection()) as link,
+        closing(link.cursor()) as cursor,
+        gzip.open(path, "wb", 6) as file,
+    ):
         for table in TABLES:
             with cursor.copy(f"COPY {table} TO STDOUT") as copy:
                 for block in copy:

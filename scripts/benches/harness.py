@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import Engine
 
 from api.embedded.postgres import EmbeddedPostgres
+from api.first_run import migrate
 from api.settings import Settings, load_settings
 from api.wiring import Container, build
+from directory.base.db import connect_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -67,9 +70,14 @@ class Bench:
         """Where the installation's web part answers."""
         return f"http://{self.settings.host}:{self.settings.port}"
 
+    @property
+    def postgres(self) -> EmbeddedPostgres:
+        """The installation's own PostgreSQL."""
+        return EmbeddedPostgres(self.settings.state / "postgres")
+
     def rows(self, query: str, *parameters: object) -> list[tuple]:
         """All rows of a query on the installation's record."""
-        with psycopg.connect(EmbeddedPostgres(self.settings.state / "postgres").conninfo) as link:
+        with psycopg.connect(self.postgres.conninfo) as link:
             return link.execute(query, parameters).fetchall()
 
     @property
@@ -102,6 +110,25 @@ def wrk(
 
 
 @contextmanager
+def fresh_record(bench: Bench) -> Iterator[Engine]:
+    """An empty record beside the installation's own, in the same PostgreSQL."""
+    conninfo = bench.postgres.conninfo
+    with psycopg.connect(conninfo, autocommit=True) as link:
+        link.execute("CREATE DATABASE fresh")
+    try:
+        url = bench.postgres.url.replace("/sceau?", "/fresh?")
+        migrate(url)
+        engine = connect_engine(url)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    finally:
+        with psycopg.connect(conninfo, autocommit=True) as link:
+            link.execute("DROP DATABASE fresh WITH (FORCE)")
+
+
+@contextmanager
 def granian(bench: Bench, target: str, source: str) -> Iterator[str]:
     """A bare application under the same Granian with the same workers, for comparison."""
     (bench.folder / f"{target}.py").write_text(source)
@@ -130,8 +157,10 @@ def installation(folder: Path) -> Iterator[Settings]:
     state, sceau = folder / "var", str(BIN / "sceau")
     folder.chmod(0o711)  # run by root, PostgreSQL may need an account of its own, which must pass here
     ports = ["--port", str(free_port()), "--ldap-port", str(free_port()), "--ldaps-port", str(free_port())]
-    subprocess.run([sceau, "up", "--demo", "--detach", "--state", str(state), *ports], check=True)
     try:
+        # Standard output is for figures alone.
+        up = [sceau, "up", "--demo", "--detach", "--state", str(state), *ports]
+        subprocess.run(up, stdout=sys.stderr, check=True)
         yield load_settings(state)
     finally:
-        subprocess.run([sceau, "down", "--state", str(state)], check=False)
+        subprocess.run([sceau, "down", "--state", str(state)], stdout=sys.stderr, check=False)

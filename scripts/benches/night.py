@@ -13,20 +13,15 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-import psycopg
-from benches.harness import ROOT, Bench, Figure
+from benches.harness import ROOT, Bench, Figure, fresh_record
 from benches.plot import drawn, n_log_n
 from sqlalchemy import Engine
 
-from api.embedded.postgres import EmbeddedPostgres
-from api.first_run import migrate
 from api.upkeep import consequences
 from api.wiring import Container
 from directory.base.audit import Actor
@@ -111,23 +106,6 @@ def take(engine: Engine, folder: Path, register: str) -> RunReport:
     if report.state != "applied":
         raise SystemExit(f"{file.name} {report.state}: {report.reason} {report.text}")
     return report
-
-
-@contextmanager
-def fresh_record(bench: Bench) -> Iterator[Engine]:
-    """An empty record beside the installation's own, in the same PostgreSQL."""
-    postgres = EmbeddedPostgres(bench.settings.state / "postgres")
-    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-        link.execute("CREATE DATABASE night")
-    url = postgres.url.replace("/sceau?", "/night?")
-    migrate(url)
-    engine = connect_engine(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
-        with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-            link.execute("DROP DATABASE night WITH (FORCE)")
 
 
 class Memory:
@@ -253,7 +231,7 @@ def verdict_during_night(bench: Bench) -> Figure:
     Both at a steady pace, into the record that is being asked.
     """
     day1, day2 = made(bench.size or 100_000)
-    engine = connect_engine(EmbeddedPostgres(bench.settings.state / "postgres").url)
+    engine = connect_engine(bench.postgres.url)
     paths = [
         f"/v1/recipients/{quote(address)}"
         for (address,) in bench.rows("SELECT address FROM mailbox ORDER BY address LIMIT 500")

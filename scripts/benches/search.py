@@ -15,8 +15,8 @@ from random import Random
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
-from benches.harness import Bench, Figure, granian
-from benches.night import ORDER, fresh_record, made, take
+from benches.harness import Bench, Figure, fresh_record, granian
+from benches.night import ORDER, made, take
 from sqlalchemy import Connection, Engine, text
 
 # Two who ask without a pause, on two cores that they share with what they ask.
