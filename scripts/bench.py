@@ -10,6 +10,7 @@ beside.
 
 import argparse
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,6 @@ from benches import (
     feed,
     issuance,
     night,
-    registers,
     search,
     sources,
     status,
@@ -29,7 +29,7 @@ from benches import (
 from benches.harness import Bench, Figure, installation
 
 FIGURES: dict[str, Callable[[Bench], Figure]] = {
-    **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES, **registers.FIGURES,
+    **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES,
     **consequences.FIGURES, **night.FIGURES, **feed.FIGURES, **sources.FIGURES,
     **search.FIGURES,
 }  # fmt: skip
@@ -54,12 +54,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8, help="how long each rate is measured")
     given = parser.parse_args()
     if given.list:
+        width = max(map(len, FIGURES))
         for name, figure in FIGURES.items():
-            print(f"{name:16} {(figure.__doc__ or '').splitlines()[0]}")
+            print(f"{name:{width}} {(figure.__doc__ or '').splitlines()[0]}")
         return
     for tool, package in (("wrk", "wrk"), ("ldapsearch", "ldap-utils")):
         if shutil.which(tool) is None:
             raise SystemExit(f"needs {tool}: apt-get install {package}")
+    # Ended from outside, it takes its installation down all the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="sceau-bench-") as folder, installation(Path(folder)) as settings:
         scraps = Path(folder) / "scraps"
         scraps.mkdir()
