@@ -16,6 +16,11 @@ class MailboxKind(Enum):
     APPLICATION = "APP"
     CABINET = "CAB"
 
+    @property
+    def held(self) -> bool:
+        """Whether a person holds it; if not, it is an establishment's, and somebody answers for it."""
+        return self in (MailboxKind.PERSON, MailboxKind.CABINET)
+
 
 class Standing(Enum):
     """What keeps a mailbox from being trusted, as far as the directory knows; in the verdict's order."""

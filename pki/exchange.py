@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from directory import rules, store
 from directory.base.errors import Kind, Refusal
-from directory.model import MailboxFacts, MailboxKind, Standing
+from directory.model import MailboxFacts, Standing
 from pki import exchange_store
 from pki.model import Answer, CertificateFacts, CertificateReason, Verdict
 
@@ -20,8 +20,6 @@ SENDER = "sender-"
 BEFORE_OUR_RECORDS = "before-our-records"
 # An address we were never told of may exist in another directory: that is not knowing, which is not a no.
 NOT_KNOWING = frozenset({Standing.MAILBOX_UNKNOWN.value, SENDER + Standing.MAILBOX_UNKNOWN.value})
-ANSWERED_FOR = frozenset({MailboxKind.ORGANISATION, MailboxKind.APPLICATION})
-HELD = frozenset({MailboxKind.PERSON, MailboxKind.CABINET})
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ def _for_its_holder(
     mailbox = facts.mailbox
     if mailbox is None:
         return certificates
-    if mailbox.kind in HELD:
+    if mailbox.kind.held:
         return tuple(one for one in certificates if one.practitioner == mailbox.holder)
     return tuple(one for one in certificates if one.establishment in (None, mailbox.finess))
 
@@ -181,7 +179,7 @@ def with_answerable(
     connection: Connection, facts: dict[str, MailboxFacts], at: datetime | None
 ) -> dict[str, MailboxFacts]:
     """The same facts, with the people an approved enrolment names for the mailboxes of organisations."""
-    asked = {f.address for f in facts.values() if f.mailbox is not None and f.mailbox.kind in ANSWERED_FOR}
+    asked = {f.address for f in facts.values() if f.mailbox is not None and not f.mailbox.kind.held}
     if not asked:
         return facts
     named = exchange_store.answerable_for(connection, sorted(asked), at)

@@ -70,7 +70,6 @@ RULES: Mapping[Cause, Rule] = MappingProxyType(
     }
 )  # fmt: skip
 GRACES: Mapping[Cause, timedelta] = MappingProxyType({cause: rule.grace for cause, rule in RULES.items()})
-_OF_PEOPLE = frozenset({MailboxKind.PERSON, MailboxKind.CABINET})
 
 
 @dataclass(frozen=True)
@@ -138,9 +137,9 @@ def _moved(bond: Bond, present: Present) -> bool:
     mailbox = present.facts.mailbox
     if mailbox is None:
         return False
-    if bond.kind is not None and (bond.kind in _OF_PEOPLE) != (mailbox.kind in _OF_PEOPLE):
+    if bond.kind is not None and bond.kind.held != mailbox.kind.held:
         return True
-    if mailbox.kind in _OF_PEOPLE:
+    if mailbox.kind.held:
         # The same person under a new number holds it still.
         successor = present.successor.national_id if present.successor else bond.practitioner
         return mailbox.holder not in {bond.practitioner, successor}
@@ -148,7 +147,7 @@ def _moved(bond: Bond, present: Present) -> bool:
 
 
 def _organisation_closed(facts: MailboxFacts, at: datetime) -> bool:
-    if facts.mailbox is None or facts.mailbox.kind in _OF_PEOPLE:
+    if facts.mailbox is None or facts.mailbox.kind.held:
         return False
     return facts.organisation is None or not is_open(facts.organisation, at.astimezone(FRANCE).date())
 
