@@ -105,16 +105,16 @@ _MAY_SHOW = MappingProxyType(
 )
 
 
-def _present_and_past(template: str) -> Mapping[bool, TextClause]:
+def present_and_past(template: str, tables: Sequence[str] = TABLES) -> Mapping[bool, TextClause]:
     """The statement over the tables (False) and over the tables as they stood at :at (True)."""
-    past = {table: f"{table}_at(CAST(:at AS timestamptz))" for table in TABLES}
-    present = {table: table for table in TABLES}
+    past = {table: f"{table}_at(CAST(:at AS timestamptz))" for table in tables}
+    present = {table: table for table in tables}
     return MappingProxyType({False: text(template.format(**present)), True: text(template.format(**past))})
 
 
-_FACTS = _present_and_past(FACTS)
-_PEOPLE = _present_and_past(PEOPLE)
-_ESTABLISHMENTS = _present_and_past(ESTABLISHMENTS)
+_FACTS = present_and_past(FACTS)
+_PEOPLE = present_and_past(PEOPLE)
+_ESTABLISHMENTS = present_and_past(ESTABLISHMENTS)
 _SOURCES = text(SOURCES)
 _NUMBERS = text("""
     SELECT successor FROM succession

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection
 
+from directory.store import present_and_past
 from pki.model import CertificateFacts, Serial
 
 # The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
@@ -29,18 +30,9 @@ ANSWERABLE = """SELECT DISTINCT e.mailbox, coalesce(u.successor, e.practitioner)
 FROM {enrolment} e LEFT JOIN {succession} u ON u.national_id = e.practitioner
 WHERE e.mailbox = ANY(CAST(:mailboxes AS text[])) AND e.state = 'approved' ORDER BY whose"""
 
-
-def _present_and_past(template: str) -> dict[bool, TextClause]:
-    """The statement over the tables (False) and over the tables as they stood at :at (True)."""
-    past = {table: f"{table}_at(CAST(:at AS timestamptz))" for table in ("enrolment", "succession")}
-    return {
-        False: text(template.format(**{table: table for table in past})),
-        True: text(template.format(**past)),
-    }
-
-
-_CERTIFICATES = _present_and_past(CERTIFICATES)
-_ANSWERABLE = _present_and_past(ANSWERABLE)
+_TABLES = ("enrolment", "succession")
+_CERTIFICATES = present_and_past(CERTIFICATES, _TABLES)
+_ANSWERABLE = present_and_past(ANSWERABLE, _TABLES)
 
 
 def certificates_of(
