@@ -20,11 +20,10 @@ from directory.base.locks import share_until_commit_if_free
 from directory.changes import Entity
 from directory.identifiers import parse_address, parse_finess, parse_national_id
 from directory.precedence import CORRECTABLE
-from directory.rules import registering_authorities, search_form
+from directory.rules import check_reason, registering_authorities, search_form
 from directory.tables import correction, mailbox, organisation, practitioner
 
 LONGEST_VALUE = 200
-LONGEST_REASON = 1000
 # Of PostgreSQL's bigint: no row has a number beyond it, and to ask for one is an error there.
 LARGEST_NUMBER = (1 << 63) - 1
 _MARKS = text("""
@@ -121,7 +120,7 @@ def correct(
     `unknown-…`, `wrong-authority`, `nothing-to-correct`, `closing-put-off`, `register-being-applied`.
     """
     key, value = spelled(entity, key), _checked(entity, field, value)
-    _check_reason(reason)
+    check_reason(reason)
     # 1. Nobody else changes the row, and no register is about to.
     shown = _locked(connection, entity, key)[field]
     authority = _competent(connection, token, entity, key)
@@ -228,13 +227,6 @@ def _is_day(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _check_reason(reason: str) -> None:
-    if not reason.strip():
-        raise Refusal(Kind.MALFORMED, "reason-missing", "A correction needs a reason.")
-    if len(reason) > LONGEST_REASON:
-        raise Refusal(Kind.MALFORMED, "reason-too-long", f"A reason has {LONGEST_REASON} characters at most.")
 
 
 def _check_news(field: str, value: str, shown: str, said: str) -> None:

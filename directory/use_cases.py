@@ -14,7 +14,7 @@ from directory import store
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
-from directory.rules import registering_authorities
+from directory.rules import check_reason, registering_authorities
 from directory.tables import measure
 
 
@@ -30,9 +30,9 @@ def take_measure(
 ) -> int:
     """Suspend or strike off a person from `now` on, until lifted; gives the measure's number.
 
-    Refuses `unknown-practitioner`, `wrong-authority`, `reason-missing` and `measure-in-force`.
+    Refuses `unknown-practitioner`, `wrong-authority`, `measure-in-force` and what `check_reason` refuses.
     """
-    _need_reason(reason)
+    check_reason(reason)
     # Two measures of one person are taken one after the other, so that the second sees the first.
     store.lock_person(connection, national_id)
     numbers = store.numbers_of(connection, [national_id])
@@ -59,9 +59,9 @@ def lift_measure(
 ) -> None:
     """End a measure from `now` on; only the authority that took it may.
 
-    Refuses `unknown-measure`, `wrong-authority`, `reason-missing` and `measure-not-in-force`.
+    Refuses `unknown-measure`, `wrong-authority`, `measure-not-in-force` and what `check_reason` refuses.
     """
-    _need_reason(reason)
+    check_reason(reason)
     found = connection.execute(
         select(measure).where(measure.c.id == measure_id).with_for_update()
     ).one_or_none()
@@ -82,11 +82,6 @@ def lift_measure(
     record(
         connection, now=now, actor=actor, event=Event.MEASURE_LIFTED, subject=found.national_id, detail=detail
     )
-
-
-def _need_reason(reason: str) -> None:
-    if not reason.strip():
-        raise Refusal(Kind.MALFORMED, "reason-missing", "A measure needs a reason, and so does lifting it.")
 
 
 def _need_competence(

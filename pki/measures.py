@@ -4,7 +4,6 @@ Taking one is the act of one registrar, because delay leaks; lifting gives trust
 measure it is and who is competent is decided in `directory/use_cases.py`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -19,15 +18,13 @@ from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
+from directory.rules import check_reason
 from directory.tables import measure, measure_lifting, practitioner
 from pki import rules
-from pki.consequences import Touched, settle
-from pki.withdrawal import Cause
+from pki.consequences import Graces, Touched, settle
 
 # A confirmation rests on what the first registrar saw: after a week somebody should look again.
 ASKED_HOLDS = timedelta(days=7)
-LONGEST_REASON = 1000
-Graces = Mapping[Cause, timedelta]
 
 
 class MeasureState(Enum):
@@ -78,10 +75,9 @@ def take(
 ) -> Measure:
     """Suspend or strike off from this commit on: verdict, OCSP and enrolments; LDAP and CRL follow the feed.
 
-    Refuses `not-a-registrar`, `reason-too-long` and what `directory.use_cases.take_measure` refuses.
+    Refuses `not-a-registrar` and what `directory.use_cases.take_measure` refuses.
     """
     rules.check_registrar(token)
-    _check_reason(reason)
     measure_id = directory_use_cases.take_measure(
         connection, now=now, actor=token.actor, national_id=national_id, kind=kind,
         authority=token.authority, reason=reason,
@@ -100,7 +96,7 @@ def lift(
     `measure-not-in-force`, and `self-approval` to whoever asked.
     """
     rules.check_registrar(token)
-    _check_reason(reason)
+    check_reason(reason)
     found = _locked(connection, token, measure_id, now)
     if found.state is MeasureState.LIFTED:
         raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
@@ -181,9 +177,3 @@ def _measure(row: Row[Any], now: datetime) -> Measure:
         row.id, row.national_id, MeasureKind(row.kind), row.authority, row.reason, state, row.starts_at,
         row.ends_at, row.recorded_by, row.lifting_asked_at, row.lifting_reason,
     )  # fmt: skip
-
-
-def _check_reason(reason: str) -> None:
-    if len(reason) > LONGEST_REASON:
-        text = f"A reason has at most {LONGEST_REASON} characters."
-        raise Refusal(Kind.MALFORMED, "reason-too-long", text)

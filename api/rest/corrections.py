@@ -12,8 +12,9 @@ from api.wiring import Container
 from directory import corrections as use_cases
 from directory.access import Role
 from directory.changes import Entity
-from directory.corrections import LONGEST_REASON, LONGEST_VALUE, Correction
+from directory.corrections import LONGEST_VALUE, Correction
 from directory.precedence import CORRECTABLE
+from directory.rules import LONGEST_REASON
 
 MAY_CORRECT = {Role.REGISTRAR, Role.ADMIN}
 LONGEST_KEY = 320

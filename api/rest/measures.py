@@ -10,8 +10,9 @@ from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import parse_national_id
 from directory.model import MeasureKind
+from directory.rules import LONGEST_REASON
 from pki import measures as use_cases
-from pki.measures import LONGEST_REASON, Measure, MeasureState
+from pki.measures import Measure, MeasureState
 
 OF_A_PERSON = {
     "national_id": {

@@ -10,6 +10,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
+from directory.rules import LONGEST_REASON
 from directory.store import practitioners
 from directory.use_cases import lift_measure, take_measure
 from tests.factories import depart, rpps, seed_practitioner
@@ -80,6 +81,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Kind, str]] = {
     "another Ordre": ({"authority": "CNOP"}, Kind.FORBIDDEN, "wrong-authority"),
     "no authority": ({"authority": ""}, Kind.FORBIDDEN, "wrong-authority"),
     "no reason": ({"reason": "  "}, Kind.MALFORMED, "reason-missing"),
+    "a book": ({"reason": "x" * (LONGEST_REASON + 1)}, Kind.MALFORMED, "reason-too-long"),
 }
 
 

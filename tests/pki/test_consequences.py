@@ -15,6 +15,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
+from directory.rules import LONGEST_REASON
 from directory.store import lock_person
 from pki import use_cases
 from pki.consequences import Follower, Outcome, Touched, list_claims, settle, settle_due
@@ -25,7 +26,7 @@ from pki.published import live_certificates
 from pki.withdrawal import GRACES, Cause
 from tests.api.certificates import certify
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner
-from tests.pki.conftest import Enrolled, Established, Issue, enrol, identity, registrar
+from tests.pki.conftest import Enrolled, Established, Issue, enrol, identity
 
 WEEK = timedelta(days=7)
 MINUTE = timedelta(minutes=1)
@@ -597,7 +598,20 @@ def test_a_person_struck_off_and_restored_needs_a_new_enrolment(
     with pytest.raises(Refusal) as refused:
         issue()
     assert refused.value.code == "enrolment-ended"
-    assert registrar(engine, "other").authority == "CNOM"
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [("", "reason-missing"), ("  ", "reason-missing"), ("x" * (LONGEST_REASON + 1), "reason-too-long")],
+)
+def test_nobody_asks_for_the_end_of_a_measure_without_saying_why(
+    engine: Engine, enrolled: Enrolled, now: datetime, reason: str, code: str
+) -> None:
+    measure = take_over_rest(engine, enrolled, now, MeasureKind.SUSPENDED)
+    with pytest.raises(Refusal) as refused, transaction(engine) as connection:
+        lift(connection, now=now, token=enrolled.first, measure_id=measure, reason=reason, graces=GRACES)
+    assert refused.value.code == code
+    assert rows(engine, "SELECT * FROM measure_lifting") == []
 
 
 def test_a_strike_off_waits_for_no_register_being_taken_in(
