@@ -28,7 +28,7 @@ from api.rest.practitioners import practitioners
 from api.rest.recipients import recipients
 from api.rest.register_pages import register_pages
 from api.rest.registers import registers
-from api.rest.shapes import FORMATS, Problem
+from api.rest.shapes import FORMATS, LARGEST_ID, Problem
 from api.wiring import Container
 
 # Room for 10,000 addresses.
@@ -116,7 +116,7 @@ class _Number(IntegerConverter):
     """A row's number: beyond PostgreSQL's bigint there is none, and to ask for it is an error there."""
 
     def __init__(self, known: Map) -> None:
-        super().__init__(known, max=(1 << 63) - 1)
+        super().__init__(known, max=LARGEST_ID)
 
 
 class _Json(JSONProvider):

@@ -4,17 +4,15 @@ from typing import Any
 
 from marshmallow import fields, validate
 
+from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import Instant, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.attention import matters_noted
 
-MOST_ON_A_PAGE = 100
-LARGEST_ID = (1 << 63) - 1
 
-
-class AttentionQuery(Shape):
+class AttentionQuery(paging.NumberedQuery):
     """Which matters; the open ones of every kind when nothing is said."""
 
     kind = fields.String(
@@ -25,11 +23,6 @@ class AttentionQuery(Shape):
     )
     closed = fields.Boolean(
         load_default=False, metadata={"description": "Aussi les affaires closes — Closed ones besides"}
-    )
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
-    after = fields.Integer(
-        validate=validate.Range(1, LARGEST_ID),
-        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
     )
 
 
@@ -82,11 +75,10 @@ def see_attention(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         kind=asked.get("kind"),
         closed=asked["closed"],
         after=asked.get("after"),
-        # One more than shown tells whether there is a next page.
         limit=limit + 1,
     )
-    page = found[:limit]
-    return {"items": page, "next": page[-1].id if len(found) > limit else None}
+    page, last = paging.cut(found, limit)
+    return {"items": page, "next": None if last is None else last.id}
 
 
 def attention(container: Container) -> Resource:

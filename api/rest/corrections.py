@@ -4,10 +4,10 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from api.rest.attention import LARGEST_ID, MOST_ON_A_PAGE
-from api.rest.measures import MALFORMED_IDS
+from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Instant, Line, Shape
+from api.rest.practitioners import MALFORMED_IDS
+from api.rest.shapes import LARGEST_ID, Instant, Line, Shape
 from api.wiring import Container
 from directory import corrections as use_cases
 from directory.access import Role
@@ -46,18 +46,13 @@ class CorrectionRequest(Shape):
     reason = Line(LONGEST_REASON, required=True, metadata={"example": "Vu sur le diplôme"})
 
 
-class CorrectionsQuery(Shape):
+class CorrectionsQuery(paging.NumberedQuery):
     """Which corrections; those in force when nothing is said."""
 
     entity = fields.String(validate=validate.OneOf(ENTITIES), metadata=_WHAT)
     key = Line(LONGEST_KEY, metadata=_KEY)
     ended = fields.Boolean(
         load_default=False, metadata={"description": "Aussi celles qui ont pris fin — Ended ones besides"}
-    )
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
-    after = fields.Integer(
-        validate=validate.Range(1, LARGEST_ID),
-        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
     )
 
 
@@ -151,11 +146,10 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         key=asked.get("key"),
         ended=asked["ended"],
         after=asked.get("after", 0),
-        # One more than shown tells whether there is a next page.
         limit=limit + 1,
     )
-    page = found[:limit]
-    return {"items": page, "next": page[-1].id if len(found) > limit else None}
+    page, last = paging.cut(found, limit)
+    return {"items": page, "next": None if last is None else last.id}
 
 
 @operation(

@@ -9,8 +9,10 @@ from uuid import UUID
 
 from marshmallow import fields, validate
 
+from api.rest import paging
 from api.rest.certificates import IssuedAnswer
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
+from api.rest.practitioners import MALFORMED_IDS
 from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.wiring import Container
@@ -23,7 +25,6 @@ from pki.model import Enrolment, EnrolmentState, IssuedCertificate
 LONGEST_CSR = 16_384
 REGISTRARS = {Role.REGISTRAR}
 MAY_SEE = {Role.REGISTRAR, Role.AUDITOR}
-MOST_ON_A_PAGE = 100
 AGAINST_THE_MAILBOX = (
     "domain-not-trusted", "domain-suspended", "operator-suspended", "mailbox-closed", "organisation-closed",
 )  # fmt: skip
@@ -62,12 +63,11 @@ class EnrolmentRequest(Shape):
     identity_check = fields.Nested(IdentityCheck, required=True)
 
 
-class EnrolmentsQuery(Shape):
+class EnrolmentsQuery(paging.PageQuery):
     """Which enrolments; all of the caller's authority when nothing is said."""
 
     state = fields.Enum(EnrolmentState, by_value=True)
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
-    after = fields.UUID(metadata={"description": "`next` de la page d'avant — `next` of the page before"})
+    after = fields.UUID(metadata=paging.AFTER)
 
 
 class EnrolmentsAnswer(Shape):
@@ -109,11 +109,10 @@ class CertificateRequest(Shape):
     status=201,
     body=EnrolmentRequest,
     problems=(
-        "malformed-national-id", "malformed-rpps", "rpps-check-digit", "malformed-adeli", "adeli-check-digit",
-        "malformed-finess", "finess-check-digit", "malformed-siret", "siret-check-digit", "malformed-address",
-        "bad-identity-check", "unknown-practitioner", "unknown-mailbox", "not-a-registrar", "wrong-authority",
-        "already-enrolled", "mailbox-kind-not-served", "not-the-holder", "holder-not-in-registry",
-        "holder-not-practising", "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX,
+        *MALFORMED_IDS, "malformed-address", "bad-identity-check", "unknown-practitioner", "unknown-mailbox",
+        "not-a-registrar", "wrong-authority", "already-enrolled", "mailbox-kind-not-served", "not-the-holder",
+        "holder-not-in-registry", "holder-not-practising", "holder-suspended", "holder-struck-off",
+        *AGAINST_THE_MAILBOX,
     ),
 )  # fmt: skip
 def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
@@ -221,12 +220,10 @@ def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         token=call.token,
         state=asked.get("state"),
         after=asked.get("after"),
-        # One more than shown tells whether there is a next page.
         limit=limit + 1,
     )
-    page = found[:limit]
-    following = page[-1].id if len(found) > limit else None
-    return {"items": in_full(call.connection, page), "next": following}
+    page, last = paging.cut(found, limit)
+    return {"items": in_full(call.connection, page), "next": None if last is None else last.id}
 
 
 @operation(

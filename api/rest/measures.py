@@ -5,7 +5,8 @@ from typing import Any
 from marshmallow import fields
 
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Instant, Line, Shape
+from api.rest.practitioners import EXAMPLE_NATIONAL_ID, MALFORMED_IDS, OF_A_PERSON
+from api.rest.shapes import LARGEST_ID, Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import parse_national_id
@@ -14,24 +15,13 @@ from directory.rules import LONGEST_REASON
 from pki import measures as use_cases
 from pki.measures import Measure, MeasureState
 
-OF_A_PERSON = {
-    "national_id": {
-        "schema": {"type": "string", "maxLength": 30},
-        "description": "Chiffre du type, puis numéro — Digit of the type, then the number",
-        "example": "810099000019",
-    }
-}
 IDENTIFIED = {
     "measure_id": {
-        "schema": {"type": "integer", "minimum": 1, "maximum": 9223372036854775807},
+        "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
         "description": "`id` rendu avec la mesure — `id` given with the measure",
         "example": 12,
     }
 }
-MALFORMED_IDS = (
-    "malformed-national-id", "malformed-rpps", "rpps-check-digit", "malformed-adeli", "adeli-check-digit",
-    "malformed-finess", "finess-check-digit", "malformed-siret", "siret-check-digit",
-)  # fmt: skip
 
 
 class MeasureRequest(Shape):
@@ -51,7 +41,7 @@ class MeasureAnswer(Shape):
     """A measure as it stands; once lifted, `reason` says why it was."""
 
     id = fields.Integer(required=True, metadata={"example": 12})
-    practitioner = fields.String(required=True, metadata={"example": "810099000019"})
+    practitioner = fields.String(required=True, metadata={"example": EXAMPLE_NATIONAL_ID})
     kind = fields.Enum(MeasureKind, by_value=True, required=True)
     authority = fields.String(required=True, metadata={"example": "CNOM"})
     reason = fields.String(required=True)

@@ -1,19 +1,19 @@
-"""Pages of a search: what asks for one, where it ends, how many there are in all.
+"""Pages of lists and of searches: what asks for one, where it ends, how many there are in all.
 
-The cursor that leads from page to page is bound to the question it belongs to.
+The cursor that leads from page to page of a search is bound to the question it belongs to.
 """
 
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from marshmallow import fields, validate
 
 from api.rest.freshness import rest_on
 from api.rest.operation import Transacted
-from api.rest.shapes import Line, Shape
+from api.rest.shapes import LARGEST_ID, Line, Shape
 from directory.base.errors import Kind, Refusal
 from directory.search import MOST_COUNTED, START, Index, Position, Question, find, total
 from directory.store import sources
@@ -21,6 +21,20 @@ from directory.store import sources
 MOST_ON_A_PAGE = 100
 # Room for the longest names there are.
 LONGEST_CURSOR = 1000
+AFTER = {"description": "`next` de la page d'avant — `next` of the page before"}
+Item = TypeVar("Item")
+
+
+class PageQuery(Shape):
+    """How many on a page."""
+
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
+
+
+class NumberedQuery(PageQuery):
+    """A page of what has numbers, which lead from page to page."""
+
+    after = fields.Integer(validate=validate.Range(1, LARGEST_ID), metadata=AFTER)
 
 
 class TotalAnswer(Shape):
@@ -33,7 +47,7 @@ class TotalAnswer(Shape):
     )
 
 
-class SearchQuery(Shape):
+class SearchQuery(PageQuery):
     """What every search takes beside its own criteria."""
 
     department = fields.String(
@@ -50,17 +64,19 @@ class SearchQuery(Shape):
             "example": "saint-etienne",
         },
     )
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
-    after = fields.String(
-        validate=validate.Length(1, LONGEST_CURSOR),
-        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
-    )
+    after = fields.String(validate=validate.Length(1, LONGEST_CURSOR), metadata=AFTER)
     total = fields.Boolean(
         load_default=False,
         metadata={
             "description": f"Compter, jusqu'à {MOST_COUNTED} — Count them, up to {MOST_COUNTED}",
         },
     )
+
+
+def cut(found: Sequence[Item], limit: int) -> tuple[Sequence[Item], Item | None]:
+    """The page of what was found, and its last where more follow: `found` was asked for `limit` and one."""
+    page = found[:limit]
+    return page, page[-1] if len(found) > limit else None
 
 
 def page_of(

@@ -23,6 +23,17 @@ from directory.store import practitioners as found_by_id
 
 MAY_SEARCH = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 EXAMPLE_NATIONAL_ID = "810099000019"
+OF_A_PERSON = {
+    "national_id": {
+        "schema": {"type": "string", "maxLength": 30},
+        "description": "Chiffre du type, puis numéro — Digit of the type, then the number",
+        "example": EXAMPLE_NATIONAL_ID,
+    }
+}
+MALFORMED_IDS = (
+    "malformed-national-id", "malformed-rpps", "rpps-check-digit", "malformed-adeli", "adeli-check-digit",
+    "malformed-finess", "finess-check-digit", "malformed-siret", "siret-check-digit",
+)  # fmt: skip
 
 
 class Profession(Shape):
@@ -149,14 +160,8 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     départ, sans boîte.
     """,
     answer=PractitionerAnswer,
-    problems=("malformed-national-id", "unknown-practitioner"),
-    parameters={
-        "national_id": {
-            "schema": {"type": "string", "maxLength": 30},
-            "description": "Chiffre du type, puis numéro — Digit of the type, then the number",
-            "example": EXAMPLE_NATIONAL_ID,
-        }
-    },
+    problems=(*MALFORMED_IDS, "unknown-practitioner"),
+    parameters=OF_A_PERSON,
 )
 def practitioner(call: Transacted, national_id: str) -> dict[str, Any]:
     """One practitioner.

@@ -4,30 +4,29 @@ Figures are for every role; what a rejected line holds, names included, is for a
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from marshmallow import fields, validate
 
+from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.register_words import finding_in_french
-from api.rest.shapes import Hexadecimal, Instant, Line, Shape
+from api.rest.shapes import LARGEST_ID, Hexadecimal, Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role, actor_of
-from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS
 from directory.sync import approvals, history
-from directory.sync.history import Condition, Rejected, Run, RunInFull, RunState, Step
+from directory.sync.history import Condition, Run, RunInFull, RunState, Step
 
 MAY_READ = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR, Role.ADMIN}
 MAY_READ_LINES = {Role.AUDITOR, Role.ADMIN}
-MOST_ON_A_PAGE = 100
 _CURSOR = re.compile(r"([0-9]{1,9}):([a-z0-9-]{1,60})")
 _CURSOR_ERROR = "What `next` gave is expected."
 NUMBERED = {
     "run_id": {
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
         "description": "Numéro du passage — Number of the run",
         "example": 41,
     }
@@ -112,16 +111,11 @@ class RegistersAnswer(Shape):
     at = Instant(required=True)
 
 
-class RunsQuery(Shape):
+class RunsQuery(paging.NumberedQuery):
     """Which runs; all when nothing is said."""
 
     register = fields.String(validate=validate.OneOf(REGISTERS))
     state = fields.Enum(RunState, by_value=True)
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
-    after = fields.Integer(
-        validate=validate.Range(1),
-        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
-    )
 
 
 class RunsAnswer(Shape):
@@ -203,14 +197,13 @@ class RunInFullAnswer(RunAnswer):
     rejections = fields.List(fields.Nested(RejectedByReason), required=True)
 
 
-class RejectionsQuery(Shape):
+class RejectionsQuery(paging.PageQuery):
     """Which rejected lines of the run."""
 
     reason = fields.String(validate=validate.Regexp(r"^[a-z0-9-]{1,60}\Z", error="A reason is expected."))
-    limit = fields.Integer(load_default=20, validate=validate.Range(1, MOST_ON_A_PAGE))
     after = fields.String(
         validate=validate.Regexp(rf"^{_CURSOR.pattern}\Z", error=_CURSOR_ERROR),
-        metadata={"description": "`next` de la page d'avant — `next` of the page before"},
+        metadata=paging.AFTER,
     )
 
 
@@ -284,11 +277,10 @@ def register_runs(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         register=asked.get("register"),
         states=[asked["state"]] if "state" in asked else None,
         after=asked.get("after"),
-        # One more than shown tells whether there is a next page.
         limit=limit + 1,
     )
-    page = found[:limit]
-    return {"items": [_run(one) for one in page], "next": page[-1].id if len(found) > limit else None}
+    page, last = paging.cut(found, limit)
+    return {"items": [_run(one) for one in page], "next": None if last is None else last.id}
 
 
 @operation(
@@ -342,9 +334,8 @@ def register_rejections(call: Transacted, asked: dict[str, Any], run_id: int) ->
         after=(int(cursor[1]), cursor[2]) if cursor else (0, ""),
         limit=limit + 1,
     )
-    page = found[:limit]
-    following = f"{page[-1].line_number}:{page[-1].reason}" if len(found) > limit else None
-    return {"items": page, "next": following}
+    page, last = paging.cut(found, limit)
+    return {"items": page, "next": None if last is None else f"{last.line_number}:{last.reason}"}
 
 
 @operation(
@@ -369,8 +360,6 @@ def approve_run(call: Transacted, asked: dict[str, Any], run_id: int) -> dict[st
     The token's holder is the named person; the comment says what was looked at. One or two persons are
     needed, by the bound that was passed; the run is then taken up again by itself.
     """
-    if run_id > history.HIGHEST_ID:
-        raise Refusal(Kind.NOT_FOUND, "unknown-run", "There is no such run of a register.")
     given = approvals.approve(
         call.connection, now=call.now, token=call.token, run_id=run_id, comment=asked["comment"]
     )
@@ -411,7 +400,7 @@ def _in_full(found: RunInFull) -> dict[str, Any]:
         "findings": [_finding(found.run.register, one) for one in found.run.findings],
         "approvals": [{**vars(one), "actor": actor_of(one.token_id).name} for one in found.approvals],
         "rejections": [
-            {"reason": reason, "count": number, "samples": _samples(found.samples, reason)}
+            {"reason": reason, "count": number, "samples": found.samples.get(reason)}
             for reason, number in found.rejections.items()
         ],
     }
@@ -424,10 +413,6 @@ def _step(step: Step) -> dict[str, Any]:
 
 def _finding(register: str, one: Mapping[str, Any]) -> dict[str, Any]:
     return {**one, "french": finding_in_french(register, one)}
-
-
-def _samples(samples: Mapping[str, Sequence[Rejected]], reason: str) -> Sequence[Rejected] | None:
-    return samples.get(reason)
 
 
 def _seconds(time: timedelta | None) -> float | None:

@@ -15,6 +15,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate
 # RFC 3339 5.6, upper case or lower.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 LONGEST_ADDRESS = 254  # RFC 5321 4.5.3.1.3, without the brackets
+LARGEST_ID = (1 << 63) - 1  # PostgreSQL's bigint
 EXAMPLE_SERIAL = "2f8c0a4b91d75e36c2a8f01b7d4e963a5c18e072"
 EXAMPLE_ADDRESS = "camille.martin@medecin.ordre.mssante.invalid"
 
