@@ -58,7 +58,8 @@ def _generated_at(member: Member) -> datetime:
     """The time the file states, wherever it stands in it."""
     tail = b""
     for block in member.blocks():
-        if found := _GENERATED.search(tail + block):
+        seen = tail + block
+        if found := _GENERATED.search(seen):
             try:
                 instant = datetime.fromisoformat(found[1].decode())
             except ValueError:
@@ -66,7 +67,7 @@ def _generated_at(member: Member) -> datetime:
             if instant.tzinfo:
                 return instant
             break
-        tail = block[-_OVERLAP:]
+        tail = seen[-_OVERLAP:]
     raise refused("missing-header", f"{member.name} does not say when it was made.")
 
 
