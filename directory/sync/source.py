@@ -121,6 +121,7 @@ def _undamaged(name: str) -> Iterator[None]:
     """
     try:
         yield
+    # NotImplementedError: a member of a later format than zipfile knows, a patch, or strongly encrypted.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise refused("damaged-archive", f"{name}: {error}.") from error
     except OSError as error:

@@ -6,6 +6,7 @@ import stat
 import zipfile
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -80,6 +81,16 @@ def with_a_wrong_checksum(path: Path) -> Path:
     return path
 
 
+def with_an_odd_member(path: Path, *, version: int = 20, flags: int = 0) -> Path:
+    """Its entry in the table says that another format version, or other features, are needed to read it."""
+    zipped(path, {ACTIVITIES: GOOD})
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 6 : entry + 10] = version.to_bytes(2, "little") + flags.to_bytes(2, "little")
+    path.write_bytes(data)
+    return path
+
+
 ARCHIVES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "no member": ("missing-member", lambda path: zipped(path, {})),
     "no required member": ("missing-member", lambda path: zipped(path, {KNOW_HOW: GOOD})),
@@ -101,6 +112,9 @@ ARCHIVES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     ),
     "lying about its size": ("damaged-archive", lying_about_its_size),
     "wrong checksum": ("damaged-archive", with_a_wrong_checksum),
+    "of a later format": ("damaged-archive", partial(with_an_odd_member, version=64)),
+    "a patch of another archive": ("damaged-archive", partial(with_an_odd_member, flags=1 << 5)),
+    "sealed": ("damaged-archive", partial(with_an_odd_member, flags=1 << 6)),
     "archive of an archive": (
         "foreign-member",
         lambda path: zipped(path, {"PS_LibreAcces_Personne_activite.zip": GOOD}),
