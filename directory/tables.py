@@ -131,7 +131,6 @@ source_state = Table(
     Column("answered_at", UtcDateTime),
     Column("reason", Text),
     Column("cursor", Text),
-    Column("detail", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
 )
 
 stated_since = Table(

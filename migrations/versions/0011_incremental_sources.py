@@ -16,8 +16,7 @@ CREATE TABLE source_state (
     next_attempt_at timestamptz,
     answered_at     timestamptz,
     reason          text,
-    cursor          text,
-    detail          jsonb NOT NULL DEFAULT '{}'
+    cursor          text
 );
 
 ALTER TABLE register_run ADD COLUMN increment boolean NOT NULL DEFAULT false;
