@@ -34,12 +34,8 @@ def load_origins(path: Path, registers: Collection[str]) -> tuple[Origin, ...]:
     Paths in it are relative to its folder. Refusal MALFORMED `bad-source` for what cannot be meant.
     """
     given = _parsed(path)
-    hosts = given.get("hosts", [])
-    if not _is_texts(hosts):
-        raise _bad(path.name, "lists something in `hosts` that is no text")
-    return tuple(
-        _origin(name, said, path.parent, hosts, registers) for name, said in given.get("sources", {}).items()
-    )
+    said = given.get("sources", {})
+    return tuple(_origin(name, of, path.parent, given["hosts"], registers) for name, of in said.items())
 
 
 def load_api(path: Path, registers: Collection[str]) -> tuple[Api, tuple[str, ...]] | None:
@@ -55,7 +51,7 @@ def load_api(path: Path, registers: Collection[str]) -> tuple[Api, tuple[str, ..
         raise _bad(_API, f"needs `url` and `key_file` and knows {sorted(_API_KNOWN)}")
     wanted = said.get("registers", list(registers))
     texts = [said[key] for key in ("url", "key_file", "trust_anchor") if key in said]
-    if not all(isinstance(one, str) for one in texts) or not isinstance(wanted, list):
+    if not _is_texts(texts) or not isinstance(wanted, list):
         raise _bad(_API, "holds something that is no text where one belongs")
     if unknown := [one for one in wanted if one not in registers]:
         raise _bad(_API, f"brings no register {unknown} in step")
@@ -67,7 +63,7 @@ def load_api(path: Path, registers: Collection[str]) -> tuple[Api, tuple[str, ..
         trust_anchor=path.parent / said["trust_anchor"] if "trust_anchor" in said else None,
         allow_private=said.get("allow_private", False) is True,
     )
-    api = Api(_allowed(origin, given.get("hosts", [])), path.parent / said["key_file"])
+    api = Api(_allowed(origin, given["hosts"]), path.parent / said["key_file"])
     return api, tuple(one for one in registers if one in wanted)
 
 
@@ -78,6 +74,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise _bad(path.name, f"cannot be read: {error}") from error
     if set(given) - {"hosts", "sources", _API} or not isinstance(given.get("sources", {}), dict):
         raise _bad(path.name, "holds something else than `hosts`, `[sources.<name>]` and `[fhir]`")
+    if not _is_texts(given.setdefault("hosts", [])):
+        raise _bad(path.name, "lists something in `hosts` that is no text")
     return given
 
 

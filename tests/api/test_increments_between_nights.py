@@ -182,6 +182,7 @@ BAD = {
     "no register": '[fhir]\nurl = "https://a.invalid/fhir"\nkey_file = "k"\nregisters = ["domains"]\n',
     "the key itself": '[fhir]\nurl = "https://a.invalid/fhir"\nkey = "k"\nkey_file = "k"\n',
     "a list of nothing": '[fhir]\nurl = "https://a.invalid/fhir"\nkey_file = "k"\nregisters = "rpps"\n',
+    "a path that no file has": '[fhir]\nurl = "https://a.invalid/fhir"\nkey_file = "k\\u0000"\n',
     "no table": 'fhir = "https://a.invalid/fhir"\n',
 }
 
@@ -192,6 +193,16 @@ def test_an_api_that_cannot_be_meant_is_refused(case: str, tmp_path: Path) -> No
     with pytest.raises(Refusal) as refused:
         load_api(tmp_path / "sources.toml", REGISTERS)
     assert refused.value.code == "bad-source"
+
+
+@pytest.mark.parametrize("hosts", ["5", '"a.invalid"', '[["a.invalid"]]'])
+def test_hosts_that_are_no_list_of_texts_are_refused(hosts: str, tmp_path: Path) -> None:
+    given = '[fhir]\nurl = "https://a.invalid/fhir"\nkey_file = "k"\n'
+    (tmp_path / "sources.toml").write_text(f"hosts = {hosts}\n{given}")
+    for load in (load_api, load_origins):
+        with pytest.raises(Refusal) as refused:
+            load(tmp_path / "sources.toml", REGISTERS)
+        assert refused.value.code == "bad-source"
 
 
 def test_the_documented_example_of_the_api_is_one(tmp_path: Path) -> None:
