@@ -42,15 +42,16 @@ class Container:
     @property
     def bounds(self) -> Mapping[str, RegisterBounds]:
         """How far each register may move in a night before somebody has to look; Refusal `bad-bounds`."""
-        own = self.settings.bounds_file
-        return load_bounds(Path(own) if own else None)
+        return _bounds(self.settings)
 
     @property
     def graces(self) -> Mapping[Cause, timedelta]:
         """How long after each cause trust is withdrawn."""
-        return {
-            cause: timedelta(hours=getattr(self.settings, f"grace_{cause.value.replace('-', '_')}_hours", 0))
-            for cause in Cause
+        # A suspension has none: it holds at once, and revokes nothing.
+        revoking = [cause for cause in Cause if cause is not Cause.SUSPENDED]
+        return {Cause.SUSPENDED: timedelta()} | {
+            cause: timedelta(hours=getattr(self.settings, f"grace_{cause.name.lower()}_hours"))
+            for cause in revoking
         }
 
 
@@ -62,12 +63,15 @@ def database_url(settings: Settings) -> str:
 def build(settings: Settings) -> Container:
     """A container on the real clock, the real database and the signer's socket; opens no connection."""
     failpoints.arm(failpoint())
+    # Nonsense in the operator's own bounds refuses to start, instead of the first night.
+    _bounds(settings)
     engine = connect_engine(database_url(settings), application="sceau-web")
     # Parameters are names, addresses, tokens' hashes: a traceback in the log must not become a reading
     # profile.
     engine.hide_parameters = True
     signer = SignerClient(settings.signer_socket)
-    made = Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
-    # Nonsense in the operator's own bounds refuses to start, instead of the first night.
-    assert made.bounds
-    return made
+    return Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
+
+
+def _bounds(settings: Settings) -> Mapping[str, RegisterBounds]:
+    return load_bounds(Path(settings.bounds_file) if settings.bounds_file else None)

@@ -6,11 +6,18 @@ from pathlib import Path
 import pytest
 
 from api.settings import Settings, child_environment, load_settings, save_settings
+from api.wiring import build
 from directory.base.errors import Kind, Refusal
+from pki.withdrawal import GRACES
 
 
 def test_without_anything_said_the_defaults_hold(tmp_path: Path) -> None:
     assert load_settings(tmp_path, {}) == Settings(state=tmp_path)
+
+
+def test_the_graces_of_the_settings_are_those_of_the_rules(tmp_path: Path) -> None:
+    container = build(Settings(state=tmp_path, database_url="postgresql+psycopg://localhost/none"))
+    assert container.graces == GRACES
 
 
 def test_the_file_wins_over_defaults_and_the_environment_over_the_file(tmp_path: Path) -> None:
