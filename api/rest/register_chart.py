@@ -47,6 +47,11 @@ class Chart:
         """Of the bands, the marks' own first."""
         return BAND * (len(self.bands) + 1)
 
+    @property
+    def feet(self) -> Sequence[int]:
+        """The lines on which the bands stand."""
+        return range(BAND, self.height + 1, BAND)
+
 
 def chart(newest_first: Sequence[Run]) -> Chart:
     """The chart of these runs; the newest stands at the right edge, however few there are.
