@@ -22,6 +22,7 @@ from api.wiring import Container
 from directory import feed
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.folders import onto_disk
 from directory.base.locks import held_if_free
 from pki import list_signing, renewal, store
 from pki.export import Manifest, write_export
@@ -162,13 +163,13 @@ def _whole_or_not(folder: Path, stamp: str) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
-        _onto_disk(partial)
+        onto_disk(partial)
         partial.rename(folder / stamp)
     except BaseException:
         # The disk may be full, and the database on it.
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _onto_disk(folder)
+    onto_disk(folder)
 
 
 def _forget(folder: Path) -> None:
@@ -176,14 +177,6 @@ def _forget(folder: Path) -> None:
     doomed = folder.with_name(f"{folder.name}{_PARTIAL}")
     folder.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _onto_disk(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _read(folder: Path) -> Export | None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import orjson
 
+from directory.base.folders import onto_disk
+
 
 def known(path: Path, name: str) -> int:
     """The highest number ever given out under `name`; 0 when none was."""
@@ -38,11 +40,7 @@ def _write(path: Path, floors: dict[str, int]) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    onto_disk(path.parent)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from typing import BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from directory.base.errors import Kind, Refusal
+from directory.base.folders import onto_disk
 from directory.sync.source import stamp_of
 
 # The national archive has 230 MB; the largest text of any register 0.83 GB.
@@ -119,7 +120,7 @@ def _bring(asking: "Asking", folder: Path, last: Version) -> Fetched | None:
         path = part.replace(folder / version.file_name)
     finally:
         part.unlink(missing_ok=True)
-    _sync_folder(folder)
+    onto_disk(folder)
     return Fetched(path, version)
 
 
@@ -255,14 +256,6 @@ def _date(path: Path, version: Version) -> None:
     except (ValueError, TypeError):
         return
     os.utime(path, (made, made))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Pinned(http.client.HTTPSConnection):
