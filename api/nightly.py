@@ -20,6 +20,7 @@ from directory.sync.fetch import Origin, fetch
 from directory.sync.measuring import last_applied
 from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
 from directory.sync.source import made_at, sha256_of, stamp_of
+from directory.sync.staging import Progress
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {
@@ -90,7 +91,7 @@ def resume_runs(container: Container) -> str:
         waiting = due_to_resume(connection)
     for run_id in waiting:
         with told.apart(f"run {run_id}"):
-            if (report := _resumed_unless_taken(container, run_id)) is not None:
+            if (report := resumed_unless_taken(container, run_id)) is not None:
                 told.take(report)
     return told.end()
 
@@ -205,38 +206,53 @@ def _before(container: Container, register: str, path: Path) -> str:
     return "" if passes else "refused"
 
 
-def run_file(container: Container, register: str, path: Path) -> RunReport:
-    """Take this file in, by the settings and bounds of this installation."""
+def run_file(
+    container: Container,
+    register: str,
+    path: Path,
+    *,
+    actor: Actor = NIGHT,
+    apply: bool = True,
+    progress: Progress | None = None,
+) -> RunReport:
+    """Take this file in, by the settings and bounds of this installation; as of `run_register`."""
     return run_register(
         container.engine,
         register=register,
         path=path,
         now=container.clock(),
-        actor=NIGHT,
-        apply=True,
+        actor=actor,
+        apply=apply,
         strict_rpps=container.settings.strict_rpps,
+        progress=progress,
         kept=container.settings.kept_files,
         bounds=container.bounds,
     )
 
 
-def _resumed_unless_taken(container: Container, run_id: int) -> RunReport | None:
-    """The run taken up again; None when whoever approved it was quicker, or its register is at work."""
+def resumed_unless_taken(
+    container: Container, run_id: int, *, actor: Actor = NIGHT, progress: Progress | None = None
+) -> RunReport | None:
+    """The run taken up again; None when somebody else was quicker, or its register is at work."""
     try:
-        return _resume(container, run_id)
+        return resume(container, run_id, actor=actor, progress=progress)
     except Refusal as refusal:
         if refusal.kind is not Kind.CONFLICT:
             raise
         return None
 
 
-def _resume(container: Container, run_id: int) -> RunReport:
+def resume(
+    container: Container, run_id: int, *, actor: Actor = NIGHT, progress: Progress | None = None
+) -> RunReport:
+    """Take this run up again, by the settings and bounds of this installation; as of `resume_run`."""
     return resume_run(
         container.engine,
         run_id=run_id,
         now=container.clock(),
-        actor=NIGHT,
+        actor=actor,
         strict_rpps=container.settings.strict_rpps,
+        progress=progress,
         kept=container.settings.kept_files,
         bounds=container.bounds,
     )

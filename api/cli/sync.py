@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from api import nightly
 from api.cli.enrolment import identity_option, who_acts
 from api.cli.nights import run_in_full_rows, run_in_full_told, run_told, sparkline
 from api.cli.output import (
@@ -14,17 +15,14 @@ from api.cli.output import (
     json_option,
     progress,
     refusals_told,
-    refuse,
     state_option,
 )
-from api.wiring import Container
 from directory.base.db import transaction
-from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS
 from directory.sync import approvals
 from directory.sync import history as runs_of
 from directory.sync.history import Run, RunState
-from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
+from directory.sync.run import RunReport, due_to_resume
 
 # One more would not fit where the numbers of runs are kept.
 RUN = click.IntRange(1, runs_of.HIGHEST_ID)
@@ -51,18 +49,7 @@ def run(register: str, file: Path, apply_it: bool, state: Path | None, as_json: 
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), progress(as_json) as show:
-        report = run_register(
-            parts.engine,
-            register=register,
-            path=file,
-            now=parts.clock(),
-            actor=COMMAND,
-            apply=apply_it,
-            strict_rpps=parts.settings.strict_rpps,
-            progress=show,
-            kept=parts.settings.kept_files,
-            bounds=parts.bounds,
-        )
+        report = nightly.run_file(parts, register, file, actor=COMMAND, apply=apply_it, progress=show)
     answer(_told(report), as_json=as_json, rows=_rows(report), headers=(report.register, report.file_name))
     if report.state in ("refused", "held"):
         raise SystemExit(1)
@@ -143,7 +130,10 @@ def approve(
         token = who_acts(parts, connection, name, given)
         told = approvals.approve(connection, now=parts.clock(), token=token, run_id=run_id, comment=comment)
     enough = told.approvals >= told.needed
-    report = _resumed_unless_taken(parts, run_id, as_json=as_json) if enough else None
+    report = None
+    if enough:
+        with refusals_told(as_json=as_json), progress(as_json) as show:
+            report = nightly.resumed_unless_taken(parts, run_id, actor=COMMAND, progress=show)
     rows: list[tuple[Any, ...]] = [("approvals", f"{told.approvals} of {told.needed}")]
     waits = "the worker is at it" if enough else "somebody else must agree"
     rows += [("next", waits)] if report is None else _rows(report)
@@ -167,7 +157,10 @@ def resume(run_id: int | None, state: Path | None, as_json: bool) -> None:
     with refusals_told(as_json=as_json):
         with transaction(parts.engine, read_only=True) as connection:
             due = due_to_resume(connection) if run_id is None else [run_id]
-        reports = [_resume(parts, one, quiet=as_json) for one in due]
+        reports = []
+        for one in due:
+            with progress(as_json) as show:
+                reports.append(nightly.resume(parts, one, actor=COMMAND, progress=show))
     rows = [(one.run_id, one.register, one.state, one.text) for one in reports]
     answer(
         {"runs": [_told(one) for one in reports]},
@@ -177,30 +170,6 @@ def resume(run_id: int | None, state: Path | None, as_json: bool) -> None:
     )
     if any(one.state != "applied" for one in reports):
         raise SystemExit(1)
-
-
-def _resumed_unless_taken(parts: Container, run_id: int, *, as_json: bool) -> RunReport | None:
-    """The run taken up again; None when the worker was quicker, or another run of the register is at work."""
-    try:
-        return _resume(parts, run_id, quiet=as_json)
-    except Refusal as refusal:
-        if refusal.kind is Kind.CONFLICT:
-            return None
-        refuse(refusal, as_json=as_json)
-
-
-def _resume(parts: Container, run_id: int, *, quiet: bool) -> RunReport:
-    with progress(quiet) as show:
-        return resume_run(
-            parts.engine,
-            run_id=run_id,
-            now=parts.clock(),
-            actor=COMMAND,
-            strict_rpps=parts.settings.strict_rpps,
-            progress=show,
-            kept=parts.settings.kept_files,
-            bounds=parts.bounds,
-        )
 
 
 def _told(report: RunReport) -> dict[str, Any]:
