@@ -99,7 +99,7 @@ JOBS = MappingProxyType(
                 nightly.resume_runs,
             ),
             Job(
-                "freshness",
+                night_watch.FRESHNESS,
                 "Says once when a register grows too old, and once when it is young again.",
                 _every(60),
                 night_watch.watch_freshness,
