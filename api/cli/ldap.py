@@ -42,8 +42,10 @@ def reconcile(apply_it: bool, force: bool, quick: bool, state: Path | None, as_j
         ("repaired", report.repaired),
         *(("", example) for example in report.examples),
     ]
+    if report.empty:
+        rows.append(("the rest", "not looked at, so much is missing: `sceau ldap rebuild` loads it whole"))
     answer({**asdict(report), "agrees": report.agrees}, as_json=as_json, rows=rows, headers=("entries", ""))
-    if not report.agrees and not apply_it:
+    if report.empty or not (report.agrees or apply_it):
         raise SystemExit(1)
 
 

@@ -9,9 +9,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
 from api import publication
+from api.cli.main import main as sceau
 from api.embedded.slapd import EmbeddedSlapd
 from api.settings import Settings
 from api.supervisor import paused_marker
@@ -19,6 +21,8 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.feed import lag_seconds
 from directory.ldap.client import LdapClient
+from directory.ldap.entry import MAILBOXES
+from directory.ldap.plan import Delete
 from directory.ldap.publish import BATCH, CONSUMER
 from pki.signing.client import SignerClient
 from tests.directory.ldap.conftest import SUFFIX, free_port
@@ -70,12 +74,18 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     made.end()
 
 
+@pytest.fixture
+def container(engine: Engine, keeper: Keeper, now: datetime) -> Iterator[Container]:
+    made = Container(Settings(state=keeper.state), engine, SignerClient(keeper.state / "none"), lambda: now)
+    yield made
+    for lane in publication.publisher_of(made)._lanes:
+        assert isinstance(lane, LdapClient)
+        lane.close()
+
+
 def test_the_worker_loads_a_country_whole_and_follows_it_from_there(
-    engine: Engine, keeper: Keeper, now: datetime
+    engine: Engine, keeper: Keeper, container: Container, now: datetime
 ) -> None:
-    container = Container(
-        Settings(state=keeper.state), engine, SignerClient(keeper.state / "none"), lambda: now
-    )
     person = seed_practitioner(engine)
     with engine.begin() as connection:
         connection.execute(text(MANY), {"holder": person.national_id, "many": BATCH * 2})
@@ -94,6 +104,18 @@ def test_the_worker_loads_a_country_whole_and_follows_it_from_there(
     with transaction(engine, read_only=True) as connection:
         assert lag_seconds(connection, CONSUMER, now) == 0.0
     assert keeper.starts == 2
-    for lane in publisher._lanes:
-        assert isinstance(lane, LdapClient)
-        lane.close()
+
+
+def test_a_comparison_that_leaves_off_says_what_to_do(
+    engine: Engine, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [seed_practitioner(engine, number) for number in range(1, 4)]
+    publication.publish(container)
+    publisher = publication.publisher_of(container)
+    for each in people:
+        publisher.client.apply(Delete(f"mail={each.mailbox},{MAILBOXES},{SUFFIX}"))
+    publisher.fills = len(people) - 1
+    monkeypatch.setattr("api.cli.ldap.container", lambda _: container)
+    done = CliRunner().invoke(sceau, ["ldap", "reconcile", "--apply"])
+    assert done.exit_code == 1
+    assert "sceau ldap rebuild" in done.output
