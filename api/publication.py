@@ -25,7 +25,7 @@ from pki import published
 
 # Connections that write at once. slapd commits one write at a time; more of them only wait for each other.
 CONNECTIONS = 4
-# Entry by entry this takes a minute; loading a whole tree is ten times as fast, but needs slapd for itself.
+# Entry by entry this takes minutes; loading a whole tree is ten times as fast, but needs slapd for itself.
 FILLS = 50_000
 PUBLICATION, RECONCILIATION = Actor("job:ldap-publication"), Actor("job:ldap-reconciliation")
 
