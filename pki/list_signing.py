@@ -42,25 +42,21 @@ def key_name(authority_id: str) -> str:
     return f"list-{authority_id}"
 
 
-def usable(
-    connection: Connection, authority_id: str, folder: Path, now: datetime
-) -> IssuedCertificate | None:
-    """The longest-lived list signer of this CA that is not revoked and whose key lies in the folder."""
+def usable(connection: Connection, authority_id: str, folder: Path, now: datetime) -> list[IssuedCertificate]:
+    """The list signers of this CA that are not revoked and whose keys lie in the folder."""
     found = store.live_of_profile(connection, LIST_SIGNER.name, authority_id, now)
-    held = (one for one in found if key_files.path_for(folder, key_name(authority_id), one.der).exists())
-    return max(held, key=lambda one: one.not_after, default=None)
+    return [one for one in found if key_files.path_for(folder, key_name(authority_id), one.der).exists()]
 
 
 def load_list_signer(
     connection: Connection, authority_id: str, folder: Path, passphrase: bytes, now: datetime
 ) -> ListSigner:
-    """The list signer of this CA; Refusal UNAVAILABLE `no-list-signer` while there is none."""
-    made, authority = (
-        usable(connection, authority_id, folder, now),
-        store.load_authority(connection, authority_id),
-    )
-    if made is None or authority is None:
+    """The longest-lived list signer of this CA; Refusal UNAVAILABLE `no-list-signer` while there is none."""
+    held = usable(connection, authority_id, folder, now)
+    authority = store.load_authority(connection, authority_id)
+    if not held or authority is None:
         text = f"There is no signer of lists under {authority_id} yet: the signer has to certify one."
         raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text)
+    made = max(held, key=lambda one: one.not_after)
     path = key_files.path_for(folder, key_name(authority_id), made.der)
     return ListSigner(made.der, authority.der, key_files.load_key(path, passphrase))

@@ -4,7 +4,7 @@ The certificate comes by the ordinary road (`issuance`); what is done with the k
 `list_signing`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,23 +24,35 @@ from pki.signing.signer import Signer
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of short-lived signer: what it is called where, and what makes it known once certified."""
+    """One kind of short-lived signer: what it is called where, which are usable, what makes one known."""
 
     profile: Profile
+    lock: str
     title: str
     actor: Actor
     key_name: Callable[[str], str]
+    usable: Callable[[Connection, str, Path, datetime], Iterable[ResponderRow | IssuedCertificate]]
     certified: Callable[[Connection, IssuedCertificate], None]
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A signer to be: of which kind and CA, and where its key is to lie."""
+    """A signer to be: of which kind and CA, where its key is to lie, where its CA publishes."""
 
     kind: _Kind
     authority_id: str
     keys_folder: Path
     passphrase: bytes
+    base_url: str
+
+
+def _responders(
+    connection: Connection, authority_id: str, keys_folder: Path, now: datetime
+) -> Iterable[ResponderRow]:
+    known = ocsp_store.responders(connection, now)
+    return [
+        one for one in known if one.authority_id == authority_id and responders.holds_key(keys_folder, one)
+    ]
 
 
 def _may_answer(connection: Connection, issued: IssuedCertificate) -> None:
@@ -49,10 +61,15 @@ def _may_answer(connection: Connection, issued: IssuedCertificate) -> None:
 
 
 _RESPONDER = _Kind(
-    OCSP_SIGNER, "OCSP", Actor("job:ocsp-responders"), responders.key_name, certified=_may_answer
-)
-# Found by its profile among the certificates: there is nothing more to say of it.
-_OF_LISTS = _Kind(LIST_SIGNER, "Lists", Actor("job:export"), list_signing.key_name, certified=lambda *_: None)
+    OCSP_SIGNER, "ocsp-responder", "OCSP", Actor("job:ocsp-responders"), responders.key_name,
+    usable=_responders, certified=_may_answer,
+)  # fmt: skip
+_OF_LISTS = _Kind(
+    LIST_SIGNER, "list-signer", "Lists", Actor("job:export"), list_signing.key_name,
+    usable=list_signing.usable,
+    # Found by its profile among the certificates: there is nothing more to say of it.
+    certified=lambda *_: None,
+)  # fmt: skip
 
 
 def ensure_responder(
@@ -66,12 +83,8 @@ def ensure_responder(
     now: datetime,
 ) -> bool:
     """Make a responder for this CA unless one with more than half its life is here; whether one was made."""
-    with held_if_free(engine, f"ocsp-responder/{authority_id}") as alone:
-        if not alone or not _responder_is_due(engine, authority_id, keys_folder, now):
-            return False
-        wanted = _Wanted(_RESPONDER, authority_id, keys_folder, passphrase)
-        _make(engine, signer, wanted, base_url=base_url, now=now)
-    return True
+    wanted = _Wanted(_RESPONDER, authority_id, keys_folder, passphrase, base_url)
+    return _ensure(engine, signer, wanted, now)
 
 
 def ensure_list_signer(
@@ -85,19 +98,25 @@ def ensure_list_signer(
     now: datetime,
 ) -> bool:
     """Make a signer of lists for this CA unless one with more than half its life is here; whether it was."""
-    with held_if_free(engine, f"list-signer/{authority_id}") as alone:
-        if not alone:
+    wanted = _Wanted(_OF_LISTS, authority_id, keys_folder, passphrase, base_url)
+    return _ensure(engine, signer, wanted, now)
+
+
+def _ensure(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> bool:
+    with held_if_free(engine, f"{wanted.kind.lock}/{wanted.authority_id}") as alone:
+        if not alone or _one_lasts(engine, wanted, now):
             return False
-        with transaction(engine, read_only=True) as connection:
-            held = list_signing.usable(connection, authority_id, keys_folder, now)
-        if held is not None and held.not_after - now > (held.not_after - held.not_before) / 2:
-            return False
-        wanted = _Wanted(_OF_LISTS, authority_id, keys_folder, passphrase)
-        _make(engine, signer, wanted, base_url=base_url, now=now)
+        _make(engine, signer, wanted, now)
     return True
 
 
-def _make(engine: Engine, signer: Signer, wanted: _Wanted, *, base_url: str, now: datetime) -> None:
+def _one_lasts(engine: Engine, wanted: _Wanted, now: datetime) -> bool:
+    with transaction(engine, read_only=True) as connection:
+        found = wanted.kind.usable(connection, wanted.authority_id, wanted.keys_folder, now)
+    return any(one.not_after - now > (one.not_after - one.not_before) / 2 for one in found)
+
+
+def _make(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> None:
     kind, authority_id = wanted.kind, wanted.authority_id
     key = ec.generate_private_key(ec.SECP256R1())
     name = kind.key_name(authority_id)
@@ -105,21 +124,10 @@ def _make(engine: Engine, signer: Signer, wanted: _Wanted, *, base_url: str, now
     with transaction(engine) as connection:
         prepared = issuance.prepare(
             connection, now=now, actor=kind.actor, authority_id=authority_id, profile=kind.profile,
-            public_key=key.public_key(), base_url=base_url,
+            public_key=key.public_key(), base_url=wanted.base_url,
             names=ResponderNames(f"{kind.title} {authority_id} {now:%Y-%m-%d}"),
         )  # fmt: skip
     issued = issuance.issue(engine, signer, prepared, now)
     with transaction(engine) as connection:
         kind.certified(connection, issued)
     key_files.forget_others(wanted.keys_folder, name, path)
-
-
-def _responder_is_due(engine: Engine, authority_id: str, keys_folder: Path, now: datetime) -> bool:
-    with transaction(engine, read_only=True) as connection:
-        rows = ocsp_store.responders(connection, now)
-    return not any(
-        row.authority_id == authority_id
-        and row.not_after - now > (row.not_after - row.not_before) / 2
-        and responders.holds_key(keys_folder, row)
-        for row in rows
-    )
