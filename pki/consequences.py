@@ -108,7 +108,7 @@ def settle(connection: Connection, touched: Touched, *, graces: Graces, now: dat
     revoking.release(connection, plan.release, now=now, actor=ACTOR, comment=_LIFTED)
     ended = _end(connection, plan.ended, now)
     if serials:
-        withdrawal_store.keep_due(connection, serials, plan.pending, now)
+        withdrawal_store.keep_due(connection, serials, plan.pending)
     # 5. What is left for a person to look at.
     _list_unsettled(connection, touched, serials, now)
     held = sum(event.action is RevocationAction.HOLD for event in revoked)

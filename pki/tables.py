@@ -115,7 +115,6 @@ withdrawal_due = Table(
     metadata,
     Column("serial", Text, ForeignKey("certificate.serial"), primary_key=True),
     Column("cause", Text, primary_key=True),
-    Column("since", UtcDateTime, nullable=False),
     Column("due_at", UtcDateTime, nullable=False),
 )
 

@@ -34,10 +34,8 @@ _ENROLMENTS = text("""
 _SUCCESSORS = text("SELECT national_id, successor FROM succession WHERE national_id = ANY(:people)")
 _DUE = text("SELECT serial, cause, due_at FROM withdrawal_due WHERE serial = ANY(:serials)")
 _NOTE_DUE = text("""
-    INSERT INTO withdrawal_due (serial, cause, since, due_at)
-    SELECT * FROM unnest(CAST(:serials AS text[]), CAST(:causes AS text[]),
-                         array_fill(CAST(:now AS timestamptz), ARRAY[cardinality(CAST(:serials AS text[]))]),
-                         CAST(:due AS timestamptz[]))
+    INSERT INTO withdrawal_due (serial, cause, due_at)
+    SELECT * FROM unnest(CAST(:serials AS text[]), CAST(:causes AS text[]), CAST(:due AS timestamptz[]))
     ON CONFLICT DO NOTHING
 """)
 _FORGET_DUE = text("""
@@ -132,7 +130,6 @@ def keep_due(
     connection: Connection,
     touched: Collection[Serial],
     pending: Iterable[tuple[Serial, Cause, datetime]],
-    now: datetime,
 ) -> None:
     """See that of the `touched` exactly these are noted; what was noted before keeps its day."""
     kept = list(pending)
@@ -142,7 +139,7 @@ def keep_due(
     }
     connection.execute(_FORGET_DUE, {"touched": list(touched), **columns})
     if kept:
-        connection.execute(_NOTE_DUE, {**columns, "due": [due_at for _, _, due_at in kept], "now": now})
+        connection.execute(_NOTE_DUE, {**columns, "due": [due_at for _, _, due_at in kept]})
 
 
 def fallen_due(connection: Connection, now: datetime, limit: int) -> list[Serial]:

@@ -10,8 +10,7 @@ UP = r"""
 CREATE TABLE withdrawal_due (
     serial  text NOT NULL REFERENCES certificate,
     cause   text NOT NULL CHECK (cause ~ '^[a-z]+(-[a-z]+)*$'),
-    since   timestamptz NOT NULL,
-    due_at  timestamptz NOT NULL CHECK (due_at >= since),
+    due_at  timestamptz NOT NULL,
     PRIMARY KEY (serial, cause)
 );
 CREATE INDEX withdrawal_due_when ON withdrawal_due (due_at);
