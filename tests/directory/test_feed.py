@@ -68,18 +68,20 @@ def test_urgent_changes_can_be_read_ahead_of_a_queue(engine: Engine) -> None:
         assert keys(read_urgent(reader, START)) == ["gone@one.example"]
 
 
+def write_at_random(engine: Engine, writer: int) -> None:
+    """Sixty transactions of one to three changes, of lengths that interleave; some are rolled back."""
+    chance = random.Random(writer)
+    for number in range(60):
+        with engine.connect() as connection, connection.begin() as act:
+            for part in range(chance.randint(1, 3)):
+                add(connection, f"{writer}-{number}-{part}")
+            connection.execute(text("SELECT pg_sleep(:s)"), {"s": chance.random() / 200})
+            if chance.random() < 0.2:
+                act.rollback()
+
+
 def test_four_writers_and_a_reader_that_never_waits_lose_no_row(engine: Engine) -> None:
     done = Event()
-
-    def write(writer: int) -> None:
-        chance = random.Random(writer)
-        for number in range(60):
-            with engine.connect() as connection, connection.begin() as act:
-                for part in range(chance.randint(1, 3)):
-                    add(connection, f"{writer}-{number}-{part}")
-                connection.execute(text("SELECT pg_sleep(:s)"), {"s": chance.random() / 200})
-                if chance.random() < 0.2:
-                    act.rollback()
 
     def read() -> list[str]:
         cursor, seen, last_round = START, [], False
@@ -94,7 +96,7 @@ def test_four_writers_and_a_reader_that_never_waits_lose_no_row(engine: Engine) 
 
     with ThreadPoolExecutor(5) as pool:
         reader = pool.submit(read)
-        for written in [pool.submit(write, writer) for writer in range(4)]:
+        for written in [pool.submit(write_at_random, engine, writer) for writer in range(4)]:
             written.result()
         done.set()
         seen = reader.result()

@@ -1,9 +1,9 @@
 """A reader outside is told of every change, however transactions interleave, at once and as a rule once."""
 
 import base64
-import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Event
 
 import pytest
@@ -16,6 +16,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.changes import BEGINNING, START, Cursor, Place, Seen
 from directory.feed import Told
+from tests.directory.test_feed import write_at_random
 
 ADD = text("INSERT INTO change (entity, key, urgent, at) VALUES ('mailbox', :key, :urgent, :at)")
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
@@ -111,16 +112,6 @@ def test_what_takes_something_away_is_told_ahead_of_a_long_stretch(engine: Engin
 def test_four_writers_and_a_reader_that_never_waits_lose_no_row_and_tell_none_twice(engine: Engine) -> None:
     done = Event()
 
-    def write(writer: int) -> None:
-        chance = random.Random(writer)
-        for number in range(60):
-            with engine.connect() as connection, connection.begin() as act:
-                for part in range(chance.randint(1, 3)):
-                    add(connection, f"{writer}-{number}-{part}")
-                connection.execute(text("SELECT pg_sleep(:s)"), {"s": chance.random() / 200})
-                if chance.random() < 0.2:
-                    act.rollback()
-
     def read() -> list[str]:
         found, place = [], BEGINNING
         while True:
@@ -133,11 +124,12 @@ def test_four_writers_and_a_reader_that_never_waits_lose_no_row_and_tell_none_tw
 
     with ThreadPoolExecutor(5) as pool:
         reading = pool.submit(read)
-        list(pool.map(write, range(4)))
+        list(pool.map(partial(write_at_random, engine), range(4)))
         done.set()
         found = reading.result(30)
     with engine.connect() as connection:
         written = connection.execute(text("SELECT key FROM change")).scalars().all()
+    assert len(written) > 200
     assert sorted(found) == sorted(written)
 
 
