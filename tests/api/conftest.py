@@ -22,6 +22,7 @@ from api.cli.main import main
 from api.settings import Settings, save_settings
 from api.wiring import Container, build
 from tests.api.commands import Sceau
+from tests.api.signing import signer_in
 from tests.factories import seed_token
 
 
@@ -51,6 +52,16 @@ class AbsentSigner:
 def container(engine: Engine, now: datetime, tmp_path: Path) -> Container:
     settings = Settings(state=tmp_path, public_url="https://sceau.example")
     return Container(settings=settings, engine=engine, signer=AbsentSigner(), clock=lambda: now)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def issuing(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
+    """A container with a real signer and the passphrase of the web part's keys: it issues and signs."""
+    settings = Settings(state=tmp_path, public_url="https://sceau.example")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "web.passphrase").write_text("for a test")
+    with signer_in(tmp_path, engine, now, settings.base_url) as signer:
+        yield Container(settings=settings, engine=engine, signer=signer, clock=lambda: now)
 
 
 @pytest.fixture

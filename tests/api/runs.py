@@ -10,6 +10,11 @@ COUNTS = {
     "lines": 200, "accepted": 12, "rejected": 3, "unchanged": 185, "created": 5, "changed": 4, "removed": 3,
     "ignored": 0, "recoded": 0,
 }  # fmt: skip
+# A bound passed, as the engine writes it down.
+FINDING = {
+    "name": "too-many-removals", "value": 0.0123, "bound": 0.005, "needed": 1,
+    "sentence": "24,000 of 1,950,000 people of the RPPS would leave the register.",
+}  # fmt: skip
 
 
 def seed_run(

@@ -21,7 +21,6 @@ from werkzeug.serving import make_server
 
 from api import exports
 from api.app import create_app
-from api.settings import Settings
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.changes import Entity
@@ -31,7 +30,6 @@ from pki import published, store
 from pki.public import public_values
 from pki.signing.ceremony import ROOT_ID
 from tests.api.certificates import certify, take_back
-from tests.api.signing import signer_in
 from tests.factories import rpps, seed_organisation, seed_practitioner, seed_token
 from tests.repo.test_documents import program
 
@@ -61,12 +59,8 @@ def script() -> ModuleType:
 
 
 @pytest.fixture
-def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
-    chosen = Settings(state=tmp_path, public_url="https://sceau.example")
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "web.passphrase").write_text("for a test")
-    with signer_in(tmp_path, engine, now, chosen.base_url) as signer:
-        yield Container(settings=chosen, engine=engine, signer=signer, clock=lambda: now)
+def container(issuing: Container) -> Container:
+    return issuing
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
 """A certificate seen by who uses it, by an auditor, and taken back by a registrar."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
-from api.settings import Settings
 from api.wiring import Container
 from pki.history import Life, State
 from pki.model import RevocationReason
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
-from tests.api.signing import request_for, signer_in
+from tests.api.signing import request_for
 from tests.api.test_enrolments import CHECKED
 from tests.factories import seed_practitioner
 
@@ -22,10 +20,8 @@ LOST = {"reason": "keyCompromise", "comment": "Téléphone perdu"}
 
 
 @pytest.fixture
-def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
-    settings = Settings(state=tmp_path, public_url="https://sceau.example")
-    with signer_in(tmp_path, engine, now, settings.base_url) as signer:
-        yield Container(settings=settings, engine=engine, signer=signer, clock=lambda: now)
+def container(issuing: Container) -> Container:
+    return issuing
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 """Two registrars, a key, a certificate: the whole act over REST, and each way of getting it wrong."""
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine, text
 
 from api.app import create_app
-from api.settings import Settings
 from api.wiring import Container
 from tests.api.conftest import Caller
-from tests.api.signing import request_for, signer_in
+from tests.api.signing import request_for
 from tests.factories import Seeded, depart, rpps, seed_practitioner
 
 PATH = "/v1/enrolments"
@@ -24,10 +22,8 @@ CHECKED = {"method": "in-person", "document": "carte nationale d'identité", "ch
 
 
 @pytest.fixture
-def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
-    settings = Settings(state=tmp_path, public_url="https://sceau.example")
-    with signer_in(tmp_path, engine, now, settings.base_url) as signer:
-        yield Container(settings=settings, engine=engine, signer=signer, clock=lambda: now)
+def container(issuing: Container) -> Container:
+    return issuing
 
 
 @pytest.fixture

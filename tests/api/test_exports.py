@@ -42,12 +42,8 @@ DATA = {
 
 
 @pytest.fixture
-def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
-    chosen = Settings(state=tmp_path, public_url="https://sceau.example")
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "web.passphrase").write_text("for a test")
-    with signer_in(tmp_path, engine, now, chosen.base_url) as signer:
-        yield Container(settings=chosen, engine=engine, signer=signer, clock=lambda: now)
+def container(issuing: Container) -> Container:
+    return issuing
 
 
 @pytest.fixture

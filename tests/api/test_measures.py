@@ -1,6 +1,6 @@
 """Suspending, striking off and lifting over REST: one takes, two give back, nights change nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from api.settings import Settings
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.sync.run import run_register
 from pki.consequences import Follower
 from pki.withdrawal import GRACES
 from tests.api.conftest import Caller
-from tests.api.signing import request_for, signer_in
+from tests.api.signing import request_for
 from tests.directory.sync.files import activity, header, zipped
 from tests.factories import Seeded, seed_organisation, seed_practitioner
 
@@ -26,10 +25,8 @@ APPEAL = {"reason": "Appel accueilli"}
 
 
 @pytest.fixture
-def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
-    settings = Settings(state=tmp_path, public_url="https://sceau.example")
-    with signer_in(tmp_path, engine, now, settings.base_url) as signer:
-        yield Container(settings=settings, engine=engine, signer=signer, clock=lambda: now)
+def container(issuing: Container) -> Container:
+    return issuing
 
 
 @pytest.fixture

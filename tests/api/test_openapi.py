@@ -23,12 +23,10 @@ from schemathesis.specs.openapi.checks import (
 from sqlalchemy import Engine
 
 from api.app import create_app
-from api.settings import Settings
 from api.wiring import Container
 from directory.access import Role
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
-from tests.api.signing import signer_in
 from tests.factories import seed_organisation, seed_practitioner, seed_token
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,10 +128,8 @@ def test_verdicts_made_by_hand_fit_the_schema_that_documents_them(
 
 
 @pytest.fixture
-def container(engine: Engine, now: datetime, tmp_path: Path) -> Iterator[Container]:
-    chosen = Settings(state=tmp_path, public_url="https://sceau.example")
-    with signer_in(tmp_path, engine, now, chosen.base_url) as signer:
-        yield Container(settings=chosen, engine=engine, signer=signer, clock=lambda: now)
+def container(issuing: Container) -> Container:
+    return issuing
 
 
 @pytest.mark.parametrize("role", [role.value for role in Role])

@@ -19,14 +19,10 @@ from directory.sync import history
 from directory.sync.bounds import load_bounds
 from directory.sync.history import RunState
 from tests.api.conftest import Caller
-from tests.api.runs import seed_rejection, seed_run
+from tests.api.runs import FINDING, seed_rejection, seed_run
 from tests.factories import seed_token
 
 ROOT = Path(__file__).resolve().parents[2]
-FINDING = {
-    "name": "too-many-removals", "value": 0.0123, "bound": 0.005, "needed": 1,
-    "sentence": "24,000 of 1,950,000 people of the RPPS would leave the register.",
-}  # fmt: skip
 
 
 def plain(page: str) -> str:

@@ -8,12 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.api.conftest import Caller
-from tests.api.runs import seed_rejection, seed_run
-
-FINDING = {
-    "name": "too-many-removals", "value": 0.0123, "bound": 0.005, "needed": 1,
-    "sentence": "24,000 of 1,950,000 people of the RPPS would leave the register.",
-}  # fmt: skip
+from tests.api.runs import FINDING, seed_rejection, seed_run
 
 
 @pytest.fixture

@@ -19,13 +19,8 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.sync import history
 from tests.api.commands import Sceau, token, told
-from tests.api.runs import seed_rejection, seed_run
+from tests.api.runs import FINDING, seed_rejection, seed_run
 from tests.directory.sync.files import VECTORS
-
-FINDING = {
-    "name": "too-many-removals", "value": 0.0123, "bound": 0.005, "needed": 1,
-    "sentence": "24,000 of 1,950,000 people of the RPPS would leave the register.",
-}  # fmt: skip
 
 
 def test_history_is_a_table_and_a_line_for_each_register(sceau: Sceau, engine: Engine) -> None:
