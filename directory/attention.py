@@ -51,7 +51,6 @@ class Noted:
     detail: Mapping[str, Any]
     resolved_at: datetime | None
     resolved_by: str | None
-    note: str
 
 
 _OPEN = text("""

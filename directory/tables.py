@@ -350,7 +350,6 @@ attention = Table(
     Column("detail", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("resolved_at", UtcDateTime),
     Column("resolved_by", Text),
-    Column("note", Text, nullable=False, server_default=text("''::text")),
 )
 
 api_token = Table(
@@ -393,7 +392,6 @@ feed_floor = Table(
     Column("single", Boolean, primary_key=True, server_default=text("true")),
     Column("xid", Xid8, nullable=False, server_default=text("'0'::xid8")),
     Column("id", BigInteger, nullable=False, server_default=text("0")),
-    Column("moved_at", UtcDateTime),
     Column("cluster", BigInteger, nullable=False, server_default=text("sceau_cluster()")),
 )
 

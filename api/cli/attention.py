@@ -31,8 +31,8 @@ def attention(
             connection, authority=authority, kind=kind, closed=closed, after=None, limit=limit
         )
     rows = [
-        (one.id, one.kind, one.subject, " ".join(one.authorities), one.since, one.resolved_at, one.note)
+        (one.id, one.kind, one.subject, " ".join(one.authorities), one.since, one.resolved_at)
         for one in found
     ]
-    headers = ("id", "kind", "subject", "authorities", "since", "closed", "note")
+    headers = ("id", "kind", "subject", "authorities", "since", "closed")
     answer({"items": [asdict(one) for one in found]}, as_json=as_json, rows=rows, headers=headers)

@@ -37,7 +37,6 @@ class MatterAnswer(Shape):
     detail = fields.Dict(required=True)
     resolved_at = Instant(required=True, allow_none=True)
     resolved_by = fields.String(required=True, allow_none=True)
-    note = fields.String(required=True)
 
 
 class AttentionAnswer(Shape):

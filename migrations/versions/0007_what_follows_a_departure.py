@@ -15,7 +15,7 @@ CREATE TABLE withdrawal_due (
 );
 CREATE INDEX withdrawal_due_when ON withdrawal_due (due_at);
 
--- What a person should look at. Closed by whoever opened it when the matter is gone, or by a person with a note.
+-- What a person should look at. Closed by whoever opened it when the matter is gone.
 CREATE TABLE attention (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind         text NOT NULL CHECK (kind ~ '^[a-z]+(-[a-z]+)*$'),
@@ -25,7 +25,6 @@ CREATE TABLE attention (
     detail       jsonb NOT NULL DEFAULT '{}',
     resolved_at  timestamptz,
     resolved_by  text,
-    note         text NOT NULL DEFAULT '',
     CHECK ((resolved_at IS NULL) = (resolved_by IS NULL))
 );
 CREATE UNIQUE INDEX attention_open ON attention (kind, subject) WHERE resolved_at IS NULL;

@@ -13,11 +13,10 @@ $$;
 
 -- Rows of `change` at or before this place may have been removed; all behind it are there. (0, 0): none ever was.
 CREATE TABLE feed_floor (
-    single    boolean PRIMARY KEY DEFAULT true CHECK (single),
-    xid       xid8 NOT NULL DEFAULT '0',
-    id        bigint NOT NULL DEFAULT 0,
-    moved_at  timestamptz,
-    cluster   bigint NOT NULL DEFAULT sceau_cluster()
+    single   boolean PRIMARY KEY DEFAULT true CHECK (single),
+    xid      xid8 NOT NULL DEFAULT '0',
+    id       bigint NOT NULL DEFAULT 0,
+    cluster  bigint NOT NULL DEFAULT sceau_cluster()
 );
 INSERT INTO feed_floor DEFAULT VALUES;
 
@@ -25,7 +24,7 @@ INSERT INTO feed_floor DEFAULT VALUES;
 -- them of.
 CREATE FUNCTION sceau_feed_floor() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE feed_floor f SET xid = last.xid, id = last.id, moved_at = transaction_timestamp()
+    UPDATE feed_floor f SET xid = last.xid, id = last.id
     FROM (SELECT xid, id FROM rows ORDER BY xid DESC, id DESC LIMIT 1) AS last
     WHERE (last.xid, last.id) > (f.xid, f.id);
     RETURN NULL;
@@ -59,7 +58,7 @@ BEGIN
     SELECT count(*) INTO removed FROM old;
     UPDATE feed_cursor SET xid = '0', id = 0, updated_at = transaction_timestamp();
     -- Before this transaction nothing is there any more.
-    UPDATE feed_floor SET cluster = sceau_cluster(), id = 0, moved_at = transaction_timestamp(),
+    UPDATE feed_floor SET cluster = sceau_cluster(), id = 0,
         xid = CAST(CAST(CAST(CAST(pg_current_xact_id() AS text) AS bigint) - 1 AS text) AS xid8);
     RETURN removed;
 END $$;
