@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from api.cli.enrolment import identity_option, who_acts
-from api.cli.output import answer, container, json_option, refusals_told, state_option
+from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory import corrections as use_cases
 from directory.base.db import transaction
 from directory.changes import Entity
@@ -58,7 +58,7 @@ def make(
 
 
 @correct.command()
-@click.argument("correction_id", type=int)
+@click.argument("correction_id", type=NUMBER)
 @identity_option
 @state_option
 @json_option

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from api.cli.enrolment import identity_option, who_acts
-from api.cli.output import answer, container, json_option, refusals_told, state_option
+from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
 from directory.identifiers import parse_national_id
 from directory.model import MeasureKind
@@ -53,7 +53,7 @@ def take(
 
 
 @measure.command()
-@click.argument("measure_id", type=int)
+@click.argument("measure_id", type=NUMBER)
 @click.option("--reason", required=True, help="Why it ends.")
 @identity_option
 @state_option

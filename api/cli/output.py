@@ -25,10 +25,13 @@ from api.settings import load_settings
 from api.wiring import Container, build
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
+from directory.sync.history import HIGHEST_ID
 
 people = Console(stderr=True, highlight=False)
 Command = Callable[..., Any]
 COMMAND = Actor("command")
+# One more would not fit where numbers of rows are kept.
+NUMBER = click.IntRange(1, HIGHEST_ID)
 
 
 def state_option(command: Command) -> Command:

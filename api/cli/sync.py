@@ -10,6 +10,7 @@ from api.cli.enrolment import identity_option, who_acts
 from api.cli.nights import run_in_full_rows, run_in_full_told, run_told, sparkline
 from api.cli.output import (
     COMMAND,
+    NUMBER,
     answer,
     container,
     json_option,
@@ -23,9 +24,6 @@ from directory.sync import approvals
 from directory.sync import history as runs_of
 from directory.sync.history import Run, RunState
 from directory.sync.run import RunReport, due_to_resume
-
-# One more would not fit where the numbers of runs are kept.
-RUN = click.IntRange(1, runs_of.HIGHEST_ID)
 
 
 @click.group()
@@ -82,7 +80,7 @@ def history(register: str | None, limit: int, state: Path | None, as_json: bool)
 
 
 @sync.command()
-@click.argument("run_id", metavar="RUN", type=RUN)
+@click.argument("run_id", metavar="RUN", type=NUMBER)
 @state_option
 @json_option
 def show(run_id: int, state: Path | None, as_json: bool) -> None:
@@ -103,7 +101,7 @@ def show(run_id: int, state: Path | None, as_json: bool) -> None:
 
 
 @sync.command()
-@click.argument("run_id", metavar="RUN", type=RUN)
+@click.argument("run_id", metavar="RUN", type=NUMBER)
 @click.option("--comment", required=True, help="What you looked at; kept in the audit log.")
 @click.option(
     "--token-file",
@@ -144,7 +142,7 @@ def approve(
 
 
 @sync.command()
-@click.argument("run_id", metavar="[RUN]", type=RUN, required=False)
+@click.argument("run_id", metavar="[RUN]", type=NUMBER, required=False)
 @state_option
 @json_option
 def resume(run_id: int | None, state: Path | None, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from api.cli.output import COMMAND, answer, container, json_option, refusals_told, state_option
+from api.cli.output import COMMAND, NUMBER, answer, container, json_option, refusals_told, state_option
 from directory import access
 from directory.base.db import transaction
 
@@ -82,7 +82,7 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
 
 
 @token.command()
-@click.argument("token_id", type=int)
+@click.argument("token_id", type=NUMBER)
 @state_option
 @json_option
 def revoke(token_id: int, state: Path | None, as_json: bool) -> None:

@@ -44,6 +44,9 @@ def test_every_command_shows_its_help_and_the_words_are_never_empty() -> None:
     [
         ["dance"],
         ["jobs", "run"],
+        ["token", "revoke", str(2**63)],
+        ["measure", "lift", str(2**63), "--reason", "x"],
+        ["correct", "withdraw", str(2**63)],
         ["sync", "run", "rpps", "no-such-file.zip"],
         ["sync", "run", "poems", "settings.toml"],
         ["token", "create", "x", "--role", "emperor"],

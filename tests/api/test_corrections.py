@@ -249,6 +249,5 @@ def test_a_terminal_does_the_same(sceau: Sceau, acting: tuple[str, str]) -> None
     assert [one["id"] for one in listed["items"]] == [correction["id"]]
     ended = sceau("correct", "withdraw", str(correction["id"]), *who)
     assert json.loads(ended.stdout)["ending"] == "withdrawn"
-    for unknown in ("4711", "9223372036854775808"):
-        wrong = sceau("correct", "withdraw", unknown, *who)
-        assert (wrong.exit_code, json.loads(wrong.stdout)["type"]) == (1, "unknown-correction")
+    wrong = sceau("correct", "withdraw", "4711", *who)
+    assert (wrong.exit_code, json.loads(wrong.stdout)["type"]) == (1, "unknown-correction")
