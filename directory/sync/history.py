@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, text
 
 from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS, sources
+from directory.sync.logbook import STEPS, Rejection
 
 SAMPLES = 3
 # What a bigint holds: no run has a number above it, and asking for one is no error of the database.
@@ -84,16 +85,6 @@ class Approved:
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """One line that could not be taken; `excerpt` is its beginning, as the file has it."""
-
-    line_number: int
-    reason: str
-    detail: str
-    excerpt: str
-
-
-@dataclass(frozen=True)
 class RunInFull:
     """A run with its steps in order, its approvals, its rejections by reason, and the applied run before."""
 
@@ -102,7 +93,7 @@ class RunInFull:
     steps: tuple[Step, ...]
     approvals: tuple[Approved, ...]
     rejections: Mapping[str, int]
-    samples: Mapping[str, tuple[Rejected, ...]] = field(default_factory=dict)
+    samples: Mapping[str, tuple[Rejection, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,8 +155,7 @@ _LATEST = text(
 )
 _STEPS = text(
     "SELECT step, started_at, finished_at, detail FROM register_step WHERE run_id = :id"
-    " ORDER BY started_at, array_position("
-    "ARRAY['fetch','verify','parse','check','stage','diff','plan','apply','report'], step)"
+    " ORDER BY started_at, array_position(CAST(:steps AS text[]), step)"
 )
 _APPROVALS = text(
     "SELECT a.token_id, t.name, a.comment, a.approved_at, t.revoked_at IS NULL FROM register_approval a"
@@ -223,7 +213,7 @@ def run(connection: Connection, run_id: int, *, samples: bool) -> RunInFull:
     return RunInFull(
         found,
         None if before is None else _run(before),
-        tuple(Step(*row) for row in connection.execute(_STEPS, asked)),
+        tuple(Step(*row) for row in connection.execute(_STEPS, {**asked, "steps": list(STEPS)})),
         tuple(Approved(*row) for row in connection.execute(_APPROVALS, asked)),
         by_reason,
         _samples(connection, run_id, list(by_reason)) if samples else {},
@@ -237,13 +227,13 @@ def rejections(
     reason: str | None = None,
     after: tuple[int, str] = (0, ""),
     limit: int,
-) -> list[Rejected]:
+) -> list[Rejection]:
     """Rejected lines of a run in the order of the file: the first `limit` that come after `after` (line
     number, reason). Refusal NOT_FOUND `unknown-run`.
     """
     _known(connection, run_id)
     asked = {"id": run_id, "only": reason, "line": after[0], "reason": after[1], "limit": limit}
-    return [Rejected(*row) for row in connection.execute(_REJECTIONS, asked)]
+    return [Rejection(*row) for row in connection.execute(_REJECTIONS, asked)]
 
 
 def conditions(
@@ -306,9 +296,9 @@ def _known(connection: Connection, run_id: int) -> Run:
     return _run(row)
 
 
-def _samples(connection: Connection, run_id: int, reasons: list[str]) -> dict[str, tuple[Rejected, ...]]:
+def _samples(connection: Connection, run_id: int, reasons: list[str]) -> dict[str, tuple[Rejection, ...]]:
     asked = {"id": run_id, "reasons": reasons, "most": SAMPLES}
-    found = [Rejected(*row) for row in connection.execute(_SAMPLES, asked)]
+    found = [Rejection(*row) for row in connection.execute(_SAMPLES, asked)]
     return {reason: tuple(one for one in found if one.reason == reason) for reason in reasons}
 
 

@@ -69,6 +69,16 @@ class Opened:
     approvals_needed: int
 
 
+@dataclass(frozen=True)
+class Rejection:
+    """One row that could not be taken; `excerpt` is its beginning, as the file has it."""
+
+    line_number: int
+    reason: str
+    detail: str
+    excerpt: str
+
+
 def opened_run(connection: Connection, run_id: int) -> Opened | None:
     """The run of this number; None when there is none."""
     row = connection.execute(select(register_run).where(register_run.c.id == run_id)).one_or_none()

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
-from directory.sync.bounds import LastRun, load_bounds
+from directory.sync.bounds import LastRun
 
 # A place is an establishment, or else an address.
 _PLACE = (
@@ -163,21 +163,13 @@ _LATELY = text("""
 """)
 
 
-def measure(
-    connection: Connection,
-    register: str,
-    counts: Mapping[str, int],
-    *,
-    codes: Mapping[str, frozenset[str]] | None = None,
-) -> dict[str, float]:
+def measure(connection: Connection, register: str, codes: Mapping[str, frozenset[str]]) -> dict[str, float]:
     """What the planned run of this register would do: the counts and wholes that its bounds name.
 
     Called after the plan, on the connection that holds the temporary tables; `codes` are those of the bounds
-    in force, ours when None.
+    in force.
     """
-    del counts  # what they tell is for `bounds.judge`
-    known = load_bounds()[register].codes if codes is None else codes
-    found = _first_row(connection, _MEASURES[register], known)
+    found = _first_row(connection, _MEASURES[register], codes)
     if register == "rpps":
         emptied = _first_row(connection, _EMPTIED, {})
         found |= {f"emptied-{name}": people for name, people in emptied.items() if people}

@@ -25,7 +25,7 @@ from directory.sync import cursor, fhir, logbook
 from directory.sync.approvals import approvals_of
 from directory.sync.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
 from directory.sync.finess import FINESS
-from directory.sync.logbook import Logbook, due_to_resume
+from directory.sync.logbook import Logbook, Rejection, due_to_resume
 from directory.sync.mailboxes import MAILBOXES
 from directory.sync.measuring import last_applied, lately, measure
 from directory.sync.overlay import overlay
@@ -37,7 +37,7 @@ from directory.sync.staging import Progress, Staging
 from directory.sync.succession import succeed, succeed_by_mailbox
 from directory.sync.trusted_domains import TRUSTED_DOMAINS
 
-__all__ = ["REGISTERS", "Rejection", "RunReport", "due_to_resume", "resume_run", "run_register"]
+__all__ = ["REGISTERS", "RunReport", "due_to_resume", "resume_run", "run_register"]
 
 REGISTERS: Mapping[str, Register] = MappingProxyType(
     {register.name: register for register in (RPPS, FINESS, MAILBOXES, TRUSTED_DOMAINS)}
@@ -72,16 +72,6 @@ _ACTS = """
     FROM planned p LEFT JOIN wanted w ON w.key = p.key GROUP BY p.act
 """
 _ENDED = {"create": "created", "change": "changed", "remove": "removed"}
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """One row that could not be taken; `excerpt` is its beginning."""
-
-    line_number: int
-    reason: str
-    detail: str
-    excerpt: str
 
 
 @dataclass(frozen=True)
@@ -372,7 +362,7 @@ class _Run:
         bounds = self._given.bounds[self._register.name]
         with self._connection.begin():
             last = last_applied(self._connection, self._register.name)
-            self._measures = measure(self._connection, self._register.name, self._counts, codes=bounds.codes)
+            self._measures = measure(self._connection, self._register.name, bounds.codes)
             steps = lately(self._connection, self._register.name, since=self._given.now - STEPS_COUNT_FOR)
         counts, measures = self._counts, self._measures
         if self._increment and last is not None:
