@@ -160,6 +160,6 @@ def _runs(pid: int) -> bool:
     """Whether the process still holds anything; a zombie waiting for its parent holds nothing."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # The second: it ended between opening and reading.
         return False
     return state != "Z"
