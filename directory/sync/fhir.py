@@ -48,7 +48,7 @@ from directory.sync.staging import Staging, copy_row
 
 LAYOUT = "fhir-v2"
 TABLES = """
-CREATE TEMP TABLE IF NOT EXISTS touched (key text PRIMARY KEY);
+CREATE TEMP TABLE touched (key text PRIMARY KEY);
 CREATE TEMP TABLE learned (role_id text PRIMARY KEY, practitioner_id text);
 """
 # A person with some hundreds of situations of practice.

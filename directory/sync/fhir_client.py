@@ -92,7 +92,6 @@ class Client:
         self._key = api.key()
         self._pace = pace or Pace()
         self._asking = Asking(api.origin, READ_SECONDS)
-        self.calls = 0
 
     def search(self, kind: str, asked: Mapping[str, str]) -> Iterator[Resource]:
         """The resources of all pages, in their order; the server keeps one state for all of them.
@@ -121,7 +120,6 @@ class Client:
     def _page(self, url: str) -> Resource:
         """One page, asked for again while the server is busy."""
         for pause in (*PAUSES, None):
-            self.calls += 1
             try:
                 with self._pace.call():
                     return self._answered(url)

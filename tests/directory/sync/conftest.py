@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.sync.run import RunReport, run_register
 from tests.directory.sync.files import Rows, Run
+from tests.directory.sync.sources import Authority, Server, authority, serving
 
 
 @pytest.fixture
@@ -48,6 +49,18 @@ def fingerprint(rows: Rows) -> Callable[[], list[tuple[object, ...]]]:
         (table, rows(f"SELECT count(*), md5(string_agg(t::text, '' ORDER BY t::text)) FROM {table} t"))
         for table in tables
     ]
+
+
+@pytest.fixture(scope="session")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA made for the tests."""
+    return authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def server(ca: Authority) -> Iterator[Server]:
+    """A source on this machine that answers as told."""
+    yield from serving(ca)
 
 
 @pytest.fixture(scope="session")

@@ -281,6 +281,14 @@ def test_professions_that_nobody_knows_are_not_let_through(
     assert fingerprint() == before
 
 
+def with_a_cell(night: Night, place: int, letters: str, separator: str) -> tuple[bytes, list[str]]:
+    """Tonight's text with this in a cell of its first row; the cells of that row."""
+    header, first, rest = night.text.decode().split("\n", 2)
+    cells = first.split(separator)
+    cells[place] = letters
+    return "\n".join([header, separator.join(cells), rest]).encode(), cells
+
+
 QUOTES = ('"', '""', '"X', 'X"', 'D"ESTE "DIT', "'", "\\", "\\N", "\\.", "{}", "%s", "</x>", "é\u2028é", "�")
 
 
@@ -289,10 +297,8 @@ def test_quotes_and_escapes_in_a_name_are_letters_or_reject_their_row(
     letters: str, maker: ModuleType, run: Run, rows: Rows, tmp_path: Path
 ) -> None:
     night = evening("rpps", maker, run, tmp_path)
-    header, first, rest = night.text.decode().split("\n", 2)
-    cells = first.split("|")
-    cells[7] = f"AUBRE{letters}LUNE"
-    report = night.bring("\n".join([header, "|".join(cells), rest]).encode())
+    told, cells = with_a_cell(night, 7, f"AUBRE{letters}LUNE", "|")
+    report = night.bring(told)
     assert (report.state, report.counts["removed"], add_up(report)) == ("applied", 0, True)
     kept = rows(f"SELECT family_name FROM practitioner WHERE national_id = '{cells[2]}'")
     rejected = {rejection.reason for rejection in report.rejections}
@@ -304,10 +310,8 @@ def test_quotes_that_do_not_match_in_finess_shift_no_cell(
     letters: str, maker: ModuleType, run: Run, rows: Rows, tmp_path: Path
 ) -> None:
     night = evening("finess", maker, run, tmp_path)
-    header, first, rest = night.text.decode().split("\n", 2)
-    cells = first.split(";")
-    cells[3] = letters
-    report = night.bring("\n".join([header, ";".join(cells), rest]).encode())
+    told, cells = with_a_cell(night, 3, letters, ";")
+    report = night.bring(told)
     assert (report.state, report.counts["removed"], add_up(report)) == ("applied", 0, True)
     kept = rows(f"SELECT siret FROM organisation WHERE finess = '{cells[1]}'")
     assert kept == [(cells[22],)]

@@ -4,7 +4,6 @@ Each case speaks to a real server on this machine, with a CA made for the test.
 """
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -33,16 +32,6 @@ from tests.directory.sync.sources import (
 )
 
 MODIFIED = datetime(2026, 8, 26, 0, 5, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture
-def server(ca: Authority) -> Iterator[Server]:
-    yield from serving(ca)
 
 
 @pytest.fixture

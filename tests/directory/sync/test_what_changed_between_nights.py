@@ -24,18 +24,13 @@ from directory.sync.increment import gather
 from directory.sync.run import RunReport, resume_run, run_register
 from tests.directory.sync.annuaire import KEY, Annuaire, concept, everything, serving
 from tests.directory.sync.files import Rows, Run
-from tests.directory.sync.sources import Authority, authority
+from tests.directory.sync.sources import Authority
 from tests.directory.sync.test_the_file_of_a_held_run_is_kept import approve
 
 # Files are made at 2 in the morning in France; the API is asked between two of them.
 FIRST_NIGHT = datetime(2026, 8, 31, 0, tzinfo=UTC)
 EVENING = datetime(2026, 8, 31, 20, tzinfo=UTC)
 REGISTERS = ("rpps", "finess", "mailboxes")
-
-
-@pytest.fixture(scope="module")
-def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
@@ -281,7 +276,7 @@ def test_what_our_profiles_do_not_know_is_counted(
 
 
 def test_an_increment_needs_a_whole_file_and_leaves_no_gap(
-    world: World, annuaire: Annuaire, ask: Callable[..., Path], run: Run
+    world: World, ask: Callable[..., Path], run: Run
 ) -> None:
     world.changes(EVENING - timedelta(hours=1))
     assert run("rpps", ask()).reason == "no-whole-file"
@@ -289,7 +284,6 @@ def test_an_increment_needs_a_whole_file_and_leaves_no_gap(
     assert run("rpps", ask(EVENING, FIRST_NIGHT + timedelta(hours=1))).reason == "increment-gap"
     report = run("rpps", ask())
     assert report.state == "applied"
-    del annuaire
 
 
 @pytest.mark.usefixtures("first_night")
