@@ -1,0 +1,26 @@
+"""delta crls."""
+
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+
+UP = r"""
+"""
+
+DOWN = """
+"""
+
+
+def execute(sql: str) -> None:
+    # The driver's own cursor: several statements at once.
+    if sql.strip():
+        op.get_bind().connection.driver_connection.execute(sql)
+
+
+def upgrade() -> None:
+    execute(UP)
+
+
+def downgrade() -> None:
+    execute(DOWN)
