@@ -4,6 +4,7 @@ file undoes it.
 The people of `scripts/make_registers.py`, once as files and once as FHIR resources on a server of the test.
 """
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,10 +22,11 @@ from directory.sync.bounds import load_bounds
 from directory.sync.fetch import Origin
 from directory.sync.fhir_client import Api, Client
 from directory.sync.increment import gather
-from directory.sync.run import RunReport, resume_run, run_register
+from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
 from tests.directory.sync.annuaire import KEY, Annuaire, concept, everything, serving
 from tests.directory.sync.files import Rows, Run
 from tests.directory.sync.sources import Authority
+from tests.directory.sync.test_a_run_cut_off_is_taken_up import die
 from tests.directory.sync.test_the_file_of_a_held_run_is_kept import approve
 
 # Files are made at 2 in the morning in France; the API is asked between two of them.
@@ -360,3 +362,31 @@ def test_when_nothing_changed_there_is_no_file(annuaire: Annuaire, ask: Callable
     assert ask() is None
     assert [path.partition("?")[0].rpartition("/")[2] for path in annuaire.asked] == [
         "Practitioner", "PractitionerRole", "Organization"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "place", ["sync.parse", "sync.copy", "sync.diff", "sync.applying:2", "sync.commit", "sync.report"]
+)
+@pytest.mark.usefixtures("first_night")
+def test_an_increment_killed_anywhere_is_taken_up_and_leaves_the_file_nothing_to_change(  # noqa: PLR0917 - fixtures
+    place: str,
+    database_url: str,
+    engine: Engine,
+    world: World,
+    ask: Callable[..., Path],
+    run: Run,
+    fingerprint: Callable[[], object],
+) -> None:
+    before, committed = fingerprint(), place == "sync.report"
+    world.changes(EVENING - timedelta(hours=1))
+    assert die(database_url, ask(), f"{place}=kill") == -signal.SIGKILL
+    with transaction(engine) as connection:
+        assert cursor.known_until(connection, "rpps") == (EVENING if committed else FIRST_NIGHT)
+        due = due_to_resume(connection)
+    assert (fingerprint() != before, due == []) == (committed, committed)
+    for run_id in due:
+        report = resume_run(engine, run_id=run_id, now=EVENING, actor=Actor("test:someone"))
+        assert report.state == "applied"
+    with transaction(engine) as connection:
+        assert cursor.known_until(connection, "rpps") == EVENING
+    assert said(run("rpps", world.files[2]["rpps"])) == (0, 0, 0)
