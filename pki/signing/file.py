@@ -1,7 +1,7 @@
 """CA keys as encrypted PKCS #8 files in one folder: 0700 the folder, 0600 each file.
 
 The passphrase is worth as much as the keys, so it should be long and random; PBES2 with AES-256 then is not
-the weak place. A hardware module would stand beside this file with the same three methods.
+the weak place. Keys on a hardware module are for `pkcs11`.
 """
 
 import os
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from directory.base.errors import Kind, Refusal
+from pki.signing import keys
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FileKeys:
         return self._path(name).exists()
 
     def make(self, name: str, curve: EllipticCurve) -> EllipticCurvePrivateKey:
-        """A new key, on disk when this returns; never over an old one (FileExistsError)."""
+        """As `Keys.make`; on disk when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
         key = generate_private_key(curve)
@@ -47,22 +47,25 @@ class FileKeys:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, self._path(name))
-        draft.unlink()
+        try:
+            os.link(draft, self._path(name))
+        except FileExistsError as error:
+            raise keys.taken(name) from error
+        finally:
+            draft.unlink()
         return key
 
     def load(self, name: str) -> EllipticCurvePrivateKey:
-        """The key of that name; refuses `ca-key-missing`, `ca-key-unreadable`."""
+        """As `Keys.load`."""
         try:
             key = load_pem_private_key(self._path(name).read_bytes(), self.passphrase)
         except FileNotFoundError as error:
-            text = f"The signer has no key {name}."
-            raise Refusal(Kind.UNAVAILABLE, "ca-key-missing", text) from error
-        except ValueError as error:
-            text = f"The key {name} does not open with this passphrase."
-            raise Refusal(Kind.UNAVAILABLE, "ca-key-unreadable", text) from error
+            raise keys.missing(name) from error
+        except (ValueError, TypeError) as error:
+            # TypeError: a key in the clear, which nobody meant to lie here.
+            raise keys.unreadable(f"The key {name} does not open with this passphrase.") from error
         if not isinstance(key, EllipticCurvePrivateKey):
-            raise Refusal(Kind.UNAVAILABLE, "ca-key-unreadable", f"The key {name} is not an EC key.")
+            raise keys.unreadable(f"The key {name} is not an EC key.")
         return key
 
     def _path(self, name: str) -> Path:

@@ -17,9 +17,9 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import gate, store
 from pki.model import Authority, Reservation, Serial
-from pki.signing.file import FileKeys
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
+from pki.signing.keys import Keys
 from pki.signing.seal import seal
 from pki.tables import crl
 
@@ -33,7 +33,7 @@ class InProcessSigner:
     def __init__(
         self,
         engine: Engine,
-        keys: FileKeys,
+        keys: Keys,
         journal: Journal,
         clock: Clock = utc_now,
         check_crl: Gate = gate.check_crl,

@@ -415,8 +415,9 @@ def test_a_wrong_passphrase_and_a_missing_key_say_so(authority: Established) -> 
         authority.keys.load("other")
     assert refused.value.code == "ca-key-missing"
     assert str(authority.folder) not in refused.value.text, "what the signer refuses, HTTP clients read"
-    with pytest.raises(FileExistsError):
+    with pytest.raises(Refusal) as refused:
         authority.keys.make("root-1", ec.SECP384R1())
+    assert (refused.value.kind, refused.value.code) == (Kind.CONFLICT, "ca-key-exists")
 
 
 def test_the_key_of_another_installation_signs_nothing(
