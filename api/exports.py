@@ -125,19 +125,24 @@ def _is_due(container: Container) -> bool:
 
 
 def _signer(container: Container) -> list_signing.ListSigner:
-    """The signer of lists, made or renewed if need be, under the first CA that issues."""
+    """The signer of lists, made or renewed if need be, under the CA that issues for persons."""
     folder, secret = container.settings.web_keys, web_passphrase(container)
-    with transaction(container.engine, read_only=True) as connection:
-        issuing = [one.id for one in store.authorities(connection) if one.issuer_id is not None]
-    if not issuing:
-        text = "There is no CA yet that could sign an export: the signer makes one when it first starts."
-        raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text)
+    issuing = _issuer_of_lists(container)
     renewal.ensure_list_signer(
-        container.engine, container.signer, authority_id=issuing[0], keys_folder=folder, passphrase=secret,
+        container.engine, container.signer, authority_id=issuing, keys_folder=folder, passphrase=secret,
         base_url=container.settings.base_url, now=container.clock(),
     )  # fmt: skip
     with transaction(container.engine, read_only=True) as connection:
-        return list_signing.load_list_signer(connection, issuing[0], folder, secret, container.clock())
+        return list_signing.load_list_signer(connection, issuing, folder, secret, container.clock())
+
+
+def _issuer_of_lists(container: Container) -> str:
+    try:
+        with transaction(container.engine, read_only=True) as connection:
+            return store.issuing_authority(connection, "persons", container.clock()).id
+    except Refusal as refusal:
+        text = f"No CA can certify a signer of exports. {refusal.text}"
+        raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text) from refusal
 
 
 def _seal(folder: Path, manifest: Manifest, signer: list_signing.ListSigner) -> None:

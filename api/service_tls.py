@@ -17,11 +17,11 @@ from api.files import write_atomically
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import issuance
+from pki import issuance, store
 from pki.profiles import SERVICE_TLS, ServiceNames
 from pki.published import authorities
 
-ISSUER = "persons-1"
+ROLE = "organisations"
 # Renewed at the next start with this much left; a part that runs for longer is restarted by its operator.
 RENEWED_WITH = timedelta(days=60)
 # A bare `localhost` is no fully qualified name and no certificate may carry it (RFC 5280 4.2.1.6, RFC 1034
@@ -46,8 +46,9 @@ def ensure(container: Container) -> None:
         return
     key = ec.generate_private_key(ec.SECP256R1())
     with transaction(container.engine) as connection:
+        issuer = store.issuing_authority(connection, ROLE, now)
         prepared = issuance.prepare(
-            connection, now=now, actor=Actor("command:up"), authority_id=ISSUER, profile=SERVICE_TLS,
+            connection, now=now, actor=Actor("command:up"), authority_id=issuer.id, profile=SERVICE_TLS,
             public_key=key.public_key(), names=_names(container.settings.host),
             base_url=container.settings.base_url,
         )  # fmt: skip
@@ -57,11 +58,18 @@ def ensure(container: Container) -> None:
             name: x509.load_der_x509_certificate(der).public_bytes(_PEM)
             for name, der in authorities(connection)
         }
-    write_atomically(paths.authority, chain["root-1"], mode=0o644)
+    roots = b"".join(chain[one] for one in _roots(container))
+    write_atomically(paths.authority, roots, mode=0o644)
     write_atomically(
         paths.key, key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    write_atomically(paths.certificate, issued.pem.encode() + chain[ISSUER], mode=0o644)
+    write_atomically(paths.certificate, issued.pem.encode() + chain[issuer.id], mode=0o644)
+
+
+def _roots(container: Container) -> list[str]:
+    """Every root: while one follows another, clients may hold to either."""
+    with transaction(container.engine, read_only=True) as connection:
+        return [one.id for one in store.authorities(connection) if one.issuer_id is None]
 
 
 def _holds(path: Path, now: datetime) -> bool:

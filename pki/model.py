@@ -91,9 +91,20 @@ class Verdict:
     certificates: tuple[CertificateFacts, ...] = ()
 
 
+class AuthorityState(Enum):
+    """Made and waiting, issuing, or issuing no more; of all three CRL and OCSP go on."""
+
+    STANDBY = "standby"
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
 @dataclass(frozen=True)
 class Authority:
-    """One CA: its certificate, and the name of a key that only the signer knows."""
+    """One CA: its certificate, and the name of a key that only the signer knows.
+
+    `role` says what it is for (`root`, `persons`, `organisations`), `offline` that the signer lacks its key.
+    """
 
     id: str
     kind: str
@@ -104,6 +115,10 @@ class Authority:
     der: bytes
     not_before: datetime
     not_after: datetime
+    role: str
+    generation: int
+    state: AuthorityState
+    offline: bool
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ RENEWAL_OPENS = timedelta(days=60)
 PROFILE_OF_MAILBOX: Mapping[MailboxKind, Profile] = MappingProxyType(
     {MailboxKind.PERSON: PRACTITIONER, MailboxKind.ORGANISATION: ORGANISATION}
 )
+# Which role of CA issues for it (pki.store.issuing_authority).
+ISSUER_OF_MAILBOX: Mapping[MailboxKind, str] = MappingProxyType(
+    {MailboxKind.PERSON: "persons", MailboxKind.ORGANISATION: "organisations"}
+)
 
 
 def shard_of(serial: Serial, shards: int) -> int:

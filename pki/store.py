@@ -29,8 +29,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from directory.base.errors import Kind, Refusal
 from pki.model import (
     Authority,
+    AuthorityState,
     Enrolment,
     EnrolmentState,
     IssuedCertificate,
@@ -43,7 +45,8 @@ from pki.tables import authority, certificate, crl_shard, enrolment, reservation
 
 _AUTHORITY = (
     authority.c.id, authority.c.kind, authority.c.issuer_id, authority.c.subject, authority.c.key_name,
-    authority.c.shards, authority.c.der, authority.c.not_before, authority.c.not_after,
+    authority.c.shards, authority.c.der, authority.c.not_before, authority.c.not_after, authority.c.role,
+    authority.c.generation, authority.c.state, authority.c.offline,
 )  # fmt: skip
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
@@ -101,14 +104,37 @@ class Revocable:
 
 def load_authority(connection: Connection, authority_id: str) -> Authority | None:
     """The CA of that name, or None."""
-    row = connection.execute(select(*_AUTHORITY).where(authority.c.id == authority_id)).one_or_none()
-    return None if row is None else Authority(*row)
+    query: Select[Any] = select(*_AUTHORITY).where(authority.c.id == authority_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _authority(row)
+
+
+def issuing_authority(connection: Connection, role: str, now: datetime) -> Authority:
+    """The CA that issues for this role: of those active and valid the newest generation.
+
+    Refuses `unknown-authority` when none is active, `authority-expired` when none of those is valid.
+    """
+    query: Select[Any] = (
+        select(*_AUTHORITY)
+        .where(authority.c.role == role, authority.c.state == AuthorityState.ACTIVE.value)
+        .order_by(authority.c.generation.desc())
+    )
+    active = [_authority(row) for row in connection.execute(query)]
+    if not active:
+        raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"No authority issues for {role}.")
+    for found in active:
+        if found.not_before <= now < found.not_after:
+            return found
+    raise Refusal(
+        Kind.UNAVAILABLE, "authority-expired", f"The authority {active[0].id} is not valid at this time."
+    )
 
 
 def authorities(connection: Connection) -> list[Authority]:
     """Every CA, roots first, then by age."""
-    query = select(*_AUTHORITY).order_by(authority.c.kind.desc(), authority.c.created_at, authority.c.id)
-    return [Authority(*row) for row in connection.execute(query)]
+    query: Select[Any] = select(*_AUTHORITY)
+    query = query.order_by(authority.c.kind.desc(), authority.c.created_at, authority.c.id)
+    return [_authority(row) for row in connection.execute(query)]
 
 
 def live_of_profile(
@@ -130,7 +156,7 @@ def live_of_profile(
 
 def add_authority(connection: Connection, made: Authority, now: datetime) -> None:
     """Store a CA and the counters of its shards, all at zero."""
-    row = {**vars(made), "sha256": sha256(made.der).digest(), "created_at": now}
+    row = {**vars(made), "state": made.state.value, "sha256": sha256(made.der).digest(), "created_at": now}
     connection.execute(insert(authority).values(row))
     shards = [{"authority_id": made.id, "shard": shard} for shard in range(made.shards)]
     connection.execute(insert(crl_shard), shards)
@@ -375,6 +401,11 @@ def _last_events(
 ) -> dict[Serial, tuple[RevocationAction, str]]:
     rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})
     return {Serial(serial): (RevocationAction(action), actor) for serial, action, actor in rows}
+
+
+def _authority(row: Row[Any]) -> Authority:
+    known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
+    return Authority(**{**known, "state": AuthorityState(known["state"])})
 
 
 def _enrolment(row: Row[Any]) -> Enrolment:

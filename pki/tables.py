@@ -5,6 +5,7 @@ The migrations are the authority on checks and triggers; a test compares both.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     ForeignKeyConstraint,
@@ -37,7 +38,12 @@ authority = Table(
     Column("not_before", UtcDateTime, nullable=False),
     Column("not_after", UtcDateTime, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("generation", Integer, nullable=False, server_default=text("1")),
+    Column("state", Text, nullable=False, server_default=text("'active'::text")),
+    Column("offline", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("sha256"),
+    UniqueConstraint("role", "generation"),
 )
 
 enrolment = Table(
@@ -108,6 +114,19 @@ revocation = Table(
     Column("revoked_at", UtcDateTime, nullable=False),
     Column("not_after", UtcDateTime, nullable=False),
     Column("entry", LargeBinary),
+)
+
+cross_certificate = Table(
+    "cross_certificate",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("serial", Text, ForeignKey("certificate.serial"), nullable=False, unique=True),
+    Column("subject_id", Text, ForeignKey("authority.id"), nullable=False),
+    Column("issuer_id", Text, ForeignKey("authority.id"), nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
 )
 
 withdrawal_due = Table(

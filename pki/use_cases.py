@@ -38,8 +38,6 @@ from pki.rules import PROFILE_OF_MAILBOX, PublicKey
 from pki.signing.signer import Signer
 from pki.store import Revocable
 
-# The issuing CA of people and establishments (pki/signing/ceremony.py makes it).
-ISSUING_AUTHORITY = "persons-1"
 LONGEST_COMMENT = 1000
 # The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.
 RECOVERY_REACH = timedelta(days=7)
@@ -236,9 +234,11 @@ def _reserve(
     _check_uncertified(connection, enrolment, now)
     if before is not None:
         return issuance.resume(connection, before, token.actor)
+    kind = _mailbox(facts).kind
     return issuance.prepare(
-        connection, now=now, actor=token.actor, authority_id=ISSUING_AUTHORITY,
-        profile=PROFILE_OF_MAILBOX[_mailbox(facts).kind], public_key=key,
+        connection, now=now, actor=token.actor,
+        authority_id=store.issuing_authority(connection, rules.ISSUER_OF_MAILBOX[kind], now).id,
+        profile=PROFILE_OF_MAILBOX[kind], public_key=key,
         names=_names(connection, person, _mailbox(facts)), base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The making of the CAs: a root on P-384 and the issuing CA "persons-1" on P-256, once.
+"""The making of the CAs: a root on P-384, the issuing CAs "persons-1" and "organisations-1" on P-256, once.
 
 A demo runs it when the signer starts; in production two people run it from one reviewed command and then
 take the root's key off the machine. Day-by-day signing is not here.
@@ -17,7 +17,7 @@ from directory.base.locks import hold_until_commit
 from pki import store
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
-from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
+from pki.model import Authority, AuthorityState, IssuedCertificate, Reservation, Serial, serial_of
 from pki.profiles import ISSUING, ROOT, SHARDS, TRUST_SPACE, AuthorityNames, Profile, Urls
 from pki.rules import shard_of, spki_sha256, validity
 from pki.signing.file import FileKeys
@@ -26,7 +26,12 @@ from pki.tbs import Issuer, subject_text, unsigned
 
 ROOT_ID = "root-1"
 PERSONS_ID = "persons-1"
-_NAMES = {ROOT_ID: f"{TRUST_SPACE} Root CA 1", PERSONS_ID: f"{TRUST_SPACE} Persons CA 1"}
+ORGANISATIONS_ID = "organisations-1"
+_NAMES = {
+    ROOT_ID: f"{TRUST_SPACE} Root CA 1",
+    PERSONS_ID: f"{TRUST_SPACE} Persons CA 1",
+    ORGANISATIONS_ID: f"{TRUST_SPACE} Organisations CA 1",
+}
 
 
 def establish(engine: Engine, keys: FileKeys, *, base_url: str, now: datetime, actor: Actor) -> None:
@@ -40,8 +45,9 @@ def establish(engine: Engine, keys: FileKeys, *, base_url: str, now: datetime, a
         root = store.load_authority(connection, ROOT_ID)
         if root is None:
             root = _make(connection, keys, ROOT, ROOT_ID, None, urls=urls, now=now, actor=actor)
-        if store.load_authority(connection, PERSONS_ID) is None:
-            _make(connection, keys, ISSUING, PERSONS_ID, root, urls=urls, now=now, actor=actor)
+        for issuing in (PERSONS_ID, ORGANISATIONS_ID):
+            if store.load_authority(connection, issuing) is None:
+                _make(connection, keys, ISSUING, issuing, root, urls=urls, now=now, actor=actor)
 
 
 def _make(
@@ -120,6 +126,10 @@ def _authority(profile: Profile, authority_id: str, parent: Authority | None, si
         der=signed,
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
+        role=authority_id.rpartition("-")[0],
+        generation=1,
+        state=AuthorityState.ACTIVE,
+        offline=False,
     )
 
 

@@ -27,7 +27,7 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from pki import store
 from pki.export import harmless
-from pki.signing.ceremony import PERSONS_ID, ROOT_ID
+from pki.signing.ceremony import ORGANISATIONS_ID, PERSONS_ID, ROOT_ID
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import signer_in
@@ -93,7 +93,8 @@ def test_it_holds_what_shows_and_nothing_else(container: Container, engine: Engi
     assert gone.national_id not in people
     mailbox = next(one for one in lines(made, "mailboxes") if one["address"] == shown.mailbox)
     assert mailbox["certificates"] == [base64.b64encode(b"certificate 1").decode()]
-    assert [one["id"] for one in lines(made, "authorities")] == sorted([PERSONS_ID, ROOT_ID])
+    authorities = [one["id"] for one in lines(made, "authorities")]
+    assert authorities == [ORGANISATIONS_ID, PERSONS_ID, ROOT_ID]
     assert [row["national_id"] for row in sheet(made, "practices")] == sorted(people)
     assert {row["finess"] for row in sheet(made, "organisations")} == {"750990012"}
 

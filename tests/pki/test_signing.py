@@ -309,14 +309,13 @@ def test_a_crl_whose_key_is_away_leaves_no_line_in_the_journal(
 def test_a_second_ceremony_changes_nothing(engine: Engine, authority: Established, now: datetime) -> None:
     ceremony.establish(engine, authority.keys, base_url="http://other.example", now=now, actor=Actor("test"))
     with engine.connect() as connection:
-        assert [found.der for found in store.authorities(connection)] == [
-            authority.root.der,
-            authority.issuing.der,
-        ]
+        kept = {found.id: found.der for found in store.authorities(connection)}
+        assert list(kept) == ["root-1", "organisations-1", "persons-1"]
+        assert (kept["root-1"], kept["persons-1"]) == (authority.root.der, authority.issuing.der)
         shards = connection.execute(
             text("SELECT authority_id, count(*) FROM crl_shard GROUP BY 1 ORDER BY 1")
         )
-        assert shards.all() == [("persons-1", 16), ("root-1", 1)]
+        assert shards.all() == [("organisations-1", 16), ("persons-1", 16), ("root-1", 1)]
 
 
 def test_a_ceremony_cut_short_goes_on_with_the_keys_it_made(
