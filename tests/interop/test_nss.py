@@ -1,0 +1,56 @@
+"""Mozilla's NSS, which mail programs use, judges a certificate by our OCSP answers."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.interop.conftest import Installation, run, within
+from tests.interop.test_validator import fetch, published
+
+# vfychain's numbers for what a certificate is to be used for.
+EMAIL_SIGNER, EMAIL_RECIPIENT = "4", "5"
+
+
+@pytest.fixture
+def database(installation: Installation, tmp_path: Path) -> Path:
+    """An NSS database that trusts our root for mail, and knows nothing else but the issuing CA."""
+    run("certutil", "-N", "-d", f"sql:{tmp_path}", "--empty-password")
+    for name, trust in (("root-1", "C,C,C"), ("persons-1", ",,")):
+        path = tmp_path / f"{name}.cer"
+        path.write_bytes(fetch(f"{installation.web}/ca/{name}.cer"))
+        run("certutil", "-A", "-d", f"sql:{tmp_path}", "-n", name, "-t", trust, "-i", str(path))
+    return tmp_path
+
+
+def verdict(database: Path, leaf: Path, usage: str) -> str:
+    """What vfychain says of the leaf, with a fresh answer about it required."""
+    done = run(
+        "vfychain", "-d", f"sql:{database}", "-pp", "-u", usage,
+        "-g", "leaf", "-m", "ocsp", "-s", "requireInfo,failIfNoInfo", str(leaf), check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("usage", [EMAIL_SIGNER, EMAIL_RECIPIENT])
+def test_nss_accepts_by_ocsp_and_after_a_revocation_refuses(
+    installation: Installation, person: tuple[str, str, str], database: Path, usage: str
+) -> None:
+    address, serial, _ = person
+    leaf = database / "leaf.cer"
+    leaf.write_bytes(published(installation, address))
+    assert "Chain is good!" in verdict(database, leaf, usage)
+    installation.sceau("revoke", serial, "--reason", "superseded", "--as", "registrar_a")
+    within(2, lambda: "Certificate has been revoked" in verdict(database, leaf, usage))
+
+
+def test_nss_reads_the_root_s_crl_and_refuses_a_part_of_one(
+    installation: Installation, database: Path
+) -> None:
+    """It knows no IssuingDistributionPoint, which is critical (RFC 5280 5.2.5): docs/divergences.md."""
+    told = []
+    for name in ("root-1", "persons-1"):
+        path = database / f"{name}.crl"
+        path.write_bytes(fetch(f"{installation.web}/crl/{name}/0.crl"))
+        done = run("crlutil", "-I", "-i", str(path), "-d", f"sql:{database}", check=False)
+        told.append((done.returncode, "UNKNOWN_CRITICAL_EXTENSION" in done.stderr))
+    assert told == [(0, False), (1, True)]
