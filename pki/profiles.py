@@ -129,6 +129,19 @@ ORGANISATION = Profile(
         "ETSI EN 319 412-1 5.1.4 (organizationIdentifier, nationally defined scheme)",
     ),
 )
+APPLICATION = Profile(
+    name="application-smime",
+    longest=_MAIL_LONGEST,
+    key_usage_ec=_MAIL_EC,
+    key_usage_rsa=_MAIL_RSA,
+    purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
+    policy=ObjectIdentifier(f"{POLICIES}.6"),
+    sources=(
+        "S/MIME BR 6.3.2 (825 days, strict), 7.1.2.3, 7.1.4.2.3 (organization-validated)",
+        "S/MIME BR 7.1.4.2.2 a (a common name that is the mailbox)",
+        "ETSI EN 319 412-1 5.1.4 (organizationIdentifier, nationally defined scheme)",
+    ),
+)
 OCSP_SIGNER = Profile(
     name="ocsp-signer",
     longest=timedelta(days=30),
@@ -154,6 +167,32 @@ SERVICE_TLS = Profile(
         "RFC 9525 2 (names in SAN only)",
     ),
 )
+OPERATOR_SERVER = Profile(
+    name="operator-server",
+    longest=timedelta(days=199),
+    key_usage_ec=_SIGN,
+    key_usage_rsa=_MAIL_RSA,
+    # Operators' proxies open connections to one another as well as taking them.
+    purposes=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    policy=ObjectIdentifier(f"{POLICIES}.7"),
+    sources=(
+        "TLS BR 6.3.2 (200 days from 2026-03-15, 199 advised), 7.1.2.7.2 (domain-validated)",
+        "TLS BR 7.1.2.7.10 (serverAuth, and clientAuth beside it)",
+        "RFC 9525 2 (names in SAN only)",
+    ),
+)
+OPERATOR_CLIENT = Profile(
+    name="operator-client",
+    longest=timedelta(days=398),
+    key_usage_ec=_SIGN,
+    key_usage_rsa=_SIGN,
+    purposes=(ExtendedKeyUsageOID.CLIENT_AUTH,),
+    policy=ObjectIdentifier(f"{POLICIES}.8"),
+    sources=(
+        "TLS BR 6.3.2 before 2026-03-15 (398 days; client certificates are in no requirement)",
+        "RFC 5280 4.2.1.12 (id-kp-clientAuth with digitalSignature)",
+    ),
+)
 LIST_SIGNER = Profile(
     name="list-signer",
     longest=timedelta(days=30),
@@ -165,8 +204,17 @@ LIST_SIGNER = Profile(
     sources=("RFC 9336 3.1 (id-kp-documentSigning)", "RFC 7515 4.1.6 (x5c)"),
 )
 PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {p.name: p for p in (ROOT, ISSUING, PRACTITIONER, ORGANISATION, OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS)}
-)
+    {
+        p.name: p
+        for p in (
+            ROOT, ISSUING, PRACTITIONER, ORGANISATION, APPLICATION, OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS,
+            OPERATOR_SERVER, OPERATOR_CLIENT,
+        )
+    }
+)  # fmt: skip
+# What one mailbox is certified by, by what its holder is.
+OF_MAILBOXES = frozenset({PRACTITIONER.name, ORGANISATION.name, APPLICATION.name})
+OF_OPERATORS = frozenset({OPERATOR_SERVER.name, OPERATOR_CLIENT.name})
 
 
 @dataclass(frozen=True)
@@ -191,6 +239,23 @@ class OrganisationNames:
 
 
 @dataclass(frozen=True)
+class ApplicationNames:
+    """Which establishment's application a certificate names: by its mailbox, when that is short enough."""
+
+    name: str
+    finess: str
+    address: str
+
+
+@dataclass(frozen=True)
+class OperatorNames:
+    """An operator as the client it is: its name on the trusted list, and its number here."""
+
+    name: str
+    operator_id: int
+
+
+@dataclass(frozen=True)
 class ServiceNames:
     """The hosts a server of ours answers as; the first DNS name is also the common name."""
 
@@ -212,7 +277,15 @@ class AuthorityNames:
     common_name: str
 
 
-Names = PersonNames | OrganisationNames | ServiceNames | ResponderNames | AuthorityNames
+Names = (
+    PersonNames
+    | OrganisationNames
+    | ApplicationNames
+    | ServiceNames
+    | OperatorNames
+    | ResponderNames
+    | AuthorityNames
+)
 
 # TRE_G15, the labels as the ANS writes them; a code not here is shown by its number.
 PROFESSION_LABELS: Mapping[str, str] = MappingProxyType(

@@ -22,7 +22,7 @@ from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, MailboxKind, Practitioner, Standing
 from directory.rules import FRANCE, SHOWN_DESPITE, is_practising, registering_authorities, standing
 from pki.model import Authority, Enrolment, EnrolmentState, RevocationAction, RevocationReason, Serial
-from pki.profiles import BACKDATING, ORGANISATION, PRACTITIONER, Profile
+from pki.profiles import APPLICATION, BACKDATING, ORGANISATION, PRACTITIONER, Profile
 
 PublicKey = EllipticCurvePublicKey | RSAPublicKey
 
@@ -42,11 +42,19 @@ IDENTITY_HOLDS = timedelta(days=825)
 RENEWAL_OPENS = timedelta(days=60)
 
 PROFILE_OF_MAILBOX: Mapping[MailboxKind, Profile] = MappingProxyType(
-    {MailboxKind.PERSON: PRACTITIONER, MailboxKind.ORGANISATION: ORGANISATION}
+    {
+        MailboxKind.PERSON: PRACTITIONER,
+        MailboxKind.ORGANISATION: ORGANISATION,
+        MailboxKind.APPLICATION: APPLICATION,
+    }
 )
 # Which role of CA issues for it (pki.store.issuing_authority).
 ISSUER_OF_MAILBOX: Mapping[MailboxKind, str] = MappingProxyType(
-    {MailboxKind.PERSON: "persons", MailboxKind.ORGANISATION: "organisations"}
+    {
+        MailboxKind.PERSON: "persons",
+        MailboxKind.ORGANISATION: "organisations",
+        MailboxKind.APPLICATION: "organisations",
+    }
 )
 
 

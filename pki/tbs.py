@@ -27,8 +27,10 @@ from pki.profiles import (
     PROFESSION_LABELS,
     PROFESSIONS,
     TRUST_SPACE,
+    ApplicationNames,
     AuthorityNames,
     Names,
+    OperatorNames,
     OrganisationNames,
     PersonNames,
     Profile,
@@ -36,7 +38,7 @@ from pki.profiles import (
     ServiceNames,
     Urls,
 )
-from pki.rules import PublicKey, person_name, plain, shortened
+from pki.rules import LONGEST_COMMON_NAME, PublicKey, person_name, plain, shortened
 
 # RFC 5758 3.2, FIPS 186-5: the hash is as strong as the curve.
 HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {
@@ -121,6 +123,23 @@ def subject_of(names: Names) -> x509.Name:
                 (NameOID.ORGANIZATION_IDENTIFIER, f"FI:{COUNTRY}-{names.finess}"),
                 (NameOID.COMMON_NAME, name),
             ]
+        case ApplicationNames():
+            name = shortened(plain(names.name))
+            attributes = [
+                (NameOID.COUNTRY_NAME, COUNTRY),
+                (NameOID.ORGANIZATION_NAME, name),
+                (NameOID.ORGANIZATION_IDENTIFIER, f"FI:{COUNTRY}-{names.finess}"),
+                # Half an address would be another's: S/MIME BR 7.1.4.2.2 a allows the organisation instead.
+                (NameOID.COMMON_NAME, names.address if len(names.address) <= LONGEST_COMMON_NAME else name),
+            ]
+        case OperatorNames():
+            name = shortened(plain(names.name))
+            attributes = [
+                (NameOID.COUNTRY_NAME, COUNTRY),
+                (NameOID.ORGANIZATION_NAME, name),
+                (NameOID.COMMON_NAME, name),
+                (NameOID.SERIAL_NUMBER, f"OP-{names.operator_id}"),
+            ]
         case ServiceNames():
             common = names.dns[0] if names.dns else str(names.addresses[0])
             attributes = [(NameOID.COMMON_NAME, common)]
@@ -192,12 +211,12 @@ def _status(profile: Profile, urls: Urls, issuer_id: str, shard: int) -> Extensi
 def _alternative(names: Names) -> Extensions:
     found: list[x509.GeneralName] = []
     match names:
-        case PersonNames() | OrganisationNames():
+        case PersonNames() | OrganisationNames() | ApplicationNames():
             found = [x509.RFC822Name(names.address)]
         case ServiceNames():
             found = [x509.DNSName(name) for name in names.dns]
             found += [x509.IPAddress(address) for address in names.addresses]
-        case ResponderNames() | AuthorityNames():
+        case OperatorNames() | ResponderNames() | AuthorityNames():
             pass
     return [(x509.SubjectAlternativeName(found), False)] if found else []
 

@@ -32,7 +32,7 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.profiles import RESERVATION_LIFE, OrganisationNames, PersonNames
+from pki.profiles import RESERVATION_LIFE, ApplicationNames, OrganisationNames, PersonNames
 from pki.revoking import TakingBack
 from pki.rules import PROFILE_OF_MAILBOX, PublicKey
 from pki.signing.signer import Signer
@@ -393,7 +393,9 @@ def _mailbox(facts: MailboxFacts) -> Mailbox:
     return facts.mailbox
 
 
-def _names(connection: Connection, person: Practitioner, mailbox: Mailbox) -> PersonNames | OrganisationNames:
+def _names(
+    connection: Connection, person: Practitioner, mailbox: Mailbox
+) -> PersonNames | OrganisationNames | ApplicationNames:
     if mailbox.kind is MailboxKind.PERSON:
         professions = tuple(dict.fromkeys(code for code, _ in person.professions))
         return PersonNames(
@@ -401,6 +403,8 @@ def _names(connection: Connection, person: Practitioner, mailbox: Mailbox) -> Pe
         )
     organisation = directory_store.organisations(connection, [mailbox.finess]).get(mailbox.finess)
     name = mailbox.structure_name if organisation is None else organisation.name
+    if mailbox.kind is MailboxKind.APPLICATION:
+        return ApplicationNames(name, mailbox.finess, mailbox.address)
     return OrganisationNames(name, mailbox.finess, mailbox.address, mailbox.service)
 
 

@@ -8,10 +8,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 
 from pki.lint.lint import Case, Lint
-from pki.profiles import ORGANISATION, PRACTITIONER, SERVICE_TLS, Profile
+from pki.profiles import OF_MAILBOXES, OPERATOR_SERVER, PRACTITIONER, SERVICE_TLS, Profile
 
 _Value = TypeVar("_Value", bound=x509.ExtensionType)
-_NAMED = frozenset({PRACTITIONER.name, ORGANISATION.name, SERVICE_TLS.name})
+_NAMED = OF_MAILBOXES | {SERVICE_TLS.name, OPERATOR_SERVER.name}
 _USAGES = (
     "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
     "key_cert_sign", "crl_sign",

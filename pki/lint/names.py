@@ -1,5 +1,6 @@
 """Subject and subject alternative names: what the profile names, spelt as a relying party can show it."""
 
+import re
 from collections.abc import Iterator
 
 from cryptography import x509
@@ -7,10 +8,14 @@ from cryptography.x509.oid import NameOID
 
 from pki.lint.lint import Case, Lint
 from pki.profiles import (
+    APPLICATION,
     COUNTRY,
     ISSUING,
     LIST_SIGNER,
     OCSP_SIGNER,
+    OF_MAILBOXES,
+    OPERATOR_CLIENT,
+    OPERATOR_SERVER,
     ORGANISATION,
     PRACTITIONER,
     ROOT,
@@ -26,11 +31,16 @@ SUBJECTS = {
     LIST_SIGNER.name: _OF_CA,
     PRACTITIONER.name: frozenset({_C, _CN, NameOID.SURNAME, NameOID.GIVEN_NAME, NameOID.SERIAL_NUMBER}),
     ORGANISATION.name: frozenset({_C, _CN, _O, NameOID.ORGANIZATION_IDENTIFIER}),
+    APPLICATION.name: frozenset({_C, _CN, _O, NameOID.ORGANIZATION_IDENTIFIER}),
     SERVICE_TLS.name: frozenset({_CN}),
+    OPERATOR_SERVER.name: frozenset({_CN}),
+    OPERATOR_CLIENT.name: frozenset({_C, _CN, _O, NameOID.SERIAL_NUMBER}),
 }
 # S/MIME BR 7.1.4.2.5: surname and/or givenName; some people have one name.
 MAY_BE_MISSING = frozenset({NameOID.GIVEN_NAME})
-_SMIME = frozenset({PRACTITIONER.name, ORGANISATION.name})
+_HOSTS = frozenset({SERVICE_TLS.name, OPERATOR_SERVER.name})
+# TLS BR 7.1.2.7.12 and RFC 5890: letters, digits, hyphens in labels of 63; no wildcard, whoever asks for one.
+_HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 
 
 def _attributes(case: Case) -> Iterator[str]:
@@ -62,14 +72,14 @@ def _alternative(case: Case) -> x509.SubjectAlternativeName | None:
 
 def _mailbox(case: Case) -> Iterator[str]:
     names = _alternative(case)
-    if case.profile.name in _SMIME:
+    if case.profile.name in OF_MAILBOXES:
         found = [] if names is None else list(names)
         if case.mailbox is None or found != [x509.RFC822Name(case.mailbox)]:
             yield "not exactly the mailbox's address as subject alternative name"
 
 
 def _hosts(case: Case) -> Iterator[str]:
-    if case.profile.name != SERVICE_TLS.name:
+    if case.profile.name not in _HOSTS:
         return
     names = list(_alternative(case) or ())
     if not names or not all(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
@@ -77,6 +87,16 @@ def _hosts(case: Case) -> Iterator[str]:
     (common,) = case.certificate.subject.get_attributes_for_oid(_CN)
     if str(common.value) not in {str(name.value) for name in names}:
         yield "a common name that is no subject alternative name"
+
+
+def _operators_hosts(case: Case) -> Iterator[str]:
+    if case.profile.name != OPERATOR_SERVER.name:
+        return
+    names = list(_alternative(case) or ())
+    if not all(isinstance(name, x509.DNSName) and _HOST.fullmatch(name.value) for name in names):
+        yield "an operator's host that is not a plain DNS name in lower case"
+    if len({str(name.value) for name in names}) != len(names):
+        yield "a host named twice"
 
 
 def _issuer_name(case: Case) -> Iterator[str]:
@@ -92,5 +112,10 @@ LINTS = (
     Lint("subject-country", "S/MIME BR 7.1.4.2.2 (ISO 3166-1 code)", _country),
     Lint("san-mailbox", "S/MIME BR 7.1.4.2.1 (every mailbox in SAN), RFC 8550 3", _mailbox),
     Lint("san-hosts", "TLS BR 7.1.2.7.12, 7.1.4.3 (common name is one of the SANs)", _hosts),
+    Lint(
+        "san-operator-hosts",
+        "TLS BR 7.1.2.7.12, 3.2.2.4 (names under the applicant's control)",
+        _operators_hosts,
+    ),
     Lint("issuer-name", "TLS BR 7.1.4.1, RFC 5280 4.1.2.4 (byte-for-byte issuer)", _issuer_name),
 )

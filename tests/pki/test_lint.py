@@ -18,15 +18,20 @@ from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
 from pki.model import serial_of
 from pki.profiles import (
+    APPLICATION,
     ISSUING,
     LIST_SIGNER,
     OCSP_SIGNER,
+    OPERATOR_CLIENT,
+    OPERATOR_SERVER,
     ORGANISATION,
     PRACTITIONER,
     ROOT,
     SERVICE_TLS,
+    ApplicationNames,
     AuthorityNames,
     Names,
+    OperatorNames,
     OrganisationNames,
     PersonNames,
     Profile,
@@ -46,6 +51,9 @@ NAMES: dict[str, Names] = {
     ISSUING.name: AuthorityNames("Sceau Persons CA 1"),
     PRACTITIONER.name: PersonNames("Zoé Anne", "D'ARTAGNAN-ŒUVRARD", "810099000019", ("10", "60"), ADDRESS),
     ORGANISATION.name: OrganisationNames("CLINIQUE DES LILAS", "750990012", ADDRESS, "URGENCES"),
+    APPLICATION.name: ApplicationNames("CLINIQUE DES LILAS", "750990012", ADDRESS),
+    OPERATOR_SERVER.name: ServiceNames(("mx.one.example", "imap.one.example")),
+    OPERATOR_CLIENT.name: OperatorNames("Demo operator", 3),
     OCSP_SIGNER.name: ResponderNames("OCSP persons-1 2026-09-01"),
     LIST_SIGNER.name: ResponderNames("Lists persons-1 2026-09-01"),
     SERVICE_TLS.name: ServiceNames(("ldap.example",), (ip_address("127.0.0.1"), ip_address("::1"))),
@@ -119,7 +127,16 @@ def of_each_profile() -> list[Case]:
     made = [Case(root, ROOT, None), Case(issuing, ISSUING, root)]
     return made + [
         case(leaf(profile), profile)
-        for profile in (PRACTITIONER, ORGANISATION, OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS)
+        for profile in (
+            PRACTITIONER,
+            ORGANISATION,
+            APPLICATION,
+            OCSP_SIGNER,
+            LIST_SIGNER,
+            SERVICE_TLS,
+            OPERATOR_SERVER,
+            OPERATOR_CLIENT,
+        )
     ]
 
 
@@ -222,6 +239,13 @@ BAD: dict[str, Callable[[], Case]] = {
     "san-mailbox": lambda: case(leaf(PRACTITIONER), mailbox="someone-else@one.example"),
     "san-hosts": lambda: case(
         rebuilt(leaf(SERVICE_TLS), subject=named((NameOID.COMMON_NAME, "other.example"))), SERVICE_TLS
+    ),
+    "san-operator-hosts": lambda: case(
+        rebuilt(
+            leaf(OPERATOR_SERVER),
+            add=x509.SubjectAlternativeName([x509.DNSName("mx.one.example"), x509.DNSName("*.one.example")]),
+        ),
+        OPERATOR_SERVER,
     ),
     "issuer-name": lambda: case(
         rebuilt(

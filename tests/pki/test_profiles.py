@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from pki.profiles import (
+    APPLICATION,
+    OPERATOR_CLIENT,
+    OPERATOR_SERVER,
     ORGANISATION,
     PRACTITIONER,
     PROFILES,
@@ -29,7 +32,9 @@ from tests.pki.test_lint import ADDRESS, Encoding, leaf
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("profile", [PRACTITIONER, ORGANISATION, SERVICE_TLS])
+@pytest.mark.parametrize(
+    "profile", [PRACTITIONER, ORGANISATION, APPLICATION, SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT]
+)
 def test_gnutls_reads_what_we_make(profile: object, tmp_path: Path) -> None:
     made = tmp_path / "made.pem"
     made.write_bytes(leaf(profile).public_bytes(Encoding.PEM))  # type: ignore[arg-type]
@@ -89,7 +94,10 @@ def test_no_profile_lasts_longer_than_its_sources_allow() -> None:
         "organisation-smime": timedelta(days=824),
         "ocsp-signer": timedelta(days=30),
         "list-signer": timedelta(days=30),
+        "application-smime": timedelta(days=824),
         "service-tls": timedelta(days=199),
+        "operator-server": timedelta(days=199),
+        "operator-client": timedelta(days=398),
     }
 
 
