@@ -192,10 +192,10 @@ class _Link:
         return self._logged_in(token)
 
     def _logged_in(self, token: pkcs11.Token) -> pkcs11.Session:
+        if token.flags & TokenFlag.USER_PIN_FINAL_TRY:
+            # A signer that is started again and again would lock the CA out of its own keys.
+            raise keys.unreadable("One try is left before the token locks its PIN: log in by hand first.")
         try:
-            if token.flags & TokenFlag.USER_PIN_FINAL_TRY:
-                # A signer that is restarted again and again would lock the CA out of its own keys.
-                raise pkcs11.PinInvalid("one try is left")
             return token.open(user_pin=self._pin.decode())
         except tuple(_SHUT) as fault:
             self._shut = keys.unreadable(_SHUT[type(fault)])
@@ -208,6 +208,8 @@ def _private(session: pkcs11.Session, name: str) -> Any:
 
 def _only(session: pkcs11.Session, half: ObjectClass, name: str) -> Any:
     """The one object of that kind and label; NoSuchKey, MultipleObjectsReturned."""
+    # Asked of a session that has ended, a search would leave the library's complaint on standard error.
+    session.generate_random(64)
     wanted = {Attribute.CLASS: half, Attribute.KEY_TYPE: KeyType.EC, Attribute.LABEL: name}
     found = list(session.get_objects(wanted))
     if not found:
