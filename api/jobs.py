@@ -119,6 +119,12 @@ JOBS = MappingProxyType(
             ),
             Job("ocsp-answers", "Signs OCSP answers before anyone asks.", _every(15), upkeep.presign_ocsp),
             Job("ocsp-responders", "Renews the OCSP signers.", _every(3600), upkeep.renew_responders),
+            Job(
+                "outside-view",
+                "Judges a sample of what is published as a reader would, against the record.",
+                _every(3600),
+                upkeep.look_from_outside,
+            ),
             Job("recovery", "Finds what was signed but not stored.", _every(120), upkeep.recover_issuance),
             Job(
                 "checkpoints",

@@ -8,15 +8,28 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
+from cryptography import x509
 from sqlalchemy import select
 
 from api.settings import Secret, passphrase
 from api.wiring import Container
 from directory import feed
 from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
-from pki import crl, renewal, responders, signed_note, tables, transparency, transparency_store, use_cases
+from pki import (
+    crl,
+    outside_view,
+    renewal,
+    responders,
+    signed_note,
+    tables,
+    transparency,
+    transparency_store,
+    use_cases,
+)
 from pki.consequences import Follower, Outcome, list_claims, settle_due
+from pki.model import serial_of
 
 # Some 50 ms of locks each, and at most some minutes of an hour.
 TRIMMED_AT_ONCE = 5_000
@@ -139,6 +152,22 @@ def recover_issuance(container: Container) -> str:
     """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
     found = use_cases.recover(container.engine, container.signer, container.clock())
     return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
+
+
+def look_from_outside(container: Container) -> str:
+    """Hold a sample of what is published against the record; Refusal `outside-disagrees` if they differ."""
+    now = container.clock()
+    with transaction(container.engine, read_only=True) as connection:
+        start = serial_of(x509.random_serial_number())
+        looked, disagreed = outside_view.look(connection, now=now, start=start)
+    if disagreed:
+        first = disagreed[0]
+        text = (
+            f"{len(disagreed)} of {looked} certificates are seen otherwise than recorded:"
+            f" {first.serial} of {first.authority_id} is {first.recorded}, outside: {first.seen}."
+        )
+        raise Refusal(Kind.UNACCEPTABLE, "outside-disagrees", text, serials=[one.serial for one in disagreed])
+    return f"{looked} certificates seen as recorded"
 
 
 def sign_checkpoint(container: Container) -> str:

@@ -144,3 +144,8 @@ def test_a_second_worker_does_no_harm(installation: Installation, person: tuple[
     finally:
         second.terminate()
         assert second.wait(30) == 0
+
+
+def test_what_is_published_is_judged_as_a_reader_would(installation: Installation) -> None:
+    judged = installation.ask("jobs", "run", "outside-view")
+    assert "certificates seen as recorded" in judged["did"]

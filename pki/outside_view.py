@@ -1,0 +1,106 @@
+"""What somebody outside would decide with nothing but what is published: a sample, held against the record.
+
+A certificate that stands must lead to a root and be covered by a CRL; one taken back must be seen so. The
+judgement is `chain`'s. It finds what no part finds of itself: a CRL of the wrong shard, a CA certificate
+left out, a list that lost an entry.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from sqlalchemy import Connection, text
+
+from directory.base.errors import Refusal
+from pki import chain, crl_store, store
+from pki.model import Authority, Serial
+from pki.profiles import ISSUING, PROFILES
+
+# From a random place on, so that in the end every shard has had its turn.
+SAMPLE = 64
+# Those that name no CRL are covered by none: roots, which are trusted for being known, and OCSP signers.
+_COVERED = [profile.name for profile in PROFILES.values() if profile.names_crl and not profile.is_authority]
+_SAMPLE = text("""
+    SELECT c.serial, c.authority_id, c.shard, c.der, last.action, last.revoked_at FROM (
+        (SELECT * FROM certificate
+         WHERE serial >= :start AND profile = ANY(:covered) AND not_after > :now ORDER BY serial LIMIT :limit)
+        UNION ALL SELECT * FROM certificate WHERE profile = :issuing AND not_after > :now
+    ) AS c
+    LEFT JOIN LATERAL (
+        SELECT action, revoked_at FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
+    ) AS last ON true
+""")
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A certificate of which outside and record say different things; `seen` is `trusted` or a refusal."""
+
+    serial: Serial
+    authority_id: str
+    seen: str
+    recorded: str
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    serial: Serial
+    authority_id: str
+    shard: int
+    der: bytes
+    action: str | None
+    revoked_at: datetime | None
+
+
+def look(connection: Connection, *, now: datetime, start: Serial) -> tuple[int, list[Disagreement]]:
+    """How many certificates were looked at, from `start` on, and on which outside and record disagree."""
+    known = store.authorities(connection)
+    asked = {"start": start, "now": now, "limit": SAMPLE, "covered": _COVERED, "issuing": ISSUING.name}
+    sampled = [_Sampled(*row) for row in connection.execute(_SAMPLE, asked)]
+    lists = _lists(connection, known, sampled)
+    disagreed = []
+    for one in sampled:
+        recorded = "taken back" if one.action in {"revoke", "hold"} else "trusted"
+        seen = _seen(one, known, lists, now)
+        if (recorded == "trusted") != (seen == "trusted") and not _still_to_come(one, lists):
+            disagreed.append(Disagreement(one.serial, one.authority_id, seen, recorded))
+    return len(sampled), disagreed
+
+
+def _lists(
+    connection: Connection, known: Collection[Authority], sampled: Iterable[_Sampled]
+) -> dict[tuple[str, int], x509.CertificateRevocationList]:
+    """The published CRLs of these certificates, and of the CAs' own."""
+    wanted = {(one.authority_id, one.shard) for one in sampled}
+    wanted |= {(one.id, 0) for one in known if one.issuer_id is None}
+    found = {place: crl_store.latest(connection, *place) for place in wanted}
+    return {place: x509.load_der_x509_crl(one.der) for place, one in found.items() if one is not None}
+
+
+def _seen(
+    one: _Sampled,
+    known: Collection[Authority],
+    lists: dict[tuple[str, int], x509.CertificateRevocationList],
+    now: datetime,
+) -> str:
+    seen = "path-not-found"
+    certificates = {authority.id: x509.load_der_x509_certificate(authority.der) for authority in known}
+    anchors = [certificates[authority.id] for authority in known if authority.issuer_id is None]
+    others = [certificate for certificate in certificates.values() if certificate not in anchors]
+    for anchor in anchors:
+        try:
+            chain.find_path(
+                x509.load_der_x509_certificate(one.der), anchor, others, list(lists.values()), now
+            )
+        except Refusal as refusal:
+            seen = refusal.code
+        else:
+            return "trusted"
+    return seen
+
+
+def _still_to_come(one: _Sampled, lists: dict[tuple[str, int], x509.CertificateRevocationList]) -> bool:
+    """Whether the record changed after the CRL was made: the next one will say so, within the minute."""
+    made = lists.get((one.authority_id, one.shard))
+    return made is not None and one.revoked_at is not None and one.revoked_at >= made.last_update_utc
