@@ -508,9 +508,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "ca-key-unreadable", 503, "The signer cannot open the authority's key",
-        "Whoever runs the service must look at the passphrase and the file.",
+        "Whoever runs the service must look at the passphrase and the file, or the PIN and the token.",
         "Le signataire ne peut ouvrir la clé de l'autorité",
-        "L'exploitant du service doit vérifier la phrase secrète et le fichier.",
+        "L'exploitant du service doit vérifier la phrase secrète et le fichier, ou le code PIN et le jeton.",
     ),
     Entry(
         "journal-damaged", 503, "The signer's journal is damaged",

@@ -20,6 +20,7 @@ from alembic.config import Config
 from sqlalchemy import Engine, text
 
 from api import service_tls
+from api.ca_keys import ca_keys
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd
 from api.seats import THREADS
@@ -140,8 +141,14 @@ def settle(state: Path, given: Mapping[str, Any], report: Report) -> Settings:
 
 
 def make_secrets(settings: Settings, report: Report) -> None:
-    """Make the passphrases of a first run, each in a file of its own that only this account reads."""
+    """Make the passphrases of a first run, each in a file of its own that only this account reads.
+
+    A token's PIN cannot be made here: it was chosen with the token, and one made up would use up its tries.
+    """
     files = {Secret.CA: settings.ca_passphrase, Secret.WEB: settings.web_passphrase}
+    if settings.token is not None:
+        del files[Secret.CA]
+        passphrase(settings, Secret.CA)
     for secret, path in files.items():
         if not (path.exists() or in_environment(secret)):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -168,8 +175,8 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
     """Become the signer process: CA keys in, a Unix socket out, until SIGTERM."""
     process.serve(
         database_url=database_url(settings),
-        keys_folder=settings.ca_keys,
-        passphrase=passphrase(settings, Secret.CA),
+        keys=ca_keys(settings),
+        journal_folder=settings.ca_keys,
         socket_path=settings.signer_socket,
         base_url=settings.base_url,
         establish=establish,

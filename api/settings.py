@@ -19,6 +19,8 @@ import orjson
 from api.files import write_atomically
 from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS
+from pki.signing import token_uri
+from pki.signing.token_uri import TokenPlace
 
 _PREFIX = "SCEAU_"
 
@@ -60,8 +62,13 @@ class Settings:
         "Where the nightly job fetches register files from (TOML, see registers.md); empty: nowhere."
         " Whoever writes it feeds the record.",
     )
+    signer_keys: str = _setting(
+        "file",
+        "Where the CA keys are: `file`, encrypted below `state`; or on a token,"
+        " `pkcs11:token=LABEL?module-path=/…` (RFC 7512). Whoever changes it chooses what the signer loads.",
+    )
     ca_passphrase_file: str = _setting(
-        "", "Passphrase of the CA keys. Whoever reads it and the keys is the CA."
+        "", "Passphrase of the CA keys, or the token's PIN. Whoever reads it and the keys is the CA."
     )
     web_passphrase_file: str = _setting(
         "", "Passphrase of the OCSP and audit keys. Whoever holds both lies for 30 days."
@@ -130,6 +137,7 @@ class Settings:
         ):
             raise Refusal(Kind.MALFORMED, "bad-setting", f"suffix is not a plain LDAP name: {self.suffix!r}.")
         _hours_by_register(self.freshness_hours)
+        _token_of(self.signer_keys)
         for name in ("port", "ldap_port", "ldaps_port"):
             if not 0 < getattr(self, name) < 65536:  # noqa: PLR2004 - TCP
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} is not a TCP port.")
@@ -161,8 +169,13 @@ class Settings:
 
     @property
     def ca_keys(self) -> Path:
-        """Folder of the CA keys and the signer's journal; only the signer opens it."""
+        """Folder of the signer's journal, and of the CA keys if they are files; only the signer opens it."""
         return self.state / "ca"
+
+    @property
+    def token(self) -> TokenPlace | None:
+        """The token that holds the CA keys, None when they are files."""
+        return _token_of(self.signer_keys)
 
     @property
     def web_keys(self) -> Path:
@@ -186,7 +199,7 @@ class Settings:
 
     @property
     def ca_passphrase(self) -> Path:
-        """File holding the passphrase of the CA keys; only the signer opens it."""
+        """File holding the passphrase of the CA keys, or their token's PIN; only the signer opens it."""
         return (
             Path(self.ca_passphrase_file)
             if self.ca_passphrase_file
@@ -215,6 +228,18 @@ def _hours_by_register(words: str) -> Mapping[str, timedelta]:
         raise Refusal(Kind.MALFORMED, "bad-setting", text)
     hours = {name: timedelta(hours=int(value)) for name, value in given}
     return {register: hours.get(register, hours[""]) for register in REGISTERS}
+
+
+def _token_of(words: str) -> TokenPlace | None:
+    """None for `file`, the token that a URI means; Refusal `bad-setting` for anything else."""
+    if words == "file":
+        return None
+    try:
+        return token_uri.read(words)
+    except ValueError as error:
+        # Not repeated: who wrote a PIN into it should not find it in a log as well.
+        text = f"signer_keys is neither `file` nor the URI of a token: {error}."
+        raise Refusal(Kind.MALFORMED, "bad-setting", text) from error
 
 
 def load_settings(state: Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -266,7 +291,7 @@ class Secret(Enum):
 
 
 def passphrase(settings: Settings, secret: Secret) -> bytes:
-    """The passphrase: from `SCEAU_CA_PASSPHRASE` or `SCEAU_WEB_PASSPHRASE`, else from its file."""
+    """The passphrase or PIN: from `SCEAU_CA_PASSPHRASE` or `SCEAU_WEB_PASSPHRASE`, else from its file."""
     given = os.environ.get(_PREFIX + secret.value)
     if given:
         return given.encode()

@@ -35,10 +35,10 @@ refuses to start. `api/settings.py` is the only reader.
 |---|---|---|
 """
 SECRETS = """
-Secrets are no settings and are never kept in `settings.toml`. The passphrase of the CA keys is read from
-`SCEAU_CA_PASSPHRASE`, that of the OCSP and audit keys from `SCEAU_WEB_PASSPHRASE`, else each from its file.
-`sceau up` hands each to the parts that need it and to no other, and makes a file, with a warning, only where
-neither is there.
+Secrets are no settings and are never kept in `settings.toml`. The passphrase of the CA keys, or the PIN of
+their token, is read from `SCEAU_CA_PASSPHRASE`, that of the OCSP and audit keys from
+`SCEAU_WEB_PASSPHRASE`, else each from its file. `sceau up` hands each to the parts that need it and to no
+other, and makes a file, with a warning, only where neither is there; a PIN it never makes.
 """
 
 

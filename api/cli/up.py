@@ -33,6 +33,9 @@ from directory.base.errors import Kind, Refusal
 @click.option(
     "--ldaps-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAPS [LDAP port + 247]."
 )
+@click.option(
+    "--signer-keys", default=None, metavar="URI", help="Token of the CA keys (docs/how-to/hsm.md) [file]."
+)
 @state_option
 def up(demo: bool, detach: bool, state: Path | None, **given: Any) -> None:
     """Start PostgreSQL, the signer, slapd, web and worker on this machine, and keep them alive until Ctrl-C.

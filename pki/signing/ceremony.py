@@ -20,7 +20,7 @@ from pki.lint.lint import Case, run
 from pki.model import Authority, AuthorityState, IssuedCertificate, Reservation, Serial, serial_of
 from pki.profiles import ISSUING, ROOT, SHARDS, TRUST_SPACE, AuthorityNames, Profile, Urls
 from pki.rules import shard_of, spki_sha256, validity
-from pki.signing.file import FileKeys
+from pki.signing.keys import Keys
 from pki.signing.seal import seal
 from pki.tbs import Issuer, subject_text, unsigned
 
@@ -34,7 +34,7 @@ _NAMES = {
 }
 
 
-def establish(engine: Engine, keys: FileKeys, *, base_url: str, now: datetime, actor: Actor) -> None:
+def establish(engine: Engine, keys: Keys, *, base_url: str, now: datetime, actor: Actor) -> None:
     """Make root and issuing CA where they are absent; one cut short is taken up again with the same keys.
 
     All rows come in one transaction: no CA certificate leaves this function before they have committed.
@@ -52,7 +52,7 @@ def establish(engine: Engine, keys: FileKeys, *, base_url: str, now: datetime, a
 
 def _make(
     connection: Connection,
-    keys: FileKeys,
+    keys: Keys,
     profile: Profile,
     authority_id: str,
     parent: Authority | None,
@@ -85,7 +85,7 @@ def _make(
     return made
 
 
-def _key(keys: FileKeys, profile: Profile, name: str) -> EllipticCurvePrivateKey:
+def _key(keys: Keys, profile: Profile, name: str) -> EllipticCurvePrivateKey:
     """The key of an earlier try, which nobody has seen a certificate of, or a new one."""
     if keys.exists(name):
         return keys.load(name)

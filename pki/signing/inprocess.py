@@ -19,7 +19,7 @@ from pki import gate, store
 from pki.model import Authority, Reservation, Serial
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
-from pki.signing.keys import Keys
+from pki.signing.keys import Keys, missing
 from pki.signing.seal import seal
 from pki.tables import crl
 
@@ -48,11 +48,14 @@ class InProcessSigner:
         self._alone = Lock()
 
     def ping(self) -> str:
-        """The version, once every issuing CA's key opens (the root's is not needed day by day)."""
+        """The version, once every issuing CA's key is there and opens (the root's is not needed daily)."""
         with transaction(self._engine, read_only=True) as connection:
             issuing = [authority for authority in store.authorities(connection) if authority.issuer_id]
         with self._alone:
             for authority in issuing:
+                # Loaded once is not there for ever: a token may be unplugged.
+                if not self._keys.exists(authority.key_name):
+                    raise missing(authority.key_name)
                 self._key(authority)
         return VERSION
 

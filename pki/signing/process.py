@@ -23,9 +23,9 @@ from directory.base.db import connect_engine
 from directory.base.errors import Refusal
 from pki.model import Serial
 from pki.signing import ceremony, wire
-from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
+from pki.signing.keys import Keys
 from pki.signing.signer import Signer
 
 JOURNAL = "journal.jsonl"
@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 def serve(
     *,
     database_url: str,
-    keys_folder: Path,
-    passphrase: bytes,
+    keys: Keys,
+    journal_folder: Path,
     socket_path: Path,
     base_url: str = "",
     establish: bool = False,
@@ -46,13 +46,13 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent (URLs on `base_url`).
 
-    Refuses `journal-held` when another signer runs on these keys, `journal-damaged`, `ca-key-unreadable`.
+    Refuses `journal-held` when another signer runs on this journal, `journal-damaged`, `ca-key-unreadable`,
+    and `signer-unavailable` when the place of the keys is away.
     """
     # 1. Before any key is in memory: no core dump, no reading of our memory by the same user.
     _harden()
-    # 2. The keys, and the memory of what they signed.
-    keys = FileKeys(keys_folder, passphrase)
-    journal = Journal(keys_folder / JOURNAL)
+    # 2. The memory of what was signed, then the keys.
+    journal = Journal(journal_folder / JOURNAL)
     engine = connect_engine(database_url, application="sceau-signer")
     if establish:
         ceremony.establish(engine, keys, base_url=base_url, now=clock(), actor=_ACTOR)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -33,20 +33,28 @@ from pki.signing.client import SignerClient
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
+from pki.signing.keys import Keys
+from pki.signing.pkcs11 import TokenKeys
 from pki.signing.seal import seal
 from pki.signing.signer import Signer
 from tests.pki.conftest import BASE_URL, PASSPHRASE, Established, new_key
 from tests.pki.test_issuance import at_once
 from tests.pki.test_lint import rebuilt
+from tests.soft_token import PIN, SoftToken, soft_token
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
 from pathlib import Path
+from pki.signing.file import FileKeys
+from pki.signing.pkcs11 import TokenKeys
 from pki.signing.process import serve
-url, keys, passphrase, at = sys.argv[1:]
-serve(database_url=url, keys_folder=Path(keys), passphrase=Path(passphrase).read_bytes().strip(),
-      socket_path=Path(at), base_url="http://trust.example", establish=True)
+from pki.signing.token_uri import read
+url, where, folder, secret, at = sys.argv[1:]
+opened = Path(secret).read_bytes().strip()
+keys = FileKeys(Path(folder), opened) if where == "file" else TokenKeys(read(where), opened)
+serve(database_url=url, keys=keys, journal_folder=Path(folder), socket_path=Path(at),
+      base_url="http://trust.example", establish=True)
 """
 
 
@@ -61,6 +69,8 @@ class Process:
 
     url: str
     folder: Path
+    keys: str = "file"
+    secret: bytes = PASSPHRASE
     running: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,8 +82,9 @@ class Process:
         return SignerClient(self.socket, timeout=10)
 
     def start(self) -> None:
-        (self.folder / "passphrase").write_bytes(PASSPHRASE + b"\n")
-        arguments = (self.url, str(self.folder / "keys"), str(self.folder / "passphrase"), str(self.socket))
+        secret = self.folder / "secret"
+        secret.write_bytes(self.secret + b"\n")
+        arguments = (self.url, self.keys, str(self.folder / "keys"), str(secret), str(self.socket))
         self.running = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments], cwd=ROOT)
         deadline = time.monotonic() + 20
         while True:
@@ -99,16 +110,45 @@ def process(database_url: str, tmp_path: Path) -> Iterator[Process]:
         made.stop(signal.SIGKILL)
 
 
-@pytest.fixture(params=["in process", "behind a socket"])
-def signer(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Iterator[Signer]:
-    if request.param == "behind a socket":
-        yield request.getfixturevalue("process").client
-        return
-    keys = FileKeys(tmp_path / "keys", PASSPHRASE)
+@pytest.fixture
+def token(tmp_path: Path) -> Iterator[SoftToken]:
+    with soft_token(tmp_path / "token") as made:
+        yield made
+
+
+@pytest.fixture
+def process_on_token(database_url: str, tmp_path: Path, token: SoftToken) -> Iterator[Process]:
+    made = Process(database_url, tmp_path, token.uri, PIN)
+    made.start()
+    yield made
+    if made.running and made.running.poll() is None:
+        made.stop(signal.SIGKILL)
+
+
+@contextmanager
+def in_process(engine: Engine, keys: Keys, folder: Path) -> Iterator[InProcessSigner]:
     ceremony.establish(engine, keys, base_url=BASE_URL, now=real_now(), actor=Actor("test"))
-    journal = Journal(tmp_path / "keys" / "journal.jsonl")
+    journal = Journal(folder / "journal.jsonl")
     yield InProcessSigner(engine, keys, journal)
     journal.close()
+
+
+@pytest.fixture(
+    params=["file, in process", "file, behind a socket", "token, in process", "token, behind a socket"]
+)
+def signer(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Iterator[Signer]:
+    match request.param:
+        case "file, behind a socket":
+            yield request.getfixturevalue("process").client
+        case "token, behind a socket":
+            yield request.getfixturevalue("process_on_token").client
+        case "token, in process":
+            place = request.getfixturevalue("token").place
+            with in_process(engine, TokenKeys(place, PIN), tmp_path / "keys") as made:
+                yield made
+        case _:
+            with in_process(engine, FileKeys(tmp_path / "keys", PASSPHRASE), tmp_path / "keys") as made:
+                yield made
 
 
 def prepare(connection: Connection, at: datetime) -> issuance.Prepared:
