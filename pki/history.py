@@ -45,7 +45,7 @@ class Life:
 
     def state(self, at: datetime) -> State:
         """What it was at `at`, by what had been done by then; both ends of its validity included."""
-        done = [event for event in self.events if event.revoked_at <= at]
+        done = [event for event in self.events if (event.recorded_at or event.revoked_at) <= at]
         if done and done[-1].action is not RevocationAction.RELEASE:
             return State.REVOKED if done[-1].action is RevocationAction.REVOKE else State.ON_HOLD
         if at > self.certificate.not_after:
@@ -114,6 +114,8 @@ def _events(connection: Connection, serial: Serial) -> tuple[Revocation, ...]:
             actor=row.actor,
             revoked_at=row.revoked_at,
             not_after=row.not_after,
+            restates=row.restates,
+            recorded_at=row.recorded_at,
         )
         for row in found
     )

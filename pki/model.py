@@ -200,7 +200,11 @@ class RevocationAction(Enum):
 
 @dataclass(frozen=True)
 class Revocation:
-    """One event in the life of a certificate that was taken back; the last one is its state."""
+    """One event in the life of a certificate that was taken back; the last one is its state.
+
+    `revoked_at` is the date that counts; `recorded_at` when it was written down, where that was later.
+    `restates` is the number of the event whose reason this one corrects.
+    """
 
     serial: Serial
     action: RevocationAction
@@ -209,6 +213,8 @@ class Revocation:
     actor: str
     revoked_at: datetime
     not_after: datetime
+    restates: int | None = None
+    recorded_at: datetime | None = None
 
 
 @dataclass(frozen=True)

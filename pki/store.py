@@ -39,6 +39,7 @@ from pki.model import (
     Reservation,
     Revocation,
     RevocationAction,
+    RevocationReason,
     Serial,
 )
 from pki.tables import authority, certificate, crl_shard, enrolment, reservation, revocation
@@ -50,7 +51,9 @@ _AUTHORITY = (
 )  # fmt: skip
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
-_LAST_ACTIONS = text("SELECT serial, action, actor FROM revocation_state WHERE serial = ANY(:serials)")
+_LAST_ACTIONS = text("""
+    SELECT serial, id, action, actor, reason, revoked_at FROM revocation_state WHERE serial = ANY(:serials)
+""")
 # Each way to a certificate by its own index.
 _TOUCHED = text("""
     SELECT c.serial FROM unnest(CAST(:people AS text[])) AS asked (id)
@@ -77,14 +80,26 @@ _REVOCABLE = (
 # One statement, whatever their number: the triggers that tell the feed run once for it.
 _ADD_REVOCATIONS = text("""
     INSERT INTO revocation
-        (serial, authority_id, shard, action, reason, comment, actor, revoked_at, not_after, entry)
+        (serial, authority_id, shard, action, reason, comment, actor, revoked_at, not_after, entry, restates,
+         recorded_at)
     SELECT serial, authority_id, shard, action, reason, comment, actor, revoked_at, not_after,
-           decode(entry, 'hex')
+           decode(entry, 'hex'), restates, recorded_at
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS made (
         serial text, authority_id text, shard smallint, action text, reason text, comment text, actor text,
-        revoked_at timestamptz, not_after timestamptz, entry text)
+        revoked_at timestamptz, not_after timestamptz, entry text, restates bigint, recorded_at timestamptz)
     ORDER BY serial
 """)
+
+
+@dataclass(frozen=True)
+class LastEvent:
+    """The last thing done to a certificate, and the number of its row."""
+
+    id: int
+    action: RevocationAction
+    actor: str
+    reason: RevocationReason
+    revoked_at: datetime
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,7 @@ class Revocable:
     enrolment_id: UUID | None = None
     establishment: str | None = None
     acted: str = ""
+    event: LastEvent | None = None
 
 
 def load_authority(connection: Connection, authority_id: str) -> Authority | None:
@@ -235,7 +251,7 @@ def lasting_certificate(
 
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
     """What was last done to each of these certificates; those never taken back are absent."""
-    return {serial: action for serial, (action, _) in _last_events(connection, serials).items()}
+    return {serial: event.action for serial, event in _last_events(connection, serials).items()}
 
 
 def revocable(connection: Connection, serial: Serial) -> Revocable | None:
@@ -295,6 +311,8 @@ def add_revocations(
             "revoked_at": event.revoked_at,
             "not_after": event.not_after,
             "entry": None if entry is None else entry.hex(),
+            "restates": event.restates,
+            "recorded_at": event.recorded_at,
         }
         for found, event, entry in made
     ]
@@ -391,16 +409,18 @@ def _revocable(connection: Connection, query: Select[Any]) -> list[Revocable]:
     found = []
     for *known, enrolled_by, enrolment_id, establishment in rows:
         issued = IssuedCertificate(*known)
-        action, actor = last.get(issued.serial, (None, ""))
-        found.append(Revocable(issued, action, enrolled_by, enrolment_id, establishment, actor))
+        event = last.get(issued.serial)
+        action, actor = (event.action, event.actor) if event else (None, "")
+        found.append(Revocable(issued, action, enrolled_by, enrolment_id, establishment, actor, event))
     return found
 
 
-def _last_events(
-    connection: Connection, serials: Sequence[Serial]
-) -> dict[Serial, tuple[RevocationAction, str]]:
+def _last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, LastEvent]:
     rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})
-    return {Serial(serial): (RevocationAction(action), actor) for serial, action, actor in rows}
+    return {
+        Serial(serial): LastEvent(number, RevocationAction(action), actor, RevocationReason(reason), at)
+        for serial, number, action, actor, reason, at in rows
+    }
 
 
 def _authority(row: Row[Any]) -> Authority:

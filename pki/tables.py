@@ -114,6 +114,54 @@ revocation = Table(
     Column("revoked_at", UtcDateTime, nullable=False),
     Column("not_after", UtcDateTime, nullable=False),
     Column("entry", LargeBinary),
+    Column("restates", BigInteger, ForeignKey("revocation.id")),
+    Column("recorded_at", UtcDateTime),
+)
+
+standing_hold = Table(
+    "standing_hold",
+    metadata,
+    Column("serial", Text, ForeignKey("reservation.serial"), primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+)
+
+bulk_revocation = Table(
+    "bulk_revocation",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("selection", JSONB, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("per_second", Integer, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("needed", SmallInteger, nullable=False),
+    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reached", Integer, nullable=False, server_default=text("0")),
+    Column("revoked", Integer, nullable=False, server_default=text("0")),
+    Column("skipped", Integer, nullable=False, server_default=text("0")),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+)
+
+bulk_revocation_item = Table(
+    "bulk_revocation_item",
+    metadata,
+    Column("bulk_id", BigInteger, ForeignKey("bulk_revocation.id"), primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("serial", Text, ForeignKey("certificate.serial"), nullable=False),
+)
+
+bulk_revocation_approval = Table(
+    "bulk_revocation_approval",
+    metadata,
+    Column("bulk_id", BigInteger, ForeignKey("bulk_revocation.id"), primary_key=True),
+    Column("token_id", BigInteger, ForeignKey("api_token.id"), primary_key=True),
+    Column("comment", Text, nullable=False),
+    Column("approved_at", UtcDateTime, nullable=False),
 )
 
 cross_certificate = Table(
@@ -159,7 +207,17 @@ crl = Table(
     Column("tbs_sha256", LargeBinary, nullable=False),
     Column("der", LargeBinary),
     Column("sha256", LargeBinary),
+    Column("base", BigInteger),
     ForeignKeyConstraint(["authority_id", "shard"], ["crl_shard.authority_id", "crl_shard.shard"]),
+)
+
+crl_event = Table(
+    "crl_event",
+    metadata,
+    Column("revocation_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("authority_id", Text, nullable=False),
+    Column("shard", SmallInteger, nullable=False),
+    Column("number", BigInteger),
 )
 
 ocsp_responder = Table(
@@ -181,4 +239,35 @@ ocsp_answer = Table(
     Column("der", LargeBinary),
     Column("this_update", UtcDateTime),
     Column("next_update", UtcDateTime),
+)
+
+operator_certificate = Table(
+    "operator_certificate",
+    metadata,
+    Column("serial", Text, ForeignKey("reservation.serial"), primary_key=True),
+    Column("operator_id", BigInteger, ForeignKey("operator.id"), nullable=False),
+    Column("hosts", ARRAY(Text), nullable=False),
+    Column("domains", ARRAY(Text), nullable=False),
+    Column("spki_sha256", LargeBinary, nullable=False, unique=True),
+)
+
+batch = Table(
+    "batch",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("authority", Text, nullable=False),
+    Column("requested_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    UniqueConstraint("authority", "digest"),
+)
+
+batch_item = Table(
+    "batch_item",
+    metadata,
+    Column("batch_id", Uuid, ForeignKey("batch.id"), primary_key=True),
+    Column("place", SmallInteger, primary_key=True, autoincrement=False),
+    Column("enrolment_id", Uuid, nullable=False),
+    Column("serial", Text, ForeignKey("reservation.serial")),
+    Column("refusal", JSONB),
 )
