@@ -47,9 +47,17 @@ class Urls:
         """Where one shard of a CA's CRL is; its IssuingDistributionPoint holds these very bytes."""
         return f"{self.base.rstrip('/')}/crl/{authority_id}/{shard}.crl"
 
+    def delta_crl(self, authority_id: str, shard: int) -> str:
+        """Where the delta of that shard is (FreshestCRL, RFC 5280 4.2.1.15)."""
+        return f"{self.base.rstrip('/')}/crl/{authority_id}/{shard}-delta.crl"
+
     def certificate(self, authority_id: str) -> str:
         """Where a CA's own certificate is, in DER (AIA caIssuers)."""
         return f"{self.base.rstrip('/')}/ca/{authority_id}.cer"
+
+    def bundle(self, authority_id: str) -> str:
+        """Where all certificates of a CA's key are, those by others too (RFC 5280 4.2.2.1, certs-only CMS)."""
+        return f"{self.base.rstrip('/')}/ca/{authority_id}.p7c"
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ class Profile:
     names_ocsp: bool = True
     names_crl: bool = True
     names_issuer: bool = True
+    # The bundle of its issuer: with it a path is found to whichever root a reader has.
+    names_bundle: bool = False
     skips_revocation: bool = False
     sources: tuple[str, ...] = field(default=())
 
@@ -99,10 +109,25 @@ ISSUING = Profile(
     path_length=0,
     # The root signs no OCSP answers: its key is not at hand for that.
     names_ocsp=False,
+    names_bundle=True,
     sources=(
         "S/MIME BR 7.1.2.2 (subordinate CA)",
-        "RFC 5280 4.2.1.4 (anyPolicy), 4.2.1.9 (pathLenConstraint)",
+        "RFC 5280 4.2.1.4 (anyPolicy), 4.2.1.9 (pathLenConstraint), 4.2.2.1 (AIA)",
     ),
+)
+CROSS = Profile(
+    name="cross-ca",
+    # Until readers have the other root: in ten years they must.
+    longest=timedelta(days=10 * 365),
+    key_usage_ec=_CA_USAGE,
+    key_usage_rsa=_CA_USAGE,
+    policy=ObjectIdentifier("2.5.29.32.0"),
+    is_authority=True,
+    # Below the root it certifies there is one CA, and then people.
+    path_length=1,
+    names_ocsp=False,
+    names_bundle=True,
+    sources=("S/MIME BR 7.1.2.2 (cross certificate)", "RFC 4158 2.3 (bridging of trust anchors)"),
 )
 PRACTITIONER = Profile(
     name="practitioner-smime",
@@ -207,8 +232,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         p.name: p
         for p in (
-            ROOT, ISSUING, PRACTITIONER, ORGANISATION, APPLICATION, OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS,
-            OPERATOR_SERVER, OPERATOR_CLIENT,
+            ROOT, ISSUING, CROSS, PRACTITIONER, ORGANISATION, APPLICATION, OCSP_SIGNER, LIST_SIGNER,
+            SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT,
         )
     }
 )  # fmt: skip

@@ -199,6 +199,8 @@ def _status(profile: Profile, urls: Urls, issuer_id: str, shard: int) -> Extensi
         access.append(x509.AccessDescription(Access.OCSP, _url(urls.ocsp)))
     if profile.names_issuer:
         access.append(x509.AccessDescription(Access.CA_ISSUERS, _url(urls.certificate(issuer_id))))
+    if profile.names_bundle:
+        access.append(x509.AccessDescription(Access.CA_ISSUERS, _url(urls.bundle(issuer_id))))
     made: list[tuple[x509.ExtensionType, bool]] = []
     if access:
         made.append((x509.AuthorityInformationAccess(access), False))

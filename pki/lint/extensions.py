@@ -104,6 +104,7 @@ def _urls(case: Case) -> Iterator[str]:
     methods = [description.access_method for description in access]
     wanted = [AuthorityInformationAccessOID.OCSP] * case.profile.names_ocsp
     wanted += [AuthorityInformationAccessOID.CA_ISSUERS] * case.profile.names_issuer
+    wanted += [AuthorityInformationAccessOID.CA_ISSUERS] * case.profile.names_bundle
     if methods != wanted:
         yield "other access methods than the profile's"
     points = _find(case, x509.CRLDistributionPoints) or ()

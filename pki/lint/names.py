@@ -10,6 +10,7 @@ from pki.lint.lint import Case, Lint
 from pki.profiles import (
     APPLICATION,
     COUNTRY,
+    CROSS,
     ISSUING,
     LIST_SIGNER,
     OCSP_SIGNER,
@@ -27,6 +28,7 @@ _OF_CA = frozenset({_C, _O, _CN})
 SUBJECTS = {
     ROOT.name: _OF_CA,
     ISSUING.name: _OF_CA,
+    CROSS.name: _OF_CA,
     OCSP_SIGNER.name: _OF_CA,
     LIST_SIGNER.name: _OF_CA,
     PRACTITIONER.name: frozenset({_C, _CN, NameOID.SURNAME, NameOID.GIVEN_NAME, NameOID.SERIAL_NUMBER}),

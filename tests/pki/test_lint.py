@@ -19,6 +19,7 @@ from pki.lint.lint import Case, run
 from pki.model import serial_of
 from pki.profiles import (
     APPLICATION,
+    CROSS,
     ISSUING,
     LIST_SIGNER,
     OCSP_SIGNER,
@@ -49,6 +50,7 @@ ADDRESS = "person-1@one.example"
 NAMES: dict[str, Names] = {
     ROOT.name: AuthorityNames("Sceau Root CA 1"),
     ISSUING.name: AuthorityNames("Sceau Persons CA 1"),
+    CROSS.name: AuthorityNames("Sceau Root CA 2"),
     PRACTITIONER.name: PersonNames("Zoé Anne", "D'ARTAGNAN-ŒUVRARD", "810099000019", ("10", "60"), ADDRESS),
     ORGANISATION.name: OrganisationNames("CLINIQUE DES LILAS", "750990012", ADDRESS, "URGENCES"),
     APPLICATION.name: ApplicationNames("CLINIQUE DES LILAS", "750990012", ADDRESS),
@@ -143,7 +145,9 @@ def of_each_profile() -> list[Case]:
 def test_what_each_profile_makes_passes_our_lints_and_pkilint() -> None:
     for made in of_each_profile():
         assert run(LINTS, made) == [], made.profile.name
-        assert pkix.findings(made.certificate.public_bytes(Encoding.DER)) == ([], []), made.profile.name
+        assert pkix.findings(made.certificate.public_bytes(Encoding.DER), made.profile.name) == ([], []), (
+            made.profile.name
+        )
 
 
 # One way of being wrong each: rebuild a good certificate with one thing changed.

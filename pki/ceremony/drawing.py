@@ -1,0 +1,82 @@
+"""From the plan to bytes: each certificate before its signature, held against every lint. Pure.
+
+A dry run, the ceremony, the offline machine and the intake of what was signed elsewhere draw alike, so that
+what was reviewed is what is signed and what is signed is what is taken in.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+from directory.base.errors import Kind, Refusal
+from pki.ceremony.plan import Plan, Planned, PlannedAuthority
+from pki.lint.catalogue import LINTS
+from pki.lint.lint import Case, run
+from pki.model import Serial
+from pki.profiles import BACKDATING
+from pki.tbs import Issuer, unsigned
+
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The root that will sign: its id and its certificate."""
+
+    id: str
+    certificate: x509.Certificate
+
+
+def span(one: Planned, parent: Parent | None, now: datetime) -> tuple[datetime, datetime]:
+    """First and last second; refuses `beyond-issuer`, where a shorter life would be another than reviewed."""
+    start = (now - BACKDATING).astimezone(UTC).replace(microsecond=0)
+    if parent is not None:
+        start = max(start, parent.certificate.not_valid_before_utc)
+    end = start + timedelta(days=one.days) - _SECOND
+    if parent is not None and end > parent.certificate.not_valid_after_utc:
+        text = f"{one.id} would end after its issuer {parent.id}, which ends on "
+        text += f"{parent.certificate.not_valid_after_utc:%Y-%m-%d}: fewer `days` are left."
+        raise Refusal(Kind.UNACCEPTABLE, "beyond-issuer", text)
+    return start, end
+
+
+def draw(
+    plan: Plan,
+    one: Planned,
+    key: EllipticCurvePublicKey,
+    parent: Parent | None,
+    *,
+    serial: Serial,
+    validity: tuple[datetime, datetime],
+) -> x509.Certificate:
+    """The certificate to be, under a signature that counts for nothing."""
+    subject = one if isinstance(one, PlannedAuthority) else plan.authority(one.subject)
+    return unsigned(
+        serial=serial, profile=one.profile, names=subject.names, public_key=key,
+        issuer=_issuer(one, key, parent), validity=validity, urls=plan.urls, shard=0,
+    )  # fmt: skip
+
+
+def check(one: Planned, certificate: x509.Certificate, parent: Parent | None) -> None:
+    """Refuse `lint-failed` when this certificate breaks a rule of its profile."""
+    findings = run(LINTS, Case(certificate, one.profile, None if parent is None else parent.certificate))
+    if findings:
+        text = f"{one.id} would break a rule: {findings[0].lint}: {findings[0].text}."
+        rows = [finding.as_row() for finding in findings]
+        raise Refusal(Kind.UNACCEPTABLE, "lint-failed", text, findings=rows)
+
+
+def ec_key(certificate: x509.Certificate) -> EllipticCurvePublicKey:
+    """The key of a CA's certificate; TypeError for one that is not on a curve."""
+    key = certificate.public_key()
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise TypeError("CA keys are P-256 or P-384")
+    return key
+
+
+def _issuer(one: Planned, key: EllipticCurvePublicKey, parent: Parent | None) -> Issuer:
+    if parent is None:
+        return Issuer(one.id, None, key)
+    return Issuer(parent.id, parent.certificate, ec_key(parent.certificate))
