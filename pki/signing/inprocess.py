@@ -76,7 +76,10 @@ class InProcessSigner:
             return signed
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
-        """The reserved CRL; the same bytes each time, since its row and the signature are fixed."""
+        """The reserved CRL, signed again as long as its row has no signature; never with another content.
+
+        The journal keeps the digest of what was signed under each number, not the megabytes of it.
+        """
         place = f"{authority_id}/{shard}/{number}"
         with self._alone, transaction(self._engine, read_only=True) as connection:
             authority, tbs, signed = self._list(connection, authority_id, shard, number)

@@ -16,8 +16,8 @@ ALGORITHMS = {
 def seal(tbs: bytes, key: EllipticCurvePrivateKey) -> bytes:
     """SEQUENCE { tbs, algorithm, signature }.
 
-    The signature is deterministic (RFC 6979), so that signing the same bytes again gives the same bytes,
-    and no weak random number can betray the key.
+    With a key from a file the signature is deterministic (RFC 6979): no weak random number can betray the
+    key. A token takes a random number of its own, so nobody may count on two signatures being one.
     """
     digest, algorithm = ALGORITHMS[key.curve.name]
     signature = key.sign(tbs, ECDSA(digest, deterministic_signing=True))

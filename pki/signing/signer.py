@@ -6,7 +6,11 @@ from pki.model import Serial
 
 
 class Signer(Protocol):
-    """Signs what is committed in the record; a question asked twice gets the same answer."""
+    """Signs what is committed in the record, and each thing once.
+
+    A question asked twice gets the same certificate, octet for octet, and the same CRL but for its signature
+    if the first answer was never stored.
+    """
 
     def sign_certificate(self, serial: Serial) -> bytes:
         """The DER of the reserved certificate.
@@ -17,7 +21,7 @@ class Signer(Protocol):
         ...
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
-        """The DER of the reserved CRL; refuses `unknown-crl` and whatever the gate refuses."""
+        """The DER of the reserved CRL; refuses `unknown-crl`, `crl-number-reused`, whatever the gate refuses."""
         ...
 
     def journal(self, serial: Serial) -> bytes | None:
