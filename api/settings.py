@@ -75,6 +75,11 @@ class Settings:
     )
     crl_hours: int = _setting(72, "Hours from thisUpdate to nextUpdate of a CRL (RFC 5280 5.1.2.5).")
     ocsp_hours: int = _setting(8, "Hours a pre-signed OCSP answer holds; shorter makes replays shorter.")
+    ocsp_never_issued: str = _setting(
+        "unknown",
+        "What OCSP says of a serial never issued: `unknown`, or `revoked` (RFC 6960 2.2, extended)."
+        " Clients that take `unknown` for good need the latter.",
+    )
     verdict_minutes: int = _setting(
         15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
     )
@@ -127,6 +132,7 @@ class Settings:
             raise Refusal(Kind.MALFORMED, "bad-setting", "ocsp_hours must lie between 8 and 240 hours.")
         if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
             raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
+        _one_of("ocsp_never_issued", self.ocsp_never_issued, {"unknown", "revoked"})
         for name in (f.name for f in fields(self) if f.name.startswith("grace_")):
             if not 0 <= getattr(self, name) <= 2160:  # noqa: PLR2004 - 90 days, as long as the feed is kept
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between 0 and 2160 hours.")
@@ -138,6 +144,9 @@ class Settings:
             raise Refusal(Kind.MALFORMED, "bad-setting", f"suffix is not a plain LDAP name: {self.suffix!r}.")
         _hours_by_register(self.freshness_hours)
         _token_of(self.signer_keys)
+        self._refuse_ports()
+
+    def _refuse_ports(self) -> None:
         for name in ("port", "ldap_port", "ldaps_port"):
             if not 0 < getattr(self, name) < 65536:  # noqa: PLR2004 - TCP
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} is not a TCP port.")
@@ -214,6 +223,11 @@ class Settings:
             if self.web_passphrase_file
             else self.state / "secrets" / "web.passphrase"
         )
+
+
+def _one_of(name: str, value: str, allowed: set[str]) -> None:
+    if value not in allowed:
+        raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must be {' or '.join(sorted(allowed))}.")
 
 
 def _hours_by_register(words: str) -> Mapping[str, timedelta]:
@@ -299,7 +313,8 @@ def passphrase(settings: Settings, secret: Secret) -> bytes:
     try:
         return path.read_bytes().strip()
     except OSError as error:
-        text = f"The {secret.name} passphrase is neither in {_PREFIX}{secret.value} nor in its file."
+        meant = "PIN of the token" if secret is Secret.CA and settings.token else f"{secret.name} passphrase"
+        text = f"The {meant} is neither in {_PREFIX}{secret.value} nor in its file."
         raise Refusal(Kind.UNAVAILABLE, "passphrase-missing", text) from error
 
 

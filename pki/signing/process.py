@@ -21,8 +21,9 @@ from directory.base.audit import Actor
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.base.errors import Refusal
+from pki.ceremony import making
 from pki.model import Serial
-from pki.signing import ceremony, wire
+from pki.signing import wire
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys
@@ -55,7 +56,7 @@ def serve(
     journal = Journal(journal_folder / JOURNAL)
     engine = connect_engine(database_url, application="sceau-signer")
     if establish:
-        ceremony.establish(engine, keys, base_url=base_url, now=clock(), actor=_ACTOR)
+        making.establish(engine, keys, base_url=base_url, now=clock(), actor=_ACTOR)
     signer = InProcessSigner(engine, keys, journal, clock)
     signer.ping()
     # 3. The socket, for this account alone.

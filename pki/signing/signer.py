@@ -21,7 +21,7 @@ class Signer(Protocol):
         ...
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
-        """The DER of the reserved CRL; refuses `unknown-crl`, `crl-number-reused`, whatever the gate refuses."""
+        """The reserved CRL in DER; refuses `unknown-crl`, `crl-number-reused`, and what the gate refuses."""
         ...
 
     def journal(self, serial: Serial) -> bytes | None:
