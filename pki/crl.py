@@ -1,9 +1,13 @@
 """Certificate revocation lists: rows to DER, and the order in which one is numbered, signed and stored.
 
-The signature is the signer's, the last look at the bytes is `gate`'s, the queries are `crl_store`'s.
+A complete list says all that is revoked in a shard, a delta what changed since a complete one. Each kind is
+due, made and fails by itself. The signature is the signer's, the last look at the bytes is `gate`'s, the
+queries are `crl_store`'s.
 """
 
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +24,10 @@ from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
 INTERVAL = timedelta(hours=1)
+# Readers fetch the next delta when the one they hold ends: shorter than complete ones, or deltas would serve
+# nobody who keeps lists to their end.
+DELTA_LIFETIME = timedelta(hours=24)
+_REMOVE_FROM_CRL = 8
 _ACTOR = Actor("job:crl")
 
 
@@ -35,22 +43,45 @@ class ListSigner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """One publication under its number, at a whole second."""
+
+    authority: Authority
+    shard: int
+    number: int
+    now: datetime
+    lifetime: timedelta
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.authority.id, self.shard
+
+
 def entry_der(serial: Serial, revoked_at: datetime, reason: RevocationReason) -> bytes:
     """One element of revokedCertificates (RFC 5280 5.1.2.6), made once, when the revocation is recorded."""
-    code = der.extension("2.5.29.21", der.enumerated(REASON_CODES[reason]))
-    return der.sequence(der.integer(int(serial, 16)), der.time(revoked_at), der.sequence(code))
+    return _entry(serial, revoked_at, REASON_CODES[reason])
+
+
+def removal_der(serial: Serial, released_at: datetime) -> bytes:
+    """The element of a delta that takes a hold back: reason removeFromCRL (RFC 5280 5.3.1)."""
+    return _entry(serial, released_at, _REMOVE_FROM_CRL)
 
 
 def tbs_der(
     authority: Authority,
-    url: str | None,
+    points: gate.Points,
     number: int,
     *,
     this_update: datetime,
     next_update: datetime,
     joined: bytes,
+    base: int | None = None,
 ) -> bytes:
-    """TBSCertList (RFC 5280 5.1.2) around entries already in DER, whose number costs nothing."""
+    """TBSCertList (RFC 5280 5.1.2) around entries already in DER, whose number costs nothing.
+
+    With `base`, the number of a complete CRL, it is a delta to that one.
+    """
     # "MUST NOT be present" when nothing is revoked (RFC 5280 5.1.2.6).
     revoked = der.tlv(0x30, joined) if joined else b""
     return der.sequence(
@@ -60,7 +91,7 @@ def tbs_der(
         der.time(this_update),
         der.time(next_update),
         revoked,
-        der.explicit(0, der.sequence(*_extensions(authority, url, number))),
+        der.explicit(0, der.sequence(*_extensions(authority, points, number, base))),
     )
 
 
@@ -81,17 +112,22 @@ def publish(
     now: datetime,
     lifetime: timedelta,
     floor_file: Path | None = None,
+    delta: bool = False,
 ) -> int:
-    """Number, sign and store one shard's CRL; gives its number. In transactions of its own.
+    """Number, sign and store one shard's CRL or delta; gives its number. In transactions of its own.
 
     Whatever fails in between burns the number and leaves the last good CRL in service. `floor_file` keeps
-    numbers rising even over a restored database. Refusal: NOT_FOUND, or UNACCEPTABLE from the gate.
+    numbers rising even over a restored database. Refusal: NOT_FOUND, UNACCEPTABLE from the gate, CONFLICT
+    for a delta without a complete CRL in force.
     """
     place = f"{authority_id}/{shard}"
     least = 0 if floor_file is None else floor.known(floor_file, place)
     with transaction(engine) as connection:
         authority = _authority(connection, authority_id, shard)
-        number, tbs = _reserve(connection, authority, shard, now=now, lifetime=lifetime, least=least)
+        # The number first: its row's lock makes every publisher of the shard wait for the one before.
+        number = crl_store.take_number(connection, authority.id, shard, least)
+        turn = _Turn(authority, shard, number, now.replace(microsecond=0), lifetime)
+        tbs = _reserve_delta(connection, turn) if delta else _reserve_complete(connection, turn)
     if floor_file is not None:
         # Before anyone can see the number, so that no restore can give it to another CRL.
         floor.raise_to(floor_file, place, number)
@@ -99,37 +135,45 @@ def publish(
     gate.check_signed(signed, tbs, authority)
     with transaction(engine) as connection:
         crl_store.store(connection, authority_id, shard, number, signed)
-        detail = {"number": number, "bytes": len(signed)}
+        # The digest outlives the bytes (`let_go`).
+        detail = {"number": number, "bytes": len(signed), "sha256": sha256(signed).hexdigest()}
+        detail |= {"kind": "delta"} if delta else {}
         record(connection, now=now, actor=_ACTOR, event=Event.CRL_PUBLISHED, subject=place, detail=detail)
     return number
 
 
-def due(connection: Connection, now: datetime) -> list[tuple[str, int]]:
-    """The (CA, shard) pairs to publish now, those with unpublished revocations first."""
-    return crl_store.due(connection, now, now - INTERVAL)
+def due(connection: Connection, now: datetime, *, delta: bool = False) -> list[tuple[str, int]]:
+    """The (CA, shard) pairs of a kind to publish now, those with unpublished revocations first."""
+    return crl_store.due(connection, now, now - INTERVAL, delta=delta)
 
 
 def publish_due(
     engine: Engine, signer: ListSigner, now: datetime, lifetime: timedelta, floor_file: Path | None = None
 ) -> int:
-    """Publish every shard that is due; gives how many. One shard's refusal does not hold up the others."""
-    with transaction(engine, read_only=True) as connection:
-        waiting = due(connection, now)
-    if waiting:
-        # Without a signer each try would burn every shard's number and keep its bytes for nothing.
-        signer.ping()
-    refusals: list[Refusal] = []
-    for authority_id, shard in waiting:
-        try:
-            publish(
-                engine, signer, authority_id=authority_id, shard=shard, now=now, lifetime=lifetime,
-                floor_file=floor_file,
-            )  # fmt: skip
-        except Refusal as refusal:
-            refusals.append(refusal)
+    """Publish what is due; gives how many. The refusal of one shard or kind does not hold up the others.
+
+    Deltas go first, being small; the complete CRL of a shard whose delta was made follows in the next run.
+    """
+    published, refusals = 0, list[Refusal]()
+    for delta in (True, False):
+        with transaction(engine, read_only=True) as connection:
+            waiting = due(connection, now, delta=delta)
+        if waiting:
+            # Without a signer each try would burn every shard's number and keep its bytes for nothing.
+            signer.ping()
+        for authority_id, shard in waiting:
+            try:
+                publish(
+                    engine, signer, authority_id=authority_id, shard=shard, now=now, lifetime=lifetime,
+                    floor_file=floor_file, delta=delta,
+                )  # fmt: skip
+                published += 1
+            except Refusal as refusal:
+                refusals.append(refusal)
     if refusals:
-        raise ExceptionGroup(f"{len(refusals)} of {len(waiting)} CRLs were not published", refusals)
-    return len(waiting)
+        tried = published + len(refusals)
+        raise ExceptionGroup(f"{len(refusals)} of {tried} CRLs were not published", refusals)
+    return published
 
 
 def _authority(connection: Connection, authority_id: str, shard: int) -> Authority:
@@ -139,36 +183,60 @@ def _authority(connection: Connection, authority_id: str, shard: int) -> Authori
     return authority
 
 
-def _reserve(
-    connection: Connection,
-    authority: Authority,
-    shard: int,
-    *,
-    now: datetime,
-    lifetime: timedelta,
-    least: int,
-) -> tuple[int, bytes]:
-    # 1. The number first: its row's lock makes every publisher of the shard wait for the one before.
-    number = crl_store.take_number(connection, authority.id, shard, least)
-    # 2. Then the entries, in a snapshot taken under that lock.
-    previous = crl_store.latest(connection, authority.id, shard)
-    # An entry stays on one scheduled CRL after notAfter (RFC 5280 3.3); one made for a revocation is none.
+def _reserve_complete(connection: Connection, turn: _Turn) -> bytes:
+    # 1. What this number has seen, before the entries are read: none can be taken for seen that is not.
+    events = crl_store.see(connection, *turn.place, turn.number)
+    # 2. The entries. Each stays on one scheduled CRL after notAfter (RFC 5280 3.3); one made for a revocation
+    #    is none.
+    previous = crl_store.newest_complete(connection, *turn.place)
     kept = None if previous is None else previous.this_update - INTERVAL
-    listed = crl_store.entries(connection, authority.id, shard, kept)
+    seen = 0 if previous is None else previous.number
+    count, joined = crl_store.entries(connection, *turn.place, kept, previous=seen)
     # 3. The bytes, committed before the CA key is touched.
-    this_update = now.replace(microsecond=0)
-    url = gate.crl_url(connection, authority, shard)
-    span = {"this_update": this_update, "next_update": this_update + lifetime}
-    tbs = tbs_der(authority, url, number, joined=listed.joined, **span)
-    crl_store.reserve(connection, authority.id, shard, number, tbs=tbs, listed=listed, **span)
-    return number, tbs
+    return _keep(connection, turn, crl_store.Entries(events, count, joined))
 
 
-def _extensions(authority: Authority, url: str | None, number: int) -> list[bytes]:
+def _reserve_delta(connection: Connection, turn: _Turn) -> bytes:
+    base = crl_store.base_of_delta(connection, *turn.place, turn.now)
+    if base is None:
+        text = "There is no complete CRL in force that a delta could complete."
+        raise Refusal(Kind.CONFLICT, "crl-without-base", text)
+    events = crl_store.see(connection, *turn.place, turn.number)
+    made = [
+        removal_der(one.serial, one.at) if one.entry is None else one.entry
+        for one in crl_store.changed(connection, *turn.place, base, turn.number)
+    ]
+    shorter = replace(turn, lifetime=min(turn.lifetime, DELTA_LIFETIME))
+    return _keep(connection, shorter, crl_store.Entries(events, len(made), b"".join(made)), base)
+
+
+def _keep(connection: Connection, turn: _Turn, listed: crl_store.Entries, base: int | None = None) -> bytes:
+    span = {"this_update": turn.now, "next_update": turn.now + turn.lifetime}
+    points = gate.points(connection, turn.authority, turn.shard)
+    tbs = tbs_der(turn.authority, points, turn.number, joined=listed.joined, base=base, **span)
+    place, number = turn.authority.id, turn.number
+    crl_store.reserve(connection, place, turn.shard, number, tbs=tbs, listed=listed, base=base, **span)
+    return tbs
+
+
+def _entry(serial: Serial, at: datetime, code: int) -> bytes:
+    reason = der.extension("2.5.29.21", der.enumerated(code))
+    return der.sequence(der.integer(int(serial, 16)), der.time(at), der.sequence(reason))
+
+
+def _extensions(authority: Authority, points: gate.Points, number: int, base: int | None) -> list[bytes]:
     key = der.sequence(der.tlv(0x80, gate.key_identifier(authority.der)))
     made = [der.extension("2.5.29.35", key), der.extension("2.5.29.20", der.integer(number))]
-    if url is not None:
-        # distributionPoint [0] { fullName [0] { uniformResourceIdentifier [6] } }
-        point = der.sequence(der.explicit(0, der.explicit(0, der.tlv(0x86, url.encode("ascii")))))
-        made.append(der.extension("2.5.29.28", point, critical=True))
+    if base is not None:
+        made.append(der.extension("2.5.29.27", der.integer(base), critical=True))
+    if points.scope is not None:
+        made.append(der.extension("2.5.29.28", der.sequence(_point(points.scope)), critical=True))
+    if points.delta is not None and base is None:
+        # One DistributionPoint of one name; a delta itself must not have it (RFC 5280 5.2.6).
+        made.append(der.extension("2.5.29.46", der.sequence(der.sequence(_point(points.delta)))))
     return made
+
+
+def _point(url: str) -> bytes:
+    """A distributionPoint: [0] { fullName [0] { uniformResourceIdentifier [6] } }."""
+    return der.explicit(0, der.explicit(0, der.tlv(0x86, url.encode("ascii"))))

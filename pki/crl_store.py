@@ -1,7 +1,8 @@
-"""The rows a CRL is made of, numbered by and kept in. Knows SQL, not DER.
+"""The rows CRLs are made of, numbered by and kept in, complete ones and deltas. Knows SQL, not DER.
 
 Events (revoke, hold, release) are never removed, so their count in a shard only grows and says exactly
 whether a CRL has seen them all, in whatever order their transactions committed; a highest id would not.
+`crl_event` says of the events that some complete CRL in force has not seen which number saw them first.
 """
 
 from collections.abc import Iterable
@@ -23,8 +24,17 @@ class Entries:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """A certificate with events since some CRL: its entry at its last event, None when that released it."""
+
+    serial: Serial
+    entry: bytes | None
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Reserved:
-    """A numbered CRL as it was committed before any signature."""
+    """A numbered CRL as it was committed before any signature; `base` is None for a complete one."""
 
     number: int
     this_update: datetime
@@ -33,16 +43,23 @@ class Reserved:
     watermark: int
     tbs: bytes
     tbs_sha256: bytes
+    base: int | None = None
 
 
 @dataclass(frozen=True)
-class Published:
-    """A signed CRL; `sha256` is of `der`."""
+class Numbered:
+    """A signed CRL without its bytes."""
 
     number: int
     this_update: datetime
     next_update: datetime
     watermark: int
+
+
+@dataclass(frozen=True)
+class Published(Numbered):
+    """A signed CRL; `sha256` is of `der`."""
+
     der: bytes
     sha256: bytes
 
@@ -57,37 +74,77 @@ _NUMBER = text(
     "UPDATE crl_shard SET last_number = greatest(last_number, :floor) + 1"
     " WHERE authority_id = :authority AND shard = :shard RETURNING last_number"
 )
-# One statement, hence one snapshot: the count of events and the entries are of the same instant.
-_ENTRIES = text("""
-    WITH events AS MATERIALIZED (
-        SELECT id, serial, not_after, entry FROM revocation WHERE authority_id = :authority AND shard = :shard
-    ), listed AS (
-        SELECT * FROM (SELECT DISTINCT ON (serial) * FROM events ORDER BY serial, id DESC) AS present
-        WHERE entry IS NOT NULL AND (CAST(:kept AS timestamptz) IS NULL OR not_after >= :kept)
+# One statement, hence one snapshot: what is marked is what is counted.
+_SEE = text("""
+    WITH seen AS (
+        UPDATE crl_event SET number = :number
+        WHERE authority_id = :authority AND shard = :shard AND number IS NULL
     )
-    SELECT (SELECT count(*) FROM events), count(*), coalesce(string_agg(entry, ''::bytea ORDER BY serial), '')
-    FROM listed
+    SELECT count(*) FROM revocation WHERE authority_id = :authority AND shard = :shard
+""")
+# What the last complete CRL has not seen is listed once whatever its age (RFC 5280 5.2.4).
+_ENTRIES = text("""
+    WITH fresh AS MATERIALIZED (
+        SELECT revocation_id FROM crl_event
+        WHERE authority_id = :authority AND shard = :shard AND number > :previous
+    ), present AS (
+        SELECT DISTINCT ON (serial) id, serial, not_after, entry FROM revocation
+        WHERE authority_id = :authority AND shard = :shard ORDER BY serial, id DESC
+    )
+    SELECT count(*), coalesce(string_agg(entry, ''::bytea ORDER BY serial), '') FROM present
+    WHERE entry IS NOT NULL AND (CAST(:kept AS timestamptz) IS NULL OR not_after >= :kept
+        OR id IN (SELECT revocation_id FROM fresh))
+""")
+# The last event of a serial is its last of all: those of one serial commit in the order of their ids.
+_CHANGED = text("""
+    SELECT DISTINCT ON (r.serial) r.serial, r.entry, r.revoked_at
+    FROM crl_event e JOIN revocation r ON r.id = e.revocation_id
+    WHERE e.authority_id = :authority AND e.shard = :shard AND e.number > :after AND e.number <= :number
+    ORDER BY r.serial, r.id DESC
+""")
+_EVENTS = text("""
+    SELECT count(*) FROM crl_event
+    WHERE authority_id = :authority AND shard = :shard AND number > :after AND number <= :number
+""")
+_FORGET = text("DELETE FROM crl_event WHERE authority_id = :authority AND shard = :shard AND number <= :base")
+# The oldest that holds: whoever keeps a complete CRL until its end can use every delta.
+_BASE = text("""
+    SELECT min(number) FROM crl
+    WHERE authority_id = :authority AND shard = :shard AND base IS NULL AND der IS NOT NULL
+      AND next_update > :now
 """)
 _RESERVE = text("""
     INSERT INTO crl
-        (authority_id, shard, number, this_update, next_update, entries, watermark, tbs, tbs_sha256)
-    VALUES (:authority, :shard, :number, :this_update, :next_update, :entries, :watermark, :tbs, sha256(:tbs))
+        (authority_id, shard, number, this_update, next_update, entries, watermark, tbs, tbs_sha256, base)
+    VALUES (:authority, :shard, :number, :this_update, :next_update, :entries, :watermark, :tbs, sha256(:tbs),
+            :base)
 """)
 _RESERVED = text("""
-    SELECT number, this_update, next_update, entries, watermark, tbs, tbs_sha256 FROM crl
+    SELECT number, this_update, next_update, entries, watermark, tbs, tbs_sha256, base FROM crl
     WHERE authority_id = :authority AND shard = :shard AND number = :number AND der IS NULL
 """)
 _STORE = text("""
-    UPDATE crl SET der = :der, sha256 = sha256(:der)
+    UPDATE crl SET der = :der, sha256 = sha256(:der), tbs = ''
     WHERE authority_id = :authority AND shard = :shard AND number = :number
 """)
 _LATEST_NUMBER = text("""
-    SELECT number FROM crl WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL
+    SELECT number FROM crl
+    WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL AND (base IS NOT NULL) = :delta
     ORDER BY number DESC LIMIT 1
 """)
 _LATEST = text("""
     SELECT number, this_update, next_update, watermark, der, sha256 FROM crl
+    WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL AND (base IS NOT NULL) = :delta
+    ORDER BY number DESC LIMIT 1
+""")
+_NEWEST = text("""
+    SELECT number, this_update, next_update, watermark FROM crl
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL ORDER BY number DESC LIMIT 1
+""")
+_COMPLETE = text("""
+    SELECT number, this_update, next_update, watermark FROM crl
+    WHERE authority_id = :authority AND shard = :shard AND number = :number AND der IS NOT NULL
+      AND base IS NULL
 """)
 # An entry whose certificate expired before the previous CRL has been on a CRL after its end (RFC 5280 3.3).
 _OWED = text("""
@@ -101,15 +158,45 @@ _DUE = text("""
     SELECT a.id, s.shard FROM authority a
     CROSS JOIN LATERAL generate_series(0, a.shards - 1) AS s (shard)
     LEFT JOIN LATERAL (
-        SELECT this_update, next_update, watermark FROM crl c
-        WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL ORDER BY c.number DESC LIMIT 1
+        SELECT number, this_update, next_update FROM crl c
+        WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL
+          AND (c.base IS NOT NULL) = :delta
+        ORDER BY c.number DESC LIMIT 1
     ) AS last ON true
+    LEFT JOIN LATERAL (
+        SELECT this_update FROM crl c
+        WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL
+          AND (c.base IS NOT NULL) <> :delta
+        ORDER BY c.number DESC LIMIT 1
+    ) AS other ON true
     CROSS JOIN LATERAL (
-        SELECT count(*) AS events FROM revocation r WHERE r.authority_id = a.id AND r.shard = s.shard
-    ) AS seen
-    WHERE last.watermark IS NULL OR seen.events <> last.watermark OR last.this_update <= :older
-    OR :now > last.this_update + (last.next_update - last.this_update) / 2
-    ORDER BY seen.events = coalesce(last.watermark, -1), last.next_update NULLS FIRST, a.id, s.shard
+        SELECT EXISTS (
+            SELECT 1 FROM crl_event e
+            WHERE e.authority_id = a.id AND e.shard = s.shard AND e.number IS NULL
+        ) OR EXISTS (
+            SELECT 1 FROM crl_event e
+            WHERE e.authority_id = a.id AND e.shard = s.shard AND e.number > coalesce(last.number, 0)
+        ) AS events
+    ) AS waiting
+    WHERE (last.number IS NULL OR waiting.events OR last.this_update <= :older
+           OR :now > last.this_update + (last.next_update - last.this_update) / 2)
+      AND (other.this_update IS NULL OR other.this_update < :second)
+      AND (NOT :delta OR a.issuer_id IS NOT NULL AND EXISTS (
+          SELECT 1 FROM crl c
+          WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL AND c.base IS NULL
+            AND c.next_update > :now
+      ))
+    ORDER BY NOT waiting.events, last.next_update NULLS FIRST, a.id, s.shard
+""")
+_LET_GO = text("""
+    UPDATE crl SET tbs = '', der = CASE WHEN der IS NOT NULL THEN ''::bytea END
+    WHERE (authority_id, shard, number) IN (
+        SELECT c.authority_id, c.shard, c.number FROM crl c
+        WHERE c.this_update < :before AND (c.der <> '' OR c.tbs <> '') AND EXISTS (
+            SELECT 1 FROM crl newer
+            WHERE newer.authority_id = c.authority_id AND newer.shard = c.shard AND newer.number > c.number
+              AND (newer.base IS NULL) = (c.base IS NULL) AND newer.der <> '')
+        ORDER BY c.this_update LIMIT :limit)
 """)
 
 
@@ -125,10 +212,45 @@ def take_number(connection: Connection, authority_id: str, shard: int, floor: in
     return int(connection.execute(_NUMBER, place | {"floor": floor}).scalar_one())
 
 
-def entries(connection: Connection, authority_id: str, shard: int, kept: datetime | None) -> Entries:
-    """All that is revoked or on hold in the shard, less what expired before `kept`."""
-    asked = {"authority": authority_id, "shard": shard, "kept": kept}
-    return Entries(*connection.execute(_ENTRIES, asked).one())
+def see(connection: Connection, authority_id: str, shard: int, number: int) -> int:
+    """Mark every event that no CRL has seen as seen by this number; gives how many events there ever were."""
+    place = {"authority": authority_id, "shard": shard, "number": number}
+    return int(connection.execute(_SEE, place).scalar_one())
+
+
+def entries(
+    connection: Connection, authority_id: str, shard: int, kept: datetime | None, *, previous: int = 0
+) -> tuple[int, bytes]:
+    """All that is revoked or on hold, less what expired before `kept` and was there for number `previous`.
+
+    How many, and their DER joined.
+    """
+    asked = {"authority": authority_id, "shard": shard, "kept": kept, "previous": previous}
+    number, joined = connection.execute(_ENTRIES, asked).one()
+    return number, joined
+
+
+def changed(connection: Connection, authority_id: str, shard: int, after: int, number: int) -> list[Changed]:
+    """The certificates with events that CRLs from after `after` to `number` were the first to see."""
+    asked = {"authority": authority_id, "shard": shard, "after": after, "number": number}
+    return [
+        Changed(Serial(row.serial), row.entry, row.revoked_at) for row in connection.execute(_CHANGED, asked)
+    ]
+
+
+def events_between(connection: Connection, authority_id: str, shard: int, after: int, number: int) -> int:
+    """How many events those are: several of one certificate count each."""
+    asked = {"authority": authority_id, "shard": shard, "after": after, "number": number}
+    return int(connection.execute(_EVENTS, asked).scalar_one())
+
+
+def base_of_delta(connection: Connection, authority_id: str, shard: int, now: datetime) -> int | None:
+    """The number of the oldest complete CRL that holds at `now`; what it has seen is forgotten."""
+    place = {"authority": authority_id, "shard": shard}
+    base: int | None = connection.execute(_BASE, place | {"now": now}).scalar_one()
+    if base is not None:
+        connection.execute(_FORGET, place | {"base": base})
+    return base
 
 
 def reserve(
@@ -141,9 +263,10 @@ def reserve(
     listed: Entries,
     this_update: datetime,
     next_update: datetime,
+    base: int | None = None,
 ) -> None:
     """Keep the bytes that the signer may sign under this number."""
-    place = {"authority": authority_id, "shard": shard, "number": number, "tbs": tbs}
+    place = {"authority": authority_id, "shard": shard, "number": number, "tbs": tbs, "base": base}
     seen = {"entries": listed.number, "watermark": listed.events}
     connection.execute(_RESERVE, place | seen | {"this_update": this_update, "next_update": next_update})
 
@@ -160,16 +283,38 @@ def store(connection: Connection, authority_id: str, shard: int, number: int, de
     connection.execute(_STORE, {"authority": authority_id, "shard": shard, "number": number, "der": der})
 
 
-def latest_number(connection: Connection, authority_id: str, shard: int) -> int | None:
-    """The number of the last signed CRL, without its bytes."""
-    place = {"authority": authority_id, "shard": shard}
-    return connection.execute(_LATEST_NUMBER, place).scalar_one_or_none()
+def latest_number(
+    connection: Connection, authority_id: str, shard: int, *, delta: bool = False
+) -> int | None:
+    """The number of the last signed CRL of its kind, without its bytes."""
+    asked = {"authority": authority_id, "shard": shard, "delta": delta}
+    return connection.execute(_LATEST_NUMBER, asked).scalar_one_or_none()
 
 
-def latest(connection: Connection, authority_id: str, shard: int) -> Published | None:
-    """The last signed CRL of the shard."""
-    row = connection.execute(_LATEST, {"authority": authority_id, "shard": shard}).one_or_none()
+def latest(connection: Connection, authority_id: str, shard: int, *, delta: bool = False) -> Published | None:
+    """The last signed CRL of its kind in the shard."""
+    asked = {"authority": authority_id, "shard": shard, "delta": delta}
+    row = connection.execute(_LATEST, asked).one_or_none()
     return None if row is None else Published(*row)
+
+
+def newest(connection: Connection, authority_id: str, shard: int) -> Numbered | None:
+    """The last signed CRL of the shard, of whichever kind."""
+    row = connection.execute(_NEWEST, {"authority": authority_id, "shard": shard}).one_or_none()
+    return None if row is None else Numbered(*row)
+
+
+def newest_complete(connection: Connection, authority_id: str, shard: int) -> Numbered | None:
+    """The last signed complete CRL, without its bytes."""
+    number = latest_number(connection, authority_id, shard)
+    return None if number is None else complete(connection, authority_id, shard, number)
+
+
+def complete(connection: Connection, authority_id: str, shard: int, number: int) -> Numbered | None:
+    """The signed complete CRL of that number."""
+    place = {"authority": authority_id, "shard": shard, "number": number}
+    row = connection.execute(_COMPLETE, place).one_or_none()
+    return None if row is None else Numbered(*row)
 
 
 def still_owed(connection: Connection, vanished: Iterable[Serial], previous: datetime) -> list[Serial]:
@@ -178,6 +323,21 @@ def still_owed(connection: Connection, vanished: Iterable[Serial], previous: dat
     return [Serial(row.serial) for row in connection.execute(_OWED, asked)]
 
 
-def due(connection: Connection, now: datetime, older: datetime) -> list[tuple[str, int]]:
-    """Shards with events their last CRL has not seen, first; then those made before `older`."""
-    return [(row.id, row.shard) for row in connection.execute(_DUE, {"now": now, "older": older})]
+def due(
+    connection: Connection, now: datetime, older: datetime, *, delta: bool = False
+) -> list[tuple[str, int]]:
+    """Shards with events their last CRL of the kind has not seen, first; then those made before `older`.
+
+    Never a shard whose last CRL of the other kind is of this very second: those would have to share a number
+    (RFC 5280 5.2.3). Deltas only below issuing CAs, and where a complete CRL holds.
+    """
+    asked = {"now": now, "older": older, "second": now.replace(microsecond=0)}
+    return [(row.id, row.shard) for row in connection.execute(_DUE, asked | {"delta": delta})]
+
+
+def let_go(connection: Connection, before: datetime, limit: int) -> int:
+    """Empty the bytes of at most `limit` CRLs made before then that later ones followed; gives how many.
+
+    Their numbers, times and digests stay.
+    """
+    return connection.execute(_LET_GO, {"before": before, "limit": limit}).rowcount

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from pki import crl_store, der
-from pki.model import Authority, Serial, serial_of
+from pki.model import Authority, serial_of
 from pki.profiles import Urls
 
 # Baseline requirements 7.2: ten days at most between thisUpdate and nextUpdate.
@@ -24,39 +24,59 @@ CLOCK_SKEW = timedelta(minutes=1)
 # What was reserved longer ago than that has been overtaken: it must not be signed late.
 OLDEST_RESERVATION = timedelta(minutes=15)
 _UNSIGNED = der.bit_string(b"")
+# How an entry of ours ends that takes a hold back: its only extension says removeFromCRL.
+_REMOVED = der.enumerated(8)
+# version, signature, issuer, thisUpdate, nextUpdate, revokedCertificates, crlExtensions.
+_FIELDS_WITH_ENTRIES = 7
+
+
+@dataclass(frozen=True)
+class Points:
+    """The URLs a CRL names: `scope`, which its IssuingDistributionPoint holds, and that of its delta."""
+
+    scope: str | None
+    delta: str | None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A CRL taken apart, signed or not; `url` is that of its shard, `key` the keyIdentifier of its issuer."""
+    """A CRL taken apart, signed or not; `key` is the keyIdentifier of its issuer, `base` None unless a delta.
+
+    `entries` are the elements of revokedCertificates in DER.
+    """
 
     issuer: bytes
     key: bytes | None
-    url: str | None
+    points: Points
     number: int
+    base: int | None
     this_update: datetime
     next_update: datetime
-    serials: frozenset[Serial]
+    serials: frozenset[int]
+    entries: frozenset[bytes]
 
 
-def crl_url(connection: Connection, authority: Authority, shard: int) -> str | None:
-    """The URL that the CRL of a shard must name; None for a CA with one shard, whose CRL covers everything.
+def points(connection: Connection, authority: Authority, shard: int) -> Points:
+    """The URLs that the CRL of a shard must name. Refusal NOT_FOUND when there is no issuing CA yet.
 
-    Scoped to a URL, a CRL would not cover the root itself, which names none (openssl -crl_check_all asks).
-    The base is the one that the ceremony wrote into the CA certificates.
+    No scope for a CA with one shard, whose CRL covers everything: scoped to a URL, it would not cover the
+    root itself, which names none (openssl -crl_check_all asks). No delta of a root, whose key is not at hand.
 
-    Taken from there rather than from a setting: an IssuingDistributionPoint must equal what certificates say
-    already, and a setting may change after them. Refusal NOT_FOUND when there is no CA yet.
+    The base is the one that the ceremony wrote into the CA certificates, taken from there rather than from a
+    setting: an IssuingDistributionPoint must equal what certificates say already, and a setting may change
+    after them.
     """
-    if authority.shards == 1:
-        return None
+    if authority.shards == 1 and authority.issuer_id is None:
+        return Points(None, None)
     issued = crl_store.an_issued_authority(connection)
     if issued is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", "There is no issuing CA yet.")
     certificate = x509.load_der_x509_certificate(issued)
-    points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    base, _, _ = _only_url(points[0].full_name).rpartition("/crl/")
-    return Urls(base).crl(authority.id, shard)
+    named = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    base, _, _ = _only_url(named[0].full_name).rpartition("/crl/")
+    scope = Urls(base).crl(authority.id, shard) if authority.shards > 1 else None
+    delta = Urls(base).delta_crl(authority.id, shard) if authority.issuer_id is not None else None
+    return Points(scope, delta)
 
 
 def parse(whole: bytes) -> Listing:
@@ -64,24 +84,28 @@ def parse(whole: bytes) -> Listing:
     try:
         crl = x509.load_der_x509_crl(whole)
         # Through the list once: no lookup by serial, which would be linear each time.
-        serials = [serial_of(entry.serial_number) for entry in crl]
+        serials = [entry.serial_number for entry in crl]
         extensions = crl.extensions
         key = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         number = extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        url = _scope(extensions)
+        points, base = Points(_scope(extensions), _delta_url(extensions)), _base(extensions)
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise _refused("crl-malformed", "This is not a CRL with a number and an issuer key.") from error
+    if serials and not 0 < min(serials) <= max(serials) < 1 << 159:
+        raise _refused("crl-malformed", "A serial number is out of range.")
     if len(set(serials)) != len(serials):
         raise _refused("crl-duplicate", "A serial number is listed twice.")
     fields = list(der.elements(der.content(crl.tbs_certlist_bytes)))
     return Listing(
         issuer=fields[2],
         key=key,
-        url=url,
+        points=points,
         number=number,
+        base=base,
         this_update=crl.last_update_utc,
         next_update=crl.next_update_utc or crl.last_update_utc,
         serials=frozenset(serials),
+        entries=_entries(fields),
     )
 
 
@@ -93,13 +117,20 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
     if reserved is None or reserved.tbs != tbs:
         raise _refused("crl-unreserved", "No CRL of that number with these bytes waits to be signed.")
     listing = parse(_unsigned(tbs))
-    _check_identity(listing, authority, crl_url(connection, authority, shard), number)
+    wanted = points(connection, authority, shard)
+    # A delta must not name a fresher one (RFC 5280 5.2.6); its scope is that of its base.
+    wanted = wanted if reserved.base is None else Points(wanted.scope, None)
+    _check_identity(listing, authority, wanted, number)
     if len(listing.serials) != reserved.entries:
         raise _refused("crl-miscounted", "The CRL does not list as many entries as were reserved.")
     _check_times(listing, now)
-    previous = crl_store.latest(connection, authority.id, shard)
-    if previous is not None:
-        _check_sequel(connection, listing, reserved.watermark, previous)
+    _check_order(listing, reserved.watermark, crl_store.newest(connection, authority.id, shard))
+    if listing.base != reserved.base:
+        raise _refused("crl-base", "The CRL completes another one than was reserved.")
+    if reserved.base is None:
+        _check_sequel(connection, listing, crl_store.latest(connection, authority.id, shard))
+    else:
+        _check_difference(connection, listing, reserved, authority, shard)
 
 
 def check_signed(whole: bytes, tbs: bytes, authority: Authority) -> None:
@@ -127,14 +158,14 @@ def key_identifier(certificate: bytes) -> bytes:
     return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
-def _check_identity(listing: Listing, authority: Authority, url: str | None, number: int) -> None:
+def _check_identity(listing: Listing, authority: Authority, wanted: Points, number: int) -> None:
     """Another CA's CRL, or another shard's, once stood in the place of the right one."""
     if listing.issuer != issuer_fields(authority.der)[0]:
         raise _refused("crl-issuer", "The CRL's issuer is not the CA's subject, byte for byte.")
     if listing.key != key_identifier(authority.der):
         raise _refused("crl-issuer-key", "The CRL names another issuer key than the CA's.")
-    if listing.url != url:
-        raise _refused("crl-url", "The CRL's distribution point is not that of its shard.")
+    if listing.points != wanted:
+        raise _refused("crl-url", "The CRL's distribution points are not those of its shard.")
     if listing.number != number:
         raise _refused("crl-number", "The CRL carries another number than the one reserved.")
 
@@ -146,21 +177,49 @@ def _check_times(listing: Listing, now: datetime) -> None:
         raise _refused("crl-time", "nextUpdate is not within ten days after thisUpdate.")
 
 
-def _check_sequel(
-    connection: Connection, listing: Listing, watermark: int, previous: crl_store.Published
-) -> None:
+def _check_order(listing: Listing, watermark: int, newest: crl_store.Numbered | None) -> None:
     """Numbers and knowledge only grow: a CRL from a stale copy once un-revoked nine tenths of its entries."""
-    if listing.number <= previous.number or listing.this_update < previous.this_update:
+    if newest is None:
+        return
+    if listing.number <= newest.number or listing.this_update < newest.this_update:
         raise _refused("crl-number", "A later CRL of this shard has been signed already.")
-    if watermark < previous.watermark:
+    if watermark < newest.watermark:
         raise _refused("crl-stale", "The CRL rests on fewer revocations than the one before.")
-    before = parse(previous.der)
-    if listing.url != before.url:
+
+
+def _check_sequel(connection: Connection, listing: Listing, previous: crl_store.Published | None) -> None:
+    """What the complete CRL before listed is listed, or had to go."""
+    if previous is None:
+        return
+    before = x509.load_der_x509_crl(previous.der)
+    if listing.points.scope != _scope(before.extensions):
         raise _refused("crl-url", "The distribution point differs from that of the CRL before.")
-    owed = crl_store.still_owed(connection, before.serials - listing.serials, previous.this_update)
+    # By their bytes, a hundred thousand in some hundredths of a second; only what differs is looked into.
+    gone = _entries(list(der.elements(der.content(before.tbs_certlist_bytes)))) - listing.entries
+    vanished = {_serial(entry) for entry in gone} - listing.serials
+    owed = crl_store.still_owed(connection, map(serial_of, vanished), previous.this_update)
     if owed:
         text = f"{len(owed)} entries of the CRL before are missing without having expired."
         raise _refused("crl-vanished", text)
+
+
+def _check_difference(
+    connection: Connection, listing: Listing, reserved: crl_store.Reserved, authority: Authority, shard: int
+) -> None:
+    """A delta and its base together say all there is: each event is known to the base, or in the delta."""
+    number, after = reserved.number, reserved.base or 0
+    base = crl_store.complete(connection, authority.id, shard, after)
+    if base is None or base.next_update <= listing.this_update:
+        raise _refused("crl-base", "The delta's base is not a complete CRL in force.")
+    events = crl_store.events_between(connection, authority.id, shard, after, number)
+    if base.watermark + events < reserved.watermark:
+        raise _refused("crl-stale", "Some revocations are neither in the delta nor in its base.")
+    changed = crl_store.changed(connection, authority.id, shard, after, number)
+    removals = {entry for entry in listing.entries if entry.endswith(_REMOVED)}
+    if listing.entries - removals != {one.entry for one in changed if one.entry is not None} or {
+        serial_of(_serial(entry)) for entry in removals
+    } != {one.serial for one in changed if one.entry is None}:
+        raise _refused("crl-difference", "The delta does not list exactly what changed since its base.")
 
 
 def _scope(extensions: x509.Extensions) -> str | None:
@@ -171,6 +230,32 @@ def _scope(extensions: x509.Extensions) -> str | None:
     if not points[0].critical or not isinstance(value, x509.IssuingDistributionPoint):
         raise ValueError("distribution point not critical")
     return _only_url(value.full_name)
+
+
+def _delta_url(extensions: x509.Extensions) -> str | None:
+    for found in extensions:
+        if isinstance(found.value, x509.FreshestCRL):
+            return _only_url(found.value[0].full_name)
+    return None
+
+
+def _base(extensions: x509.Extensions) -> int | None:
+    for found in extensions:
+        if isinstance(found.value, x509.DeltaCRLIndicator):
+            if not found.critical:
+                raise ValueError("delta indicator not critical")
+            return found.value.crl_number
+    return None
+
+
+def _entries(fields: list[bytes]) -> frozenset[bytes]:
+    """The elements of revokedCertificates, of a TBSCertList with nextUpdate cut into its fields."""
+    listed = len(fields) == _FIELDS_WITH_ENTRIES
+    return frozenset(der.elements(der.content(fields[5])) if listed else ())
+
+
+def _serial(entry: bytes) -> int:
+    return int.from_bytes(der.content(next(der.elements(der.content(entry)))), "big")
 
 
 def _only_url(names: list[x509.GeneralName] | None) -> str:

@@ -4,6 +4,7 @@ The migrations are the authority on checks and triggers; a test compares both.
 """
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -270,4 +271,36 @@ batch_item = Table(
     Column("enrolment_id", Uuid, nullable=False),
     Column("serial", Text, ForeignKey("reservation.serial")),
     Column("refusal", JSONB),
+)
+
+trust_list = Table(
+    "trust_list",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("content_sha256", LargeBinary, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("next_update", UtcDateTime, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("xml", LargeBinary, nullable=False),
+    Column("xml_signature", Text, nullable=False),
+)
+
+trust_list_due = Table(
+    "trust_list_due",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("urgent", Boolean, nullable=False),
+)
+
+expiry_notice = Table(
+    "expiry_notice",
+    metadata,
+    Column("serial", Text, ForeignKey("certificate.serial"), primary_key=True),
+    Column("days", SmallInteger, primary_key=True, autoincrement=False),
+    Column("recipient", Text, nullable=False),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("next_attempt_at", UtcDateTime),
+    Column("sent_at", UtcDateTime),
+    Column("last_error", Text, nullable=False, server_default=text("''::text")),
 )

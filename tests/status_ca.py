@@ -26,6 +26,12 @@ _ESTABLISH = text(
     " not_before, not_after, created_at)"
     " VALUES (:id, :kind, :issuer, :subject, :id, :shards, :der, sha256(:der), :from, :to, :from)"
 )
+_FOLLOW = text(
+    "INSERT INTO authority (id, kind, role, generation, issuer_id, subject, key_name, shards, der, sha256,"
+    " not_before, not_after, created_at)"
+    " VALUES (:id, :kind, :role, :generation, :issuer, :subject, :id, :shards, :der, sha256(:der), :from,"
+    " :to, :from)"
+)
 _RESERVE = text(
     "INSERT INTO reservation (serial, authority_id, profile, shard, spki_sha256, tbs, tbs_sha256, lints,"
     " requested_by, reserved_at) VALUES (CAST(:serial AS text), :authority, :profile, :shard,"
@@ -75,6 +81,15 @@ class StatusCa:
             connection.execute(_ESTABLISH, [self._row(ROOT, "root", None, 1)])
             connection.execute(_ESTABLISH, [self._row(ISSUING, "issuing", ROOT, self.shards)])
         return self
+
+    def add_issuing(self, name: str, *, days: int = 3650) -> None:
+        """Another issuing CA below the root, as a ceremony would add while all runs."""
+        self.keys[name] = ec.generate_private_key(ec.SECP256R1())
+        self.certificates[name] = self._authority(name, days)
+        role, _, generation = name.rpartition("-")
+        row = self._row(name, "issuing", ROOT, self.shards)
+        with self.engine.begin() as connection:
+            connection.execute(_FOLLOW, row | {"role": role, "generation": int(generation)})
 
     def _row(self, name: str, kind: str, issuer: str | None, shards: int) -> dict[str, object]:
         certificate = self.certificates[name]
@@ -127,16 +142,18 @@ class StatusCa:
         with self.engine.begin() as own:
             own.execute(_REVOKE, row)
 
-    def add_responder(self, folder: Path, *, days: int = 30) -> x509.Certificate:
+    def add_responder(
+        self, folder: Path, *, days: int = 30, authority: str = ISSUING, passphrase: bytes = PASSPHRASE
+    ) -> x509.Certificate:
         """A responder's key in the folder and its rows, without a signer."""
         key = ec.generate_private_key(ec.SECP256R1())
-        key_files.save_key(folder, responders.key_name(ISSUING), key, PASSPHRASE)
-        builder = self._builder("OCSP", key.public_key(), ISSUING, self.now - timedelta(minutes=5), days)
+        key_files.save_key(folder, responders.key_name(authority), key, passphrase)
+        builder = self._builder("OCSP", key.public_key(), authority, self.now - timedelta(minutes=5), days)
         builder = builder.add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=False
         )
         builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
-        made = self._store(builder.sign(self.keys[ISSUING], hashes.SHA256()), 0, "ocsp-signer", ISSUING)
+        made = self._store(builder.sign(self.keys[authority], hashes.SHA256()), 0, "ocsp-signer", authority)
         with self.engine.begin() as connection:
             connection.execute(
                 text(
@@ -176,9 +193,20 @@ class StatusCa:
             **options,
         )
         with self.engine.connect() as connection:
-            published = crl_store.latest(connection, authority, shard)
+            published = crl_store.latest(
+                connection, authority, shard, delta=bool(options.get("delta", False))
+            )
         assert published is not None
         return x509.load_der_x509_crl(published.der)
+
+    def publish_due(self) -> int:
+        """One run of the job; gives how many CRLs it published."""
+        return crl.publish_due(self.engine, self, self.now, timedelta(hours=72))
+
+    def settle(self) -> None:
+        """Run the job, as every five seconds, until both kinds are out and nothing is due."""
+        while self.publish_due():
+            self.now += timedelta(seconds=5)
 
     def _store(self, certificate: x509.Certificate, shard: int, profile: str, authority: str) -> Issued:
         whole = certificate.public_bytes(Encoding.DER)
@@ -193,10 +221,10 @@ class StatusCa:
             connection.execute(_ISSUE, row)
         return made
 
-    def _authority(self, name: str) -> x509.Certificate:
+    def _authority(self, name: str, days: int = 3650) -> x509.Certificate:
         issuer = ROOT
         builder = self._builder(
-            name, self.keys[name].public_key(), issuer, self.now - timedelta(days=1), 3650
+            name, self.keys[name].public_key(), issuer, self.now - timedelta(days=1), days
         )
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         usage = dict.fromkeys(

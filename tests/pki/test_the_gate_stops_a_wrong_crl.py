@@ -16,7 +16,7 @@ from pki.crl_store import Entries
 from pki.model import RevocationReason
 from tests.status_ca import BASE, ISSUING, ROOT, StatusCa
 
-URL = f"{BASE}/crl/{ISSUING}/0.crl"
+POINTS = gate.Points(f"{BASE}/crl/{ISSUING}/0.crl", f"{BASE}/crl/{ISSUING}/0-delta.crl")
 
 
 @pytest.fixture
@@ -34,14 +34,13 @@ def reserve(ca: StatusCa, *, events: int | None = None, **wrong: Any) -> int:
         authority = store.load_authority(connection, ISSUING)
         assert authority is not None
         number = crl_store.take_number(connection, ISSUING, 0, 0)
-        listed = crl_store.entries(connection, ISSUING, 0, None)
-        values = {"authority": authority, "url": URL, "number": number, "joined": listed.joined,
+        seen = crl_store.see(connection, ISSUING, 0, number)
+        _, joined = crl_store.entries(connection, ISSUING, 0, None)
+        values = {"authority": authority, "points": POINTS, "number": number, "joined": joined,
                   "this_update": ca.now, "next_update": ca.now + timedelta(hours=72)} | wrong  # fmt: skip
         tbs = crl.tbs_der(**values)
-        counted = wrong.get("joined", listed.joined)
-        listed = Entries(
-            listed.events if events is None else events, len(list(der.elements(counted))), counted
-        )
+        counted = wrong.get("joined", joined)
+        listed = Entries(seen if events is None else events, len(list(der.elements(counted))), counted)
         crl_store.reserve(
             connection, ISSUING, 0, number, tbs=tbs, listed=listed, this_update=ca.now,
             next_update=ca.now + timedelta(hours=72),
@@ -78,8 +77,10 @@ def same_name_other_key(ca: StatusCa) -> dict[str, Any]:
     [
         (of_the_root, "crl-issuer"),
         (same_name_other_key, "crl-issuer-key"),
-        (lambda _: {"url": f"{BASE}/crl/{ISSUING}/1.crl"}, "crl-url"),
-        (lambda _: {"url": None}, "crl-url"),
+        (lambda _: {"points": replace(POINTS, scope=f"{BASE}/crl/{ISSUING}/1.crl")}, "crl-url"),
+        (lambda _: {"points": replace(POINTS, scope=None)}, "crl-url"),
+        (lambda _: {"points": replace(POINTS, delta=None)}, "crl-url"),
+        (lambda _: {"points": replace(POINTS, delta=f"{BASE}/crl/{ISSUING}/1-delta.crl")}, "crl-url"),
         (lambda _: {"number": 77}, "crl-number"),
         (lambda ca: {"this_update": ca.now + timedelta(minutes=5)}, "crl-time"),
         (lambda ca: {"this_update": ca.now - timedelta(hours=1)}, "crl-time"),
@@ -96,7 +97,7 @@ def test_a_wrong_one_is_stopped(ca: StatusCa, wrong: Callable[[StatusCa], dict[s
 
 def test_a_serial_listed_twice_is_stopped(ca: StatusCa) -> None:
     with transaction(ca.engine) as connection:
-        entry = crl_store.entries(connection, ISSUING, 0, None).joined
+        _, entry = crl_store.entries(connection, ISSUING, 0, None)
     assert refused(ca, reserve(ca, joined=entry + entry)) == "crl-duplicate"
 
 
@@ -132,9 +133,9 @@ def test_an_expired_entry_may_go_and_a_released_one_too(ca: StatusCa) -> None:
     ca.publish()
     ca.revoke(held, RevocationReason.CERTIFICATE_HOLD, action="release")
     with transaction(ca.engine) as connection:
-        kept = crl_store.entries(connection, ISSUING, 0, ca.now)
-    assert kept.number == 1
-    assert ca.sign_crl(ISSUING, 0, reserve(ca, joined=kept.joined))
+        count, kept = crl_store.entries(connection, ISSUING, 0, ca.now, previous=2)
+    assert count == 1
+    assert ca.sign_crl(ISSUING, 0, reserve(ca, joined=kept))
 
 
 def test_what_comes_back_from_the_signer_is_verified(ca: StatusCa) -> None:
@@ -147,7 +148,7 @@ def test_what_comes_back_from_the_signer_is_verified(ca: StatusCa) -> None:
     assert waiting is not None
     gate.check_signed(signed, waiting.tbs, authority)
     forged = der.sequence(waiting.tbs, crl.signature_algorithm(authority.der), der.bit_string(b"\x30\x00"))
-    another = crl.tbs_der(authority, URL, 1, this_update=ca.now, next_update=ca.now, joined=b"")
+    another = crl.tbs_der(authority, POINTS, 1, this_update=ca.now, next_update=ca.now, joined=b"")
     for whole, tbs in ((forged, waiting.tbs), (signed, another)):
         with pytest.raises(Refusal) as caught:
             gate.check_signed(whole, tbs, authority)
