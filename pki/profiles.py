@@ -56,7 +56,7 @@ class Urls:
         return f"{self.base.rstrip('/')}/ca/{authority_id}.cer"
 
     def bundle(self, authority_id: str) -> str:
-        """Where all certificates of a CA's key are, those by others too (RFC 5280 4.2.2.1, certs-only CMS)."""
+        """Where all certificates of a CA's key are, by others too (certs-only CMS, RFC 5280 4.2.2.1)."""
         return f"{self.base.rstrip('/')}/ca/{authority_id}.p7c"
 
 
@@ -79,6 +79,11 @@ class Profile:
     names_bundle: bool = False
     skips_revocation: bool = False
     sources: tuple[str, ...] = field(default=())
+
+    @property
+    def names_delta(self) -> bool:
+        """Whether FreshestCRL is in it; a root makes no deltas, its key is not at hand within the minute."""
+        return self.names_crl and not self.is_authority
 
 
 _CA_USAGE = frozenset({"key_cert_sign", "crl_sign"})

@@ -39,10 +39,16 @@ class Event(Enum):
     MEASURE_LIFTING_ASKED = "measure.lifting-asked"
     CORRECTION_MADE = "correction.made"
     CORRECTION_ENDED = "correction.ended"
+    BATCH_ASKED = "batch.asked"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a word of the vocabulary, not a secret
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     AUTHORITY_CREATED = "authority.created"
+    AUTHORITY_CROSSED = "authority.crossed"
+    AUTHORITY_ACTIVATED = "authority.activated"
+    AUTHORITY_RETIRED = "authority.retired"
+    CEREMONY_HELD = "ceremony.held"
     CRL_PUBLISHED = "crl.published"
+    TRUST_LIST_PUBLISHED = "trust-list.published"
     LDAP_REBUILT = "ldap.rebuilt"
 
 

@@ -27,7 +27,6 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from pki import store
 from pki.export import harmless
-from pki.signing.ceremony import ORGANISATIONS_ID, PERSONS_ID, ROOT_ID
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import signer_in
@@ -94,7 +93,7 @@ def test_it_holds_what_shows_and_nothing_else(container: Container, engine: Engi
     mailbox = next(one for one in lines(made, "mailboxes") if one["address"] == shown.mailbox)
     assert mailbox["certificates"] == [base64.b64encode(b"certificate 1").decode()]
     authorities = [one["id"] for one in lines(made, "authorities")]
-    assert authorities == [ORGANISATIONS_ID, PERSONS_ID, ROOT_ID]
+    assert authorities == ["organisations-1", "persons-1", "root-1"]
     assert [row["national_id"] for row in sheet(made, "practices")] == sorted(people)
     assert {row["finess"] for row in sheet(made, "organisations")} == {"750990012"}
 
@@ -135,7 +134,7 @@ def test_openssl_verifies_the_signature_with_the_ca_alone(
         x509.load_der_x509_certificate(base64.b64decode(one)) for one in json.loads(unpadded(head))["x5c"]
     ]
     with transaction(engine) as connection:
-        root = store.load_authority(connection, ROOT_ID)
+        root = store.load_authority(connection, "root-1")
     assert root is not None
     (tmp_path / "root.pem").write_bytes(x509.load_der_x509_certificate(root.der).public_bytes(Encoding.PEM))
     for name, one in zip(("leaf", "issuing"), chain, strict=True):
@@ -169,7 +168,7 @@ def test_the_commands_of_the_reference_verify_it(engine: Engine, tmp_path: Path)
     with signer_in(tmp_path, engine, utc_now(), chosen.base_url) as signer:
         made = write(Container(settings=chosen, engine=engine, signer=signer, clock=utc_now))
     with transaction(engine) as connection:
-        root = store.load_authority(connection, ROOT_ID)
+        root = store.load_authority(connection, "root-1")
     assert root is not None
     pem = x509.load_der_x509_certificate(root.der).public_bytes(Encoding.PEM)
     (made.folder / "root.pem").write_bytes(pem)

@@ -17,8 +17,8 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki import store, use_cases
+from pki.ceremony import making as ceremony
 from pki.model import Authority, IssuedCertificate
-from pki.signing import ceremony
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -52,8 +52,8 @@ def authority(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Establi
     journal = Journal(tmp_path / "keys" / "journal.jsonl")
     signer = InProcessSigner(engine, keys, journal, clock=lambda: now)
     with transaction(engine) as connection:
-        root = store.load_authority(connection, ceremony.ROOT_ID)
-        issuing = store.load_authority(connection, ceremony.PERSONS_ID)
+        root = store.load_authority(connection, "root-1")
+        issuing = store.load_authority(connection, "persons-1")
     assert root
     assert issuing
     yield Established(root, issuing, signer, keys, BASE_URL, tmp_path)

@@ -26,9 +26,10 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import crl, issuance, store
+from pki.ceremony import making as ceremony
 from pki.model import Serial, serial_of
 from pki.profiles import OCSP_SIGNER, ResponderNames
-from pki.signing import ceremony, wire
+from pki.signing import wire
 from pki.signing.client import SignerClient
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner

@@ -1,0 +1,278 @@
+"""The ceremony where the record is: what the file asks for and the record lacks is signed, then stored.
+
+Keys work while no transaction is open; all rows and the audit lines commit together, and no certificate
+leaves before. What must be signed on the offline machine comes out as requests (`offline`, `intake`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, generate_private_key
+from sqlalchemy import Connection, Engine
+
+from directory.base.audit import Actor, Event, record
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import held_if_free
+from pki import store
+from pki.ceremony import drawing, signing, transcript
+from pki.ceremony import store as rows
+from pki.ceremony.drawing import Parent
+from pki.ceremony.plan import Place, Plan, Planned, PlannedAuthority, PlannedCross, read
+from pki.ceremony.signing import KeyRing
+from pki.ceremony.store import Cross
+from pki.ceremony.transcript import Step
+from pki.ceremony.wording import describe
+from pki.model import Authority, AuthorityState, IssuedCertificate, serial_of
+from pki.rules import spki_sha256
+from pki.signing.keys import Keys
+from pki.tbs import CURVES, subject_of, subject_text
+
+SHIPPED = Path(__file__).with_name("shipped.toml")
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a ceremony: ids made and kept, requests in PEM by the CA they are for, the transcript.
+
+    `transcript` is '' when nothing was made; `waiting` names what the offline machine has still to sign.
+    """
+
+    made: tuple[str, ...]
+    kept: tuple[str, ...]
+    waiting: tuple[str, ...]
+    requests: Mapping[str, bytes]
+    transcript: str
+
+
+@dataclass
+class _Course:
+    """A ceremony under way: what is known by now, and what has been done."""
+
+    certificates: dict[str, x509.Certificate]
+    steps: list[Step] = field(default_factory=list)
+    used: dict[str, EllipticCurvePrivateKey] = field(default_factory=dict)
+    made: dict[str, bytes] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    requests: dict[str, bytes] = field(default_factory=dict)
+
+
+def establish(engine: Engine, keys: Keys, *, base_url: str, now: datetime, actor: Actor) -> None:
+    """Make the hierarchy of a first run (`shipped.toml`) where it is absent, every key in `keys`."""
+    plan = read(SHIPPED.read_bytes(), base_url)
+    # What exists keeps its URLs, wherever this installation may have moved since.
+    perform(engine, plan, KeyRing({Place.FILE: keys}), now=now, actor=actor, compare_urls=False)
+
+
+def perform(
+    engine: Engine, plan: Plan, ring: KeyRing, *, now: datetime, actor: Actor, compare_urls: bool = True
+) -> Outcome:
+    """Make what the plan names and the record lacks; gives what was done. In transactions of its own.
+
+    Refuses `ceremony-running`, `ceremony-differs` where the record says otherwise than the file, and what
+    `drawing` and `signing` refuse. One cut short is taken up again with the same keys.
+    """
+    with held_if_free(engine, "ceremony") as alone:
+        if not alone:
+            raise Refusal(Kind.CONFLICT, "ceremony-running", "Another ceremony is under way on this record.")
+        with transaction(engine, read_only=True) as connection:
+            course = _begin(connection, plan, compare_urls=compare_urls)
+        for one in plan.in_order:
+            if one.id not in course.certificates:
+                _step(plan, one, ring, course, now)
+        told = transcript.write(plan, course.steps, course.used, now) if course.used else ""
+        if told:
+            with transaction(engine) as connection:
+                _store(connection, plan, course, told, now=now, actor=actor)
+    return Outcome(tuple(course.made), tuple(course.kept), tuple(course.waiting), dict(course.requests), told)
+
+
+def preview(connection: Connection, plan: Plan, now: datetime) -> str:
+    """Everything that `perform` would have signed at this instant, in words; no key is looked at."""
+    course = _begin(connection, plan)
+    told = [f"{name}: exists and is kept" for name in course.kept]
+    for one in plan.in_order:
+        if one.id in course.certificates:
+            continue
+        certifies = plan.authority(one.subject) if isinstance(one, PlannedCross) else one
+        parent = _parent(one, course)
+        key = course.certificates.get(certifies.id)
+        public = (
+            generate_private_key(CURVES[certifies.curve]).public_key() if key is None else drawing.ec_key(key)
+        )
+        drawn = drawing.draw(
+            plan, one, public, parent,
+            serial=serial_of(x509.random_serial_number()), validity=drawing.span(one, parent, now),
+        )  # fmt: skip
+        drawing.check(one, drawn, parent)
+        course.certificates[one.id] = drawn
+        told.append(describe(f"{one.id}, {_signer(plan, one)}", drawn, drawn=True))
+    return "\n\n".join(told) + "\n"
+
+
+def _rows_of(
+    one: Planned, der: bytes, state: AuthorityState, now: datetime
+) -> tuple[Authority | Cross, IssuedCertificate]:
+    """The rows of a certificate that the plan asks for."""
+    certificate = x509.load_der_x509_certificate(der)
+    serial = serial_of(certificate.serial_number)
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    issued = IssuedCertificate(
+        serial=serial, authority_id=one.issuer or one.id, profile=one.profile.name, shard=0, mailbox=None,
+        practitioner=None, subject=subject_text(certificate.subject),
+        spki_sha256=spki_sha256(drawing.ec_key(certificate)), der=der, sha256=sha256(der).digest(),
+        not_before=begins, not_after=ends, issued_at=now,
+    )  # fmt: skip
+    if isinstance(one, PlannedCross):
+        return Cross(one.id, serial, one.subject, one.issuer, der, begins, ends), issued
+    made = Authority(
+        id=one.id, kind="root" if one.issuer is None else "issuing", issuer_id=one.issuer,
+        subject=issued.subject, key_name=one.key.name, shards=one.shards, der=der, not_before=begins,
+        not_after=ends, role=one.role, generation=one.generation, state=state, offline=one.offline,
+    )  # fmt: skip
+    return made, issued
+
+
+def add(connection: Connection, one: Planned, der: bytes, *, now: datetime, actor: Actor) -> None:
+    """Store one signed certificate with its audit lines; a later generation stands by until activated."""
+    made, issued = _rows_of(one, der, _first_state(connection, one), now)
+    tbs = x509.load_der_x509_certificate(der).tbs_certificate_bytes
+    if isinstance(made, Authority):
+        store.add_authority(connection, made, now)
+    rows.add_certificate(connection, issued, tbs, actor.name)
+    if isinstance(made, Cross):
+        rows.add_cross(connection, made, now)
+    event = Event.AUTHORITY_CREATED if isinstance(made, Authority) else Event.AUTHORITY_CROSSED
+    detail = {
+        "sha256": issued.sha256.hex(), "serial": issued.serial, "not_after": issued.not_after.isoformat(),
+    }  # fmt: skip
+    record(connection, now=now, actor=actor, event=event, subject=one.id, detail=detail)
+    # A CA's certificate is a certificate: the log tells of each, or an unexplained one could hide among them.
+    record(
+        connection, now=now, actor=actor, event=Event.CERTIFICATE_ISSUED, subject=issued.serial, detail=detail
+    )
+
+
+def differences(plan: Plan, one: Planned, certificate: x509.Certificate, *, compare_urls: bool) -> list[str]:
+    """In what this certificate is not what the plan asks for: [] when it is."""
+    certifies = plan.authority(one.subject) if isinstance(one, PlannedCross) else one
+    span = certificate.not_valid_after_utc - certificate.not_valid_before_utc + _SECOND
+    found = []
+    if certificate.subject.public_bytes() != subject_of(certifies.names).public_bytes():
+        found.append("subject")
+    if drawing.ec_key(certificate).curve.name != certifies.curve:
+        found.append("curve")
+    if span != timedelta(days=one.days):
+        found.append("days")
+    if compare_urls and one.issuer is not None and _crl_url(certificate) != plan.urls.crl(one.issuer, 0):
+        found.append("base_url")
+    return found
+
+
+def _begin(connection: Connection, plan: Plan, *, compare_urls: bool = True) -> _Course:
+    """What exists, once it is known to equal the plan; refuses `ceremony-differs`."""
+    authorities = {one.id: one for one in store.authorities(connection)}
+    crosses = {one.id: one for one in rows.crosses(connection)}
+    found = {name: x509.load_der_x509_certificate(one.der) for name, one in (authorities | crosses).items()}
+    course = _Course(found)
+    for one in plan.in_order:
+        if one.id not in found:
+            continue
+        wrong = differences(plan, one, found[one.id], compare_urls=compare_urls)
+        if isinstance(one, PlannedAuthority):
+            wrong += _row_differences(one, authorities[one.id])
+        if wrong:
+            text = f"{one.id} exists, and the file says otherwise of its {', '.join(wrong)}."
+            raise Refusal(Kind.CONFLICT, "ceremony-differs", text, differs=wrong)
+        course.kept.append(one.id)
+    return course
+
+
+def _row_differences(one: PlannedAuthority, known: Authority) -> list[str]:
+    pairs = {
+        "issuer": (one.issuer, known.issuer_id),
+        "key": (one.key.name, known.key_name),
+        "place": (one.offline, known.offline),
+        "shards": (one.shards, known.shards),
+    }
+    return [name for name, (wanted, found) in pairs.items() if wanted != found]
+
+
+def _step(plan: Plan, one: Planned, ring: KeyRing, course: _Course, now: datetime) -> None:
+    issuer = None if one.issuer is None else plan.authority(one.issuer)
+    if isinstance(one, PlannedCross):
+        certified = course.certificates.get(one.subject)
+        public = None if certified is None else drawing.ec_key(certified)
+    elif one.offline:
+        public = None
+    else:
+        key, new = ring.key(one)
+        course.steps.append(Step(f"{one.id}: {'made' if new else 'found'} the key {one.key.name}"))
+        if new or issuer is None:
+            course.used[one.id] = key
+        public = key.public_key()
+    here = issuer is None or (ring.reaches(issuer) and issuer.id in course.certificates)
+    if public is None or not here:
+        _wait(one, ring, course)
+        return
+    signer = one if issuer is None else issuer
+    signing_key = ring.held(signer)  # type: ignore[arg-type]  # a cross certificate has an issuer
+    der = signing.sign(plan, one, public=public, signing=signing_key, parent=_parent(one, course), now=now)
+    course.used[signer.id] = signing_key
+    course.certificates[one.id] = x509.load_der_x509_certificate(der)
+    course.made[one.id] = der
+    course.steps.append(Step(f"{one.id}: signed, {_signer(plan, one)}", der))
+
+
+def _wait(one: Planned, ring: KeyRing, course: _Course) -> None:
+    course.waiting.append(one.id)
+    says = f"{one.id}: waits for the offline machine"
+    if isinstance(one, PlannedAuthority) and not one.offline:
+        made = signing.request(one, ring.held(one))
+        course.requests[one.id] = made
+        says += f"; SHA-256 of its request: {sha256(made).hexdigest()}"
+    course.steps.append(Step(says))
+
+
+def _store(
+    connection: Connection, plan: Plan, course: _Course, told: str, *, now: datetime, actor: Actor
+) -> None:
+    for one in plan.in_order:
+        if one.id in course.made:
+            add(connection, one, course.made[one.id], now=now, actor=actor)
+    detail = {
+        "title": plan.title, "present": list(plan.present), "made": list(course.made),
+        "waiting": list(course.waiting), "transcript_sha256": sha256(told.encode()).hexdigest(),
+    }  # fmt: skip
+    record(
+        connection, now=now, actor=actor, event=Event.CEREMONY_HELD, subject=plan.sha256.hex(), detail=detail
+    )
+
+
+def _first_state(connection: Connection, one: Planned) -> AuthorityState:
+    """The first of its role issues at once; whoever follows waits until its lists are out (`roll_over`)."""
+    if isinstance(one, PlannedCross) or one.issuer is None:
+        return AuthorityState.ACTIVE
+    known = any(other.role == one.role for other in store.authorities(connection))
+    return AuthorityState.STANDBY if known else AuthorityState.ACTIVE
+
+
+def _parent(one: Planned, course: _Course) -> Parent | None:
+    return None if one.issuer is None else Parent(one.issuer, course.certificates[one.issuer])
+
+
+def _signer(plan: Plan, one: Planned) -> str:
+    if one.issuer is None:
+        return f"by its own key ({plan.authority(one.id).key.place.value})"
+    return f"by {one.issuer} ({plan.authority(one.issuer).key.place.value})"
+
+
+def _crl_url(certificate: x509.Certificate) -> str:
+    points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    return "".join(str(name.value) for name in points[0].full_name or ())

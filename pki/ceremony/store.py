@@ -1,0 +1,122 @@
+"""The rows that a ceremony adds: CAs, what certifies them, CRLs signed elsewhere. Decides nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+from sqlalchemy import Connection, exists, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from pki import store
+from pki.model import AuthorityState, IssuedCertificate, Reservation, RevocationAction, Serial
+from pki.tables import authority, certificate, crl, crl_shard, cross_certificate, reservation, revocation
+
+_LAST = text("SELECT serial, action FROM revocation_state WHERE serial = ANY(:serials)")
+
+
+@dataclass(frozen=True)
+class Cross:
+    """A root certified by another, as it is published."""
+
+    id: str
+    serial: Serial
+    subject_id: str
+    issuer_id: str
+    der: bytes
+    not_before: datetime
+    not_after: datetime
+
+
+def crosses(connection: Connection) -> list[Cross]:
+    """Every certificate between roots, in the order of their names."""
+    columns = [column for column in cross_certificate.c if column.name != "created_at"]
+    rows = connection.execute(select(*columns).order_by(cross_certificate.c.id))
+    return [Cross(*row) for row in rows]
+
+
+def add_cross(connection: Connection, made: Cross, now: datetime) -> None:
+    """Store one; its certificate must be stored already."""
+    connection.execute(insert(cross_certificate).values({**vars(made), "created_at": now}))
+
+
+def add_certificate(connection: Connection, issued: IssuedCertificate, tbs: bytes, actor: str) -> None:
+    """Store a CA's certificate with its serial like any other, so that it can be revoked like any other."""
+    reserved = Reservation(
+        serial=issued.serial, authority_id=issued.authority_id, profile=issued.profile, shard=issued.shard,
+        mailbox=None, practitioner=None, enrolment_id=None, spki_sha256=issued.spki_sha256, tbs=tbs,
+        tbs_sha256=sha256(tbs).digest(), reserved_at=issued.issued_at,
+    )  # fmt: skip
+    store.add_reservation(connection, reserved, [], actor)
+    store.add_certificate(connection, issued)
+
+
+def is_serial_used(connection: Connection, serial: Serial) -> bool:
+    """Whether any CA of ours has used this serial number."""
+    query = select(exists().where(reservation.c.serial == serial))
+    return bool(connection.execute(query).scalar_one())
+
+
+def set_state(connection: Connection, authority_id: str, state: AuthorityState) -> None:
+    """Let a CA issue, or not."""
+    connection.execute(update(authority).where(authority.c.id == authority_id).values(state=state.value))
+
+
+def taken_back(connection: Connection, authority_id: str) -> set[Serial]:
+    """The serials of this CA that are revoked or on hold."""
+    query = select(revocation.c.serial).where(revocation.c.authority_id == authority_id).distinct()
+    serials = list(connection.execute(query).scalars())
+    last = connection.execute(_LAST, {"serials": serials})
+    return {Serial(one) for one, action in last if action != RevocationAction.RELEASE.value}
+
+
+def expired_before(connection: Connection, serials: Sequence[Serial], then: datetime) -> set[Serial]:
+    """Those of these certificates that had ended by then."""
+    query = select(certificate.c.serial).where(
+        certificate.c.serial.in_(serials), certificate.c.not_after < then
+    )
+    return {Serial(one) for one in connection.execute(query).scalars()}
+
+
+def known(connection: Connection, serials: Sequence[Serial]) -> set[Serial]:
+    """Those of these serials that are in the record."""
+    query = select(certificate.c.serial).where(certificate.c.serial.in_(serials))
+    return {Serial(one) for one in connection.execute(query).scalars()}
+
+
+def add_list(
+    connection: Connection,
+    authority_id: str,
+    number: int,
+    *,
+    this_update: datetime,
+    next_update: datetime,
+    entries: int,
+    tbs: bytes,
+    der: bytes,
+) -> None:
+    """Store a CRL that was signed elsewhere under its own number, which its CA's counter then passes."""
+    place = {"authority_id": authority_id, "shard": 0}
+    counter = update(crl_shard).where(crl_shard.c.authority_id == authority_id, crl_shard.c.shard == 0)
+    connection.execute(counter.where(crl_shard.c.last_number < number).values(last_number=number))
+    events = select(func.count()).where(revocation.c.authority_id == authority_id, revocation.c.shard == 0)
+    row = {
+        **place, "number": number, "this_update": this_update, "next_update": next_update,
+        "entries": entries, "watermark": connection.execute(events).scalar_one(), "tbs": tbs,
+        "tbs_sha256": sha256(tbs).digest(),
+    }  # fmt: skip
+    connection.execute(insert(crl).values(row))
+    signed = update(crl).where(crl.c.authority_id == authority_id, crl.c.shard == 0, crl.c.number == number)
+    # A second statement, so that the feed and the web hear of it as of any other CRL.
+    connection.execute(signed.values(der=der, sha256=sha256(der).digest()))
+
+
+def list_ends(connection: Connection, authority_id: str) -> datetime | None:
+    """When the newest CRL of this CA's first shard ends; None while there is none."""
+    query = (
+        select(crl.c.next_update)
+        .where(crl.c.authority_id == authority_id, crl.c.shard == 0, crl.c.der.is_not(None))
+        .order_by(crl.c.number.desc())
+        .limit(1)
+    )
+    return connection.execute(query).scalar_one_or_none()
