@@ -109,6 +109,9 @@ class Settings:
     grace_renumbered_hours: int = _setting(
         720, "Hours a certificate under a replaced national number lives: time to get one under the new."
     )
+    grace_domain_withdrawn_hours: int = _setting(
+        24, "Hours an operator's certificate lives after its domain left it on the trusted list."
+    )
     feed_days: int = _setting(
         90, "Days a change is kept in the feed. Fewer make slow copies begin anew; each takes room."
     )

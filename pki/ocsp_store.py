@@ -51,7 +51,19 @@ _STANDING = text("""
     ) AS last ON true
     LEFT JOIN ocsp_answer a ON a.serial = asked.serial AND a.hash = :hash
 """)
-_ISSUING = text("SELECT id, der, not_before FROM authority WHERE kind = 'issuing' ORDER BY id")
+_STANDINGS = text("""
+    SELECT asked.serial, c.sha256, last.action, last.reason, last.revoked_at
+    FROM unnest(CAST(:serials AS text[])) AS asked (serial)
+    LEFT JOIN certificate c ON c.serial = asked.serial AND c.authority_id = :authority
+    LEFT JOIN LATERAL (
+        SELECT action, reason, revoked_at FROM revocation r
+        WHERE r.serial = asked.serial AND r.authority_id = :authority ORDER BY r.id DESC LIMIT 1
+    ) AS last ON true
+""")
+# A CA that issues no more is answered for to its end; after it, it can certify nobody to answer.
+_ISSUING = text("""
+    SELECT id, der, not_before FROM authority WHERE kind = 'issuing' AND not_after > :now ORDER BY id
+""")
 # Two statements because each is answered by the index alone, whatever the number of certificates.
 _UNSIGNED = text("""
     SELECT serial, hash FROM ocsp_answer WHERE next_update IS NULL LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -98,9 +110,15 @@ def standing(
     return known, None if der is None else Presigned(der, this_update, next_update)
 
 
-def issuing(connection: Connection) -> list[tuple[str, bytes, datetime]]:
+def standings(connection: Connection, authority_id: str, serials: Sequence[Serial]) -> dict[Serial, Standing]:
+    """What the record says of each of these serials of this CA, all at one instant."""
+    rows = connection.execute(_STANDINGS, {"authority": authority_id, "serials": list(serials)})
+    return {Serial(serial): Standing(*state) for serial, *state in rows}
+
+
+def issuing(connection: Connection, now: datetime) -> list[tuple[str, bytes, datetime]]:
     """Id, certificate and first day of each CA whose certificates are answered for."""
-    return [(row.id, row.der, row.not_before) for row in connection.execute(_ISSUING)]
+    return [(row.id, row.der, row.not_before) for row in connection.execute(_ISSUING, {"now": now})]
 
 
 def waiting(connection: Connection, before: datetime, limit: int) -> list[Waiting]:

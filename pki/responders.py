@@ -3,11 +3,13 @@
 Where they lie is for `key_files`; `renewal` has them certified; what an answer says is `ocsp`'s matter.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha1
 from pathlib import Path
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,8 +19,10 @@ from directory.base.db import transaction
 from pki import gate, key_files, ocsp, ocsp_store
 from pki.model import Serial
 from pki.ocsp import Issuer
+from pki.ocsp_request import Request
 from pki.ocsp_store import Presigned, ResponderRow, Waiting
 
+_LOG = logging.getLogger("sceau.status")
 # Answers signed in one transaction: a revocation of one of them waits for so many signatures, some 50 ms.
 _BATCH = 500
 # Renewed well before half is gone, so that none is ever served older than that (rule 1).
@@ -65,17 +69,29 @@ def holds_key(keys_folder: Path, row: ResponderRow) -> bool:
 
 
 def load_responders(
-    connection: Connection, keys_folder: Path, passphrase: bytes, now: datetime
+    connection: Connection,
+    keys_folder: Path,
+    passphrase: bytes,
+    now: datetime,
+    known: Mapping[str, Responder] = MappingProxyType({}),
 ) -> Responders:
-    """The CAs and, for each, the longest-lived responder whose key lies in the folder."""
+    """The CAs and, for each, the longest-lived responder whose key lies in the folder and opens.
+
+    Keys of `known`, the responders found the last time, are not opened again.
+    """
     issuers = tuple(
         ocsp.issuer(authority_id, *gate.issuer_fields(der), not_before)
-        for authority_id, der, not_before in ocsp_store.issuing(connection)
+        for authority_id, der, not_before in ocsp_store.issuing(connection, now)
     )
     chosen: dict[str, Responder] = {}
     for row in ocsp_store.responders(connection, now):
-        if row.authority_id not in chosen and holds_key(keys_folder, row):
-            chosen[row.authority_id] = _load(row, _path_of(keys_folder, row), passphrase)
+        if row.authority_id in chosen:
+            continue
+        before = known.get(row.authority_id)
+        if before is not None and before.serial == row.serial:
+            chosen[row.authority_id] = before
+        elif (opened := _open(row, keys_folder, passphrase)) is not None:
+            chosen[row.authority_id] = opened
     return Responders(issuers, chosen)
 
 
@@ -119,14 +135,23 @@ def _answer(
 ) -> Presigned:
     # An answer must not outlive the certificate of who signed it.
     lifetime = min(lifetime, responder.not_after - now)
-    question = ocsp.question_about(issuer, asked.hash, asked.serial)
-    der = ocsp.sign(responder, issuer, question, asked.standing, now=now, lifetime=lifetime)
+    asking = Request((ocsp.question_about(issuer, asked.hash, asked.serial),))
+    found = ocsp.find(asking, issuer, {asked.serial: asked.standing})
+    der = ocsp.sign(responder, issuer, found, now=now, lifetime=lifetime)
     this_update = now.replace(microsecond=0)
     return Presigned(der, this_update, this_update + lifetime)
 
 
-def _load(row: ResponderRow, path: Path, passphrase: bytes) -> Responder:
-    key = key_files.load_key(path, passphrase)
+def _open(row: ResponderRow, keys_folder: Path, passphrase: bytes) -> Responder | None:
+    """The responder with its key; None when the file is not here (yet) or another passphrase closes it."""
+    try:
+        key = key_files.load_key(_path_of(keys_folder, row), passphrase)
+    except FileNotFoundError:
+        # A row is committed where its key was made; to other machines the file may come later.
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        _LOG.warning("the OCSP key of %s does not open, an older one answers: %s", row.authority_id, error)
+        return None
     # Named by the SHA-1 of the key's bits, as RFC 6960 4.2.1 (KeyHash) has it.
     key_hash = sha1(key_files.certified_bits(row.der), usedforsecurity=False).digest()
     return Responder(row.serial, row.authority_id, row.der, key_hash, row.not_after, key)

@@ -5,6 +5,7 @@ The table of answers is `pki.ocsp.decide`; here is only where the truth is read 
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.status.cache import AnswerCache, Kept
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
-from pki import ocsp, ocsp_store
-from pki.model import Standing
-from pki.ocsp import Issuer, Outcome, Question
+from pki import ocsp, ocsp_request, ocsp_store
+from pki.model import Serial, Standing
+from pki.ocsp import Finding, Issuer, Outcome
+from pki.ocsp_request import Question, Request
 from pki.ocsp_store import Presigned
 from pki.responders import Responder, Responders, load_responders
 
 _LOG = logging.getLogger("sceau.status")
-_Truth = tuple[Standing | None, Presigned | None]
 MEDIA_TYPE = "application/ocsp-response"
 # New keys and CAs are noticed within the first time; while one is missing, within the second.
 _RELOAD_SECONDS = 60.0
@@ -36,11 +37,21 @@ _STANDING_LIFE = timedelta(minutes=10)
 class Answers:
     """Answers the OCSP requests of one process; holds the responders' keys and what memory may keep.
 
-    `engine` must reach the primary: a replica may not know yet what has been revoked.
+    `engine` must reach the primary: a replica may not know yet what has been revoked. `never_issued` is what
+    is said of such a serial (`pki.ocsp.decide`); `ticks` counts seconds, as `time.monotonic` does.
     """
 
     def __init__(
-        self, engine: Engine, *, keys_folder: Path, passphrase: bytes, hours: int, clock: Clock, size: int
+        self,
+        engine: Engine,
+        *,
+        keys_folder: Path,
+        passphrase: bytes,
+        hours: int,
+        clock: Clock,
+        size: int,
+        never_issued: Outcome = Outcome.UNKNOWN,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         # One SELECT is one snapshot by itself: no BEGIN and ROLLBACK around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -48,10 +59,12 @@ class Answers:
         self._passphrase = passphrase
         self._lifetime = timedelta(hours=hours)
         self._clock = clock
+        self._never_issued = never_issued
+        self._ticks = ticks
         self.replies: AnswerCache[Reply] = AnswerCache(size)
         self.standings: AnswerCache[Standing] = AnswerCache(size)
         self._responders = Responders((), {})
-        self._reload_at = float("-inf")
+        self._loaded_at = float("-inf")
 
     def remembered(self, key: str | bytes) -> Reply | None:
         """The reply given before to the same path or body, if it may still be given."""
@@ -62,37 +75,60 @@ class Answers:
         now = self._clock()
         # Counted before anything is read: what is heard in between forbids keeping what was read.
         generation = self.replies.generation
-        question = ocsp.parse(request)
-        responders = self._current(now)
-        issuer = None if question is None else ocsp.find_issuer(responders.issuers, question)
-        standing, presigned = self._truth(issuer, question, now) if issuer and question else (None, None)
-        if question is None or issuer is None or standing is None:
+        asked = ocsp_request.parse(request)
+        if asked is None:
+            return _error(ocsp.decide(None, None, None))
+        issuer, responder = self._who_answers(asked, now)
+        if issuer is None:
             # Not to know our own CAs is our failure, not a stranger's question.
-            mute = question is not None and not responders.issuers
-            return _error(Outcome.TRY_LATER if mute else ocsp.decide(question, issuer, standing))
-        responder = responders.by_authority.get(issuer.authority_id)
+            mute = not self._responders.issuers
+            return _error(Outcome.TRY_LATER if mute else ocsp.decide(asked, None, None))
         if responder is None or responder.not_after <= now:
             return _error(Outcome.TRY_LATER)
+        findings, presigned = self._findings(asked, issuer, now)
+        if not findings:
+            return _error(ocsp.decide(asked, issuer, None))
         if presigned is None:
-            presigned = self._sign(responder, issuer, question, standing, now)
-        if question.nonce is not None or ocsp.decide(question, issuer, standing) is Outcome.UNKNOWN:
-            # `unknown` may become `good` the next moment: a certificate is in the record before it leaves.
+            presigned = self._sign(responder, issuer, findings, asked.nonce, now)
+        if not _may_be_kept(asked, findings):
             return uncacheable(MEDIA_TYPE, presigned.der)
         reply = _reply(presigned, is_get=is_get)
         if len(key) <= _LONGEST_KEY:
-            self.replies.keep(key, question.serial, Kept(reply, _half_life(presigned)), generation)
+            kept = Kept(reply, _half_life(presigned))
+            self.replies.keep(key, asked.questions[0].serial, kept, generation)
         return reply
 
-    def _truth(self, issuer: Issuer, question: Question, now: datetime) -> _Truth:
-        """What stands about the serial, and an answer signed ahead that still says so."""
-        if question.nonce is not None:
-            return self._standing(issuer, question, now), None
-        standing, presigned = self._read(issuer, question)
-        if standing is None or presigned is None:
-            return standing, None
+    def _who_answers(self, asked: Request, now: datetime) -> tuple[Issuer | None, Responder | None]:
+        """The one CA of ours that is asked about, and its responder."""
+        known = self._current(now, _RELOAD_SECONDS)
+        issuer = ocsp.find_issuer(known.issuers, asked)
+        if issuer is None:
+            # A CA made a moment ago may have issued already (rule 13 of the incidents: fresh, and unknown).
+            known = self._current(now, _MISSING_RELOAD_SECONDS)
+            issuer = ocsp.find_issuer(known.issuers, asked)
+        return issuer, None if issuer is None else known.by_authority.get(issuer.authority_id)
+
+    def _findings(
+        self, asked: Request, issuer: Issuer, now: datetime
+    ) -> tuple[list[Finding], Presigned | None]:
+        """What is to be said, [] when the record is out of reach; an answer signed ahead that says it."""
+        question, presigned = asked.questions[0], None
+        standing: Standing | None
+        if len(asked.questions) > 1:
+            standings = self._read_several(asked, issuer)
+        else:
+            if asked.nonce is not None:
+                standing = self._standing(issuer, question, now)
+            else:
+                standing, presigned = self._read(issuer, question)
+            standings = {} if standing is None else {question.serial: standing}
+        if not standings:
+            return [], None
+        findings = ocsp.find(asked, issuer, standings, self._never_issued)
+        if presigned is None:
+            return findings, None
         young = presigned.this_update <= now < _half_life(presigned)
-        usable = young and ocsp.agrees(presigned.der, issuer, question, standing)
-        return standing, presigned if usable else None
+        return findings, presigned if young and ocsp.agrees(presigned.der, findings[0]) else None
 
     def _standing(self, issuer: Issuer, question: Question, now: datetime) -> Standing | None:
         key = (issuer.authority_id, question.serial)
@@ -106,7 +142,7 @@ class Answers:
             self.standings.keep(key, question.serial, Kept(standing, now + _STANDING_LIFE), generation)
         return standing
 
-    def _read(self, issuer: Issuer, question: Question) -> _Truth:
+    def _read(self, issuer: Issuer, question: Question) -> tuple[Standing | None, Presigned | None]:
         """The record's word, now; no standing when it cannot be had."""
         try:
             with self._engine.connect() as connection:
@@ -115,26 +151,52 @@ class Answers:
             _LOG.exception("the record could not be read for OCSP")
             return None, None
 
+    def _read_several(self, asked: Request, issuer: Issuer) -> dict[Serial, Standing]:
+        """The record's word about all of them at one instant; empty when it cannot be had."""
+        serials = [question.serial for question in asked.questions]
+        try:
+            with self._engine.connect() as connection:
+                return ocsp_store.standings(connection, issuer.authority_id, serials)
+        except SQLAlchemyError:
+            _LOG.exception("the record could not be read for OCSP")
+            return {}
+
     def _sign(
-        self, responder: Responder, issuer: Issuer, question: Question, standing: Standing, now: datetime
+        self,
+        responder: Responder,
+        issuer: Issuer,
+        findings: list[Finding],
+        nonce: bytes | None,
+        now: datetime,
     ) -> Presigned:
         lifetime = min(self._lifetime, responder.not_after - now)
-        der = ocsp.sign(responder, issuer, question, standing, now=now, lifetime=lifetime)
+        der = ocsp.sign(responder, issuer, findings, now=now, lifetime=lifetime, nonce=nonce)
         this_update = now.replace(microsecond=0)
         return Presigned(der, this_update, this_update + lifetime)
 
-    def _current(self, now: datetime) -> Responders:
-        """The CAs and keys, read again from time to time; the last ones known while the record is away."""
-        if time.monotonic() < self._reload_at:
-            return self._responders
+    def _current(self, now: datetime, seconds: float) -> Responders:
+        """The CAs and keys, read again after so long; the last ones known while the record is away."""
+        known = self._responders
+        complete = 0 < len(known.issuers) == len(known.by_authority)
+        if self._ticks() - self._loaded_at < (seconds if complete else _MISSING_RELOAD_SECONDS):
+            return known
         try:
             with self._engine.connect() as connection:
-                self._responders = load_responders(connection, self._keys_folder, self._passphrase, now)
+                self._responders = load_responders(
+                    connection, self._keys_folder, self._passphrase, now, known.by_authority
+                )
         except SQLAlchemyError:
             _LOG.exception("the responders could not be read")
-        complete = 0 < len(self._responders.issuers) == len(self._responders.by_authority)
-        self._reload_at = time.monotonic() + (_RELOAD_SECONDS if complete else _MISSING_RELOAD_SECONDS)
+        self._loaded_at = self._ticks()
         return self._responders
+
+
+def _may_be_kept(asked: Request, findings: list[Finding]) -> bool:
+    """Whether the next who asks the same may have the same answer, by any cache."""
+    if asked.nonce is not None or len(findings) > 1:
+        return False
+    # These may become `good` the next moment: a certificate is in the record before it leaves.
+    return findings[0].outcome not in {Outcome.UNKNOWN, Outcome.NEVER_ISSUED}
 
 
 def _reply(answer: Presigned, *, is_get: bool) -> Reply:

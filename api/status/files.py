@@ -1,4 +1,4 @@
-"""CRLs and CA certificates as files: the last signed CRL of a shard, the certificate of a CA.
+"""CRLs and CA certificates as files: the last signed CRL and delta of a shard, the certificate of a CA.
 
 A CRL is given from memory as long as nothing has been published since; the last good one goes on being given
 when the record is out of reach, since it says itself until when it holds.
@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import crl_store, store
+from pki import crl_store, store, trust_list, trust_list_store
 
 _LOG = logging.getLogger("sceau.status")
+# What Windows and browsers know `.p7b` by.
+BUNDLE = "application/x-pkcs7-certificates"
 NOT_FOUND = failure("404 Not Found")
 UNAVAILABLE = failure("503 Service Unavailable", ("Retry-After", "5"))
 
@@ -33,30 +35,50 @@ class Files:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._is_vouched_for = is_vouched_for
         # Both are bounded by the CAs and shards there are: nothing else is kept.
-        self._lists: dict[tuple[str, int], _List] = {}
+        self._lists: dict[tuple[str, int, bool], _List] = {}
         self._certificates: dict[str, Reply] = {}
+        self._bundle: tuple[list[bytes], Reply] | None = None
         self._heard = 0
 
     def look_again(self) -> None:
         """Something has been published: what is in memory may have been followed."""
         self._heard += 1
 
-    def crl(self, authority_id: str, shard: int) -> Reply:
-        """The last signed CRL of the shard; 404 when there is none, 503 when that cannot be known."""
-        held = self._lists.get((authority_id, shard))
+    def crl(self, authority_id: str, shard: int, *, delta: bool = False) -> Reply:
+        """The last signed CRL or delta of the shard; 404 if there is none, 503 if that cannot be known."""
+        place = (authority_id, shard, delta)
+        held = self._lists.get(place)
         if held is not None and held.heard == self._heard and self._is_vouched_for():
             return held.reply
         heard = self._heard
         try:
             with self._engine.connect() as connection:
-                found = _latest(connection, authority_id, shard, held, heard)
+                found = _latest(connection, place, held, heard)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CRL")
             return UNAVAILABLE if held is None else held.reply
         if found is None:
             return NOT_FOUND
-        self._lists[authority_id, shard] = found
+        self._lists[place] = found
         return found.reply
+
+    def bundle(self) -> Reply:
+        """Every CA of every generation and what they certified of one another, as PKCS #7 (RFC 8551 3.2.2).
+
+        The last one made goes on being given when the record is out of reach.
+        """
+        try:
+            with self._engine.connect() as connection:
+                found = trust_list_store.certificates(connection)
+                newest = trust_list_store.youngest(connection)
+        except SQLAlchemyError:
+            _LOG.exception("the record could not be read for the CA bundle")
+            return UNAVAILABLE if self._bundle is None else self._bundle[1]
+        if newest is None:
+            return NOT_FOUND
+        if self._bundle is None or self._bundle[0] != found:
+            self._bundle = (found, cacheable(BUNDLE, trust_list.as_bundle(found), newest))
+        return self._bundle[1]
 
     def certificate(self, authority_id: str) -> Reply:
         """The CA's own certificate in DER; it never changes under one name."""
@@ -77,12 +99,13 @@ class Files:
 
 
 def _latest(
-    connection: Connection, authority_id: str, shard: int, held: _List | None, heard: int
+    connection: Connection, place: tuple[str, int, bool], held: _List | None, heard: int
 ) -> _List | None:
-    number = crl_store.latest_number(connection, authority_id, shard)
+    authority_id, shard, delta = place
+    number = crl_store.latest_number(connection, authority_id, shard, delta=delta)
     if held is not None and number == held.number:
         return _List(held.number, held.reply, heard)
-    published = crl_store.latest(connection, authority_id, shard)
+    published = crl_store.latest(connection, authority_id, shard, delta=delta)
     if published is None:
         return None
     reply = cacheable("application/pkix-crl", published.der, published.this_update, published.next_update)

@@ -7,6 +7,7 @@ they come, `//` included: base64 has slashes of its own, and routers merge them.
 import binascii
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from api.status.files import NOT_FOUND, UNAVAILABLE, Files
 from api.status.listener import Listener
 from api.status.reply import Environ, Reply, StartResponse, WsgiApplication, failure, uncacheable
 from directory.base.clock import Clock, utc_now
-from pki import ocsp
+from pki import ocsp, ocsp_request
 from pki.ocsp import Outcome
 
 _LOG = logging.getLogger("sceau.status")
-_CRL = re.compile(r"/crl/([a-z][a-z0-9-]{1,30})/(0|[1-9][0-9]{0,3})\.crl")
+_CRL = re.compile(r"/crl/([a-z][a-z0-9-]{1,30})/(0|[1-9][0-9]{0,3})(-delta)?\.crl")
 _CERTIFICATE = re.compile(r"/ca/([a-z][a-z0-9-]{1,30})\.cer")
 _FILES = ("/crl/", "/ca/")
 _TRY_LATER = uncacheable(MEDIA_TYPE, ocsp.refuse(Outcome.TRY_LATER))
@@ -34,7 +35,8 @@ class StatusApplication:
     """Revocation status of one process: from memory once `start()`ed, before that from the record each time.
 
     `engine` reaches the primary; `hours` is how long an OCSP answer holds; `passphrase` opens the responders'
-    keys in `keys_folder`. `changed` is called when something was committed that shows outside.
+    keys in `keys_folder`. `never_issued` and `ticks` are those of `Answers`;
+    `changed` is called when something was committed that shows outside.
     """
 
     def __init__(
@@ -46,11 +48,14 @@ class StatusApplication:
         hours: int,
         clock: Clock = utc_now,
         cache_size: int = DEFAULT_CACHE_SIZE,
+        never_issued: Outcome = Outcome.UNKNOWN,
+        ticks: Callable[[], float] = time.monotonic,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.answers = Answers(
-            engine, keys_folder=keys_folder, passphrase=passphrase, hours=hours, clock=clock, size=cache_size
-        )
+            engine, keys_folder=keys_folder, passphrase=passphrase, hours=hours, clock=clock, size=cache_size,
+            never_issued=never_issued, ticks=ticks,
+        )  # fmt: skip
         self.files = Files(engine, self.answers.replies.is_vouched_for)
         url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         caches = (self.answers.replies, self.answers.standings)
@@ -103,18 +108,18 @@ class StatusApplication:
         return NOT_FOUND
 
     def _posted(self, environ: Environ) -> Reply:
-        if int(environ.get("CONTENT_LENGTH") or 0) > ocsp.LARGEST_REQUEST:
+        if int(environ.get("CONTENT_LENGTH") or 0) > ocsp_request.LARGEST_REQUEST:
             return self.answers.answer(_UNREADABLE, _UNREADABLE, is_get=False)
         # One octet more than allowed shows that a body without a length is too long.
-        request = environ["wsgi.input"].read(ocsp.LARGEST_REQUEST + 1)
+        request = environ["wsgi.input"].read(ocsp_request.LARGEST_REQUEST + 1)
         return self.answers.remembered(request) or self.answers.answer(request, request, is_get=False)
 
     def _file(self, path: str) -> Reply:
         if shard := _CRL.fullmatch(path):
-            return self.files.crl(shard[1], int(shard[2]))
+            return self.files.crl(shard[1], int(shard[2]), delta=shard[3] is not None)
         if certificate := _CERTIFICATE.fullmatch(path):
             return self.files.certificate(certificate[1])
-        return NOT_FOUND
+        return self.files.bundle() if path == "/ca/bundle.p7b" else NOT_FOUND
 
 
 def _from_path(path: str) -> bytes:

@@ -2,15 +2,17 @@
 
 import base64
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_bytes
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
@@ -26,6 +28,7 @@ from directory.base.clock import utc_now
 from directory.base.db import connect_engine, transaction
 from pki import der, gate, ocsp, ocsp_store, responders
 from pki.model import RevocationReason, serial_of
+from pki.ocsp import Outcome
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, Issued, StatusCa
 from tests.wsgi_client import request
 
@@ -167,11 +170,38 @@ def test_a_nonce_of_an_allowed_length_comes_back(
     assert answer.certificate_status is Status.GOOD
 
 
-def two_certificates(ca: StatusCa) -> bytes:
-    one = asked(ca, 1)
-    (tbs,) = der.elements(der.content(one))
-    (requests,) = der.elements(der.content(tbs))
-    return der.sequence(der.sequence(der.sequence(der.content(requests), der.content(requests))))
+def single(request_octets: bytes) -> bytes:
+    """The one question inside a request."""
+    (tbs, *_) = der.elements(der.content(request_octets))
+    (requests, *_) = der.elements(der.content(tbs))
+    return der.content(requests)
+
+
+def together(*octets: bytes, nonce: bytes | None = None) -> bytes:
+    """One request about all that these ask about."""
+    questions = der.sequence(*(single(one) for one in octets))
+    if nonce is None:
+        return der.sequence(der.sequence(questions))
+    extension = der.extension("1.3.6.1.5.5.7.48.1.2", der.octet_string(nonce))
+    return der.sequence(der.sequence(questions, der.explicit(2, der.sequence(extension))))
+
+
+def too_many(ca: StatusCa) -> bytes:
+    return together(*[asked(ca, number) for number in range(1, 102)])
+
+
+def one_of_two_is_wrong(ca: StatusCa) -> bytes:
+    return together(asked(ca, 5), with_serial(der.integer(0))(ca))
+
+
+def with_critical_extension_of_one(ca: StatusCa) -> bytes:
+    (identity,) = der.elements(der.content(single(asked(ca, 5))))
+    strange = der.explicit(0, der.sequence(der.extension("1.3.6.1.4.1.99999.1", der.NULL, critical=True)))
+    return der.sequence(der.sequence(der.sequence(der.sequence(identity, strange))))
+
+
+def with_critical_extension_of_one_of_two(ca: StatusCa) -> bytes:
+    return together(asked(ca, 6), with_critical_extension_of_one(ca))
 
 
 def none_at_all(_: StatusCa) -> bytes:
@@ -209,7 +239,10 @@ def with_unknown_critical_extension(ca: StatusCa) -> bytes:
         lambda ca: asked(ca, 5, nonce=bytes(129)),
         lambda ca: asked(ca, 5, nonce=bytes(11_000)),
         lambda _: bytes(50_000),
-        two_certificates,
+        too_many,
+        one_of_two_is_wrong,
+        with_critical_extension_of_one,
+        with_critical_extension_of_one_of_two,
         none_at_all,
         with_unknown_critical_extension,
         with_serial(der.integer(0)),
@@ -219,12 +252,99 @@ def with_unknown_critical_extension(ca: StatusCa) -> bytes:
         with_serial(der.NULL),
     ],
 )
-def test_what_is_not_one_well_formed_question_is_malformed(
+def test_what_is_no_well_formed_question_is_malformed(
     ca: StatusCa, application: StatusApplication, build: Callable[[StatusCa], bytes]
 ) -> None:
     status, headers, body = request(application, "POST", "/ocsp", build(ca))
     assert (status, headers["Cache-Control"]) == ("200 OK", "no-store")
     assert library.load_der_ocsp_response(body).response_status is Error.MALFORMED_REQUEST
+
+
+def each_of(
+    ca: StatusCa, application: StatusApplication, asking: bytes
+) -> tuple[list[tuple[int, str]], bytes]:
+    """Serial and status of each certificate in the answer, as openssl prints them, and the answer."""
+    _, headers, body = request(application, "POST", "/ocsp", asking)
+    assert headers["Cache-Control"] == "no-store"
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "answer").write_bytes(body)
+        (folder / "chain.pem").write_bytes(ca.pem())
+        judged = run("openssl", "ocsp", "-respin", folder / "answer", "-CAfile", folder / "chain.pem",
+                     "-no_nonce", "-text")  # fmt: skip
+    assert "Response verify OK" in judged.stderr, judged.stdout + judged.stderr
+    serials = [
+        int(found, 16) for found in re.findall(r"    Serial Number: (\w+)\n    Cert Status", judged.stdout)
+    ]
+    return list(zip(serials, re.findall(r"Cert Status: (\w+)", judged.stdout), strict=True)), body
+
+
+def test_several_certificates_are_answered_one_by_one_in_the_order_asked(
+    ca: StatusCa, application: StatusApplication
+) -> None:
+    good, revoked = ca.issue(), ca.issue()
+    ca.revoke(revoked)
+    nonce = token_bytes(32)
+    asking = together(
+        about(ca, revoked, "sha256"), about(ca, good), asked(ca, 5), about(ca, good, "sha256"), nonce=nonce
+    )
+    found, body = each_of(ca, application, asking)
+    assert found == [
+        (int(revoked.serial, 16), "revoked"), (int(good.serial, 16), "good"), (5, "unknown"),
+        (int(good.serial, 16), "good"),
+    ]  # fmt: skip
+    assert nonce in body
+    assert good.certificate.fingerprint(hashes.SHA256()) in body
+
+
+def test_a_hundred_certificates_are_answered_together(ca: StatusCa, application: StatusApplication) -> None:
+    found, _ = each_of(ca, application, together(*[asked(ca, number) for number in range(1, 101)]))
+    assert found == [(number, "unknown") for number in range(1, 101)]
+
+
+def test_two_cas_in_one_request_have_no_key_that_speaks_for_both(
+    ca: StatusCa, application: StatusApplication
+) -> None:
+    """OpenSSL refuses all of an answer, also about its own CA, in which a second CA is named."""
+    ca.add_issuing("organisations-1")
+    mine = about(ca, ca.issue())
+    builder = library.OCSPRequestBuilder().add_certificate_by_hash(b"a" * 20, b"b" * 20, 7, hashes.SHA1())
+    foreign = builder.build().public_bytes(Encoding.DER)
+    for other in (asked(ca, 5, of="organisations-1"), foreign):
+        for both in (together(mine, other), together(other, mine)):
+            assert said(application, both).response_status is Error.UNAUTHORIZED
+
+
+def test_answers_about_several_are_never_kept(ca: StatusCa, application: StatusApplication) -> None:
+    one, other = ca.issue(), ca.issue()
+    asking = together(about(ca, one), about(ca, other))
+    application.answers.replies.vouch(time.monotonic())
+    path = "/ocsp/" + base64.b64encode(asking).decode()
+    assert request(application, "GET", path)[1]["Cache-Control"] == "no-store"
+    assert application.answers.remembered(path) is None
+    ca.revoke(other)
+    found, _ = each_of(ca, application, asking)
+    assert [status for _, status in found] == ["good", "revoked"]
+
+
+def test_what_was_never_issued_is_revoked_in_the_extended_sense_where_that_is_set(
+    ca: StatusCa, application: StatusApplication, tmp_path: Path
+) -> None:
+    application = StatusApplication(
+        ca.engine, keys_folder=tmp_path, passphrase=PASSPHRASE, hours=8, never_issued=Outcome.NEVER_ISSUED
+    )
+    answer = said(application, asked(ca, 5, nonce=b"n" * 16))
+    assert answer.certificate_status is Status.REVOKED
+    assert answer.revocation_time_utc == datetime(1970, 1, 1, tzinfo=UTC)
+    assert answer.revocation_reason is x509.ReasonFlags.certificate_hold
+    assert "1.3.6.1.5.5.7.48.1.9" in [extension.oid.dotted_string for extension in answer.extensions]
+    headers = request(application, "POST", "/ocsp", asked(ca, 5))[1]
+    assert headers["Cache-Control"] == "no-store"
+    issued = said(application, about(ca, ca.issue()))
+    assert issued.certificate_status is Status.GOOD
+    assert not list(issued.extensions)
+    found, _ = each_of(ca, application, together(asked(ca, 5), about(ca, ca.issue())))
+    assert [status for _, status in found] == ["revoked", "good"]
 
 
 def test_the_largest_and_the_smallest_serial_are_answered(

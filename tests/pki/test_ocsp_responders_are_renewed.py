@@ -18,6 +18,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki import crl, crl_store, ocsp, ocsp_store, renewal, responders, use_cases
 from pki.model import IssuedCertificate, RevocationReason, Standing
+from pki.ocsp_request import Request
 from pki.responders import Responder
 from tests.pki.conftest import BASE_URL, Established, Issue
 
@@ -163,9 +164,10 @@ def status(desk: Desk, issued: IssuedCertificate, now: datetime) -> library.OCSP
         standing, _ = ocsp_store.standing(connection, issued.authority_id, issued.serial, "sha256")
     assert standing != Standing(None)
     issuer = known.issuer(issued.authority_id)
-    question = ocsp.question_about(issuer, "sha256", issued.serial)
+    asked = Request((ocsp.question_about(issuer, "sha256", issued.serial),))
     responder = known.by_authority[issued.authority_id]
-    made = ocsp.sign(responder, issuer, question, standing, now=now, lifetime=timedelta(hours=8))
+    found = ocsp.find(asked, issuer, {issued.serial: standing})
+    made = ocsp.sign(responder, issuer, found, now=now, lifetime=timedelta(hours=8))
     answer = library.load_der_ocsp_response(made)
     key = x509.load_der_x509_certificate(responder.certificate).public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.status.wsgi import _from_path
-from pki import ocsp
+from pki import der, ocsp, ocsp_request
 from pki.model import serial_of
 
 DIGESTS = st.sampled_from([(hashes.SHA1(), 20), (hashes.SHA256(), 32)])
@@ -42,31 +42,50 @@ def test_every_spelling_of_a_path_is_the_same_question(spelt: tuple[str, bytes, 
     path, octets, number = spelt
     read = _from_path(unquote(path))
     assert read == octets
-    question = ocsp.parse(read)
-    assert question is not None
+    asked = ocsp_request.parse(read)
+    assert asked is not None
+    (question,) = asked.questions
     assert question.serial == serial_of(number)
 
 
 @given(st.text())
 def test_any_other_path_gives_no_question_and_no_error(text: str) -> None:
-    question = ocsp.parse(_from_path("/ocsp/" + text))
-    assert question is None or isinstance(question, ocsp.Question)
+    asked = ocsp_request.parse(_from_path("/ocsp/" + text))
+    assert asked is None or isinstance(asked, ocsp_request.Request)
 
 
 @given(st.binary(max_size=400))
 def test_any_octets_are_a_question_or_malformed(octets: bytes) -> None:
-    question = ocsp.parse(octets)
-    assert ocsp.decide(question, None, None) is (
-        ocsp.Outcome.UNAUTHORIZED if question else ocsp.Outcome.MALFORMED
-    )
+    asked = ocsp_request.parse(octets)
+    assert ocsp.decide(asked, None, None) is (ocsp.Outcome.UNAUTHORIZED if asked else ocsp.Outcome.MALFORMED)
 
 
-@given(questions(), st.data())
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[bytes, list[int]]:
+    """Several questions as one request, with extensions now and then, and the serials asked about."""
+    asked = draw(st.lists(questions(), min_size=2, max_size=6))
+    singles = [
+        next(der.elements(der.content(next(der.elements(der.content(next(der.elements(der.content(one)))))))))
+        for one, _ in asked
+    ]
+    nonce = der.extension("1.3.6.1.5.5.7.48.1.2", der.octet_string(b"n" * 32))
+    tail = der.explicit(2, der.sequence(nonce)) if draw(st.booleans()) else b""
+    return der.sequence(der.sequence(der.sequence(*singles), tail)), [number for _, number in asked]
+
+
+@given(requests())
+def test_several_questions_are_read_in_the_order_asked(asked: tuple[bytes, list[int]]) -> None:
+    read = ocsp_request.parse(asked[0])
+    assert read is not None
+    assert [question.serial for question in read.questions] == [serial_of(number) for number in asked[1]]
+
+
+@given(st.one_of(questions(), requests()), st.data())
 def test_a_damaged_question_is_never_an_error_of_the_program(
-    asked: tuple[bytes, int], data: st.DataObject
+    asked: tuple[bytes, int | list[int]], data: st.DataObject
 ) -> None:
     octets = bytearray(asked[0])
     for place in data.draw(st.sets(st.integers(0, len(octets) - 1), min_size=1, max_size=4)):
         octets[place] = data.draw(st.integers(0, 255))
-    question = ocsp.parse(bytes(octets))
-    assert question is None or 0 < int(question.serial, 16) < 1 << 159
+    read = ocsp_request.parse(bytes(octets))
+    assert read is None or all(0 < int(question.serial, 16) < 1 << 159 for question in read.questions)

@@ -1,0 +1,119 @@
+"""An OCSP request's bytes to the questions in it; nobody who asks is believed to have written DER.
+
+`cryptography` parses, one certificate at a time: a request about several is cut here into as many requests
+about one. What is answered is for `ocsp`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509 import ocsp
+
+from pki import der
+from pki.model import Serial, serial_of
+
+# Far above any honest request (RFC 9919 asks one certificate, some 120 octets); below what could hurt.
+LARGEST_REQUEST = 10_000
+# A mailbox shows its neighbours' certificates, not a directory: what more there is comes in further requests.
+MOST_QUESTIONS = 100
+# RFC 9654 2.1: 1 to 128 octets.
+LONGEST_NONCE = 128
+HASHES = ("sha1", "sha256")
+
+_TRUE = b"\x01\x01\xff"
+_SEQUENCE, _FIRST_EXPLICIT = 0x30, 0xA0
+
+
+@dataclass(frozen=True)
+class Question:
+    """One certificate asked about: the CA by digests under `hash`, and the serial."""
+
+    hash: str
+    name_hash: bytes
+    key_hash: bytes
+    serial: Serial
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question or several, in the order they were asked; the nonce if there is one."""
+
+    questions: tuple[Question, ...]
+    nonce: bytes | None = None
+
+
+def parse(request: bytes) -> Request | None:
+    """The questions in a DER request; None when it is not well-formed, or asks nothing, or too much."""
+    if len(request) > LARGEST_REQUEST:
+        return None
+    try:
+        return _parse(request)
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm, x509.DuplicateExtension):
+        # NotImplementedError: no certificate at all. UnsupportedAlgorithm: a hash nobody uses.
+        return None
+
+
+def _parse(request: bytes) -> Request:
+    try:
+        asked = ocsp.load_der_ocsp_request(request)
+    except NotImplementedError:
+        return _parse_several(request)
+    if _TRUE in request:
+        _refuse_critical(next(_each(request)))
+    return Request((_question(asked),), _nonce(asked.extensions))
+
+
+def _parse_several(request: bytes) -> Request:
+    cut = list(_each(request))
+    if not 1 < len(cut) <= MOST_QUESTIONS:
+        raise ValueError("no question, or too many")
+    for one in cut:
+        _refuse_critical(one)
+    # The extensions of the whole are in each part.
+    parts = [ocsp.load_der_ocsp_request(one) for one in cut]
+    return Request(tuple(_question(part) for part in parts), _nonce(parts[0].extensions))
+
+
+def _each(request: bytes) -> Iterator[bytes]:
+    """A request like this one about each of its certificates alone, what signs it left out.
+
+    The octets have passed the parser of `cryptography`, which refuses more than one certificate only then.
+    """
+    to_be_signed = list(der.elements(der.content(next(der.elements(der.content(request))))))
+    place = next(at for at, element in enumerate(to_be_signed) if element[0] == _SEQUENCE)
+    for single in der.elements(der.content(to_be_signed[place])):
+        yield der.sequence(
+            der.sequence(*to_be_signed[:place], der.sequence(single), *to_be_signed[place + 1 :])
+        )
+
+
+def _refuse_critical(request: bytes) -> None:
+    """ValueError where the one question has a critical extension (RFC 6960 4.4): we understand none."""
+    to_be_signed = der.elements(der.content(der.content(request)))
+    questions = next(element for element in to_be_signed if element[0] == _SEQUENCE)
+    for part in der.elements(der.content(der.content(questions))):
+        if part[0] == _FIRST_EXPLICIT:
+            for extension in der.elements(der.content(der.content(part))):
+                if list(der.elements(der.content(extension)))[1] == _TRUE:
+                    raise ValueError("critical extension that is not understood")
+
+
+def _question(asked: ocsp.OCSPRequest) -> Question:
+    algorithm = asked.hash_algorithm.name
+    if algorithm not in HASHES:
+        raise ValueError("a hash nobody uses")
+    return Question(algorithm, asked.issuer_name_hash, asked.issuer_key_hash, serial_of(asked.serial_number))
+
+
+def _nonce(extensions: x509.Extensions) -> bytes | None:
+    nonce: bytes | None = None
+    for extension in extensions:
+        if isinstance(extension.value, x509.OCSPNonce):
+            nonce = extension.value.nonce
+            if not 1 <= len(nonce) <= LONGEST_NONCE:
+                raise ValueError("nonce of a forbidden length")
+        elif extension.critical:
+            raise ValueError("critical extension that is not understood")  # RFC 6960 4.4
+    return nonce
