@@ -28,6 +28,8 @@ class Concern(Enum):
     WITHDRAWAL_PENDING = "withdrawal-pending"
     # A person whose number vanished without a successor, and who had been certified under it.
     NUMBER_RETIRED = "number-retired"
+    # A certificate on another key of somebody who lost one.
+    KEY_OF_HOLDER_COMPROMISED = "key-of-holder-compromised"
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ Who may, and why, is decided by the callers (`pki/use_cases.py`, `pki/consequenc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from directory.base.audit import Actor, Event, record_all
+from directory.base.audit import Actor, Event, record, record_all
 from directory.base.errors import Kind, Refusal
-from pki import rules, store
+from pki import rules, store, sweep
 from pki.crl import entry_der
-from pki.model import Revocation, RevocationAction, RevocationReason
+from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason
 from pki.store import Revocable
 
 _EVENTS = {
@@ -36,12 +36,41 @@ class TakingBack:
 def take_back(
     connection: Connection, acts: Sequence[TakingBack], *, now: datetime, actor: Actor
 ) -> list[Revocation]:
-    """Revoke or hold each; refuses `already-revoked`, `already-on-hold` for all when one is."""
+    """Revoke or hold each, and with a lost key whatever else was certified for it.
+
+    The events come in the order of the acts, those that followed from them after. Refuses `already-revoked`,
+    `already-on-hold` for all when one is.
+    """
+    lost = [act.found.certificate for act in acts if act.reason is RevocationReason.KEY_COMPROMISE]
+    acts = [*acts, *_siblings(connection, lost, now)]
     events = [_event(act, rules.revoking_action(act.reason, act.found.last), now, actor) for act in acts]
-    entries = [entry_der(event.serial, now, event.reason) for event in events]
-    store.add_revocations(connection, zip([act.found for act in acts], events, entries, strict=True))
+    _append(connection, [act.found for act in acts], events)
     _tell(connection, events, now, actor)
+    if lost:
+        sweep.follow(connection, lost, now=now, actor=actor)
     return events
+
+
+def restate(connection: Connection, act: TakingBack, *, now: datetime, actor: Actor) -> Revocation:
+    """Correct the reason of a revocation, never its date; refuses what `rules.check_restatement` refuses."""
+    found, last = act.found, act.found.event
+    rules.check_restatement(found.last, last.reason if last else None, act.reason)
+    if last is None:
+        raise TypeError("what is revoked has an event")
+    event = replace(
+        _event(act, RevocationAction.REVOKE, now, actor), revoked_at=last.revoked_at, recorded_at=now,
+        restates=last.id,
+    )  # fmt: skip
+    _append(connection, [found], [event])
+    detail = {"from": last.reason.value, "to": act.reason.value, "comment": act.comment}
+    record(
+        connection, now=now, actor=actor, event=Event.REVOCATION_RESTATED, subject=event.serial, detail=detail
+    )
+    if act.reason is RevocationReason.KEY_COMPROMISE:
+        lost = [found.certificate]
+        take_back(connection, _siblings(connection, lost, now), now=now, actor=actor)
+        sweep.follow(connection, lost, now=now, actor=actor)
+    return event
 
 
 def release(
@@ -59,12 +88,35 @@ def release(
     return events
 
 
+def _siblings(connection: Connection, lost: Sequence[IssuedCertificate], now: datetime) -> list[TakingBack]:
+    """What falls with these keys, locked."""
+    serials = sweep.siblings(connection, lost, now) if lost else []
+    because = {one.spki_sha256: one.serial for one in lost}
+    return [
+        TakingBack(
+            found, RevocationReason.KEY_COMPROMISE,
+            f"on the key of {because[found.certificate.spki_sha256]}, reported compromised",
+        )
+        for found in store.revocable_of(connection, serials)
+        if found.last is not RevocationAction.REVOKE
+    ]  # fmt: skip
+
+
+def _append(connection: Connection, found: Sequence[Revocable], events: Sequence[Revocation]) -> None:
+    entries = [entry_der(event.serial, event.revoked_at, event.reason) for event in events]
+    store.add_revocations(connection, zip(found, events, entries, strict=True))
+
+
 def _event(act: TakingBack, action: RevocationAction, now: datetime, actor: Actor) -> Revocation:
-    certificate = act.found.certificate
-    return Revocation(
+    certificate, last = act.found.certificate, act.found.event
+    made = Revocation(
         serial=certificate.serial, action=action, reason=act.reason, comment=act.comment, actor=actor.name,
         revoked_at=now, not_after=certificate.not_after,
     )  # fmt: skip
+    if action is RevocationAction.REVOKE and last is not None and last.action is RevocationAction.HOLD:
+        # X.509: made final, a hold keeps its date, or what was signed in doubt would count after all.
+        return replace(made, revoked_at=last.revoked_at, recorded_at=now)
+    return made
 
 
 def _tell(connection: Connection, events: Sequence[Revocation], now: datetime, actor: Actor) -> None:

@@ -260,6 +260,13 @@ def revocable(connection: Connection, serial: Serial) -> Revocable | None:
     return found[0] if found else None
 
 
+def revocable_of(connection: Connection, serials: Sequence[Serial]) -> list[Revocable]:
+    """All of these certificates, whatever became of them; locked in the order of serials."""
+    return (
+        _revocable(connection, _REVOCABLE.where(certificate.c.serial == _any_of(serials))) if serials else []
+    )
+
+
 def touched_certificates(
     connection: Connection, *, people: Collection[str], mailboxes: Collection[str], serials: Collection[str]
 ) -> list[Serial]:

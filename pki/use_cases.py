@@ -18,9 +18,10 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import Mailbox, MailboxFacts, MailboxKind, Practitioner
-from directory.rules import registering_authorities
-from pki import issuance, revoking, rules, store
+from pki import consequences, issuance, revoking, rules, store, sweep
+from pki.competence import check_comment, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
+from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import (
     Enrolment,
@@ -28,6 +29,7 @@ from pki.model import (
     IssuedCertificate,
     Reservation,
     Revocation,
+    RevocationAction,
     RevocationReason,
     Serial,
     serial_of,
@@ -38,7 +40,6 @@ from pki.rules import PROFILE_OF_MAILBOX, PublicKey
 from pki.signing.signer import Signer
 from pki.store import Revocable
 
-LONGEST_COMMENT = 1000
 # The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.
 RECOVERY_REACH = timedelta(days=7)
 _SERIAL = re.compile(r"(0x)?[0-9a-fA-F]{1,40}")
@@ -123,7 +124,7 @@ def withdraw_enrolment(
     It makes room for another of the same person and mailbox. Refuses `unknown-enrolment`, `not-a-registrar`,
     `wrong-authority`, `already-approved`, `enrolment-ended`, `comment-too-long`.
     """
-    _check_comment(comment)
+    check_comment(comment)
     found = _enrolment(connection, enrolment_id, lock=True)
     rules.check_registrar(token, found.authority)
     rules.check_requested(found)
@@ -178,6 +179,7 @@ def issue_for_enrolment(
     csr: bytes,
     base_url: str,
     thorough: bool = True,
+    opinion: pkix.SecondOpinion = pkix.findings,
 ) -> IssuedCertificate:
     """Certify the key of a request for an approved enrolment. In transactions of its own.
 
@@ -185,7 +187,7 @@ def issue_for_enrolment(
     taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
     `bad-proof-of-possession`, `weak-key`, `key-already-certified` (with `serial` when it was for this
     enrolment), `already-certified` (with the `serial` that lasts), `not-approved`, `enrolment-ended`,
-    `signer-unavailable`, and what stands against the person or the mailbox.
+    `signer-unavailable`, `lint-unavailable`, and what stands against the person or the mailbox.
     """
     # 1. The request gives a key that its sender holds, and nothing else.
     key = rules.public_key_of_request(csr)
@@ -196,7 +198,7 @@ def issue_for_enrolment(
     with transaction(engine) as connection:
         prepared = _reserve(
             connection, now=now, token=token, enrolment_id=enrolment_id, key=key, base_url=base_url,
-            thorough=thorough,
+            thorough=thorough, opinion=opinion,
         )  # fmt: skip
     # 3. Signed, with nothing open.
     signed = issuance.sign(signer, prepared)
@@ -217,6 +219,7 @@ def _reserve(
     key: PublicKey,
     base_url: str,
     thorough: bool,
+    opinion: pkix.SecondOpinion,
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
     directory_store.lock_person(connection, _enrolment(connection, enrolment_id).practitioner)
@@ -241,6 +244,7 @@ def _reserve(
         profile=PROFILE_OF_MAILBOX[kind], public_key=key,
         names=_names(connection, person, _mailbox(facts)), base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
+        opinion=opinion,
     )  # fmt: skip
 
 
@@ -294,7 +298,7 @@ def revoke(
     Refuses `unknown-certificate`, `already-revoked`, `already-on-hold`, `certificate-expired`,
     `comment-too-long`.
     """
-    found = _revocable(connection, serial)
+    found = _revocable(connection, serial, reason)
     return _revoke_one(connection, found, now=now, actor=actor, reason=reason, comment=comment)
 
 
@@ -313,10 +317,8 @@ def revoke_as(
     Refuses `not-a-registrar`, `wrong-authority` and `reserved-to-owner` besides: a certificate of the service
     itself, and saying that the CA's own key is lost, are for administrators.
     """
-    found = _revocable(connection, serial)
-    _check_may_revoke(connection, token, found)
-    if reason is RevocationReason.CA_COMPROMISE and token.role is not Role.ADMIN:
-        raise _reserved_to_owner("Only the owner of the CA says that its key is compromised.")
+    found = _revocable(connection, serial, reason)
+    check_may_revoke(connection, token, found, reason)
     return _revoke_one(connection, found, now=now, actor=token.actor, reason=reason, comment=comment)
 
 
@@ -324,6 +326,7 @@ def release(
     connection: Connection, *, now: datetime, actor: Actor, serial: Serial, comment: str = ""
 ) -> Revocation:
     """Lift a hold; refuses `unknown-certificate`, `not-on-hold`."""
+    check_comment(comment)
     found = _revocable(connection, serial)
     return revoking.release(connection, [found], now=now, actor=actor, comment=comment)[0]
 
@@ -331,9 +334,16 @@ def release(
 def release_as(
     connection: Connection, *, now: datetime, token: Token, serial: Serial, comment: str = ""
 ) -> Revocation:
-    """As `release`, for whoever holds this token."""
+    """As `release`, for whoever holds this token and could have revoked.
+
+    What a measure holds is released with it: refuses `held-by-measure` besides what `revoke_as` does.
+    """
+    check_comment(comment)
     found = _revocable(connection, serial)
-    _check_may_revoke(connection, token, found)
+    check_may_revoke(connection, token, found)
+    if found.last is RevocationAction.HOLD and found.acted == consequences.ACTOR.name:
+        text = "A measure of an Ordre holds this certificate: lift the measure, and it is released."
+        raise Refusal(Kind.CONFLICT, "held-by-measure", text)
     return revoking.release(connection, [found], now=now, actor=token.actor, comment=comment)[0]
 
 
@@ -415,30 +425,13 @@ def _enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False
     return found
 
 
-def _revocable(connection: Connection, serial: Serial) -> Revocable:
+def _revocable(connection: Connection, serial: Serial, reason: RevocationReason | None = None) -> Revocable:
+    if reason is RevocationReason.KEY_COMPROMISE:
+        sweep.lock_family(connection, serial)
     found = store.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
     return found
-
-
-def _check_may_revoke(connection: Connection, token: Token, found: Revocable) -> None:
-    if token.role is Role.ADMIN:
-        return
-    rules.check_registrar(token)
-    holder = found.certificate.practitioner
-    if holder is None:
-        raise _reserved_to_owner("This is a certificate of the service itself: no registrar revokes it.")
-    # Whoever departed has no profession left: then it is for those who enrolled.
-    allowed = {found.authority}
-    person = directory_store.practitioners(connection, [holder]).get(holder)
-    allowed |= registering_authorities(person) if person is not None else set()
-    if token.authority not in allowed:
-        raise rules.wrong_authority(token.authority)
-
-
-def _reserved_to_owner(text: str) -> Refusal:
-    return Refusal(Kind.FORBIDDEN, "reserved-to-owner", text)
 
 
 def _revoke_one(
@@ -450,18 +443,12 @@ def _revoke_one(
     reason: RevocationReason,
     comment: str,
 ) -> Revocation:
-    _check_comment(comment)
+    check_comment(comment)
     if found.certificate.not_after < now:
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)
-    (event,) = revoking.take_back(connection, [TakingBack(found, reason, comment)], now=now, actor=actor)
-    return event
-
-
-def _check_comment(comment: str) -> None:
-    if len(comment) > LONGEST_COMMENT:
-        text = f"A comment has at most {LONGEST_COMMENT} characters."
-        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
+    # Others of the same key may have fallen with it.
+    return revoking.take_back(connection, [TakingBack(found, reason, comment)], now=now, actor=actor)[0]
 
 
 def _told(enrolment: Enrolment) -> dict[str, str]:

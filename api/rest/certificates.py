@@ -12,6 +12,7 @@ from api.rest.vouching import EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role, actor_names
 from pki import history, use_cases
+from pki.competence import LONGEST_COMMENT
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 
 IDENTIFIED = {
@@ -112,7 +113,7 @@ class RevocationRequest(Shape):
     """Why the certificate is taken back; `certificateHold` only suspends it."""
 
     reason = fields.Enum(RevocationReason, by_value=True, required=True)
-    comment = Line(use_cases.LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone perdu"})
+    comment = Line(LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone perdu"})
 
 
 @operation(

@@ -20,6 +20,7 @@ from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address, parse_national_id
 from pki import use_cases
+from pki.competence import LONGEST_COMMENT
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate
 
 LONGEST_CSR = 16_384
@@ -80,7 +81,7 @@ class EnrolmentsAnswer(Shape):
 class WithdrawalRequest(Shape):
     """Why the request is withdrawn."""
 
-    comment = Line(use_cases.LONGEST_COMMENT, required=True, metadata={"example": "Mauvaise boîte"})
+    comment = Line(LONGEST_COMMENT, required=True, metadata={"example": "Mauvaise boîte"})
 
 
 class CertificateRequest(Shape):
@@ -268,7 +269,7 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
         "already-certified",
         "lint-failed", "issuance-abandoned", "holder-not-in-registry", "holder-not-practising",
         "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX, "authority-expired",
-        "signer-unavailable",
+        "signer-unavailable", "lint-unavailable",
     ),
     parameters=IDENTIFIED,
 )  # fmt: skip
@@ -284,8 +285,9 @@ def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> 
         now=call.now,
         token=call.token,
         enrolment_id=enrolment_id,
-        csr=_csr_bytes(asked["csr"]),
+        csr=csr_bytes(asked["csr"]),
         base_url=call.container.settings.base_url,
+        opinion=call.container.opinion,
     )
 
 
@@ -298,7 +300,7 @@ def enrolments(container: Container) -> Resource:
     )  # fmt: skip
 
 
-def _csr_bytes(text: str) -> bytes:
+def csr_bytes(text: str) -> bytes:
     """PEM as it is, anything else read as base64 of the DER."""
     if len(text) > LONGEST_CSR:
         raise Refusal(Kind.TOO_LARGE, "csr-too-large", f"A CSR holds at most {LONGEST_CSR} characters.")

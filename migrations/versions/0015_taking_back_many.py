@@ -7,7 +7,7 @@ down_revision = "0014"
 
 UP = r"""
 -- `restates` is the event whose reason this one corrects; `recorded_at` when that became known, where it differs
--- from the date that counts (a hold made final keeps the date of the hold, X.509 9.5.3.2).
+-- from the date that counts (X.509: a hold made final keeps the date of the hold).
 ALTER TABLE revocation
     ADD COLUMN restates bigint REFERENCES revocation,
     ADD COLUMN recorded_at timestamptz CHECK (recorded_at >= revoked_at);

@@ -1,0 +1,51 @@
+"""Who may take which certificate back: the registrars of its holder, a server's operator, the CA's owner.
+
+The holder himself shows his key instead of a token: `pki/revocation_requests.py`.
+"""
+
+from sqlalchemy import Connection
+
+from directory import store as directory_store
+from directory.access import Role, Token
+from directory.base.errors import Kind, Refusal
+from directory.rules import registering_authorities
+from pki import rules
+from pki.model import RevocationReason
+from pki.store import Revocable
+
+LONGEST_COMMENT = 1000
+
+
+def check_may_revoke(
+    connection: Connection, token: Token, found: Revocable, reason: RevocationReason | None = None
+) -> None:
+    """Refuse `not-a-registrar`, `wrong-authority`, `reserved-to-owner` to whom it is not for.
+
+    A registrar acts for people of his authority: those it registers now, or enrolled for this certificate.
+    """
+    if token.role is Role.ADMIN:
+        return
+    if reason is RevocationReason.CA_COMPROMISE:
+        raise reserved_to_owner("Only the owner of the CA says that its key is compromised.")
+    rules.check_registrar(token)
+    holder = found.certificate.practitioner
+    if holder is None:
+        raise reserved_to_owner("This is a certificate of the service itself: no registrar revokes it.")
+    # Whoever departed has no profession left: then it is for those who enrolled.
+    allowed = {found.authority}
+    person = directory_store.practitioners(connection, [holder]).get(holder)
+    allowed |= registering_authorities(person) if person is not None else set()
+    if token.authority not in allowed:
+        raise rules.wrong_authority(token.authority)
+
+
+def check_comment(comment: str) -> None:
+    """Refuse `comment-too-long`."""
+    if len(comment) > LONGEST_COMMENT:
+        text = f"A comment has at most {LONGEST_COMMENT} characters."
+        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
+
+
+def reserved_to_owner(text: str) -> Refusal:
+    """The refusal of what only the CA's owner does."""
+    return Refusal(Kind.FORBIDDEN, "reserved-to-owner", text)

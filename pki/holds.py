@@ -1,0 +1,41 @@
+"""Holds that nobody lifted: after fourteen days a certificate on hold is revoked for good.
+
+A hold is for a doubt, and a doubt that lasts is an answer; 14 days are the German health network's (gematik
+GS-A_4237). What a measure of an Ordre holds stays held as long as the measure, which has a term of its own.
+"""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from directory.base.audit import Actor
+from pki import consequences, revoking, store, sweep
+from pki.model import Revocation, RevocationAction, RevocationReason, Serial
+from pki.revoking import TakingBack
+
+LASTS = timedelta(days=14)
+ACTOR = Actor("job:holds-end")
+# Nothing was proved in time, and the certificate serves no more; a registrar may say better why (`restate`).
+REASON = RevocationReason.CESSATION_OF_OPERATION
+_BATCH = 2000
+_ENDED = text("""
+    SELECT serial FROM standing_hold WHERE since <= :before AND actor <> :measures
+    ORDER BY since, serial LIMIT :limit
+""")
+
+
+def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> list[Revocation]:
+    """Revoke up to `limit` of what was held for `LASTS`, dated by the hold; [] when there is nothing left."""
+    asked = {"before": now - LASTS, "measures": consequences.ACTOR.name, "limit": limit}
+    ended = [Serial(serial) for serial in connection.execute(_ENDED, asked).scalars()]
+    comment = f"on hold for {LASTS.days} days and never released"
+    acts = [
+        TakingBack(found, REASON, comment)
+        # Looked at again under lock: it may have been released since.
+        for found in store.revocable_of(connection, ended)
+        if found.last is RevocationAction.HOLD
+    ]
+    done = revoking.take_back(connection, acts, now=now, actor=ACTOR)
+    if not ended:
+        sweep.settle_matters(connection, now)
+    return done

@@ -1,0 +1,171 @@
+"""Revoking with the key itself, and saying better afterwards why a certificate was revoked.
+
+Whoever holds the private key of a certificate may have it revoked without a token, at any hour: a JWS over
+what is asked, signed by that key (as ACME does it, RFC 8555 7.6). Who else may is in `pki/competence.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, RSAKey
+from sqlalchemy import Connection
+
+from directory.access import Token
+from directory.base.audit import Actor
+from directory.base.errors import Kind, Refusal
+from pki import revoking, store, sweep
+from pki.competence import LONGEST_COMMENT, check_comment, check_may_revoke, reserved_to_owner
+from pki.model import Revocation, RevocationReason, Serial, serial_of
+from pki.reasons import HOLDERS
+from pki.revoking import TakingBack
+from pki.store import Revocable
+
+# What the keys of our profiles sign with; `none` and every shared secret are no proof.
+ALGORITHMS = ("ES256", "ES384", "RS256", "PS256")
+LARGEST_REQUEST = 8192
+# Clocks of practices are set by hand.
+FRESH = timedelta(minutes=5)
+_FIELDS = frozenset({"serial", "reason", "iat", "aud"})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a proven request says; `iat` is when it was signed, by the clock of who signed."""
+
+    serial: Serial
+    reason: RevocationReason
+    comment: str
+    iat: datetime
+
+
+def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, audience: str) -> Revocation:
+    """Revoke, or hold, the certificate whose key signed this request (compact JWS) for `audience`.
+
+    Refuses `malformed-revocation-request`, and with one and the same `bad-proof-of-possession` an unknown
+    serial, another's key and a broken signature: who has no key learns nothing. To who has, `stale-request`
+    (not of the last five minutes, or older than the last event: nothing can be replayed), `reason-reserved`,
+    `reserved-to-owner` (certificates of the service itself), and what `revoking.take_back` refuses.
+    """
+    # 1. Read it: nothing in it is believed yet but the serial, to know whose key to try.
+    token, claims = _read(request)
+    asked = _asked(claims)
+    if asked.reason is RevocationReason.KEY_COMPROMISE:
+        sweep.lock_family(connection, asked.serial)
+    found = store.revocable(connection, asked.serial)
+    # 2. The proof: by the certificate's own key, under an algorithm of its kind, for this service.
+    if found is None or not _is_signed_by(token, found.certificate.der) or claims["aud"] != audience:
+        raise _unproven()
+    # 3. From here on the holder speaks.
+    _check_fresh(asked, found, now)
+    _check_holder_may(asked, found, now)
+    act = TakingBack(found, asked.reason, asked.comment)
+    return revoking.take_back(connection, [act], now=now, actor=Actor(f"key:{asked.serial}"))[0]
+
+
+def restate_as(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    serial: Serial,
+    reason: RevocationReason,
+    comment: str,
+) -> Revocation:
+    """Correct the reason of a revocation, for whoever could have revoked; its date stays.
+
+    Refuses `unknown-certificate`, `not-a-registrar`, `wrong-authority`, `reserved-to-owner`,
+    `comment-too-long`, `comment-missing`, `not-revoked`, `already-revoked`, `same-reason`,
+    `compromise-stays`.
+    """
+    check_comment(comment)
+    if not comment.strip():
+        text = "Say why the reason is corrected: the log keeps both."
+        raise Refusal(Kind.MALFORMED, "comment-missing", text)
+    if reason is RevocationReason.KEY_COMPROMISE:
+        sweep.lock_family(connection, serial)
+    found = store.revocable(connection, serial)
+    if found is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
+    check_may_revoke(connection, token, found, reason)
+    return revoking.restate(connection, TakingBack(found, reason, comment), now=now, actor=token.actor)
+
+
+def _read(request: bytes) -> tuple[str, Mapping[str, Any]]:
+    if len(request) > LARGEST_REQUEST:
+        raise _malformed(f"A request has at most {LARGEST_REQUEST} bytes.")
+    try:
+        token = request.decode("ascii").strip()
+        signed = jws.extract_compact(token.encode())
+        claims = orjson.loads(signed.payload)
+    except (UnicodeDecodeError, JoseError, ValueError) as error:
+        raise _malformed("This is no compact JWS over a JSON object.") from error
+    if not isinstance(claims, dict) or not claims.keys() >= _FIELDS or claims.keys() - _FIELDS - {"comment"}:
+        raise _malformed("The payload has serial, reason, iat, aud, and comment if there is one.")
+    return token, claims
+
+
+def _asked(claims: Mapping[str, Any]) -> Asked:
+    comment = claims.get("comment", "")
+    if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT or not comment.isprintable():
+        raise _malformed(f"A comment is one line of at most {LONGEST_COMMENT} characters.")
+    try:
+        serial = serial_of(int(str(claims["serial"]).replace(":", "")[:64], 16))
+        signed_at = datetime.fromtimestamp(int(claims["iat"]), UTC)
+        return Asked(serial, RevocationReason(claims["reason"]), comment, signed_at)
+    except (ValueError, TypeError, OverflowError, OSError) as error:
+        text = "serial is hexadecimal, reason one of those documented, iat seconds since 1970."
+        raise _malformed(text) from error
+
+
+def _is_signed_by(token: str, certificate: bytes) -> bool:
+    public = x509.load_der_x509_certificate(certificate).public_key()
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        key: ECKey | RSAKey = ECKey.import_key(public)
+        fitting = ["ES256"] if public.curve.name == "secp256r1" else ["ES384"]
+    elif isinstance(public, rsa.RSAPublicKey):
+        key, fitting = RSAKey.import_key(public), ["RS256", "PS256"]
+    else:
+        return False
+    try:
+        jws.deserialize_compact(token, key, algorithms=fitting)
+    except (JoseError, ValueError):
+        return False
+    return True
+
+
+def _check_fresh(asked: Asked, found: Revocable, now: datetime) -> None:
+    # A released hold, say: the request that made it must not be able to make it again.
+    last = found.event.revoked_at if found.event else found.certificate.not_before
+    if not now - FRESH <= asked.iat <= now + FRESH or asked.iat < last.replace(microsecond=0):
+        text = (
+            f"Sign anew: iat must lie within {FRESH.seconds // 60} minutes, after all that was done before."
+        )
+        raise Refusal(Kind.UNACCEPTABLE, "stale-request", text)
+
+
+def _check_holder_may(asked: Asked, found: Revocable, now: datetime) -> None:
+    certificate = found.certificate
+    if certificate.practitioner is None and not certificate.profile.startswith(("operator-", "application-")):
+        raise reserved_to_owner("This is a certificate of the service itself.")
+    if asked.reason not in HOLDERS:
+        words = ", ".join(sorted(reason.value for reason in HOLDERS))
+        raise Refusal(Kind.FORBIDDEN, "reason-reserved", f"A holder says one of {words}.")
+    if certificate.not_after < now:
+        text = "This certificate has expired: there is nothing left to revoke."
+        raise Refusal(Kind.CONFLICT, "certificate-expired", text)
+
+
+def _malformed(text: str) -> Refusal:
+    return Refusal(Kind.MALFORMED, "malformed-revocation-request", text)
+
+
+def _unproven() -> Refusal:
+    text = "The request is not signed by the key of this certificate, for this service."
+    return Refusal(Kind.UNACCEPTABLE, "bad-proof-of-possession", text)

@@ -1,0 +1,86 @@
+"""What a lost key takes with it: the key is blocked, every other certificate of it falls, its holder's others
+are listed for a person to look at.
+
+Certificates of the same key fall in the same transaction as the first; those on other keys do not, because a
+stolen card says nothing of a token in a drawer: whether it does is for a registrar (docs/decisions.md).
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from directory.attention import Concern, Matter, keep
+from directory.base.audit import Actor
+from pki.model import IssuedCertificate, Serial
+
+_ACTOR = Actor("job:holds-end")
+# In the order of serials, which is the order in which reservations are locked everywhere.
+_LOCK_FAMILY = text("""
+    SELECT 1 FROM reservation WHERE serial IN (
+        SELECT s.serial FROM certificate c JOIN certificate s ON s.spki_sha256 = c.spki_sha256
+        WHERE c.serial = :serial)
+    ORDER BY serial FOR UPDATE
+""")
+_SIBLINGS = text("""
+    SELECT c.serial FROM unnest(CAST(:keys AS bytea[])) AS lost (spki)
+    JOIN certificate c ON c.spki_sha256 = lost.spki
+    WHERE c.serial <> ALL(CAST(:known AS text[])) AND c.not_after >= :now AND NOT EXISTS (
+        SELECT FROM revocation v WHERE v.serial = c.serial AND v.action = 'revoke')
+    ORDER BY c.serial
+""")
+_OTHERS = text("""
+    SELECT DISTINCT ON (c.serial) c.serial, lost.serial AS because, e.authority
+    FROM unnest(CAST(:serials AS text[]), CAST(:holders AS text[])) AS lost (serial, holder)
+    JOIN certificate c ON c.practitioner = lost.holder
+    JOIN reservation r ON r.serial = c.serial LEFT JOIN enrolment e ON e.id = r.enrolment_id
+    WHERE c.serial <> ALL(CAST(:serials AS text[])) AND c.not_after >= :now AND NOT EXISTS (
+        SELECT FROM revocation v WHERE v.serial = c.serial AND v.action = 'revoke')
+    ORDER BY c.serial
+""")
+_SETTLED = text("""
+    SELECT a.subject FROM attention a JOIN certificate c ON c.serial = a.subject
+    WHERE a.kind = :kind AND a.resolved_at IS NULL AND (c.not_after < :now OR EXISTS (
+        SELECT FROM revocation v WHERE v.serial = c.serial AND v.action = 'revoke'))
+""")
+
+
+def lock_family(connection: Connection, serial: Serial) -> None:
+    """Lock the reservations of every certificate of this one's key: two who report them queue here."""
+    connection.execute(_LOCK_FAMILY, {"serial": serial})
+
+
+def siblings(connection: Connection, lost: Collection[IssuedCertificate], now: datetime) -> list[Serial]:
+    """The other certificates of these keys that are neither expired nor revoked for good."""
+    asked = {
+        "keys": list({one.spki_sha256 for one in lost}),
+        "known": [one.serial for one in lost],
+        "now": now,
+    }
+    return [Serial(serial) for serial in connection.execute(_SIBLINGS, asked).scalars()]
+
+
+def follow(connection: Connection, lost: Iterable[IssuedCertificate], *, now: datetime, actor: Actor) -> None:
+    """See that no certificate is ever made for these keys again, and that their holders' others are seen."""
+    _list_others(connection, list(lost), now, actor)
+
+
+def settle_matters(connection: Connection, now: datetime) -> None:
+    """Take off the list what has been revoked or has expired since."""
+    concern = Concern.KEY_OF_HOLDER_COMPROMISED
+    gone = connection.execute(_SETTLED, {"kind": concern.value, "now": now}).scalars().all()
+    keep(connection, concern, [], among=gone, now=now, actor=_ACTOR)
+
+
+def _list_others(connection: Connection, lost: list[IssuedCertificate], now: datetime, actor: Actor) -> None:
+    held = [one for one in lost if one.practitioner is not None]
+    asked = {
+        "serials": [one.serial for one in held],
+        "holders": [one.practitioner for one in held],
+        "now": now,
+    }
+    matters = [
+        Matter(row.serial, [row.authority] if row.authority else [], {"compromised": row.because})
+        for row in connection.execute(_OTHERS, asked)
+    ]
+    keep(connection, Concern.KEY_OF_HOLDER_COMPROMISED, matters, among=[], now=now, actor=actor)
