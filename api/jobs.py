@@ -16,7 +16,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api import exports, increments, night_watch, nightly, publication, upkeep
+from api import exports, increments, night_watch, nightly, publication, trust_lists, upkeep
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -110,6 +110,12 @@ JOBS = MappingProxyType(
                 _every(600),
                 exports.export_if_due,
             ),
+            Job(
+                "trust-list",
+                "Signs a new version of the trust list when its content changed or the last one ages.",
+                _every(5),
+                trust_lists.publish,
+            ),
             Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), upkeep.trim_feed),
             Job(
                 "crl",
@@ -118,7 +124,7 @@ JOBS = MappingProxyType(
                 upkeep.publish_crls,
             ),
             Job("ocsp-answers", "Signs OCSP answers before anyone asks.", _every(15), upkeep.presign_ocsp),
-            Job("ocsp-responders", "Renews the OCSP signers.", _every(3600), upkeep.renew_responders),
+            Job("ocsp-responders", "Renews the OCSP signers.", _every(60), upkeep.renew_responders),
             Job(
                 "outside-view",
                 "Judges a sample of what is published as a reader would, against the record.",

@@ -94,7 +94,8 @@ def decide(
     """The table of answers (docs/reference/status.md), first line that fits.
 
     `request` is None when the octets could not be read as one, `issuer` when it is not all about
-    one CA of ours, `standing` when the record could not be read. `never_issued` is `UNKNOWN` or `NEVER_ISSUED`.
+    one CA of ours, `standing` when the record could not be read. `never_issued` is `UNKNOWN` or
+    `NEVER_ISSUED`.
     """
     if request is None:
         return Outcome.MALFORMED  # RFC 6960 2.3; RFC 9654 2.1 for nonces

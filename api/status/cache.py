@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from pki.model import Serial
 
 # How long one heartbeat of the listener counts: the longest that a revocation may go unheard.
-VOUCHED_SECONDS = 2.0
+VOUCHED_SECONDS = 1.0
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from pki.model import Serial
 APPLICATION = "sceau-status-listener"
 _LOG = logging.getLogger("sceau.status")
 # Four heartbeats fit into the time one of them counts.
-_PULSE_SECONDS = 0.5
-_RETRY_SECONDS = 0.25
+_PULSE_SECONDS = 0.25
+_RETRY_SECONDS = 0.1
 
 
 class Listener:
