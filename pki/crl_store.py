@@ -178,7 +178,7 @@ _DUE = text("""
             WHERE e.authority_id = a.id AND e.shard = s.shard AND e.number > coalesce(last.number, 0)
         ) AS events
     ) AS waiting
-    WHERE (last.number IS NULL OR waiting.events OR last.this_update <= :older
+    WHERE NOT a.offline AND (last.number IS NULL OR waiting.events OR last.this_update <= :older
            OR :now > last.this_update + (last.next_update - last.this_update) / 2)
       AND (other.this_update IS NULL OR other.this_update < :second)
       AND (NOT :delta OR a.issuer_id IS NOT NULL AND EXISTS (

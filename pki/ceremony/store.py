@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from sqlalchemy import Connection, exists, func, select, text, update
+from sqlalchemy import Connection, exists, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from pki import store
+from directory.base.errors import Kind, Refusal
+from pki import crl_store, store
 from pki.model import AuthorityState, IssuedCertificate, Reservation, RevocationAction, Serial
-from pki.tables import authority, certificate, crl, crl_shard, cross_certificate, reservation, revocation
+from pki.tables import authority, certificate, crl, cross_certificate, reservation, revocation
 
 _LAST = text("SELECT serial, action FROM revocation_state WHERE serial = ANY(:serials)")
 
@@ -96,14 +97,13 @@ def add_list(
     der: bytes,
 ) -> None:
     """Store a CRL that was signed elsewhere under its own number, which its CA's counter then passes."""
-    place = {"authority_id": authority_id, "shard": 0}
-    counter = update(crl_shard).where(crl_shard.c.authority_id == authority_id, crl_shard.c.shard == 0)
-    connection.execute(counter.where(crl_shard.c.last_number < number).values(last_number=number))
-    events = select(func.count()).where(revocation.c.authority_id == authority_id, revocation.c.shard == 0)
+    if crl_store.take_number(connection, authority_id, 0, number - 1) != number:
+        text = f"A number above {number} has been given to a CRL of {authority_id}."
+        raise Refusal(Kind.UNACCEPTABLE, "crl-number", text)
     row = {
-        **place, "number": number, "this_update": this_update, "next_update": next_update,
-        "entries": entries, "watermark": connection.execute(events).scalar_one(), "tbs": tbs,
-        "tbs_sha256": sha256(tbs).digest(),
+        "authority_id": authority_id, "shard": 0, "number": number, "this_update": this_update,
+        "next_update": next_update, "entries": entries, "tbs": tbs, "tbs_sha256": sha256(tbs).digest(),
+        "watermark": crl_store.see(connection, authority_id, 0, number),
     }  # fmt: skip
     connection.execute(insert(crl).values(row))
     signed = update(crl).where(crl.c.authority_id == authority_id, crl.c.shard == 0, crl.c.number == number)

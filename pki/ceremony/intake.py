@@ -1,0 +1,239 @@
+"""What comes back from the offline machine: certificates and root CRLs, verified whole before they count.
+
+Whoever carried them, and whatever made them, is trusted for nothing: the reviewed file, the keys held here
+and the record say what they must be.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection, Engine
+
+from directory.base.audit import Actor, Event, record
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import hold_until_commit
+from pki import crl_store, floor, gate, store
+from pki.ceremony import drawing, making
+from pki.ceremony import store as rows
+from pki.ceremony.drawing import Parent
+from pki.ceremony.offline import LONGEST_ROOT_CRL
+from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
+from pki.ceremony.signing import KeyRing
+from pki.model import Authority, serial_of
+from pki.tbs import HASHES, subject_of
+
+# Clocks of machines without a network go wrong by minutes.
+CLOCK_SKEW = timedelta(minutes=10)
+
+
+def take_certificate(
+    engine: Engine, plan: Plan, ring: KeyRing, content: bytes, *, now: datetime, actor: Actor
+) -> str:
+    """Store the certificate in `content` (PEM or DER) as what the plan says it is; gives its id.
+
+    The same again changes nothing. Refuses `not-a-certificate`, `not-in-ceremony`, `issuer-missing`,
+    `certificate-unfit` with every reason, `lint-failed`, `serial-used`, `already-there`.
+    """
+    certificate = _read(content)
+    with transaction(engine, read_only=True) as connection:
+        one, parent = _place(connection, plan, certificate)
+    # The key is asked outside of the transaction: a token may take its time.
+    held = _held(plan, one, ring)
+    with transaction(engine) as connection:
+        hold_until_commit(connection, "ceremony-intake")
+        known = _known(connection, one)
+        der = certificate.public_bytes(Encoding.DER)
+        if known is not None:
+            if known != der:
+                text = f"There is another certificate of {one.id}: one is enough."
+                raise Refusal(Kind.CONFLICT, "already-there", text)
+            return one.id
+        wrong = list(_faults(connection, plan, one, certificate, parent, now=now))
+        if held is not None and drawing.ec_key(certificate) != held:
+            wrong.append("its key is not the one held here")
+        if wrong:
+            text = f"This certificate is not what the file asks for {one.id}: {', '.join(wrong)}."
+            raise Refusal(Kind.UNACCEPTABLE, "certificate-unfit", text, reasons=wrong)
+        drawing.check(one, certificate, parent)
+        serial = serial_of(certificate.serial_number)
+        if rows.is_serial_used(connection, serial):
+            raise Refusal(Kind.CONFLICT, "serial-used", f"The serial number {serial} is used already.")
+        making.add(connection, one, der, now=now, actor=actor)
+    return one.id
+
+
+def take_list(
+    engine: Engine, content: bytes, *, floor_file: Path, now: datetime, actor: Actor
+) -> tuple[str, int]:
+    """Publish a root's CRL made on the offline machine; gives the root's id and the CRL's number.
+
+    Refuses `crl-malformed`, `unknown-authority`, and, as the gate does, `crl-signature`, `crl-issuer-key`,
+    `crl-url`, `crl-number`, `crl-time`, `crl-vanished`, `crl-stale`, `crl-unrecorded`.
+    """
+    try:
+        crl = x509.load_der_x509_crl(content)
+        tbs = crl.tbs_certlist_bytes
+    except ValueError as error:
+        raise _refused("crl-malformed", "This is no CRL in DER.") from error
+    listing = gate.parse(content)
+    with transaction(engine) as connection:
+        root = _issuer(connection, listing)
+        place = f"{root.id}/0"
+        gate.check_signed(content, tbs, root)
+        _check_list(connection, listing, root, now)
+        if listing.number <= floor.known(floor_file, place):
+            raise _refused("crl-number", "This number has been given out before.")
+        # Before anyone can see the number, so that no restore can give it to another CRL.
+        floor.raise_to(floor_file, place, listing.number)
+        rows.add_list(
+            connection, root.id, listing.number, this_update=listing.this_update,
+            next_update=listing.next_update, entries=len(listing.serials), tbs=tbs, der=content,
+        )  # fmt: skip
+        detail = {"number": listing.number, "bytes": len(content), "sha256": sha256(content).hexdigest()}
+        record(connection, now=now, actor=actor, event=Event.CRL_PUBLISHED, subject=place, detail=detail)
+    return root.id, listing.number
+
+
+def _read(content: bytes) -> x509.Certificate:
+    try:
+        if b"-----BEGIN" in content:
+            return x509.load_pem_x509_certificate(content)
+        return x509.load_der_x509_certificate(content)
+    except ValueError as error:
+        text = "This is no certificate in PEM or DER."
+        raise Refusal(Kind.MALFORMED, "not-a-certificate", text) from error
+
+
+def _place(
+    connection: Connection, plan: Plan, certificate: x509.Certificate
+) -> tuple[Planned, Parent | None]:
+    """Which certificate of the plan this is, by its two names, and the root that must have signed it."""
+    for one in plan.in_order:
+        certifies = plan.authority(one.subject) if isinstance(one, PlannedCross) else one
+        issuer = one if one.issuer is None else plan.authority(one.issuer)
+        names = certificate.subject.public_bytes(), certificate.issuer.public_bytes()
+        wanted = [subject_of(named.names).public_bytes() for named in (certifies, issuer)]
+        if names == tuple(wanted):
+            return one, _parent(connection, one)
+    text = "The ceremony's file names no authority with this subject and issuer."
+    raise Refusal(Kind.NOT_FOUND, "not-in-ceremony", text)
+
+
+def _parent(connection: Connection, one: Planned) -> Parent | None:
+    if one.issuer is None:
+        return None
+    issuer = store.load_authority(connection, one.issuer)
+    if issuer is None:
+        text = f"The certificate of {one.issuer} comes first: it is not here yet."
+        raise Refusal(Kind.CONFLICT, "issuer-missing", text)
+    return Parent(issuer.id, x509.load_der_x509_certificate(issuer.der))
+
+
+def _held(plan: Plan, one: Planned, ring: KeyRing) -> object:
+    """The public key that must be in this certificate, where its private half is held here."""
+    if isinstance(one, PlannedCross) or one.offline:
+        return None
+    return ring.held(plan.authority(one.id)).public_key()
+
+
+def _known(connection: Connection, one: Planned) -> bytes | None:
+    if isinstance(one, PlannedAuthority):
+        found = store.load_authority(connection, one.id)
+        return None if found is None else found.der
+    return next((cross.der for cross in rows.crosses(connection) if cross.id == one.id), None)
+
+
+def _faults(
+    connection: Connection,
+    plan: Plan,
+    one: Planned,
+    certificate: x509.Certificate,
+    parent: Parent | None,
+    *,
+    now: datetime,
+) -> Iterator[str]:
+    issuer = certificate if parent is None else parent.certificate
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        yield "its issuer's key has not signed it"
+    algorithm = certificate.signature_hash_algorithm
+    if algorithm is None or algorithm.name != HASHES[drawing.ec_key(issuer).curve.name].name:
+        yield "its signature's hash does not fit the curve"
+    yield from (f"another {name}" for name in making.differences(plan, one, certificate, compare_urls=True))
+    if certificate.not_valid_before_utc > now + CLOCK_SKEW or certificate.not_valid_after_utc <= now:
+        yield "it is not valid at this time"
+    if isinstance(one, PlannedCross):
+        subject = store.load_authority(connection, one.subject)
+        if subject is None:
+            yield f"{one.subject} is not here yet"
+        elif drawing.ec_key(x509.load_der_x509_certificate(subject.der)) != drawing.ec_key(certificate):
+            yield f"its key is not that of {one.subject}"
+    yield from _extension_faults(plan, one, certificate, parent)
+
+
+def _extension_faults(
+    plan: Plan, one: Planned, certificate: x509.Certificate, parent: Parent | None
+) -> Iterator[str]:
+    """Every extension, value and mark, as we would have drawn it; their order is the signer's choice."""
+    drawn = drawing.draw(
+        plan, one, drawing.ec_key(certificate), parent,
+        serial=serial_of(certificate.serial_number),
+        validity=(certificate.not_valid_before_utc, certificate.not_valid_after_utc),
+    )  # fmt: skip
+    wanted, found = (
+        {one.oid.dotted_string: (one.critical, one.value) for one in made.extensions}
+        for made in (drawn, certificate)
+    )
+    for oid in sorted(wanted.keys() | found.keys()):
+        if wanted.get(oid) != found.get(oid):
+            yield f"the extension {oid} is not the file's"
+
+
+def _issuer(connection: Connection, listing: gate.Listing) -> Authority:
+    """The offline root whose name and key the CRL bears, byte for byte."""
+    for one in store.authorities(connection):
+        if one.offline and gate.issuer_fields(one.der)[0] == listing.issuer:
+            if gate.key_identifier(one.der) != listing.key:
+                raise _refused("crl-issuer-key", "The CRL names another issuer key than the CA's.")
+            return one
+    text = "No authority whose key lies offline has this name; the others' CRLs are made here."
+    raise Refusal(Kind.NOT_FOUND, "unknown-authority", text)
+
+
+def _check_list(connection: Connection, listing: gate.Listing, root: Authority, now: datetime) -> None:
+    if listing.points != gate.points(connection, root, 0) or listing.base is not None:
+        raise _refused("crl-url", "A root's CRL is complete: it names no distribution point and no base.")
+    if not listing.this_update <= now + CLOCK_SKEW or listing.next_update <= now:
+        raise _refused("crl-time", "The CRL does not hold at this time.")
+    if listing.next_update - listing.this_update > LONGEST_ROOT_CRL:
+        raise _refused("crl-time", "nextUpdate is more than twelve months after thisUpdate.")
+    before = crl_store.latest(connection, root.id, 0)
+    serials = {serial_of(number) for number in listing.serials}
+    taken_back = rows.taken_back(connection, root.id)
+    missing = taken_back - serials
+    if missing - rows.expired_before(connection, sorted(missing), listing.this_update):
+        raise _refused("crl-stale", f"{len(missing)} certificates revoked in the record are not listed.")
+    if rows.known(connection, sorted(serials - taken_back)):
+        text = "It lists a certificate that the record holds for good: revoke it there first."
+        raise _refused("crl-unrecorded", text)
+    if before is None:
+        return
+    if listing.number <= before.number or listing.this_update < before.this_update:
+        raise _refused("crl-number", "A later CRL of this root is published already.")
+    vanished = {serial_of(number) for number in gate.parse(before.der).serials} - serials
+    # Gone on purpose: released, or expired before the CRL that still listed it (RFC 5280 3.3).
+    vanished -= rows.expired_before(connection, sorted(vanished), before.this_update)
+    if vanished:
+        text = f"{len(vanished)} entries of the CRL before are missing without having expired."
+        raise _refused("crl-vanished", text)
+
+
+def _refused(code: str, text: str) -> Refusal:
+    return Refusal(Kind.UNACCEPTABLE, code, text)

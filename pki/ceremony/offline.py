@@ -1,0 +1,185 @@
+"""The machine that no network reaches: root keys, requests in, certificates and root CRLs out. No database.
+
+All it knows lies in one folder that people carry: the reviewed file's requests (`<CA>.csr`), the certificates
+(`<id>.cer`, PEM), the root's CRL (`<root>.crl`). Safe to run again: what lies there and fits is kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from directory.base.errors import Kind, Refusal
+from pki.ceremony import signing, transcript
+from pki.ceremony.drawing import Parent, ec_key
+from pki.ceremony.making import differences
+from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
+from pki.ceremony.signing import KeyRing
+from pki.ceremony.transcript import Step
+from pki.model import RevocationReason, Serial
+from pki.rules import public_key_of_request
+from pki.tbs import subject_of
+
+# S/MIME BR 4.9.7: the CRL of a root at least once in twelve months.
+LONGEST_ROOT_CRL = timedelta(days=365)
+_FLAGS = {reason: x509.ReasonFlags(reason.value) for reason in RevocationReason}
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What the offline machine made: ids, what still lacks a request or a certificate, the transcript."""
+
+    made: tuple[str, ...]
+    missing: tuple[str, ...]
+    transcript: str
+
+
+def sign_all(plan: Plan, ring: KeyRing, folder: Path, now: datetime) -> Signed:
+    """Make every certificate that a root of this machine has to sign and `folder` lacks.
+
+    Refuses `ceremony-differs`, `request-unfit`, and what `signing` refuses.
+    """
+    made, missing, steps = [], [], []
+    used: dict[str, EllipticCurvePrivateKey] = {}
+    for one in plan.in_order:
+        root = plan.authority(one.issuer or one.id)
+        if not (root.offline and ring.reaches(root)):
+            continue
+        if _certificate(plan, one, folder) is not None:
+            continue
+        key = ring.key(root)[0] if one.issuer is None else ring.held(root)
+        public = _public_key(plan, one, key, folder)
+        parent = None if one.issuer is None else _parent(plan, one.issuer, folder)
+        if public is None or (one.issuer is not None and parent is None):
+            missing.append(one.id)
+            continue
+        signed = signing.sign(plan, one, public=public, signing=key, parent=parent, now=now)
+        pem = x509.load_der_x509_certificate(signed).public_bytes(Encoding.PEM)
+        (folder / f"{one.id}.cer").write_bytes(pem)
+        used[root.id] = key
+        made.append(one.id)
+        steps.append(Step(f"{one.id}: signed by {root.id}, offline", signed))
+    told = transcript.write(plan, steps, used, now) if used else ""
+    return Signed(tuple(made), tuple(missing), told)
+
+
+def root_crl(
+    plan: Plan,
+    root_id: str,
+    ring: KeyRing,
+    folder: Path,
+    *,
+    revoked: Mapping[Serial, RevocationReason],
+    days: int,
+    now: datetime,
+) -> bytes:
+    """The root's next CRL in DER, kept in `folder`: the entries of the one before, and these.
+
+    Refuses `root-crl-too-long` above twelve months, `certificate-missing` without the root's certificate.
+    """
+    if not timedelta(0) < timedelta(days=days) <= LONGEST_ROOT_CRL:
+        text = f"A root's CRL holds for 1 to {LONGEST_ROOT_CRL.days} days."
+        raise Refusal(Kind.MALFORMED, "root-crl-too-long", text)
+    root = plan.authority(root_id)
+    parent = _parent(plan, root_id, folder)
+    if parent is None:
+        text = f"{root_id}.cer is not in the folder: bring it, or sign it first."
+        raise Refusal(Kind.NOT_FOUND, "certificate-missing", text)
+    path = folder / f"{root_id}.crl"
+    before = x509.load_der_x509_crl(path.read_bytes()) if path.exists() else None
+    made = _list(parent, ring.held(root), before, revoked, days, now)
+    draft = path.with_suffix(".draft")
+    draft.write_bytes(made)
+    draft.replace(path)
+    return made
+
+
+def _list(  # noqa: PLR0917 - whose, under what, after what, with what, until when
+    parent: Parent,
+    key: EllipticCurvePrivateKey,
+    before: x509.CertificateRevocationList | None,
+    revoked: Mapping[Serial, RevocationReason],
+    days: int,
+    now: datetime,
+) -> bytes:
+    begins = now.astimezone(UTC).replace(microsecond=0)
+    number = 1
+    entries = {one.serial_number: one for one in before or ()}
+    if before is not None:
+        number += before.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    for serial, reason in revoked.items():
+        entries.setdefault(int(serial, 16), _entry(serial, reason, begins))
+    known = parent.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(parent.certificate.subject)
+        .last_update(begins)
+        .next_update(begins + timedelta(days=days))
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known), critical=False)
+        .add_extension(x509.CRLNumber(number), critical=False)
+    )
+    for entry in entries.values():
+        builder = builder.add_revoked_certificate(entry)
+    digest = hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256()
+    return builder.sign(key, digest).public_bytes(Encoding.DER)
+
+
+def _entry(serial: Serial, reason: RevocationReason, at: datetime) -> x509.RevokedCertificate:
+    return (
+        x509.RevokedCertificateBuilder()
+        .serial_number(int(serial, 16))
+        .revocation_date(at)
+        .add_extension(x509.CRLReason(_FLAGS[reason]), critical=False)
+        .build()
+    )
+
+
+def _certificate(plan: Plan, one: Planned, folder: Path) -> x509.Certificate | None:
+    path = folder / f"{one.id}.cer"
+    if not path.exists():
+        return None
+    found = x509.load_pem_x509_certificate(path.read_bytes())
+    wrong = differences(plan, one, found, compare_urls=True)
+    if wrong:
+        text = f"{path.name} is there, and the file says otherwise of its {', '.join(wrong)}."
+        raise Refusal(Kind.CONFLICT, "ceremony-differs", text, differs=wrong)
+    return found
+
+
+def _parent(plan: Plan, root_id: str, folder: Path) -> Parent | None:
+    found = _certificate(plan, plan.authority(root_id), folder)
+    return None if found is None else Parent(root_id, found)
+
+
+def _public_key(
+    plan: Plan, one: Planned, key: EllipticCurvePrivateKey, folder: Path
+) -> EllipticCurvePublicKey | None:
+    """The key to certify: the root's own, that of the other root's certificate, or the request's."""
+    if one.issuer is None:
+        return key.public_key()
+    if isinstance(one, PlannedCross):
+        certified = _certificate(plan, plan.authority(one.subject), folder)
+        return None if certified is None else ec_key(certified)
+    path = folder / f"{one.id}.csr"
+    return _requested(one, path.read_bytes()) if path.exists() else None
+
+
+def _requested(one: PlannedAuthority, pem: bytes) -> EllipticCurvePublicKey:
+    public = public_key_of_request(pem)
+    names = x509.load_pem_x509_csr(pem).subject.public_bytes()
+    if not isinstance(public, EllipticCurvePublicKey) or public.curve.name != one.curve:
+        raise _unfit(one, f"its key is not on {one.curve}", pem)
+    if names != subject_of(one.names).public_bytes():
+        raise _unfit(one, "its subject is not the file's", pem)
+    return public
+
+
+def _unfit(one: PlannedAuthority, reason: str, pem: bytes) -> Refusal:
+    text = f"The request for {one.id} is not the reviewed one: {reason} (SHA-256 {sha256(pem).hexdigest()})."
+    return Refusal(Kind.UNACCEPTABLE, "request-unfit", text)
