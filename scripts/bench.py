@@ -20,6 +20,7 @@ from benches import (
     directory,
     feed,
     issuance,
+    keys,
     night,
     search,
     sources,
@@ -29,7 +30,7 @@ from benches import (
 from benches.harness import Bench, Figure, installation
 
 FIGURES: dict[str, Callable[[Bench], Figure]] = {
-    **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES,
+    **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES, **keys.FIGURES,
     **consequences.FIGURES, **night.FIGURES, **feed.FIGURES, **sources.FIGURES,
     **search.FIGURES,
 }  # fmt: skip

@@ -219,6 +219,40 @@ def test_a_committed_crl_is_signed_and_the_same_each_time(engine: Engine, signer
     assert (refused.value.kind, refused.value.code) == (Kind.NOT_FOUND, "unknown-crl")
 
 
+def test_a_crl_whose_answer_was_lost_is_signed_again_over_the_same_bytes(
+    engine: Engine, signer: Signer
+) -> None:
+    first: list[bytes] = []
+
+    class Cut:
+        """Hears the answer, and loses it."""
+
+        def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
+            first.append(signer.sign_crl(authority_id, shard, number))
+            raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", "gone")
+
+    with pytest.raises(Refusal):
+        crl.publish(
+            engine, Cut(), authority_id="persons-1", shard=0, now=real_now(), lifetime=timedelta(days=3)
+        )
+    again = x509.load_der_x509_crl(signer.sign_crl("persons-1", 0, 1))
+    assert again.tbs_certlist_bytes == x509.load_der_x509_crl(first[0]).tbs_certlist_bytes
+    with engine.connect() as connection:
+        issuing = store.load_authority(connection, "persons-1")
+    assert issuing
+    public = x509.load_der_x509_certificate(issuing.der).public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    assert again.is_signature_valid(public)
+
+
+def test_a_signer_whose_key_has_gone_since_it_was_loaded_is_not_well(authority: Established) -> None:
+    assert authority.signer.ping()
+    (authority.keys.folder / "persons-1.key").unlink()
+    with pytest.raises(Refusal) as refused:
+        authority.signer.ping()
+    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "ca-key-missing")
+
+
 # Reservations forged in the database: each is refused for its own reason.
 
 
