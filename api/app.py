@@ -22,6 +22,7 @@ from api.rest.exports import exports_of_the_public
 from api.rest.freshness import mark
 from api.rest.health import health
 from api.rest.measures import measures
+from api.rest.operator_certificates import operator_certificates
 from api.rest.organisations import organisations
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.practitioners import practitioners
@@ -29,6 +30,7 @@ from api.rest.recipients import recipients
 from api.rest.register_pages import register_pages
 from api.rest.registers import registers
 from api.rest.shapes import FORMATS, LARGEST_ID, Problem
+from api.rest.trust_list import trust_list
 from api.wiring import Container
 
 # Room for 10,000 addresses.
@@ -74,6 +76,7 @@ def create_app(container: Container) -> Flask:
         organisations,
         enrolments,
         certificates,
+        operator_certificates,
         measures,
         corrections,
         attention,
@@ -84,6 +87,7 @@ def create_app(container: Container) -> Flask:
         described.register_blueprint(resource(container))
     app.register_blueprint(health(container))
     app.register_blueprint(register_pages(container))
+    app.register_blueprint(trust_list(container))
     app.register_blueprint(pages(described.spec, release()))
     return app
 

@@ -622,12 +622,51 @@ ENTRIES: tuple[Entry, ...] = (
         "Pas encore de signataire de listes certifié",
         "Les exports sont écrits une fois que l'AC existe et que le signataire répond.",
     ),
+    # ---- Trust list
+    Entry(
+        "unknown-trust-list", 404, "There is no such version of the trust list",
+        "Versions are numbered from 1 without a gap and kept for ever: see /v1/trust-list for the newest.",
+        "Version inconnue de la liste de confiance",
+        "Les versions sont numérotées depuis 1 sans lacune et gardées pour toujours : la dernière est à "
+        "/v1/trust-list.",
+    ),
+    Entry(
+        "no-trust-list", 503, "No trust list has been signed yet",
+        "The worker signs the first one seconds after the CA exists. Ask again after Retry-After seconds.",
+        "Pas encore de liste de confiance signée",
+        "Le service signe la première quelques secondes après la création de l'AC. Recommencez après "
+        "Retry-After secondes.",
+    ),
     # ---- The service
     Entry(
         "database-unavailable", 503, "The record cannot be reached",
         "Nothing was done. Ask again after Retry-After seconds.",
         "Registre momentanément injoignable",
         "Rien n'a été fait. Recommencez après Retry-After secondes.",
+    ),
+    Entry(
+        "not-an-operator", 403, "This token acts for no operator",
+        "Use a token made with `sceau token create --operator`, which names an operator of the trusted list.",
+        "Ce jeton n'agit pour aucun opérateur",
+        "Utilisez un jeton fait par `sceau token create --operator`, qui nomme un opérateur de la liste.",
+    ),
+    Entry(
+        "unknown-profile", 422, "There is no such profile for this holder",
+        "Ask for one of the profiles named.",
+        "Profil inconnu pour ce titulaire",
+        "Demandez l'un des profils nommés.",
+    ),
+    Entry(
+        "bad-hosts", 422, "These hosts cannot be certified together",
+        "A server has 1 to 100 hosts, the first of 64 characters at most; a client has none.",
+        "Ces hôtes ne peuvent être certifiés ensemble",
+        "Un serveur a 1 à 100 hôtes, le premier de 64 caractères au plus ; un client n'en a pas.",
+    ),
+    Entry(
+        "lint-unavailable", 503, "The certificate could not be checked in time",
+        "Nothing was signed: without this check no certificate is issued. Ask again in a moment.",
+        "Contrôle du certificat momentanément indisponible",
+        "Rien n'a été signé : sans ce contrôle, aucun certificat n'est émis. Recommencez dans un instant.",
     ),
     Entry(
         "signer-unavailable", 503, "The signer cannot be reached",

@@ -19,6 +19,7 @@ from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
 from pki import (
     crl,
+    operators_withdrawal,
     outside_view,
     renewal,
     responders,
@@ -68,6 +69,9 @@ def withdraw_due(container: Container) -> str:
             step = settle_due(connection, graces=container.graces, now=container.clock())
             if not step.changes:
                 list_claims(connection, container.clock())
+                done += operators_withdrawal.settle(
+                    connection, graces=container.graces, now=container.clock()
+                )
                 return str(done)
         done += step
 

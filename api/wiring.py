@@ -17,6 +17,7 @@ from directory.base import failpoints
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.sync.bounds import RegisterBounds, load_bounds
+from pki.lint import pkix
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
 from pki.withdrawal import Cause
@@ -24,12 +25,13 @@ from pki.withdrawal import Cause
 
 @dataclass(frozen=True)
 class Container:
-    """What views may use: settings, the record, the way to the signer, the clock, who may stay."""
+    """What views may use: settings, the record, the way to the signer, the clock, lints, who may stay."""
 
     settings: Settings
     engine: Engine
     signer: Signer
     clock: Clock
+    opinion: pkix.SecondOpinion = pkix.findings
     bell: Bell = field(default_factory=Bell, compare=False)
     waiting: Seats = field(default_factory=lambda: Seats(WAITING, WAITING_EACH), compare=False)
     downloads: Seats = field(default_factory=lambda: Seats(DOWNLOADS, DOWNLOADS_EACH), compare=False)

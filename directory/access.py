@@ -18,6 +18,7 @@ from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.tables import api_token
+from directory.tables import operator as trusted_operator
 
 # Found by secret scanners in repositories and logs, because nothing else begins so.
 PREFIX = "sceau_"
@@ -38,7 +39,10 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Token:
-    """A token without its secret; `authority` is the body a registrar acts for, '' for every other role."""
+    """A token without its secret; `authority` is the body a registrar acts for, '' for every other role.
+
+    `operator_id` is whom on the trusted list an operator's token acts for; with None it only asks.
+    """
 
     id: int
     name: str
@@ -46,6 +50,7 @@ class Token:
     authority: str
     expires_at: datetime
     revoked_at: datetime | None = None
+    operator_id: int | None = None
 
     @property
     def actor(self) -> Actor:
@@ -67,13 +72,16 @@ def create_token(
     role: Role,
     authority: str = "",
     lifetime: timedelta,
+    operator: str = "",
 ) -> tuple[Token, str]:
-    """A new token and its secret, which nobody can read again.
+    """A new token and its secret, which nobody can read again; `operator` is the name of its certificate.
 
     Refuses `bad-token-name`, `bad-token-lifetime` (none, or above a year), `bad-token-authority` (a registrar
-    needs one that exists, others none) and `token-name-taken` (by one not revoked).
+    needs one that exists, others none), `bad-token-operator` (only an operator's token has one, and of the
+    trusted list) and `token-name-taken` (by one not revoked).
     """
     _check_request(name, role, authority, lifetime)
+    operator_id = _operator(connection, role, operator)
     secret = PREFIX + token_urlsafe(32)
     row = connection.execute(
         insert(api_token)
@@ -84,6 +92,7 @@ def create_token(
             authority=authority,
             created_at=now,
             expires_at=now + lifetime,
+            operator_id=operator_id,
         )
         .on_conflict_do_nothing()
         .returning(api_token)
@@ -92,6 +101,8 @@ def create_token(
         raise Refusal(Kind.CONFLICT, "token-name-taken", f"A token named {name!r} exists: revoke it first.")
     token = _token(row)
     detail = {"name": name, "role": role.value, "authority": authority, "expires_at": token.expires_at}
+    if operator:
+        detail["operator"] = operator
     record(connection, now=now, actor=actor, event=Event.TOKEN_CREATED, subject=str(token.id), detail=detail)
     return token, secret
 
@@ -152,6 +163,19 @@ def _check_request(name: str, role: Role, authority: str, lifetime: timedelta) -
         raise Refusal(Kind.MALFORMED, "bad-token-authority", "Only a registrar acts for an authority.")
 
 
+def _operator(connection: Connection, role: Role, certificate_dn: str) -> int | None:
+    if not certificate_dn:
+        return None
+    if role is not Role.OPERATOR:
+        raise Refusal(Kind.MALFORMED, "bad-token-operator", "Only an operator's token acts for an operator.")
+    query = select(trusted_operator.c.id).where(trusted_operator.c.certificate_dn == certificate_dn)
+    found = connection.execute(query).scalar_one_or_none()
+    if found is None:
+        text = "No operator of the trusted list has a certificate of this name."
+        raise Refusal(Kind.MALFORMED, "bad-token-operator", text)
+    return int(found)
+
+
 def _refuse_revocation(connection: Connection, token_id: int) -> NoReturn:
     known = connection.execute(select(api_token.c.id).where(api_token.c.id == token_id)).one_or_none()
     if known is None:
@@ -165,4 +189,6 @@ def _hash(secret: str) -> bytes:
 
 
 def _token(row: Row[Any]) -> Token:
-    return Token(row.id, row.name, Role(row.role), row.authority, row.expires_at, row.revoked_at)
+    return Token(
+        row.id, row.name, Role(row.role), row.authority, row.expires_at, row.revoked_at, row.operator_id
+    )

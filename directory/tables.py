@@ -363,6 +363,7 @@ api_token = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("operator_id", BigInteger, ForeignKey("operator.id")),
     UniqueConstraint("secret_hash"),
 )
 

@@ -18,7 +18,7 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import Mailbox, MailboxFacts, MailboxKind, Practitioner
-from pki import consequences, issuance, revoking, rules, store, sweep
+from pki import consequences, issuance, operators_store, revoking, rules, store, sweep
 from pki.competence import check_comment, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint import pkix
@@ -227,7 +227,10 @@ def _reserve(
     rules.check_issuance(token, enrolment)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
     rules.check_enrolment(enrolment.authority, person, facts, now)
-    before = store.reservation_of_key(connection, rules.spki_sha256(key))
+    spki = rules.spki_sha256(key)
+    before = store.reservation_of_key(connection, spki)
+    if operators_store.of_key(connection, spki) is not None:
+        raise issuance.key_already_certified()
     if before is not None:
         if before.enrolment_id != enrolment.id:
             raise issuance.key_already_certified()

@@ -27,6 +27,7 @@ class Cause(Enum):
     ORGANISATION_CLOSED = "organisation-closed"
     RENUMBERED = "renumbered"
     END_OF_PRACTICE = "end-of-practice"
+    DOMAIN_WITHDRAWN = "domain-withdrawn"
     SUSPENDED = "suspended"
 
 
@@ -62,6 +63,12 @@ RULES: Mapping[Cause, Rule] = MappingProxyType(
         ),
         Cause.END_OF_PRACTICE: Rule(
             RevocationReason.CESSATION_OF_OPERATION, timedelta(days=7), "no open practice in the register"
+        ),
+        # Of an operator's own certificates: the host may be moved to another name meanwhile.
+        Cause.DOMAIN_WITHDRAWN: Rule(
+            RevocationReason.CESSATION_OF_OPERATION,
+            timedelta(days=1),
+            "the domain is no longer this operator's on the trusted list",
         ),
         # A hold harms nobody for long: it is lifted with the suspension, so that it needs no grace.
         Cause.SUSPENDED: Rule(
@@ -123,6 +130,8 @@ def causes(bond: Bond, present: Present, at: datetime) -> tuple[Cause, ...]:
         Cause.ORGANISATION_CLOSED: _organisation_closed(present.facts, at),
         Cause.RENUMBERED: replaced,
         Cause.END_OF_PRACTICE: person is not None and not gone and not is_practising(person),
+        # Mailboxes of a domain withdrawn are refused by the verdict, and closed by the register.
+        Cause.DOMAIN_WITHDRAWN: False,
         Cause.SUSPENDED: person is not None and person.suspended,
     }
     return tuple(cause for cause in Cause if applies[cause])

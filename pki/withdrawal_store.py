@@ -44,7 +44,9 @@ _FORGET_DUE = text("""
         WHERE kept.serial = d.serial AND kept.cause = d.cause)
 """)
 _FALLEN_DUE = text("""
-    SELECT serial FROM withdrawal_due WHERE due_at <= :now GROUP BY serial ORDER BY min(due_at) LIMIT :limit
+    SELECT d.serial FROM withdrawal_due d WHERE d.due_at <= :now
+    AND NOT EXISTS (SELECT FROM operator_certificate o WHERE o.serial = d.serial)
+    GROUP BY d.serial ORDER BY min(d.due_at) LIMIT :limit
 """)
 _PENDING = text("""
     SELECT d.serial, min(d.due_at) AS due_at, c.practitioner, c.mailbox,
@@ -143,7 +145,10 @@ def keep_due(
 
 
 def fallen_due(connection: Connection, now: datetime, limit: int) -> list[Serial]:
-    """Certificates of which something noted has fallen due, the longest due first."""
+    """Certificates of which something noted has fallen due, the longest due first.
+
+    Those of operators are looked at whole, and by themselves (`pki/operators_withdrawal.py`).
+    """
     rows = connection.execute(_FALLEN_DUE, {"now": now, "limit": limit}).scalars()
     return [Serial(serial) for serial in rows]
 

@@ -19,14 +19,26 @@ def token() -> None:
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in access.Role]), required=True)
 @click.option("--authority", default="", help="A registrar's Ordre (CNOM, CNOP, …) or ARS.")
+@click.option("--operator", default="", help="Certificate name of the operator this token acts for.")
 @click.option("--days", type=click.IntRange(1, 366), default=365, show_default=True)
 @state_option
 @json_option
-def create(name: str, role: str, authority: str, days: int, state: Path | None, as_json: bool) -> None:
+def create(
+    name: str,
+    role: str,
+    authority: str,
+    operator: str,
+    days: int,
+    state: Path | None,
+    as_json: bool,
+) -> None:
     """Make a token called NAME and show its secret, this once.
+
+    An operator asks for its own certificates only with a token that names it, as the trusted list does.
 
     \b
     Example:  sceau token create "Hospital gateway" --role operator
+    Example:  sceau token create "Proxy" --role operator --operator "CN=mx.example.org,O=Operator,C=FR"
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
@@ -38,6 +50,7 @@ def create(name: str, role: str, authority: str, days: int, state: Path | None, 
             role=access.Role(role),
             authority=authority,
             lifetime=timedelta(days=days),
+            operator=operator,
         )
     told = {
         "id": made.id,

@@ -61,6 +61,8 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/withdrawal"): {"registrar"},
         ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/approval"): {"registrar"},
         ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/certificates"): {"registrar"},
+        ("POST", "/v1/operator/certificates"): {"operator"},
+        ("GET", "/v1/operator/certificates"): {"operator"},
         ("GET", "/v1/certificates/2a"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/certificates/2a/history"): {"auditor"},
         ("POST", "/v1/certificates/2a/revocation"): {"registrar"},

@@ -1,0 +1,220 @@
+"""Certificates that operators ask for themselves: servers in their own trusted domains, and their clients.
+
+An operator is who the trusted list says: its token names it, the list says which domains are its own today.
+What becomes of a certificate when a domain is withdrawn is in `operators_withdrawal`.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine
+
+from directory.access import Role, Token
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import hold_until_commit
+from directory.identifiers import parse_domain
+from pki import issuance, operators_store, revoking, rules, store
+from pki.issuance import Prepared
+from pki.lint import pkix
+from pki.lint.key import weaknesses
+from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
+from pki.operators_store import Made, Operator, OperatorReservation
+from pki.profiles import (
+    OF_OPERATORS,
+    OPERATOR_CLIENT,
+    OPERATOR_SERVER,
+    PROFILES,
+    RESERVATION_LIFE,
+    OperatorNames,
+    ServiceNames,
+)
+from pki.revoking import TakingBack
+from pki.rules import LONGEST_COMMON_NAME, PublicKey
+from pki.signing.signer import Signer
+from pki.store import Revocable
+
+ROLE = "organisations"
+MOST_HOSTS = 100
+
+
+def issue(
+    engine: Engine,
+    signer: Signer,
+    *,
+    now: datetime,
+    token: Token,
+    profile: str,
+    csr: bytes,
+    hosts: Sequence[str],
+    base_url: str,
+    opinion: pkix.SecondOpinion = pkix.findings,
+) -> IssuedCertificate:
+    """Certify a key of the token's operator, in transactions of its own; a renewal is the same with a new key.
+
+    Whoever gets no answer asks again with the same request: within five minutes the same reservation is
+    taken up. Refuses `not-an-operator`, `unknown-profile`, `bad-hosts`, `malformed-domain`, `domain-not-trusted`,
+    `domain-suspended`, `operator-suspended`, `bad-csr`, `csr-too-large`, `bad-proof-of-possession`,
+    `weak-key`, `key-already-certified`, `lint-failed`, `lint-unavailable`, `signer-unavailable`.
+    """
+    # 1. What is asked for, and a key whose holder has shown that he has it.
+    wanted = _asked_hosts(profile, hosts)
+    key = rules.public_key_of_request(csr)
+    if found := weaknesses(key):
+        text = f"This key must not be certified: {', '.join(found)}."
+        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
+    # 2. Reserved and linted, then committed.
+    with transaction(engine) as connection:
+        prepared, domains = _reserve(
+            connection, now=now, token=token, profile=profile, key=key, hosts=wanted, base_url=base_url,
+            opinion=opinion,
+        )  # fmt: skip
+    # 3. Signed, with nothing open.
+    signed = issuance.sign(signer, prepared)
+    # 4. Stored; revoked in the same breath when the domain went meanwhile.
+    with transaction(engine) as connection:
+        issued, refusal = _store(connection, prepared, signed, token=token, domains=domains, now=now)
+    if refusal is not None:
+        raise refusal
+    return issued
+
+
+def made_for(connection: Connection, *, token: Token, after: Serial | None, limit: int) -> list[Made]:
+    """The certificates of the token's operator, by serial; refuses `not-an-operator`."""
+    return operators_store.made_for(connection, operator_of(connection, token).id, after, limit)
+
+
+def operator_of(connection: Connection, token: Token) -> Operator:
+    """The operator that this token acts for; refuses `not-an-operator`."""
+    found = None
+    if token.role is Role.OPERATOR and token.operator_id is not None:
+        found = operators_store.load(connection, token.operator_id)
+    if found is None:
+        text = "This token acts for no operator: make one with `sceau token create --operator`."
+        raise Refusal(Kind.FORBIDDEN, "not-an-operator", text)
+    return found
+
+
+def domain_of(host: str, domains: Sequence[str]) -> str | None:
+    """The longest of these domains that is the host or lies above it, None when none does."""
+    above = [domain for domain in domains if host == domain or host.endswith(f".{domain}")]
+    return max(above, key=len, default=None)
+
+
+def _asked_hosts(profile: str, hosts: Sequence[str]) -> tuple[str, ...]:
+    if profile not in OF_OPERATORS:
+        text = f"Operators are given {' and '.join(sorted(OF_OPERATORS))}."
+        raise Refusal(Kind.UNACCEPTABLE, "unknown-profile", text)
+    wanted = tuple(dict.fromkeys(parse_domain(host) for host in hosts))
+    if profile == OPERATOR_CLIENT.name and wanted:
+        raise _bad_hosts("A client is named by its operator: it has no host.")
+    if profile == OPERATOR_SERVER.name and not 1 <= len(wanted) <= MOST_HOSTS:
+        raise _bad_hosts(f"A server has 1 to {MOST_HOSTS} hosts.")
+    if wanted and len(wanted[0]) > LONGEST_COMMON_NAME:
+        raise _bad_hosts(f"The first host becomes the common name: {LONGEST_COMMON_NAME} characters at most.")
+    return wanted
+
+
+def _bad_hosts(text: str) -> Refusal:
+    return Refusal(Kind.UNACCEPTABLE, "bad-hosts", text)
+
+
+def _reserve(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    profile: str,
+    key: PublicKey,
+    hosts: tuple[str, ...],
+    base_url: str,
+    opinion: pkix.SecondOpinion,
+) -> tuple[Prepared, tuple[str, ...]]:
+    operator = operator_of(connection, token)
+    _queue(connection, operator)
+    domains = _check_domains(operator, hosts)
+    if (reserved := _taken_up(connection, operator, key, (profile, hosts), now)) is not None:
+        return issuance.resume(connection, reserved, token.actor), domains
+    names = ServiceNames(hosts) if hosts else OperatorNames(operator.name, operator.id)
+    prepared = issuance.prepare(
+        connection, now=now, actor=token.actor,
+        authority_id=store.issuing_authority(connection, ROLE, now).id, profile=PROFILES[profile],
+        public_key=key, names=names, base_url=base_url, opinion=opinion,
+    )  # fmt: skip
+    serial, spki = prepared.reservation.serial, prepared.reservation.spki_sha256
+    if not operators_store.add(connection, OperatorReservation(serial, operator.id, hosts, domains, spki)):
+        raise issuance.key_already_certified()
+    return prepared, domains
+
+
+def _queue(connection: Connection, operator: Operator) -> None:
+    """Whoever certifies for one operator waits here, so that the second sees what the first reserved."""
+    hold_until_commit(connection, f"operator:{operator.id}")
+
+
+def _taken_up(
+    connection: Connection,
+    operator: Operator,
+    key: PublicKey,
+    asked: tuple[str, tuple[str, ...]],
+    now: datetime,
+) -> Reservation | None:
+    """The reservation of the same request a moment ago; refuses a key that serves anything else."""
+    spki = rules.spki_sha256(key)
+    if store.reservation_of_key(connection, spki) is not None:
+        raise issuance.key_already_certified()
+    before = operators_store.of_key(connection, spki)
+    if before is None:
+        return None
+    if before.operator_id != operator.id:
+        raise issuance.key_already_certified()
+    reserved = store.load_reservation(connection, before.serial)
+    stored = store.find_certificate(connection, before.serial)
+    if reserved is None or stored or reserved.reserved_at < now - RESERVATION_LIFE:
+        raise issuance.key_already_certified(serial=before.serial)
+    if (reserved.profile, before.hosts) != asked:
+        raise issuance.key_already_certified(serial=before.serial)
+    return reserved
+
+
+def _check_domains(operator: Operator, hosts: Sequence[str]) -> tuple[str, ...]:
+    """The trusted domains these hosts lie in, each once; for a client, none."""
+    if operator.suspended:
+        raise Refusal(Kind.UNACCEPTABLE, "operator-suspended", f"{operator.name} is suspended.")
+    if not operator.domains:
+        text = f"{operator.name} has no domain on the trusted list."
+        raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text)
+    found: dict[str, None] = {}
+    for host in hosts:
+        domain = domain_of(host, list(operator.domains))
+        if domain is None:
+            text = f"{host} lies in no trusted domain of this operator."
+            raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text, host=host)
+        if operator.domains[domain]:
+            text = f"The domain {domain} is suspended."
+            raise Refusal(Kind.UNACCEPTABLE, "domain-suspended", text, host=host)
+        found[domain] = None
+    return tuple(found)
+
+
+def _store(
+    connection: Connection,
+    prepared: Prepared,
+    signed: bytes,
+    *,
+    token: Token,
+    domains: tuple[str, ...],
+    now: datetime,
+) -> tuple[IssuedCertificate, Refusal | None]:
+    """What is signed must be stored; whether it is handed out is asked again."""
+    operator = operator_of(connection, token)
+    _queue(connection, operator)
+    issued = issuance.store_signed(connection, prepared, signed, now)
+    try:
+        _check_domains(operator, domains)
+    except Refusal as refusal:
+        comment = f"no longer allowed when it was signed: {refusal.code}"
+        taking = TakingBack(Revocable(issued, None, None), RevocationReason.CESSATION_OF_OPERATION, comment)
+        revoking.take_back(connection, [taking], now=now, actor=prepared.actor)
+        return issued, refusal
+    return issued, None

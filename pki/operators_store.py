@@ -1,0 +1,139 @@
+"""The rows behind operators' certificates: their rights to domains, what was made for them. SQL only."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from pki.model import IssuedCertificate, RevocationAction, Serial
+from pki.tables import certificate, operator_certificate
+
+_OPERATOR = text("SELECT id, name, suspended_at IS NOT NULL AS suspended FROM operator WHERE id = :id")
+_RIGHTS = text("""
+    SELECT d.name, (d.suspended_at IS NOT NULL) AS suspended FROM trusted_domain d
+    WHERE d.operator_id = :id AND d.departed_at IS NULL ORDER BY d.name
+""")
+# What lives, however much was ever made. A client's certificate rests on any domain at all.
+_UNFOUNDED = text("""
+    SELECT c.serial, o.operator_id, o.domains, p.name AS operator,
+           (p.suspended_at IS NOT NULL
+            OR o.domains <> '{}' AND bool_or(d.suspended_at IS NOT NULL)) AS suspended,
+           (CASE WHEN o.domains = '{}' THEN count(d.name) = 0
+                 ELSE count(d.name) < cardinality(o.domains) END) AS withdrawn
+    FROM certificate c JOIN operator_certificate o USING (serial) JOIN operator p ON p.id = o.operator_id
+    LEFT JOIN trusted_domain d ON d.operator_id = o.operator_id AND d.departed_at IS NULL
+         AND (o.domains = '{}' OR d.name = ANY(o.domains))
+    WHERE c.profile IN ('operator-server', 'operator-client') AND c.not_after > :now
+      AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial AND r.action = 'revoke')
+    GROUP BY c.serial, o.serial, p.id
+""")
+_MADE = text("""
+    SELECT o.serial, o.hosts, s.action
+    FROM operator_certificate o JOIN certificate c USING (serial)
+    LEFT JOIN revocation_state s ON s.serial = o.serial
+    WHERE o.operator_id = :id AND (CAST(:after AS text) IS NULL OR o.serial > :after)
+    ORDER BY o.serial LIMIT :limit
+""")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of the trusted list, with the domains that are its own today: name to whether suspended."""
+
+    id: int
+    name: str
+    suspended: bool
+    domains: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class OperatorReservation:
+    """For whom a serial was reserved: the operator, the hosts, and the trusted domains they lie in."""
+
+    serial: Serial
+    operator_id: int
+    hosts: tuple[str, ...]
+    domains: tuple[str, ...]
+    spki_sha256: bytes
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands against a living certificate of an operator: a domain withdrawn, or suspended."""
+
+    serial: Serial
+    operator: str
+    domains: tuple[str, ...]
+    suspended: bool
+    withdrawn: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """A certificate of an operator with its hosts, and its last event (None: never taken back)."""
+
+    certificate: IssuedCertificate
+    hosts: tuple[str, ...]
+    last: RevocationAction | None
+
+
+def load(connection: Connection, operator_id: int) -> Operator | None:
+    """The operator of that number and its domains, or None."""
+    row = connection.execute(_OPERATOR, {"id": operator_id}).one_or_none()
+    if row is None:
+        return None
+    rights = connection.execute(_RIGHTS, {"id": operator_id})
+    return Operator(row.id, row.name, row.suspended, {row.name: row.suspended for row in rights})
+
+
+def add(connection: Connection, made: OperatorReservation) -> bool:
+    """Note for whom a serial was reserved; False when an operator has reserved this key before."""
+    row = {**vars(made), "hosts": list(made.hosts), "domains": list(made.domains)}
+    query = (
+        insert(operator_certificate)
+        .values(row)
+        .on_conflict_do_nothing(index_elements=[operator_certificate.c.spki_sha256])
+        .returning(operator_certificate.c.serial)
+    )
+    return connection.execute(query).one_or_none() is not None
+
+
+def of_key(connection: Connection, spki_sha256: bytes) -> OperatorReservation | None:
+    """What an operator reserved for this key, or None."""
+    query = select(operator_certificate).where(operator_certificate.c.spki_sha256 == spki_sha256)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    return OperatorReservation(
+        Serial(row.serial), row.operator_id, tuple(row.hosts), tuple(row.domains), row.spki_sha256
+    )
+
+
+def made_for(connection: Connection, operator_id: int, after: Serial | None, limit: int) -> list[Made]:
+    """The certificates of an operator in the order of their serials, `limit` of them behind `after`."""
+    rows = connection.execute(_MADE, {"id": operator_id, "after": after, "limit": limit}).all()
+    found = _certificates(connection, [row.serial for row in rows])
+    return [
+        Made(found[row.serial], tuple(row.hosts), RevocationAction(row.action) if row.action else None)
+        for row in rows
+    ]
+
+
+def standing(connection: Connection, now: datetime) -> list[Standing]:
+    """Every living certificate of an operator with what stands against it."""
+    rows = connection.execute(_UNFOUNDED, {"now": now})
+    return [
+        Standing(Serial(row.serial), row.operator, tuple(row.domains), bool(row.suspended), row.withdrawn)
+        for row in rows
+    ]
+
+
+def _certificates(connection: Connection, serials: Collection[str]) -> dict[str, IssuedCertificate]:
+    query = select(certificate).where(certificate.c.serial.in_(_listed(serials)))
+    return {row.serial: IssuedCertificate(*row) for row in connection.execute(query)}
+
+
+def _listed(serials: Collection[str]) -> Sequence[str]:
+    return list(serials)

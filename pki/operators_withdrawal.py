@@ -1,0 +1,110 @@
+"""What becomes of operators' certificates when the trusted list says otherwise: held, released, revoked.
+
+Looked at whole and by the present rows, like the consequences for mailboxes: a domain that is withdrawn, or
+passed to another operator, revokes after its grace (`cessationOfOperation`); a suspension holds at once and
+is lifted with it. Looking twice changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from directory.attention import Concern, Matter, keep
+from pki import operators_store, revoking, store, withdrawal_store
+from pki.consequences import ACTOR, Graces, Outcome
+from pki.model import RevocationAction, Serial
+from pki.operators_store import Standing
+from pki.revoking import TakingBack
+from pki.store import Revocable
+from pki.withdrawal import RULES, Cause, Decision, decide
+
+_LIFTED = "the suspension was lifted"
+
+
+def settle(connection: Connection, *, graces: Graces, now: datetime) -> Outcome:
+    """Make the living certificates of operators what the trusted list says they should be."""
+    standing = {one.serial: one for one in operators_store.standing(connection, now)}
+    touched = list(standing)
+    due = withdrawal_store.due(connection, touched) if touched else {}
+    found = [store.revocable(connection, serial) for serial in _to_look_at(connection, standing, due)]
+    decided = [
+        (one, _decision(one, standing[one.certificate.serial], due, graces, now)) for one in found if one
+    ]
+    taken = revoking.take_back(
+        connection, [_taking(*pair) for pair in decided if _takes(pair[1])], now=now, actor=ACTOR
+    )
+    released = [one for one, decision in decided if decision.release]
+    revoking.release(connection, released, now=now, actor=ACTOR, comment=_LIFTED)
+    pending = _pending(decided, due, graces, now)
+    if touched:
+        withdrawal_store.keep_due(connection, touched, pending)
+        _list(connection, standing, pending, now)
+    held = sum(event.action is RevocationAction.HOLD for event in taken)
+    return Outcome(len(taken) - held, held, len(released))
+
+
+def _to_look_at(
+    connection: Connection, standing: Mapping[Serial, Standing], due: Mapping[Serial, object]
+) -> list[Serial]:
+    """Those with something against them, noted against them, or on hold: of thousands, hardly ever one."""
+    acted = store.last_actions(connection, list(standing)) if standing else {}
+    return sorted(
+        serial
+        for serial, one in standing.items()
+        if one.suspended or one.withdrawn or serial in due or acted.get(serial) is RevocationAction.HOLD
+    )
+
+
+def _decision(
+    one: Revocable,
+    standing: Standing,
+    due: Mapping[Serial, Mapping[Cause, datetime]],
+    graces: Graces,
+    now: datetime,
+) -> Decision:
+    causes = [Cause.DOMAIN_WITHDRAWN] * standing.withdrawn + [Cause.SUSPENDED] * standing.suspended
+    return decide(
+        causes, graces=graces, due=due.get(one.certificate.serial, {}), last=one.last,
+        ours=one.acted == ACTOR.name, now=now,
+    )  # fmt: skip
+
+
+def _takes(decision: Decision) -> bool:
+    return decision.revoke is not None or decision.hold
+
+
+def _taking(one: Revocable, decision: Decision) -> TakingBack:
+    if decision.revoke is None:
+        return TakingBack(one, RULES[Cause.SUSPENDED].reason, "the domain or its operator is suspended")
+    return TakingBack(one, RULES[decision.revoke].reason, RULES[decision.revoke].sentence)
+
+
+def _pending(
+    decided: Sequence[tuple[Revocable, Decision]],
+    due: Mapping[Serial, Mapping[Cause, datetime]],
+    graces: Mapping[Cause, timedelta],
+    now: datetime,
+) -> list[tuple[Serial, Cause, datetime]]:
+    return [
+        (serial, cause, due.get(serial, {}).get(cause, now + graces[cause]))
+        for one, decision in decided
+        for serial in [one.certificate.serial]
+        for cause in decision.pending
+    ]
+
+
+def _list(
+    connection: Connection,
+    standing: Mapping[Serial, Standing],
+    pending: Sequence[tuple[Serial, Cause, datetime]],
+    now: datetime,
+) -> None:
+    matters = [
+        Matter(
+            serial, (), {"cause": cause.value, "due_at": due_at, "operator": standing[serial].operator,
+                         "domains": list(standing[serial].domains)},
+        )
+        for serial, cause, due_at in pending
+    ]  # fmt: skip
+    keep(connection, Concern.WITHDRAWAL_PENDING, matters, among=list(standing), now=now, actor=ACTOR)
