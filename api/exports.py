@@ -17,14 +17,13 @@ from typing import Any
 import orjson
 from sqlalchemy import text
 
-from api.upkeep import web_passphrase
+from api.list_signer import list_signer
 from api.wiring import Container
 from directory import feed
 from directory.base.db import transaction
-from directory.base.errors import Kind, Refusal
 from directory.base.folders import onto_disk
 from directory.base.locks import held_if_free
-from pki import list_signing, renewal, store
+from pki import list_signing
 from pki.export import Manifest, write_export
 
 # A week: who could not fetch one over a holiday still finds it.
@@ -97,7 +96,7 @@ def write(container: Container) -> Export | None:
     with held_if_free(container.engine, "export") as alone:
         if not alone:
             return None
-        signer = _signer(container)
+        signer = list_signer(container)
         now = container.clock().replace(microsecond=0)
         folder = container.settings.exports
         with _whole_or_not(folder, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}") as made:
@@ -122,27 +121,6 @@ def _is_due(container: Container) -> bool:
     if newest is None or not serves or now - newest.made_at >= _DAILY:
         return True
     return bool(applied > newest.made_at and now - applied >= _QUIET)
-
-
-def _signer(container: Container) -> list_signing.ListSigner:
-    """The signer of lists, made or renewed if need be, under the CA that issues for persons."""
-    folder, secret = container.settings.web_keys, web_passphrase(container)
-    issuing = _issuer_of_lists(container)
-    renewal.ensure_list_signer(
-        container.engine, container.signer, authority_id=issuing, keys_folder=folder, passphrase=secret,
-        base_url=container.settings.base_url, now=container.clock(),
-    )  # fmt: skip
-    with transaction(container.engine, read_only=True) as connection:
-        return list_signing.load_list_signer(connection, issuing, folder, secret, container.clock())
-
-
-def _issuer_of_lists(container: Container) -> str:
-    try:
-        with transaction(container.engine, read_only=True) as connection:
-            return store.issuing_authority(connection, "persons", container.clock()).id
-    except Refusal as refusal:
-        text = f"No CA can certify a signer of exports. {refusal.text}"
-        raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text) from refusal
 
 
 def _seal(folder: Path, manifest: Manifest, signer: list_signing.ListSigner) -> None:

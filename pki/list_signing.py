@@ -7,6 +7,7 @@ import base64
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jws
@@ -29,12 +30,21 @@ class ListSigner:
     issuer: bytes
     key: ec.EllipticCurvePrivateKey = field(repr=False, compare=False)
 
-    def sign(self, payload: bytes) -> bytes:
-        """The payload under its signature, in ASCII."""
+    def sign(self, payload: bytes, kind: str = "") -> bytes:
+        """The payload under its signature, in ASCII; `kind` says which sort of document it is (`typ`)."""
         # RFC 7515 4.1.6: base64 with padding, the signer's certificate first. The root is the reader's own.
         chain = [base64.b64encode(der).decode() for der in (self.certificate, self.issuer)]
-        header = {"alg": ALGORITHM, "x5c": chain}
+        header: dict[str, Any] = {"alg": ALGORITHM, "x5c": chain}
+        if kind:
+            # RFC 8725 3.11: one key signs several sorts, and none must pass for another.
+            header["typ"] = kind
         return jws.serialize_compact(header, payload, ECKey.import_key(self.key), [ALGORITHM]).encode()
+
+
+def detached(jws_in_full: bytes) -> str:
+    """A compact JWS without its payload, to lie beside it (RFC 7515 appendix F)."""
+    header, _, signature = jws_in_full.decode().split(".")
+    return f"{header}..{signature}"
 
 
 def key_name(authority_id: str) -> str:

@@ -304,3 +304,51 @@ expiry_notice = Table(
     Column("sent_at", UtcDateTime),
     Column("last_error", Text, nullable=False, server_default=text("''::text")),
 )
+
+blocked_key = Table(
+    "blocked_key",
+    metadata,
+    Column("spki_sha256", LargeBinary, primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("serial", Text, ForeignKey("reservation.serial")),
+    Column("actor", Text, nullable=False),
+)
+
+weak_key = Table(
+    "weak_key",
+    metadata,
+    Column("form", Text, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("list", Text, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+)
+
+idempotent_request = Table(
+    "idempotent_request",
+    metadata,
+    Column("token_id", BigInteger, ForeignKey("api_token.id"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("busy_until", UtcDateTime, nullable=False),
+    Column("status", SmallInteger),
+    Column("body", LargeBinary),
+)
+
+quota_use = Table(
+    "quota_use",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("hour", UtcDateTime, primary_key=True),
+    Column("used", Integer, nullable=False),
+    Column("told_at", UtcDateTime),
+)
+
+key_holder = Table(
+    "key_holder",
+    metadata,
+    Column("spki_sha256", LargeBinary, primary_key=True),
+    Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+)

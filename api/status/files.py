@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import crl_store, store, trust_list, trust_list_store
+from pki import crl_store, roll_over, trust_list, trust_list_store
+from pki.published import authority as certificate_of
 
 _LOG = logging.getLogger("sceau.status")
 # What Windows and browsers know `.p7b` by.
@@ -80,20 +81,30 @@ class Files:
             self._bundle = (found, cacheable(BUNDLE, trust_list.as_bundle(found), newest))
         return self._bundle[1]
 
+    def certificates(self, authority_id: str) -> Reply:
+        """Every certificate of the CA's key, as certificates point to it (certs-only CMS)."""
+        try:
+            with self._engine.connect() as connection:
+                found = roll_over.bundle(connection, authority_id)
+        except SQLAlchemyError:
+            _LOG.exception("the record could not be read for the certificates of a CA")
+            return UNAVAILABLE
+        return NOT_FOUND if found is None else cacheable("application/pkcs7-mime", *found)
+
     def certificate(self, authority_id: str) -> Reply:
-        """The CA's own certificate in DER; it never changes under one name."""
+        """The certificate of a CA, or between two, in DER; it never changes under one name."""
         held = self._certificates.get(authority_id)
         if held is not None:
             return held
         try:
             with self._engine.connect() as connection:
-                authority = store.load_authority(connection, authority_id)
+                found = certificate_of(connection, authority_id)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CA certificate")
             return UNAVAILABLE
-        if authority is None:
+        if found is None:
             return NOT_FOUND
-        reply = cacheable("application/pkix-cert", authority.der, authority.not_before)
+        reply = cacheable("application/pkix-cert", *found)
         self._certificates[authority_id] = reply
         return reply
 

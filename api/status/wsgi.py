@@ -23,7 +23,7 @@ from pki.ocsp import Outcome
 
 _LOG = logging.getLogger("sceau.status")
 _CRL = re.compile(r"/crl/([a-z][a-z0-9-]{1,30})/(0|[1-9][0-9]{0,3})(-delta)?\.crl")
-_CERTIFICATE = re.compile(r"/ca/([a-z][a-z0-9-]{1,30})\.cer")
+_CERTIFICATE = re.compile(r"/ca/([a-z][a-z0-9-]{1,62})\.(cer|p7c)")
 _FILES = ("/crl/", "/ca/")
 _TRY_LATER = uncacheable(MEDIA_TYPE, ocsp.refuse(Outcome.TRY_LATER))
 _UNREADABLE = b""
@@ -118,7 +118,9 @@ class StatusApplication:
         if shard := _CRL.fullmatch(path):
             return self.files.crl(shard[1], int(shard[2]), delta=shard[3] is not None)
         if certificate := _CERTIFICATE.fullmatch(path):
-            return self.files.certificate(certificate[1])
+            files = self.files
+            one_or_all = files.certificate if certificate[2] == "cer" else files.certificates
+            return one_or_all(certificate[1])
         return self.files.bundle() if path == "/ca/bundle.p7b" else NOT_FOUND
 
 

@@ -1,0 +1,33 @@
+"""The key that signs what is published as a whole, made or renewed when somebody wants to sign.
+
+What a signature is made of is `pki/list_signing.py`'s; how a key comes to be certified, `pki/renewal.py`'s.
+"""
+
+from api.upkeep import web_passphrase
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from pki import list_signing, renewal, store
+
+ROLE = "persons"
+
+
+def list_signer(container: Container) -> list_signing.ListSigner:
+    """The signer of lists under the CA that issues for persons; Refusal UNAVAILABLE `no-list-signer`."""
+    folder, secret = container.settings.web_keys, web_passphrase(container)
+    issuing = _issuer(container)
+    renewal.ensure_list_signer(
+        container.engine, container.signer, authority_id=issuing, keys_folder=folder, passphrase=secret,
+        base_url=container.settings.base_url, now=container.clock(),
+    )  # fmt: skip
+    with transaction(container.engine, read_only=True) as connection:
+        return list_signing.load_list_signer(connection, issuing, folder, secret, container.clock())
+
+
+def _issuer(container: Container) -> str:
+    try:
+        with transaction(container.engine, read_only=True) as connection:
+            return store.issuing_authority(connection, ROLE, container.clock()).id
+    except Refusal as refusal:
+        text = f"No CA can certify a signer of lists. {refusal.text}"
+        raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text) from refusal

@@ -1,0 +1,95 @@
+"""The trust list as anybody fetches it, without a token: JWS, kept versions, the national format.
+
+What a list says and how it is signed is `pki/trust_list.py`'s; the CA bundle lies with the other CA files
+(`api/status/files.py`).
+"""
+
+from flask import Blueprint, Response, request
+from marshmallow import Schema, fields, validate
+
+from api.rest.operation import JsonParser
+from api.rest.shapes import LARGEST_ID
+from api.status.reply import CACHEABLE
+from api.trust_lists import Newest, Published, find
+from api.wiring import Container
+from directory.base.errors import Kind, Refusal
+
+JOSE, XML, TEXT = "application/jose", "application/xml", "text/plain; charset=utf-8"
+# A number names one list for ever.
+_FOREVER = "public, max-age=31536000, immutable"
+
+
+class VersionQuery(Schema):
+    """The version that who asks has already."""
+
+    version = fields.Integer(load_default=None, validate=validate.Range(1, LARGEST_ID))
+
+
+def trust_list(container: Container) -> Blueprint:
+    """/v1/trust-list, its kept versions, and /trust-list.xml with signature and checksum, on `container`."""
+    made = Blueprint("trust_list", __name__)
+    newest = Newest(container)
+    _add_white_list(made, newest)
+
+    @made.get("/v1/trust-list")
+    @JsonParser().use_kwargs(VersionQuery, location="query")
+    def list_now(version: int | None) -> Response:
+        found = _current(newest)
+        if version == found.version:
+            answer = Response(status=204)
+            answer.set_etag(str(found.version))
+            answer.headers["Cache-Control"] = CACHEABLE
+            return answer
+        return _handed(found, found.jws, JOSE)
+
+    @made.get("/v1/trust-list/<int:version>")
+    def list_kept(version: int) -> Response:
+        found = newest.get()
+        if found is None or found.version != version:
+            found = find(container, version)
+        if found is None:
+            raise Refusal(Kind.NOT_FOUND, "unknown-trust-list", f"There is no trust list number {version}.")
+        return _handed(found, found.jws, JOSE, _FOREVER)
+
+    return made
+
+
+def _add_white_list(made: Blueprint, newest: Newest) -> None:
+    """The national format, its signature and its checksum, of one version each time."""
+
+    @made.get("/trust-list.xml")
+    def white_list() -> Response:
+        found = _current(newest)
+        return _handed(found, found.xml, XML)
+
+    @made.get("/trust-list.xml.jws")
+    def white_list_signature() -> Response:
+        found = _current(newest)
+        return _handed(found, found.xml_signature, JOSE)
+
+    @made.get("/trust-list.xml.sha256")
+    def white_list_checksum() -> Response:
+        found = _current(newest)
+        return _handed(found, found.checksum, TEXT)
+
+
+def _current(newest: Newest) -> Published:
+    found = newest.get()
+    if found is None:
+        text = "No trust list has been signed yet: there must be a CA, and a worker."
+        raise Refusal(Kind.UNAVAILABLE, "no-trust-list", text)
+    return found
+
+
+def _handed(one: Published, body: bytes, media: str, kept: str = CACHEABLE) -> Response:
+    """The bytes, or 304 to who has this version."""
+    answer = Response(body, content_type=media)
+    # The version alone: all forms of one version change together.
+    answer.set_etag(str(one.version))
+    answer.last_modified = one.made_at
+    answer.headers["Cache-Control"] = kept
+    if kept is CACHEABLE:
+        answer.expires = one.next_update
+    answer.headers["Sceau-Trust-List-Version"] = str(one.version)
+    answer.make_conditional(request)
+    return answer

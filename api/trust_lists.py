@@ -1,0 +1,95 @@
+"""The trust list's job, and its newest version as every request gets it: from memory, looked for each second.
+
+What a list says is `pki/trust_list.py`'s; the addresses are `api/rest/trust_list.py`'s.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from threading import Lock
+
+from sqlalchemy.exc import OperationalError
+
+from api.list_signer import list_signer
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Refusal
+from pki import trust_list, trust_list_store
+
+# How late a request may learn of a new version; the list itself is a few megabytes, its number one look.
+LOOKED_FOR = timedelta(seconds=1)
+
+
+def publish(container: Container) -> str:
+    """The job: a version when one is due; nothing before there is a CA."""
+    try:
+        made = trust_list.publish_if_due(container.engine, lambda: list_signer(container), container.clock())
+    except Refusal as refusal:
+        # A first run looks before its ceremony has ended.
+        if refusal.code == "no-list-signer":
+            return ""
+        raise
+    return f"version {made} published" if made else ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A version with the bytes that are handed out of it."""
+
+    version: int
+    made_at: datetime
+    next_update: datetime
+    jws: bytes
+    xml: bytes
+    xml_signature: bytes
+    checksum: bytes
+
+
+def published(one: trust_list_store.Version) -> Published:
+    """What is handed out of this version; `checksum` as `sha256sum --check` reads it."""
+    return Published(
+        one.version, one.made_at, one.next_update, trust_list.as_jws(one), one.xml,
+        one.xml_signature.encode(), f"{sha256(one.xml).hexdigest()}  trust-list.xml\n".encode(),
+    )  # fmt: skip
+
+
+@dataclass
+class Newest:
+    """The newest version, in the memory of this process."""
+
+    container: Container
+    _lock: Lock = field(default_factory=Lock)
+    _held: Published | None = None
+    _looked: datetime | None = None
+
+    def get(self) -> Published | None:
+        """The newest version, None when none was made.
+
+        With the record out of reach the last one known goes on as long as it holds by its own word.
+        """
+        with self._lock:
+            now = self.container.clock()
+            if self._looked is None or not timedelta() <= now - self._looked < LOOKED_FOR:
+                self._held = self._look(now)
+                self._looked = now
+            return self._held
+
+    def _look(self, now: datetime) -> Published | None:
+        try:
+            with transaction(self.container.engine, read_only=True) as connection:
+                number = trust_list_store.latest_number(connection)
+                if self._held is not None and self._held.version == number:
+                    return self._held
+                found = trust_list_store.find(connection, number)
+        except OperationalError:
+            if self._held is not None and now < self._held.next_update:
+                return self._held
+            raise
+        return None if found is None else published(found)
+
+
+def find(container: Container, version: int) -> Published | None:
+    """A kept version, or None."""
+    with transaction(container.engine, read_only=True) as connection:
+        found = trust_list_store.find(connection, version)
+    return None if found is None else published(found)
