@@ -18,15 +18,29 @@ _CERTIFICATES = text("""
       ), true)
     ORDER BY c.mailbox, c.serial
 """)
-_AUTHORITIES = text("SELECT id, der FROM authority ORDER BY id")
+# What CAs certified of one another is theirs too (RFC 4523 2.3: cACertificate, of the same realm).
+_AUTHORITIES = text(
+    "SELECT id, der FROM authority UNION ALL SELECT id, der FROM cross_certificate ORDER BY id"
+)
+_AUTHORITY = text("""
+    SELECT der, not_before FROM authority WHERE id = :id
+    UNION ALL SELECT der, not_before FROM cross_certificate WHERE id = :id
+""")
 # From the shards to the newest of each: every CRL ever published is in the table.
 _CRLS = text("""
-    SELECT s.authority_id, s.shard, last.der FROM crl_shard s
+    SELECT s.authority_id, s.shard, last.der, delta.der AS delta FROM crl_shard s
     CROSS JOIN LATERAL (
         SELECT c.der FROM crl c
         WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
+          AND (c.base IS NOT NULL) = false
         ORDER BY c.number DESC LIMIT 1
     ) AS last
+    LEFT JOIN LATERAL (
+        SELECT c.der FROM crl c
+        WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
+          AND (c.base IS NOT NULL) = true
+        ORDER BY c.number DESC LIMIT 1
+    ) AS delta ON true
     WHERE CAST(:keys AS text[]) IS NULL OR s.authority_id || '/' || s.shard = ANY(:keys)
     ORDER BY s.authority_id, s.shard
 """)
@@ -43,11 +57,20 @@ def live_certificates(
 
 
 def authorities(connection: Connection) -> list[tuple[str, bytes]]:
-    """Every CA: its id and its certificate in DER."""
+    """Every CA and every certificate between CAs: id and DER."""
     return [(row.id, row.der) for row in connection.execute(_AUTHORITIES)]
 
 
-def crls_in_force(connection: Connection, keys: Sequence[str] | None) -> list[tuple[str, int, bytes]]:
-    """The newest CRL of these `CA/shard` keys, or of all shards for None: CA id, shard, DER."""
+def authority(connection: Connection, name: str) -> tuple[bytes, datetime] | None:
+    """The certificate of that id in DER, of a CA or between CAs, and its first day; None when there is none."""
+    row = connection.execute(_AUTHORITY, {"id": name}).one_or_none()
+    return None if row is None else (row.der, row.not_before)
+
+
+def crls_in_force(
+    connection: Connection, keys: Sequence[str] | None
+) -> list[tuple[str, int, bytes, bytes | None]]:
+    """The newest CRL of these `CA/shard` keys, or of all shards for None: CA id, shard, DER, its delta's."""
     given = None if keys is None else list(keys)
-    return [(row.authority_id, row.shard, row.der) for row in connection.execute(_CRLS, {"keys": given})]
+    rows = connection.execute(_CRLS, {"keys": given})
+    return [(row.authority_id, row.shard, row.der, row.delta) for row in rows]

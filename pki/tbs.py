@@ -207,6 +207,9 @@ def _status(profile: Profile, urls: Urls, issuer_id: str, shard: int) -> Extensi
     if profile.names_crl:
         point = x509.DistributionPoint([_url(urls.crl(issuer_id, shard))], None, None, None)
         made.append((x509.CRLDistributionPoints([point]), False))
+    if profile.names_delta:
+        fresh = x509.DistributionPoint([_url(urls.delta_crl(issuer_id, shard))], None, None, None)
+        made.append((x509.FreshestCRL([fresh]), False))
     return made
 
 

@@ -54,11 +54,12 @@ class AuthorityEntry:
 
 @dataclass(frozen=True)
 class CrlEntry:
-    """The CRL in force of one shard of a CA, in DER."""
+    """The CRL in force of one shard of a CA and the newest delta to it, in DER."""
 
     authority_id: str
     shard: int
     crl: bytes
+    delta: bytes | None = None
 
 
 def dn_of(key: Key, suffix: str) -> str:
@@ -175,6 +176,7 @@ def crl_entry(crl: CrlEntry, suffix: str) -> Entry:
         "objectClass": _texts("cRLDistributionPoint", "sceauPublished"),
         "cn": _texts(str(crl.shard)),
         "certificateRevocationList;binary": (crl.crl,),
+        "deltaRevocationList;binary": () if crl.delta is None else (crl.delta,),
     }
     return _entry((Entity.CRL, f"{crl.authority_id}/{crl.shard}"), suffix, told)
 

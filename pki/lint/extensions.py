@@ -30,6 +30,7 @@ def expected(profile: Profile, *, has_issuer: bool) -> frozenset[x509.ObjectIden
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME: profile.name in _NAMED,
         ExtensionOID.AUTHORITY_INFORMATION_ACCESS: profile.names_ocsp or profile.names_issuer,
         ExtensionOID.CRL_DISTRIBUTION_POINTS: profile.names_crl,
+        ExtensionOID.FRESHEST_CRL: profile.names_delta,
         ExtensionOID.OCSP_NO_CHECK: profile.skips_revocation,
         ExtensionOID.ADMISSIONS: profile.name == PRACTITIONER.name,
     }
@@ -107,7 +108,7 @@ def _urls(case: Case) -> Iterator[str]:
     wanted += [AuthorityInformationAccessOID.CA_ISSUERS] * case.profile.names_bundle
     if methods != wanted:
         yield "other access methods than the profile's"
-    points = _find(case, x509.CRLDistributionPoints) or ()
+    points = [*(_find(case, x509.CRLDistributionPoints) or ()), *(_find(case, x509.FreshestCRL) or ())]
     if any(point.reasons or point.crl_issuer or len(point.full_name or ()) != 1 for point in points):
         yield "a distribution point that is more than one URL"
     urls = [description.access_location.value for description in access]
@@ -123,5 +124,5 @@ LINTS = (
     Lint("basic-constraints", "RFC 5280 4.2.1.9", _constraints),
     Lint("certificate-policy", "RFC 5280 4.2.1.4", _policy),
     Lint("key-identifiers", "RFC 5280 4.2.1.1, 4.2.1.2", _key_identifiers),
-    Lint("status-urls", "RFC 5280 4.2.1.13, 4.2.2.1, S/MIME BR 7.1.2.3 b, c", _urls),
+    Lint("status-urls", "RFC 5280 4.2.1.13, 4.2.1.15, 4.2.2.1, S/MIME BR 7.1.2.3 b, c", _urls),
 )
