@@ -70,7 +70,7 @@ def bundle(connection: Connection, authority_id: str) -> tuple[bytes, datetime] 
     if found is None:
         return None
     crosses = [one for one in rows.crosses(connection) if one.subject_id == authority_id]
-    certificates = [x509.load_der_x509_certificate(one.der) for one in (found, *crosses)]
+    certificates = [x509.load_der_x509_certificate(der) for der in (found.der, *(one.der for one in crosses))]
     youngest = max(one.not_valid_before_utc for one in certificates)
     return pkcs7.serialize_certificates(certificates, Encoding.DER), youngest
 

@@ -6,6 +6,7 @@ import click
 
 from api.cli.attention import attention
 from api.cli.audit import audit
+from api.cli.ca import ca
 from api.cli.correct import correct
 from api.cli.crl import crl
 from api.cli.demo import demo
@@ -48,6 +49,7 @@ for command in (
     attention,
     check,
     ldap,
+    ca,
     crl,
     audit,
     token,
