@@ -21,6 +21,7 @@ from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.history import Condition, conditions
+from pki import lifetimes
 from pki.figures import figures
 
 # The worker's heartbeat is every 5 s; three missed ones are no longer chance.
@@ -31,7 +32,8 @@ FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(la
 def look(settings: Settings) -> dict[str, Any]:
     """Addresses, parts with their state, versions, last sync, feed lag and jobs.
 
-    `state` is `ok` when all parts are and no register is late, `degraded` when some are, `down` when none is.
+    `state` is `ok` when all parts are, no register is late and nothing of ours is about to run out;
+    `degraded` when some parts are, `down` when none is.
     """
     if not (settings.database_url or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
@@ -48,7 +50,8 @@ def look(settings: Settings) -> dict[str, Any]:
     parts = {name: _part(check, processes.get(name)) for name, check in checks.items()}
     counted = _counted(container, up=parts["postgres"]["state"] == "ok")
     late = any(register["late"] for register in counted["registers"].values())
-    well = all(part["state"] == "ok" for part in parts.values()) and not late
+    due = any(one["state"] == "due" for one in counted["lifetimes"].values())
+    well = all(part["state"] == "ok" for part in parts.values()) and not (late or due)
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
         "web": local_web(settings),
@@ -114,15 +117,17 @@ def _worker(container: Container) -> str:
 
 def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     if not up:
-        return {"last_sync": {}, "registers": {}, "feed": {}, "jobs": {}}
+        return {"last_sync": {}, "registers": {}, "feed": {}, "jobs": {}, "lifetimes": {}}
     now = container.clock()
     with transaction(container.engine, read_only=True) as connection:
         counted = figures(connection, now)
         registers = conditions(connection, now, container.settings.freshness)
+        own = lifetimes.ours(connection, now)
         failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
     return {
         "last_sync": dict(counted.registers),
         "registers": {one.register: _register(one) for one in registers},
+        "lifetimes": {one.label: {"ends": one.ends, "state": one.condition(now).value} for one in own},
         "feed": dict(counted.feed_lag),
         "jobs": {
             name: {"last_success": job.last_success, "last_error": failing.get(name)}

@@ -16,7 +16,17 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api import exports, increments, night_watch, nightly, publication, trust_lists, upkeep
+from api import (
+    expiry_mail,
+    exports,
+    increments,
+    night_watch,
+    nightly,
+    publication,
+    revocations,
+    trust_lists,
+    upkeep,
+)
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -73,6 +83,18 @@ JOBS = MappingProxyType(
                 _every(60),
                 upkeep.withdraw_due,
             ),
+            Job(
+                "holds-end",
+                "Revokes for good what was on hold for fourteen days.",
+                _every(60),
+                revocations.end_holds,
+            ),
+            Job(
+                "bulk-revocations",
+                "Carries out revocations of many, a batch at a time.",
+                _every(1),
+                revocations.carry_on,
+            ),
             Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
             Job(
                 "registers",
@@ -115,6 +137,12 @@ JOBS = MappingProxyType(
                 "Signs a new version of the trust list when its content changed or the last one ages.",
                 _every(5),
                 trust_lists.publish,
+            ),
+            Job(
+                "expiry-notices",
+                "Mails a notice 60, 30 and 7 days before a certificate ends that has no successor.",
+                _every(300),
+                expiry_mail.send_notices,
             ),
             Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), upkeep.trim_feed),
             Job(

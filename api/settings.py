@@ -19,6 +19,7 @@ import orjson
 from api.files import write_atomically
 from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS
+from pki.quotas import Quotas
 from pki.signing import token_uri
 from pki.signing.token_uri import TokenPlace
 
@@ -112,6 +113,14 @@ class Settings:
     grace_domain_withdrawn_hours: int = _setting(
         24, "Hours an operator's certificate lives after its domain left it on the trusted list."
     )
+    quota_token_hour: int = _setting(
+        300, "Certificates one registrar's token may have made in an hour. More lets a stolen one do more."
+    )
+    quota_token_day: int = _setting(2000, "The same in 24 hours.")
+    quota_authority_hour: int = _setting(
+        2000, "Certificates all tokens of one body may have made in an hour. More lets stolen ones do more."
+    )
+    quota_authority_day: int = _setting(10_000, "The same in 24 hours.")
     feed_days: int = _setting(
         90, "Days a change is kept in the feed. Fewer make slow copies begin anew; each takes room."
     )
@@ -122,6 +131,17 @@ class Settings:
         "",
         "Own bounds of the nightly run (TOML), over those shipped. Whoever changes it decides what goes"
         " unseen.",
+    )
+    smtp_host: str = _setting(
+        "", "Mail server that takes notices of expiry; empty: none are mailed, `/expiring` shows them alone."
+    )
+    smtp_port: int = _setting(25, "Its port.")
+    smtp_from: str = _setting("", "Address that notices come from; needed with `smtp_host`.")
+    smtp_starttls: bool = _setting(
+        default=True, doc="Whether notices go under TLS, checked by name, or not at all. Off: in clear."
+    )
+    smtp_ca_file: str = _setting(
+        "", "CAs (PEM) that the mail server is known by; empty: those of the system."
     )
     strict_rpps: bool = _setting(
         default=True, doc="Whether RPPS numbers must pass Luhn; official test data often do not."
@@ -139,6 +159,7 @@ class Settings:
         for name in (f.name for f in fields(self) if f.name.startswith("grace_")):
             if not 0 <= getattr(self, name) <= 2160:  # noqa: PLR2004 - 90 days, as long as the feed is kept
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between 0 and 2160 hours.")
+        _quotas_of(self)
         if not 90 <= self.feed_days <= 3650:  # noqa: PLR2004 - promised to operators; ten years
             raise Refusal(Kind.MALFORMED, "bad-setting", "feed_days must lie between 90 and 3650.")
         if not re.fullmatch(
@@ -150,7 +171,11 @@ class Settings:
         self._refuse_ports()
 
     def _refuse_ports(self) -> None:
-        for name in ("port", "ldap_port", "ldaps_port"):
+        if self.smtp_host and not re.fullmatch(r"[!-?A-~]+@[A-Za-z0-9.-]+", self.smtp_from):
+            raise Refusal(
+                Kind.MALFORMED, "bad-setting", "smtp_from must be an address when smtp_host is given."
+            )
+        for name in ("port", "ldap_port", "ldaps_port", "smtp_port"):
             if not 0 < getattr(self, name) < 65536:  # noqa: PLR2004 - TCP
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} is not a TCP port.")
 
@@ -173,6 +198,11 @@ class Settings:
     def kept_files(self) -> Path:
         """Folder of the files of held runs, which wait there for named persons."""
         return self.state / "kept"
+
+    @property
+    def quotas(self) -> Quotas:
+        """How many certificates a token and a body may have made."""
+        return _quotas_of(self)
 
     @property
     def freshness(self) -> Mapping[str, timedelta]:
@@ -245,6 +275,16 @@ def _hours_by_register(words: str) -> Mapping[str, timedelta]:
         raise Refusal(Kind.MALFORMED, "bad-setting", text)
     hours = {name: timedelta(hours=int(value)) for name, value in given}
     return {register: hours.get(register, hours[""]) for register in REGISTERS}
+
+
+def _quotas_of(settings: Settings) -> Quotas:
+    try:
+        return Quotas(
+            settings.quota_token_hour, settings.quota_token_day, settings.quota_authority_hour,
+            settings.quota_authority_day,
+        )  # fmt: skip
+    except ValueError as error:
+        raise Refusal(Kind.MALFORMED, "bad-setting", f"quota_…: {error}.") from error
 
 
 def _token_of(words: str) -> TokenPlace | None:

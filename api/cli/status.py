@@ -39,12 +39,20 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str | Text, str]]:
         detail = ", ".join([part.get("detail") or part["reason"], *known])
         rows.append((name, Text(part["state"], colour), detail))
     rows += [_register(name, one) for name, one in found["registers"].items()]
+    rows += [_lifetime(name, one) for name, one in found["lifetimes"].items() if one["state"] != "ok"]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
     rows += [
         ("job", name, job["last_error"] or f"last success {job['last_success']}")
         for name, job in found["jobs"].items()
     ]
     return rows
+
+
+def _lifetime(name: str, one: dict[str, Any]) -> tuple[str, Text, str]:
+    """Something of ours that runs out: yellow while it is to be planned, red when it is to be renewed now."""
+    colour = "red" if one["state"] == "due" else "yellow"
+    told = "renew it now" if one["state"] == "due" else "to be planned"
+    return ("holds until", Text(name, colour), f"{one['ends']:%Y-%m-%d %H:%M}Z: {told}")
 
 
 def _register(name: str, one: dict[str, Any]) -> tuple[str, str | Text, str]:

@@ -22,6 +22,7 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.sync.history import Condition, conditions
+from pki import lifetimes
 from pki.figures import Figures, feed_lags, figures
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -69,6 +70,7 @@ def _checks(container: Container) -> dict[str, Check]:
             now = container.clock()
             lags = feed_lags(connection, now)
             registers = conditions(connection, now, container.settings.freshness)
+            own = lifetimes.ours(connection, now)
     except SQLAlchemyError as error:
         return {"database": {"state": "failed", "reason": f"not reachable ({type(error).__name__})"}}
     return {
@@ -77,6 +79,7 @@ def _checks(container: Container) -> dict[str, Check]:
         "signer": _signer(container),
         "feed": _feed(lags),
         "registers": _registers(registers),
+        "lifetimes": _lifetimes(own, now),
     }
 
 
@@ -109,6 +112,20 @@ def _registers(found: Sequence[Condition]) -> Check:
     return {"state": "ok", "age_seconds": ages}
 
 
+def _lifetimes(own: Sequence[lifetimes.Lifetime], now: datetime) -> Check:
+    """Red before anything of ours runs out; what only comes near is named."""
+    named = {
+        condition: [one.label for one in own if one.condition(now) is condition]
+        for condition in lifetimes.Condition
+    }
+    told: Check = {"state": "ok"}
+    if soon := named[lifetimes.Condition.SOON]:
+        told["soon"] = soon
+    if due := named[lifetimes.Condition.DUE]:
+        told |= {"state": "degraded", "reason": f"to be renewed now: {', '.join(due)}"}
+    return told
+
+
 def _worst(checks: dict[str, Check]) -> str:
     states = {check["state"] for check in checks.values()}
     return next((state for state in ("failed", "degraded") if state in states), "ok")
@@ -131,14 +148,18 @@ class _Scraped:
                 with transaction(self.container.engine, read_only=True) as connection:
                     counted = figures(connection, now)
                     registers = conditions(connection, now, self.container.settings.freshness)
-                self._made = (now, exposition(counted, registers))
+                    own = lifetimes.ours(connection, now)
+                self._made = (now, exposition(counted, registers, own))
             return self._made[1]
 
 
-def exposition(counted: Figures, registers: Sequence[Condition]) -> bytes:
+def exposition(
+    counted: Figures, registers: Sequence[Condition], own: Sequence[lifetimes.Lifetime] = ()
+) -> bytes:
     """The figures as Prometheus reads them."""
     registry = CollectorRegistry()
-    registry.register(_Fixed(lambda: chain(_families(counted), register_families(registers))))
+    told = (_families(counted), register_families(registers), _own_families(own, counted.at))
+    registry.register(_Fixed(lambda: chain(*told)))
     return generate_latest(registry)
 
 
@@ -180,6 +201,18 @@ def _families(counted: Figures) -> Iterator[Metric]:
         "sceau_audit_entries", "Numbered lines of the audit log.", value=counted.audit_entries
     )
     yield GaugeMetricFamily("sceau_audit_pending", "Lines not yet numbered.", value=counted.audit_pending)
+
+
+def _own_families(own: Sequence[lifetimes.Lifetime], now: datetime) -> Iterator[Metric]:
+    states = list(lifetimes.Condition)
+    yield _gauge(
+        "sceau_own_end_timestamp_seconds", "When each thing that the service stands on runs out.", "what",
+        {one.label: one.ends.timestamp() for one in own},
+    )  # fmt: skip
+    yield _gauge(
+        "sceau_own_end_state", "0 well, 1 to be planned, 2 to be renewed now (or run out).", "what",
+        {one.label: states.index(one.condition(now)) for one in own},
+    )  # fmt: skip
 
 
 def _gauge(name: str, text: str, label: str, values: dict[str, float] | dict[str, int]) -> Metric:

@@ -1,0 +1,119 @@
+"""Notices of expiry as mail: their words, French first, and the way to the mail server.
+
+Who is to be told, and what becomes of a notice, is `pki/expiry.py`'s.
+"""
+
+import smtplib
+import ssl
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+
+from api.settings import Settings
+from api.wiring import Container
+from pki import expiry
+from pki.expiry import Letter
+
+_SECONDS = 20.0
+_BODY = """\
+Le certificat de cette messagerie sécurisée de santé prend fin le {day} (UTC), dans {days} jour{s}.
+Il n'a pas de successeur : passé ce jour, personne ne pourra plus lui écrire sous ce certificat.
+
+  Messagerie : {recipient}
+  Numéro de série : {serial}
+
+Demandez-en un nouveau, sur une nouvelle clé, à l'autorité qui vous a enrôlé. Rien n'est à cliquer ici, et
+personne ne vous demandera votre clé ni un mot de passe.
+
+--
+
+The certificate of this secure health mailbox ends on {day} (UTC), in {days} day{s}. It has no successor: from
+then on nobody can write to it under this certificate.
+
+  Mailbox: {recipient}
+  Serial number: {serial}
+
+Ask the authority that enrolled you for a new one, on a new key. There is nothing to click here, and nobody
+will ask you for your key or a password.
+"""
+
+
+def send_notices(container: Container) -> str:
+    """The job: notices that are due, over the settings' mail server; nothing when there is none."""
+    settings = container.settings
+    if not settings.smtp_host:
+        return ""
+
+    def post(letters: Sequence[Letter]) -> Iterator[tuple[Letter, str]]:
+        return _posted(settings, letters, container.clock())
+
+    return str(expiry.send_due(container.engine, post, container.clock))
+
+
+def written(letter: Letter, sender: str, now: datetime) -> EmailMessage:
+    """The message: to the mailbox of the certificate, the same id at each try so that a second is known."""
+    notice, several = letter.notice, "s" if letter.days > 1 else ""
+    made = EmailMessage()
+    made["From"], made["To"] = sender, notice.recipient
+    made["Subject"] = (
+        f"Votre certificat prend fin dans {letter.days} jour{several}"
+        f" / Your certificate ends in {letter.days} day{several}"
+    )
+    made["Date"] = format_datetime(now)
+    made["Message-ID"] = f"<expiry.{notice.serial}.{notice.days}@{sender.rpartition('@')[2]}>"
+    # RFC 3834 5: no vacation notice is to answer this.
+    made["Auto-Submitted"] = "auto-generated"
+    made["Content-Language"] = "fr, en"
+    made.set_content(
+        _BODY.format(
+            day=f"{letter.not_after:%d/%m/%Y %H:%M}", days=letter.days, s=several, serial=notice.serial,
+            recipient=notice.recipient,
+        ),
+        cte="quoted-printable",
+    )  # fmt: skip
+    return made
+
+
+def _posted(settings: Settings, letters: Sequence[Letter], now: datetime) -> Iterator[tuple[Letter, str]]:
+    """Each letter with '' once the server took it, else with why not; one connection for all."""
+    waiting = list(letters)
+    try:
+        with _server(settings) as server:
+            while waiting:
+                error = _hand_over(server, waiting[0], settings.smtp_from, now)
+                yield waiting.pop(0), error
+    except (smtplib.SMTPException, OSError) as error:
+        for letter in waiting:
+            yield letter, _reason(error)
+
+
+def _hand_over(server: smtplib.SMTP, letter: Letter, sender: str, now: datetime) -> str:
+    try:
+        server.send_message(written(letter, sender, now))
+    except smtplib.SMTPServerDisconnected:
+        raise
+    except smtplib.SMTPException as error:
+        # Of this letter alone: the next may go to another mailbox. smtplib has said RSET.
+        return _reason(error)
+    return ""
+
+
+def _server(settings: Settings) -> smtplib.SMTP:
+    server = smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=_SECONDS)
+    if settings.smtp_starttls:
+        try:
+            # Raises when the server offers none: an attacker who strips the offer gets no letter in clear.
+            server.starttls(context=ssl.create_default_context(cafile=settings.smtp_ca_file or None))
+        except BaseException:
+            server.close()
+            raise
+    return server
+
+
+def _reason(error: Exception) -> str:
+    """Why, in one line; a server's own words are no secret, and tell what to mend."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        error_code, words = next(iter(error.recipients.values()))
+        return f"{error_code} {words.decode(errors='replace')}"
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,167 @@
+"""The rows behind notices of expiry: what runs out without a successor, notices and their tries."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from pki.model import Serial
+
+# A successor serves the same mailbox (for an operator's certificate: the same name), lives, and lives longer.
+# What is revoked, on hold, or of a person who has left ends in another way than by time.
+_ENDING = """
+    SELECT c.serial, c.profile, c.mailbox, c.subject, c.not_after, e.authority,
+           coalesce(m.listed, true) AS listed
+    FROM certificate c
+    JOIN reservation r ON r.serial = c.serial
+    LEFT JOIN enrolment e ON e.id = r.enrolment_id
+    LEFT JOIN mailbox m ON m.address = c.mailbox
+    LEFT JOIN succession u ON u.national_id = c.practitioner
+    WHERE c.not_after > :now AND c.not_after <= :until
+      AND (c.mailbox IS NOT NULL OR c.profile = ANY(:profiles))
+      AND NOT EXISTS (SELECT FROM revocation_state v WHERE v.serial = c.serial AND v.action <> 'release')
+      AND NOT EXISTS (
+          SELECT FROM certificate n
+          WHERE n.mailbox = c.mailbox AND n.profile = c.profile AND n.not_after > c.not_after
+            AND coalesce(n.practitioner IN (c.practitioner, u.successor), true)
+            AND NOT EXISTS (
+                SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release'))
+      AND (c.mailbox IS NOT NULL OR NOT EXISTS (
+          SELECT FROM certificate n
+          WHERE n.profile = c.profile AND n.subject = c.subject AND n.not_after > c.not_after
+            AND NOT EXISTS (
+                SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release')))
+"""
+_PAGE = text(f"""{_ENDING}
+      AND (CAST(:authority AS text) IS NULL OR e.authority = :authority)
+      AND (NOT :listed_only OR coalesce(m.listed, true))
+      AND (c.not_after, c.serial) > (:after_end, :after_serial)
+    ORDER BY c.not_after, c.serial LIMIT :limit
+""")
+_BY_KIND = text(f"""
+    SELECT profile, coalesce(authority, ''), not_after FROM ({_ENDING}) AS ending
+""")  # noqa: S608 - same
+# The step that is reached and no other: to whom three are due at once, one mail says it.
+_NOTE = text(f"""
+    INSERT INTO expiry_notice (serial, days, recipient, next_attempt_at)
+    SELECT serial, step.days, mailbox, :now FROM ({_ENDING}) AS ending
+    CROSS JOIN LATERAL (
+        SELECT min(days) AS days FROM unnest(CAST(:steps AS smallint[])) AS given (days)
+        WHERE not_after <= CAST(:now AS timestamptz) + given.days * interval '1 day') AS step
+    WHERE mailbox IS NOT NULL
+    ON CONFLICT DO NOTHING
+""")  # noqa: S608 - same
+_CLAIM = text("""
+    UPDATE expiry_notice n SET attempts = n.attempts + 1,
+           next_attempt_at = CAST(:now AS timestamptz)
+               + least(:longest, :shortest * power(2, least(n.attempts, 10))) * interval '1 second'
+    FROM (
+        SELECT serial, days FROM expiry_notice WHERE next_attempt_at <= :now
+        ORDER BY next_attempt_at, serial LIMIT :limit FOR UPDATE SKIP LOCKED
+    ) AS due
+    WHERE n.serial = due.serial AND n.days = due.days
+    RETURNING n.serial, n.days, n.recipient, n.attempts
+""")
+_STILL = text(f"SELECT serial, not_after FROM ({_ENDING}) AS ending WHERE serial = ANY(:serials)")  # noqa: S608 - same
+_SENT = text("""
+    UPDATE expiry_notice SET sent_at = :now, next_attempt_at = NULL, last_error = ''
+    WHERE serial = :serial AND days = :days
+""")
+_OVER = text("UPDATE expiry_notice SET next_attempt_at = NULL WHERE serial = :serial AND days = :days")
+_FAILED = text("UPDATE expiry_notice SET last_error = :error WHERE serial = :serial AND days = :days")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A certificate that runs out without a successor; `mailbox` is None for an operator's own."""
+
+    serial: Serial
+    profile: str
+    mailbox: str | None
+    subject: str
+    not_after: datetime
+    authority: str | None
+    listed: bool
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A notice that this process is to send, on its `attempts`-th try."""
+
+    serial: Serial
+    days: int
+    recipient: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which certificates: ending by `until`; of one authority, or all; those of unlisted mailboxes or not."""
+
+    until: datetime
+    authority: str | None = None
+    listed_only: bool = False
+
+
+def ending(
+    connection: Connection,
+    now: datetime,
+    asked: Asked,
+    profiles: Collection[str],
+    *,
+    after: tuple[datetime, str],
+    limit: int,
+) -> list[Ending]:
+    """A page of them, the first to end first, behind `after` (an end and a serial)."""
+    given = {
+        "now": now, "until": asked.until, "profiles": list(profiles), "authority": asked.authority,
+        "listed_only": asked.listed_only, "after_end": after[0], "after_serial": after[1], "limit": limit,
+    }  # fmt: skip
+    return [Ending(*row) for row in connection.execute(_PAGE, given)]
+
+
+def ends_by_kind(
+    connection: Connection, now: datetime, until: datetime, profiles: Collection[str]
+) -> list[tuple[str, str, datetime]]:
+    """Of each of them the profile, the authority that enrolled ('' for none) and the end; nobody's name."""
+    given = {"now": now, "until": until, "profiles": list(profiles)}
+    return [(profile, authority, end) for profile, authority, end in connection.execute(_BY_KIND, given)]
+
+
+def note(connection: Connection, now: datetime, steps: Sequence[int]) -> int:
+    """Note the notices that are due and not yet noted; gives how many."""
+    given = {"now": now, "until": now + timedelta(days=max(steps)), "profiles": [], "steps": list(steps)}
+    return connection.execute(_NOTE, given).rowcount
+
+
+def claim(
+    connection: Connection, now: datetime, *, shortest: timedelta, longest: timedelta, limit: int
+) -> list[Notice]:
+    """Take notices to send; each comes again after a while that doubles, unless it is sent or over."""
+    given = {"now": now, "shortest": shortest.total_seconds(), "longest": longest.total_seconds()}
+    return [Notice(*row) for row in connection.execute(_CLAIM, {**given, "limit": limit})]
+
+
+def still_ending(
+    connection: Connection, now: datetime, within: timedelta, serials: Collection[Serial]
+) -> dict[Serial, datetime]:
+    """Of these the ends of those that still run out without a successor."""
+    given = {"now": now, "until": now + within, "profiles": [], "serials": list(serials)}
+    return {serial: end for serial, end in connection.execute(_STILL, given)}  # noqa: C416 - dict() of rows is untyped
+
+
+def mark_sent(connection: Connection, notice: Notice, now: datetime) -> None:
+    """It was handed over to the mail server."""
+    connection.execute(_SENT, {"serial": notice.serial, "days": notice.days, "now": now})
+
+
+def mark_over(connection: Connection, notice: Notice) -> None:
+    """It has no use any more: renewed, revoked, run out, or a nearer step follows."""
+    connection.execute(_OVER, {"serial": notice.serial, "days": notice.days})
+
+
+def mark_failed(connection: Connection, notice: Notice, error: str) -> None:
+    """It could not be handed over, and why; it comes again by itself."""
+    given = {"serial": notice.serial, "days": notice.days, "error": error[:500]}
+    connection.execute(_FAILED, given)
