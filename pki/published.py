@@ -62,7 +62,7 @@ def authorities(connection: Connection) -> list[tuple[str, bytes]]:
 
 
 def authority(connection: Connection, name: str) -> tuple[bytes, datetime] | None:
-    """The certificate of that id, of a CA or between CAs, in DER, and its first day; None if there is none."""
+    """The certificate of that id, of a CA or between two, in DER, and its first day; None without one."""
     row = connection.execute(_AUTHORITY, {"id": name}).one_or_none()
     return None if row is None else (row.der, row.not_before)
 
