@@ -14,6 +14,7 @@ from werkzeug.routing import IntegerConverter, Map
 from api.log import note_requests
 from api.problems import register
 from api.rest.attention import attention
+from api.rest.bulk import bulk_revocations
 from api.rest.certificates import certificates
 from api.rest.changes import feed_of_changes
 from api.rest.corrections import corrections
@@ -26,6 +27,7 @@ from api.rest.operator_certificates import operator_certificates
 from api.rest.organisations import organisations
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.practitioners import practitioners
+from api.rest.proofs import proofs
 from api.rest.recipients import recipients
 from api.rest.register_pages import register_pages
 from api.rest.registers import registers
@@ -76,6 +78,7 @@ def create_app(container: Container) -> Flask:
         organisations,
         enrolments,
         certificates,
+        bulk_revocations,
         operator_certificates,
         measures,
         corrections,
@@ -86,6 +89,7 @@ def create_app(container: Container) -> Flask:
     ):
         described.register_blueprint(resource(container))
     app.register_blueprint(health(container))
+    app.register_blueprint(proofs(container))
     app.register_blueprint(register_pages(container))
     app.register_blueprint(trust_list(container))
     app.register_blueprint(pages(described.spec, release()))

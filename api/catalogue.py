@@ -66,6 +66,59 @@ ENTRIES: tuple[Entry, ...] = (
         "Méthode inconnue de cette ressource",
         "L'en-tête Allow nomme les méthodes qu'elle connaît.",
     ),
+    # ---- Asked twice, or too often
+    Entry(
+        "malformed-idempotency-key", 400, "The Idempotency-Key is not one",
+        "Send one string of 1 to 255 printable characters, best a new UUID, in double quotes or bare.",
+        "Idempotency-Key mal formée",
+        "Envoyez une chaîne de 1 à 255 caractères imprimables, au mieux un UUID neuf, entre guillemets ou nue.",
+    ),
+    Entry(
+        "idempotency-key-reused", 422, "Something else was asked under this Idempotency-Key",
+        "A key stands for one request, body and all, for 24 hours. Take a new key for a new request.",
+        "Autre chose a été demandé sous cette Idempotency-Key",
+        "Une clé désigne une demande et une seule, corps compris, pendant 24 heures. Prenez-en une neuve.",
+    ),
+    Entry(
+        "request-in-progress", 409, "The same request is being worked on",
+        "Send it again under the same key after the seconds that Retry-After gives.",
+        "La même demande est en cours",
+        "Renvoyez-la sous la même clé après les secondes que donne Retry-After.",
+    ),
+    Entry(
+        "quota-reached", 429, "The quota of certificates is reached",
+        "`opens_at` says when more may be made. A quota reached unexpectedly means a token in other hands.",
+        "Quota de certificats atteint",
+        "`opens_at` dit quand d'autres pourront être faits. Un quota atteint sans raison trahit un jeton volé.",
+    ),
+    Entry(
+        "key-blocked", 422, "This key must never be certified",
+        "`cause` says why: it was reported compromised, is on a list of weak keys, or is another person's. "
+        "Make a new key.",
+        "Cette clé ne doit jamais être certifiée",
+        "`cause` dit pourquoi : signalée compromise, connue pour faible, ou clé d'une autre personne. Faites "
+        "une nouvelle clé.",
+    ),
+    Entry(
+        "key-period-over", 422, "This key has served long enough",
+        "A key may be certified again within its period (824 days) only. Make a new key.",
+        "Cette clé a assez servi",
+        "Une clé ne peut être certifiée à nouveau que pendant sa période (824 jours). Faites une nouvelle clé.",
+    ),
+    Entry(
+        "identity-too-old", 409, "The identity was checked too long ago",
+        "A check holds for 825 days. Check the identity again and ask for a new enrolment.",
+        "La vérification d'identité est trop ancienne",
+        "Une vérification vaut 825 jours. Vérifiez l'identité de nouveau et demandez un nouvel enrôlement.",
+    ),
+    Entry(
+        "no-compromise-proof", 422, "This proves nothing about the key",
+        "Send a certificate request signed by the key itself, whose common name says: "
+        "this key is compromised.",
+        "Ceci ne prouve rien de la clé",
+        "Envoyez une demande de certificat signée par la clé elle-même, dont le nom commun dit : "
+        "this key is compromised.",
+    ),
     # ---- Who asks
     Entry(
         "no-token", 401, "A token is needed",
@@ -581,9 +634,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "comment-missing", 400, "A comment is needed",
-        "Say what you looked at before letting this through.",
+        "Say what you looked at, or why: the log keeps it.",
         "Il faut un commentaire",
-        "Dites ce que vous avez vérifié avant de laisser passer.",
+        "Dites ce que vous avez vérifié, ou pourquoi : le journal le garde.",
     ),
     # ---- Changes and exports
     Entry(
@@ -636,6 +689,106 @@ ENTRIES: tuple[Entry, ...] = (
         "Pas encore de liste de confiance signée",
         "Le service signe la première quelques secondes après la création de l'AC. Recommencez après "
         "Retry-After secondes.",
+    ),
+    # ---- Taking back
+    Entry(
+        "malformed-revocation-request", 400, "This is no request to revoke that can be read",
+        "Send a compact JWS (application/jose) over a JSON object with serial, reason, iat and aud, signed by "
+        "the key of the certificate.",
+        "Demande de révocation illisible",
+        "Envoyez un JWS compact (application/jose) sur un objet JSON portant serial, reason, iat et aud, signé "
+        "par la clé du certificat.",
+    ),
+    Entry(
+        "stale-request", 422, "The request was not signed just now",
+        "Sign it anew: `iat` lies within five minutes of now and after whatever was done to the certificate.",
+        "Demande qui n'est pas du moment",
+        "Signez-la de nouveau : `iat` est à moins de cinq minutes, et après tout ce qui a touché le certificat.",
+    ),
+    Entry(
+        "too-many-proofs", 503, "Too many requests of this kind from one address",
+        "Sixty are taken in a minute. Ask again after Retry-After seconds.",
+        "Trop de demandes de ce genre depuis une adresse",
+        "Soixante sont admises par minute. Recommencez après Retry-After secondes.",
+    ),
+    Entry(
+        "reason-reserved", 403, "This reason is not for a holder to give",
+        "A holder says keyCompromise, affiliationChanged, superseded, cessationOfOperation or certificateHold.",
+        "Ce motif n'est pas à la main du titulaire",
+        "Un titulaire dit keyCompromise, affiliationChanged, superseded, cessationOfOperation ou "
+        "certificateHold.",
+    ),
+    Entry(
+        "not-your-certificate", 403, "This is no certificate of this operator",
+        "An operator's token takes back the certificates of its own servers and clients, no others.",
+        "Ce certificat n'est pas celui de cet opérateur",
+        "Le jeton d'un opérateur reprend les certificats de ses serveurs et clients, aucun autre.",
+    ),
+    Entry(
+        "held-by-measure", 409, "A measure holds this certificate",
+        "It is released when the Ordre lifts its measure.",
+        "Une mesure suspend ce certificat",
+        "Il est rétabli quand l'Ordre lève sa mesure.",
+    ),
+    Entry(
+        "not-revoked", 409, "The certificate is not revoked for good",
+        "There is no reason to correct: revoke it with the reason that is true.",
+        "Ce certificat n'est pas révoqué",
+        "Il n'y a pas de motif à corriger : révoquez-le avec le motif exact.",
+    ),
+    Entry(
+        "same-reason", 409, "It is revoked for this reason already",
+        "Nothing was changed.",
+        "Il est déjà révoqué pour ce motif",
+        "Rien n'a été changé.",
+    ),
+    Entry(
+        "compromise-stays", 409, "A key reported compromised stays so",
+        "Others have acted upon it, and the key is blocked: the reason cannot be taken back.",
+        "Une clé dite compromise le reste",
+        "D'autres en ont tenu compte, et la clé est bloquée : ce motif ne se reprend pas.",
+    ),
+    Entry(
+        "empty-selection", 400, "No criterion says which certificates",
+        "Give serials, authority, profile, establishment, operator, issued_from, issued_until or keys.",
+        "Aucun critère ne dit quels certificats",
+        "Donnez serials, authority, profile, establishment, operator, issued_from, issued_until ou keys.",
+    ),
+    Entry(
+        "nothing-selected", 404, "No certificate meets the selection",
+        "None that is in force and not revoked for good does; those of the service itself never do.",
+        "Aucun certificat ne répond aux critères",
+        "Aucun de ceux en vigueur et non révoqués n'y répond ; ceux du service lui-même jamais.",
+    ),
+    Entry(
+        "too-many-selected", 422, "The selection is too large",
+        "One million certificates go in one revocation at most: split it by days of issuance.",
+        "Sélection trop vaste",
+        "Une révocation groupée porte sur un million de certificats au plus : découpez par jour d'émission.",
+    ),
+    Entry(
+        "unknown-bulk", 404, "There is no such revocation of many",
+        "Compare its number with /v1/revocations/bulk.",
+        "Révocation groupée inconnue",
+        "Comparez son numéro avec /v1/revocations/bulk.",
+    ),
+    Entry(
+        "bulk-not-planned", 409, "This revocation of many awaits nobody",
+        "It runs, or has ended: look at its state.",
+        "Cette révocation groupée n'attend personne",
+        "Elle est en cours ou terminée : voyez son état.",
+    ),
+    Entry(
+        "bulk-ended", 409, "This revocation of many has ended",
+        "Nothing is left to stop.",
+        "Cette révocation groupée est terminée",
+        "Il n'y a plus rien à arrêter.",
+    ),
+    Entry(
+        "digest-differs", 409, "This is not the digest of what was selected",
+        "Look at the selection again, then agree to the digest it has.",
+        "Ce n'est pas l'empreinte de ce qui a été choisi",
+        "Regardez de nouveau la sélection, puis donnez votre accord à l'empreinte qu'elle porte.",
     ),
     # ---- The service
     Entry(

@@ -3,7 +3,7 @@
 The holder himself shows his key instead of a token: `pki/revocation_requests.py`.
 """
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from directory import store as directory_store
 from directory.access import Role, Token
@@ -11,7 +11,9 @@ from directory.base.errors import Kind, Refusal
 from directory.rules import registering_authorities
 from pki import rules
 from pki.model import RevocationReason
+from pki.reasons import HOLDERS
 from pki.store import Revocable
+from pki.tables import operator_certificate
 
 LONGEST_COMMENT = 1000
 
@@ -21,12 +23,16 @@ def check_may_revoke(
 ) -> None:
     """Refuse `not-a-registrar`, `wrong-authority`, `reserved-to-owner` to whom it is not for.
 
-    A registrar acts for people of his authority: those it registers now, or enrolled for this certificate.
+    A registrar acts for people of his authority: those it registers now, or enrolled for this certificate; an
+    operator for its own servers and clients, with the reasons of a holder.
     """
     if token.role is Role.ADMIN:
         return
     if reason is RevocationReason.CA_COMPROMISE:
         raise reserved_to_owner("Only the owner of the CA says that its key is compromised.")
+    if token.role is Role.OPERATOR:
+        _check_operator(connection, token, found, reason)
+        return
     rules.check_registrar(token)
     holder = found.certificate.practitioner
     if holder is None:
@@ -37,6 +43,27 @@ def check_may_revoke(
     allowed |= registering_authorities(person) if person is not None else set()
     if token.authority not in allowed:
         raise rules.wrong_authority(token.authority)
+
+
+def check_holder_may_say(reason: RevocationReason) -> None:
+    """Refuse `reason-reserved`: what a registrar or the owner of the CA decides is not for holders to say."""
+    if reason not in HOLDERS:
+        words = ", ".join(sorted(one.value for one in HOLDERS))
+        raise Refusal(Kind.FORBIDDEN, "reason-reserved", f"A holder says one of {words}.")
+
+
+def _check_operator(
+    connection: Connection, token: Token, found: Revocable, reason: RevocationReason | None
+) -> None:
+    query = select(operator_certificate.c.operator_id).where(
+        operator_certificate.c.serial == found.certificate.serial
+    )
+    whose = connection.execute(query).scalar_one_or_none()
+    if whose is None or whose != token.operator_id:
+        text = "An operator revokes the certificates of its own servers and clients."
+        raise Refusal(Kind.FORBIDDEN, "not-your-certificate", text)
+    if reason is not None:
+        check_holder_may_say(reason)
 
 
 def check_comment(comment: str) -> None:

@@ -21,9 +21,14 @@ from directory.access import Token
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
 from pki import revoking, store, sweep
-from pki.competence import LONGEST_COMMENT, check_comment, check_may_revoke, reserved_to_owner
+from pki.competence import (
+    LONGEST_COMMENT,
+    check_comment,
+    check_holder_may_say,
+    check_may_revoke,
+    reserved_to_owner,
+)
 from pki.model import Revocation, RevocationReason, Serial, serial_of
-from pki.reasons import HOLDERS
 from pki.revoking import TakingBack
 from pki.store import Revocable
 
@@ -154,9 +159,7 @@ def _check_holder_may(asked: Asked, found: Revocable, now: datetime) -> None:
     certificate = found.certificate
     if certificate.practitioner is None and not certificate.profile.startswith(("operator-", "application-")):
         raise reserved_to_owner("This is a certificate of the service itself.")
-    if asked.reason not in HOLDERS:
-        words = ", ".join(sorted(reason.value for reason in HOLDERS))
-        raise Refusal(Kind.FORBIDDEN, "reason-reserved", f"A holder says one of {words}.")
+    check_holder_may_say(asked.reason)
     if certificate.not_after < now:
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)

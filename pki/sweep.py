@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
+from pki import blocked_keys
 from pki.model import IssuedCertificate, Serial
 
 _ACTOR = Actor("job:holds-end")
@@ -62,7 +63,13 @@ def siblings(connection: Connection, lost: Collection[IssuedCertificate], now: d
 
 def follow(connection: Connection, lost: Iterable[IssuedCertificate], *, now: datetime, actor: Actor) -> None:
     """See that no certificate is ever made for these keys again, and that their holders' others are seen."""
-    _list_others(connection, list(lost), now, actor)
+    lost = list(lost)
+    for one in lost:
+        blocked_keys.block(
+            connection, now=now, actor=actor, spki_sha256=one.spki_sha256,
+            cause=blocked_keys.Cause.REPORTED_COMPROMISED.value, serial=one.serial,
+        )  # fmt: skip
+    _list_others(connection, lost, now, actor)
 
 
 def settle_matters(connection: Connection, now: datetime) -> None:

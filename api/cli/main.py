@@ -16,6 +16,7 @@ from api.cli.ldap import ldap
 from api.cli.measure import measure
 from api.cli.parts import signer, web, worker
 from api.cli.recipients import check
+from api.cli.revocations import release, restate, revoke_many
 from api.cli.status import status
 from api.cli.sync import sync
 from api.cli.token import token
@@ -44,6 +45,9 @@ for command in (
     enrol,
     issue,
     revoke,
+    release,
+    restate,
+    revoke_many,
     measure,
     correct,
     attention,

@@ -11,7 +11,7 @@ from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, 
 from api.rest.vouching import EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role, actor_names
-from pki import history, use_cases
+from pki import history, reasons, revocation_requests, use_cases
 from pki.competence import LONGEST_COMMENT
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 
@@ -109,10 +109,27 @@ class HistoryQuery(Shape):
     at = Instant(metadata={"description": "Instant — Instant", "example": "2026-09-01T12:00:00Z"})
 
 
+# Each word with its sentence: wrong reasons come from forms that show the word alone.
+REASONS = {"description": f"{reasons.list_in('french')} — {reasons.list_in('english')}"}
+
+
+class ReleaseRequest(Shape):
+    """Why the hold is lifted."""
+
+    comment = Line(LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone retrouvé"})
+
+
+class RestatementRequest(Shape):
+    """The reason that is true, and how that came to be known."""
+
+    reason = fields.Enum(RevocationReason, by_value=True, required=True, metadata=REASONS)
+    comment = Line(LONGEST_COMMENT, required=True, metadata={"example": "Clé retrouvée en ligne"})
+
+
 class RevocationRequest(Shape):
     """Why the certificate is taken back; `certificateHold` only suspends it."""
 
-    reason = fields.Enum(RevocationReason, by_value=True, required=True)
+    reason = fields.Enum(RevocationReason, by_value=True, required=True, metadata=REASONS)
     comment = Line(LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone perdu"})
 
 
@@ -182,11 +199,13 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
 @operation(
     "POST",
     "/v1/certificates/<serial>/revocation",
-    roles={Role.REGISTRAR},
+    roles={Role.REGISTRAR, Role.OPERATOR, Role.ADMIN},
     opens=Opens.WRITE,
     french="""Révoquer un certificat.
 
-    Par un agent de l'Ordre du titulaire. Le verdict et OCSP le disent aussitôt, l'annuaire LDAP en deux
+    Par un agent de l'Ordre du titulaire, par un opérateur pour ses serveurs, par un administrateur. Une clé
+    dite compromise est bloquée et emporte ses autres certificats. Une suspension (`certificateHold`) devient
+    définitive au bout de 14 jours. Le verdict et OCSP le disent aussitôt, l'annuaire LDAP en deux
     secondes, la CRL dans la minute. Une révocation est définitive ; `certificateHold` ne fait que
     suspendre.
     """,
@@ -194,16 +213,19 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
     body=RevocationRequest,
     problems=(
         "malformed-serial", "comment-too-long", "unknown-certificate", "wrong-authority", "not-a-registrar",
-        "reserved-to-owner",
+        "reserved-to-owner", "not-your-certificate", "reason-reserved",
         "already-revoked", "already-on-hold", "certificate-expired",
     ),
     parameters=IDENTIFIED,
+    idempotent=True,
 )  # fmt: skip
 def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> Revocation:
     """Revoke a certificate.
 
-    By a registrar of the holder's Ordre. The verdict and OCSP tell it at once, LDAP within two seconds, the
-    CRL within the minute. A revocation is final; `certificateHold` only suspends.
+    By a registrar of the holder's Ordre, by an operator for its servers, by an administrator. A key said to
+    be compromised is blocked and takes its other certificates along. A hold becomes final after 14 days. The
+    verdict and OCSP tell it at once, LDAP within two seconds, the CRL within the minute. A revocation is
+    final; `certificateHold` only suspends.
     """
     return use_cases.revoke_as(
         call.connection,
@@ -215,10 +237,83 @@ def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> 
     )
 
 
+@operation(
+    "POST",
+    "/v1/certificates/<serial>/release",
+    roles={Role.REGISTRAR, Role.OPERATOR, Role.ADMIN},
+    opens=Opens.WRITE,
+    french="""Lever une suspension.
+
+    Par qui aurait pu suspendre. Le verdict et OCSP le disent aussitôt, la CRL à sa prochaine parution. Ce
+    qu'une mesure suspend est rétabli avec la levée de la mesure.
+    """,
+    answer=RevocationAnswer,
+    body=ReleaseRequest,
+    problems=(
+        "malformed-serial", "comment-too-long", "unknown-certificate", "wrong-authority", "not-a-registrar",
+        "reserved-to-owner", "not-your-certificate", "not-on-hold", "held-by-measure",
+    ),
+    parameters=IDENTIFIED,
+    idempotent=True,
+)  # fmt: skip
+def release_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> Revocation:
+    """Release a certificate from hold.
+
+    By whoever could have held it. The verdict and OCSP tell it at once, the CRL when it is next published.
+    What a measure holds is released when the measure is lifted.
+    """
+    return use_cases.release_as(
+        call.connection,
+        now=call.now,
+        token=call.token,
+        serial=use_cases.parse_serial(serial),
+        comment=asked.get("comment") or "",
+    )
+
+
+@operation(
+    "POST",
+    "/v1/certificates/<serial>/reason",
+    roles={Role.REGISTRAR, Role.OPERATOR, Role.ADMIN},
+    opens=Opens.WRITE,
+    french="""Corriger le motif d'une révocation.
+
+    La révocation et sa date demeurent ; OCSP et la CRL disent le nouveau motif, le journal garde les deux.
+    Une clé dite compromise le reste.
+    """,
+    answer=RevocationAnswer,
+    body=RestatementRequest,
+    problems=(
+        "malformed-serial", "comment-missing", "comment-too-long", "unknown-certificate", "wrong-authority",
+        "not-a-registrar", "reserved-to-owner", "not-your-certificate", "reason-reserved", "not-revoked",
+        "already-revoked", "same-reason", "compromise-stays",
+    ),
+    parameters=IDENTIFIED,
+    idempotent=True,
+)  # fmt: skip
+def correct_reason(call: Transacted, asked: dict[str, Any], serial: str) -> Revocation:
+    """Correct the reason of a revocation.
+
+    The revocation and its date stay; OCSP and the CRL tell the new reason, the log keeps both. A key once
+    said to be compromised stays so.
+    """
+    return revocation_requests.restate_as(
+        call.connection,
+        now=call.now,
+        token=call.token,
+        serial=use_cases.parse_serial(serial),
+        reason=asked["reason"],
+        comment=asked["comment"],
+    )
+
+
 def certificates(container: Container) -> Resource:
     """The resource, served on `container`."""
     text = "Certificats — Certificates"
-    return resource("certificates", text, container, certificate, certificate_history, revoke_certificate)
+    return resource(
+        "certificates", text, container, certificate, certificate_history, revoke_certificate,
+        release_certificate, correct_reason,
+    )  # fmt: skip
 
 
 def _vouched(connection: Connection, serial: Serial) -> dict[str, Any] | None:

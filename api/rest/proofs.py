@@ -1,0 +1,50 @@
+"""Revoking with the certificate's own key: open to all, because who lost his token may still have his key.
+
+Says nothing of other people's certificates; what a request holds is read in `pki/revocation_requests.py`.
+"""
+
+import orjson
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from api.pace import Pace
+from api.rest.certificates import RevocationAnswer
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from pki.revocation_requests import LARGEST_REQUEST, revoke_with_proof
+
+PATH = "/v1/revocations"
+JOSE = "application/jose"
+# A person has a handful of certificates, and an operator a few hundred servers behind one address.
+_A_MINUTE = 60
+
+
+def proofs(container: Container) -> Blueprint:
+    """The one route on `container`."""
+    made = Blueprint("proofs", __name__)
+    pace = Pace(_A_MINUTE)
+
+    @made.post(PATH)
+    def revoke_with_key() -> Response:
+        if not pace.allows(request.remote_addr or ""):
+            text = f"At most {_A_MINUTE} of these are taken in a minute from one address."
+            raise Refusal(Kind.UNAVAILABLE, "too-many-proofs", text)
+        signed = _body()
+        with transaction(container.engine) as connection:
+            event = revoke_with_proof(
+                connection, now=container.clock(), request=signed,
+                audience=f"{container.settings.base_url}{PATH}",
+            )  # fmt: skip
+        return Response(orjson.dumps(RevocationAnswer().dump(event)), 200, mimetype="application/json")
+
+    return made
+
+
+def _body() -> bytes:
+    if request.mimetype != JOSE:
+        raise UnsupportedMediaType(f"The body must be {JOSE}.")
+    body: bytes = request.stream.read(LARGEST_REQUEST + 1)
+    if len(body) > LARGEST_REQUEST:
+        raise RequestEntityTooLarge
+    return body
