@@ -50,6 +50,7 @@ class TokenKeys:
     """The keys of one token. One of these for each process: a module has one state of login in it."""
 
     def __init__(self, place: TokenPlace, pin: bytes) -> None:
+        """Nothing is loaded or opened yet; refuses `ca-key-unreadable` for a PIN that none can be."""
         self._link = _Link(place, pin)
 
     def exists(self, name: str) -> bool:
@@ -144,7 +145,11 @@ class _Link:
 
     def __init__(self, place: TokenPlace, pin: bytes) -> None:
         self._place = place
-        self._pin = pin
+        try:
+            self._pin = pin.decode()
+        except UnicodeDecodeError:
+            # Not chained: the error carries the PIN.
+            raise keys.unreadable("The PIN of the token is not UTF-8.") from None
         self._session: pkcs11.Session | None = None
         self._shut: Refusal | None = None
 
@@ -196,7 +201,7 @@ class _Link:
             # A signer that is started again and again would lock the CA out of its own keys.
             raise keys.unreadable("One try is left before the token locks its PIN: log in by hand first.")
         try:
-            return token.open(user_pin=self._pin.decode())
+            return token.open(user_pin=self._pin)
         except tuple(_SHUT) as fault:
             self._shut = keys.unreadable(_SHUT[type(fault)])
             raise self._shut from fault

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from api.ca_keys import ca_keys
 from api.settings import Settings, child_environment, load_settings, save_settings
 from api.wiring import build
 from directory.base.errors import Kind, Refusal
+from pki.signing.file import FileKeys
+from pki.signing.pkcs11 import TokenKeys
+from pki.signing.token_uri import TokenPlace
 from pki.withdrawal import GRACES
 
 
@@ -124,6 +128,35 @@ def test_a_part_is_told_where_the_state_is(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SCEAU_PORT", "8083")
     told = child_environment(Settings(state=tmp_path))
     assert load_settings(None, told) == Settings(state=tmp_path, port=8083)
+
+
+TOKEN = "pkcs11:token=sceau-ca?module-path=/usr/lib/a.so"
+
+
+def test_ca_keys_are_files_or_on_the_token_that_is_named(tmp_path: Path) -> None:
+    with_secret = save_secret(tmp_path)
+    assert ca_keys(with_secret) == FileKeys(tmp_path / "ca", b"1234")
+    on_token = dataclasses.replace(with_secret, signer_keys=TOKEN)
+    assert on_token.token == TokenPlace(Path("/usr/lib/a.so"), "sceau-ca")
+    assert isinstance(ca_keys(on_token), TokenKeys)
+
+
+def save_secret(state: Path) -> Settings:
+    settings = Settings(state=state)
+    settings.ca_passphrase.parent.mkdir()
+    settings.ca_passphrase.write_text("1234\n")
+    return settings
+
+
+@pytest.mark.parametrize(
+    "words", ["token", "", "FILE", f"{TOKEN}&pin-value=1234", f"{TOKEN}&pin-source=/1234"]
+)
+def test_a_place_of_keys_that_is_none_is_refused_and_no_pin_repeated(tmp_path: Path, words: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        Settings(state=tmp_path, signer_keys=words)
+    assert refused.value.code == "bad-setting"
+    assert "signer_keys" in refused.value.text
+    assert "1234" not in refused.value.text
 
 
 def test_every_setting_says_what_it_is() -> None:

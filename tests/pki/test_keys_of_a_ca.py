@@ -5,11 +5,14 @@ import logging
 import shutil
 import subprocess
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pkcs11
@@ -190,7 +193,49 @@ def test_a_place_that_is_away_says_so_and_serves_again_when_it_is_back(place: Pl
         assert signs(key)
 
 
+def test_whoever_signs_while_the_place_comes_and_goes_gets_a_signature_or_a_refusal(place: Place) -> None:
+    keys = place.opened()
+    keys.make("persons-1", ec.SECP256R1())
+    ended = Event()
+
+    def sign_on() -> list[str]:
+        told = []
+        while not ended.is_set():
+            try:
+                told.append(str(signs(keys.load("persons-1"))))
+            except Refusal as refused:
+                told.append(refused.code)
+        return told
+
+    with ThreadPoolExecutor(4) as pool:
+        signing = [pool.submit(sign_on) for _ in range(4)]
+        for _ in range(10):
+            time.sleep(0.02)
+            place.take_away()
+            time.sleep(0.02)
+            place.put_back()
+        ended.set()
+        told = {word for one in signing for word in one.result(timeout=20)}
+    assert "True" in told
+    assert told - {"True"}, "it was never away"
+    assert told <= {"True", "ca-key-missing", "signer-unavailable"}
+    assert signs(keys.load("persons-1"))
+
+
 # What only a token promises.
+
+
+def test_a_session_that_another_ended_is_opened_anew(token: SoftToken) -> None:
+    key = TokenKeys(token.place, PIN).make("persons-1", ec.SECP256R1())
+    for _ in range(2):
+        pkcs11.lib(str(MODULE)).reinitialize()
+        assert signs(key)
+
+
+def test_a_pin_that_is_no_text_is_refused_without_being_shown(token: SoftToken) -> None:
+    told = refusal(lambda: TokenKeys(token.place, b"\xff" + PIN))
+    assert told.code == "ca-key-unreadable"
+    assert PIN.decode() not in "".join(traceback.format_exception(told))
 
 
 def test_a_key_on_the_token_was_made_there_and_cannot_leave_it(token: SoftToken) -> None:
