@@ -107,6 +107,7 @@ class StatusCa:
         key = ec.generate_private_key(ec.SECP256R1()).public_key()
         builder = self._builder("Someone", key, authority, self.now - timedelta(minutes=5), days)
         builder = builder.add_extension(_crl_point(authority, shard), critical=False)
+        builder = builder.add_extension(_delta_point(authority, shard), critical=False)
         return self._store(
             builder.sign(self.keys[authority], hashes.SHA256()), shard, "practitioner-smime", authority
         )
@@ -264,3 +265,8 @@ def _name(common_name: str) -> x509.Name:
 def _crl_point(authority: str, shard: int) -> x509.CRLDistributionPoints:
     url = x509.UniformResourceIdentifier(Urls(BASE).crl(authority, shard))
     return x509.CRLDistributionPoints([x509.DistributionPoint([url], None, None, None)])
+
+
+def _delta_point(authority: str, shard: int) -> x509.FreshestCRL:
+    url = x509.UniformResourceIdentifier(Urls(BASE).delta_crl(authority, shard))
+    return x509.FreshestCRL([x509.DistributionPoint([url], None, None, None)])
