@@ -56,7 +56,7 @@ class Urls:
         return f"{self.base.rstrip('/')}/ca/{authority_id}.cer"
 
     def bundle(self, authority_id: str) -> str:
-        """Where all certificates of a CA's key are, by others too (certs-only CMS, RFC 5280 4.2.2.1)."""
+        """Where the certificates are that lead to a CA's key, others' too (certs-only CMS, RFC 5280 4.2.2.1)."""
         return f"{self.base.rstrip('/')}/ca/{authority_id}.p7c"
 
 
@@ -78,6 +78,8 @@ class Profile:
     # The bundle of its issuer: with it a path is found to whichever root a reader has.
     names_bundle: bool = False
     skips_revocation: bool = False
+    # From the first reservation of a key until then it may be certified anew for the same enrolment.
+    key_period: timedelta | None = None
     sources: tuple[str, ...] = field(default=())
 
     @property
@@ -137,6 +139,7 @@ CROSS = Profile(
 PRACTITIONER = Profile(
     name="practitioner-smime",
     longest=_MAIL_LONGEST,
+    key_period=_MAIL_LONGEST,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
@@ -150,6 +153,7 @@ PRACTITIONER = Profile(
 ORGANISATION = Profile(
     name="organisation-smime",
     longest=_MAIL_LONGEST,
+    key_period=_MAIL_LONGEST,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
@@ -162,6 +166,7 @@ ORGANISATION = Profile(
 APPLICATION = Profile(
     name="application-smime",
     longest=_MAIL_LONGEST,
+    key_period=_MAIL_LONGEST,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),

@@ -61,16 +61,18 @@ def retire(connection: Connection, authority_id: str, *, now: datetime, actor: A
 
 
 def bundle(connection: Connection, authority_id: str) -> tuple[bytes, datetime] | None:
-    """Every certificate of this CA's key, its own first, as certs-only CMS in DER; None for no such CA.
+    """The certificates that lead to this CA's key, as certs-only CMS in DER; None for no such CA.
 
     With it comes the day the youngest of them began. A reader who has another generation's root finds the
-    cross certificate here that leads to it (RFC 5280 4.2.2.1).
+    certificate here that leads to it (RFC 5280 4.2.2.1).
     """
     found = store.load_authority(connection, authority_id)
     if found is None:
         return None
-    crosses = [one for one in rows.crosses(connection) if one.subject_id == authority_id]
-    certificates = [x509.load_der_x509_certificate(der) for der in (found.der, *(one.der for one in crosses))]
+    crosses = [one.der for one in rows.crosses(connection) if one.subject_id == authority_id]
+    # A root's own certificate tells nothing to who does not trust it, and OpenSSL ends its search at it
+    # ("self-signed certificate in certificate chain") though a bridge lies beside.
+    certificates = [x509.load_der_x509_certificate(der) for der in crosses or [found.der]]
     youngest = max(one.not_valid_before_utc for one in certificates)
     return pkcs7.serialize_certificates(certificates, Encoding.DER), youngest
 
