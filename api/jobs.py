@@ -147,9 +147,15 @@ JOBS = MappingProxyType(
             Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), upkeep.trim_feed),
             Job(
                 "crl",
-                "Publishes CRLs hourly and within 60 s of a revocation.",
+                "Publishes CRLs and deltas hourly and within 60 s of a revocation.",
                 _every(5),
                 upkeep.publish_crls,
+            ),
+            Job(
+                "crl-bytes",
+                "Lets the bytes of old CRLs go, not their numbers and digests.",
+                _every(600),
+                upkeep.let_crl_bytes_go,
             ),
             Job("ocsp-answers", "Signs OCSP answers before anyone asks.", _every(15), upkeep.presign_ocsp),
             Job("ocsp-responders", "Renews the OCSP signers.", _every(60), upkeep.renew_responders),

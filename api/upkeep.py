@@ -32,6 +32,8 @@ from pki import (
 from pki.consequences import Follower, Outcome, list_claims, settle_due
 from pki.model import serial_of
 
+# As long as the longest a reader may hold one by default: a fault found later has the digest to go by.
+CRL_BYTES_KEPT = timedelta(days=3)
 # Some 50 ms of locks each, and at most some minutes of an hour.
 TRIMMED_AT_ONCE = 5_000
 MOST_TRIMMED = 2_000_000
@@ -121,6 +123,13 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
             now=container.clock(), lifetime=lifetime, floor_file=container.settings.crl_floor,
         )  # fmt: skip
     return len(found)
+
+
+def let_crl_bytes_go(container: Container) -> str:
+    """Empty the bytes of CRLs that nobody can hold any more."""
+    with transaction(container.engine) as connection:
+        count = crl.let_go(connection, container.clock(), CRL_BYTES_KEPT)
+    return f"bytes of {count} CRLs let go" if count else ""
 
 
 def renew_responders(container: Container) -> str:

@@ -29,7 +29,7 @@ class Figures:
 
     `feed_lag` is seconds by consumer; `registers` when each file was generated; `certificates` numbers by
     profile; `revocations` numbers by action; `crl_left` how long the newest CRL of each `authority/shard`
-    still holds.
+    still holds, and the newest delta of each `authority/shard-delta`.
     """
 
     at: datetime
@@ -78,12 +78,14 @@ def _counted(connection: Connection, query: str) -> dict[str, int]:
 def _crl_left(connection: Connection, now: datetime) -> dict[str, timedelta]:
     rows = connection.execute(
         text(
-            "SELECT s.authority_id, s.shard, last.next_update FROM crl_shard s CROSS JOIN LATERAL ("
+            "SELECT s.authority_id || '/' || s.shard || k.word AS name, last.next_update FROM crl_shard s"
+            " CROSS JOIN (VALUES (false, ''), (true, '-delta')) AS k (delta, word) CROSS JOIN LATERAL ("
             " SELECT c.next_update FROM crl c WHERE c.authority_id = s.authority_id AND c.shard = s.shard"
-            " AND c.der IS NOT NULL ORDER BY c.number DESC LIMIT 1) AS last ORDER BY s.authority_id, s.shard"
+            " AND c.der IS NOT NULL AND (c.base IS NOT NULL) = k.delta ORDER BY c.number DESC LIMIT 1"
+            ") AS last ORDER BY s.authority_id, s.shard, k.delta"
         )
     )
-    return {f"{row.authority_id}/{row.shard}": row.next_update - now for row in rows}
+    return {row.name: row.next_update - now for row in rows}
 
 
 def _number(connection: Connection, query: str) -> int:

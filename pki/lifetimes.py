@@ -85,19 +85,21 @@ _OURS = text("""
         ORDER BY c.profile, c.not_after DESC) AS services
     UNION ALL
     SELECT * FROM (
-        SELECT DISTINCT ON (s.authority_id) 'crl', s.authority_id || '/' || s.shard,
+        SELECT DISTINCT ON (s.authority_id, k.delta) 'crl', s.authority_id || '/' || s.shard || k.word,
                last.this_update, last.next_update
-        FROM crl_shard s JOIN authority a ON a.id = s.authority_id CROSS JOIN LATERAL (
+        FROM crl_shard s JOIN authority a ON a.id = s.authority_id
+        CROSS JOIN (VALUES (false, ''), (true, '-delta')) AS k (delta, word) CROSS JOIN LATERAL (
             SELECT c.this_update, c.next_update FROM crl c
             WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
+              AND (c.base IS NOT NULL) = k.delta
             ORDER BY c.number DESC LIMIT 1) AS last
-        WHERE a.not_after > :now ORDER BY s.authority_id, last.next_update, s.shard) AS lists
+        WHERE a.not_after > :now ORDER BY s.authority_id, k.delta, last.next_update, s.shard) AS lists
 """)
 
 
 @dataclass(frozen=True)
 class Lifetime:
-    """One thing of ours: from when until when it holds; of a CA's CRLs the first to end."""
+    """One thing of ours: from when until when it holds; of a CA's CRLs, and of its deltas, the first to end."""
 
     kind: Kind
     name: str
