@@ -99,7 +99,7 @@ _OURS = text("""
 
 @dataclass(frozen=True)
 class Lifetime:
-    """One thing of ours: from when until when it holds; of a CA's CRLs, and of its deltas, the first to end."""
+    """One thing of ours: from when until when it holds; of a CA's CRLs, or deltas, the first to end."""
 
     kind: Kind
     name: str
