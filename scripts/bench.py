@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benches import (
     consequences,
+    crl,
     directory,
     feed,
     issuance,
@@ -31,7 +32,7 @@ from benches.harness import Bench, Figure, installation
 
 FIGURES: dict[str, Callable[[Bench], Figure]] = {
     **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES, **keys.FIGURES,
-    **consequences.FIGURES, **night.FIGURES, **feed.FIGURES, **sources.FIGURES,
+    **consequences.FIGURES, **crl.FIGURES, **night.FIGURES, **feed.FIGURES, **sources.FIGURES,
     **search.FIGURES,
 }  # fmt: skip
 
