@@ -71,7 +71,7 @@ ENTRIES: tuple[Entry, ...] = (
         "malformed-idempotency-key", 400, "The Idempotency-Key is not one",
         "Send one string of 1 to 255 printable characters, best a new UUID, in double quotes or bare.",
         "Idempotency-Key mal formée",
-        "Envoyez une chaîne de 1 à 255 caractères imprimables, au mieux un UUID neuf, entre guillemets ou nue.",
+        "Envoyez une chaîne de 1 à 255 caractères imprimables, par exemple un UUID neuf.",
     ),
     Entry(
         "idempotency-key-reused", 422, "Something else was asked under this Idempotency-Key",
@@ -89,7 +89,7 @@ ENTRIES: tuple[Entry, ...] = (
         "quota-reached", 429, "The quota of certificates is reached",
         "`opens_at` says when more may be made. A quota reached unexpectedly means a token in other hands.",
         "Quota de certificats atteint",
-        "`opens_at` dit quand d'autres pourront être faits. Un quota atteint sans raison trahit un jeton volé.",
+        "`opens_at` dit quand d'autres pourront être faits. Sans raison, un jeton a pu être volé.",
     ),
     Entry(
         "key-blocked", 422, "This key must never be certified",
@@ -103,7 +103,7 @@ ENTRIES: tuple[Entry, ...] = (
         "key-period-over", 422, "This key has served long enough",
         "A key may be certified again within its period (824 days) only. Make a new key.",
         "Cette clé a assez servi",
-        "Une clé ne peut être certifiée à nouveau que pendant sa période (824 jours). Faites une nouvelle clé.",
+        "Une clé n'est certifiée à nouveau que pendant sa période (824 jours). Faites-en une neuve.",
     ),
     Entry(
         "identity-too-old", 409, "The identity was checked too long ago",
@@ -808,6 +808,18 @@ ENTRIES: tuple[Entry, ...] = (
         "Ask for one of the profiles named.",
         "Profil inconnu pour ce titulaire",
         "Demandez l'un des profils nommés.",
+    ),
+    Entry(
+        "bad-batch", 422, "This is no batch",
+        "A batch has 1 to 1,000 enrolments, each once.",
+        "Ce n'est pas un lot",
+        "Un lot a de 1 à 1 000 enrôlements, chacun une fois.",
+    ),
+    Entry(
+        "unknown-batch", 404, "There is no such batch",
+        "Use the `id` that was given when it was sent.",
+        "Lot inconnu",
+        "Utilisez l'`id` rendu lors de l'envoi.",
     ),
     Entry(
         "bad-hosts", 422, "These hosts cannot be certified together",

@@ -34,6 +34,7 @@ STATUS: Mapping[Kind, int] = MappingProxyType(
         Kind.GONE: 410,
         Kind.TOO_LARGE: 413,
         Kind.UNACCEPTABLE: 422,
+        Kind.TOO_MANY: 429,
         Kind.UNAVAILABLE: 503,
     }
 )
@@ -74,8 +75,8 @@ def problem(
         # RFC 6750 3: the error word only when a token was presented.
         failed = ', error="invalid_token"' if code == "bad-token" else ""
         made.headers["WWW-Authenticate"] = f'Bearer realm="sceau"{failed}'
-    if status == STATUS[Kind.UNAVAILABLE]:
-        made.headers["Retry-After"] = RETRY_AFTER
+    if "retry_after" in document or status == STATUS[Kind.UNAVAILABLE]:
+        made.headers["Retry-After"] = str(document.get("retry_after", RETRY_AFTER))
     return made
 
 

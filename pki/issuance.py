@@ -5,7 +5,7 @@ can be issued. Who may have a certificate, and what is done with one that went a
 `use_cases`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, Engine
 
-from directory.base.audit import Actor, Event, record
+from directory.base.audit import Actor, Event, record, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import store
+from pki import batch_store, blocked_keys, store
 from pki.lint import pkix
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, Finding, run
-from pki.model import Authority, IssuedCertificate, Reservation, serial_of
+from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
 from pki.profiles import Names, Profile, Urls
 from pki.rules import PublicKey, shard_of, spki_sha256, validity
 from pki.signing.signer import Signer
@@ -36,6 +36,18 @@ _DER = Encoding.DER
 
 class SignerMisbehaved(Exception):  # noqa: N818 - says what happened, as the log will
     """The signer answered with other than the reserved bytes under the CA's key: a bug or an attack."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One certificate to be reserved among many: whose, under which profile, on which key."""
+
+    profile: Profile
+    public_key: PublicKey
+    names: Names
+    mailbox: str
+    practitioner: str
+    enrolment_id: UUID
 
 
 @dataclass(frozen=True)
@@ -78,26 +90,116 @@ def prepare(
     authority = store.load_authority(connection, authority_id)
     if authority is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"There is no authority {authority_id}.")
-    # 2. A serial that no CA has used: 159 random bits, then the primary key of all reservations.
+    # A key once lost or listed is refused on every road, the service's own included.
+    blocked_keys.check(connection, public_key)
+    # 2. The linted bytes.
+    reserved, lints = _draft(
+        authority, now=now, profile=profile, public_key=public_key, names=names, base_url=base_url,
+        mailbox=mailbox, practitioner=practitioner, enrolment_id=enrolment_id,
+        opinion=opinion if thorough else None,
+    )  # fmt: skip
+    # 3. The reservation: what may be signed, by its hash.
+    if not store.add_reservation(connection, reserved, lints, actor.name):
+        raise key_already_certified()
+    _record(connection, Event.CERTIFICATE_RESERVED, reserved, actor, now)
+    return Prepared(reserved, authority, actor, _SEAL)
+
+
+def prepare_all(
+    connection: Connection,
+    authority: Authority,
+    wanted: Sequence[Wanted],
+    *,
+    now: datetime,
+    actor: Actor,
+    base_url: str,
+) -> list[Prepared | Refusal]:
+    """Reserve a serial for each by the same rules, own lints only, in two statements; what `prepare` refuses.
+
+    In the order asked; the caller commits before anything is signed.
+    """
+    drafts = [_drafted(authority, one, now, base_url) for one in wanted]
+    made = [draft for draft in drafts if not isinstance(draft, Refusal)]
+    kept = batch_store.add_reservations(connection, made, actor.name)
+    _record_all(connection, Event.CERTIFICATE_RESERVED, [d for d, _ in made if d.serial in kept], actor, now)
+    return [
+        draft if isinstance(draft, Refusal)
+        else Prepared(draft[0], authority, actor, _SEAL) if draft[0].serial in kept
+        else key_already_certified()
+        for draft in drafts
+    ]  # fmt: skip
+
+
+def store_all(
+    connection: Connection, signed: Sequence[tuple[Prepared, bytes]], now: datetime
+) -> dict[Serial, IssuedCertificate]:
+    """Store signed certificates, whose enrolments are locked, with their audit lines.
+
+    Those that somebody stored first are absent: another try, or recovery.
+    """
+    reserved = {prepared.reservation.serial: prepared for prepared, _ in signed}
+    batch_store.lock_reservations(connection, list(reserved))
+    known = store.stored_among(connection, list(reserved))
+    fresh = [
+        as_issued(der, prepared.reservation, now)
+        for prepared, der in signed
+        if prepared.reservation.serial not in known
+    ]
+    batch_store.add_certificates(connection, fresh)
+    lines = [
+        (
+            one.serial,
+            _told(reserved[one.serial].reservation)
+            | {"sha256": one.sha256.hex(), "not_after": one.not_after.isoformat()},
+        )
+        for one in fresh
+    ]
+    if signed:
+        actor = signed[0][0].actor
+        record_all(connection, now=now, actor=actor, event=Event.CERTIFICATE_ISSUED, lines=lines)
+    return {one.serial: one for one in fresh}
+
+
+def _drafted(
+    authority: Authority, wanted: Wanted, now: datetime, base_url: str
+) -> tuple[Reservation, list[Mapping[str, str]]] | Refusal:
+    try:
+        return _draft(authority, now=now, base_url=base_url, opinion=None, **vars(wanted))
+    except Refusal as refusal:
+        return refusal
+
+
+def _draft(
+    authority: Authority,
+    *,
+    now: datetime,
+    profile: Profile,
+    public_key: PublicKey,
+    names: Names,
+    base_url: str,
+    mailbox: str | None,
+    practitioner: str | None,
+    enrolment_id: UUID | None,
+    opinion: pkix.SecondOpinion | None,
+) -> tuple[Reservation, list[Mapping[str, str]]]:
+    """A reservation that is not stored yet, and what its lints only advise."""
+    # 1. A serial that no CA has used: 159 random bits, then the primary key of all reservations.
     serial = serial_of(x509.random_serial_number())
     shard = shard_of(serial, authority.shards)
-    # 3. The bytes, readable before any CA key is touched.
+    # 2. The bytes, readable before any CA key is touched.
     candidate = unsigned(
         serial=serial, profile=profile, names=names, public_key=public_key, issuer=issuer_of(authority),
         validity=validity(profile, authority, now), urls=Urls(base_url), shard=shard,
     )  # fmt: skip
-    lints = check(candidate, profile, authority, mailbox, opinion=opinion if thorough else None)
-    # 4. The reservation: what may be signed, by its hash.
+    lints = check(candidate, profile, authority, mailbox, opinion=opinion)
+    # 3. What may be signed, by its hash.
     tbs = candidate.tbs_certificate_bytes
     reserved = Reservation(
         serial=serial, authority_id=authority.id, profile=profile.name, shard=shard, mailbox=mailbox,
         practitioner=practitioner, enrolment_id=enrolment_id, spki_sha256=spki_sha256(public_key), tbs=tbs,
         tbs_sha256=sha256(tbs).digest(), reserved_at=now,
     )  # fmt: skip
-    if not store.add_reservation(connection, reserved, lints, actor.name):
-        raise key_already_certified()
-    _record(connection, Event.CERTIFICATE_RESERVED, reserved, actor, now)
-    return Prepared(reserved, authority, actor, _SEAL)
+    return reserved, lints
 
 
 def resume(connection: Connection, reserved: Reservation, actor: Actor) -> Prepared:
@@ -209,12 +311,22 @@ def key_already_certified(**details: str) -> Refusal:
 def _record(
     connection: Connection, event: Event, reserved: Reservation, actor: Actor, now: datetime, **detail: str
 ) -> None:
-    told = {
+    told = _told(reserved) | detail
+    record(connection, now=now, actor=actor, event=event, subject=reserved.serial, detail=told)
+
+
+def _record_all(
+    connection: Connection, event: Event, reserved: Sequence[Reservation], actor: Actor, now: datetime
+) -> None:
+    lines = [(one.serial, _told(one)) for one in reserved]
+    record_all(connection, now=now, actor=actor, event=event, lines=lines)
+
+
+def _told(reserved: Reservation) -> dict[str, str | None]:
+    return {
         "authority": reserved.authority_id,
         "profile": reserved.profile,
         "mailbox": reserved.mailbox,
         "practitioner": reserved.practitioner,
         "tbs_sha256": reserved.tbs_sha256.hex(),
-        **detail,
     }
-    record(connection, now=now, actor=actor, event=event, subject=reserved.serial, detail=told)

@@ -161,6 +161,11 @@ def check_identity(given: Mapping[str, Any], now: datetime) -> dict[str, str]:
     return {"method": method, "document": plain(document), "checked_on": made.isoformat()}
 
 
+def identified_on(enrolment: Enrolment) -> date:
+    """The day on which a registrar last checked who this person is."""
+    return date.fromisoformat(enrolment.identity_check["checked_on"])
+
+
 def _day(given: object) -> date:
     if isinstance(given, date) and not isinstance(given, datetime):
         return given

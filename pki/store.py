@@ -42,7 +42,7 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.tables import authority, certificate, crl_shard, enrolment, reservation, revocation
+from pki.tables import authority, certificate, crl_shard, enrolment, key_holder, reservation, revocation
 
 _AUTHORITY = (
     authority.c.id, authority.c.kind, authority.c.issuer_id, authority.c.subject, authority.c.key_name,
@@ -181,17 +181,29 @@ def add_authority(connection: Connection, made: Authority, now: datetime) -> Non
 def add_reservation(
     connection: Connection, reserved: Reservation, lints: Sequence[Mapping[str, str]], requested_by: str
 ) -> bool:
-    """Store a reservation; False when its key serves an enrolment already (whoever came first keeps it)."""
+    """Store a reservation; False when its key serves another enrolment (whoever came first keeps it)."""
+    if reserved.enrolment_id is not None and not _hold_key(connection, reserved):
+        return False
     row = {**vars(reserved), "lints": [dict(lint) for lint in lints], "requested_by": requested_by}
-    query = (
-        insert(reservation)
-        .values(row)
-        .on_conflict_do_nothing(
-            index_elements=[reservation.c.spki_sha256], index_where=reservation.c.enrolment_id.is_not(None)
-        )
-        .returning(reservation.c.serial)
-    )
-    return connection.execute(query).one_or_none() is not None
+    connection.execute(insert(reservation).values(row))
+    return True
+
+
+def _hold_key(connection: Connection, reserved: Reservation) -> bool:
+    row = {
+        "spki_sha256": reserved.spki_sha256,
+        "enrolment_id": reserved.enrolment_id,
+        "since": reserved.reserved_at,
+    }
+    connection.execute(insert(key_holder).values(row).on_conflict_do_nothing())
+    query = select(key_holder.c.enrolment_id).where(key_holder.c.spki_sha256 == reserved.spki_sha256)
+    return bool(connection.execute(query).scalar_one() == reserved.enrolment_id)
+
+
+def key_held_since(connection: Connection, spki_sha256: bytes) -> datetime | None:
+    """When an enrolment first reserved a certificate for this key, or None."""
+    query = select(key_holder.c.since).where(key_holder.c.spki_sha256 == spki_sha256)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def load_reservation(connection: Connection, serial: Serial, *, lock: bool = False) -> Reservation | None:
@@ -201,12 +213,25 @@ def load_reservation(connection: Connection, serial: Serial, *, lock: bool = Fal
     return None if row is None else Reservation(*row)
 
 
+def load_reservations(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, Reservation]:
+    """The reservations of these serials; those that are none are absent."""
+    query = select(*_RESERVATION).where(reservation.c.serial == _any_of(serials))
+    return {Serial(row.serial): Reservation(*row) for row in connection.execute(query)}
+
+
+def stored_among(connection: Connection, serials: Sequence[Serial]) -> set[Serial]:
+    """Those of these serials that have a certificate."""
+    query = select(certificate.c.serial).where(certificate.c.serial == _any_of(serials))
+    return {Serial(serial) for serial in connection.execute(query).scalars()}
+
+
 def reservation_of_key(connection: Connection, spki_sha256: bytes) -> Reservation | None:
-    """The one reservation that an enrolment made for this key, whatever became of it."""
-    # Said as the partial unique index says it, or all reservations would be read.
+    """The last reservation that an enrolment made for this key, whatever became of it."""
+    # Said as the partial index says it, or all reservations would be read.
     query = select(*_RESERVATION).where(
         reservation.c.spki_sha256 == spki_sha256, reservation.c.enrolment_id.is_not(None)
     )
+    query = query.order_by(reservation.c.reserved_at.desc(), reservation.c.serial).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None else Reservation(*row)
 

@@ -5,7 +5,7 @@ Each use case acts in the caller's transaction, audit line included; only the tw
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,8 +17,18 @@ from directory.access import Role, Token
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.model import Mailbox, MailboxFacts, MailboxKind, Practitioner
-from pki import consequences, issuance, operators_store, revoking, rules, store, sweep
+from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practitioner
+from pki import (
+    blocked_keys,
+    consequences,
+    issuance,
+    operators_store,
+    renewals,
+    revoking,
+    rules,
+    store,
+    sweep,
+)
 from pki.competence import check_comment, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint import pkix
@@ -35,6 +45,7 @@ from pki.model import (
     serial_of,
 )
 from pki.profiles import RESERVATION_LIFE, ApplicationNames, OrganisationNames, PersonNames
+from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
 from pki.rules import PROFILE_OF_MAILBOX, PublicKey
 from pki.signing.signer import Signer
@@ -43,6 +54,7 @@ from pki.store import Revocable
 # The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.
 RECOVERY_REACH = timedelta(days=7)
 _SERIAL = re.compile(r"(0x)?[0-9a-fA-F]{1,40}")
+_QUOTAS = Quotas()
 _RECOVERY = Actor("job:recovery")
 
 
@@ -180,6 +192,8 @@ def issue_for_enrolment(
     base_url: str,
     thorough: bool = True,
     opinion: pkix.SecondOpinion = pkix.findings,
+    quotas: Quotas = _QUOTAS,
+    keep: Callable[[Connection, IssuedCertificate], None] | None = None,
 ) -> IssuedCertificate:
     """Certify the key of a request for an approved enrolment. In transactions of its own.
 
@@ -187,7 +201,9 @@ def issue_for_enrolment(
     taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
     `bad-proof-of-possession`, `weak-key`, `key-already-certified` (with `serial` when it was for this
     enrolment), `already-certified` (with the `serial` that lasts), `not-approved`, `enrolment-ended`,
-    `signer-unavailable`, `lint-unavailable`, and what stands against the person or the mailbox.
+    `signer-unavailable`, `lint-unavailable`, `key-blocked`, `key-period-over`, `identity-too-old`,
+    `quota-reached`, and what stands against the person or the mailbox. `keep` is called in the transaction
+    that stores the certificate.
     """
     # 1. The request gives a key that its sender holds, and nothing else.
     key = rules.public_key_of_request(csr)
@@ -195,16 +211,19 @@ def issue_for_enrolment(
         text = f"This key must not be certified: {', '.join(found)}."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
     # 2. Reserved and linted, then committed.
-    with transaction(engine) as connection:
+    with told(engine, token, now), transaction(engine) as connection:
         prepared = _reserve(
             connection, now=now, token=token, enrolment_id=enrolment_id, key=key, base_url=base_url,
             thorough=thorough, opinion=opinion,
         )  # fmt: skip
+        charge(connection, quotas, token, now=now)
     # 3. Signed, with nothing open.
     signed = issuance.sign(signer, prepared)
     # 4. Stored; revoked in the same breath when the person left meanwhile.
     with transaction(engine) as connection:
         issued, refusal = _store(connection, prepared, signed, enrolment_id, now)
+        if refusal is None and keep is not None:
+            keep(connection, issued)
     if refusal is not None:
         raise refusal
     return issued
@@ -225,22 +244,18 @@ def _reserve(
     directory_store.lock_person(connection, _enrolment(connection, enrolment_id).practitioner)
     enrolment = _enrolment(connection, enrolment_id, lock=True)
     rules.check_issuance(token, enrolment)
+    renewals.check_identified(enrolment, now)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
     rules.check_enrolment(enrolment.authority, person, facts, now)
     spki = rules.spki_sha256(key)
-    before = store.reservation_of_key(connection, spki)
     if operators_store.of_key(connection, spki) is not None:
         raise issuance.key_already_certified()
-    if before is not None:
-        if before.enrolment_id != enrolment.id:
-            raise issuance.key_already_certified()
-        stored = store.find_certificate(connection, before.serial)
-        if stored is not None or before.reserved_at < now - RESERVATION_LIFE:
-            raise issuance.key_already_certified(serial=before.serial)
-    _check_uncertified(connection, enrolment, now)
-    if before is not None:
-        return issuance.resume(connection, before, token.actor)
     kind = _mailbox(facts).kind
+    blocked_keys.check(connection, key)
+    pending = renewals.check_key(connection, enrolment, spki, PROFILE_OF_MAILBOX[kind], now)
+    _check_uncertified(connection, enrolment, now)
+    if pending is not None:
+        return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
         connection, now=now, actor=token.actor,
         authority_id=store.issuing_authority(connection, rules.ISSUER_OF_MAILBOX[kind], now).id,
@@ -263,6 +278,8 @@ def _store(
         rules.check_enrolment(
             enrolment.authority, *_subject(connection, enrolment.practitioner, enrolment.mailbox), now
         )
+        # What was said of the key while it was being certified counts.
+        blocked_keys.check_again(connection, issued.spki_sha256)
         # Two keys may have been reserved side by side, while neither had its certificate.
         _check_uncertified(connection, enrolment, now, but=issued.serial)
     except Refusal as refusal:
@@ -280,11 +297,16 @@ def _check_uncertified(
 ) -> None:
     found = store.lasting_certificate(connection, enrolment, now + rules.RENEWAL_OPENS, but=but)
     if found is not None:
-        text = (
-            "This enrolment has a certificate: revoke it first, or renew it in its last"
-            f" {rules.RENEWAL_OPENS.days} days."
-        )
-        raise Refusal(Kind.CONFLICT, "already-certified", text, serial=found)
+        raise already_certified(found)
+
+
+def already_certified(serial: Serial) -> Refusal:
+    """One enrolment has one certificate at a time: this one."""
+    text = (
+        "This enrolment has a certificate: revoke it first, or renew it in its last"
+        f" {rules.RENEWAL_OPENS.days} days."
+    )
+    return Refusal(Kind.CONFLICT, "already-certified", text, serial=serial)
 
 
 def revoke(
@@ -410,11 +432,20 @@ def _names(
     connection: Connection, person: Practitioner, mailbox: Mailbox
 ) -> PersonNames | OrganisationNames | ApplicationNames:
     if mailbox.kind is MailboxKind.PERSON:
+        return names_of(person, mailbox, None)
+    organisation = directory_store.organisations(connection, [mailbox.finess]).get(mailbox.finess)
+    return names_of(person, mailbox, organisation)
+
+
+def names_of(
+    person: Practitioner, mailbox: Mailbox, organisation: Organisation | None
+) -> PersonNames | OrganisationNames | ApplicationNames:
+    """Whom a certificate of this mailbox names; the establishment as FINESS calls it, if it knows it."""
+    if mailbox.kind is MailboxKind.PERSON:
         professions = tuple(dict.fromkeys(code for code, _ in person.professions))
         return PersonNames(
             person.given_name, person.family_name, person.national_id, professions, mailbox.address
         )
-    organisation = directory_store.organisations(connection, [mailbox.finess]).get(mailbox.finess)
     name = mailbox.structure_name if organisation is None else organisation.name
     if mailbox.kind is MailboxKind.APPLICATION:
         return ApplicationNames(name, mailbox.finess, mailbox.address)

@@ -115,6 +115,7 @@ class CertificateRequest(Shape):
         "holder-not-in-registry", "holder-not-practising", "holder-suspended", "holder-struck-off",
         *AGAINST_THE_MAILBOX,
     ),
+    idempotent=True,
 )  # fmt: skip
 def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
     """Request an enrolment.
@@ -151,6 +152,7 @@ def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
         "enrolment-ended",
     ),
     parameters=IDENTIFIED,
+    idempotent=True,
 )
 def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
     """Approve an enrolment.
@@ -179,6 +181,7 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
         "comment-too-long",
     ),
     parameters=IDENTIFIED,
+    idempotent=True,
 )  # fmt: skip
 def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UUID) -> Enrolment:
     """Withdraw a request.
@@ -266,12 +269,13 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
     problems=(
         "unknown-enrolment", "not-a-registrar", "wrong-authority", "not-approved", "enrolment-ended",
         "csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key", "key-already-certified",
-        "already-certified",
+        "already-certified", "key-blocked", "key-period-over", "identity-too-old", "quota-reached",
         "lint-failed", "issuance-abandoned", "holder-not-in-registry", "holder-not-practising",
         "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX, "authority-expired",
         "signer-unavailable", "lint-unavailable",
     ),
     parameters=IDENTIFIED,
+    idempotent=True,
 )  # fmt: skip
 def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> IssuedCertificate:
     """Certify a key.
@@ -287,6 +291,8 @@ def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> 
         enrolment_id=enrolment_id,
         csr=csr_bytes(asked["csr"]),
         base_url=call.container.settings.base_url,
+        quotas=call.container.settings.quotas,
+        keep=call.keep,
         opinion=call.container.opinion,
     )
 

@@ -7,28 +7,33 @@ disagree.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Request, Response
+from flask import Request, Response, request
 from flask_smorest import Blueprint
 from marshmallow import RAISE, Schema, ValidationError, missing
 from sqlalchemy import Connection
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
+from api import idempotent as idempotent_requests
 from api.auth.bearer import admitted, presented_secret
 from api.catalogue import CATALOGUE
+from api.idempotent import asked_of
 from api.problems import MEDIA_TYPE
 from api.rest import freshness
 from api.wiring import Container
 from directory.access import Role, Token
 from directory.base.db import transaction
+from directory.base.errors import Refusal
 from directory.store import sources
+from pki import idempotency
+from pki.idempotency import Asked, Kept
 
 View = Callable[..., Any]
 # RFC 9110's words. Python's own became these with 3.13; the description must not depend on who serves it.
@@ -51,6 +56,9 @@ class Call:
     container: Container
     now: datetime
     token: Token
+    # For acts of several transactions: called in the last one with what will be answered, so that a repeated
+    # request finds it even if this process dies before it answers.
+    keep: Callable[[Connection, Any], None] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class Operation:
     query: type[Schema] | None
     problems: tuple[str, ...]
     parameters: Mapping[str, Mapping[str, Any]]
+    idempotent: bool = False
 
 
 def operation(
@@ -95,10 +104,15 @@ def operation(
     query: type[Schema] | None = None,
     problems: tuple[str, ...] = (),
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    idempotent: bool = False,
 ) -> Callable[[View], Operation]:
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
     What is answered otherwise than in JSON the view makes itself; `answer` then only describes it.
+    `idempotent` lets callers send an `Idempotency-Key`: the view needs nothing for it where it opens WRITE;
+    where it opens NONE it hands what it will answer to `call.keep(connection, answer)` in its last
+    transaction, and must itself survive being asked again after a crash in between. Never for answers that
+    hold a secret: they are kept in the database for a day.
     """
 
     def declare(view: View) -> Operation:
@@ -114,8 +128,9 @@ def operation(
             status,
             body,
             query,
-            problems,
+            (*problems, *idempotent_requests.PROBLEMS) if idempotent else problems,
             parameters or {},
+            idempotent,
         )
 
     return declare
@@ -181,15 +196,24 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         with transaction(container.engine, read_only=True) as connection:
             token = admitted(connection, secret, now, one.roles)
             freshness.rest_on(sources(connection))
-        answered: Response = inner(Call(container, now, token), **path)
-        return answered
+        asked = asked_of(request, token.id) if one.idempotent else None
+        if asked is None:
+            answered: Response = inner(Call(container, now, token), **path)
+            return answered
+        return _once(one, asked, inner, Call(container, now, token), path)
 
     def within(**path: Any) -> Response:
         secret, now = presented_secret(), container.clock()
         with transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection:
             token = admitted(connection, secret, now, one.roles)
             with freshness.told(connection, beforehand=one.opens is Opens.WRITE):
+                asked = asked_of(request, token.id) if one.idempotent else None
+                kept = None if asked is None else idempotency.claim(connection, asked, now)
+                if kept is not None:
+                    return idempotent_requests.as_response(kept, one.media)
                 answered: Response = inner(Transacted(container, now, token, connection), **path)
+                if asked is not None:
+                    idempotency.keep(connection, asked, idempotent_requests.answer_of(answered))
         return answered
 
     handler = apart if one.opens is Opens.NONE else within
@@ -199,12 +223,35 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     return handler
 
 
+def _once(one: Operation, asked: Asked, inner: View, call: Call, path: Mapping[str, Any]) -> Response:
+    """An act of several transactions under its key: claimed, done, kept; what was refused is let go."""
+    container = call.container
+    kept = idempotent_requests.claimed_patiently(container.engine, asked, container.clock)
+    if kept is not None:
+        return idempotent_requests.as_response(kept, one.media)
+
+    def keep(connection: Connection, answer: Any) -> None:
+        body = orjson.dumps(one.answer().dump(answer), option=orjson.OPT_UTC_Z)  # type: ignore[operator] # a schema
+        idempotency.keep(connection, asked, Kept(one.status, body))
+
+    try:
+        answered: Response = inner(replace(call, keep=keep), **path)
+    except Refusal:
+        idempotent_requests.released(container.engine, asked)
+        raise
+    with transaction(container.engine) as connection:
+        idempotency.keep(connection, asked, idempotent_requests.answer_of(answered))
+    return answered
+
+
 def _name(one: Operation) -> str:
     return one.view.__name__
 
 
 def _path(one: Operation) -> dict[str, Any]:
     described = [{"in": "path", "name": name, **facts} for name, facts in one.parameters.items()]
+    if one.idempotent:
+        described.append(idempotent_requests.DOCUMENTED)
     return {"parameters": described} if described else {}
 
 

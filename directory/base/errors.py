@@ -21,6 +21,7 @@ class Kind(Enum):
     CONFLICT = "conflict"
     UNACCEPTABLE = "unacceptable"
     TOO_LARGE = "too-large"
+    TOO_MANY = "too-many"
     UNAVAILABLE = "unavailable"
 
 

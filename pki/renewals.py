@@ -1,0 +1,50 @@
+"""When a key that was certified may be certified again, and when it has served long enough.
+
+The person stands and was identified within 825 days (`rules.check_enrolment`, `check_identified`): no new
+enrolment is needed. The certificate before lives on beside its successor until it ends, or is superseded by
+whoever asks for that.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from directory.base.errors import Kind, Refusal
+from directory.rules import FRANCE
+from pki import issuance, rules, store
+from pki.model import Enrolment, Reservation
+from pki.profiles import RESERVATION_LIFE, Profile
+
+
+def check_key(
+    connection: Connection, enrolment: Enrolment, spki: bytes, profile: Profile, now: datetime
+) -> Reservation | None:
+    """The reservation under way for this key and enrolment, None when a new one may be made.
+
+    Refuses `key-already-certified` (with `serial` when it was for this enrolment: while that certificate is
+    not in its last 60 days, and for good once it was taken back or never came to be) and `key-period-over`.
+    """
+    before = store.reservation_of_key(connection, spki)
+    if before is None:
+        return None
+    if before.enrolment_id != enrolment.id:
+        raise issuance.key_already_certified()
+    stored = store.find_certificate(connection, before.serial)
+    if stored is None:
+        if before.reserved_at < now - RESERVATION_LIFE:
+            raise issuance.key_already_certified(serial=before.serial)
+        return before
+    if stored.not_after > now + rules.RENEWAL_OPENS or store.last_actions(connection, [before.serial]):
+        raise issuance.key_already_certified(serial=before.serial)
+    since = store.key_held_since(connection, spki)
+    if since is None or profile.key_period is None or now > since + profile.key_period:
+        text = "This key has served as long as one may: make a new one."
+        raise Refusal(Kind.UNACCEPTABLE, "key-period-over", text, serial=before.serial)
+    return None
+
+
+def check_identified(enrolment: Enrolment, now: datetime) -> None:
+    """Refuse `identity-too-old` when the person was identified more than 825 days ago: enrol anew."""
+    if now.astimezone(FRANCE).date() > rules.identified_on(enrolment) + rules.IDENTITY_HOLDS:
+        text = "The identity was checked more than 825 days ago: a new enrolment is needed."
+        raise Refusal(Kind.CONFLICT, "identity-too-old", text)
