@@ -56,7 +56,7 @@ class Urls:
         return f"{self.base.rstrip('/')}/ca/{authority_id}.cer"
 
     def bundle(self, authority_id: str) -> str:
-        """Where the certificates are that lead to a CA's key, others' too (certs-only CMS, RFC 5280 4.2.2.1)."""
+        """Where the certificates are that lead to a CA's key (certs-only CMS, RFC 5280 4.2.2.1)."""
         return f"{self.base.rstrip('/')}/ca/{authority_id}.p7c"
 
 
