@@ -15,10 +15,12 @@ from api.log import note_requests
 from api.problems import register
 from api.rest.attention import attention
 from api.rest.bulk import bulk_revocations
+from api.rest.batches import batches
 from api.rest.certificates import certificates
 from api.rest.changes import feed_of_changes
 from api.rest.corrections import corrections
 from api.rest.enrolments import enrolments
+from api.rest.expiring import expiring_certificates, expiring_page
 from api.rest.exports import exports_of_the_public
 from api.rest.freshness import mark
 from api.rest.health import health
@@ -76,6 +78,7 @@ def create_app(container: Container) -> Flask:
         recipients,
         practitioners,
         organisations,
+        batches,
         enrolments,
         certificates,
         bulk_revocations,
@@ -86,12 +89,14 @@ def create_app(container: Container) -> Flask:
         registers,
         feed_of_changes,
         exports_of_the_public,
+        expiring_certificates,
     ):
         described.register_blueprint(resource(container))
     app.register_blueprint(health(container))
     app.register_blueprint(proofs(container))
     app.register_blueprint(register_pages(container))
     app.register_blueprint(trust_list(container))
+    app.register_blueprint(expiring_page(container))
     app.register_blueprint(pages(described.spec, release()))
     return app
 
@@ -159,4 +164,6 @@ def _guarded(*, secure: bool) -> Any:
 
 
 def _is_page(path: str) -> bool:
-    return path in ("/", "/docs", "/openapi.json") or path.startswith(("/static/", "/problems", "/registers"))
+    return path in ("/", "/docs", "/openapi.json") or path.startswith(
+        ("/static/", "/problems", "/registers", "/expiring")
+    )

@@ -11,6 +11,7 @@ from api.cli.correct import correct
 from api.cli.crl import crl
 from api.cli.demo import demo
 from api.cli.enrolment import enrol, issue, revoke
+from api.cli.expiring import expiring
 from api.cli.jobs import jobs
 from api.cli.ldap import ldap
 from api.cli.measure import measure
@@ -51,6 +52,7 @@ for command in (
     measure,
     correct,
     attention,
+    expiring,
     check,
     ldap,
     ca,

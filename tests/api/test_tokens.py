@@ -18,6 +18,7 @@ VALUES = {
     "file": "manifest.json",
     "measure_id": "12",
     "correction_id": "7",
+    "batch_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
     "enrolment_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
     "run_id": "41",
 }
@@ -49,6 +50,7 @@ def test_each_operation_refuses_every_role_it_does_not_name(
 
 def test_the_roles_are_those_promised(app: Flask) -> None:
     promised = {
+        ("GET", "/v1/expiring"): {"operator", "registrar", "auditor", "admin"},
         ("GET", "/v1/recipients/a@one.example"): {"operator", "registrar", "auditor"},
         ("POST", "/v1/recipients/check"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/practitioners"): {"operator", "registrar", "auditor"},
@@ -61,6 +63,9 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/withdrawal"): {"registrar"},
         ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/approval"): {"registrar"},
         ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/certificates"): {"registrar"},
+        ("POST", "/v1/batches"): {"registrar"},
+        ("GET", f"/v1/batches/{VALUES['enrolment_id']}"): {"registrar", "auditor"},
+        ("POST", "/v1/enrolments/approvals"): {"registrar"},
         ("POST", "/v1/operator/certificates"): {"operator"},
         ("GET", "/v1/operator/certificates"): {"operator"},
         ("GET", "/v1/certificates/2a"): {"operator", "registrar", "auditor"},

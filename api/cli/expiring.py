@@ -1,0 +1,36 @@
+"""`sceau expiring`: which certificates run out without a successor."""
+
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from api.cli.output import answer, container, json_option, refusals_told, state_option
+from directory.base.db import transaction
+from pki import expiry
+from pki.expiry_store import Asked
+
+
+@click.command()
+@click.option("--within", type=click.IntRange(1, 400), default=60, show_default=True, help="Days ahead.")
+@click.option("--authority", default=None, help="Only what this Ordre or agency enrolled, e.g. CNOM.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@state_option
+@json_option
+def expiring(within: int, authority: str | None, limit: int, state: Path | None, as_json: bool) -> None:
+    """List certificates that end soon and have no successor, the nearest first.
+
+    \b
+    Example:  sceau expiring --within 30 --authority CNOM
+    """
+    parts = container(state, as_json=as_json)
+    now = parts.clock()
+    asked = Asked(now + timedelta(days=within), authority)
+    with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
+        found = expiry.ending(connection, now, asked, limit=limit)
+    rows = [
+        (one.not_after, one.mailbox or one.subject, one.profile, one.authority, one.serial) for one in found
+    ]
+    headers = ("ends", "for", "profile", "enrolled by", "serial")
+    answer({"items": [asdict(one) for one in found]}, as_json=as_json, rows=rows, headers=headers)

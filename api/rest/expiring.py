@@ -1,0 +1,159 @@
+"""Certificates that run out without a successor: a list for who has a token, a page of figures for anybody.
+
+Which these are is `pki/expiry.py`'s.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, render_template
+from marshmallow import fields, validate
+
+from api.rest import paging
+from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.register_words import Said, instant, number
+from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Shape
+from api.wiring import Container
+from directory.access import Role
+from directory.base.db import transaction
+from pki import expiry, lifetimes
+from pki.expiry_store import Asked, Ending
+from pki.lifetimes import Condition, Kind
+
+# Counting passes over what ends within 60 days; anybody may ask.
+_HELD = timedelta(seconds=5)
+_CURSOR = re.compile(r"([0-9]{1,10})-([0-9a-f]{40})")
+
+PROFILE_WORDS = {
+    "practitioner-smime": Said("messagerie personnelle", "personal mailbox"),
+    "organisation-smime": Said("messagerie d'établissement", "establishment's mailbox"),
+    "application-smime": Said("messagerie applicative", "application's mailbox"),
+    "operator-server": Said("serveur d'opérateur", "operator's server"),
+    "operator-client": Said("client d'opérateur", "operator's client"),
+}
+KIND_WORDS = {
+    Kind.ROOT: Said("autorité racine", "root CA"),
+    Kind.ISSUING: Said("autorité émettrice", "issuing CA"),
+    Kind.OCSP_SIGNER: Said("signataire OCSP", "OCSP signer"),
+    Kind.LIST_SIGNER: Said("signataire des listes", "list signer"),
+    Kind.SERVICE_TLS: Said("certificat LDAPS", "LDAPS certificate"),
+    Kind.CRL: Said("liste de révocation", "CRL"),
+}
+CONDITION_WORDS = {
+    Condition.OK: Said("valable", "holds"),
+    Condition.SOON: Said("à prévoir", "to be planned"),
+    Condition.DUE: Said("à renouveler", "to be renewed now"),
+}
+# As the house's style sheet names what is well, what waits and what is late.
+CONDITION_STYLE = {Condition.OK: "fresh", Condition.SOON: "held", Condition.DUE: "late"}
+
+
+class ExpiringQuery(paging.PageQuery):
+    """Until when, and from where on."""
+
+    within = fields.String(
+        load_default="60d",
+        validate=validate.Regexp(
+            r"^([1-9][0-9]?|[123][0-9]{2})d\Z", error="Days below 400 are expected, as in 60d."
+        ),
+        metadata={"description": "Délai en jours — Within so many days", "example": "60d"},
+    )
+    after = fields.String(validate=validate.Regexp(_CURSOR.pattern + r"\Z"), metadata=paging.AFTER)
+
+
+class ExpiringCertificate(Shape):
+    """One certificate; `address` is null for an operator's own, whose `subject` says whose it is."""
+
+    serial = fields.String(required=True, metadata={"example": EXAMPLE_SERIAL})
+    profile = fields.String(required=True, metadata={"example": "practitioner-smime"})
+    address = fields.String(
+        required=True, allow_none=True, attribute="mailbox", metadata={"example": EXAMPLE_ADDRESS}
+    )
+    subject = fields.String(required=True, allow_none=True)
+    not_after = Instant(required=True)
+    authority = fields.String(required=True, allow_none=True, metadata={"example": "CNOM"})
+
+
+class ExpiringAnswer(Shape):
+    """A page of certificates, the first to end first; `next` is null on the last page, and only there."""
+
+    items = fields.List(fields.Nested(ExpiringCertificate), required=True)
+    next = fields.String(required=True, allow_none=True)
+
+
+@operation(
+    "GET",
+    "/v1/expiring",
+    roles={Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR, Role.ADMIN},
+    opens=Opens.SNAPSHOT,
+    french="""Certificats bientôt échus.
+
+    Ceux qui prennent fin dans le délai et n'ont pas de successeur, les plus proches d'abord. Un agent voit
+    ceux que son Ordre a enrôlés, un opérateur ceux des messageries visibles, auditeurs et administrateurs
+    tous.
+    """,
+    answer=ExpiringAnswer,
+    query=ExpiringQuery,
+)
+def expiring(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
+    """Certificates about to run out.
+
+    Those that end within this time and have no successor, the nearest first. A registrar sees those that his
+    Ordre enrolled, an operator those of mailboxes that show, auditors and administrators all.
+    """
+    role, limit = call.token.role, asked["limit"]
+    wanted = Asked(
+        call.now + timedelta(days=int(asked["within"].removesuffix("d"))),
+        authority=call.token.authority if role is Role.REGISTRAR else None,
+        listed_only=role is Role.OPERATOR,
+    )
+    found = expiry.ending(call.connection, call.now, wanted, after=_place(asked), limit=limit + 1)
+    page, last = paging.cut(found, limit)
+    following = None if last is None else f"{int(last.not_after.timestamp())}-{last.serial}"
+    return {"items": [_shown(one) for one in page], "next": following}
+
+
+def expiring_certificates(container: Container) -> Resource:
+    """The resource, served on `container`."""
+    text = "Certificats bientôt échus — Certificates about to run out"
+    return resource("expiring", text, container, expiring)
+
+
+def expiring_page(container: Container) -> Blueprint:
+    """/expiring on `container`: figures only, made anew at most every five seconds."""
+    made = Blueprint("expiring_page", __name__)
+    kept: list[tuple[datetime, str]] = []
+
+    @made.get("/expiring")
+    def page() -> str:
+        now = container.clock()
+        if not kept or not timedelta() <= now - kept[-1][0] < _HELD:
+            kept[:] = [(now, _page(container, now))]
+        return kept[-1][1]
+
+    return made
+
+
+def _page(container: Container, now: datetime) -> str:
+    with transaction(container.engine, read_only=True) as connection:
+        counted = expiry.counts(connection, now)
+        own = [(one, one.condition(now)) for one in lifetimes.ours(connection, now)]
+    rows = [
+        (PROFILE_WORDS.get(profile, Said(profile, profile)), authority, numbers)
+        for (profile, authority), numbers in counted.items()
+    ]
+    return render_template(
+        "expiring.html", rows=rows, own=own, kinds=KIND_WORDS, conditions=CONDITION_WORDS,
+        styles=CONDITION_STYLE, instant=instant, number=number, now=now, steps=sorted(expiry.STEPS),
+    )  # fmt: skip
+
+
+def _place(asked: dict[str, Any]) -> tuple[datetime, str] | None:
+    match = _CURSOR.fullmatch(asked.get("after") or "")
+    return None if match is None else (datetime.fromtimestamp(int(match[1]), UTC), match[2])
+
+
+def _shown(one: Ending) -> dict[str, Any]:
+    """A mailbox's certificate by its address; the subject, which names a person, is not needed for that."""
+    return {**vars(one), "subject": None if one.mailbox else one.subject}
