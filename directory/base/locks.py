@@ -3,7 +3,7 @@
 Advisory locks survive nothing: a killed holder frees its lock with its connection, so no lock is ever stale.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -18,6 +18,12 @@ def lock_key(name: str) -> int:
 def hold_until_commit(connection: Connection, name: str) -> None:
     """Wait for the lock `name` and keep it until this transaction ends."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
+
+
+def hold_all_until_commit(connection: Connection, names: Iterable[str]) -> None:
+    """As `hold_until_commit` for each, always in one order, so that two who want several cannot deadlock."""
+    query = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
+    connection.execute(text(query), {"keys": sorted(lock_key(name) for name in set(names))})
 
 
 def share_until_commit_if_free(connection: Connection, name: str) -> bool:

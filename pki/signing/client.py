@@ -6,6 +6,7 @@ some tens of microseconds and leaves nothing to go stale.
 
 import socket
 from base64 import b64decode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ class SignerClient:
     def sign_certificate(self, serial: Serial) -> bytes:
         """As `Signer.sign_certificate`."""
         return b64decode(self._ask("certificate", serial=serial))
+
+    def sign_certificates(self, serials: Sequence[Serial]) -> list[bytes | Refusal]:
+        """As `Signer.sign_certificates`."""
+        answers = self._ask("certificates", serials=list(serials))
+        return [_refusal(one["refusal"]) if "refusal" in one else b64decode(one["der"]) for one in answers]
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
         """As `Signer.sign_crl`."""
@@ -73,6 +79,9 @@ def _unavailable() -> Refusal:
 
 def _unpacked(answer: dict[str, Any]) -> Any:
     if "refusal" in answer:
-        refused = answer["refusal"]
-        raise Refusal(Kind(refused["kind"]), refused["code"], refused["text"], **refused["details"])
+        raise _refusal(answer["refusal"])
     return answer["answer"]
+
+
+def _refusal(told: dict[str, Any]) -> Refusal:
+    return Refusal(Kind(told["kind"]), told["code"], told["text"], **told["details"])

@@ -3,7 +3,7 @@
 `process` puts it behind a socket; tests and bulk work on one machine use it as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from threading import Lock
@@ -21,6 +21,7 @@ from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys, missing
 from pki.signing.seal import seal
+from pki.signing.signer import MOST_AT_ONCE
 from pki.tables import crl
 
 VERSION = "sceau-signer/1"
@@ -61,19 +62,28 @@ class InProcessSigner:
 
     def sign_certificate(self, serial: Serial) -> bytes:
         """The reserved certificate, signed now or found in the journal; refusals as in `Signer`."""
+        (answer,) = self.sign_certificates([serial])
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+    def sign_certificates(self, serials: Sequence[Serial]) -> list[bytes | Refusal]:
+        """Each signed now or found in the journal, after one reading of the record and one of the disk."""
+        if len(serials) > MOST_AT_ONCE:
+            text = f"At most {MOST_AT_ONCE} certificates are signed at once."
+            raise Refusal(Kind.TOO_LARGE, "too-many-at-once", text)
         with self._alone:
             # 1. Asked again: the same answer.
-            known = self._journal.certificate(serial)
-            if known is not None:
-                return known
+            known = {serial: self._journal.certificate(serial) for serial in serials}
             # 2. What was committed, on a connection of our own.
-            reserved, authority = self._reservation(serial)
-            # 3. Whether it may be signed.
-            inspect(reserved, authority, self.clock())
-            # 4. Signed, then on disk, then out.
-            signed = seal(reserved.tbs, self._key(authority))
-            self._journal.add_certificate(serial, signed)
-            return signed
+            wanted = [serial for serial, signed in known.items() if signed is None]
+            reserved = self._reservations(wanted) if wanted else {}
+            # 3. Whether it may be signed, and the signature.
+            answers = {serial: signed or self._signed(reserved[serial]) for serial, signed in known.items()}
+            # 4. On disk, then out.
+            fresh = {serial: answers[serial] for serial in wanted}
+            self._journal.add_certificates({s: der for s, der in fresh.items() if isinstance(der, bytes)})
+            return [answers[serial] for serial in serials]
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
         """The reserved CRL, signed again as long as its row has no signature; never with another content.
@@ -103,21 +113,37 @@ class InProcessSigner:
         with self._alone:
             return self._journal.certificate(serial)
 
-    def _reservation(self, serial: Serial) -> tuple[Reservation, Authority]:
+    def _signed(self, found: tuple[Reservation, Authority] | Refusal) -> bytes | Refusal:
+        if isinstance(found, Refusal):
+            return found
+        reserved, authority = found
+        try:
+            inspect(reserved, authority, self.clock())
+        except Refusal as refusal:
+            return refusal
+        return seal(reserved.tbs, self._key(authority))
+
+    def _reservations(
+        self, serials: Sequence[Serial]
+    ) -> dict[Serial, tuple[Reservation, Authority] | Refusal]:
         with transaction(self._engine, read_only=True) as connection:
-            reserved = store.load_reservation(connection, serial)
-            if reserved is None:
+            reserved = store.load_reservations(connection, serials)
+            stored = store.stored_among(connection, serials)
+            authorities = {one.id: one for one in store.authorities(connection)}
+        found: dict[Serial, tuple[Reservation, Authority] | Refusal] = {}
+        for serial in serials:
+            if serial not in reserved:
                 text = f"No reservation {serial} is committed."
-                raise Refusal(Kind.NOT_FOUND, "unknown-reservation", text)
-            if store.find_certificate(connection, serial) is not None:
+                found[serial] = Refusal(Kind.NOT_FOUND, "unknown-reservation", text)
+            elif serial in stored:
                 text = f"A certificate {serial} exists that this journal does not know."
-                raise Refusal(Kind.CONFLICT, "already-signed", text)
-            authority = store.load_authority(connection, reserved.authority_id)
-        if authority is None:
-            raise Refusal(
-                Kind.NOT_FOUND, "unknown-authority", f"There is no authority {reserved.authority_id}."
-            )
-        return reserved, authority
+                found[serial] = Refusal(Kind.CONFLICT, "already-signed", text)
+            elif (authority := authorities.get(reserved[serial].authority_id)) is None:
+                text = f"There is no authority {reserved[serial].authority_id}."
+                found[serial] = Refusal(Kind.NOT_FOUND, "unknown-authority", text)
+            else:
+                found[serial] = reserved[serial], authority
+        return found
 
     @staticmethod
     def _list(

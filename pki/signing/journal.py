@@ -7,7 +7,7 @@ signed which the record does not know. Only ever appended to.
 import fcntl
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -55,24 +55,34 @@ class Journal:
 
     def add_certificate(self, serial: Serial, der: bytes) -> None:
         """Write a signature down; it is on disk when this returns."""
-        self._append({"serial": serial, "sha256": sha256(der).hexdigest(), "der": b64encode(der).decode()})
+        self.add_certificates({serial: der})
+
+    def add_certificates(self, signed: Mapping[Serial, bytes]) -> None:
+        """Write many signatures down; all are on disk when this returns, after one wait for the disk."""
+        self._append_all(
+            [
+                {"serial": serial, "sha256": sha256(der).hexdigest(), "der": b64encode(der).decode()}
+                for serial, der in signed.items()
+            ]
+        )
 
     def add_list(self, place: str, tbs_sha256: bytes) -> None:
         """Write down which bytes are signed under a CRL's number, before they are."""
-        self._append({"crl": place, "tbs_sha256": tbs_sha256.hex()})
+        self._append_all([{"crl": place, "tbs_sha256": tbs_sha256.hex()}])
 
     def close(self) -> None:
         """Let another process hold the journal."""
         os.close(self._file)
 
-    def _append(self, entry: dict[str, str]) -> None:
-        line = orjson.dumps(entry) + b"\n"
-        written = 0
-        while written < len(line):
-            written += os.pwrite(self._file, line[written:], self._end + written)
+    def _append_all(self, entries: Sequence[dict[str, str]]) -> None:
+        lines = [orjson.dumps(entry) + b"\n" for entry in entries]
+        whole, written = b"".join(lines), 0
+        while written < len(whole):
+            written += os.pwrite(self._file, whole[written:], self._end + written)
         os.fsync(self._file)
-        offset, self._end = self._end, self._end + len(line)
-        self._remember(offset, line)
+        for line in lines:
+            offset, self._end = self._end, self._end + len(line)
+            self._remember(offset, line)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         with os.fdopen(os.dup(self._file), "rb") as file:

@@ -74,14 +74,22 @@ def answer(signer: Signer, asked: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"answer": _answered(signer, asked)}
     except Refusal as refusal:
-        told = {"kind": refusal.kind.value, "code": refusal.code, "text": refusal.text}
-        return {"refusal": {**told, "details": dict(refusal.details)}}
+        return _told(refusal)
 
 
-def _answered(signer: Signer, asked: dict[str, Any]) -> str | None:
+def _told(answer: bytes | Refusal) -> dict[str, Any]:
+    if isinstance(answer, bytes):
+        return {"der": b64encode(answer).decode()}
+    told = {"kind": answer.kind.value, "code": answer.code, "text": answer.text}
+    return {"refusal": {**told, "details": dict(answer.details)}}
+
+
+def _answered(signer: Signer, asked: dict[str, Any]) -> str | list[dict[str, Any]] | None:
     match asked:
         case {"ask": "certificate", "serial": str(serial)}:
             return b64encode(signer.sign_certificate(Serial(serial))).decode()
+        case {"ask": "certificates", "serials": list(serials)} if all(isinstance(s, str) for s in serials):
+            return [_told(one) for one in signer.sign_certificates([Serial(s) for s in serials])]
         case {"ask": "crl", "authority": str(authority), "shard": int(shard), "number": int(number)}:
             return b64encode(signer.sign_crl(authority, shard, number)).decode()
         case {"ask": "journal", "serial": str(serial)}:

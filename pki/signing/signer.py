@@ -1,8 +1,13 @@
-"""What the rest of the service knows of the signer: three questions, all safe to repeat."""
+"""What the rest of the service knows of the signer: four questions, all safe to repeat."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from directory.base.errors import Refusal
 from pki.model import Serial
+
+# Half a second of the signer, for which a single request would wait.
+MOST_AT_ONCE = 1000
 
 
 class Signer(Protocol):
@@ -17,6 +22,13 @@ class Signer(Protocol):
 
         Refuses `unknown-reservation`, `stale-reservation`, `reservation-unfit`, `already-signed`;
         `signer-unavailable` when it cannot be reached.
+        """
+        ...
+
+    def sign_certificates(self, serials: Sequence[Serial]) -> list[bytes | Refusal]:
+        """As `sign_certificate` for each of at most `MOST_AT_ONCE`: its DER, or what would be refused.
+
+        Refuses `too-many-at-once`; `signer-unavailable` when it cannot be reached.
         """
         ...
 

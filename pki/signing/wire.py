@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 _HEADER = struct.Struct(">I")
-LARGEST_QUESTION = 4096
+# A thousand serials with their quotes.
+LARGEST_QUESTION = 1 << 16
 # A CRL of a million entries has 49 MB, in base64 a third more.
 LARGEST_ANSWER = 128 << 20
 # What sun_path holds, its final zero left out.

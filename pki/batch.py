@@ -1,0 +1,367 @@
+"""Many certificates at once for the people of one authority: by the rules of single ones, as sets.
+
+Each enrolment was approved by a second registrar before. Own lints only: pkilint would be most of the time.
+What a crash leaves is what a single issuance leaves, item by item; the same batch sent again goes on where it
+stood.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Engine
+
+from directory import store as directory_store
+from directory.access import Role, Token
+from directory.base.audit import Event, record
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.model import MailboxFacts, Practitioner
+from pki import batch_store, blocked_keys, issuance, renewals, revoking, rules, store, use_cases
+from pki.batch_store import Batch, Item
+from pki.issuance import Prepared, Wanted
+from pki.lint.key import weaknesses
+from pki.model import Enrolment, IssuedCertificate, Reservation, RevocationReason, Serial
+from pki.revoking import TakingBack
+from pki.rules import PROFILE_OF_MAILBOX, PublicKey
+from pki.signing.signer import Signer
+from pki.store import Revocable
+
+LARGEST = 1000
+# Whom a batch holds locked meanwhile waits for some 300 ms.
+_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One item: an approved enrolment, and the request that gives its key (PEM or DER)."""
+
+    enrolment_id: UUID
+    csr: bytes
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """All that the rules ask about one item, read as a set."""
+
+    enrolment: Enrolment
+    person: Practitioner | None
+    facts: MailboxFacts
+
+
+def issue_all(
+    engine: Engine,
+    signer: Signer,
+    *,
+    now: datetime,
+    token: Token,
+    asked: Sequence[Asked],
+    base_url: str,
+) -> tuple[Batch, list[Item]]:
+    """Certify the key of each item, or say why not; in transactions of its own.
+
+    The same batch asked again, by anyone of the same authority, is the same batch: what is done stays done,
+    what was cut off goes on. Refuses `not-a-registrar`, `bad-batch`, `signer-unavailable`.
+    """
+    rules.check_registrar(token)
+    _check_size(asked)
+    with transaction(engine) as connection:
+        batch = _begin(connection, token, asked, now)
+        open_places = [item.place for item in batch_store.items(connection, batch.id) if _is_open(item)]
+    for places in _chunks(open_places):
+        _issue(
+            engine,
+            signer,
+            batch,
+            {place: asked[place] for place in places},
+            now=now,
+            token=token,
+            base_url=base_url,
+        )
+    with transaction(engine, read_only=True) as connection:
+        return batch, batch_store.items(connection, batch.id)
+
+
+def seen(connection: Connection, *, token: Token, batch_id: UUID) -> tuple[Batch, list[Item]]:
+    """A batch and what its items came to, for a registrar of its authority or an auditor.
+
+    Refuses `unknown-batch`, `not-a-registrar`, `wrong-authority`.
+    """
+    found = batch_store.load(connection, batch_id)
+    if found is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-batch", f"There is no batch {batch_id}.")
+    if token.role is not Role.AUDITOR:
+        rules.check_registrar(token, found.authority)
+    return found, batch_store.items(connection, batch_id)
+
+
+def approve_all(
+    connection: Connection, *, now: datetime, token: Token, enrolment_ids: Sequence[UUID]
+) -> dict[UUID, Enrolment | Refusal]:
+    """The second pair of eyes on many enrolments: each approved as alone, or refused; `bad-batch`."""
+    _check_size(enrolment_ids)
+    found = batch_store.enrolments(connection, enrolment_ids)
+    # In one order for all who lock several people.
+    directory_store.lock_people(connection, [one.practitioner for one in found.values()])
+    return {one: _approved(connection, now, token, one) for one in sorted(set(enrolment_ids))}
+
+
+def _approved(connection: Connection, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment | Refusal:
+    try:
+        with connection.begin_nested():
+            return use_cases.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment_id)
+    except Refusal as refusal:
+        return refusal
+
+
+def _check_size(asked: Sequence[Asked] | Sequence[UUID]) -> None:
+    ids = [one.enrolment_id if isinstance(one, Asked) else one for one in asked]
+    if not 1 <= len(ids) <= LARGEST or len(set(ids)) != len(ids):
+        text = f"A batch has 1 to {LARGEST} enrolments, each once."
+        raise Refusal(Kind.UNACCEPTABLE, "bad-batch", text)
+
+
+def _begin(connection: Connection, token: Token, asked: Sequence[Asked], now: datetime) -> Batch:
+    digest = sha256()
+    for one in asked:
+        digest.update(one.enrolment_id.bytes + sha256(one.csr).digest())
+    wanted = Batch(uuid4(), token.authority, token.id, now, digest.digest())
+    batch, is_new = batch_store.begin(connection, wanted, [one.enrolment_id for one in asked])
+    if is_new:
+        detail = {"authority": batch.authority, "items": len(asked), "sha256": batch.digest.hex()}
+        record(
+            connection,
+            now=now,
+            actor=token.actor,
+            event=Event.BATCH_ASKED,
+            subject=str(batch.id),
+            detail=detail,
+        )
+    return batch
+
+
+def _is_open(item: Item) -> bool:
+    return item.refusal is None and item.certificate is None
+
+
+def _chunks(places: Sequence[int]) -> Iterator[list[int]]:
+    rest = iter(places)
+    while chunk := list(islice(rest, _AT_ONCE)):
+        yield chunk
+
+
+def _issue(
+    engine: Engine,
+    signer: Signer,
+    batch: Batch,
+    asked: Mapping[int, Asked],
+    *,
+    now: datetime,
+    token: Token,
+    base_url: str,
+) -> None:
+    # 1. Each request gives a key that its sender holds, and nothing else.
+    keys = {place: _tried(_key, one.csr) for place, one in asked.items()}
+    # 2. Reserved and linted, then committed with what each place came to.
+    with transaction(engine) as connection:
+        results = _reserve(connection, asked, keys, now=now, token=token, base_url=base_url)
+        batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in results.items()})
+    # 3. Signed by one question, with nothing open.
+    prepared = {place: one for place, one in results.items() if isinstance(one, Prepared)}
+    answers = (
+        signer.sign_certificates([one.reservation.serial for one in prepared.values()]) if prepared else []
+    )
+    signed = dict(zip(prepared, answers, strict=True))
+    for place, der in signed.items():
+        if isinstance(der, bytes):
+            issuance.verify_signed(der, prepared[place].reservation, prepared[place].authority)
+    # 4. Stored; revoked in the same breath where the person left meanwhile.
+    with transaction(engine) as connection:
+        ready = {place: (prepared[place], der) for place, der in signed.items() if isinstance(der, bytes)}
+        refused = {place: der for place, der in signed.items() if isinstance(der, Refusal)}
+        refused |= _store(connection, asked, ready, now)
+        batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in refused.items()})
+
+
+def _key(csr: bytes) -> PublicKey:
+    key = rules.public_key_of_request(csr)
+    if found := weaknesses(key):
+        text = f"This key must not be certified: {', '.join(found)}."
+        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
+    return key
+
+
+def _tried(act: Callable[..., Any], *values: Any) -> Any:
+    """What the act gives, or its refusal as a value: of many, one that is refused stops no other."""
+    try:
+        return act(*values)
+    except Refusal as refusal:
+        return refusal
+
+
+def _noted(result: Prepared | Refusal) -> Serial | dict[str, Any]:
+    if isinstance(result, Prepared):
+        return result.reservation.serial
+    return {"kind": result.kind.value, "code": result.code, "text": result.text}
+
+
+def _reserve(
+    connection: Connection,
+    asked: Mapping[int, Asked],
+    keys: Mapping[int, PublicKey | Refusal],
+    *,
+    now: datetime,
+    token: Token,
+    base_url: str,
+) -> dict[int, Prepared | Refusal]:
+    subjects = _subjects(connection, [one.enrolment_id for one in asked.values()])
+    spki = {place: rules.spki_sha256(key) for place, key in keys.items() if not isinstance(key, Refusal)}
+    taken = batch_store.taken_keys(connection, list(spki.values()))
+    given = [key for key in keys.values() if not isinstance(key, Refusal)]
+    stopped = blocked_keys.stopped_among(connection, given)
+    lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS)
+
+    def judged(place: int, one: Asked) -> _Subject | Reservation:
+        if isinstance(key := keys[place], Refusal):
+            raise key
+        subject = _allowed(subjects.get(one.enrolment_id), one.enrolment_id, token, now)
+        pending = None
+        if spki[place] in taken:
+            pending = _begun(connection, subject, taken[spki[place]], spki[place], now)
+        if spki[place] in stopped:
+            blocked_keys.check(connection, key)
+        if one.enrolment_id in lasting:
+            raise use_cases.already_certified(lasting[one.enrolment_id])
+        return pending or subject
+
+    found = {place: _tried(judged, place, one) for place, one in asked.items()}
+    results: dict[int, Prepared | Refusal] = {}
+    for place, one in found.items():
+        if isinstance(one, Refusal):
+            results[place] = one
+        elif isinstance(one, Reservation):
+            results[place] = issuance.resume(connection, one, token.actor)
+    fresh = {place: one for place, one in found.items() if isinstance(one, _Subject)}
+    return results | _prepare(connection, fresh, keys, now=now, token=token, base_url=base_url)
+
+
+def _begun(
+    connection: Connection, subject: _Subject, holder: UUID | None, spki: bytes, now: datetime
+) -> Reservation | None:
+    """What is under way for a key that somebody has; refuses another's, and one that may not serve again."""
+    if holder != subject.enrolment.id or subject.facts.mailbox is None:
+        raise issuance.key_already_certified()
+    profile = PROFILE_OF_MAILBOX[subject.facts.mailbox.kind]
+    return renewals.check_key(connection, subject.enrolment, spki, profile, now)
+
+
+def _subjects(connection: Connection, enrolment_ids: Sequence[UUID]) -> dict[UUID, _Subject]:
+    """The enrolments, locked behind their people, and what the record says of both ends of each."""
+    people = {one.practitioner for one in batch_store.enrolments(connection, enrolment_ids).values()}
+    directory_store.lock_people(connection, people)
+    found = batch_store.enrolments(connection, enrolment_ids, lock=True)
+    persons = directory_store.practitioners(connection, sorted(people))
+    facts = directory_store.mailbox_facts(connection, sorted({one.mailbox for one in found.values()}))
+    return {
+        key: _Subject(one, persons.get(one.practitioner), facts[one.mailbox]) for key, one in found.items()
+    }
+
+
+def _allowed(subject: _Subject | None, enrolment_id: UUID, token: Token, now: datetime) -> _Subject:
+    """As the single road asks, in its order; `token`'s authority is the batch's."""
+    if subject is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-enrolment", f"There is no enrolment {enrolment_id}.")
+    rules.check_issuance(token, subject.enrolment)
+    renewals.check_identified(subject.enrolment, now)
+    _check_standing(subject, now)
+    return subject
+
+
+def _check_standing(subject: _Subject, now: datetime) -> None:
+    rules.check_approved(subject.enrolment)
+    if subject.person is None:
+        text = f"The national register has no {subject.enrolment.practitioner}."
+        raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", text)
+    rules.check_enrolment(subject.enrolment.authority, subject.person, subject.facts, now)
+
+
+def _prepare(
+    connection: Connection,
+    subjects: Mapping[int, _Subject],
+    keys: Mapping[int, PublicKey | Refusal],
+    *,
+    now: datetime,
+    token: Token,
+    base_url: str,
+) -> dict[int, Prepared | Refusal]:
+    finess = {one.facts.mailbox.finess for one in subjects.values() if one.facts.mailbox}
+    organisations = directory_store.organisations(connection, sorted(finess - {""}))
+    by_role: dict[str, dict[int, Wanted]] = {}
+    for place, one in subjects.items():
+        mailbox, person, key = one.facts.mailbox, one.person, keys[place]
+        if mailbox is None or person is None or isinstance(key, Refusal):
+            raise TypeError("only what was judged is prepared")
+        wanted = Wanted(
+            PROFILE_OF_MAILBOX[mailbox.kind], key,
+            use_cases.names_of(person, mailbox, organisations.get(mailbox.finess)), mailbox.address,
+            person.national_id, one.enrolment.id,
+        )  # fmt: skip
+        by_role.setdefault(rules.ISSUER_OF_MAILBOX[mailbox.kind], {})[place] = wanted
+    results: dict[int, Prepared | Refusal] = {}
+    for role, group in by_role.items():
+        authority = store.issuing_authority(connection, role, now)
+        made = issuance.prepare_all(
+            connection, authority, list(group.values()), now=now, actor=token.actor, base_url=base_url
+        )
+        results |= dict(zip(group, made, strict=True))
+    return results
+
+
+def _store(
+    connection: Connection,
+    asked: Mapping[int, Asked],
+    signed: Mapping[int, tuple[Prepared, bytes]],
+    now: datetime,
+) -> dict[int, Refusal]:
+    """What is signed must be stored; whether it is handed out is asked again, under the people's locks."""
+    subjects = _subjects(connection, [asked[place].enrolment_id for place in signed])
+    stored = issuance.store_all(connection, list(signed.values()), now)
+    lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS, but=list(stored))
+    blocked = batch_store.blocked_among(connection, [one.spki_sha256 for one in stored.values()])
+    refused: dict[int, Refusal] = {}
+    taking: list[TakingBack] = []
+    for place, (prepared, _) in signed.items():
+        issued = stored.get(prepared.reservation.serial)
+        subject = subjects[asked[place].enrolment_id]
+        if issued is None:
+            continue
+        refusal = _against(subject, lasting, now)
+        if issued.spki_sha256 in blocked:
+            # What was said of the key while it was being certified counts.
+            refusal = _tried(blocked_keys.check_again, connection, issued.spki_sha256)
+        if refusal is not None:
+            refused[place] = refusal
+            taking.append(_taking(issued, subject, refusal))
+    if taking:
+        actor = next(iter(signed.values()))[0].actor
+        revoking.take_back(connection, taking, now=now, actor=actor)
+    return refused
+
+
+def _against(subject: _Subject, lasting: Mapping[UUID, Serial], now: datetime) -> Refusal | None:
+    other = lasting.get(subject.enrolment.id)
+    if other is not None:
+        # Two keys may have been reserved side by side, while neither had its certificate.
+        return use_cases.already_certified(other)
+    against: Refusal | None = _tried(_check_standing, subject, now)
+    return against
+
+
+def _taking(issued: IssuedCertificate, subject: _Subject, refusal: Refusal) -> TakingBack:
+    comment = f"no longer allowed when it was signed: {refusal.code}"
+    found = Revocable(issued, None, subject.enrolment.authority)
+    return TakingBack(found, RevocationReason.CESSATION_OF_OPERATION, comment)
