@@ -1,0 +1,239 @@
+"""Notices of expiry through a Postfix: they arrive once, under TLS or not at all, or are tried again."""
+
+import os
+import shutil
+import smtplib
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sqlalchemy import Engine, text
+
+from api import expiry_mail
+from api.settings import Settings
+from api.wiring import Container
+from pki import expiry
+from tests.api.certificates import certify, take_back
+from tests.factories import seed_practitioner
+from tests.interop.postfix import Postfix, postfix
+
+DAY = timedelta(days=1)
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("postfix") is None, reason="Postfix wants to be started by root"
+)
+
+
+class NoSigner:
+    """Nothing is signed here."""
+
+
+@pytest.fixture(scope="module")
+def tls() -> tuple[bytes, bytes]:
+    """A certificate for 127.0.0.1 that is its own CA, and its key."""
+    key, today = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mx.example")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - DAY)
+        .not_valid_after(today + DAY)
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(Encoding.PEM), key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+
+
+@pytest.fixture(scope="module")
+def server(passable: Path, tls: tuple[bytes, bytes]) -> Iterator[Postfix]:
+    with postfix(passable / "postfix", *tls) as running:
+        yield running
+
+
+@pytest.fixture
+def container(
+    engine: Engine, now: datetime, tmp_path: Path, server: Postfix, tls: tuple[bytes, bytes]
+) -> Iterator[Container]:
+    (tmp_path / "ca.pem").write_bytes(tls[0])
+    settings = Settings(
+        state=tmp_path, smtp_host="127.0.0.1", smtp_port=server.port, smtp_from="sceau@trust.example",
+        smtp_ca_file=str(tmp_path / "ca.pem"),
+    )  # fmt: skip
+    yield Container(settings=settings, engine=engine, signer=NoSigner(), clock=lambda: now)  # type: ignore[arg-type]
+    shutil.rmtree(server.folder / "box" / "inbox", ignore_errors=True)
+
+
+def send(container: Container, after: timedelta = timedelta(), **settings: object) -> str:
+    moment = container.clock() + after
+    changed = replace(container.settings, **settings)  # type: ignore[arg-type]
+    return expiry_mail.send_notices(replace(container, settings=changed, clock=lambda: moment))
+
+
+def test_a_notice_arrives_in_french_then_english_over_tls(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    serial = certify(engine, mailbox, now - 340 * DAY, lasts=365 * DAY)
+    assert send(container) == "1 notices sent"
+    (letter,) = server.delivered(1)
+    assert (letter["To"], letter["From"]) == (mailbox, "sceau@trust.example")
+    assert letter["Subject"] == "Votre certificat prend fin dans 25 jours / Your certificate ends in 25 days"
+    body = letter.get_content()
+    assert (
+        0
+        < body.index("prend fin le 26/09/2026 12:00 (UTC), dans 25 jours")
+        < body.index("ends on 26/09/2026")
+    )
+    assert serial in body
+    assert letter["Auto-Submitted"] == "auto-generated"
+    assert "using TLSv1." in letter["Received"]
+
+
+def test_each_step_is_told_once(container: Container, engine: Engine, now: datetime, server: Postfix) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    certify(engine, mailbox, now, lasts=61 * DAY)
+    days = [day for day in range(62) if send(container, day * DAY)]
+    assert days == [1, 31, 54]
+    letters = server.delivered(3)
+    assert len({letter["Message-ID"] for letter in letters}) == 3
+
+
+def test_what_was_renewed_revoked_or_held_gets_none(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    for number in (1, 2, 4):
+        mailbox = seed_practitioner(engine, number).mailbox
+        certify(engine, mailbox, now - 340 * DAY, number=number)
+    certify(engine, "person-1@one.example", now, number=11)
+    take_back(engine, f"{2:040x}", now)
+    take_back(engine, f"{4:040x}", now, action="hold", reason="certificateHold")
+    assert send(container) == ""
+
+
+def test_a_successor_that_was_revoked_is_none(container: Container, engine: Engine, now: datetime) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    certify(engine, mailbox, now - 340 * DAY)
+    take_back(engine, certify(engine, mailbox, now, number=2), now)
+    assert send(container) == "1 notices sent"
+
+
+def test_a_server_that_is_away_is_tried_again_ever_more_seldom(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    certify(engine, seed_practitioner(engine).mailbox, now - 340 * DAY)
+    minutes = [at for at in range(0, 60, 5) if send(container, timedelta(minutes=at), smtp_port=1)]
+    assert minutes == [0, 5, 15, 35]
+    with engine.begin() as connection:
+        error = connection.execute(text("SELECT last_error FROM expiry_notice")).scalar_one()
+    assert "ConnectionRefusedError" in error
+    assert send(container, timedelta(hours=2)) == "1 notices sent"
+    assert len(server.delivered(1)) == 1
+
+
+def test_one_mailbox_that_is_refused_holds_up_no_other(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    for number in (1, 3, 5):
+        certify(engine, seed_practitioner(engine, number).mailbox, now - 340 * DAY, number=number)
+    assert send(container) == "2 notices sent, 1 to be tried again"
+    assert sorted(letter["To"] for letter in server.delivered(2)) == [
+        "person-1@one.example", "person-5@one.example",
+    ]  # fmt: skip
+    with engine.begin() as connection:
+        error = connection.execute(text("SELECT max(last_error) FROM expiry_notice")).scalar_one()
+    assert error.startswith("550 ")
+
+
+def test_a_renewal_between_two_tries_closes_the_notice(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    certify(engine, mailbox, now - 340 * DAY)
+    send(container, smtp_port=1)
+    certify(engine, mailbox, now, number=2)
+    assert send(container, timedelta(hours=1)) == ""
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT next_attempt_at, sent_at FROM expiry_notice")).all() == [
+            (None, None)
+        ]
+
+
+def test_a_certificate_of_somebody_else_gets_no_letter(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    certify(engine, seed_practitioner(engine).mailbox, now - 340 * DAY)
+    # Known by the system's CAs alone, the server could be anybody.
+    assert send(container, smtp_ca_file="") == "1 to be tried again"
+    assert send(container, timedelta(hours=1), smtp_host="localhost") == "1 to be tried again"
+    assert server.inbox == []
+
+
+def test_a_server_without_tls_gets_no_letter_unless_it_is_allowed(
+    container: Container, engine: Engine, now: datetime, passable: Path, tls: tuple[bytes, bytes]
+) -> None:
+    certify(engine, seed_practitioner(engine).mailbox, now - 340 * DAY)
+    with postfix(passable / "plain", *tls, tls="none") as plain:
+        assert send(container, smtp_port=plain.port) == "1 to be tried again"
+        assert plain.inbox == []
+        assert send(container, timedelta(hours=1), smtp_port=plain.port, smtp_starttls=False)
+        assert len(plain.delivered(1)) == 1
+
+
+def test_killed_between_sending_and_marking_it_sends_twice_rather_than_not_at_all(
+    container: Container, engine: Engine, now: datetime, server: Postfix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certify(engine, seed_practitioner(engine).mailbox, now - 340 * DAY)
+
+    class KilledError(BaseException):
+        """Nothing of ours runs after it."""
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(expiry.store, "mark_sent", killed)
+        with pytest.raises(KilledError):
+            send(container)
+    assert send(container, timedelta(minutes=5)) == "1 notices sent"
+    first, second = server.delivered(2)
+    assert first["Message-ID"] == second["Message-ID"]
+
+
+def test_without_a_mail_server_nothing_is_noted(container: Container, engine: Engine, now: datetime) -> None:
+    certify(engine, seed_practitioner(engine).mailbox, now - 340 * DAY)
+    assert send(container, smtp_host="") == ""
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM expiry_notice")).scalar_one() == 0
+
+
+def test_a_server_that_breaks_off_in_the_middle_is_told_the_rest_later(
+    container: Container, engine: Engine, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 5):
+        certify(engine, seed_practitioner(engine, number).mailbox, now - 340 * DAY, number=number)
+    calls = iter(range(10))
+    own = smtplib.SMTP.send_message
+
+    def breaking(server: smtplib.SMTP, *given: object, **named: object) -> object:
+        if next(calls) == 1:
+            assert server.sock is not None
+            server.sock.shutdown(socket.SHUT_RDWR)
+        return own(server, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(smtplib.SMTP, "send_message", breaking)
+    assert send(container) == "1 notices sent, 2 to be tried again"
+    assert send(container, timedelta(minutes=5)) == "2 notices sent"
