@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -11,12 +12,22 @@ from benches.harness import Bench, Figure
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import ocsp
 
 from api.first_run import slapd_of
+from directory import access
+from directory.base.audit import Actor
+from directory.base.db import transaction
+from pki import bulk
+from pki.bulk_store import Selection
+from pki.model import RevocationReason
 
 # Issue 3, item 4: from the commit to the last channel.
 TARGET_SECONDS = 900
+# Issue 4: a hundred thousand, to the last channel.
+BULK_SECONDS = 180
+_BULK_STATE = "SELECT state FROM bulk_revocation ORDER BY id DESC LIMIT 1"
 _COLUMNS = {
     "practitioner": "national_id, id_type, id_number, family_name, given_name, search_name, row_hash",
     "profession": "national_id, code, category",
@@ -70,6 +81,87 @@ def departures(bench: Bench) -> Figure:
         TARGET_SECONDS / ours, f"<= {TARGET_SECONDS} s, revocation first",
         ok=ours <= TARGET_SECONDS and reached["revoked, s"] == min(reached.values()),
     )  # fmt: skip
+
+
+def bulk_revocation(bench: Bench) -> Figure:
+    """Seconds until 100,000 certificates revoked in one go are so in OCSP, LDAP and on the CRLs.
+
+    Through `pki/bulk.py` and its job, as two administrators set it off. Their number is changed by --size.
+    """
+    count = bench.size or 100_000
+    _seed(bench, bench.postgres.conninfo, count)
+    shown = _shown(bench)
+    _wait(lambda: shown() >= count, "LDAP to show them", 2 * TARGET_SECONDS)
+    before = int(bench.rows(_ON_CRLS)[0][0])
+    _set_off(bench, count)
+    started = time.monotonic()
+    waiting: dict[str, Callable[[], bool]] = {
+        "revoked, s": lambda: bench.rows(_BULK_STATE)[0][0] == "done",
+        "in OCSP, s": lambda: bench.rows(_BULK_STATE)[0][0] == "done" and _all_revoked(bench, count),
+        "off LDAP, s": lambda: shown() == 0,
+        "on CRLs, s": lambda: bench.rows(_ON_CRLS)[0][0] >= before + count,
+    }
+    reached = _each(waiting, started)
+    beside = {**reached, "bare INSERT of the revocations, s": _bare(bench.postgres.conninfo)}
+    ours = max(reached.values())
+    return Figure(
+        "bulk_revocation", ours, f"s for {count} certificates", beside, BULK_SECONDS / ours,
+        f"<= {BULK_SECONDS} s to OCSP, CRL and LDAP", ok=ours <= BULK_SECONDS,
+    )  # fmt: skip
+
+
+def _set_off(bench: Bench, count: int) -> None:
+    """Plan it as one administrator, agree as that one and as another."""
+    container, serials = (
+        bench.container,
+        bench.rows("SELECT serial FROM certificate WHERE serial LIKE '000999%'"),
+    )
+    with transaction(container.engine) as connection:
+        now = container.clock()
+        first, second = (
+            access.create_token(
+                connection, now=now, actor=Actor("bench"), name=name, role=access.Role.ADMIN,
+                lifetime=timedelta(days=1),
+            )[0]
+            for name in ("bench first", "bench second")
+        )  # fmt: skip
+        made = bulk.plan(
+            connection, now=now, token=first, selection=Selection(serials=tuple(row[0] for row in serials)),
+            reason=RevocationReason.SUPERSEDED, comment="bench", per_second=100_000,
+        )  # fmt: skip
+        if made.total != count:
+            raise SystemExit(f"{made.total} certificates selected instead of {count}")
+        for token in (first, second):
+            bulk.approve(
+                connection, now=now, token=token, number=made.id, digest=made.digest, comment="bench"
+            )
+
+
+def _all_revoked(bench: Bench, count: int) -> bool:
+    """Whether OCSP says so of twenty of them, spread over all."""
+    issuer = x509.load_der_x509_certificate(
+        bench.rows("SELECT der FROM authority WHERE id = 'persons-1'")[0][0]
+    )
+    return all(
+        _asked(bench, issuer, 0x999 << 136 | number) is ocsp.OCSPCertStatus.REVOKED
+        for number in range(0, count, max(1, count // 20))
+    )
+
+
+def _asked(bench: Bench, issuer: x509.Certificate, serial: int) -> ocsp.OCSPCertStatus:
+    name = sha256(issuer.subject.public_bytes()).digest()
+    point = issuer.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    request = (
+        ocsp.OCSPRequestBuilder()
+        .add_certificate_by_hash(name, sha256(point).digest(), serial, hashes.SHA256())
+        .build()
+    )
+    asked = urllib.request.Request(  # noqa: S310 - the installation's own address
+        f"{bench.web}/ocsp", request.public_bytes(Encoding.DER),
+        {"Content-Type": "application/ocsp-request"},
+    )  # fmt: skip
+    with urllib.request.urlopen(asked) as answer:  # noqa: S310 - same
+        return ocsp.load_der_ocsp_response(answer.read()).certificate_status
 
 
 def _seed(bench: Bench, conninfo: str, count: int) -> None:
@@ -163,4 +255,4 @@ def _bare(conninfo: str) -> float:
     return taken
 
 
-FIGURES = {one.__name__: one for one in (departures,)}
+FIGURES = {one.__name__: one for one in (departures, bulk_revocation)}

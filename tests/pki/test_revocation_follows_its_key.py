@@ -1,0 +1,376 @@
+"""A lost key takes its certificates along, a holder revokes with it, holds end, reasons are corrected."""
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from joserfc import jws
+from joserfc.jwk import ECKey, OctKey, RSAKey
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from directory.base.db import transaction
+from directory.base.errors import Refusal
+from pki import consequences, der, history, holds, ocsp_store, revocation_requests, use_cases
+from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
+from pki.reasons import HOLDERS, WORDS
+from tests.factories import seed_practitioner
+from tests.pki.conftest import Issue, Key, enrol, new_key
+from tests.pki.test_revocation import ADMIN, HOLD, LOST, OPERATOR, events, release, revoke, revoke_as
+
+AUDIENCE = "https://sceau.example/v1/revocations"
+TWIN = "7" + "0" * 38 + "1"
+
+
+def signed(key: Key | OctKey, algorithm: str = "ES256", **claims: Any) -> bytes:
+    if isinstance(key, OctKey):
+        made: Any = key
+    else:
+        made = (
+            ECKey.import_key(key) if isinstance(key, ec.EllipticCurvePrivateKey) else RSAKey.import_key(key)
+        )
+    return jws.serialize_compact({"alg": algorithm}, json.dumps(claims), made, [algorithm]).encode()
+
+
+def prove(engine: Engine, now: datetime, request: bytes) -> Revocation:
+    with transaction(engine) as connection:
+        return revocation_requests.revoke_with_proof(connection, now=now, request=request, audience=AUDIENCE)
+
+
+def asked(issued: IssuedCertificate, now: datetime, **other: Any) -> dict[str, Any]:
+    said = {"serial": issued.serial, "reason": "keyCompromise", "iat": int(now.timestamp()), "aud": AUDIENCE}
+    return said | other
+
+
+def restate(
+    engine: Engine, now: datetime, serial: Serial, reason: RevocationReason, token: Any = ADMIN
+) -> Revocation:
+    with transaction(engine) as connection:
+        return revocation_requests.restate_as(
+            connection, now=now, token=token, serial=serial, reason=reason, comment="found online"
+        )
+
+
+def refused(code: str) -> Any:
+    return pytest.raises(Refusal, check=lambda refusal: refusal.code == code)
+
+
+_TWINS = (
+    (
+        "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, spki_sha256, tbs,"
+        " tbs_sha256, lints, requested_by, reserved_at) SELECT :twin, authority_id, profile, shard, mailbox,"
+        " practitioner, spki_sha256, tbs, tbs_sha256, lints, requested_by, reserved_at"
+        " FROM reservation WHERE serial = :serial"
+    ),
+    (
+        "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
+        " spki_sha256, der, sha256, not_before, not_after, issued_at) SELECT :twin, authority_id, profile, shard,"
+        " mailbox, practitioner, subject, spki_sha256, der, sha256(der || 'twin'), not_before, not_after,"
+        " issued_at FROM certificate WHERE serial = :serial"
+    ),
+)
+
+
+def twin(engine: Engine, issued: IssuedCertificate) -> Serial:
+    """Another certificate on the same key, as one renewed or imported would be."""
+    with engine.begin() as connection:
+        for statement in _TWINS:
+            connection.execute(text(statement), {"twin": TWIN, "serial": issued.serial})
+    return Serial(TWIN)
+
+
+def test_every_reason_has_a_sentence_in_both_languages() -> None:
+    assert set(WORDS) == set(RevocationReason)
+    for words in WORDS.values():
+        for sentence in (words.french, words.english):
+            assert sentence.endswith(".")
+            assert len(sentence) > 40
+    assert HOLDERS.isdisjoint({RevocationReason.CA_COMPROMISE, RevocationReason.PRIVILEGE_WITHDRAWN})
+
+
+@pytest.mark.parametrize("reason", sorted(HOLDERS, key=lambda one: one.value))
+def test_a_holder_revokes_with_the_key_alone(
+    engine: Engine, issue: Issue, now: datetime, reason: RevocationReason
+) -> None:
+    key = new_key()
+    issued = issue(key)
+    done = prove(engine, now, signed(key, **asked(issued, now, reason=reason.value, comment="lost")))
+    assert (done.serial, done.reason, done.actor) == (issued.serial, reason, f"key:{issued.serial}")
+    assert len(events(engine, issued.serial)) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
+def test_rsa_keys_prove_themselves_as_well(
+    engine: Engine, issue: Issue, now: datetime, algorithm: str
+) -> None:
+    key = rsa.generate_private_key(65537, 3072)
+    issued = issue(key)
+    assert prove(engine, now, signed(key, algorithm, **asked(issued, now))).reason is LOST
+
+
+def test_without_the_key_nothing_is_revoked_and_nothing_is_told(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    key, other = new_key(), new_key()
+    issued = issue(key)
+    revoked = replace(issued, serial=Serial(f"{5:040x}"))
+    shared = OctKey.import_key(der.sequence() + issued.spki_sha256)
+    unsigned = signed(key, **asked(issued, now)).rpartition(b".")[0] + b"."
+    requests = {
+        "another's key": signed(other, **asked(issued, now)),
+        "an unknown serial": signed(key, **asked(revoked, now)),
+        "another audience": signed(key, **asked(issued, now, aud="https://evil.example/v1/revocations")),
+        "the public key as a secret": signed(shared, "HS256", **asked(issued, now)),
+        "no signature": unsigned,
+    }
+    told = set()
+    for request in requests.values():
+        with refused("bad-proof-of-possession") as refusal:
+            prove(engine, now, request)
+        told.add(str(refusal.value))
+    assert len(told) == 1
+    assert events(engine, issued.serial) == []
+
+
+@pytest.mark.parametrize("request_", [b"", b"no.jws", b"a.b.c.d", "é.é.é".encode(), b"x" * 9000], ids=str)
+def test_what_is_no_request_is_refused_as_such(engine: Engine, now: datetime, request_: bytes) -> None:
+    with refused("malformed-revocation-request"):
+        prove(engine, now, request_)
+
+
+WRONG: tuple[dict[str, Any], ...] = (
+    {"serial": "zz"}, {"serial": 0}, {"serial": "0"}, {"reason": "unspecified"}, {"iat": "soon"},
+    {"iat": 1e300}, {"iat": None}, {"comment": 3}, {"comment": "a\nb"}, {"more": 1}, {"serial": None},
+)  # fmt: skip
+
+
+def test_claims_that_do_not_fit_are_refused(engine: Engine, issue: Issue, now: datetime) -> None:
+    key = new_key()
+    issued = issue(key)
+    for wrong in WRONG:
+        with refused("malformed-revocation-request"):
+            prove(engine, now, signed(key, **asked(issued, now, **wrong)))
+
+
+def test_a_request_cannot_be_replayed_after_a_release(engine: Engine, issue: Issue, now: datetime) -> None:
+    key = new_key()
+    issued = issue(key)
+    caught = signed(key, **asked(issued, now, reason="certificateHold"))
+    prove(engine, now, caught)
+    release(engine, now + timedelta(minutes=1), issued.serial)
+    with refused("stale-request"):
+        prove(engine, now + timedelta(minutes=2), caught)
+    assert [event.action for event in events(engine, issued.serial)] == ["hold", "release"]
+
+
+@pytest.mark.parametrize("minutes", [-6, 6])
+def test_a_request_of_another_hour_is_refused(
+    engine: Engine, issue: Issue, now: datetime, minutes: int
+) -> None:
+    key = new_key()
+    request = signed(key, **asked(issue(key), now + timedelta(minutes=minutes)))
+    with refused("stale-request"):
+        prove(engine, now, request)
+
+
+@pytest.mark.parametrize("reason", ["cACompromise", "privilegeWithdrawn"])
+def test_a_holder_does_not_say_what_others_decide(
+    engine: Engine, issue: Issue, now: datetime, reason: str
+) -> None:
+    key = new_key()
+    with refused("reason-reserved"):
+        prove(engine, now, signed(key, **asked(issue(key), now, reason=reason)))
+
+
+def test_a_lost_key_is_blocked_and_takes_its_other_certificate_along(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    key = new_key()
+    issued = issue(key)
+    other = twin(engine, issued)
+    revoke(engine, now, issued.serial, LOST)
+    ((action, reason, entry),) = events(engine, other)
+    assert (action, reason) == ("revoke", "keyCompromise")
+    assert entry is not None
+    with engine.connect() as connection:
+        query = "SELECT spki_sha256, cause FROM blocked_key"
+        assert [tuple(row) for row in connection.execute(text(query))] == [
+            (issued.spki_sha256, "reported-compromised")
+        ]
+
+
+def test_another_reason_leaves_the_other_certificate_alone(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    issued = issue()
+    other = twin(engine, issued)
+    revoke(engine, now, issued.serial, RevocationReason.SUPERSEDED)
+    assert events(engine, other) == []
+
+
+def test_who_lost_a_key_has_his_other_certificates_listed_until_they_are_settled(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    issued = issue()
+    elsewhere = enrol(engine, now, seed_practitioner(engine, 2))
+    theirs = issue(who=elsewhere)
+    other = twin(engine, theirs)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE certificate DISABLE TRIGGER append_only"))
+        move = (
+            "UPDATE certificate SET practitioner = :whose, spki_sha256 = sha256('x') WHERE serial = :serial"
+        )
+        connection.execute(text(move), {"whose": issued.practitioner, "serial": other})
+        connection.execute(text("ALTER TABLE certificate ENABLE TRIGGER append_only"))
+    revoke(engine, now, issued.serial, LOST)
+    listed = (
+        "SELECT subject, detail ->> 'compromised' FROM attention WHERE resolved_at IS NULL AND kind = :kind"
+    )
+    asked_for = {"kind": "key-of-holder-compromised"}
+    with engine.connect() as connection:
+        assert [tuple(row) for row in connection.execute(text(listed), asked_for)] == [(other, issued.serial)]
+    revoke(engine, now, other, RevocationReason.SUPERSEDED)
+    with transaction(engine) as connection:
+        assert holds.end_holds(connection, now) == []
+    with engine.connect() as connection:
+        assert connection.execute(text(listed), asked_for).all() == []
+
+
+def test_a_corrected_reason_shows_everywhere_and_leaves_the_date(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    issued = issue()
+    other = twin(engine, issued)
+    revoke(engine, now, issued.serial, RevocationReason.SUPERSEDED)
+    later = now + timedelta(days=3)
+    restate(engine, later, issued.serial, LOST)
+    first, second = events(engine, issued.serial)
+    assert (first.reason, second.reason) == ("superseded", "keyCompromise")
+    assert der.content(first.entry)[:24] == der.content(second.entry)[:24]
+    with engine.connect() as connection:
+        standing, _ = ocsp_store.standing(connection, issued.authority_id, issued.serial, "sha1")
+        assert (standing.action, standing.reason, standing.revoked_at) == ("revoke", "keyCompromise", now)
+        told = "SELECT detail FROM audit_pending WHERE event = 'certificate.reason-corrected'"
+        assert connection.execute(text(told)).scalar_one() == {
+            "from": "superseded", "to": "keyCompromise", "comment": "found online",
+        }  # fmt: skip
+        assert history.life(connection, issued.serial).state(now) is history.State.REVOKED
+    assert [event.reason for event in events(engine, other)] == ["keyCompromise"]
+
+
+def test_what_may_not_be_corrected_is_refused(engine: Engine, issue: Issue, now: datetime) -> None:
+    serial = issue().serial
+    with refused("not-revoked"):
+        restate(engine, now, serial, LOST)
+    revoke(engine, now, serial, RevocationReason.SUPERSEDED)
+    with refused("same-reason"):
+        restate(engine, now, serial, RevocationReason.SUPERSEDED)
+    with refused("already-revoked"):
+        restate(engine, now, serial, HOLD)
+    with refused("not-your-certificate"):
+        restate(engine, now, serial, LOST, OPERATOR)
+    restate(engine, now, serial, LOST)
+    with refused("compromise-stays"):
+        restate(engine, now, serial, RevocationReason.SUPERSEDED)
+
+
+CHANGES = (
+    "restates = NULL", "revoked_at = revoked_at - interval '1 day'", "reason = 'superseded'",
+    "action = 'release', entry = NULL", "reason = 'certificateHold'", "shard = shard + 1",
+)  # fmt: skip
+
+
+def test_the_database_lets_a_correction_change_nothing_but_the_reason(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    revoke(engine, now, issue().serial, RevocationReason.SUPERSEDED)
+    names = (
+        "serial, authority_id, shard, action, reason, comment, actor, revoked_at, not_after, entry, restates,"
+        " recorded_at"
+    )
+    add = f"INSERT INTO revocation ({names}) SELECT {names} FROM made"
+    with engine.connect() as connection:
+        for change in (*CHANGES, None):
+            connection.execute(text("CREATE TEMP TABLE made ON COMMIT DROP AS SELECT * FROM revocation"))
+            better = "UPDATE made SET reason = 'keyCompromise', restates = id"
+            connection.execute(text(better))
+            if change is None:
+                assert connection.execute(text(add)).rowcount == 1
+            else:
+                connection.execute(text(f"UPDATE made SET {change}"))
+                with pytest.raises(DBAPIError, match="revoked for good"), connection.begin_nested():
+                    connection.execute(text(add))
+            connection.rollback()
+
+
+def test_a_hold_made_final_keeps_its_date(engine: Engine, issue: Issue, now: datetime) -> None:
+    issued = issue()
+    revoke(engine, now, issued.serial, HOLD)
+    later = now + timedelta(days=2)
+    done = revoke(engine, later, issued.serial, LOST)
+    assert (done.revoked_at, done.recorded_at) == (now, later)
+    with engine.connect() as connection:
+        life = history.life(connection, issued.serial)
+    assert life.state(now + timedelta(days=1)) is history.State.ON_HOLD
+    assert life.state(later) is history.State.REVOKED
+
+
+def test_a_hold_ends_after_fourteen_days_and_not_before(engine: Engine, issue: Issue, now: datetime) -> None:
+    issued = issue()
+    revoke(engine, now, issued.serial, HOLD)
+    with transaction(engine) as connection:
+        assert holds.end_holds(connection, now + holds.LASTS - timedelta(seconds=1)) == []
+    with transaction(engine) as connection:
+        (done,) = holds.end_holds(connection, now + holds.LASTS)
+    assert (done.reason, done.revoked_at, done.actor) == (holds.REASON, now, "job:holds-end")
+    with refused("not-on-hold"):
+        release(engine, now + holds.LASTS, issued.serial)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM standing_hold")).scalar_one() == 0
+
+
+def test_one_released_and_held_again_has_fourteen_days_more(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    serial = issue().serial
+    revoke(engine, now, serial, HOLD)
+    release(engine, now + timedelta(days=10), serial)
+    with transaction(engine) as connection:
+        assert holds.end_holds(connection, now + timedelta(days=20)) == []
+    revoke(engine, now + timedelta(days=20), serial, HOLD)
+    with transaction(engine) as connection:
+        assert holds.end_holds(connection, now + timedelta(days=33)) == []
+
+
+def test_what_a_measure_holds_is_for_the_measure_to_end(engine: Engine, issue: Issue, now: datetime) -> None:
+    serial = issue().serial
+    revoke(engine, now, serial, HOLD, consequences.ACTOR)
+    with transaction(engine) as connection:
+        assert holds.end_holds(connection, now + timedelta(days=400)) == []
+    with refused("held-by-measure"), transaction(engine) as connection:
+        use_cases.release_as(connection, now=now, token=ADMIN, serial=serial)
+
+
+def test_an_operator_takes_back_its_own_servers_certificates_only(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    issued = issue()
+    with engine.begin() as connection:
+        operator = connection.execute(text("SELECT min(id) FROM operator")).scalar_one()
+        connection.execute(
+            text(
+                "INSERT INTO operator_certificate (serial, operator_id, hosts, domains, spki_sha256)"
+                " VALUES (:serial, :operator, '{}', '{}', :spki)"
+            ),
+            {"serial": issued.serial, "operator": operator, "spki": issued.spki_sha256},
+        )
+    own, other = replace(OPERATOR, operator_id=operator), replace(OPERATOR, operator_id=operator + 1)
+    for token in (other, OPERATOR):
+        with refused("not-your-certificate"):
+            revoke_as(engine, now, token, issued.serial)
+    with refused("reason-reserved"):
+        revoke_as(engine, now, own, issued.serial, RevocationReason.PRIVILEGE_WITHDRAWN)
+    assert revoke_as(engine, now, own, issued.serial).actor == own.actor.name
