@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -168,6 +169,7 @@ def test_each_path_has_its_methods(port: int) -> None:
         ("DELETE", "/crl/persons-1/0.crl", 405, "GET, HEAD"),
         ("GET", "/crl/persons-1/00.crl", 404, None),
         ("GET", "/crl/persons-1/99.crl", 404, None),
+        ("GET", "/crl/root-1/0-delta.crl", 404, None),
         ("GET", "/crl/nobody/0.crl", 404, None),
         ("GET", "/ca/nobody.cer", 404, None),
         ("GET", "/ca/../ca/root-1.cer", 404, None),
@@ -214,6 +216,12 @@ def test_crls_and_ca_certificates_come_with_their_media_types(ca: StatusCa, port
         assert got.headers["Cache-Control"].endswith("max-age=60")
         assert parsedate_to_datetime(got.headers["Last-Modified"]) == listed.last_update_utc
         assert send(port, "GET", "/crl/persons-1/0.crl", If_None_Match=got.headers["ETag"]).status == 304
+    ca.now += timedelta(seconds=1)
+    delta = ca.publish(delta=True)
+    got = send(port, "GET", "/crl/persons-1/0-delta.crl")
+    assert body(got) == delta.public_bytes(Encoding.DER)
+    assert got.headers["Content-Type"] == "application/pkix-crl"
+    assert send(port, "GET", "/crl/persons-1/0-delta.crl", If_None_Match=got.headers["ETag"]).status == 304
     for name in (ROOT, ISSUING):
         got = send(port, "GET", f"/ca/{name}.cer")
         assert body(got) == ca.der(name)

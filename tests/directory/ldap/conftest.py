@@ -24,6 +24,7 @@ from directory.ldap.client import LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry, key_of
 from directory.ldap.plan import Delete
 from directory.ldap.publish import Publisher
+from pki import der as encoding
 
 SUFFIX = "o=sceau,c=fr"
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -58,6 +59,14 @@ def crl(number: int) -> bytes:
     builder = x509.CertificateRevocationListBuilder(ISSUER, issued, issued + timedelta(days=3))
     builder = builder.add_extension(x509.CRLNumber(number), critical=False)
     return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def large_crl() -> bytes:
+    """A CRL of some five megabytes, as a hundred thousand entries with their reasons make it."""
+    algorithm, start = encoding.sequence(encoding.oid("1.2.840.10045.4.3.2")), encoding.time(START)
+    entries = encoding.sequence(encoding.integer(1 << 150), start) * 130_000
+    tbs = (encoding.integer(1), algorithm, ISSUER.public_bytes(), start, start, encoding.tlv(0x30, entries))
+    return encoding.sequence(encoding.sequence(*tbs), algorithm, encoding.bit_string(b""))
 
 
 RESERVE = """INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, spki_sha256,

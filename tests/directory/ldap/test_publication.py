@@ -29,6 +29,7 @@ from tests.directory.ldap.conftest import (
     certificate,
     crl,
     issue,
+    large_crl,
     revoke,
 )
 from tests.factories import seed_organisation, seed_practitioner
@@ -125,7 +126,7 @@ def test_establishments_have_entries_of_their_own(
     assert publisher.client.read(mailbox.dn) is None
 
 
-def test_a_ca_and_its_newest_crl_stand_below_pki(
+def test_a_ca_its_newest_crl_and_delta_stand_below_pki(
     engine: Engine, publisher: Publisher, pki: Pki, now: datetime
 ) -> None:
     pki.authorities = [AuthorityEntry("persons-1", certificate("CA"))]
@@ -133,7 +134,7 @@ def test_a_ca_and_its_newest_crl_stand_below_pki(
     tell = "INSERT INTO change (entity, key) VALUES ('crl', 'persons-1/3')"
     write(engine, tell)
     publish_all(publisher, now)
-    pki.crls = [CrlEntry("persons-1", 3, crl(2))]
+    pki.crls = [CrlEntry("persons-1", 3, crl(2), crl(3))]
     write(engine, tell)
     publish_all(publisher, now)
     authority = publisher.client.read("cn=persons-1,ou=pki,o=sceau,c=fr")
@@ -142,6 +143,23 @@ def test_a_ca_and_its_newest_crl_stand_below_pki(
     assert shard is not None
     assert authority.attributes["cACertificate;binary"] == (pki.authorities[0].certificate,)
     assert shard.attributes["certificateRevocationList;binary"] == (pki.crls[0].crl,)
+    assert shard.attributes["deltaRevocationList;binary"] == (pki.crls[0].delta,)
+
+
+def test_a_crl_of_a_hundred_thousand_entries_fits(
+    engine: Engine, publisher: Publisher, pki: Pki, now: datetime
+) -> None:
+    """Five megabytes in one value, which nothing on the way may cut."""
+    pki.authorities = [AuthorityEntry("persons-1", certificate("CA"))]
+    whole = large_crl()
+    pki.crls = [CrlEntry("persons-1", 3, whole)]
+    write(
+        engine, "INSERT INTO change (entity, key) VALUES ('authority', 'persons-1'), ('crl', 'persons-1/3')"
+    )
+    publish_all(publisher, now)
+    shard = publisher.client.read("cn=3,cn=persons-1,ou=pki,o=sceau,c=fr")
+    assert shard is not None
+    assert shard.attributes["certificateRevocationList;binary"] == (whole,)
 
 
 def test_publishing_again_writes_nothing(engine: Engine, publisher: Publisher, now: datetime) -> None:
