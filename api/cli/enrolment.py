@@ -169,6 +169,14 @@ def revoke(
     """Revoke the certificate SERIAL (hexadecimal), for good unless the reason is certificateHold.
 
     \b
+    keyCompromise         key lost, stolen or known to somebody else, or that cannot be ruled out
+    affiliationChanged    a name, profession or establishment in it is no longer true
+    superseded            another certificate replaces it; nothing is wrong with the key
+    cessationOfOperation  needed no more: end of activity, mailbox closed, server taken down
+    certificateHold       suspended while in doubt, final after 14 days unless released
+    privilegeWithdrawn    the right to use it is withdrawn: struck off, rules broken
+    cACompromise          the CA's own key; reserved to its owner
+    \b
     Example:  sceau revoke 5f03… --reason keyCompromise --comment "lost laptop" --as registrar_a
     """
     parts = container(state, as_json=as_json)

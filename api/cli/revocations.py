@@ -15,17 +15,10 @@ from pki import bulk, revocation_requests, use_cases
 from pki.bulk import Preview
 from pki.bulk_store import Bulk, Selection
 from pki.model import RevocationReason
-from pki.reasons import WORDS
 
 REASON = click.Choice([reason.value for reason in RevocationReason])
 HEADERS = ("id", "state", "total", "reached", "revoked", "skipped", "approvals", "reason", "digest")
 _DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
-
-
-def reasons_told() -> str:
-    """Every reason with its English sentence, for the help of a command."""
-    lines = [f"  {reason.value}: {words.english}" for reason, words in WORDS.items()]
-    return "\n".join(["\b", "Reasons:", *lines])
 
 
 @click.command()

@@ -58,19 +58,14 @@ def refused(code: str) -> Any:
     return pytest.raises(Refusal, check=lambda refusal: refusal.code == code)
 
 
-_TWINS = (
-    (
-        "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, spki_sha256, tbs,"
-        " tbs_sha256, lints, requested_by, reserved_at) SELECT :twin, authority_id, profile, shard, mailbox,"
-        " practitioner, spki_sha256, tbs, tbs_sha256, lints, requested_by, reserved_at"
-        " FROM reservation WHERE serial = :serial"
-    ),
-    (
-        "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
-        " spki_sha256, der, sha256, not_before, not_after, issued_at) SELECT :twin, authority_id, profile, shard,"
-        " mailbox, practitioner, subject, spki_sha256, der, sha256(der || 'twin'), not_before, not_after,"
-        " issued_at FROM certificate WHERE serial = :serial"
-    ),
+_COPIED = "profile, shard, mailbox, practitioner, spki_sha256"
+_TWINS = tuple(
+    f"INSERT INTO {table} (serial, authority_id, {_COPIED}, {rest}) SELECT :twin, authority_id, {_COPIED},"
+    f" {rest.replace(' sha256', made)} FROM {table} WHERE serial = :serial"
+    for table, rest, made in (
+        ("reservation", "tbs, tbs_sha256, lints, requested_by, reserved_at", ""),
+        ("certificate", "subject, der, sha256, not_before, not_after, issued_at", " sha256(der || 'twin')"),
+    )
 )
 
 
