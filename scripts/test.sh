@@ -12,4 +12,4 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-exec pytest -q
+exec pytest -q -n 2 --dist loadgroup

@@ -1,4 +1,4 @@
-"""One PostgreSQL for the whole run; a fresh database, cloned from a migrated one, for each test that asks."""
+"""One PostgreSQL for each process of a run; a fresh database, cloned from a migrated one, for each test that asks."""
 
 import itertools
 import os
@@ -25,6 +25,13 @@ NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 # fsync costs the suite minutes; the crash tests start clusters of their own with it on.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, on one of the suite's processes, what shares a costly fixture: a file, an installation."""
+    for item in items:
+        shared = "installation" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("installation" if shared else item.path.name))
 
 
 def migrate(engine: Engine) -> None:
