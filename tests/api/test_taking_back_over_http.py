@@ -1,0 +1,170 @@
+"""Taking back over HTTP and from a terminal: release, corrected reasons, many at once, with the key alone."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from joserfc import jws
+from joserfc.jwk import ECKey
+from sqlalchemy import Engine, text
+
+from api import jobs
+from api.wiring import Container
+from pki.model import RevocationReason
+from tests.api.certificates import certify, take_back
+from tests.api.conftest import Caller, Sceau
+from tests.factories import seed_practitioner, seed_token
+
+MANY = "/v1/revocations/bulk"
+
+
+@pytest.fixture
+def admin(caller: Callable[..., Caller]) -> Caller:
+    return caller("admin")
+
+
+@pytest.fixture
+def serial(engine: Engine, now: datetime) -> str:
+    return certify(engine, seed_practitioner(engine).mailbox, now)
+
+
+def test_a_registrar_holds_and_releases(caller: Callable[..., Caller], serial: str) -> None:
+    registrar = caller("registrar")
+    held = registrar.post(f"/v1/certificates/{serial}/revocation", {"reason": "certificateHold"})
+    assert (held.status_code, held.json["action"]) == (200, "hold")
+    released = registrar.post(f"/v1/certificates/{serial}/release", {"comment": "found"})
+    assert (released.status_code, released.json["action"]) == (200, "release")
+    again = registrar.post(f"/v1/certificates/{serial}/release", {})
+    assert (again.status_code, again.json["code"]) == (409, "not-on-hold")
+    other = caller("registrar", name="other", authority="CNOP")
+    refused = other.post(f"/v1/certificates/{serial}/release", {})
+    assert (refused.status_code, refused.json["code"]) == (403, "wrong-authority")
+
+
+def test_a_reason_is_corrected(caller: Callable[..., Caller], serial: str) -> None:
+    registrar, path = caller("registrar"), f"/v1/certificates/{serial}"
+    first = registrar.post(f"{path}/revocation", {"reason": "superseded"}).json
+    second = registrar.post(f"{path}/reason", {"reason": "keyCompromise", "comment": "online"})
+    assert (second.status_code, second.json["reason"]) == (200, "keyCompromise")
+    assert second.json["revoked_at"] == first["revoked_at"]
+    assert registrar.get(path).json["revocation"]["reason"] == "keyCompromise"
+    assert registrar.post(f"{path}/reason", {"reason": "superseded"}).status_code == 422
+
+
+def test_the_description_says_every_reason_in_words(anybody: Caller) -> None:
+    schemas = anybody.get("/openapi.json").json["components"]["schemas"]
+    described = schemas["RevocationRequest"]["properties"]["reason"]["description"]
+    for reason in RevocationReason:
+        assert described.count(f"`{reason.value}`") == 2
+
+
+def test_many_are_planned_agreed_to_and_done(
+    admin: Caller, caller: Callable[..., Caller], container: Container, serial: str
+) -> None:
+    wanted = {"selection": {"serials": [serial.upper()]}, "reason": "superseded", "comment": "incident"}
+    dry = admin.post(MANY, wanted | {"dry_run": True})
+    assert (dry.status_code, dry.json["state"], dry.json["id"]) == (201, "dry-run", None)
+    assert admin.get(MANY).json == {"items": [], "next": None}
+    made = admin.post(MANY, wanted).json
+    assert (made["state"], made["total"], made["digest"]) == ("planned", 1, dry.json["digest"])
+    assert [one["serial"] for one in made["samples"]] == [serial]
+    agreed = admin.post(f"{MANY}/{made['id']}/approvals", {"digest": made["digest"], "comment": "seen"})
+    assert (agreed.status_code, agreed.json["state"]) == (200, "running")
+    assert jobs.run_job(container, "bulk-revocations") == "1 certificates revoked"
+    done = caller("auditor").get(f"{MANY}/{made['id']}").json
+    assert (done["state"], done["reached"], done["revoked"]) == ("done", 1, 1)
+    assert admin.get(MANY, limit=1).json["items"][0]["id"] == made["id"]
+    late = admin.post(f"{MANY}/{made['id']}/stop", {"comment": "late"})
+    assert (late.status_code, late.json["code"]) == (409, "bulk-ended")
+
+
+def test_a_selection_is_refused_when_it_says_or_finds_nothing(admin: Caller, serial: str) -> None:
+    del serial
+    wanted = {"reason": "superseded", "comment": "incident"}
+    for selection, status, code in (
+        ({}, 400, "empty-selection"),
+        ({"profile": "operator-server"}, 404, "nothing-selected"),
+        ({"serials": ["zz"]}, 400, "malformed-serial"),
+        ({"keys": ["zz"]}, 422, "invalid-request"),
+        ({"shoe_size": 43}, 422, "invalid-request"),
+    ):
+        answer = admin.post(MANY, wanted | {"selection": selection})
+        assert (answer.status_code, answer.json["code"]) == (status, code)
+
+
+def test_holds_end_by_their_job(container: Container, serial: str, engine: Engine, now: datetime) -> None:
+    take_back(engine, serial, now.replace(year=now.year - 1), action="hold", reason="certificateHold")
+    assert jobs.run_job(container, "holds-end") == "1 holds became final"
+
+
+def test_a_key_revokes_its_certificate_without_a_token(
+    anybody: Caller, engine: Engine, now: datetime
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    serial = certify(engine, seed_practitioner(engine).mailbox, now)
+    named = x509.Name([])
+    made = (
+        x509.CertificateBuilder().subject_name(named).issuer_name(named).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now).not_valid_after(now.replace(year=now.year + 1))
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE certificate DISABLE TRIGGER append_only"))
+        change = text("UPDATE certificate SET der = :der")
+        connection.execute(change, {"der": made.public_bytes(Encoding.DER)})
+        connection.execute(text("ALTER TABLE certificate ENABLE TRIGGER append_only"))
+    claims = {
+        "serial": serial, "reason": "keyCompromise", "iat": int(now.timestamp()),
+        "aud": "https://sceau.example/v1/revocations",
+    }  # fmt: skip
+
+    def send(signer: ec.EllipticCurvePrivateKey, mimetype: str = "application/jose") -> tuple[int, str]:
+        request = jws.serialize_compact({"alg": "ES256"}, json.dumps(claims), ECKey.import_key(signer))
+        answer = anybody.client.post("/v1/revocations", data=request, content_type=mimetype)
+        return answer.status_code, answer.json.get("code") or answer.json["reason"]
+
+    assert send(ec.generate_private_key(ec.SECP256R1())) == (422, "bad-proof-of-possession")
+    assert send(key, "application/json") == (415, "unsupported-media-type")
+    assert send(key) == (200, "keyCompromise")
+    assert send(key) == (409, "already-revoked")
+
+
+def test_one_address_may_not_ask_for_ever(anybody: Caller) -> None:
+    codes = {
+        anybody.client.post("/v1/revocations", data=b"x", content_type="application/jose").json["code"]
+        for _ in range(70)
+    }
+    assert codes == {"malformed-revocation-request", "too-many-proofs"}
+
+
+def test_commands_do_the_same(
+    sceau: Sceau, engine: Engine, serial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, role in (("registrar", "registrar"), ("admin", "admin")):
+        seed_token(engine, name, role=role, authority="CNOM")
+    registrar = ("--token", "sceau_registrar", "--json")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert sceau("revoke", serial, "--reason", "certificateHold", *registrar).exit_code == 0
+    assert sceau("release", serial, *registrar).exit_code == 0
+    (tmp_path / "serials").write_text(f"{serial}\n")
+    admin = ("--token", "sceau_admin", "--json")
+    plan = ("revoke-many", "plan", "--serials", str(tmp_path / "serials"), "--reason", "superseded")
+    shown = json.loads(sceau(*plan, "--comment", "why", *admin).stdout)
+    assert (shown["total"], shown["id"]) == (1, None)
+    made = json.loads(sceau(*plan, "--comment", "why", "--apply", *admin).stdout)
+    agreed = sceau(
+        "revoke-many", "approve", str(made["id"]), "--digest", made["digest"], "--comment", "seen", *admin
+    )
+    assert json.loads(agreed.stdout)["items"][0]["state"] == "running"
+    stopped = sceau("revoke-many", "stop", str(made["id"]), "--comment", "wrong", *admin)
+    assert json.loads(stopped.stdout)["items"][0]["state"] == "stopped"
+    assert len(json.loads(sceau("revoke-many", "list", *admin).stdout)["items"]) == 1
+    assert sceau("revoke", serial, "--reason", "superseded", *registrar).exit_code == 0
+    corrected = sceau("restate", serial, "--reason", "keyCompromise", "--comment", "online", *registrar)
+    assert json.loads(corrected.stdout)["reason"] == "keyCompromise"
