@@ -74,7 +74,7 @@ class ApprovalsRequest(Shape):
     enrolments = fields.List(fields.UUID(), required=True, validate=validate.Length(1, batch.LARGEST))
 
 
-class ApprovalAnswer(Shape):
+class BatchApprovalAnswer(Shape):
     """One enrolment approved, or why not."""
 
     id = fields.UUID(required=True)
@@ -85,7 +85,7 @@ class ApprovalAnswer(Shape):
 class ApprovalsAnswer(Shape):
     """What each came to."""
 
-    items = fields.List(fields.Nested(ApprovalAnswer), required=True)
+    items = fields.List(fields.Nested(BatchApprovalAnswer), required=True)
 
 
 @operation(
