@@ -24,10 +24,12 @@ from api.rest.expiring import expiring_certificates, expiring_page
 from api.rest.exports import exports_of_the_public
 from api.rest.freshness import mark
 from api.rest.health import health
+from api.rest.keys import keys
 from api.rest.measures import measures
 from api.rest.operator_certificates import operator_certificates
 from api.rest.organisations import organisations
 from api.rest.pages import INTRODUCTION, pages
+from api.rest.pkcs12 import pkcs12_files
 from api.rest.practitioners import practitioners
 from api.rest.proofs import proofs
 from api.rest.recipients import recipients
@@ -81,6 +83,8 @@ def create_app(container: Container) -> Flask:
         batches,
         enrolments,
         certificates,
+        pkcs12_files,
+        keys,
         bulk_revocations,
         operator_certificates,
         measures,

@@ -112,6 +112,13 @@ ENTRIES: tuple[Entry, ...] = (
         "Une vérification vaut 825 jours. Vérifiez l'identité de nouveau et demandez un nouvel enrôlement.",
     ),
     Entry(
+        "pkcs12-shown-once", 409, "This file was made, and shown once",
+        "Nothing of it was kept. If the answer was lost, revoke the certificate and ask under a new key.",
+        "Ce fichier a été fait et montré une fois",
+        "Rien n'en a été gardé. Si la réponse s'est perdue, révoquez le certificat et demandez sous une autre"
+        " clé.",
+    ),
+    Entry(
         "no-compromise-proof", 422, "This proves nothing about the key",
         "Send a certificate request signed by the key itself, whose common name says: "
         "this key is compromised.",

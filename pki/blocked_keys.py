@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
+from directory.base.locks import hold_until_commit
 from pki.model import Serial
 from pki.rules import PublicKey, spki_sha256
 from pki.tables import blocked_key, weak_key
@@ -122,11 +123,20 @@ def stopped_among(connection: Connection, keys: Iterable[PublicKey]) -> frozense
 
 
 def check_again(connection: Connection, spki_sha256: bytes) -> None:
-    """Refuse `key-blocked`, with its `cause`: for who has checked the lists and waited since."""
+    """Refuse `key-blocked`, with its `cause`: for who has checked the lists and waited since.
+
+    Until the transaction ends nobody reports this key: what is stored now will be seen by who does.
+    """
+    hold_until_commit(connection, lock_of(spki_sha256))
     cause = _cause(connection, spki_sha256)
     if cause is not None:
         text = f"This key must never be certified again: {cause}. Make a new one."
         raise Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
+
+
+def lock_of(spki_sha256: bytes) -> str:
+    """The lock under which a key is reported, or its certificate stored."""
+    return f"key:{spki_sha256.hex()}"
 
 
 def import_list(
@@ -146,8 +156,8 @@ def import_list(
         ]  # fmt: skip
         for table, rows in ((blocked_key, whole), (weak_key, parts)):
             if rows:
-                query = insert(table).values(rows).on_conflict_do_nothing()
-                added += connection.execute(query).rowcount
+                query = insert(table).values(rows).on_conflict_do_nothing().returning(table.c.since)
+                added += len(connection.execute(query).all())
     record(connection, now=now, actor=actor, event=Event.KEYS_LISTED, subject=name, detail={"added": added})
     return added
 

@@ -54,6 +54,12 @@ _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from"
 _LAST_ACTIONS = text("""
     SELECT serial, id, action, actor, reason, revoked_at FROM revocation_state WHERE serial = ANY(:serials)
 """)
+# On hold as well: whoever doubts a CA does not want it to go on. Begun from the few certificates of CAs.
+_REVOKED_CAS = text("""
+    SELECT c.sha256 FROM certificate c CROSS JOIN LATERAL (
+        SELECT action FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
+    ) AS last WHERE c.profile = 'issuing-ca' AND last.action <> 'release'
+""")
 # Each way to a certificate by its own index.
 _TOUCHED = text("""
     SELECT c.serial FROM unnest(CAST(:people AS text[])) AS asked (id)
@@ -126,7 +132,7 @@ def load_authority(connection: Connection, authority_id: str) -> Authority | Non
 
 
 def issuing_authority(connection: Connection, role: str, now: datetime) -> Authority:
-    """The CA that issues for this role: of those active and valid the newest generation.
+    """The CA that issues for this role: of those active, valid and not revoked the newest generation.
 
     Refuses `unknown-authority` when none is active, `authority-expired` when none of those is valid.
     """
@@ -135,7 +141,9 @@ def issuing_authority(connection: Connection, role: str, now: datetime) -> Autho
         .where(authority.c.role == role, authority.c.state == AuthorityState.ACTIVE.value)
         .order_by(authority.c.generation.desc())
     )
-    active = [_authority(row) for row in connection.execute(query)]
+    revoked = set(connection.execute(_REVOKED_CAS).scalars())
+    known = [_authority(row) for row in connection.execute(query)]
+    active = [one for one in known if sha256(one.der).digest() not in revoked]
     if not active:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"No authority issues for {role}.")
     for found in active:
@@ -151,6 +159,16 @@ def authorities(connection: Connection) -> list[Authority]:
     query: Select[Any] = select(*_AUTHORITY)
     query = query.order_by(authority.c.kind.desc(), authority.c.created_at, authority.c.id)
     return [_authority(row) for row in connection.execute(query)]
+
+
+def chain_of(connection: Connection, authority_id: str) -> list[bytes]:
+    """The certificates (DER) of that CA and of those above it, the root last."""
+    known = {one.id: one for one in authorities(connection)}
+    chain, at = [], known.get(authority_id)
+    while at is not None:
+        chain.append(at.der)
+        at = known.get(at.issuer_id or "")
+    return chain
 
 
 def live_of_profile(

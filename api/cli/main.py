@@ -13,6 +13,7 @@ from api.cli.demo import demo
 from api.cli.enrolment import enrol, issue, revoke
 from api.cli.expiring import expiring
 from api.cli.jobs import jobs
+from api.cli.keys import keys
 from api.cli.ldap import ldap
 from api.cli.measure import measure
 from api.cli.parts import signer, web, worker
@@ -46,6 +47,7 @@ for command in (
     enrol,
     issue,
     revoke,
+    keys,
     release,
     restate,
     revoke_many,

@@ -1,6 +1,7 @@
 """Idempotency-Key: the same request twice is one act and one answer, another one under it is refused."""
 
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,7 +30,8 @@ CHECKED = {"method": "in-person", "document": "carte", "checked_on": "2026-09-01
 
 @pytest.fixture
 def container(issuing: Container) -> Container:
-    return issuing
+    # S/MIME BR 7.1.2.3: the URL of the CA's certificate is plain HTTP.
+    return replace(issuing, settings=replace(issuing.settings, public_url="http://sceau.example"))
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def approved(first: Caller, second: Caller, someone: Seeded) -> str:
 
 def count(engine: Engine, table: str) -> int:
     with engine.begin() as connection:
-        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())  # noqa: S608 - ours
+        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
 
 def test_an_enrolment_asked_twice_is_made_once_and_answered_alike(
@@ -109,10 +111,10 @@ def test_a_malformed_key_is_refused_and_nothing_is_done(
 
 def test_a_refusal_is_not_kept_for_it_may_be_mended(first: Caller, someone: Seeded, engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.execute(text("UPDATE practitioner SET suspended = true"))
+        connection.execute(text("UPDATE trusted_domain SET suspended = true"))
     assert send(first, PATH, wanted(someone)).status_code == 422
     with engine.begin() as connection:
-        connection.execute(text("UPDATE practitioner SET suspended = false"))
+        connection.execute(text("UPDATE trusted_domain SET suspended = false"))
     assert send(first, PATH, wanted(someone)).status_code == 201
 
 
@@ -161,7 +163,7 @@ def test_a_worker_that_dies_after_the_certificate_was_stored_has_its_answer_kept
             send(first, f"{approved}/certificates", body)
     again = send(first, f"{approved}/certificates", body)
     assert again.status_code == 201
-    assert again.get_json()["pem"].startswith("-----BEGIN CERTIFICATE-----")
+    assert b64decode(again.get_json()["der"]).startswith(b"\x30\x82")
     assert count(engine, "certificate WHERE practitioner IS NOT NULL") == 1
 
 

@@ -93,15 +93,32 @@ def test_a_certificate_stays_inside_its_issuer_and_is_backdated_by_minutes(
     assert now + timedelta(days=820) < issued.not_after <= authority.issuing.not_after
 
 
+def identify_again(engine: Engine, at: datetime) -> None:
+    """As if every identity had been checked on that day."""
+    day = {"day": at.date().isoformat()}
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE enrolment SET identity_check ="
+                " jsonb_set(identity_check, '{checked_on}', to_jsonb(CAST(:day AS text)))"
+            ),
+            day,
+        )
+
+
 def test_near_the_end_of_the_issuer_the_certificate_ends_with_it(
-    authority: Established, issue: Issue
+    authority: Established, issue: Issue, engine: Engine
 ) -> None:
     late = authority.issuing.not_after - timedelta(days=10)
+    identify_again(engine, late)
     authority.signer.clock = lambda: late
     assert issue(at=late).not_after == authority.issuing.not_after
 
 
-def test_after_the_end_of_the_issuer_nothing_is_issued(authority: Established, issue: Issue) -> None:
+def test_after_the_end_of_the_issuer_nothing_is_issued(
+    authority: Established, issue: Issue, engine: Engine
+) -> None:
+    identify_again(engine, authority.issuing.not_after)
     with pytest.raises(Refusal) as refused:
         issue(at=authority.issuing.not_after)
     assert refused.value.code == "authority-expired"

@@ -1,0 +1,70 @@
+"""A key is reported as lost by whoever holds it: blocked for ever, and all its certificates are revoked.
+
+The proof is a certificate request signed by the key itself whose common name says so: it cannot be a request
+somebody sent for another reason, and whoever can make it could misuse the key as well.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from sqlalchemy import Connection, text
+
+from directory.base.audit import Actor, Event, record
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import hold_until_commit
+from pki import blocked_keys, revoking, rules, store
+from pki.blocked_keys import Cause
+from pki.model import RevocationAction, RevocationReason, Serial
+from pki.revoking import TakingBack
+
+SENTENCE = "this key is compromised"
+_LIVING = text("""
+    SELECT c.serial FROM certificate c WHERE c.spki_sha256 = :spki AND c.not_after >= :now
+    ORDER BY c.serial
+""")
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a report did: the key's SHA-256 (of its SubjectPublicKeyInfo), and what was revoked."""
+
+    spki_sha256: bytes
+    revoked: tuple[Serial, ...]
+
+
+def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -> Reported:
+    """Block the key that signed this, and revoke its certificates. Said again, it does nothing more.
+
+    Refuses `no-compromise-proof`, `bad-csr`, `csr-too-large`, `bad-proof-of-possession`, and `weak-key` for a
+    kind of key that is never certified here.
+    """
+    spki = rules.spki_sha256(rules.public_key_of_request(csr))
+    _check_sentence(csr)
+    hold_until_commit(connection, blocked_keys.lock_of(spki))
+    serials = [Serial(one) for one in connection.execute(_LIVING, {"spki": spki, "now": now}).scalars()]
+    blocked_keys.block(
+        connection, now=now, actor=actor, spki_sha256=spki, cause=Cause.REPORTED_COMPROMISED.value,
+        serial=serials[0] if serials else None,
+    )  # fmt: skip
+    found = [
+        one for one in store.revocable_of(connection, serials) if one.last is not RevocationAction.REVOKE
+    ]
+    lost = RevocationReason.KEY_COMPROMISE
+    acts = [TakingBack(one, lost, "reported with a proof by the key itself") for one in found]
+    if acts:
+        revoking.take_back(connection, acts, now=now, actor=actor)
+    revoked = tuple(one.certificate.serial for one in found)
+    record(
+        connection, now=now, actor=actor, event=Event.KEY_REPORTED, subject=spki.hex(),
+        detail={"revoked": list(revoked)},
+    )  # fmt: skip
+    return Reported(spki, revoked)
+
+
+def _check_sentence(csr: bytes) -> None:
+    load = x509.load_pem_x509_csr if b"-----BEGIN" in csr else x509.load_der_x509_csr
+    said = load(csr).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    if [str(one.value).strip().casefold() for one in said] != [SENTENCE]:
+        text = f"The request does not say it: its common name must be {SENTENCE!r}."
+        raise Refusal(Kind.UNACCEPTABLE, "no-compromise-proof", text)
