@@ -56,9 +56,9 @@ def written(letter: Letter, sender: str, now: datetime) -> EmailMessage:
     notice, several = letter.notice, "s" if letter.days > 1 else ""
     made = EmailMessage()
     made["From"], made["To"] = sender, notice.recipient
+    # On one line of 78 octets: where Python folds, some readers show a space.
     made["Subject"] = (
-        f"Votre certificat prend fin dans {letter.days} jour{several}"
-        f" / Your certificate ends in {letter.days} day{several}"
+        f"Certificat : fin dans {letter.days} jour{several} / Certificate ends in {letter.days} day{several}"
     )
     made["Date"] = format_datetime(now)
     made["Message-ID"] = f"<expiry.{notice.serial}.{notice.days}@{sender.rpartition('@')[2]}>"

@@ -24,7 +24,7 @@ _ENDING = """
       AND NOT EXISTS (
           SELECT FROM certificate n
           WHERE n.mailbox = c.mailbox AND n.profile = c.profile AND n.not_after > c.not_after
-            AND coalesce(n.practitioner IN (c.practitioner, u.successor), true)
+            AND (n.practitioner IS NOT DISTINCT FROM c.practitioner OR n.practitioner = u.successor)
             AND NOT EXISTS (
                 SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release'))
       AND (c.mailbox IS NOT NULL OR NOT EXISTS (

@@ -91,7 +91,7 @@ def test_a_notice_arrives_in_french_then_english_over_tls(
     assert send(container) == "1 notices sent"
     (letter,) = server.delivered(1)
     assert (letter["To"], letter["From"]) == (mailbox, "sceau@trust.example")
-    assert letter["Subject"] == "Votre certificat prend fin dans 25 jours / Your certificate ends in 25 days"
+    assert letter["Subject"] == "Certificat : fin dans 25 jours / Certificate ends in 25 days"
     body = letter.get_content()
     assert (
         0
