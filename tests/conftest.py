@@ -1,4 +1,4 @@
-"""One PostgreSQL for each process of a run; a fresh database, cloned from a migrated one, for each test that asks."""
+"""One PostgreSQL for each process of a run; a fresh database, cloned, for each test that asks."""
 
 import itertools
 import os
@@ -28,7 +28,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, on one of the suite's processes, what shares a costly fixture: a file, an installation."""
+    """Keep on one of the suite's processes what shares a costly fixture: a file, an installation."""
     for item in items:
         shared = "installation" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("installation" if shared else item.path.name))
