@@ -116,7 +116,9 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
             container.engine, container.signer, container.clock(), lifetime, container.settings.crl_floor
         )
     with transaction(container.engine) as connection:
-        found = connection.execute(select(tables.crl_shard.c.authority_id, tables.crl_shard.c.shard)).all()
+        # An offline root's CRL comes by hand (`sceau ca crl`).
+        shards = select(tables.crl_shard.c.authority_id, tables.crl_shard.c.shard).join(tables.authority)
+        found = connection.execute(shards.where(~tables.authority.c.offline)).all()
     for row in found:
         crl.publish(
             container.engine, container.signer, authority_id=row.authority_id, shard=row.shard,
@@ -219,5 +221,8 @@ def web_passphrase(container: Container) -> bytes:
 
 def _issuing(container: Container) -> list[str]:
     with transaction(container.engine) as connection:
-        query = select(tables.authority.c.id).where(tables.authority.c.kind == "issuing")
+        # Retired ones too: what they issued is asked about to its last day.
+        query = select(tables.authority.c.id).where(
+            tables.authority.c.kind == "issuing", tables.authority.c.not_after > container.clock()
+        )
         return list(connection.execute(query).scalars())

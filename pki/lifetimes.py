@@ -84,6 +84,9 @@ _OURS = text("""
         AND NOT EXISTS (SELECT FROM revocation_state v WHERE v.serial = c.serial AND v.action <> 'release')
         ORDER BY c.profile, c.not_after DESC) AS services
     UNION ALL
+    SELECT 'crl', a.id || '/0', a.not_before, a.not_before FROM authority a
+    WHERE a.offline AND NOT EXISTS (SELECT FROM crl c WHERE c.authority_id = a.id AND c.der IS NOT NULL)
+    UNION ALL
     SELECT * FROM (
         SELECT DISTINCT ON (s.authority_id, k.delta) 'crl', s.authority_id || '/' || s.shard || k.word,
                last.this_update, last.next_update

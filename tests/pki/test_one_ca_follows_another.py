@@ -20,10 +20,10 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from pki import crl, crl_store, ocsp_store, renewal, roll_over, store, use_cases
-from pki.ceremony import making
+from pki import crl, crl_store, lifetimes, ocsp_store, renewal, roll_over, store, use_cases
+from pki.ceremony import intake, making, offline
 from pki.ceremony.plan import Place
-from pki.model import AuthorityState, IssuedCertificate
+from pki.model import AuthorityState, IssuedCertificate, RevocationReason, serial_of
 from pki.public import public_values
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -327,3 +327,28 @@ def test_a_bridge_ends_with_either_root_at_the_latest(authorities: Authorities) 
     with pytest.raises(Refusal) as refused:
         authorities.hold(generation(1), generation(2), BRIDGES)
     assert refused.value.code == "beyond-issuer"
+
+
+def test_a_revoked_ca_issues_no_more(both: Authorities) -> None:
+    (der,) = [one.public_bytes(Encoding.DER) for one in fetched(both.engine, f"{BASE_URL}/ca/persons-1.cer")]
+    serial = serial_of(x509.load_der_x509_certificate(der).serial_number)
+    with transaction(both.engine) as connection:
+        use_cases.revoke(
+            connection, now=both.now, actor=ACTOR, serial=serial, reason=RevocationReason.CA_COMPROMISE
+        )
+    with pytest.raises(Refusal) as refused:
+        both.issue(1)
+    assert refused.value.code == "unknown-authority"
+
+
+def test_an_offline_root_without_its_crl_turns_health_red(engine: Engine, tmp_path: Path) -> None:
+    at = utc_now().replace(microsecond=0)
+    wanted = plan(generation(1, place="offline", roots_only=True))
+    away = ring(tmp_path / "offline", Place.OFFLINE)
+    offline.sign_all(wanted, away, tmp_path, at)
+    content = (tmp_path / "root-1.cer").read_bytes()
+    intake.take_certificate(engine, wanted, ring(tmp_path / "here"), content, now=at, actor=ACTOR)
+    with engine.connect() as connection:
+        (missing,) = [one for one in lifetimes.ours(connection, at) if one.name == "root-1/0"]
+        assert roll_over.root_crl_ends(connection) == missing.ends
+    assert missing.condition(at) is lifetimes.Condition.DUE
