@@ -1,5 +1,6 @@
 """How soon trust is gone everywhere when ten thousand people leave the register in one night."""
 
+import statistics
 import subprocess
 import time
 import urllib.request
@@ -8,25 +9,46 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import psycopg
-from benches.harness import Bench, Figure
+from benches.harness import Bench, Figure, fresh_record
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
+from sqlalchemy import Engine, text
 
 from api.first_run import slapd_of
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import bulk
+from pki import bulk, use_cases
 from pki.bulk_store import Selection
-from pki.model import RevocationReason
+from pki.model import RevocationReason, serial_of
 
 # Issue 3, item 4: from the commit to the last channel.
 TARGET_SECONDS = 900
 # Issue 4: a hundred thousand, to the last channel.
 BULK_SECONDS = 180
+# Revoked before the first measurement, and measured each time.
+_FEW, _TAKEN = 100, 500
+# Issue 4: the same cost, within a fifth.
+_APART = 0.2
+_RESERVED = """
+    INSERT INTO reservation (serial, authority_id, profile, shard, spki_sha256, tbs, tbs_sha256, lints,
+        requested_by, reserved_at)
+    SELECT lpad(to_hex(n), 40, '0'), 'persons-1', 'practitioner-smime', n % 16, sha256(int8send(n)), '',
+        sha256(int8send(n)), '[]', 'bench', now() FROM generate_series(CAST(:first AS bigint), :last) AS n"""
+_CERTIFIED = """
+    INSERT INTO certificate (serial, authority_id, profile, shard, subject, spki_sha256, der, sha256,
+        not_before, not_after, issued_at)
+    SELECT serial, authority_id, profile, shard, 'CN=bench', spki_sha256, spki_sha256, spki_sha256, now(),
+        now() + interval '1 year', now() FROM generate_series(CAST(:first AS bigint), :last) AS n
+    JOIN reservation ON serial = lpad(to_hex(n), 40, '0')"""
+_TAKEN_BACK = """
+    INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at, not_after, entry)
+    SELECT serial, authority_id, shard, 'revoke', 'superseded', 'bench', now(), not_after, spki_sha256
+    FROM generate_series(CAST(:first AS bigint), :last) AS n
+    JOIN certificate ON serial = lpad(to_hex(n), 40, '0')"""
 _BULK_STATE = "SELECT state FROM bulk_revocation ORDER BY id DESC LIMIT 1"
 _COLUMNS = {
     "practitioner": "national_id, id_type, id_number, family_name, given_name, search_name, row_hash",
@@ -108,6 +130,56 @@ def bulk_revocation(bench: Bench) -> Figure:
         "bulk_revocation", ours, f"s for {count} certificates", beside, BULK_SECONDS / ours,
         f"<= {BULK_SECONDS} s to OCSP, CRL and LDAP", ok=ours <= BULK_SECONDS,
     )  # fmt: skip
+
+
+def revocation_cost(bench: Bench) -> Figure:
+    """Milliseconds of one revocation when 1,000,000 are revoked, beside the same when 100 are.
+
+    Audit line, CRL entry, feed and commit included; their number is changed by --size.
+    """
+    many = bench.size or 1_000_000
+    with fresh_record(bench) as engine:
+        _revoked_already(engine, 0, _FEW)
+        few = _median_revocation(engine, many + _TAKEN)
+        _revoked_already(engine, _FEW, many)
+        full = _median_revocation(engine, many + 2 * _TAKEN)
+    ratio = full / few
+    return Figure(
+        "revocation_cost", round(full, 3), f"ms with {many} revoked",
+        {f"ms with {_FEW} revoked": round(few, 3)}, round(ratio, 3), "within 20 % of each other",
+        ok=abs(ratio - 1) <= _APART,
+    )  # fmt: skip
+
+
+def _revoked_already(engine: Engine, first: int, last: int) -> None:
+    """Certificates of those numbers, revoked: past the triggers, which tell the feed of each."""
+    rows = {"first": first + 1, "last": last}
+    with transaction(engine) as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in (_RESERVED, _CERTIFIED, _TAKEN_BACK):
+            connection.execute(text(statement), rows)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for table in ("reservation", "certificate", "revocation"):
+            connection.execute(text(f"VACUUM ANALYZE {table}"))
+        connection.execute(text("CHECKPOINT"))
+
+
+def _median_revocation(engine: Engine, last: int) -> float:
+    """Of `_TAKEN` revocations, each in a transaction of its own, in milliseconds."""
+    rows = {"first": last - _TAKEN + 1, "last": last}
+    with transaction(engine) as connection:
+        for statement in (_RESERVED, _CERTIFIED):
+            connection.execute(text(statement), rows)
+    taken = []
+    for number in range(rows["first"], last + 1):
+        started = time.perf_counter()
+        with transaction(engine) as connection:
+            use_cases.revoke(
+                connection, now=datetime.now(UTC), actor=Actor("bench"), serial=serial_of(number),
+                reason=RevocationReason.SUPERSEDED,
+            )  # fmt: skip
+        taken.append((time.perf_counter() - started) * 1000)
+    return statistics.median(taken)
 
 
 def _set_off(bench: Bench, count: int) -> None:
@@ -255,4 +327,4 @@ def _bare(conninfo: str) -> float:
     return taken
 
 
-FIGURES = {one.__name__: one for one in (departures, bulk_revocation)}
+FIGURES = {one.__name__: one for one in (departures, bulk_revocation, revocation_cost)}
