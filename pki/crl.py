@@ -211,12 +211,10 @@ def _reserve_delta(connection: Connection, turn: _Turn) -> bytes:
         text = "There is no complete CRL in force that a delta could complete."
         raise Refusal(Kind.CONFLICT, "crl-without-base", text)
     events = crl_store.see(connection, *turn.place, turn.number)
-    made = [
-        removal_der(one.serial, one.at) if one.entry is None else one.entry
-        for one in crl_store.changed(connection, *turn.place, base, turn.number)
-    ]
-    shorter = replace(turn, lifetime=min(turn.lifetime, DELTA_LIFETIME))
-    return _keep(connection, shorter, crl_store.Entries(events, len(made), b"".join(made)), base)
+    changed = crl_store.changed(connection, *turn.place, base, turn.number)
+    removals = [removal_der(serial, at) for serial, at in changed.released.items()]
+    listed = crl_store.Entries(events, changed.number, b"".join((changed.joined, *removals)))
+    return _keep(connection, replace(turn, lifetime=min(turn.lifetime, DELTA_LIFETIME)), listed, base)
 
 
 def _keep(connection: Connection, turn: _Turn, listed: crl_store.Entries, base: int | None = None) -> bytes:

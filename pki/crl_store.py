@@ -5,7 +5,7 @@ whether a CRL has seen them all, in whatever order their transactions committed;
 `crl_event` says of the events that some complete CRL in force has not seen which number saw them first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,11 +25,14 @@ class Entries:
 
 @dataclass(frozen=True)
 class Changed:
-    """A certificate with events since some CRL: its entry at its last event, None when that released it."""
+    """What changed since some CRL: `joined` entries of the certificates revoked or held, those `released`.
 
-    serial: Serial
-    entry: bytes | None
-    at: datetime
+    `number` counts both; of what was released the instant is kept.
+    """
+
+    number: int
+    joined: bytes
+    released: Mapping[Serial, datetime]
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,16 @@ _ENTRIES = text("""
 """)
 # The last event of a serial is its last of all: those of one serial commit in the order of their ids.
 _CHANGED = text("""
-    SELECT DISTINCT ON (r.serial) r.serial, r.entry, r.revoked_at
-    FROM crl_event e JOIN revocation r ON r.id = e.revocation_id
-    WHERE e.authority_id = :authority AND e.shard = :shard AND e.number > :after AND e.number <= :number
-    ORDER BY r.serial, r.id DESC
+    WITH changed AS MATERIALIZED (
+        SELECT DISTINCT ON (r.serial) r.serial, r.entry, r.revoked_at
+        FROM crl_event e JOIN revocation r ON r.id = e.revocation_id
+        WHERE e.authority_id = :authority AND e.shard = :shard AND e.number > :after AND e.number <= :number
+        ORDER BY r.serial, r.id DESC
+    )
+    SELECT count(*), coalesce(string_agg(entry, ''::bytea ORDER BY serial), ''::bytea),
+           coalesce(array_agg(serial) FILTER (WHERE entry IS NULL), '{}'),
+           coalesce(array_agg(revoked_at) FILTER (WHERE entry IS NULL), '{}')
+    FROM changed
 """)
 _EVENTS = text("""
     SELECT count(*) FROM crl_event
@@ -230,12 +239,11 @@ def entries(
     return number, joined
 
 
-def changed(connection: Connection, authority_id: str, shard: int, after: int, number: int) -> list[Changed]:
+def changed(connection: Connection, authority_id: str, shard: int, after: int, number: int) -> Changed:
     """The certificates with events that CRLs from after `after` to `number` were the first to see."""
     asked = {"authority": authority_id, "shard": shard, "after": after, "number": number}
-    return [
-        Changed(Serial(row.serial), row.entry, row.revoked_at) for row in connection.execute(_CHANGED, asked)
-    ]
+    count, joined, serials, instants = connection.execute(_CHANGED, asked).one()
+    return Changed(count, joined, dict(zip(map(Serial, serials), instants, strict=True)))
 
 
 def events_between(connection: Connection, authority_id: str, shard: int, after: int, number: int) -> int:

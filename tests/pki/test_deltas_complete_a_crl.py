@@ -295,7 +295,7 @@ def spoil(ca: StatusCa, statement: str) -> None:
         ("UPDATE crl SET watermark = watermark + 9 WHERE der IS NULL", "crl-stale"),
         ("DELETE FROM crl_event", "crl-stale"),
         (
-            "ALTER TABLE revocation DISABLE TRIGGER USER; UPDATE revocation SET entry = '0'",
+            "ALTER TABLE revocation DISABLE TRIGGER USER; UPDATE revocation SET entry = '\\x3000'",
             "crl-difference",
         ),
         ("UPDATE crl SET entries = entries + 1 WHERE der IS NULL", "crl-miscounted"),
