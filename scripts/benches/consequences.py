@@ -71,7 +71,7 @@ _DEPART = (
 _REVOKED = "SELECT count(*) FROM revocation WHERE starts_with(serial, '000999')"
 _ON_CRLS = """SELECT coalesce(sum(entries), 0) FROM crl_shard s CROSS JOIN LATERAL (
     SELECT entries FROM crl c
-    WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
+    WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL AND c.base IS NULL
     ORDER BY number DESC LIMIT 1) AS last WHERE s.authority_id = 'persons-1'"""
 
 
