@@ -165,6 +165,12 @@ JOBS = MappingProxyType(
                 _every(3600),
                 upkeep.look_from_outside,
             ),
+            Job(
+                "idempotency-ends",
+                "Forgets the answers of requests asked a day ago.",
+                _every(3600),
+                upkeep.forget_requests,
+            ),
             Job("recovery", "Finds what was signed but not stored.", _every(120), upkeep.recover_issuance),
             Job(
                 "checkpoints",

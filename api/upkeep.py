@@ -17,7 +17,7 @@ from directory import feed
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
-from pki import (
+from pki import idempotency, (
     crl,
     operators_withdrawal,
     outside_view,
@@ -167,6 +167,13 @@ def recover_issuance(container: Container) -> str:
     """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
     found = use_cases.recover(container.engine, container.signer, container.clock())
     return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
+
+
+def forget_requests(container: Container) -> str:
+    """Drop what was kept for requests sent again, once that is over."""
+    with transaction(container.engine) as connection:
+        count = idempotency.forget_old(connection, container.clock())
+    return f"{count} answers forgotten" if count else ""
 
 
 def look_from_outside(container: Container) -> str:

@@ -111,10 +111,10 @@ def test_a_malformed_key_is_refused_and_nothing_is_done(
 
 def test_a_refusal_is_not_kept_for_it_may_be_mended(first: Caller, someone: Seeded, engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.execute(text("UPDATE trusted_domain SET suspended = true"))
+        connection.execute(text("UPDATE practitioner SET departed_at = now()"))
     assert send(first, PATH, wanted(someone)).status_code == 422
     with engine.begin() as connection:
-        connection.execute(text("UPDATE trusted_domain SET suspended = false"))
+        connection.execute(text("UPDATE practitioner SET departed_at = NULL"))
     assert send(first, PATH, wanted(someone)).status_code == 201
 
 
