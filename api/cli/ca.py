@@ -210,7 +210,7 @@ def retire(name: str, state: Path | None, as_json: bool) -> None:
 @state_option
 @json_option
 def list_authorities(state: Path | None, as_json: bool) -> None:
-    """List every CA and every certificate between roots.
+    """List every CA and every certificate between roots, and until when offline roots have a CRL.
 
     \b
     Example:  sceau ca list
@@ -218,6 +218,7 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         found, between = store.authorities(connection), rows.crosses(connection)
+        due = roll_over.root_crl_ends(connection)
     told = [
         {"id": one.id, "state": one.state.value, "role": one.role, "issuer": one.issuer_id,
          "offline": one.offline, "subject": one.subject, "not_after": one.not_after}
@@ -233,7 +234,10 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
         for one in between
     ]
     headers = ("autorité / authority", "état / state", "sujet / subject", "émetteur / issuer", "fin / ends")
-    answer({"items": told, "crosses": bridges}, as_json=as_json, rows=lines, headers=headers)
+    if due is not None:
+        lines.append(("CRL", "hors ligne / offline", "", None, f"{due:%Y-%m-%d}"))
+    whole = {"items": told, "crosses": bridges, "root_crl_ends": due}
+    answer(whole, as_json=as_json, rows=lines, headers=headers)
 
 
 def _plan(path: Path, settings: Settings, *, here: bool = True) -> Plan:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from asn1crypto import x509 as asn1
@@ -14,13 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from pyhanko_certvalidator import CertificateValidator, ValidationContext
 from sqlalchemy import Engine
 
-from api.status.files import Files
+from api.status.wsgi import StatusApplication
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from pki import crl, crl_store, lifetimes, ocsp_store, renewal, roll_over, store, use_cases
+from pki import crl, crl_store, lifetimes, ocsp_store, published, renewal, roll_over, store, use_cases
 from pki.ceremony import intake, making, offline
 from pki.ceremony.plan import Place
 from pki.model import AuthorityState, IssuedCertificate, RevocationReason, serial_of
@@ -106,11 +107,18 @@ def both(authorities: Authorities) -> Authorities:
 
 def fetched(engine: Engine, url: str) -> list[x509.Certificate]:
     """What somebody gets who follows a caIssuers URL of ours."""
-    name, _, kind = url.removeprefix(f"{BASE_URL}/ca/").rpartition(".")
-    files = Files(engine, lambda: True)
-    if kind == "p7c":
-        return pkcs7.load_der_pkcs7_certificates(files.certificates(name).body)
-    return [x509.load_der_x509_certificate(files.certificate(name).body)]
+    application = StatusApplication(engine, keys_folder=Path(), passphrase=PASSPHRASE, hours=8)
+    environ: dict[str, object] = {"PATH_INFO": url.removeprefix(BASE_URL)}
+    setup_testing_defaults(environ)
+    told: list[str] = []
+    body = b"".join(
+        application(environ, lambda status, headers: told.extend([status, dict(headers)["Content-Type"]]))
+    )
+    assert told[0] == "200 OK"
+    if url.endswith(".p7c"):
+        assert told[1] == "application/pkcs7-mime"
+        return pkcs7.load_der_pkcs7_certificates(body)
+    return [x509.load_der_x509_certificate(body)]
 
 
 def followed(engine: Engine, leaf: x509.Certificate) -> list[x509.Certificate]:
@@ -307,7 +315,7 @@ def test_activating_what_is_active_a_root_or_nothing_is_refused(both: Authoritie
         assert both.refused(roll_over.activate, name).code == code
 
 
-def test_both_generations_and_the_bridges_are_in_the_feed(both: Authorities) -> None:
+def test_both_generations_and_the_bridges_are_told_and_shown(both: Authorities) -> None:
     names = [
         "root-1", "root-2", "persons-1", "persons-2", "organisations-2", "root-1-by-root-2",
         "root-2-by-root-1",
@@ -316,7 +324,9 @@ def test_both_generations_and_the_bridges_are_in_the_feed(both: Authorities) -> 
         shown = public_values(connection, [(Entity.AUTHORITY, name) for name in names], both.now)
         told = connection.exec_driver_sql("SELECT DISTINCT key FROM change WHERE entity = 'authority'")
         assert set(names) <= set(told.scalars())
+        in_ldap = {name for name, _ in published.authorities(connection)}
     assert len(shown) == len(names)
+    assert set(names) <= in_ldap
 
 
 def test_a_bridge_ends_with_either_root_at_the_latest(authorities: Authorities) -> None:
