@@ -17,8 +17,9 @@ from directory import feed
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
-from pki import idempotency, (
+from pki import (
     crl,
+    idempotency,
     operators_withdrawal,
     outside_view,
     renewal,
