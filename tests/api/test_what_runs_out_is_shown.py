@@ -84,7 +84,8 @@ def test_a_successor_under_the_number_that_replaced_the_holder_s_counts(
     with engine.begin() as connection:
         former = connection.execute(
             text(
-                "SELECT practitioner FROM certificate WHERE mailbox = 'person-1@one.example' ORDER BY serial LIMIT 1"
+                "SELECT practitioner FROM certificate WHERE mailbox = 'person-1@one.example'"
+                " ORDER BY serial LIMIT 1"
             )
         ).scalar_one()
         run = connection.execute(
