@@ -100,7 +100,9 @@ def wrk(
     """Requests a second over these lines (`METHOD path [body in hex]`); fails unless all are answered 2xx."""
     lines, script = bench.folder / "requests.txt", bench.folder / "requests.lua"
     lines.write_text("\n".join(requests) + "\n")
-    table = "{" + ", ".join(f'["{name}"] = "{value}"' for name, value in (headers or {}).items()) + "}"
+    # Go refuses requests without Host, which wrk adds only to those it formats itself.
+    named = {"Host": url.removeprefix("http://")} | (headers or {})
+    table = "{" + ", ".join(f'["{name}"] = "{value}"' for name, value in named.items()) + "}"
     script.write_text(REQUESTS % {"file": lines, "headers": table})
     command = ["wrk", "-t2", f"-c{connections}", f"-d{bench.seconds}s", "-s", str(script), url]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
