@@ -186,7 +186,7 @@ def _set_off(bench: Bench, count: int) -> None:
     """Plan it as one administrator, agree as that one and as another."""
     container, serials = (
         bench.container,
-        bench.rows("SELECT serial FROM certificate WHERE serial LIKE '000999%'"),
+        bench.rows("SELECT serial FROM certificate WHERE starts_with(serial, '000999')"),
     )
     with transaction(container.engine) as connection:
         now = container.clock()
