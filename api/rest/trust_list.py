@@ -9,12 +9,13 @@ from marshmallow import Schema, fields, validate
 
 from api.rest.operation import JsonParser
 from api.rest.shapes import LARGEST_ID
-from api.status.reply import CACHEABLE
 from api.trust_lists import Newest, Published, find
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 
 JOSE, XML, TEXT = "application/jose", "application/xml", "text/plain; charset=utf-8"
+# As certificate status: what is said here is forgotten within a minute.
+CACHEABLE = "public, no-transform, must-revalidate, max-age=60"
 # A number names one list for ever.
 _FOREVER = "public, max-age=31536000, immutable"
 
