@@ -3,6 +3,7 @@
 import base64
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -295,8 +296,25 @@ def test_a_revocation_shows_even_when_the_listeners_have_just_lost_the_database(
         for pid in killed:
             connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
     ca.revoke(issued)
-    assert seconds_until_revoked(asking) < 2.5
+    assert seconds_until_revoked(asking) < 1.5
     wait_until(lambda: len(listeners(ca)) == 2 and not {*killed} & {*listeners(ca)}, seconds=5)
+
+
+def test_a_listener_that_hears_nothing_more_leaves_no_cached_good(ca: StatusCa, port: int) -> None:
+    """A stopped backend, like a cut network, closes nothing and sends nothing."""
+    issued = ca.issue()
+    asking = variants(ca, port, issued)
+    warm(asking)
+    stopped = listeners(ca)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        ca.revoke(issued)
+        assert seconds_until_revoked(asking) < 1.5
+        wait_until(lambda: len({*listeners(ca)} - {*stopped}) == 2, seconds=10)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_openssl_asks_by_itself(ca: StatusCa, port: int, tmp_path: Path) -> None:
