@@ -45,6 +45,11 @@ def check_key(
 
 def check_identified(enrolment: Enrolment, now: datetime) -> None:
     """Refuse `identity-too-old` when the person was identified more than 825 days ago: enrol anew."""
-    if now.astimezone(FRANCE).date() > rules.identified_on(enrolment) + rules.IDENTITY_HOLDS:
+    if not is_identified(enrolment, now):
         text = "The identity was checked more than 825 days ago: a new enrolment is needed."
         raise Refusal(Kind.CONFLICT, "identity-too-old", text)
+
+
+def is_identified(enrolment: Enrolment, now: datetime) -> bool:
+    """Whether the person was identified within 825 days."""
+    return now.astimezone(FRANCE).date() <= rules.identified_on(enrolment) + rules.IDENTITY_HOLDS

@@ -411,6 +411,17 @@ def enrolments(
     return [_enrolment(row) for row in connection.execute(query)]
 
 
+def standing_enrolment(connection: Connection, mailbox: str, practitioner: str) -> Enrolment | None:
+    """The enrolment of this person for this mailbox that has not ended, locked; there is one at most."""
+    query: Select[Any] = select(*_ENROLMENT).where(
+        enrolment.c.mailbox == mailbox,
+        enrolment.c.practitioner == practitioner,
+        enrolment.c.state != EnrolmentState.ENDED.value,
+    )
+    row = connection.execute(query.with_for_update()).one_or_none()
+    return None if row is None else _enrolment(row)
+
+
 def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:
     """Set an enrolment, locked by the caller, to ended."""
     query = (

@@ -94,6 +94,7 @@ def request_enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
         identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
     )  # fmt: skip
+    _end_outdated(connection, asked, token, now)
     if not store.add_enrolment(connection, asked):
         text = "An enrolment of this person for this mailbox is under way or approved."
         raise Refusal(Kind.CONFLICT, "already-enrolled", text)
@@ -104,6 +105,18 @@ def request_enrolment(
         detail=detail,
     )  # fmt: skip
     return asked
+
+
+def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> None:
+    """End the enrolment before, once its identity check carries no certificate any more: a new one follows."""
+    before = store.standing_enrolment(connection, asked.mailbox, asked.practitioner)
+    if before is None or renewals.is_identified(before, now):
+        return
+    store.end(connection, before.id, now)
+    record(
+        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(before.id),
+        detail={**_told(before), "comment": "the identity was checked too long ago"},
+    )  # fmt: skip
 
 
 def approve_enrolment(
