@@ -5,9 +5,11 @@ due, made and fails by itself. The signature is the signer's, the last look at t
 queries are `crl_store`'s.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +31,8 @@ INTERVAL = timedelta(hours=1)
 DELTA_LIFETIME = timedelta(hours=24)
 _REMOVE_FROM_CRL = 8
 _LET_GO_AT_ONCE = 500
+# While one shard is with the signer, the next is read.
+_AT_ONCE = 2
 _ACTOR = Actor("job:crl")
 
 
@@ -155,6 +159,17 @@ def publish_due(
 
     Deltas go first, being small; the complete CRL of a shard whose delta was made follows in the next run.
     """
+
+    def attempt(place: tuple[str, int], delta: bool) -> Refusal | None:  # noqa: FBT001 - for `map`
+        try:
+            publish(
+                engine, signer, authority_id=place[0], shard=place[1], now=now, lifetime=lifetime,
+                floor_file=floor_file, delta=delta,
+            )  # fmt: skip
+        except Refusal as refusal:
+            return refusal
+        return None
+
     published, refusals = 0, list[Refusal]()
     for delta in (True, False):
         with transaction(engine, read_only=True) as connection:
@@ -162,15 +177,10 @@ def publish_due(
         if waiting:
             # Without a signer each try would burn every shard's number and keep its bytes for nothing.
             signer.ping()
-        for authority_id, shard in waiting:
-            try:
-                publish(
-                    engine, signer, authority_id=authority_id, shard=shard, now=now, lifetime=lifetime,
-                    floor_file=floor_file, delta=delta,
-                )  # fmt: skip
-                published += 1
-            except Refusal as refusal:
-                refusals.append(refusal)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            failed = [one for one in pool.map(attempt, waiting, repeat(delta)) if one is not None]
+        published += len(waiting) - len(failed)
+        refusals += failed
     if refusals:
         tried = published + len(refusals)
         raise ExceptionGroup(f"{len(refusals)} of {tried} CRLs were not published", refusals)

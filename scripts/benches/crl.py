@@ -6,6 +6,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from os import getpid, kill
@@ -135,8 +136,9 @@ def _published(bench: Bench, shard: int, *, delta: bool = False) -> float:
 
 def _all_published(bench: Bench) -> float:
     started = time.monotonic()
-    for shard in range(SHARDS):
-        _published(bench, shard)
+    # Two at once, as the job does.
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda shard: _published(bench, shard), range(SHARDS)))
     return round(time.monotonic() - started, 3)
 
 
