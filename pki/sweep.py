@@ -32,7 +32,9 @@ _SIBLINGS = text("""
 """)
 _OTHERS = text("""
     SELECT DISTINCT ON (c.serial) c.serial, lost.serial AS because, e.authority
-    FROM unnest(CAST(:serials AS text[]), CAST(:holders AS text[])) AS lost (serial, holder)
+    FROM (SELECT min(serial) AS serial, holder
+        FROM unnest(CAST(:serials AS text[]), CAST(:holders AS text[])) AS one (serial, holder)
+        GROUP BY holder) AS lost
     JOIN certificate c ON c.practitioner = lost.holder
     JOIN reservation r ON r.serial = c.serial LEFT JOIN enrolment e ON e.id = r.enrolment_id
     WHERE c.serial <> ALL(CAST(:serials AS text[])) AND c.not_after >= :now AND NOT EXISTS (
