@@ -6,7 +6,7 @@ stood.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from itertools import islice
@@ -26,6 +26,7 @@ from pki.batch_store import Batch, Item
 from pki.issuance import Prepared, Wanted
 from pki.lint.key import weaknesses
 from pki.model import Enrolment, IssuedCertificate, Reservation, RevocationReason, Serial
+from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
 from pki.rules import PROFILE_OF_MAILBOX, PublicKey
 from pki.signing.signer import Signer
@@ -34,6 +35,7 @@ from pki.store import Revocable
 LARGEST = 1000
 # Whom a batch holds locked meanwhile waits for some 300 ms.
 _AT_ONCE = 250
+_QUOTAS = Quotas()
 
 
 @dataclass(frozen=True)
@@ -61,27 +63,26 @@ def issue_all(
     token: Token,
     asked: Sequence[Asked],
     base_url: str,
+    quotas: Quotas = _QUOTAS,
 ) -> tuple[Batch, list[Item]]:
     """Certify the key of each item, or say why not; in transactions of its own.
 
-    The same batch asked again, by anyone of the same authority, is the same batch: what is done stays done,
-    what was cut off goes on. Refuses `not-a-registrar`, `bad-batch`, `signer-unavailable`.
+    The same batch asked again, by anyone of the same authority, is the same batch: what is done stays
+    done, what was cut off goes on. Each certificate counts against the quotas of the body, token and all.
+    Refuses `not-a-registrar`, `bad-batch`, `quota-reached`, `signer-unavailable`.
     """
     rules.check_registrar(token)
     _check_size(asked)
     with transaction(engine) as connection:
         batch = _begin(connection, token, asked, now)
         open_places = [item.place for item in batch_store.items(connection, batch.id) if _is_open(item)]
+    # Sent by one hand for many: the token's own quota is that of its body.
+    bodys = replace(quotas, token_hour=quotas.authority_hour, token_day=quotas.authority_day)
     for places in _chunks(open_places):
         _issue(
-            engine,
-            signer,
-            batch,
-            {place: asked[place] for place in places},
-            now=now,
-            token=token,
-            base_url=base_url,
-        )
+            engine, signer, batch, {place: asked[place] for place in places}, now=now, token=token,
+            base_url=base_url, quotas=bodys,
+        )  # fmt: skip
     with transaction(engine, read_only=True) as connection:
         return batch, batch_store.items(connection, batch.id)
 
@@ -163,13 +164,16 @@ def _issue(
     now: datetime,
     token: Token,
     base_url: str,
+    quotas: Quotas,
 ) -> None:
     # 1. Each request gives a key that its sender holds, and nothing else.
     keys = {place: _tried(_key, one.csr) for place, one in asked.items()}
     # 2. Reserved and linted, then committed with what each place came to.
-    with transaction(engine) as connection:
+    with told(engine, token, now), transaction(engine) as connection:
         results = _reserve(connection, asked, keys, now=now, token=token, base_url=base_url)
         batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in results.items()})
+        if number := sum(isinstance(one, Prepared) for one in results.values()):
+            charge(connection, quotas, token, now=now, number=number)
     # 3. Signed by one question, with nothing open.
     prepared = {place: one for place, one in results.items() if isinstance(one, Prepared)}
     answers = (

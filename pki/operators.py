@@ -5,6 +5,7 @@ What becomes of a certificate when a domain is withdrawn is in `operators_withdr
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
@@ -29,6 +30,7 @@ from pki.profiles import (
     OperatorNames,
     ServiceNames,
 )
+from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
 from pki.rules import LONGEST_COMMON_NAME, PublicKey
 from pki.signing.signer import Signer
@@ -36,6 +38,7 @@ from pki.store import Revocable
 
 ROLE = "organisations"
 MOST_HOSTS = 100
+_QUOTAS = Quotas()
 
 
 def issue(
@@ -49,13 +52,15 @@ def issue(
     hosts: Sequence[str],
     base_url: str,
     opinion: pkix.SecondOpinion = pkix.findings,
+    quotas: Quotas = _QUOTAS,
 ) -> IssuedCertificate:
-    """Certify a key of the token's operator, in transactions of its own; a renewal is the same with a new key.
+    """Certify a key of the token's operator, in transactions of its own; a renewal is another, on a new key.
 
     Whoever gets no answer asks again with the same request: within five minutes the same reservation is
-    taken up. Refuses `not-an-operator`, `unknown-profile`, `bad-hosts`, `malformed-domain`, `domain-not-trusted`,
-    `domain-suspended`, `operator-suspended`, `bad-csr`, `csr-too-large`, `bad-proof-of-possession`,
-    `weak-key`, `key-already-certified`, `lint-failed`, `lint-unavailable`, `signer-unavailable`.
+    taken up. Refuses `not-an-operator`, `unknown-profile`, `bad-hosts`, `malformed-domain`,
+    `domain-not-trusted`, `domain-suspended`, `operator-suspended`, `bad-csr`, `csr-too-large`,
+    `bad-proof-of-possession`, `weak-key`, `key-already-certified`, `lint-failed`, `lint-unavailable`,
+    `quota-reached`, `signer-unavailable`.
     """
     # 1. What is asked for, and a key whose holder has shown that he has it.
     wanted = _asked_hosts(profile, hosts)
@@ -64,11 +69,14 @@ def issue(
         text = f"This key must not be certified: {', '.join(found)}."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
     # 2. Reserved and linted, then committed.
-    with transaction(engine) as connection:
+    # All operators have no body in common: each counts for itself.
+    counted = replace(token, authority=f"operator-{token.operator_id}")
+    with told(engine, counted, now), transaction(engine) as connection:
         prepared, domains = _reserve(
             connection, now=now, token=token, profile=profile, key=key, hosts=wanted, base_url=base_url,
             opinion=opinion,
         )  # fmt: skip
+        charge(connection, quotas, counted, now=now)
     # 3. Signed, with nothing open.
     signed = issuance.sign(signer, prepared)
     # 4. Stored; revoked in the same breath when the domain went meanwhile.

@@ -103,7 +103,7 @@ class ApprovalsAnswer(Shape):
     status=201,
     body=BatchRequest,
     problems=("not-a-registrar", "bad-batch", "csr-too-large", "bad-csr", "authority-expired",
-              "signer-unavailable"),
+              "quota-reached", "signer-unavailable"),
 )  # fmt: skip
 def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
     """Certify many keys.
@@ -118,6 +118,7 @@ def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
         token=call.token,
         asked=[batch.Asked(one["enrolment"], csr_bytes(one["csr"])) for one in asked["items"]],
         base_url=call.container.settings.base_url,
+        quotas=call.container.settings.quotas,
     )
     return _told(made, items)
 

@@ -77,7 +77,7 @@ class OperatorCertificatesAnswer(Shape):
         "not-an-operator", "unknown-profile", "bad-hosts", "malformed-domain", "domain-not-trusted",
         "domain-suspended", "operator-suspended", "csr-too-large", "bad-csr", "bad-proof-of-possession",
         "weak-key", "key-already-certified", "lint-failed", "lint-unavailable", "issuance-abandoned",
-        "authority-expired", "signer-unavailable",
+        "authority-expired", "quota-reached", "signer-unavailable",
     ),
 )  # fmt: skip
 def certify_operator(call: Call, asked: dict[str, Any]) -> IssuedCertificate:
@@ -96,6 +96,7 @@ def certify_operator(call: Call, asked: dict[str, Any]) -> IssuedCertificate:
         hosts=asked["domains"],
         base_url=call.container.settings.base_url,
         opinion=call.container.opinion,
+        quotas=call.container.settings.quotas,
     )
 
 
