@@ -108,7 +108,7 @@ def request_enrolment(
 
 
 def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> None:
-    """End the enrolment before, once its identity check carries no certificate any more: a new one follows."""
+    """End the enrolment before, once its identity check carries no certificate any more: one follows."""
     before = store.standing_enrolment(connection, asked.mailbox, asked.practitioner)
     if before is None or renewals.is_identified(before, now):
         return
