@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -136,8 +137,9 @@ def _running(
     command: list[str], folder: Path, port: int, environment: dict[str, str] | None = None
 ) -> Iterator[str]:
     process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
     try:
         for _ in range(150):
             with socket.socket() as probe:
@@ -146,5 +148,6 @@ def _running(
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
+        # With its children, and at once: `openssl ocsp -multi` waits for those that serve, for ever.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
