@@ -333,6 +333,7 @@ def _store(
 ) -> dict[int, Refusal]:
     """What is signed must be stored; whether it is handed out is asked again, under the people's locks."""
     subjects = _subjects(connection, [asked[place].enrolment_id for place in signed])
+    blocked_keys.hold(connection, [prepared.reservation.spki_sha256 for prepared, _ in signed.values()])
     stored = issuance.store_all(connection, list(signed.values()), now)
     lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS, but=list(stored))
     blocked = batch_store.blocked_among(connection, [one.spki_sha256 for one in stored.values()])

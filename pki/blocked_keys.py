@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import hold_all_until_commit
 from pki.model import Serial
 from pki.rules import PublicKey, spki_sha256
 from pki.tables import blocked_key, weak_key
@@ -127,16 +127,19 @@ def check_again(connection: Connection, spki_sha256: bytes) -> None:
 
     Until the transaction ends nobody reports this key: what is stored now will be seen by who does.
     """
-    hold_until_commit(connection, lock_of(spki_sha256))
+    hold(connection, [spki_sha256])
     cause = _cause(connection, spki_sha256)
     if cause is not None:
         text = f"This key must never be certified again: {cause}. Make a new one."
         raise Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
 
 
-def lock_of(spki_sha256: bytes) -> str:
-    """The lock under which a key is reported, or its certificate stored."""
-    return f"key:{spki_sha256.hex()}"
+def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
+    """Take the locks under which keys are reported, or their certificates stored, until the commit.
+
+    Before any reservation of these keys is locked, or one who reports and one who stores wait for each other.
+    """
+    hold_all_until_commit(connection, [f"key:{spki.hex()}" for spki in spkis_sha256])
 
 
 def import_list(

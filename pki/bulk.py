@@ -16,7 +16,7 @@ from directory.access import Role, Token
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.failpoints import passing
-from pki import bulk_store, revoking, store
+from pki import bulk_store, revoking, store, sweep
 from pki.bulk_store import Bulk, Selected, Selection
 from pki.competence import LONGEST_COMMENT
 from pki.model import RevocationAction, RevocationReason, Serial
@@ -159,6 +159,8 @@ def step(connection: Connection, bulk: Bulk, now: datetime, limit: int = BATCH) 
 
 def _revoke(connection: Connection, bulk: Bulk, serials: Sequence[Serial], now: datetime) -> int:
     acts = []
+    if bulk.reason is RevocationReason.KEY_COMPROMISE:
+        sweep.lock_families(connection, serials)
     for found in store.revocable_of(connection, serials):
         # Revoked by somebody else since, or swept up with a sibling of an earlier batch.
         if found.last is RevocationAction.REVOKE or found.certificate.not_after < now:

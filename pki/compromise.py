@@ -12,7 +12,6 @@ from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
 from pki import blocked_keys, revoking, rules, store
 from pki.blocked_keys import Cause
 from pki.model import RevocationAction, RevocationReason, Serial
@@ -41,7 +40,7 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     """
     spki = rules.spki_sha256(rules.public_key_of_request(csr))
     _check_sentence(csr)
-    hold_until_commit(connection, blocked_keys.lock_of(spki))
+    blocked_keys.hold(connection, [spki])
     serials = [Serial(one) for one in connection.execute(_LIVING, {"spki": spki, "now": now}).scalars()]
     blocked_keys.block(
         connection, now=now, actor=actor, spki_sha256=spki, cause=Cause.REPORTED_COMPROMISED.value,

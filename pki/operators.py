@@ -15,7 +15,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import issuance, operators_store, revoking, rules, store
+from pki import blocked_keys, issuance, operators_store, revoking, rules, store
 from pki.issuance import Prepared
 from pki.lint import pkix
 from pki.lint.key import weaknesses
@@ -59,7 +59,7 @@ def issue(
     Whoever gets no answer asks again with the same request: within five minutes the same reservation is
     taken up. Refuses `not-an-operator`, `unknown-profile`, `bad-hosts`, `malformed-domain`,
     `domain-not-trusted`, `domain-suspended`, `operator-suspended`, `bad-csr`, `csr-too-large`,
-    `bad-proof-of-possession`, `weak-key`, `key-already-certified`, `lint-failed`, `lint-unavailable`,
+    `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-already-certified`, `lint-failed`, `lint-unavailable`,
     `quota-reached`, `signer-unavailable`.
     """
     # 1. What is asked for, and a key whose holder has shown that he has it.
@@ -141,6 +141,7 @@ def _reserve(
     operator = operator_of(connection, token)
     _queue(connection, operator)
     domains = _check_domains(operator, hosts)
+    blocked_keys.check(connection, key)
     if (reserved := _taken_up(connection, operator, key, (profile, hosts), now)) is not None:
         return issuance.resume(connection, reserved, token.actor), domains
     names = ServiceNames(hosts) if hosts else OperatorNames(operator.name, operator.id)
@@ -217,9 +218,12 @@ def _store(
     """What is signed must be stored; whether it is handed out is asked again."""
     operator = operator_of(connection, token)
     _queue(connection, operator)
+    blocked_keys.hold(connection, [prepared.reservation.spki_sha256])
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         _check_domains(operator, domains)
+        # What was said of the key while it was being certified counts.
+        blocked_keys.check_again(connection, issued.spki_sha256)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         taking = TakingBack(Revocable(issued, None, None), RevocationReason.CESSATION_OF_OPERATION, comment)

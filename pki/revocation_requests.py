@@ -62,7 +62,7 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     token, claims = _read(request)
     asked = _asked(claims)
     if asked.reason is RevocationReason.KEY_COMPROMISE:
-        sweep.lock_family(connection, asked.serial)
+        sweep.lock_families(connection, [asked.serial])
     found = store.revocable(connection, asked.serial)
     # 2. The proof: by the certificate's own key, under an algorithm of its kind, for this service.
     if found is None or not _is_signed_by(token, found.certificate.der) or claims["aud"] != audience:
@@ -94,7 +94,7 @@ def restate_as(
         text = "Say why the reason is corrected: the log keeps both."
         raise Refusal(Kind.MALFORMED, "comment-missing", text)
     if reason is RevocationReason.KEY_COMPROMISE:
-        sweep.lock_family(connection, serial)
+        sweep.lock_families(connection, [serial])
     found = store.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")

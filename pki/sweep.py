@@ -16,11 +16,12 @@ from pki import blocked_keys
 from pki.model import IssuedCertificate, Serial
 
 _ACTOR = Actor("job:holds-end")
+_KEYS = text("SELECT DISTINCT spki_sha256 FROM certificate WHERE serial = ANY(CAST(:serials AS text[]))")
 # In the order of serials, which is the order in which reservations are locked everywhere.
-_LOCK_FAMILY = text("""
+_LOCK_FAMILIES = text("""
     SELECT 1 FROM reservation WHERE serial IN (
-        SELECT s.serial FROM certificate c JOIN certificate s ON s.spki_sha256 = c.spki_sha256
-        WHERE c.serial = :serial)
+        SELECT s.serial FROM unnest(CAST(:keys AS bytea[])) AS lost (spki)
+        JOIN certificate s ON s.spki_sha256 = lost.spki)
     ORDER BY serial FOR UPDATE
 """)
 _SIBLINGS = text("""
@@ -48,9 +49,15 @@ _SETTLED = text("""
 """)
 
 
-def lock_family(connection: Connection, serial: Serial) -> None:
-    """Lock the reservations of every certificate of this one's key: two who report them queue here."""
-    connection.execute(_LOCK_FAMILY, {"serial": serial})
+def lock_families(connection: Connection, serials: Collection[Serial]) -> None:
+    """Lock the keys of these certificates, then all that was certified for them: who reports one queues here.
+
+    A certificate that is being stored for such a key meanwhile is stored before, and falls, or after, and
+    finds its key blocked.
+    """
+    keys = [bytes(spki) for spki in connection.execute(_KEYS, {"serials": list(serials)}).scalars()]
+    blocked_keys.hold(connection, keys)
+    connection.execute(_LOCK_FAMILIES, {"keys": keys})
 
 
 def siblings(connection: Connection, lost: Collection[IssuedCertificate], now: datetime) -> list[Serial]:

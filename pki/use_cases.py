@@ -285,6 +285,7 @@ def _store(
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
     directory_store.lock_person(connection, _enrolment(connection, enrolment_id).practitioner)
     enrolment = _enrolment(connection, enrolment_id, lock=True)
+    blocked_keys.hold(connection, [prepared.reservation.spki_sha256])
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         rules.check_approved(enrolment)
@@ -474,7 +475,7 @@ def _enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False
 
 def _revocable(connection: Connection, serial: Serial, reason: RevocationReason | None = None) -> Revocable:
     if reason is RevocationReason.KEY_COMPROMISE:
-        sweep.lock_family(connection, serial)
+        sweep.lock_families(connection, [serial])
     found = store.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")

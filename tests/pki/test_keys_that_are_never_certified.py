@@ -1,27 +1,30 @@
 """Blocked and weak keys are refused on every road; a report with proof takes the certificates along."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha1, sha256
 from math import prod
+from threading import Timer
 
 import badkeys  # type: ignore[import-untyped] # ships no types
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from directory.access import Token
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import blocked_keys, compromise, rules, store, use_cases
+from pki import batch, blocked_keys, compromise, rules, store, use_cases
 from pki.blocked_keys import Cause, Form, Listed
 from pki.lint.key import _ROCA_PRIMES, weaknesses
-from pki.model import RevocationAction, RevocationReason
+from pki.model import RevocationAction, RevocationReason, Serial
 from pki.quotas import Quotas, charge, told
+from pki.signing.inprocess import InProcessSigner
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, Key, enrol, identity, new_key, request_for
 
@@ -75,6 +78,62 @@ def test_a_key_revoked_as_compromised_is_blocked(engine: Engine, issue: Issue, n
             connection, now=now, actor=ACTOR, serial=serial, reason=RevocationReason.KEY_COMPROMISE
         )
     assert refusal_of(issue, key) == "key-blocked"
+
+
+class Slow(InProcessSigner):
+    """The real signer; while it works, somebody begins to say that the key is lost, and ends it later."""
+
+    def __init__(self, signer: InProcessSigner, engine: Engine, act: Callable[[Connection], object]) -> None:
+        vars(self).update(vars(signer))
+        self._begun, self._act = engine, act
+
+    def sign_certificates(self, serials: Sequence[Serial]) -> list[bytes | Refusal]:
+        signed = super().sign_certificates(serials)
+        connection = self._begun.connect()
+        self._act(connection)
+
+        def end() -> None:
+            connection.commit()
+            connection.close()
+
+        Timer(0.3, end).start()
+        return signed
+
+
+def test_a_key_said_to_be_lost_while_its_renewal_is_stored_serves_neither(
+    engine: Engine, issue: Issue, authority: Established
+) -> None:
+    key = new_key()
+    first = issue(key)
+    late = first.not_after - timedelta(days=30)
+    authority.signer.clock = lambda: late
+    lost = RevocationReason.KEY_COMPROMISE
+    slow = Slow(
+        authority.signer, engine,
+        lambda connection: use_cases.revoke(
+            connection, now=late, actor=ACTOR, serial=first.serial, reason=lost
+        ),
+    )  # fmt: skip
+    assert refusal_of(issue, key, at=late, signer=slow) == "key-blocked"
+    with engine.connect() as connection:
+        query = "SELECT count(*), count(*) FILTER (WHERE action = 'revoke') FROM certificate c LEFT JOIN"
+        query += " revocation r USING (serial) WHERE c.practitioner IS NOT NULL"
+        assert tuple(connection.execute(text(query)).one()) == (2, 2)
+
+
+def test_a_key_reported_while_its_batch_is_stored_is_refused(
+    engine: Engine, authority: Established, enrolled: Enrolled, now: datetime
+) -> None:
+    key = new_key()
+    slow = Slow(
+        authority.signer, engine,
+        lambda connection: compromise.report(connection, now=now, actor=ACTOR, csr=confession(key)),
+    )  # fmt: skip
+    _, items = batch.issue_all(
+        engine, slow, now=now, token=enrolled.first, asked=[batch.Asked(enrolled.id, request_for(key))],
+        base_url="https://sceau.example",
+    )  # fmt: skip
+    assert [item.refusal and item.refusal["code"] for item in items] == ["key-blocked"]
 
 
 def test_nothing_takes_a_key_off_the_list(engine: Engine, now: datetime) -> None:

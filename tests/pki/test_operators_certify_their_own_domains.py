@@ -14,10 +14,11 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import operators, operators_withdrawal, store, use_cases
+from pki import compromise, operators, operators_withdrawal, store, use_cases
 from pki.consequences import Outcome, settle_due
-from pki.model import IssuedCertificate, RevocationAction, RevocationReason
+from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
+from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES, Cause
 from tests.factories import OPERATOR, seed_practitioner
 from tests.pki.conftest import BASE_URL, Established, Key, enrol, new_key, request_for
@@ -259,6 +260,43 @@ def test_the_same_request_takes_up_its_reservation_and_another_does_not(
     with pytest.raises(Refusal) as refused:
         certify("mx.one.example", key=key)
     assert code_of(refused) == "key-already-certified"
+
+
+class Overheard(InProcessSigner):
+    """The real signer; while it works, somebody shows that he has the key."""
+
+    def __init__(self, signer: InProcessSigner, act: Callable[[], object]) -> None:
+        vars(self).update(vars(signer))
+        self._act = act
+
+    def sign_certificate(self, serial: Serial) -> bytes:
+        self._act()
+        return super().sign_certificate(serial)
+
+
+def test_a_key_reported_before_or_while_it_is_signed_serves_no_operator(
+    certify: Certify, engine: Engine, authority: Established, now: datetime
+) -> None:
+    def report(key: Key) -> None:
+        with transaction(engine) as connection:
+            compromise.report(
+                connection, now=now, actor=Actor("test"), csr=request_for(key, compromise.SENTENCE)
+            )
+
+    before, meanwhile = new_key(), new_key()
+    with pytest.raises(Refusal, match="away"):
+        certify("mx.one.example", key=before, signer=Away())
+    report(before)
+    for key, signer in ((before, None), (meanwhile, Overheard(authority.signer, lambda: report(meanwhile)))):
+        with pytest.raises(Refusal) as refused:
+            certify("mx.one.example", key=key, signer=signer)
+        assert code_of(refused) == "key-blocked"
+    with engine.connect() as connection:
+        query = (
+            "SELECT (SELECT array_agg(serial) FROM certificate JOIN operator_certificate USING (serial))"
+            " = (SELECT array_agg(serial) FROM revocation WHERE action = 'revoke')"
+        )
+        assert connection.execute(text(query)).scalar_one()
 
 
 def test_two_operators_never_share_a_key_nor_with_a_person(
