@@ -7,11 +7,16 @@ whether a CRL has seen them all, in whatever order their transactions committed;
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
 from pki.model import Serial
+
+# A mass revocation gives every run something for a delta, which goes first and takes the second for itself:
+# no complete CRL would follow while it lasts. Longer than a run takes, and short within the minute that is
+# promised: a complete CRL that fails holds no delta up beyond it.
+_STEP_ASIDE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,7 @@ _DUE = text("""
     WHERE NOT a.offline AND (last.number IS NULL OR waiting.events OR last.this_update <= :older
            OR :now > last.this_update + (last.next_update - last.this_update) / 2)
       AND (other.this_update IS NULL OR other.this_update < :second)
+      AND (NOT :delta OR last.number IS NULL OR other.this_update > :older OR last.this_update <= :lately)
       AND (NOT :delta OR a.issuer_id IS NOT NULL AND EXISTS (
           SELECT 1 FROM crl c
           WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL AND c.base IS NULL
@@ -337,9 +343,10 @@ def due(
     """Shards with events their last CRL of the kind has not seen, first; then those made before `older`.
 
     Never a shard whose last CRL of the other kind is of this very second: those would have to share a number
-    (RFC 5280 5.2.3). Deltas only below issuing CAs, and where a complete CRL holds.
+    (RFC 5280 5.2.3). Deltas only below issuing CAs, and where a complete CRL holds; where that is as old as
+    `older`, a delta made a moment ago steps aside for the next complete one.
     """
-    asked = {"now": now, "older": older, "second": now.replace(microsecond=0)}
+    asked = {"now": now, "older": older, "second": now.replace(microsecond=0), "lately": now - _STEP_ASIDE}
     return [(row.id, row.shard) for row in connection.execute(_DUE, asked | {"delta": delta})]
 
 

@@ -160,6 +160,29 @@ def test_both_kinds_count_in_one_sequence_and_never_in_one_second(ca: StatusCa) 
     assert later(ca).publish_due() == 0
 
 
+def test_a_complete_crl_is_made_though_every_run_has_something_for_a_delta(ca: StatusCa) -> None:
+    before = number(complete(ca))
+    later(ca, 3600)
+    for _ in range(4):
+        ca.revoke(ca.issue())
+        later(ca).publish_due()
+    with ca.engine.connect() as connection:
+        assert (crl_store.latest_number(connection, ISSUING, 0) or 0) > before
+
+
+def test_deltas_go_on_while_an_overdue_complete_crl_fails(ca: StatusCa) -> None:
+    later(ca, 3600)
+    made = []
+    for _ in range(4):
+        ca.revoke(ca.issue())
+        # The complete one is due in each of these runs, and nobody makes it.
+        with later(ca, 15).engine.connect() as connection:
+            made.append((ISSUING, 0) in crl.due(connection, ca.now, delta=True))
+        if made[-1]:
+            ca.publish(0, delta=True)
+    assert made == [True, False, True, False]
+
+
 def test_the_base_is_the_oldest_that_holds_so_that_every_reader_can_use_the_delta(ca: StatusCa) -> None:
     first = complete(ca)
     early = ca.issue()
