@@ -2,12 +2,13 @@
 
 A certificate that stands must lead to a root and be covered by a CRL; one taken back must be seen so. The
 judgement is `chain`'s. It finds what no part finds of itself: a CRL of the wrong shard, a CA certificate
-left out, a list that lost an entry.
+left out, a list or a delta that lost an entry.
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain as chained
 
 from cryptography import x509
 from sqlalchemy import Connection, text
@@ -19,6 +20,7 @@ from pki.profiles import ISSUING, PROFILES
 
 # From a random place on, so that in the end every shard has had its turn.
 SAMPLE = 64
+Lists = dict[tuple[str, int], list[x509.CertificateRevocationList]]
 # Those that name no CRL are covered by none: roots, which are trusted for being known, and OCSP signers.
 _COVERED = [profile.name for profile in PROFILES.values() if profile.names_crl and not profile.is_authority]
 _SAMPLE = text("""
@@ -68,20 +70,24 @@ def look(connection: Connection, *, now: datetime, start: Serial) -> tuple[int, 
     return len(sampled), disagreed
 
 
-def _lists(
-    connection: Connection, known: Collection[Authority], sampled: Iterable[_Sampled]
-) -> dict[tuple[str, int], x509.CertificateRevocationList]:
-    """The published CRLs of these certificates, and of the CAs' own."""
+def _lists(connection: Connection, known: Collection[Authority], sampled: Iterable[_Sampled]) -> Lists:
+    """By shard, the published CRL and delta of these certificates, and of the CAs' own."""
     wanted = {(one.authority_id, one.shard) for one in sampled}
     wanted |= {(one.id, 0) for one in known if one.issuer_id is None}
-    found = {place: crl_store.latest(connection, *place) for place in wanted}
-    return {place: x509.load_der_x509_crl(one.der) for place, one in found.items() if one is not None}
+    found = {
+        place: [crl_store.latest(connection, *place, delta=delta) for delta in (False, True)]
+        for place in wanted
+    }
+    return {
+        place: [x509.load_der_x509_crl(one.der) for one in both if one is not None]
+        for place, both in found.items()
+    }
 
 
 def _seen(
     one: _Sampled,
     known: Collection[Authority],
-    lists: dict[tuple[str, int], x509.CertificateRevocationList],
+    lists: Lists,
     now: datetime,
 ) -> str:
     seen = "path-not-found"
@@ -91,7 +97,11 @@ def _seen(
     for anchor in anchors:
         try:
             chain.find_path(
-                x509.load_der_x509_certificate(one.der), anchor, others, list(lists.values()), now
+                x509.load_der_x509_certificate(one.der),
+                anchor,
+                others,
+                list(chained.from_iterable(lists.values())),
+                now,
             )
         except Refusal as refusal:
             seen = refusal.code
@@ -100,7 +110,7 @@ def _seen(
     return seen
 
 
-def _still_to_come(one: _Sampled, lists: dict[tuple[str, int], x509.CertificateRevocationList]) -> bool:
-    """Whether the record changed after the CRL was made: the next one will say so, within the minute."""
-    made = lists.get((one.authority_id, one.shard))
-    return made is not None and one.revoked_at is not None and one.revoked_at >= made.last_update_utc
+def _still_to_come(one: _Sampled, lists: Lists) -> bool:
+    """Whether the record changed after the last CRL or delta: the next will say so, within the minute."""
+    made = max((made.last_update_utc for made in lists.get((one.authority_id, one.shard), [])), default=None)
+    return made is not None and one.revoked_at is not None and one.revoked_at >= made

@@ -78,3 +78,35 @@ def test_what_was_revoked_a_moment_ago_is_no_disagreement(engine: Engine, ca: St
     publish_all(ca, leaf)
     ca.revoke(leaf, RevocationReason.SUPERSEDED)
     assert look(engine, ca.now + timedelta(minutes=1))[1] == []
+
+
+def test_a_delta_counts_as_much_as_the_list_it_completes(engine: Engine, ca: StatusCa) -> None:
+    revoked, released = ca.issue(), ca.issue()
+    ca.revoke(released, RevocationReason.CERTIFICATE_HOLD, action="hold")
+    publish_all(ca, revoked, released)
+    began = ca.now - timedelta(hours=1)
+    ca.now += timedelta(minutes=1)
+    # At instants before the complete list, so that nothing excuses whoever reads it alone.
+    ca.revoke(revoked, at=began)
+    ca.revoke(released, RevocationReason.CERTIFICATE_HOLD, action="release", at=began)
+    ca.publish(0, delta=True)
+    assert look(engine, ca.now)[1] == []
+
+
+def test_an_entry_that_a_delta_lost_is_noticed(engine: Engine, ca: StatusCa) -> None:
+    lost = ca.issue()
+    publish_all(ca, lost)
+    ca.now += timedelta(minutes=1)
+    ca.revoke(lost)
+    with transaction(engine) as connection:
+        # As if the event had been forgotten before any CRL had seen it, gate and all.
+        connection.execute(text("DELETE FROM crl_event"))
+        connection.execute(text("ALTER TABLE crl DISABLE TRIGGER USER"))
+        connection.execute(text("UPDATE crl SET watermark = watermark + 1"))
+        connection.execute(text("ALTER TABLE crl ENABLE TRIGGER USER"))
+    ca.now += timedelta(minutes=1)
+    ca.publish(0, delta=True)
+    _, disagreed = look(engine, ca.now)
+    assert [(one.serial, one.seen, one.recorded) for one in disagreed] == [
+        (lost.serial, "trusted", "taken back")
+    ]
