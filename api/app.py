@@ -14,8 +14,8 @@ from werkzeug.routing import IntegerConverter, Map
 from api.log import note_requests
 from api.problems import register
 from api.rest.attention import attention
-from api.rest.bulk import bulk_revocations
 from api.rest.batches import batches
+from api.rest.bulk import bulk_revocations
 from api.rest.certificates import certificates
 from api.rest.changes import feed_of_changes
 from api.rest.corrections import corrections

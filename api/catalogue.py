@@ -700,17 +700,18 @@ ENTRIES: tuple[Entry, ...] = (
     # ---- Taking back
     Entry(
         "malformed-revocation-request", 400, "This is no request to revoke that can be read",
-        "Send a compact JWS (application/jose) over a JSON object with serial, reason, iat and aud, signed by "
-        "the key of the certificate.",
+        "Send a compact JWS (application/jose) over a JSON object with serial, reason, iat and aud, signed "
+        "by the key of the certificate.",
         "Demande de révocation illisible",
-        "Envoyez un JWS compact (application/jose) sur un objet JSON portant serial, reason, iat et aud, signé "
-        "par la clé du certificat.",
+        "Envoyez un JWS compact (application/jose) sur un objet JSON portant serial, reason, iat et aud, "
+        "signé par la clé du certificat.",
     ),
     Entry(
         "stale-request", 422, "The request was not signed just now",
         "Sign it anew: `iat` lies within five minutes of now and after whatever was done to the certificate.",
         "Demande qui n'est pas du moment",
-        "Signez-la de nouveau : `iat` est à moins de cinq minutes, et après tout ce qui a touché le certificat.",
+        "Signez-la de nouveau : `iat` est à moins de cinq minutes, et après tout ce qui a touché le"
+        " certificat.",
     ),
     Entry(
         "too-many-proofs", 503, "Too many requests of this kind from one address",
@@ -720,7 +721,8 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "reason-reserved", 403, "This reason is not for a holder to give",
-        "A holder says keyCompromise, affiliationChanged, superseded, cessationOfOperation or certificateHold.",
+        "A holder says keyCompromise, affiliationChanged, superseded, cessationOfOperation or"
+        " certificateHold.",
         "Ce motif n'est pas à la main du titulaire",
         "Un titulaire dit keyCompromise, affiliationChanged, superseded, cessationOfOperation ou "
         "certificateHold.",

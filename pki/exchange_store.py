@@ -21,7 +21,8 @@ JOIN certificate c ON c.mailbox = asked.mailbox
 LEFT JOIN {succession} u ON u.national_id = c.practitioner
 LEFT JOIN LATERAL (
     SELECT r.action, r.revoked_at FROM revocation r WHERE r.serial = c.serial
-    AND (CAST(:at AS timestamptz) IS NULL OR coalesce(r.recorded_at, r.revoked_at) <= CAST(:at AS timestamptz))
+    AND (CAST(:at AS timestamptz) IS NULL
+        OR coalesce(r.recorded_at, r.revoked_at) <= CAST(:at AS timestamptz))
     ORDER BY r.id DESC LIMIT 1) AS last ON true
 WHERE CAST(:at AS timestamptz) IS NULL OR c.issued_at <= CAST(:at AS timestamptz)
 ORDER BY c.not_after DESC, c.serial"""

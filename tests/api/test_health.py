@@ -48,7 +48,8 @@ def test_ready_when_all_it_stands_on_is_there(container: Container, engine: Engi
     status, told = ready(container, engine)
     assert (status, told["state"]) == (200, "ok")
     assert {name: check["state"] for name, check in told["checks"].items()} == {
-        "database": "ok", "migration": "ok", "signer": "ok", "feed": "ok", "registers": "ok", "lifetimes": "ok",
+        "database": "ok", "migration": "ok", "signer": "ok", "feed": "ok", "registers": "ok",
+        "lifetimes": "ok",
     }  # fmt: skip
 
 
