@@ -88,9 +88,14 @@ _STORE = text("""
     WHERE serial = :serial AND hash = :hash
 """)
 _DROP = text("DELETE FROM ocsp_answer WHERE serial = :serial AND hash = :hash")
+# Clients do not ask about a responder (id-pkix-ocsp-nocheck): that its key is lost, only we can heed.
 _RESPONDERS = text("""
-    SELECT serial, authority_id, der, not_before, not_after FROM ocsp_responder
-    WHERE not_before <= :now AND not_after > :now ORDER BY not_after DESC, serial
+    SELECT o.serial, o.authority_id, o.der, o.not_before, o.not_after FROM ocsp_responder o
+    LEFT JOIN LATERAL (
+        SELECT action FROM revocation r WHERE r.serial = o.serial ORDER BY r.id DESC LIMIT 1
+    ) AS last ON true
+    WHERE o.not_before <= :now AND o.not_after > :now AND coalesce(last.action, 'release') = 'release'
+    ORDER BY o.not_after DESC, o.serial
 """)
 _ADD_RESPONDER = text("""
     INSERT INTO ocsp_responder (serial, authority_id, der, not_before, not_after)
@@ -154,7 +159,7 @@ def drop(connection: Connection, ended: Sequence[Waiting]) -> None:
 
 
 def responders(connection: Connection, now: datetime) -> list[ResponderRow]:
-    """The responders that may sign now, the one that lasts longest first."""
+    """The responders that may sign now, none revoked or on hold, the one that lasts longest first."""
     return [
         ResponderRow(Serial(serial), *rest) for serial, *rest in connection.execute(_RESPONDERS, {"now": now})
     ]

@@ -98,6 +98,22 @@ def test_a_lost_key_is_replaced_at_once(desk: Desk, now: datetime) -> None:
     assert desk.current(now) is not None
 
 
+def test_a_revoked_responder_signs_no_more_and_is_replaced(desk: Desk, now: datetime) -> None:
+    desk.ensure(now)
+    before = desk.current(now)
+    assert before is not None
+    with transaction(desk.engine) as connection:
+        use_cases.revoke(
+            connection, now=now, actor=Actor("test:someone"), serial=before.serial,
+            reason=RevocationReason.KEY_COMPROMISE, comment="its machine was broken into",
+        )  # fmt: skip
+    assert desk.current(now) is None
+    assert desk.ensure(now + timedelta(minutes=1))
+    after = desk.current(now + timedelta(minutes=1))
+    assert after is not None
+    assert after.serial != before.serial
+
+
 def test_a_signer_that_fails_leaves_the_old_responder_in_service(desk: Desk, now: datetime) -> None:
     desk.ensure(now)
     before = desk.current(now)
