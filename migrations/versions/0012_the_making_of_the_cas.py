@@ -12,7 +12,15 @@ ALTER TABLE authority
     ADD COLUMN state text NOT NULL DEFAULT 'active' CHECK (state IN ('standby', 'active', 'retired')),
     ADD COLUMN offline boolean NOT NULL DEFAULT false,
     ADD CHECK (offline IN (false, kind = 'root'));
-UPDATE authority SET role = CASE kind WHEN 'root' THEN 'root' ELSE 'persons' END;
+-- Several of a role are here when this release was here before: the first issues, the others stand by.
+UPDATE authority a SET role = n.role, generation = n.generation,
+    state = CASE WHEN n.role = 'root' OR n.generation = 1 THEN 'active' ELSE 'standby' END
+FROM (
+    SELECT id, role, row_number() OVER (PARTITION BY role ORDER BY created_at, id) AS generation FROM (
+        SELECT id, created_at, CASE WHEN kind = 'root' THEN 'root' WHEN id LIKE 'organisations%' THEN 'organisations'
+            ELSE 'persons' END AS role
+        FROM authority) AS named
+) AS n WHERE n.id = a.id;
 ALTER TABLE authority
     ALTER COLUMN role SET NOT NULL,
     ADD CHECK ((role = 'root') = (kind = 'root')),

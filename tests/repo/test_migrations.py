@@ -1,6 +1,7 @@
 """Migrations: numbered, one head that the HEAD file names, up and down, and equal to the tables in code."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy.dialects.postgresql.base import ischema_names
 
 import pki.tables  # noqa: F401 - registers the PKI's tables beside the directory's
 from directory.tables import Xid8, metadata
+from tests.status_ca import StatusCa
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -50,6 +52,28 @@ def test_down_leaves_nothing_and_up_brings_all_back(engine: Engine) -> None:
         command.downgrade(made, "base")
         assert connection.execute(text(leftovers)).scalars().all() == []
         command.upgrade(made, "head")
+
+
+def test_down_and_up_again_keeps_the_cas_apart(engine: Engine, now: datetime) -> None:
+    ca = StatusCa(engine, now).establish()
+    for name in ("organisations-1", "persons-2"):
+        ca.add_issuing(name)
+    made = config()
+    with engine.connect() as connection:
+        made.attributes["connection"] = connection
+        command.downgrade(made, "0011")
+        command.upgrade(made, "head")
+        known = connection.execute(
+            text("SELECT id, role, generation, state FROM authority ORDER BY id")
+        ).all()
+        connection.rollback()
+    # Whether persons-2 had been activated is gone with the column: nobody issues by an accident.
+    assert [tuple(row) for row in known] == [
+        ("organisations-1", "organisations", 1, "active"),
+        ("persons-1", "persons", 1, "active"),
+        ("persons-2", "persons", 2, "standby"),
+        ("root-1", "root", 1, "active"),
+    ]
 
 
 def test_the_tables_in_code_are_the_tables_in_the_database(
