@@ -59,8 +59,8 @@ def issue(
     Whoever gets no answer asks again with the same request: within five minutes the same reservation is
     taken up. Refuses `not-an-operator`, `unknown-profile`, `bad-hosts`, `malformed-domain`,
     `domain-not-trusted`, `domain-suspended`, `operator-suspended`, `bad-csr`, `csr-too-large`,
-    `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-already-certified`, `lint-failed`, `lint-unavailable`,
-    `quota-reached`, `signer-unavailable`.
+    `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-already-certified`, `lint-failed`,
+    `lint-unavailable`, `quota-reached`, `signer-unavailable`.
     """
     # 1. What is asked for, and a key whose holder has shown that he has it.
     wanted = _asked_hosts(profile, hosts)
