@@ -76,13 +76,22 @@ class Journal:
 
     def _append_all(self, entries: Sequence[dict[str, str]]) -> None:
         lines = [orjson.dumps(entry) + b"\n" for entry in entries]
-        whole, written = b"".join(lines), 0
-        while written < len(whole):
-            written += os.pwrite(self._file, whole[written:], self._end + written)
-        os.fsync(self._file)
+        try:
+            self._write(b"".join(lines))
+        except OSError:
+            # A full disk: lines may lie there of signatures that never left, and a shorter one written over
+            # them would leave their ends behind.
+            os.ftruncate(self._file, self._end)
+            raise
         for line in lines:
             offset, self._end = self._end, self._end + len(line)
             self._remember(offset, line)
+
+    def _write(self, whole: bytes) -> None:
+        written = 0
+        while written < len(whole):
+            written += os.pwrite(self._file, whole[written:], self._end + written)
+        os.fsync(self._file)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         with os.fdopen(os.dup(self._file), "rb") as file:

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import resource
 import signal
 import socket
 import stat
@@ -426,6 +427,24 @@ def test_a_line_cut_short_is_dropped_and_the_rest_kept(tmp_path: Path) -> None:
         assert third.list_signed("persons-1/0/1") == b"\x01" * 32
         third.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_full_disk_leaves_nothing_of_what_was_not_signed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.add_certificate(serial_of(1), b"one")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.add_certificates({serial_of(n): b"many" * n for n in range(2, 40)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.add_certificate(serial_of(2), b"two")
+    journal.close()
+    again = Journal(path)
+    assert [again.certificate(serial_of(n)) for n in (1, 2, 3)] == [b"one", b"two", None]
+    again.close()
 
 
 @pytest.mark.parametrize(
