@@ -64,6 +64,9 @@ def _check_operator(
         raise Refusal(Kind.FORBIDDEN, "not-your-certificate", text)
     if reason is not None:
         check_holder_may_say(reason)
+        if found.event is not None:
+            # Nor does he reword what was decided over his head.
+            check_holder_may_say(found.event.reason)
 
 
 def check_comment(comment: str) -> None:

@@ -28,7 +28,7 @@ from pki.competence import (
     check_may_revoke,
     reserved_to_owner,
 )
-from pki.model import Revocation, RevocationReason, Serial, serial_of
+from pki.model import Revocation, RevocationAction, RevocationReason, Serial, serial_of
 from pki.revoking import TakingBack
 from pki.store import Revocable
 
@@ -55,7 +55,8 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
 
     Refuses `malformed-revocation-request`, and with one and the same `bad-proof-of-possession` an unknown
     serial, another's key and a broken signature: who has no key learns nothing. To who has, `stale-request`
-    (not of the last five minutes, or older than the last event: nothing can be replayed), `reason-reserved`,
+    (not of the last five minutes, or older than the last event, a hold than five minutes after a release:
+    nothing can be replayed), `reason-reserved`,
     `reserved-to-owner` (certificates of the service itself), and what `revoking.take_back` refuses.
     """
     # 1. Read it: nothing in it is believed yet but the serial, to know whose key to try.
@@ -146,8 +147,11 @@ def _is_signed_by(token: str, certificate: bytes) -> bool:
 
 
 def _check_fresh(asked: Asked, found: Revocable, now: datetime) -> None:
-    # A released hold, say: the request that made it must not be able to make it again.
+    # A released hold, say: the request that made it must not be able to make it again, and it may have been
+    # signed by a clock that is ahead. What is final cannot be done twice, and never waits.
     last = found.event.revoked_at if found.event else found.certificate.not_before
+    if found.last is RevocationAction.RELEASE and asked.reason is RevocationReason.CERTIFICATE_HOLD:
+        last += FRESH
     if not now - FRESH <= asked.iat <= now + FRESH or asked.iat < last.replace(microsecond=0):
         text = (
             f"Sign anew: iat must lie within {FRESH.seconds // 60} minutes, after all that was done before."

@@ -12,6 +12,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki import consequences, der, history, holds, ocsp_store, revocation_requests, use_cases
@@ -150,10 +151,13 @@ def test_claims_that_do_not_fit_are_refused(engine: Engine, issue: Issue, now: d
             prove(engine, now, signed(key, **asked(issued, now, **wrong)))
 
 
-def test_a_request_cannot_be_replayed_after_a_release(engine: Engine, issue: Issue, now: datetime) -> None:
+@pytest.mark.parametrize("ahead", [0, 5])
+def test_a_request_cannot_be_replayed_after_a_release(
+    engine: Engine, issue: Issue, now: datetime, ahead: int
+) -> None:
     key = new_key()
     issued = issue(key)
-    caught = signed(key, **asked(issued, now, reason="certificateHold"))
+    caught = signed(key, **asked(issued, now + timedelta(minutes=ahead), reason="certificateHold"))
     prove(engine, now, caught)
     release(engine, now + timedelta(minutes=1), issued.serial)
     with refused("stale-request"):
@@ -349,10 +353,8 @@ def test_what_a_measure_holds_is_for_the_measure_to_end(engine: Engine, issue: I
         use_cases.release_as(connection, now=now, token=ADMIN, serial=serial)
 
 
-def test_an_operator_takes_back_its_own_servers_certificates_only(
-    engine: Engine, issue: Issue, now: datetime
-) -> None:
-    issued = issue()
+def of_an_operator(engine: Engine, issued: IssuedCertificate) -> Token:
+    """The token of the operator that this certificate belongs to from now on."""
     with engine.begin() as connection:
         operator = connection.execute(text("SELECT min(id) FROM operator")).scalar_one()
         connection.execute(
@@ -362,10 +364,28 @@ def test_an_operator_takes_back_its_own_servers_certificates_only(
             ),
             {"serial": issued.serial, "operator": operator, "spki": issued.spki_sha256},
         )
-    own, other = replace(OPERATOR, operator_id=operator), replace(OPERATOR, operator_id=operator + 1)
+    return replace(OPERATOR, operator_id=operator)
+
+
+def test_an_operator_takes_back_its_own_servers_certificates_only(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    issued = issue()
+    own = of_an_operator(engine, issued)
+    other = replace(OPERATOR, operator_id=(own.operator_id or 0) + 1)
     for token in (other, OPERATOR):
         with refused("not-your-certificate"):
             revoke_as(engine, now, token, issued.serial)
     with refused("reason-reserved"):
         revoke_as(engine, now, own, issued.serial, RevocationReason.PRIVILEGE_WITHDRAWN)
     assert revoke_as(engine, now, own, issued.serial).actor == own.actor.name
+
+
+def test_an_operator_does_not_reword_what_was_decided_over_its_head(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    issued = issue()
+    own = of_an_operator(engine, issued)
+    revoke_as(engine, now, ADMIN, issued.serial, RevocationReason.PRIVILEGE_WITHDRAWN)
+    with refused("reason-reserved"):
+        restate(engine, now, issued.serial, RevocationReason.SUPERSEDED, own)
