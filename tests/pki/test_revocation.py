@@ -143,7 +143,10 @@ def test_a_registrar_revokes_for_people_of_his_own_authority_only(
     engine: Engine, issue: Issue, enrolled: Enrolled, now: datetime
 ) -> None:
     serial = issue().serial
-    for token, code in ((registrar(engine, "p", "CNOP"), "wrong-authority"), (OPERATOR, "not-a-registrar")):
+    for token, code in (
+        (registrar(engine, "p", "CNOP"), "wrong-authority"),
+        (OPERATOR, "not-your-certificate"),
+    ):
         with pytest.raises(Refusal) as refused:
             revoke_as(engine, now, token, serial)
         assert (refused.value.kind, refused.value.code) == (Kind.FORBIDDEN, code)
