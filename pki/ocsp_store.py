@@ -64,14 +64,20 @@ _STANDINGS = text("""
 _ISSUING = text("""
     SELECT id, der, not_before FROM authority WHERE kind = 'issuing' AND not_after > :now ORDER BY id
 """)
-# Two statements because each is answered by the index alone, whatever the number of certificates.
-_UNSIGNED = text("""
-    SELECT serial, hash FROM ocsp_answer WHERE next_update IS NULL LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
-_AGEING = text("""
-    SELECT serial, hash FROM ocsp_answer WHERE next_update < :before
-    ORDER BY next_update LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
+# Two statements because each is answered by the index alone, whatever the number of certificates. What nobody
+# here can sign is passed over, or a full batch of it would hold up the answers of every other CA.
+_OURS = """
+    EXISTS (SELECT FROM certificate c WHERE c.serial = a.serial
+            AND (c.authority_id = ANY(:authorities) OR c.not_after <= :now))
+"""
+_UNSIGNED = text(f"""
+    SELECT serial, hash FROM ocsp_answer a WHERE next_update IS NULL AND {_OURS}
+    LIMIT :limit FOR UPDATE OF a SKIP LOCKED
+""")  # noqa: S608 - constants of this module
+_AGEING = text(f"""
+    SELECT serial, hash FROM ocsp_answer a WHERE next_update < :before AND {_OURS}
+    ORDER BY next_update LIMIT :limit FOR UPDATE OF a SKIP LOCKED
+""")  # noqa: S608 - same
 _WAITING = text("""
     SELECT asked.serial, asked.hash, c.authority_id, c.not_after, c.sha256,
            last.action, last.reason, last.revoked_at
@@ -126,14 +132,19 @@ def issuing(connection: Connection, now: datetime) -> list[tuple[str, bytes, dat
     return [(row.id, row.der, row.not_before) for row in connection.execute(_ISSUING, {"now": now})]
 
 
-def waiting(connection: Connection, before: datetime, limit: int) -> list[Waiting]:
+def waiting(
+    connection: Connection, now: datetime, before: datetime, limit: int, authorities: Sequence[str]
+) -> list[Waiting]:
     """Up to `limit` answers to sign: those promised and unsigned first, then those ending before `before`.
+
+    Of certificates of these CAs, and of any that have expired by `now`.
 
     They stay locked until commit: a revocation waits and then empties what is about to be stored, so that no
     answer older than it can survive it. Rows another worker holds are passed over.
     """
-    keys = list(connection.execute(_UNSIGNED, {"limit": limit}))
-    keys += connection.execute(_AGEING, {"before": before, "limit": limit - len(keys)})
+    whose = {"authorities": list(authorities), "now": now}
+    keys = list(connection.execute(_UNSIGNED, whose | {"limit": limit}))
+    keys += connection.execute(_AGEING, whose | {"before": before, "limit": limit - len(keys)})
     asked = {"serials": [row.serial for row in keys], "hashes": [row.hash for row in keys]}
     return [
         Waiting(Serial(serial), hash_name, authority_id, not_after, Standing(*state))

@@ -116,7 +116,8 @@ def _presign(
     connection: Connection, responders: Responders, now: datetime, lifetime: timedelta, limit: int
 ) -> tuple[int, int]:
     """How many answers of one batch were signed, and how many are promised no more."""
-    waiting = ocsp_store.waiting(connection, now + lifetime * _RENEWED_WITH, limit)
+    ageing = now + lifetime * _RENEWED_WITH
+    waiting = ocsp_store.waiting(connection, now, ageing, limit, list(responders.by_authority))
     ended = [asked for asked in waiting if asked.not_after <= now]
     ocsp_store.drop(connection, ended)
     signed = 0

@@ -458,6 +458,16 @@ def test_signing_ahead_does_nothing_until_answers_age_and_then_renews_them(
     assert presign(ca, tmp_path, ca.now + timedelta(hours=3, minutes=30)) == 16, "before half is gone"
 
 
+def test_a_ca_whose_responder_is_missing_holds_up_no_other(ca: StatusCa, tmp_path: Path) -> None:
+    ca.add_issuing("persons-2")
+    for _ in range(3):
+        ca.issue(authority="persons-2")
+    ca.add_responder(tmp_path)
+    ca.issue()
+    # A batch smaller than what waits for the other.
+    assert presign(ca, tmp_path, limit=4) == 4
+
+
 def test_a_revocation_empties_what_was_signed_ahead_and_it_is_signed_anew(
     ca: StatusCa, application: StatusApplication, tmp_path: Path
 ) -> None:
@@ -608,10 +618,13 @@ def test_what_is_to_be_signed_ahead_is_found_by_index_alone(ca: StatusCa) -> Non
     with transaction(ca.engine) as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         for query in (ocsp_store._UNSIGNED, ocsp_store._AGEING):
-            plan = connection.execute(text(f"EXPLAIN {query.text}"), {"limit": 5, "before": ca.now}).scalars()
+            given = {"limit": 5, "before": ca.now, "now": ca.now, "authorities": [ISSUING]}
+            given = {name: given[name] for name in query.compile().params}
+            plan = connection.execute(text(f"EXPLAIN {query.text}"), given).scalars()
             lines = "\n".join(plan)
             assert "ocsp_answer_due" in lines
             assert "Index Cond: (next_update" in lines
+            assert "certificate_pkey" in lines
 
 
 def test_a_bug_of_ours_is_try_later_or_503_and_never_a_stack_trace(application: StatusApplication) -> None:
