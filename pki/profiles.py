@@ -39,25 +39,33 @@ class Urls:
     base: str
 
     @property
+    def _root(self) -> str:
+        """In http whatever the base: to check an https address one has to check a certificate first.
+
+        RFC 5280 8; the S/MIME baseline requirements 7.1.2.3 forbid any other scheme.
+        """
+        return f"http://{self.base.partition('://')[2].rstrip('/')}"
+
+    @property
     def ocsp(self) -> str:
         """Where the status of one certificate is asked (AIA, RFC 5280 4.2.2.1)."""
-        return f"{self.base.rstrip('/')}/ocsp"
+        return f"{self._root}/ocsp"
 
     def crl(self, authority_id: str, shard: int) -> str:
         """Where one shard of a CA's CRL is; its IssuingDistributionPoint holds these very bytes."""
-        return f"{self.base.rstrip('/')}/crl/{authority_id}/{shard}.crl"
+        return f"{self._root}/crl/{authority_id}/{shard}.crl"
 
     def delta_crl(self, authority_id: str, shard: int) -> str:
         """Where the delta of that shard is (FreshestCRL, RFC 5280 4.2.1.15)."""
-        return f"{self.base.rstrip('/')}/crl/{authority_id}/{shard}-delta.crl"
+        return f"{self._root}/crl/{authority_id}/{shard}-delta.crl"
 
     def certificate(self, authority_id: str) -> str:
         """Where a CA's own certificate is, in DER (AIA caIssuers)."""
-        return f"{self.base.rstrip('/')}/ca/{authority_id}.cer"
+        return f"{self._root}/ca/{authority_id}.cer"
 
     def bundle(self, authority_id: str) -> str:
         """Where the certificates are that lead to a CA's key (certs-only CMS, RFC 5280 4.2.2.1)."""
-        return f"{self.base.rstrip('/')}/ca/{authority_id}.p7c"
+        return f"{self._root}/ca/{authority_id}.p7c"
 
 
 @dataclass(frozen=True)
