@@ -29,6 +29,9 @@ ACCEPTED: Mapping[str, str] = MappingProxyType(
         "cabf.serverauth.subscriber.subject_key_identifier_extension_present": (
             "not recommended since TLS BR 2.0, and what our own CRL and OCSP tools find keys by"
         ),
+        "cabf.serverauth.subscriber.unknown_extension_present": (
+            "freshestCRL, where the delta of the shard is (RFC 5280 4.2.1.15); our own lints know no other"
+        ),
         "cabf.serverauth.dv.common_name_attribute_present": (
             "not recommended, and the only name that logs of mail servers show"
         ),
