@@ -53,8 +53,8 @@ class Settings:
     ldaps_port: int = _setting(3636, "Port of LDAPS.")
     public_url: str = _setting(
         "",
-        "Base of all URLs; empty: `http://host:port`. Those inside certificates are http in any case. Fixed once"
-        " issued.",
+        "Base of all URLs; empty: `http://host:port`. Those inside certificates are http in any case. Fixed"
+        " once issued.",
     )
     web_workers: int = _setting(2, "Granian worker processes.")
     drop_folder: str = _setting(
