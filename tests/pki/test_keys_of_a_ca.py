@@ -334,9 +334,13 @@ def test_processes_that_make_one_name_at_once_leave_one_key_at_most(token: SoftT
         f"{on(token).program}\n"
         "from cryptography.hazmat.primitives.asymmetric import ec\n"
         "from directory.base.errors import Refusal\n"
-        "keys.exists('x'); print(end='', flush=True); input()\n"
-        "try: keys.make('root-1', ec.SECP256R1()); print('made')\n"
-        "except Refusal as refusal: print(refusal.code)\n"
+        "code = ''\n"
+        "input()\n"
+        # SoftHSM may not see its token while another process begins: then one is told to ask again.
+        "while code in ('', 'signer-unavailable'):\n"
+        "    try: keys.make('root-1', ec.SECP256R1()); code = 'made'\n"
+        "    except Refusal as refusal: code = refusal.code\n"
+        "print(code)\n"
     )
     started = [
         subprocess.Popen(
@@ -349,8 +353,7 @@ def test_processes_that_make_one_name_at_once_leave_one_key_at_most(token: SoftT
         for _ in range(3)
     ]
     told = [process.communicate("go\n", timeout=20)[0].strip() for process in started]
-    # SoftHSM may lose an object under one of three who write at once: that one ends with an error.
-    assert set(told) <= {"made", "ca-key-exists", ""}
+    assert set(told) <= {"made", "ca-key-exists"}
     assert told.count("made") <= 1
     listed = token.tool("--list-objects", "--type", "privkey")
     assert listed.count("root-1") == told.count("made")
