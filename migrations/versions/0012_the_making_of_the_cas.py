@@ -78,8 +78,7 @@ ALTER TABLE authority DROP COLUMN offline, DROP COLUMN state, DROP COLUMN genera
 
 def execute(sql: str) -> None:
     # The driver's own cursor: several statements at once.
-    if sql.strip():
-        op.get_bind().connection.driver_connection.execute(sql)
+    op.get_bind().connection.driver_connection.execute(sql)
 
 
 def upgrade() -> None:

@@ -49,8 +49,7 @@ ALTER TABLE api_token DROP COLUMN operator_id;
 
 def execute(sql: str) -> None:
     # The driver's own cursor: several statements at once.
-    if sql.strip():
-        op.get_bind().connection.driver_connection.execute(sql)
+    op.get_bind().connection.driver_connection.execute(sql)
 
 
 def upgrade() -> None:

@@ -103,8 +103,7 @@ ALTER TABLE crl DROP COLUMN base;
 
 def execute(sql: str) -> None:
     # The driver's own cursor: several statements at once.
-    if sql.strip():
-        op.get_bind().connection.driver_connection.execute(sql)
+    op.get_bind().connection.driver_connection.execute(sql)
 
 
 def upgrade() -> None:

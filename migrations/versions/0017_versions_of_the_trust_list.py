@@ -78,8 +78,7 @@ DROP TABLE trust_list;
 
 def execute(sql: str) -> None:
     # The driver's own cursor: several statements at once.
-    if sql.strip():
-        op.get_bind().connection.driver_connection.execute(sql)
+    op.get_bind().connection.driver_connection.execute(sql)
 
 
 def upgrade() -> None:

@@ -29,8 +29,7 @@ DROP TABLE expiry_notice;
 
 def execute(sql: str) -> None:
     # The driver's own cursor: several statements at once.
-    if sql.strip():
-        op.get_bind().connection.driver_connection.execute(sql)
+    op.get_bind().connection.driver_connection.execute(sql)
 
 
 def upgrade() -> None:
