@@ -6,11 +6,12 @@ The holder himself shows his key instead of a token: `pki/revocation_requests.py
 from sqlalchemy import Connection, select
 
 from directory import store as directory_store
-from directory.access import Role, Token
+from directory.access import Role, Token, actor_of
 from directory.base.errors import Kind, Refusal
 from directory.rules import registering_authorities
+from directory.tables import api_token
 from pki import rules
-from pki.model import RevocationReason
+from pki.model import RevocationAction, RevocationReason
 from pki.reasons import HOLDERS
 from pki.store import Revocable
 from pki.tables import operator_certificate
@@ -43,6 +44,17 @@ def check_may_revoke(
     allowed |= registering_authorities(person) if person is not None else set()
     if token.authority not in allowed:
         raise rules.wrong_authority(token.authority)
+
+
+def check_may_release(connection: Connection, token: Token, found: Revocable) -> None:
+    """As `check_may_revoke`; an operator lifts its own holds only: a doubt about it is not its to undo."""
+    check_may_revoke(connection, token, found)
+    if token.role is not Role.OPERATOR or found.last is not RevocationAction.HOLD:
+        return
+    own = select(api_token.c.id).where(api_token.c.operator_id == token.operator_id)
+    actors = {actor_of(token_id).name for token_id in connection.execute(own).scalars()}
+    if found.acted not in {*actors, f"key:{found.certificate.serial}"}:
+        raise reserved_to_owner("This hold is not the operator's: whoever put it there lifts it.")
 
 
 def check_holder_may_say(reason: RevocationReason) -> None:

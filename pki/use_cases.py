@@ -29,7 +29,7 @@ from pki import (
     store,
     sweep,
 )
-from pki.competence import check_comment, check_may_revoke
+from pki.competence import check_comment, check_may_release, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint import pkix
 from pki.lint.key import weaknesses
@@ -373,13 +373,13 @@ def release(
 def release_as(
     connection: Connection, *, now: datetime, token: Token, serial: Serial, comment: str = ""
 ) -> Revocation:
-    """As `release`, for whoever holds this token and could have revoked.
+    """As `release`, for whoever holds this token and could have revoked; an operator, what it held itself.
 
     What a measure holds is released with it: refuses `held-by-measure` besides what `revoke_as` does.
     """
     check_comment(comment)
     found = _revocable(connection, serial)
-    check_may_revoke(connection, token, found)
+    check_may_release(connection, token, found)
     if found.last is RevocationAction.HOLD and found.acted == consequences.ACTOR.name:
         text = "A measure of an Ordre holds this certificate: lift the measure, and it is released."
         raise Refusal(Kind.CONFLICT, "held-by-measure", text)

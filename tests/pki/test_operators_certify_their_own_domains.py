@@ -324,3 +324,29 @@ def test_an_operator_sees_its_own_certificates_only(certify: Certify, engine: En
         own = operators.made_for(connection, token=token_of(engine, now, name="second"), after=None, limit=10)
         assert {one.certificate.serial for one in own} == made
         assert operators.made_for(connection, token=other, after=None, limit=10) == []
+
+
+def test_an_operator_lifts_its_own_holds_and_no_other(
+    certify: Certify, engine: Engine, now: datetime
+) -> None:
+    own, colleague = token_of(engine, now, name="first"), token_of(engine, now, name="second")
+    made = certify("mx.one.example")
+
+    def hold(token: access.Token) -> None:
+        with transaction(engine) as connection:
+            use_cases.revoke_as(
+                connection, now=now, token=token, serial=made.serial, reason=RevocationReason.CERTIFICATE_HOLD
+            )
+
+    def release(token: access.Token) -> None:
+        with transaction(engine) as connection:
+            use_cases.release_as(connection, now=now, token=token, serial=made.serial)
+
+    hold(own)
+    release(colleague)
+    owner = access.Token(own.id + 1000, "owner", access.Role.ADMIN, "", own.expires_at)
+    hold(owner)
+    with pytest.raises(Refusal) as refused:
+        release(own)
+    assert (refused.value.kind, code_of(refused)) == (Kind.FORBIDDEN, "reserved-to-owner")
+    release(owner)
