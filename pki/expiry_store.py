@@ -29,7 +29,8 @@ _ENDING = """
                 SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release'))
       AND (c.mailbox IS NOT NULL OR NOT EXISTS (
           SELECT FROM certificate n
-          WHERE n.profile = c.profile AND n.subject = c.subject AND n.not_after > c.not_after
+          WHERE n.mailbox IS NULL AND n.profile = c.profile AND n.subject = c.subject
+            AND n.not_after > c.not_after
             AND NOT EXISTS (
                 SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release')))
 """

@@ -20,9 +20,12 @@ CREATE TABLE expiry_notice (
     CHECK (sent_at IS NULL OR next_attempt_at IS NULL)
 );
 CREATE INDEX expiry_notice_waiting ON expiry_notice (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+-- An operator's certificate is followed by the next of the same name.
+CREATE INDEX certificate_of_no_mailbox ON certificate (profile, subject) WHERE mailbox IS NULL;
 """
 
 DOWN = """
+DROP INDEX certificate_of_no_mailbox;
 DROP TABLE expiry_notice;
 """
 
