@@ -94,19 +94,24 @@ def request(name: str, plan_file: Path, out: Path | None, state: Path | None) ->
 @ca.command()
 @click.argument("certificate_file", metavar="CERTIFICATE", type=FILE)
 @click.option("--ceremony", "plan_file", type=FILE, required=True, help="The reviewed file.")
+@click.option(
+    "--sha256", "fingerprint", help="Its digest in the offline machine's transcript; a root needs it."
+)
 @state_option
 @json_option
-def certificate(certificate_file: Path, plan_file: Path, state: Path | None, as_json: bool) -> None:
+def certificate(
+    certificate_file: Path, plan_file: Path, fingerprint: str | None, state: Path | None, as_json: bool
+) -> None:
     """Take in a CA certificate that was signed offline, once all of it is as the reviewed file says.
 
     \b
-    Example:  sceau ca certificate root-1.cer --ceremony hierarchy.toml
+    Example:  sceau ca certificate persons-1.cer --ceremony hierarchy.toml
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         name = intake.take_certificate(
             parts.engine, _plan(plan_file, parts.settings), _ring(parts.settings),
-            certificate_file.read_bytes(), now=parts.clock(), actor=COMMAND,
+            certificate_file.read_bytes(), now=parts.clock(), actor=COMMAND, fingerprint=fingerprint,
         )  # fmt: skip
     answer({"taken": name}, as_json=as_json, rows=[(name,)], headers=("reçue / taken",))
 

@@ -33,16 +33,26 @@ CLOCK_SKEW = timedelta(minutes=10)
 
 
 def take_certificate(
-    engine: Engine, plan: Plan, ring: KeyRing, content: bytes, *, now: datetime, actor: Actor
+    engine: Engine,
+    plan: Plan,
+    ring: KeyRing,
+    content: bytes,
+    *,
+    now: datetime,
+    actor: Actor,
+    fingerprint: str | None = None,
 ) -> str:
     """Store the certificate in `content` (PEM or DER) as what the plan says it is; gives its id.
 
-    The same again changes nothing. Refuses `not-a-certificate`, `not-in-ceremony`, `issuer-missing`,
-    `certificate-unfit` with every reason, `lint-failed`, `serial-used`, `already-there`.
+    The same again changes nothing. `fingerprint` is the SHA-256 of its DER in hexadecimal, as the offline
+    machine's transcript has it: nothing else tells one self-signed root from another of the same name.
+    Refuses `not-a-certificate`, `not-in-ceremony`, `issuer-missing`, `fingerprint-missing`,
+    `fingerprint-wrong`, `certificate-unfit` with every reason, `lint-failed`, `serial-used`, `already-there`.
     """
     certificate = _read(content)
     with transaction(engine, read_only=True) as connection:
         one, parent = _place(connection, plan, certificate)
+    _check_fingerprint(certificate, parent, fingerprint)
     # The key is asked outside of the transaction: a token may take its time.
     held = _held(plan, one, ring)
     with transaction(engine) as connection:
@@ -123,6 +133,18 @@ def _place(
             return one, _parent(connection, one)
     text = "The ceremony's file names no authority with this subject and issuer."
     raise Refusal(Kind.NOT_FOUND, "not-in-ceremony", text)
+
+
+def _check_fingerprint(certificate: x509.Certificate, parent: Parent | None, fingerprint: str | None) -> None:
+    if fingerprint is None:
+        if parent is None:
+            text = "A root vouches for itself: give the SHA-256 that the offline machine's transcript shows."
+            raise Refusal(Kind.UNACCEPTABLE, "fingerprint-missing", text)
+        return
+    found = sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+    if fingerprint.replace(":", "").strip().lower() != found:
+        text = f"This certificate has the SHA-256 {found}: it is not the one of the transcript."
+        raise Refusal(Kind.UNACCEPTABLE, "fingerprint-wrong", text)
 
 
 def _parent(connection: Connection, one: Planned) -> Parent | None:

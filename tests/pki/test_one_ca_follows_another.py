@@ -11,6 +11,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from asn1crypto import x509 as asn1
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from pyhanko_certvalidator import CertificateValidator, ValidationContext
 from sqlalchemy import Engine
@@ -357,7 +358,10 @@ def test_an_offline_root_without_its_crl_turns_health_red(engine: Engine, tmp_pa
     away = ring(tmp_path / "offline", Place.OFFLINE)
     offline.sign_all(wanted, away, tmp_path, at)
     content = (tmp_path / "root-1.cer").read_bytes()
-    intake.take_certificate(engine, wanted, ring(tmp_path / "here"), content, now=at, actor=ACTOR)
+    intake.take_certificate(
+        engine, wanted, ring(tmp_path / "here"), content, now=at, actor=ACTOR,
+        fingerprint=x509.load_pem_x509_certificate(content).fingerprint(hashes.SHA256()).hex(),
+    )  # fmt: skip
     with engine.connect() as connection:
         (missing,) = [one for one in lifetimes.ours(connection, at) if one.name == "root-1/0"]
         assert roll_over.root_crl_ends(connection) == missing.ends

@@ -58,10 +58,14 @@ class Machines:
     def away(self) -> object:
         return ring(self.folder / "offline", Place.OFFLINE)
 
-    def take(self, content: bytes) -> str:
+    def take(self, content: bytes, fingerprint: str | None = None) -> str:
+        """As a person would who typed the digest from the paper beside this very certificate."""
+        if fingerprint is None and content.startswith(b"-----"):
+            fingerprint = x509.load_pem_x509_certificate(content).fingerprint(hashes.SHA256()).hex()
         return intake.take_certificate(
-            self.engine, self.plan, ring(self.folder / "online"), content, now=self.now, actor=ACTOR
-        )
+            self.engine, self.plan, ring(self.folder / "online"), content, now=self.now, actor=ACTOR,
+            fingerprint=fingerprint,
+        )  # fmt: skip
 
     def take_all(self) -> "Machines":
         for name in ("root-1", "persons-1", "organisations-1"):
@@ -238,6 +242,30 @@ def test_a_serial_number_used_before_is_refused(signed: Machines) -> None:
         return builder
 
     assert signed.code(signed.take, signed.forged(same)) == "serial-used"
+
+
+def test_a_root_of_the_same_name_with_another_key_is_not_the_one_of_the_transcript(
+    signed: Machines,
+) -> None:
+    """All the file says of a root, anybody can put into one of his own."""
+    own = (signed.carried / "root-1.cer").read_bytes()
+    stranger = Machines(signed.engine, signed.folder / "stranger", signed.now)
+    stranger.folder.mkdir()
+    stranger.sign()
+    theirs = (stranger.carried / "root-1.cer").read_bytes()
+    told = x509.load_pem_x509_certificate(own).fingerprint(hashes.SHA256()).hex(":").upper()
+    keys = ring(signed.folder / "online")
+
+    def take(content: bytes, fingerprint: str | None) -> str:
+        return intake.take_certificate(
+            signed.engine, signed.plan, keys, content, now=signed.now, actor=ACTOR, fingerprint=fingerprint
+        )
+
+    for fingerprint, code in ((None, "fingerprint-missing"), (told, "fingerprint-wrong")):
+        with pytest.raises(Refusal) as refused:
+            take(theirs, fingerprint)
+        assert refused.value.code == code
+    assert take(own, told) == "root-1"
 
 
 def test_what_is_no_certificate_or_not_in_the_file_is_refused(signed: Machines) -> None:
