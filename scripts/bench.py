@@ -4,8 +4,8 @@
     scripts/bench.py [--list] [--only NAME]... [--size N] [--seconds S]
 
 Starts an installation of its own in a temporary folder, with the demo, and stops it. Needs `wrk` and
-`ldapsearch`. Ratios are ours over beside's (rates) or beside's over ours (durations): above 1 is better than
-beside.
+`ldapsearch`; OCSP's peers need `cfssl` (golang-cfssl), `ab` (apache2-utils) and PyPI. Ratios are
+ours over beside's (rates) or beside's over ours (durations): above 1 is better than beside.
 """
 
 import argparse
