@@ -244,8 +244,8 @@ def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> 
     opens=Opens.WRITE,
     french="""Lever une suspension.
 
-    Par qui aurait pu suspendre. Le verdict et OCSP le disent aussitôt, la CRL à sa prochaine parution. Ce
-    qu'une mesure suspend est rétabli avec la levée de la mesure.
+    Par qui aurait pu suspendre ; un opérateur, seulement ce qu'il a suspendu. Le verdict et OCSP le disent
+    aussitôt, la CRL à sa prochaine parution. Ce qu'une mesure suspend est rétabli avec sa levée.
     """,
     answer=RevocationAnswer,
     body=ReleaseRequest,
@@ -259,8 +259,8 @@ def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> 
 def release_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> Revocation:
     """Release a certificate from hold.
 
-    By whoever could have held it. The verdict and OCSP tell it at once, the CRL when it is next published.
-    What a measure holds is released when the measure is lifted.
+    By whoever could have held it; an operator, only what it held itself. The verdict and OCSP tell it at
+    once, the CRL when it is next published. What a measure holds is released when the measure is lifted.
     """
     return use_cases.release_as(
         call.connection,
