@@ -52,12 +52,12 @@ def test_a_held_night_goes_on_once_two_persons_agreed_over_rest(
     before = told(installation)
     assert before["held"]["id"] == run["run"]
     # The page may be five seconds old.
-    within(10, lambda: f"/registers/runs/{run['run']}" in page(installation, "/registers"))
+    within(30, lambda: f"/registers/runs/{run['run']}" in page(installation, "/registers"))
     report = page(installation, f"/registers/runs/{run['run']}")
     assert "Bornes dépassées" in report
     assert "0 accord sur 2" in report
     metrics = 'sceau_register_held{register="finess"} 1.0'
-    within(10, lambda: metrics in page(installation, "/metrics"))
+    within(30, lambda: metrics in page(installation, "/metrics"))
 
     path = f"{installation.web}/v1/registers/runs/{run['run']}/approvals"
     for number, name in enumerate(("first of two", "second of two"), 1):
@@ -71,7 +71,7 @@ def test_a_held_night_goes_on_once_two_persons_agreed_over_rest(
     within(60, lambda: told(installation)["last"]["id"] == run["run"])
     after = told(installation)
     assert (after["held"], after["last"]["counts"]["created"]) == (None, 300)
-    within(10, lambda: "appliqué" in page(installation, f"/registers/runs/{run['run']}"))
+    within(30, lambda: "appliqué" in page(installation, f"/registers/runs/{run['run']}"))
     header = installation.get("/v1/practitioners", name="a").headers["Sceau-Registers"]
     assert f"finess={after['generated_at']}" in header
     shown = installation.sceau("sync", "show", str(run["run"])).stdout

@@ -168,7 +168,7 @@ def test_a_token_unplugged_is_told_and_serves_again_without_a_restart(
         assert requests.get(f"{installation.web}/crl/persons-1/0.crl", timeout=10).status_code == 200
     finally:
         away.rename(on_token.tokens)
-    within(5, lambda: ready() == "ok")
+    within(30, lambda: ready() == "ok")
     installation.sceau("crl", "publish", "--all")
     [after] = processes(installation, "signer")
     assert after.pid == before.pid

@@ -48,7 +48,7 @@ def acknowledged(installation: Installation) -> list[tuple[str, str]]:
 def nothing_lost(installation: Installation, kept: list[tuple[str, str]]) -> None:
     for _, address in kept:
         assert "certificate-revoked" in installation.get(f"/v1/recipients/{address}").json()["reasons"]
-    within(15, lambda: installation.sceau("ldap", "reconcile", check=False).returncode == 0)
+    within(60, lambda: installation.sceau("ldap", "reconcile", check=False).returncode == 0)
     assert installation.ask("audit", "verify")["intact"] is True
 
 
