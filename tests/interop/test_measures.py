@@ -47,4 +47,6 @@ def test_a_suspension_holds_until_two_registrars_lift_it(
     assert installation.post(lifting, "registrar_b", body).json()["state"] == "lifted"
     assert verdict(installation, address) == ("allowed", [])
     within(10, lambda: ": good" in ocsp(installation, pem, issuer, root, "-no_nonce"))
-    within(30, lambda: "userCertificate" in installation.search(f"(mail={address})", "userCertificate;binary"))
+    within(
+        30, lambda: "userCertificate" in installation.search(f"(mail={address})", "userCertificate;binary")
+    )
