@@ -95,8 +95,19 @@ def number(path: Path, passphrase: bytes) -> list[bytes]:
 
 
 def opened(process: psutil.Process) -> str:
-    """What a process has open or loaded, and what it was started with."""
-    proc = Path(f"/proc/{process.pid}")
+    """What a process has open or loaded, and what it was started with; '' once it has ended."""
+    while True:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return ""
+            return _opened(Path(f"/proc/{process.pid}"))
+        except psutil.NoSuchProcess:
+            return ""
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It closed a file, or ended, between two looks: PostgreSQL's backends come and go.
+
+
+def _opened(proc: Path) -> str:
     files = "\n".join(str(one.readlink()) for one in (proc / "fd").iterdir() if one.is_symlink())
     words = (proc / "environ").read_bytes() + b"\n" + (proc / "cmdline").read_bytes()
     return f"{files}\n{(proc / 'maps').read_text()}\n{words.decode(errors='replace')}"
