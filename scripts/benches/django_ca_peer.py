@@ -33,6 +33,7 @@ CACHES = {
     }
 }
 CA_OCSP_RESPONSE_CACHE_EXPIRES = timedelta(hours=8)
+CA_OCSP_RESPONSE_CACHE_RENEWAL = timedelta(hours=1)
 CA_DEFAULT_HOSTNAME = "peer.example"
 CA_USE_CELERY = False
 
