@@ -2,7 +2,8 @@
 
 Events (revoke, hold, release) are never removed, so their count in a shard only grows and says exactly
 whether a CRL has seen them all, in whatever order their transactions committed; a highest id would not.
-`crl_event` says of the events that some complete CRL in force has not seen which number saw them first.
+`crl_event` says of the events that some complete CRL in force has not seen which number saw them first: a row
+for each statement and shard, so that a thousand revoked at once are marked as one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -93,7 +94,7 @@ _SEE = text("""
 # What the last complete CRL has not seen is listed once whatever its age (RFC 5280 5.2.4).
 _ENTRIES = text("""
     WITH fresh AS MATERIALIZED (
-        SELECT revocation_id FROM crl_event
+        SELECT unnest(revocations) AS id FROM crl_event
         WHERE authority_id = :authority AND shard = :shard AND number > :previous
     ), present AS (
         SELECT DISTINCT ON (serial) id, serial, not_after, entry FROM revocation
@@ -101,13 +102,13 @@ _ENTRIES = text("""
     )
     SELECT count(*), coalesce(string_agg(entry, ''::bytea ORDER BY serial), '') FROM present
     WHERE entry IS NOT NULL AND (CAST(:kept AS timestamptz) IS NULL OR not_after >= :kept
-        OR id IN (SELECT revocation_id FROM fresh))
+        OR id IN (SELECT id FROM fresh))
 """)
 # The last event of a serial is its last of all: those of one serial commit in the order of their ids.
 _CHANGED = text("""
     WITH changed AS MATERIALIZED (
         SELECT DISTINCT ON (r.serial) r.serial, r.entry, r.revoked_at
-        FROM crl_event e JOIN revocation r ON r.id = e.revocation_id
+        FROM crl_event e CROSS JOIN unnest(e.revocations) AS seen (id) JOIN revocation r ON r.id = seen.id
         WHERE e.authority_id = :authority AND e.shard = :shard AND e.number > :after AND e.number <= :number
         ORDER BY r.serial, r.id DESC
     )
@@ -117,7 +118,7 @@ _CHANGED = text("""
     FROM changed
 """)
 _EVENTS = text("""
-    SELECT count(*) FROM crl_event
+    SELECT coalesce(sum(cardinality(revocations)), 0) FROM crl_event
     WHERE authority_id = :authority AND shard = :shard AND number > :after AND number <= :number
 """)
 _FORGET = text("DELETE FROM crl_event WHERE authority_id = :authority AND shard = :shard AND number <= :base")

@@ -5,6 +5,8 @@ The signer calls `check_crl` on the committed bytes with its own connection; the
 holds is `crl`'s matter.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -33,6 +35,17 @@ _UNSIGNED = der.bit_string(b"")
 _REMOVED = der.enumerated(8)
 # version, signature, issuer, thisUpdate, nextUpdate, revokedCertificates, crlExtensions.
 _FIELDS_WITH_ENTRIES = 7
+# A serial number in DER: positive, in its shortest form, below 2^159 in 20 octets (RFC 5280 4.1.2.2).
+_NUMBER = rb"\x02(?:\x01[\x01-\x7f]|%s)" % b"|".join(
+    rb"\x%02x(?:[\x01-\x7f][\0-\xff]{%d}|\0[\x80-\xff][\0-\xff]{%d})" % (size, size - 1, size - 2)
+    for size in range(20, 1, -1)
+)
+_TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"
+# Reason codes of RFC 5280 5.3.1; 0 must be left out, 7 is unused.
+_REASON = re.escape(bytes.fromhex("300c300a0603551d1504030a01")) + rb"[\x01-\x06\x08-\x0a]"
+# What `crl.entry_der` makes, and nothing else; no entry reaches the long form of a length. One pattern goes
+# through a hundred thousand in hundredths of a second, a parser that makes objects of them in half a second.
+_ENTRY = re.compile(rb"\x30[\0-\x7f]" + _NUMBER + _TIME + _REASON)
 
 
 @dataclass(frozen=True)
@@ -90,19 +103,45 @@ def parse(whole: bytes) -> Listing:
         crl = x509.load_der_x509_crl(whole)
         # Through the list once: no lookup by serial, which would be linear each time.
         serials = [entry.serial_number for entry in crl]
+        tbs = crl.tbs_certlist_bytes
+    except ValueError as error:
+        raise _malformed() from error
+    if serials and not 0 < min(serials) <= max(serials) < 1 << 159:
+        raise _refused("crl-malformed", "A serial number is out of range.")
+    return _listing(crl, tbs, serials)
+
+
+def _parse_reserved(tbs: bytes) -> Listing:
+    """As `parse`, of bytes without their signature, each of whose entries must be as we make them."""
+    try:
+        crl = x509.load_der_x509_crl(_unsigned(tbs))
+        listed = _listed(tbs)
+    except ValueError as error:
+        raise _malformed() from error
+    entries = _ENTRY.findall(listed)
+    if not _tile(entries, listed):
+        raise _refused("crl-malformed", "An entry is not a serial number with a time and a reason.")
+    # Both headers, of the entry and of its serial number, have two octets.
+    return _listing(crl, tbs, [int.from_bytes(one[4 : 4 + one[3]], "big") for one in entries], entries)
+
+
+def _listing(
+    crl: x509.CertificateRevocationList,
+    tbs: bytes,
+    serials: Sequence[int],
+    entries: Sequence[bytes] | None = None,
+) -> Listing:
+    try:
         extensions = crl.extensions
         key = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         number = extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         points, base = Points(_scope(extensions), _delta_url(extensions)), _base(extensions)
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
-        raise _refused("crl-malformed", "This is not a CRL with a number and an issuer key.") from error
-    if serials and not 0 < min(serials) <= max(serials) < 1 << 159:
-        raise _refused("crl-malformed", "A serial number is out of range.")
+        raise _malformed() from error
     if len(set(serials)) != len(serials):
         raise _refused("crl-duplicate", "A serial number is listed twice.")
-    fields = list(der.elements(der.content(crl.tbs_certlist_bytes)))
     return Listing(
-        issuer=fields[2],
+        issuer=list(der.elements(der.content(tbs)))[2],
         key=key,
         points=points,
         number=number,
@@ -110,7 +149,7 @@ def parse(whole: bytes) -> Listing:
         this_update=crl.last_update_utc,
         next_update=crl.next_update_utc or crl.last_update_utc,
         serials=frozenset(serials),
-        entries=_entries(fields),
+        entries=frozenset(_entries(tbs) if entries is None else entries),
     )
 
 
@@ -121,7 +160,7 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
     reserved = crl_store.reserved(connection, authority.id, shard, number)
     if reserved is None or reserved.tbs != tbs:
         raise _refused("crl-unreserved", "No CRL of that number with these bytes waits to be signed.")
-    listing = parse(_unsigned(tbs))
+    listing = _parse_reserved(tbs)
     wanted = points(connection, authority, shard)
     # A delta must not name a fresher one (RFC 5280 5.2.6); its scope is that of its base.
     wanted = wanted if reserved.base is None else Points(wanted.scope, None)
@@ -200,11 +239,11 @@ def _check_sequel(connection: Connection, listing: Listing, previous: crl_store.
     """What the complete CRL before listed is listed, or had to go."""
     if previous is None:
         return
-    before = x509.load_der_x509_crl(previous.der)
-    if listing.points.scope != _scope(before.extensions):
+    extensions = x509.load_der_x509_crl(previous.der).extensions
+    if listing.points.scope != _scope(extensions):
         raise _refused("crl-url", "The distribution point differs from that of the CRL before.")
-    # By their bytes, a hundred thousand in some hundredths of a second; only what differs is looked into.
-    gone = _entries(list(der.elements(der.content(before.tbs_certlist_bytes)))) - listing.entries
+    # By their bytes; only what differs is looked into.
+    gone = set(_entries(next(der.elements(der.content(previous.der))))) - listing.entries
     vanished = {_serial(entry) for entry in gone} - listing.serials
     owed = crl_store.still_owed(connection, map(serial_of, vanished), previous.this_update)
     if owed:
@@ -256,10 +295,23 @@ def _base(extensions: x509.Extensions) -> int | None:
     return None
 
 
-def _entries(fields: list[bytes]) -> frozenset[bytes]:
-    """The elements of revokedCertificates, of a TBSCertList with nextUpdate cut into its fields."""
-    listed = len(fields) == _FIELDS_WITH_ENTRIES
-    return frozenset(der.elements(der.content(fields[5])) if listed else ())
+def _listed(tbs: bytes) -> bytes:
+    """The elements of revokedCertificates, joined, of a TBSCertList with nextUpdate; ValueError."""
+    fields = list(der.elements(der.content(tbs)))
+    return der.content(fields[5]) if len(fields) == _FIELDS_WITH_ENTRIES else b""
+
+
+def _entries(tbs: bytes) -> Sequence[bytes]:
+    """The elements of revokedCertificates; of another tool's, which may have other extensions, too."""
+    listed = _listed(tbs)
+    ours: list[bytes] = _ENTRY.findall(listed)
+    return ours if _tile(ours, listed) else list(der.elements(listed))
+
+
+def _tile(entries: Sequence[bytes], listed: bytes) -> bool:
+    """Whether these, found one after the other, leave no octet out, and each is as long as it says."""
+    whole = sum(map(len, entries)) == len(listed)
+    return whole and all(entry[1] == len(entry) - 2 for entry in entries)
 
 
 def _serial(entry: bytes) -> int:
@@ -283,6 +335,10 @@ def _algorithm(tbs: bytes) -> bytes:
         return list(der.elements(der.content(tbs)))[1]
     except (ValueError, IndexError) as error:
         raise _refused("crl-malformed", "These bytes are not a TBSCertList.") from error
+
+
+def _malformed() -> Refusal:
+    return _refused("crl-malformed", "This is not a CRL with a number and an issuer key.")
 
 
 def _refused(code: str, text: str) -> Refusal:

@@ -215,10 +215,11 @@ crl = Table(
 crl_event = Table(
     "crl_event",
     metadata,
-    Column("revocation_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("authority_id", Text, nullable=False),
     Column("shard", SmallInteger, nullable=False),
     Column("number", BigInteger),
+    Column("revocations", ARRAY(BigInteger), nullable=False),
 )
 
 ocsp_responder = Table(

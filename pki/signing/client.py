@@ -28,39 +28,39 @@ class SignerClient:
 
     def sign_certificate(self, serial: Serial) -> bytes:
         """As `Signer.sign_certificate`."""
-        return b64decode(self._ask("certificate", serial=serial))
+        return b64decode(self._ask("certificate", serial=serial)[0])
 
     def sign_certificates(self, serials: Sequence[Serial]) -> list[bytes | Refusal]:
         """As `Signer.sign_certificates`."""
-        answers = self._ask("certificates", serials=list(serials))
+        answers, _ = self._ask("certificates", serials=list(serials))
         return [_refusal(one["refusal"]) if "refusal" in one else b64decode(one["der"]) for one in answers]
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
         """As `Signer.sign_crl`."""
-        return b64decode(self._ask("crl", authority=authority_id, shard=shard, number=number))
+        return self._ask("crl", authority=authority_id, shard=shard, number=number)[1]
 
     def journal(self, serial: Serial) -> bytes | None:
         """As `Signer.journal`."""
-        found = self._ask("journal", serial=serial)
+        found, _ = self._ask("journal", serial=serial)
         return None if found is None else b64decode(found)
 
     def ping(self) -> str:
         """As `Signer.ping`; asked once, and not waited for beyond `PING_SECONDS`."""
         try:
-            return str(_unpacked(self._exchange({"ask": "ping"}, min(self._timeout, PING_SECONDS))))
+            return str(_unpacked(*self._exchange({"ask": "ping"}, min(self._timeout, PING_SECONDS)))[0])
         except (OSError, ValueError) as lost:
             raise _unavailable() from lost
 
-    def _ask(self, question: str, **details: Any) -> Any:
+    def _ask(self, question: str, **details: Any) -> tuple[Any, bytes]:
         error: Exception | None = None
         for _ in range(TRIES):
             try:
-                return _unpacked(self._exchange({"ask": question, **details}, self._timeout))
+                return _unpacked(*self._exchange({"ask": question, **details}, self._timeout))
             except (OSError, ValueError) as lost:
                 error = lost
         raise _unavailable() from error
 
-    def _exchange(self, question: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def _exchange(self, question: dict[str, Any], timeout: float) -> tuple[dict[str, Any], bytes]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.settimeout(timeout)
             with wire.short(self._path) as path:
@@ -77,10 +77,10 @@ def _unavailable() -> Refusal:
     return Refusal(Kind.UNAVAILABLE, "signer-unavailable", text)
 
 
-def _unpacked(answer: dict[str, Any]) -> Any:
+def _unpacked(answer: dict[str, Any], attached: bytes) -> tuple[Any, bytes]:
     if "refusal" in answer:
         raise _refusal(answer["refusal"])
-    return answer["answer"]
+    return answer["answer"], attached
 
 
 def _refusal(told: dict[str, Any]) -> Refusal:

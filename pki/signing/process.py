@@ -69,12 +69,18 @@ def serve(
         journal.close()
 
 
-def answer(signer: Signer, asked: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one question: `{"answer": …}` or `{"refusal": …}`; ValueError when it is no question."""
+def answer(signer: Signer, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The answer to one question, and what is attached to it; ValueError when it is no question.
+
+    `{"answer": …}`, null when all of it is attached, or `{"refusal": …}`.
+    """
     try:
-        return {"answer": _answered(signer, asked)}
+        match asked:
+            case {"ask": "crl", "authority": str(authority), "shard": int(shard), "number": int(number)}:
+                return {"answer": None}, signer.sign_crl(authority, shard, number)
+        return {"answer": _answered(signer, asked)}, b""
     except Refusal as refusal:
-        return _told(refusal)
+        return _told(refusal), b""
 
 
 def _told(answer: bytes | Refusal) -> dict[str, Any]:
@@ -90,8 +96,6 @@ def _answered(signer: Signer, asked: dict[str, Any]) -> str | list[dict[str, Any
             return b64encode(signer.sign_certificate(Serial(serial))).decode()
         case {"ask": "certificates", "serials": list(serials)} if all(isinstance(s, str) for s in serials):
             return [_told(one) for one in signer.sign_certificates([Serial(s) for s in serials])]
-        case {"ask": "crl", "authority": str(authority), "shard": int(shard), "number": int(number)}:
-            return b64encode(signer.sign_crl(authority, shard, number)).decode()
         case {"ask": "journal", "serial": str(serial)}:
             found = signer.journal(Serial(serial))
             return None if found is None else b64encode(found).decode()
@@ -112,7 +116,7 @@ class _Conversation(socketserver.BaseRequestHandler):
                 asked = wire.receive(self.request, wire.LARGEST_QUESTION)
                 if asked is None:
                     return
-                wire.send(self.request, answer(self.server.signer, asked))
+                wire.send(self.request, *answer(self.server.signer, asked[0]))
             except (OSError, ValueError):
                 return
             except Exception:  # noqa: BLE001 - the outermost edge of this process

@@ -1,4 +1,7 @@
-"""How web and signer speak: frames of a length and a JSON object over a Unix socket, question and answer."""
+"""How web and signer speak over a Unix socket: frames of two lengths, a JSON object, and bytes beside it.
+
+A CRL goes beside: base64 of its megabytes would cost more than its signature.
+"""
 
 import os
 import socket
@@ -10,34 +13,39 @@ from typing import Any
 
 import orjson
 
-_HEADER = struct.Struct(">I")
+# Of the object, then of what is attached.
+_HEADER = struct.Struct(">II")
 # A thousand serials with their quotes.
 LARGEST_QUESTION = 1 << 16
-# A CRL of a million entries has 49 MB, in base64 a third more.
+# A CRL of a million entries has 49 MB; a thousand certificates in base64 have four.
 LARGEST_ANSWER = 128 << 20
 # What sun_path holds, its final zero left out.
 _LONGEST_PATH = 107
 
 
-def send(link: socket.socket, message: Mapping[str, Any]) -> None:
+def send(link: socket.socket, message: Mapping[str, Any], attached: bytes = b"") -> None:
     """Send one frame."""
     body = orjson.dumps(dict(message))
-    link.sendall(_HEADER.pack(len(body)) + body)
+    link.sendall(_HEADER.pack(len(body), len(attached)) + body)
+    link.sendall(attached)
 
 
-def receive(link: socket.socket, largest: int) -> dict[str, Any] | None:
-    """One frame; None when the other side closed before it, ConnectionError when within it or too large."""
+def receive(link: socket.socket, largest: int) -> tuple[dict[str, Any], bytes] | None:
+    """One frame and what is attached; None when the other side closed before it.
+
+    ConnectionError when it closed within, or the frame is larger than `largest` in all.
+    """
     header = _exactly(link, _HEADER.size)
     if header is None:
         return None
-    (size,) = _HEADER.unpack(header)
-    body = _exactly(link, size) if size <= largest else None
-    if body is None:
+    size, more = _HEADER.unpack(header)
+    whole = _exactly(link, size + more) if size + more <= largest else None
+    if whole is None:
         raise ConnectionError("a frame cut short or too large")
-    message = orjson.loads(body)
+    message = orjson.loads(whole[:size])
     if not isinstance(message, dict):
         raise ConnectionError("a frame that is no object")
-    return message
+    return message, whole[size:]
 
 
 def _exactly(link: socket.socket, size: int) -> bytes | None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.supervisor import parts_written
 from directory.base.db import transaction
-from pki import crl, der, gate, store
+from pki import bulk, crl, der, gate, store
 from pki.model import RevocationReason, serial_of
 from pki.signing.seal import seal
 
@@ -110,9 +110,13 @@ def _fill(bench: Bench, shards: range | list[int], each: int) -> None:
                     copy.write_row(
                         (serial, CA, shard, "revoke", reason.value, "bench", now, now + timedelta(365), entry)
                     )
+        # As the trigger does for each step of a bulk revocation.
         link.execute(
-            "INSERT INTO crl_event SELECT id, authority_id, shard FROM revocation WHERE actor = 'bench'"
-            " ON CONFLICT DO NOTHING"
+            "INSERT INTO crl_event (authority_id, shard, revocations)"
+            " SELECT authority_id, shard, array_agg(id ORDER BY id) FROM revocation r WHERE actor = 'bench'"
+            " AND id > coalesce((SELECT max(known) FROM crl_event, unnest(revocations) AS known), 0)"
+            " GROUP BY authority_id, shard, id / %s",
+            [bulk.BATCH],
         )
     with psycopg.connect(bench.postgres.conninfo, autocommit=True) as link:
         link.execute("VACUUM ANALYZE revocation")
