@@ -50,7 +50,6 @@ class Reserved:
     next_update: datetime
     entries: int
     watermark: int
-    tbs: bytes
     tbs_sha256: bytes
     base: int | None = None
 
@@ -135,9 +134,12 @@ _RESERVE = text("""
             :base)
 """)
 _RESERVED = text("""
-    SELECT number, this_update, next_update, entries, watermark, tbs, tbs_sha256, base FROM crl
+    SELECT number, this_update, next_update, entries, watermark, tbs_sha256, base FROM crl
     WHERE authority_id = :authority AND shard = :shard AND number = :number AND der IS NULL
 """)
+_BYTES = text(
+    "SELECT tbs, der FROM crl WHERE authority_id = :authority AND shard = :shard AND number = :number"
+)
 _STORE = text("""
     UPDATE crl SET der = :der, sha256 = sha256(:der), tbs = ''
     WHERE authority_id = :authority AND shard = :shard AND number = :number
@@ -286,8 +288,17 @@ def reserve(
     connection.execute(_RESERVE, place | seen | {"this_update": this_update, "next_update": next_update})
 
 
+def bytes_of(
+    connection: Connection, authority_id: str, shard: int, number: int
+) -> tuple[bytes, bytes | None] | None:
+    """The CRL of that number to be signed, and signed once it is; None when it was never reserved."""
+    place = {"authority": authority_id, "shard": shard, "number": number}
+    row = connection.execute(_BYTES, place).one_or_none()
+    return None if row is None else (row.tbs, row.der)
+
+
 def reserved(connection: Connection, authority_id: str, shard: int, number: int) -> Reserved | None:
-    """The unsigned CRL of that number."""
+    """The unsigned CRL of that number, without its bytes (`bytes_of`)."""
     place = {"authority": authority_id, "shard": shard, "number": number}
     row = connection.execute(_RESERVED, place).one_or_none()
     return None if row is None else Reserved(*row)

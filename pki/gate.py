@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -70,8 +71,12 @@ class Listing:
     base: int | None
     this_update: datetime
     next_update: datetime
-    serials: frozenset[int]
     entries: frozenset[bytes]
+
+    @property
+    def serials(self) -> frozenset[int]:
+        """The serial numbers listed, read from the entries when asked for."""
+        return frozenset(map(_serial, self.entries))
 
 
 def points(connection: Connection, authority: Authority, shard: int) -> Points:
@@ -108,7 +113,7 @@ def parse(whole: bytes) -> Listing:
         raise _malformed() from error
     if serials and not 0 < min(serials) <= max(serials) < 1 << 159:
         raise _refused("crl-malformed", "A serial number is out of range.")
-    return _listing(crl, tbs, serials)
+    return _listing(crl, tbs, serials, _entries(tbs))
 
 
 def _parse_reserved(tbs: bytes) -> Listing:
@@ -129,7 +134,7 @@ def _listing(
     crl: x509.CertificateRevocationList,
     tbs: bytes,
     serials: Sequence[int],
-    entries: Sequence[bytes] | None = None,
+    entries: Sequence[bytes],
 ) -> Listing:
     try:
         extensions = crl.extensions
@@ -148,8 +153,7 @@ def _listing(
         base=base,
         this_update=crl.last_update_utc,
         next_update=crl.next_update_utc or crl.last_update_utc,
-        serials=frozenset(serials),
-        entries=frozenset(_entries(tbs) if entries is None else entries),
+        entries=frozenset(entries),
     )
 
 
@@ -158,14 +162,14 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
 ) -> None:
     """Whether these bytes may be signed as CRL `number` of the shard; Refusal UNACCEPTABLE says why not."""
     reserved = crl_store.reserved(connection, authority.id, shard, number)
-    if reserved is None or reserved.tbs != tbs:
+    if reserved is None or reserved.tbs_sha256 != sha256(tbs).digest():
         raise _refused("crl-unreserved", "No CRL of that number with these bytes waits to be signed.")
     listing = _parse_reserved(tbs)
     wanted = points(connection, authority, shard)
     # A delta must not name a fresher one (RFC 5280 5.2.6); its scope is that of its base.
     wanted = wanted if reserved.base is None else Points(wanted.scope, None)
     _check_identity(listing, authority, wanted, number)
-    if len(listing.serials) != reserved.entries:
+    if len(listing.entries) != reserved.entries:
         raise _refused("crl-miscounted", "The CRL does not list as many entries as were reserved.")
     _check_times(listing, now)
     _check_order(listing, reserved.watermark, crl_store.newest(connection, authority.id, shard))
@@ -244,7 +248,7 @@ def _check_sequel(connection: Connection, listing: Listing, previous: crl_store.
         raise _refused("crl-url", "The distribution point differs from that of the CRL before.")
     # By their bytes; only what differs is looked into.
     gone = set(_entries(next(der.elements(der.content(previous.der))))) - listing.entries
-    vanished = {_serial(entry) for entry in gone} - listing.serials
+    vanished = {_serial(entry) for entry in gone} - (listing.serials if gone else frozenset())
     owed = crl_store.still_owed(connection, map(serial_of, vanished), previous.this_update)
     if owed:
         text = f"{len(owed)} entries of the CRL before are missing without having expired."

@@ -171,14 +171,15 @@ class StatusCa:
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
         with self.engine.connect() as connection:
             authority = store.load_authority(connection, authority_id)
-            waiting = crl_store.reserved(connection, authority_id, shard, number)
+            waiting = crl_store.bytes_of(connection, authority_id, shard, number)
             assert authority is not None
             assert waiting is not None
-            gate.check_crl(connection, authority, shard, number, waiting.tbs, self.now)
+            tbs, _ = waiting
+            gate.check_crl(connection, authority, shard, number, tbs, self.now)
         key = self.keys[authority_id]
         hash_algorithm = hashes.SHA384() if key.key_size == 384 else hashes.SHA256()
-        signature = key.sign(waiting.tbs, ec.ECDSA(hash_algorithm))
-        return der.sequence(waiting.tbs, crl.signature_algorithm(authority.der), der.bit_string(signature))
+        signature = key.sign(tbs, ec.ECDSA(hash_algorithm))
+        return der.sequence(tbs, crl.signature_algorithm(authority.der), der.bit_string(signature))
 
     def publish(
         self, shard: int = 0, authority: str = ISSUING, **options: object

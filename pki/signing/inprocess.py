@@ -10,19 +10,18 @@ from threading import Lock
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 
 from directory.base.clock import Clock, utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import gate, store
+from pki import crl_store, gate, store
 from pki.model import Authority, Reservation, Serial
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys, missing
 from pki.signing.seal import seal
 from pki.signing.signer import MOST_AT_ONCE
-from pki.tables import crl
 
 VERSION = "sceau-signer/1"
 Gate = Callable[[Connection, Authority, int, int, bytes, datetime], None]
@@ -149,15 +148,12 @@ class InProcessSigner:
     def _list(
         connection: Connection, authority_id: str, shard: int, number: int
     ) -> tuple[Authority, bytes, bytes | None]:
-        query = select(crl.c.tbs, crl.c.der).where(
-            crl.c.authority_id == authority_id, crl.c.shard == shard, crl.c.number == number
-        )
-        row = connection.execute(query).one_or_none()
+        found = crl_store.bytes_of(connection, authority_id, shard, number)
         authority = store.load_authority(connection, authority_id)
-        if row is None or authority is None:
+        if found is None or authority is None:
             text = f"No CRL {authority_id}/{shard}/{number} is committed."
             raise Refusal(Kind.NOT_FOUND, "unknown-crl", text)
-        return authority, row.tbs, row.der
+        return authority, *found
 
     def _key(self, authority: Authority) -> EllipticCurvePrivateKey:
         if authority.key_name not in self._loaded:

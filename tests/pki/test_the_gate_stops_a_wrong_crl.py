@@ -143,13 +143,14 @@ def test_what_comes_back_from_the_signer_is_verified(ca: StatusCa) -> None:
     signed = ca.sign_crl(ISSUING, 0, number)
     with transaction(ca.engine) as connection:
         authority = store.load_authority(connection, ISSUING)
-        waiting = crl_store.reserved(connection, ISSUING, 0, number)
+        waiting = crl_store.bytes_of(connection, ISSUING, 0, number)
     assert authority is not None
     assert waiting is not None
-    gate.check_signed(signed, waiting.tbs, authority)
-    forged = der.sequence(waiting.tbs, crl.signature_algorithm(authority.der), der.bit_string(b"\x30\x00"))
+    reserved, _ = waiting
+    gate.check_signed(signed, reserved, authority)
+    forged = der.sequence(reserved, crl.signature_algorithm(authority.der), der.bit_string(b"\x30\x00"))
     another = crl.tbs_der(authority, POINTS, 1, this_update=ca.now, next_update=ca.now, joined=b"")
-    for whole, tbs in ((forged, waiting.tbs), (signed, another)):
+    for whole, tbs in ((forged, reserved), (signed, another)):
         with pytest.raises(Refusal) as caught:
             gate.check_signed(whole, tbs, authority)
         assert caught.value.code == "crl-signature"
