@@ -5,7 +5,7 @@ ones for operators' servers. About 11 ms a certificate and a second to load: `po
 of its own, and a bulk issuance may leave it out (our own lints are never left out).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -46,15 +46,20 @@ def findings(der: bytes, profile: str = "") -> tuple[list[Finding], list[Finding
 
     `profile` is a profile's name; without one only RFC 5280 is asked.
     """
+    from pkilint import loader  # noqa: PLC0415 - a second to load, only where wanted
+
     wrong: dict[str, Finding] = {}
     advised: dict[str, Finding] = {}
-    for requirement in ("pkix", *REQUIREMENTS.get(profile, ())):
-        for severity, code, message in _validate(der, requirement):
+    container, asked_by = _container(("pkix", *REQUIREMENTS.get(profile, ())))
+    for result in container.validate(loader.load_certificate(der, "").root):
+        for described in result.finding_descriptions:
+            severity, code = described.finding.severity.name, described.finding.code
             if code in ACCEPTED:
                 continue
-            finding = Finding(f"pkilint:{code}", CITATIONS[requirement], message or code)
+            citation = CITATIONS[asked_by.get(id(result.validator), "pkix")]
+            finding = Finding(f"pkilint:{code}", citation, described.message or code)
             if severity in _FATAL:
-                # Sets overlap: who said it first is enough.
+                # Who said it first is enough.
                 wrong.setdefault(code, finding)
             elif severity in _ADVICE:
                 advised.setdefault(code, finding)
@@ -62,28 +67,64 @@ def findings(der: bytes, profile: str = "") -> tuple[list[Finding], list[Finding
 
 
 def warm() -> None:
-    """Load every set of requirements now, so that the first certificate does not wait for it."""
-    for requirement in CITATIONS:
-        _container(requirement)
-
-
-def _validate(der: bytes, requirement: str) -> list[tuple[str, str, str]]:
-    from pkilint import loader  # noqa: PLC0415 - a second to load, only where wanted
-
-    return [
-        (described.finding.severity.name, described.finding.code, described.message or "")
-        for result in _container(requirement).validate(loader.load_certificate(der, "").root)
-        for described in result.finding_descriptions
-    ]
+    """Load what every profile is held against now, so that the first certificate does not wait for it."""
+    for requirements in ((), *REQUIREMENTS.values()):
+        _container(("pkix", *requirements))
 
 
 @cache
-def _container(requirement: str) -> Any:
+def _container(requirements: tuple[str, ...]) -> tuple[Any, Mapping[int, str]]:
+    """All that these sets ask, in one walk through a certificate decoded once; and who asked, by `id()`.
+
+    The sets repeat one another: what two ask in the same words is asked once, for the first. The certificate
+    is decoded as the second set does it, which is the strictest: it has more kinds of names and extensions
+    than RFC 5280, and keeps the lengths that ETSI lets go.
+    """
     from pkilint.pkix import certificate  # noqa: PLC0415 - a second to load, only where wanted
 
+    made = [_set(requirement) for requirement in requirements]
+    merged: list[Any] = []
+    asked_by: dict[int, str] = {}
+    for requirement, (_, validators) in zip(requirements, made, strict=True):
+        for leaf in _merge(merged, validators):
+            asked_by[id(leaf)] = requirement
+    decoding, _ = made[min(1, len(made) - 1)]
+    return certificate.create_pkix_certificate_validator_container(decoding, merged), asked_by
+
+
+def _merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
+    """Add what is not there yet, containers of the same place to one another; gives the leaves added."""
+    from pkilint.validation import ValidatorContainer  # noqa: PLC0415 - a second to load, only where wanted
+
+    for one in validators:
+        if type(one) is not ValidatorContainer:
+            if not any(_same(one, known) for known in into):
+                into.append(one)
+                yield one
+            continue
+        place = _place(one)
+        twin = next((c for c in into if type(c) is ValidatorContainer and _place(c) == place), None)
+        if twin is None:
+            twin = ValidatorContainer(validators=[], **place)
+            into.append(twin)
+        yield from _merge(twin.validators, one.validators)
+
+
+def _place(container: Any) -> dict[str, Any]:
+    """Which nodes of a certificate a container looks at: the arguments of every visitor of pkilint."""
+    names = ("path", "path_re", "pdu_class", "pdu_supertype", "predicate")
+    return {name: getattr(container, f"_{name}") for name in names}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two validators ask the same: of one class, made of equal parts. In doubt they do not."""
+    return type(one) is type(other) and bool(vars(one) == vars(other))
+
+
+def _set(requirement: str) -> tuple[Any, list[Any]]:
+    """How a set of requirements decodes a certificate, and what it asks of it."""
     kind, _, level = requirement.partition("-")
-    decoding, validators = {"pkix": _pkix, "smime": _smime, "etsi": _etsi, "tls": _tls}[kind](level)
-    return certificate.create_pkix_certificate_validator_container(decoding, validators)
+    return {"pkix": _pkix, "smime": _smime, "etsi": _etsi, "tls": _tls}[kind](level)
 
 
 def _pkix(_: str) -> tuple[Any, list[Any]]:
