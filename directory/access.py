@@ -11,7 +11,7 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
@@ -56,6 +56,14 @@ class Token:
     def actor(self) -> Actor:
         """How the audit log names whoever holds this token."""
         return actor_of(self.id)
+
+
+_LIVE = select(api_token).where(
+    api_token.c.secret_hash == bindparam("hash"),
+    api_token.c.expires_at > bindparam("now"),
+    # Against no clock: the one who revoked may have had a faster one.
+    api_token.c.revoked_at.is_(None),
+)
 
 
 def actor_of(token_id: int) -> Actor:
@@ -112,14 +120,7 @@ def authenticate(connection: Connection, secret: str, now: datetime) -> Token:
 
     Looking up the hash is the comparison in constant time: nobody can steer the bytes that are compared.
     """
-    row = connection.execute(
-        select(api_token).where(
-            api_token.c.secret_hash == _hash(secret),
-            api_token.c.expires_at > now,
-            # Against no clock: the one who revoked may have had a faster one.
-            api_token.c.revoked_at.is_(None),
-        )
-    ).one_or_none()
+    row = connection.execute(_LIVE, {"hash": _hash(secret), "now": now}).one_or_none()
     if row is None:
         raise Refusal(Kind.UNAUTHENTICATED, "bad-token", "This token is unknown, expired or revoked.")
     return _token(row)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from directory import identifiers
 from directory.base.errors import Refusal
-from directory.base.locks import hold_all_until_commit, hold_until_commit
+from directory.base.locks import hold_all_until_commit, lock_key_sql
 from directory.changes import Entity
 from directory.model import (
     Mailbox,
@@ -122,7 +122,9 @@ _NUMBERS = text("""
     UNION ALL SELECT national_id FROM succession WHERE successor = ANY(CAST(:national_ids AS text[]))
 """)
 _SUCCESSORS = text("SELECT national_id, successor FROM succession WHERE national_id = ANY(:national_ids)")
-_SUCCESSOR = text("SELECT successor FROM succession WHERE national_id = :national_id")
+_PERSON_LOCK = lock_key_sql("""'person:' || coalesce(
+    (SELECT successor FROM succession WHERE national_id = :national_id), CAST(:national_id AS text))""")
+_LOCK_PERSON = text(f"SELECT pg_advisory_xact_lock({_PERSON_LOCK})")
 
 
 def mailbox_facts(
@@ -178,8 +180,7 @@ def lock_person(connection: Connection, national_id: str) -> None:
     Not the row: a register being taken in holds the rows it changes until it commits, and a strike-off waits
     for no register. What a register changes meanwhile is told by the feed.
     """
-    successor = connection.execute(_SUCCESSOR, {"national_id": national_id}).scalar_one_or_none()
-    hold_until_commit(connection, f"person:{successor or national_id}")
+    connection.execute(_LOCK_PERSON, {"national_id": national_id})
 
 
 def lock_people(connection: Connection, national_ids: Collection[str]) -> None:

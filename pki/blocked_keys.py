@@ -13,7 +13,7 @@ from hashlib import sha1, sha256
 from itertools import islice
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, bindparam, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
@@ -25,6 +25,12 @@ from pki.tables import blocked_key, weak_key
 
 _CHUNK = 10_000
 _HEX = re.compile(r"[0-9a-fA-F]+")
+_CAUSE = select(blocked_key.c.cause).where(blocked_key.c.spki_sha256 == bindparam("spki"))
+_STOPPED = text("""
+    SELECT (SELECT cause FROM blocked_key WHERE spki_sha256 = :spki),
+           (SELECT w.list FROM unnest(CAST(:forms AS text[]), CAST(:digests AS bytea[])) AS of (form, digest)
+            JOIN weak_key w ON w.form = of.form AND w.digest = of.digest LIMIT 1)
+""")
 
 
 class Cause(Enum):
@@ -52,6 +58,13 @@ class Listed:
 
     digest: bytes
     form: Form | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A key that `check` let pass, in the transaction that goes on with it."""
+
+    spki_sha256: bytes
 
 
 _FORMS = {64: None, 30: Form.NUMBER, 20: Form.MODULUS}
@@ -101,14 +114,22 @@ def is_blocked(connection: Connection, spki_sha256: bytes) -> bool:
     return _cause(connection, spki_sha256) is not None
 
 
-def check(connection: Connection, key: PublicKey) -> None:
-    """Refuse `key-blocked`, with its `cause`, and `weak-key` when a list of weak keys names it."""
-    check_again(connection, spki_sha256(key))
-    query = select(weak_key.c.list).where(tuple_(weak_key.c.form, weak_key.c.digest).in_(_parts(key)))
-    named = connection.execute(query.limit(1)).scalar_one_or_none()
+def check(connection: Connection, key: PublicKey) -> Checked:
+    """Refuse `key-blocked`, with its `cause`, and `weak-key` when a list of weak keys names it.
+
+    Until the transaction ends nobody reports this key (`hold`): what was checked stays so.
+    """
+    spki = spki_sha256(key)
+    hold(connection, [spki])
+    forms, digests = zip(*_parts(key), strict=True)
+    asked = {"spki": spki, "forms": list(forms), "digests": list(digests)}
+    cause, named = connection.execute(_STOPPED, asked).one()
+    if cause is not None:
+        raise _blocked(cause)
     if named is not None:
         text = f"This key must not be certified: it is on the list {named} of weak keys."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["listed"])
+    return Checked(spki)
 
 
 def stopped_among(connection: Connection, keys: Iterable[PublicKey]) -> frozenset[bytes]:
@@ -123,15 +144,13 @@ def stopped_among(connection: Connection, keys: Iterable[PublicKey]) -> frozense
 
 
 def check_again(connection: Connection, spki_sha256: bytes) -> None:
-    """Refuse `key-blocked`, with its `cause`: for who has checked the lists and waited since.
+    """Refuse `key-blocked`, with its `cause`: for who has checked the lists, waited since, and holds the key.
 
-    Until the transaction ends nobody reports this key: what is stored now will be seen by who does.
+    What is stored now will be seen by who reports the key next.
     """
-    hold(connection, [spki_sha256])
     cause = _cause(connection, spki_sha256)
     if cause is not None:
-        text = f"This key must never be certified again: {cause}. Make a new one."
-        raise Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
+        raise _blocked(cause)
 
 
 def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
@@ -166,8 +185,12 @@ def import_list(
 
 
 def _cause(connection: Connection, spki: bytes) -> str | None:
-    query = select(blocked_key.c.cause).where(blocked_key.c.spki_sha256 == spki)
-    return connection.execute(query).scalar_one_or_none()
+    return connection.execute(_CAUSE, {"spki": spki}).scalar_one_or_none()
+
+
+def _blocked(cause: str) -> Refusal:
+    text = f"This key must never be certified again: {cause}. Make a new one."
+    return Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
 
 
 def _parts(key: PublicKey) -> list[tuple[str, bytes]]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from pki.model import IssuedCertificate, RevocationAction, Serial
@@ -36,6 +36,7 @@ _MADE = text("""
     WHERE o.operator_id = :id AND (CAST(:after AS text) IS NULL OR o.serial > :after)
     ORDER BY o.serial LIMIT :limit
 """)
+_OF_KEY = select(operator_certificate).where(operator_certificate.c.spki_sha256 == bindparam("spki"))
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,7 @@ def add(connection: Connection, made: OperatorReservation) -> bool:
 
 def of_key(connection: Connection, spki_sha256: bytes) -> OperatorReservation | None:
     """What an operator reserved for this key, or None."""
-    query = select(operator_certificate).where(operator_certificate.c.spki_sha256 == spki_sha256)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_OF_KEY, {"spki": spki_sha256}).one_or_none()
     if row is None:
         return None
     return OperatorReservation(

@@ -5,22 +5,36 @@ in the database with the reservation, so that no number of workers or parallel r
 Hours are those of the clock: a burst over the turn of the hour gets two hours' worth, and no more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.access import Token
 from directory.base.audit import Event, record
-from directory.base.db import transaction
+from directory.base.db import UtcDateTime, transaction
 from directory.base.errors import Kind, Refusal
 from pki.tables import quota_use
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+# The token, then its body: in one order everywhere, so that two can only queue.
+_CHARGE = text("""
+    WITH charged AS (
+        INSERT INTO quota_use (scope, hour, used)
+        SELECT asked.scope, CAST(:hour AS timestamptz), CAST(:number AS integer)
+        FROM unnest(CAST(:scopes AS text[])) WITH ORDINALITY AS asked (scope, place) ORDER BY asked.place
+        ON CONFLICT (scope, hour) DO UPDATE SET used = quota_use.used + excluded.used
+        RETURNING scope, hour, used
+    )
+    SELECT scope, hour, used FROM charged
+    UNION ALL SELECT scope, hour, used FROM quota_use
+    WHERE scope = ANY(CAST(:scopes AS text[])) AND hour > :since AND hour < :hour
+    ORDER BY hour
+""").columns(hour=UtcDateTime)
 
 
 @dataclass(frozen=True)
@@ -45,15 +59,15 @@ def charge(connection: Connection, quotas: Quotas, token: Token, *, now: datetim
     Whoever charges the same token waits for the commit of the other. Refuses `quota-reached`, with `scope`,
     `opens_at` and `retry_after` (s).
     """
-    # The token, then its body: in one order everywhere, so that two can only queue.
-    _charge(
-        connection, f"token:{token.id}", hourly=quotas.token_hour, daily=quotas.token_day, now=now,
-        number=number,
-    )  # fmt: skip
-    _charge(
-        connection, f"authority:{token.authority}", hourly=quotas.authority_hour,
-        daily=quotas.authority_day, now=now, number=number,
-    )  # fmt: skip
+    hour = _hour(now)
+    limits = {
+        f"token:{token.id}": (quotas.token_hour, quotas.token_day),
+        f"authority:{token.authority}": (quotas.authority_hour, quotas.authority_day),
+    }
+    asked = {"scopes": list(limits), "hour": hour, "since": hour - DAY, "number": number}
+    used = connection.execute(_CHARGE, asked).all()
+    for scope, (hourly, daily) in limits.items():
+        _check(scope, {row.hour: row.used for row in used if row.scope == scope}, hourly, daily, now)
 
 
 @contextmanager
@@ -92,28 +106,18 @@ def _tell(engine: Engine, refusal: Refusal, token: Token, now: datetime) -> None
             )  # fmt: skip
 
 
-def _charge(
-    connection: Connection, scope: str, *, hourly: int, daily: int, now: datetime, number: int
-) -> None:
+def _check(scope: str, by_hour: Mapping[datetime, int], hourly: int, daily: int, now: datetime) -> None:
+    """Refuse what goes beyond; `by_hour` holds the last 24 hours that had any, the oldest first."""
     hour = _hour(now)
-    add = insert(quota_use).values(scope=scope, hour=hour, used=number)
-    add = add.on_conflict_do_update(
-        index_elements=[quota_use.c.scope, quota_use.c.hour], set_={"used": quota_use.c.used + number}
-    )
-    used = connection.execute(add.returning(quota_use.c.used)).scalar_one()
-    if used > hourly:
+    if by_hour[hour] > hourly:
         raise _reached(scope, hourly, 1, hour + HOUR, now)
-    query = select(quota_use.c.hour, quota_use.c.used).where(
-        quota_use.c.scope == scope, quota_use.c.hour > hour - DAY, quota_use.c.hour <= hour
-    )
-    by_hour = connection.execute(query.order_by(quota_use.c.hour)).all()
-    excess = sum(row.used for row in by_hour) - daily
+    excess = sum(by_hour.values()) - daily
     if excess <= 0:
         return
-    for row in by_hour:
-        excess -= row.used
+    for then, used in by_hour.items():
+        excess -= used
         if excess <= 0:
-            raise _reached(scope, daily, 24, row.hour + DAY, now)
+            raise _reached(scope, daily, 24, then + DAY, now)
 
 
 def _reached(scope: str, limit: int, hours: int, opens_at: datetime, now: datetime) -> Refusal:

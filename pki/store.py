@@ -19,6 +19,7 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    bindparam,
     cast,
     exists,
     func,
@@ -82,6 +83,69 @@ _REVOCABLE = (
     .with_for_update(of=reservation)
 )
 
+# Made once: a statement of the road to a certificate that is put together at each call costs as much again as
+# its answer.
+_AUTHORITY_OF_ID: Select[Any] = select(*_AUTHORITY).where(authority.c.id == bindparam("id"))
+_ACTIVE_OF_ROLE: Select[Any] = (
+    select(*_AUTHORITY)
+    .where(authority.c.role == bindparam("role"), authority.c.state == AuthorityState.ACTIVE.value)
+    .order_by(authority.c.generation.desc())
+)
+_ENROLMENT_OF_ID: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == bindparam("id"))
+_LOCKED_ENROLMENT_OF_ID = _ENROLMENT_OF_ID.with_for_update()
+_STANDING: Select[Any] = (
+    select(*_ENROLMENT)
+    .where(
+        enrolment.c.mailbox == bindparam("mailbox"),
+        enrolment.c.practitioner == bindparam("practitioner"),
+        enrolment.c.state != EnrolmentState.ENDED.value,
+    )
+    .with_for_update()
+)
+_ADD_ENROLMENT = (
+    insert(enrolment)
+    .on_conflict_do_nothing(
+        index_elements=[enrolment.c.mailbox, enrolment.c.practitioner],
+        index_where=enrolment.c.state != text("'ended'"),
+    )
+    .returning(enrolment.c.id)
+)
+_APPROVE = (
+    update(enrolment)
+    .where(enrolment.c.id == bindparam("enrolment"))
+    .values(state=EnrolmentState.APPROVED.value, approved_by=bindparam("by"), approved_at=bindparam("at"))
+    .returning(*_ENROLMENT)
+)
+_RESERVATION_OF_SERIAL: Select[Any] = select(*_RESERVATION).where(reservation.c.serial == bindparam("serial"))
+_LOCKED_RESERVATION = _RESERVATION_OF_SERIAL.with_for_update()
+# Said as the partial index says it, or all reservations would be read.
+_RESERVATION_OF_KEY: Select[Any] = (
+    select(*_RESERVATION)
+    .where(reservation.c.spki_sha256 == bindparam("spki"), reservation.c.enrolment_id.is_not(None))
+    .order_by(reservation.c.reserved_at.desc(), reservation.c.serial)
+    .limit(1)
+)
+_ADD_RESERVATION = insert(reservation)
+_HOLD_KEY = insert(key_holder).on_conflict_do_nothing().returning(key_holder.c.since)
+_KEY_HOLDER = select(key_holder.c.enrolment_id).where(key_holder.c.spki_sha256 == bindparam("spki_sha256"))
+_CERTIFICATE_OF_SERIAL = select(certificate).where(certificate.c.serial == bindparam("serial"))
+_ADD_CERTIFICATE = insert(certificate)
+_FINAL = exists().where(
+    revocation.c.serial == certificate.c.serial, revocation.c.action == RevocationAction.REVOKE.value
+)
+_LASTING = (
+    select(certificate.c.serial)
+    .join(reservation, reservation.c.serial == certificate.c.serial)
+    # The mailbox says nothing more than the enrolment, but has an index.
+    .where(
+        certificate.c.mailbox == bindparam("mailbox"),
+        reservation.c.enrolment_id == bindparam("enrolment"),
+        certificate.c.not_after > bindparam("beyond"),
+        certificate.c.serial.is_distinct_from(bindparam("but", type_=Text)),
+        ~_FINAL,
+    )
+    .limit(1)
+)
 
 # One statement, whatever their number: the triggers that tell the feed run once for it.
 _ADD_REVOCATIONS = text("""
@@ -126,8 +190,7 @@ class Revocable:
 
 def load_authority(connection: Connection, authority_id: str) -> Authority | None:
     """The CA of that name, or None."""
-    query: Select[Any] = select(*_AUTHORITY).where(authority.c.id == authority_id)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_AUTHORITY_OF_ID, {"id": authority_id}).one_or_none()
     return None if row is None else _authority(row)
 
 
@@ -136,13 +199,8 @@ def issuing_authority(connection: Connection, role: str, now: datetime) -> Autho
 
     Refuses `unknown-authority` when none is active, `authority-expired` when none of those is valid.
     """
-    query: Select[Any] = (
-        select(*_AUTHORITY)
-        .where(authority.c.role == role, authority.c.state == AuthorityState.ACTIVE.value)
-        .order_by(authority.c.generation.desc())
-    )
     revoked = set(connection.execute(_REVOKED_CAS).scalars())
-    known = [_authority(row) for row in connection.execute(query)]
+    known = [_authority(row) for row in connection.execute(_ACTIVE_OF_ROLE, {"role": role})]
     active = [one for one in known if sha256(one.der).digest() not in revoked]
     if not active:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"No authority issues for {role}.")
@@ -203,7 +261,7 @@ def add_reservation(
     if reserved.enrolment_id is not None and not _hold_key(connection, reserved):
         return False
     row = {**vars(reserved), "lints": [dict(lint) for lint in lints], "requested_by": requested_by}
-    connection.execute(insert(reservation).values(row))
+    connection.execute(_ADD_RESERVATION, row)
     return True
 
 
@@ -213,9 +271,9 @@ def _hold_key(connection: Connection, reserved: Reservation) -> bool:
         "enrolment_id": reserved.enrolment_id,
         "since": reserved.reserved_at,
     }
-    connection.execute(insert(key_holder).values(row).on_conflict_do_nothing())
-    query = select(key_holder.c.enrolment_id).where(key_holder.c.spki_sha256 == reserved.spki_sha256)
-    return bool(connection.execute(query).scalar_one() == reserved.enrolment_id)
+    if connection.execute(_HOLD_KEY, row).one_or_none() is not None:
+        return True
+    return bool(connection.execute(_KEY_HOLDER, row).scalar_one() == reserved.enrolment_id)
 
 
 def key_held_since(connection: Connection, spki_sha256: bytes) -> datetime | None:
@@ -226,8 +284,8 @@ def key_held_since(connection: Connection, spki_sha256: bytes) -> datetime | Non
 
 def load_reservation(connection: Connection, serial: Serial, *, lock: bool = False) -> Reservation | None:
     """The reservation of that serial; `lock` makes every other who would store its certificate wait."""
-    query = select(*_RESERVATION).where(reservation.c.serial == serial)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    query = _LOCKED_RESERVATION if lock else _RESERVATION_OF_SERIAL
+    row = connection.execute(query, {"serial": serial}).one_or_none()
     return None if row is None else Reservation(*row)
 
 
@@ -245,12 +303,7 @@ def stored_among(connection: Connection, serials: Sequence[Serial]) -> set[Seria
 
 def reservation_of_key(connection: Connection, spki_sha256: bytes) -> Reservation | None:
     """The last reservation that an enrolment made for this key, whatever became of it."""
-    # Said as the partial index says it, or all reservations would be read.
-    query = select(*_RESERVATION).where(
-        reservation.c.spki_sha256 == spki_sha256, reservation.c.enrolment_id.is_not(None)
-    )
-    query = query.order_by(reservation.c.reserved_at.desc(), reservation.c.serial).limit(1)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_RESERVATION_OF_KEY, {"spki": spki_sha256}).one_or_none()
     return None if row is None else Reservation(*row)
 
 
@@ -264,12 +317,12 @@ def unstored(connection: Connection, since: datetime, before: datetime) -> list[
 
 def add_certificate(connection: Connection, issued: IssuedCertificate) -> None:
     """Store a certificate under its reservation."""
-    connection.execute(insert(certificate).values(vars(issued)))
+    connection.execute(_ADD_CERTIFICATE, vars(issued))
 
 
 def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificate | None:
     """The certificate of that serial, or None."""
-    row = connection.execute(select(certificate).where(certificate.c.serial == serial)).one_or_none()
+    row = connection.execute(_CERTIFICATE_OF_SERIAL, {"serial": serial}).one_or_none()
     return None if row is None else IssuedCertificate(*row)
 
 
@@ -277,18 +330,8 @@ def lasting_certificate(
     connection: Connection, of: Enrolment, beyond: datetime, *, but: Serial | None = None
 ) -> Serial | None:
     """A certificate of this enrolment, other than `but`, that holds beyond then, be it on hold."""
-    final = exists().where(
-        revocation.c.serial == certificate.c.serial, revocation.c.action == RevocationAction.REVOKE.value
-    )
-    query = (
-        select(certificate.c.serial)
-        .join(reservation, reservation.c.serial == certificate.c.serial)
-        # The mailbox says nothing more than the enrolment, but has an index.
-        .where(certificate.c.mailbox == of.mailbox, reservation.c.enrolment_id == of.id)
-        .where(certificate.c.not_after > beyond, certificate.c.serial.is_distinct_from(but), ~final)
-        .limit(1)
-    )
-    found = connection.execute(query).scalar_one_or_none()
+    asked = {"mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": but}
+    found = connection.execute(_LASTING, asked).scalar_one_or_none()
     return None if found is None else Serial(found)
 
 
@@ -373,22 +416,13 @@ def add_revocations(
 def add_enrolment(connection: Connection, asked: Enrolment) -> bool:
     """Store a request; False when one lives for the same person and mailbox."""
     row = {**vars(asked), "state": asked.state.value, "identity_check": dict(asked.identity_check)}
-    query = (
-        insert(enrolment)
-        .values(row)
-        .on_conflict_do_nothing(
-            index_elements=[enrolment.c.mailbox, enrolment.c.practitioner],
-            index_where=enrolment.c.state != text("'ended'"),
-        )
-        .returning(enrolment.c.id)
-    )
-    return connection.execute(query).one_or_none() is not None
+    return connection.execute(_ADD_ENROLMENT, row).one_or_none() is not None
 
 
 def load_enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False) -> Enrolment | None:
     """The enrolment of that id; `lock` makes a second approval wait for the first."""
-    query: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == enrolment_id)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    query = _LOCKED_ENROLMENT_OF_ID if lock else _ENROLMENT_OF_ID
+    row = connection.execute(query, {"id": enrolment_id}).one_or_none()
     return None if row is None else _enrolment(row)
 
 
@@ -413,12 +447,8 @@ def enrolments(
 
 def standing_enrolment(connection: Connection, mailbox: str, practitioner: str) -> Enrolment | None:
     """The enrolment of this person for this mailbox that has not ended, locked; there is one at most."""
-    query: Select[Any] = select(*_ENROLMENT).where(
-        enrolment.c.mailbox == mailbox,
-        enrolment.c.practitioner == practitioner,
-        enrolment.c.state != EnrolmentState.ENDED.value,
-    )
-    row = connection.execute(query.with_for_update()).one_or_none()
+    asked = {"mailbox": mailbox, "practitioner": practitioner}
+    row = connection.execute(_STANDING, asked).one_or_none()
     return None if row is None else _enrolment(row)
 
 
@@ -435,13 +465,8 @@ def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:
 
 def approve(connection: Connection, enrolment_id: UUID, token_id: int, now: datetime) -> Enrolment:
     """Set an enrolment, locked by the caller, to approved."""
-    query = (
-        update(enrolment)
-        .where(enrolment.c.id == enrolment_id)
-        .values(state=EnrolmentState.APPROVED.value, approved_by=token_id, approved_at=now)
-        .returning(*_ENROLMENT)
-    )
-    return _enrolment(connection.execute(query).one())
+    asked = {"enrolment": enrolment_id, "by": token_id, "at": now}
+    return _enrolment(connection.execute(_APPROVE, asked).one())
 
 
 def end_all(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> list[Enrolment]:

@@ -264,7 +264,7 @@ def _reserve(
     if operators_store.of_key(connection, spki) is not None:
         raise issuance.key_already_certified()
     kind = _mailbox(facts).kind
-    blocked_keys.check(connection, key)
+    checked = blocked_keys.check(connection, key)
     pending = renewals.check_key(connection, enrolment, spki, PROFILE_OF_MAILBOX[kind], now)
     _check_uncertified(connection, enrolment, now)
     if pending is not None:
@@ -275,7 +275,7 @@ def _reserve(
         profile=PROFILE_OF_MAILBOX[kind], public_key=key,
         names=_names(connection, person, _mailbox(facts)), base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
-        opinion=opinion,
+        opinion=opinion, checked=checked,
     )  # fmt: skip
 
 
@@ -426,11 +426,14 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
 
 
 def _subject(connection: Connection, national_id: str, mailbox: str) -> tuple[Practitioner, MailboxFacts]:
-    person = directory_store.practitioners(connection, [national_id]).get(national_id)
+    facts = directory_store.mailbox_facts(connection, [mailbox])[mailbox]
+    person = facts.holder
+    if person is None or person.national_id != national_id:
+        # An establishment's mailbox has no holder, or it is asked for one that is another's.
+        person = directory_store.practitioners(connection, [national_id]).get(national_id)
     if person is None:
         text = f"The national register has no {national_id}."
         raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", text)
-    facts = directory_store.mailbox_facts(connection, [mailbox])[mailbox]
     if not facts.well_formed:
         raise Refusal(Kind.MALFORMED, "malformed-address", f"{mailbox} is not a mail address.")
     return person, facts

@@ -13,6 +13,17 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
+_RECORD = text(
+    "INSERT INTO audit_pending (at, actor, event, subject, detail)"
+    " VALUES (:at, :actor, :event, :subject, CAST(:detail AS jsonb))"
+)
+_RECORD_ALL = text(
+    "INSERT INTO audit_pending (at, actor, event, subject, detail)"
+    " SELECT :at, :actor, :event, line.subject, line.detail"
+    " FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS (subject text, detail jsonb))"
+    " WITH ORDINALITY AS line (subject, detail, place) ORDER BY line.place"
+)
+
 
 class Event(Enum):
     """The vocabulary of the log: subject, then act. A word once used keeps its meaning for ever."""
@@ -74,10 +85,7 @@ def record(
 ) -> None:
     """Queue one line in the caller's transaction; `detail` holds public identifiers, never a secret."""
     connection.execute(
-        text(
-            "INSERT INTO audit_pending (at, actor, event, subject, detail)"
-            " VALUES (:at, :actor, :event, :subject, CAST(:detail AS jsonb))"
-        ),
+        _RECORD,
         {
             "at": now,
             "actor": actor.name,
@@ -101,11 +109,6 @@ def record_all(
     if not told:
         return
     connection.execute(
-        text(
-            "INSERT INTO audit_pending (at, actor, event, subject, detail)"
-            " SELECT :at, :actor, :event, line.subject, line.detail"
-            " FROM ROWS FROM (jsonb_to_recordset(CAST(:lines AS jsonb)) AS (subject text, detail jsonb))"
-            " WITH ORDINALITY AS line (subject, detail, place) ORDER BY line.place"
-        ),
+        _RECORD_ALL,
         {"at": now, "actor": actor.name, "event": event.value, "lines": orjson.dumps(told).decode()},
     )

@@ -9,21 +9,29 @@ from hashlib import sha256
 
 from sqlalchemy import Connection, Engine, text
 
+_HOLD = text("SELECT pg_advisory_xact_lock(:key)")
+_HOLD_ALL = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
+
 
 def lock_key(name: str) -> int:
     """The signed 64-bit number PostgreSQL wants, from a name a person can read."""
     return int.from_bytes(sha256(name.encode()).digest()[:8], "big", signed=True)
 
 
+def lock_key_sql(name: str) -> str:
+    """`lock_key` of a name that is an SQL expression, for a lock whose name the database finds out."""
+    digest = f"encode(substr(sha256(convert_to({name}, 'UTF8')), 1, 8), 'hex')"
+    return f"CAST(CAST('x' || {digest} AS bit(64)) AS bigint)"
+
+
 def hold_until_commit(connection: Connection, name: str) -> None:
     """Wait for the lock `name` and keep it until this transaction ends."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": lock_key(name)})
+    connection.execute(_HOLD, {"key": lock_key(name)})
 
 
 def hold_all_until_commit(connection: Connection, names: Iterable[str]) -> None:
     """As `hold_until_commit` for each, always in one order, so that two who want several cannot deadlock."""
-    query = "SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key"
-    connection.execute(text(query), {"keys": sorted(lock_key(name) for name in set(names))})
+    connection.execute(_HOLD_ALL, {"keys": sorted(lock_key(name) for name in set(names))})
 
 
 def share_until_commit_if_free(connection: Connection, name: str) -> bool:
