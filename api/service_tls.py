@@ -48,7 +48,7 @@ def ensure(container: Container) -> None:
     with transaction(container.engine) as connection:
         issuer = store.issuing_authority(connection, ROLE, now)
         prepared = issuance.prepare(
-            connection, now=now, actor=Actor("command:up"), authority_id=issuer.id, profile=SERVICE_TLS,
+            connection, now=now, actor=Actor("command:up"), authority=issuer, profile=SERVICE_TLS,
             public_key=key.public_key(), names=_names(container.settings.host),
             base_url=container.settings.base_url,
         )  # fmt: skip

@@ -70,7 +70,7 @@ def prepare(
     *,
     now: datetime,
     actor: Actor,
-    authority_id: str,
+    authority: Authority | str,
     profile: Profile,
     public_key: PublicKey,
     names: Names,
@@ -84,14 +84,14 @@ def prepare(
 ) -> Prepared:
     """Reserve a serial for these names and key, linted; the caller commits, then calls `issue`.
 
-    `thorough` adds `opinion`, which is pkilint's. `checked` spares looking for the key among those that are
-    blocked, once the caller has. Refuses `unknown-authority`, `authority-expired`,
-    `lint-failed`, `lint-unavailable`, and `key-already-certified` when the key serves an enrolment already.
+    `authority` is a CA as it was found in this transaction, or its name; `checked` spares looking for the key
+    among those that are blocked, once the caller has. `thorough` adds `opinion`, which is pkilint's. Refuses
+    `unknown-authority`, `authority-expired`, `lint-failed`, `lint-unavailable`, and `key-already-certified`
+    when the key serves an enrolment already.
     """
     # 1. Who signs, and until when.
-    authority = store.load_authority(connection, authority_id)
-    if authority is None:
-        raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"There is no authority {authority_id}.")
+    if isinstance(authority, str):
+        authority = _authority(connection, authority)
     # A key once lost or listed is refused on every road, the service's own included.
     if checked is None or checked.spki_sha256 != spki_sha256(public_key):
         blocked_keys.check(connection, public_key)
@@ -207,10 +207,14 @@ def _draft(
 
 def resume(connection: Connection, reserved: Reservation, actor: Actor) -> Prepared:
     """The same reservation again, for whoever asks anew after the signer did not answer."""
-    authority = store.load_authority(connection, reserved.authority_id)
+    return Prepared(reserved, _authority(connection, reserved.authority_id), actor, _SEAL)
+
+
+def _authority(connection: Connection, authority_id: str) -> Authority:
+    authority = store.load_authority(connection, authority_id)
     if authority is None:
-        raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"There is no authority {reserved.authority_id}.")
-    return Prepared(reserved, authority, actor, _SEAL)
+        raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"There is no authority {authority_id}.")
+    return authority
 
 
 def check(

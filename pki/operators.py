@@ -141,14 +141,14 @@ def _reserve(
     operator = operator_of(connection, token)
     _queue(connection, operator)
     domains = _check_domains(operator, hosts)
-    blocked_keys.check(connection, key)
+    checked = blocked_keys.check(connection, key)
     if (reserved := _taken_up(connection, operator, key, (profile, hosts), now)) is not None:
         return issuance.resume(connection, reserved, token.actor), domains
     names = ServiceNames(hosts) if hosts else OperatorNames(operator.name, operator.id)
     prepared = issuance.prepare(
         connection, now=now, actor=token.actor,
-        authority_id=store.issuing_authority(connection, ROLE, now).id, profile=PROFILES[profile],
-        public_key=key, names=names, base_url=base_url, opinion=opinion,
+        authority=store.issuing_authority(connection, ROLE, now), profile=PROFILES[profile],
+        public_key=key, names=names, base_url=base_url, opinion=opinion, checked=checked,
     )  # fmt: skip
     serial, spki = prepared.reservation.serial, prepared.reservation.spki_sha256
     if not operators_store.add(connection, OperatorReservation(serial, operator.id, hosts, domains, spki)):

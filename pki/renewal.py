@@ -123,7 +123,7 @@ def _make(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> Non
     path = key_files.save_key(wanted.keys_folder, name, key, wanted.passphrase)
     with transaction(engine) as connection:
         prepared = issuance.prepare(
-            connection, now=now, actor=kind.actor, authority_id=authority_id, profile=kind.profile,
+            connection, now=now, actor=kind.actor, authority=authority_id, profile=kind.profile,
             public_key=key.public_key(), base_url=wanted.base_url,
             names=ResponderNames(f"{kind.title} {authority_id} {now:%Y-%m-%d}"),
         )  # fmt: skip

@@ -56,10 +56,10 @@ _LAST_ACTIONS = text("""
     SELECT serial, id, action, actor, reason, revoked_at FROM revocation_state WHERE serial = ANY(:serials)
 """)
 # On hold as well: whoever doubts a CA does not want it to go on. Begun from the few certificates of CAs.
-_REVOKED_CAS = text("""
-    SELECT c.sha256 FROM certificate c CROSS JOIN LATERAL (
+_NOT_REVOKED = text("""
+    authority.sha256 NOT IN (SELECT c.sha256 FROM certificate c CROSS JOIN LATERAL (
         SELECT action FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
-    ) AS last WHERE c.profile = 'issuing-ca' AND last.action <> 'release'
+    ) AS last WHERE c.profile = 'issuing-ca' AND last.action <> 'release')
 """)
 # Each way to a certificate by its own index.
 _TOUCHED = text("""
@@ -88,7 +88,11 @@ _REVOCABLE = (
 _AUTHORITY_OF_ID: Select[Any] = select(*_AUTHORITY).where(authority.c.id == bindparam("id"))
 _ACTIVE_OF_ROLE: Select[Any] = (
     select(*_AUTHORITY)
-    .where(authority.c.role == bindparam("role"), authority.c.state == AuthorityState.ACTIVE.value)
+    .where(
+        authority.c.role == bindparam("role"),
+        authority.c.state == AuthorityState.ACTIVE.value,
+        _NOT_REVOKED,
+    )
     .order_by(authority.c.generation.desc())
 )
 _ENROLMENT_OF_ID: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == bindparam("id"))
@@ -199,9 +203,7 @@ def issuing_authority(connection: Connection, role: str, now: datetime) -> Autho
 
     Refuses `unknown-authority` when none is active, `authority-expired` when none of those is valid.
     """
-    revoked = set(connection.execute(_REVOKED_CAS).scalars())
-    known = [_authority(row) for row in connection.execute(_ACTIVE_OF_ROLE, {"role": role})]
-    active = [one for one in known if sha256(one.der).digest() not in revoked]
+    active = [_authority(row) for row in connection.execute(_ACTIVE_OF_ROLE, {"role": role})]
     if not active:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"No authority issues for {role}.")
     for found in active:

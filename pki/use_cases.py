@@ -271,7 +271,7 @@ def _reserve(
         return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
         connection, now=now, actor=token.actor,
-        authority_id=store.issuing_authority(connection, rules.ISSUER_OF_MAILBOX[kind], now).id,
+        authority=store.issuing_authority(connection, rules.ISSUER_OF_MAILBOX[kind], now),
         profile=PROFILE_OF_MAILBOX[kind], public_key=key,
         names=_names(connection, person, _mailbox(facts)), base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
@@ -283,7 +283,7 @@ def _store(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    directory_store.lock_person(connection, _enrolment(connection, enrolment_id).practitioner)
+    directory_store.lock_person(connection, prepared.reservation.practitioner or "")
     enrolment = _enrolment(connection, enrolment_id, lock=True)
     blocked_keys.hold(connection, [prepared.reservation.spki_sha256])
     issued = issuance.store_signed(connection, prepared, signed, now)

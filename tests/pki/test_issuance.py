@@ -412,7 +412,7 @@ def test_what_breaks_a_rule_is_neither_reserved_nor_signed(
 
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
         issuance.prepare(
-            connection, now=now, actor=Actor("test"), authority_id=authority.issuing.id, profile=OCSP_SIGNER,
+            connection, now=now, actor=Actor("test"), authority=authority.issuing.id, profile=OCSP_SIGNER,
             public_key=new_key().public_key(), names=ServiceNames(("x.example",)),
             base_url=authority.base_url,
         )  # fmt: skip
@@ -581,7 +581,7 @@ def test_an_unknown_authority_issues_nothing(engine: Engine, now: datetime) -> N
 
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
         issuance.prepare(
-            connection, now=now, actor=Actor("test"), authority_id="persons-1", profile=OCSP_SIGNER,
+            connection, now=now, actor=Actor("test"), authority="persons-1", profile=OCSP_SIGNER,
             public_key=new_key().public_key(), names=ResponderNames("OCSP"), base_url="http://trust.example",
         )  # fmt: skip
     assert refused.value.code == "unknown-authority"

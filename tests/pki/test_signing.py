@@ -155,7 +155,7 @@ def signer(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> It
 
 def prepare(connection: Connection, at: datetime) -> issuance.Prepared:
     return issuance.prepare(
-        connection, now=at, actor=Actor("test"), authority_id="persons-1", profile=OCSP_SIGNER,
+        connection, now=at, actor=Actor("test"), authority="persons-1", profile=OCSP_SIGNER,
         public_key=new_key().public_key(), names=ResponderNames("OCSP"), base_url=BASE_URL,
         thorough=False,
     )  # fmt: skip
