@@ -6,27 +6,35 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from http.client import HTTPConnection
-from itertools import groupby
+from itertools import cycle, groupby, islice
 from threading import local
 from typing import Any
 
+import psycopg
 from benches.harness import Bench, Figure
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import text
 
-from api import demo
 from directory import access
 from directory.base.audit import Actor
+from directory.identifiers import luhn_key
+from directory.rules import ORDRE_OF_PROFESSION
 
 CONNECTIONS = 12
 # The issue names both; the rates of django-ca there are of another program on this kind of machine.
 ONE_BY_ONE = 60
 BY_THE_BATCH = 500
 MOST_IN_A_BATCH = 1000
+_COLUMNS = {
+    "practitioner": "national_id, id_type, id_number, family_name, given_name, search_name, row_hash",
+    "profession": "national_id, code, category",
+    "practice": "national_id, digest, profession_code, category, department",
+    "mailbox": "address, kind, holder, row_hash",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def certificates(bench: Bench) -> Figure:
 
 def certificates_batch(bench: Bench) -> Figure:
     """Certificates a second of batches of a thousand over HTTP, approved before, own lints only."""
-    people = sorted(_people(bench, bench.size or 3000), key=lambda one: one.secrets)
+    people = sorted(_people(bench, bench.size or 5000), key=lambda one: one.secrets)
     ask = _asking(bench)
     enrolments = dict(zip(people, _over(lambda one: _requested(ask, one), people), strict=True))
     made, seconds = 0, 0.0
@@ -99,19 +107,12 @@ def _bare(count: int = 2000) -> float:
 
 
 def _people(bench: Bench, count: int) -> list[_Person]:
-    """So many people who hold an uncertified mailbox, spread over authorities, with fresh keys."""
+    """So many people put into the record, each with a practice, a mailbox of their own and a fresh key.
+
+    Of every profession that has an Ordre, since each Ordre has a quota.
+    """
     container = bench.container
     with container.engine.begin() as connection:
-        rows = connection.execute(text(demo.CHOSEN), {"count": 100_000}).all()
-        rows = [
-            row
-            for row in rows
-            if connection.execute(
-                text("SELECT NOT EXISTS (SELECT FROM enrolment WHERE mailbox = :m AND state <> 'ended')"),
-                {"m": row.address},
-            ).scalar_one()
-        ][:count]
-        bodies = {demo.authority_of(row.profession) for row in rows}
         now = container.clock()
         secrets = {
             body: tuple(
@@ -121,14 +122,28 @@ def _people(bench: Bench, count: int) -> list[_Person]:
                 )[1]
                 for n in (1, 2)
             )
-            for body in bodies
+            for body in ORDRE_OF_PROFESSION.values()
         }  # fmt: skip
-    if len(rows) < count:
-        raise SystemExit(f"the demo has {len(rows)} mailboxes left, not {count}: use --size")
-    return [
-        _Person(row.practitioner, row.address, _request(), secrets[demo.authority_of(row.profession)])
-        for row in rows
-    ]
+    professions = list(islice(cycle(ORDRE_OF_PROFESSION), count))
+    first = bench.rows("SELECT count(*) FROM practitioner WHERE starts_with(national_id, '8998')")[0][0]
+    domain = bench.rows("SELECT min(name) FROM trusted_domain WHERE departed_at IS NULL")[0][0]
+    made: dict[str, list[tuple]] = {table: [] for table in _COLUMNS}
+    people = []
+    for number, profession in enumerate(professions, first):
+        digits = f"998{number:07d}"
+        one, address = f"8{digits}{luhn_key(digits)}", f"newcomer-{number}@{domain}"
+        made["practitioner"].append((one, "8", one[1:], "NEWCOMER", "Anne", "NEWCOMER ANNE", b""))
+        made["profession"].append((one, profession, "C"))
+        made["practice"].append((one, sha256(one.encode()).digest()[:16], profession, "C", "75"))
+        made["mailbox"].append((address, "PER", one, b""))
+        people.append(_Person(one, address, _request(), secrets[ORDRE_OF_PROFESSION[profession]]))
+    with psycopg.connect(bench.postgres.conninfo) as link, link.cursor() as cursor:
+        for table, columns in _COLUMNS.items():
+            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                for row in made[table]:
+                    copy.write_row(row)
+            link.execute(f"ANALYZE {table}")
+    return people
 
 
 def _request() -> str:
