@@ -112,13 +112,13 @@ def wrk(
 
 
 @contextmanager
-def fresh_record(bench: Bench) -> Iterator[Engine]:
+def fresh_record(bench: Bench, name: str = "fresh") -> Iterator[Engine]:
     """An empty record beside the installation's own, in the same PostgreSQL."""
     conninfo = bench.postgres.conninfo
     with psycopg.connect(conninfo, autocommit=True) as link:
-        link.execute("CREATE DATABASE fresh")
+        link.execute(f"CREATE DATABASE {name}")
     try:
-        url = bench.postgres.url.replace("/sceau?", "/fresh?")
+        url = bench.postgres.url.replace("/sceau?", f"/{name}?")
         migrate(url)
         engine = connect_engine(url)
         try:
@@ -127,7 +127,7 @@ def fresh_record(bench: Bench) -> Iterator[Engine]:
             engine.dispose()
     finally:
         with psycopg.connect(conninfo, autocommit=True) as link:
-            link.execute("DROP DATABASE fresh WITH (FORCE)")
+            link.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @contextmanager
