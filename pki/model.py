@@ -42,6 +42,24 @@ REASON_CODES = {
 }
 
 
+class Purpose(Enum):
+    """What the key of a mailbox is for (RFC 8550 4.4.2): to sign what it sends, to decrypt what it gets."""
+
+    SIGNATURE = "signature"
+    ENCRYPTION = "encryption"
+
+
+# One key for both.
+JOINED = frozenset(Purpose)
+
+
+class MailKeys(Enum):
+    """Whether a mailbox gets one certificate for both purposes, or one for each, on a key of its own."""
+
+    JOINED = "joined"
+    SEPARATE = "separate"
+
+
 class CertificateReason(Enum):
     """What keeps a mailbox's certificates from being used; the last lines of the verdict's checks."""
 

@@ -5,13 +5,15 @@ profile.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from pki.model import JOINED, Purpose
 
 # A UUID made once for this service, cut into seven numbers as Microsoft's public script for self-assigned
 # OIDs does. One arc of 128 bits (2.25, X.667) would be neater, but decoders with 32-bit arcs refuse the
@@ -70,7 +72,11 @@ class Urls:
 
 @dataclass(frozen=True)
 class Profile:
-    """One kind of certificate. `key_usage_*` hold field names of `x509.KeyUsage`, for EC and RSA keys."""
+    """One kind of certificate. `key_usage_*` hold field names of `x509.KeyUsage`, for EC and RSA keys.
+
+    `serves` is what a mailbox's key is for, and empty for all others; `variant_of` names the profile that
+    this one is like in everything but its key usage.
+    """
 
     name: str
     longest: timedelta
@@ -88,7 +94,14 @@ class Profile:
     skips_revocation: bool = False
     # From the first reservation of a key until then it may be certified anew for the same enrolment.
     key_period: timedelta | None = None
+    serves: frozenset[Purpose] = frozenset()
+    variant_of: str = ""
     sources: tuple[str, ...] = field(default=())
+
+    @property
+    def family(self) -> str:
+        """The profile whose names and requirements this one has: itself, or what it is a variant of."""
+        return self.variant_of or self.name
 
     @property
     def names_delta(self) -> bool:
@@ -102,6 +115,39 @@ _SIGN = frozenset({"digital_signature"})
 _MAIL_LONGEST = timedelta(days=824)
 _MAIL_EC = frozenset({"digital_signature", "key_agreement"})
 _MAIL_RSA = frozenset({"digital_signature", "key_encipherment"})
+
+
+def _for_signature(joined: Profile) -> Profile:
+    return replace(
+        joined,
+        name=f"{joined.name}-sign",
+        key_usage_ec=_SIGN,
+        key_usage_rsa=_SIGN,
+        serves=frozenset({Purpose.SIGNATURE}),
+        variant_of=joined.name,
+        sources=(
+            "S/MIME BR 7.1.2.3 e (signing only: digitalSignature, for either kind of key)",
+            "ETSI EN 319 412-2 4.3.2, NAT-4.3.2-1 (type C; one use for one key should be)",
+            "RFC 8550 4.4.2 (a signature counts under digitalSignature or nonRepudiation only)",
+        ),
+    )
+
+
+def _for_encryption(joined: Profile) -> Profile:
+    return replace(
+        joined,
+        name=f"{joined.name}-encrypt",
+        key_usage_ec=frozenset({"key_agreement"}),
+        key_usage_rsa=frozenset({"key_encipherment"}),
+        serves=frozenset({Purpose.ENCRYPTION}),
+        variant_of=joined.name,
+        sources=(
+            "S/MIME BR 7.1.2.3 e (key management only: RSA keyEncipherment, EC keyAgreement)",
+            "ETSI EN 319 412-2 4.3.2, NAT-4.3.2-1 (type E; one use for one key should be)",
+            "RFC 8550 4.4.2, RFC 5480 3 (keyAgreement of EC keys), RFC 3279 2.3.1 (keyEncipherment of RSA)",
+        ),
+    )
+
 
 ROOT = Profile(
     name="root-ca",
@@ -148,6 +194,7 @@ PRACTITIONER = Profile(
     name="practitioner-smime",
     longest=_MAIL_LONGEST,
     key_period=_MAIL_LONGEST,
+    serves=JOINED,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
@@ -162,6 +209,7 @@ ORGANISATION = Profile(
     name="organisation-smime",
     longest=_MAIL_LONGEST,
     key_period=_MAIL_LONGEST,
+    serves=JOINED,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
@@ -175,6 +223,7 @@ APPLICATION = Profile(
     name="application-smime",
     longest=_MAIL_LONGEST,
     key_period=_MAIL_LONGEST,
+    serves=JOINED,
     key_usage_ec=_MAIL_EC,
     key_usage_rsa=_MAIL_RSA,
     purposes=(ExtendedKeyUsageOID.EMAIL_PROTECTION,),
@@ -185,6 +234,10 @@ APPLICATION = Profile(
         "ETSI EN 319 412-1 5.1.4 (organizationIdentifier, nationally defined scheme)",
     ),
 )
+# The policy of the joined ones: it says how the holder was identified, key usage says what the key is for.
+PRACTITIONER_SIGN, PRACTITIONER_ENCRYPT = _for_signature(PRACTITIONER), _for_encryption(PRACTITIONER)
+ORGANISATION_SIGN, ORGANISATION_ENCRYPT = _for_signature(ORGANISATION), _for_encryption(ORGANISATION)
+APPLICATION_SIGN, APPLICATION_ENCRYPT = _for_signature(APPLICATION), _for_encryption(APPLICATION)
 OCSP_SIGNER = Profile(
     name="ocsp-signer",
     longest=timedelta(days=30),
@@ -250,14 +303,26 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         p.name: p
         for p in (
-            ROOT, ISSUING, CROSS, PRACTITIONER, ORGANISATION, APPLICATION, OCSP_SIGNER, LIST_SIGNER,
-            SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT,
+            ROOT, ISSUING, CROSS, PRACTITIONER, PRACTITIONER_SIGN, PRACTITIONER_ENCRYPT, ORGANISATION,
+            ORGANISATION_SIGN, ORGANISATION_ENCRYPT, APPLICATION, APPLICATION_SIGN, APPLICATION_ENCRYPT,
+            OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT,
         )
     }
 )  # fmt: skip
 # What one mailbox is certified by, by what its holder is.
-OF_MAILBOXES = frozenset({PRACTITIONER.name, ORGANISATION.name, APPLICATION.name})
+OF_MAILBOXES = frozenset(profile.name for profile in PROFILES.values() if profile.serves)
 OF_OPERATORS = frozenset({OPERATOR_SERVER.name, OPERATOR_CLIENT.name})
+
+
+def served_by(profile: str) -> frozenset[Purpose]:
+    """What a certificate of this profile is good for in mail; nothing, for one that we do not know."""
+    known = PROFILES.get(profile)
+    return frozenset() if known is None else known.serves
+
+
+def serving(purposes: frozenset[Purpose]) -> list[str]:
+    """The profiles whose certificates serve one of these purposes, a joined one either."""
+    return sorted(profile.name for profile in PROFILES.values() if profile.serves & purposes)
 
 
 @dataclass(frozen=True)

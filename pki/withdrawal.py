@@ -14,6 +14,7 @@ from types import MappingProxyType
 from directory.model import MailboxFacts, MailboxKind, Practitioner
 from directory.rules import FRANCE, is_open, is_practising
 from pki.model import RevocationAction, RevocationReason
+from pki.profiles import PROFILES
 from pki.rules import PROFILE_OF_MAILBOX
 
 
@@ -113,7 +114,8 @@ class Decision:
 
 def kind_of_profile(profile: str) -> MailboxKind | None:
     """The kind of mailbox that certificates of this profile are made for; None for those of the service."""
-    return next((kind for kind, known in PROFILE_OF_MAILBOX.items() if known.name == profile), None)
+    family = PROFILES[profile].family if profile in PROFILES else profile
+    return next((kind for kind, known in PROFILE_OF_MAILBOX.items() if known.name == family), None)
 
 
 def causes(bond: Bond, present: Present, at: datetime) -> tuple[Cause, ...]:

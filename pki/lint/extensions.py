@@ -32,7 +32,7 @@ def expected(profile: Profile, *, has_issuer: bool) -> frozenset[x509.ObjectIden
         ExtensionOID.CRL_DISTRIBUTION_POINTS: profile.names_crl,
         ExtensionOID.FRESHEST_CRL: profile.names_delta,
         ExtensionOID.OCSP_NO_CHECK: profile.skips_revocation,
-        ExtensionOID.ADMISSIONS: profile.name == PRACTITIONER.name,
+        ExtensionOID.ADMISSIONS: profile.family == PRACTITIONER.name,
     }
     return frozenset(oid for oid, present in wanted.items() if present)
 

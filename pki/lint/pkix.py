@@ -12,7 +12,7 @@ from typing import Any
 
 from pki.lint.accepted import ACCEPTED
 from pki.lint.lint import Finding
-from pki.profiles import APPLICATION, OPERATOR_SERVER, ORGANISATION, PRACTITIONER
+from pki.profiles import APPLICATION, OPERATOR_SERVER, ORGANISATION, PRACTITIONER, PROFILES
 
 # What is wrong with a certificate of this profile, and what is only advised against.
 SecondOpinion = Callable[[bytes, str], tuple[list[Finding], list[Finding]]]
@@ -27,7 +27,7 @@ CITATIONS: Mapping[str, str] = MappingProxyType(
         "tls": "TLS BR, domain-validated, as pkilint reads them",
     }
 )
-# Whose requirements a profile is held against, beside RFC 5280.
+# Whose requirements a profile and its variants are held against, beside RFC 5280.
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         PRACTITIONER.name: ("smime-individual", "etsi-natural"),
@@ -50,7 +50,8 @@ def findings(der: bytes, profile: str = "") -> tuple[list[Finding], list[Finding
 
     wrong: dict[str, Finding] = {}
     advised: dict[str, Finding] = {}
-    container, asked_by = _container(("pkix", *REQUIREMENTS.get(profile, ())))
+    family = PROFILES[profile].family if profile in PROFILES else profile
+    container, asked_by = _container(("pkix", *REQUIREMENTS.get(family, ())))
     for result in container.validate(loader.load_certificate(der, "").root):
         for described in result.finding_descriptions:
             severity, code = described.finding.severity.name, described.finding.code

@@ -23,10 +23,14 @@ from pki.profiles import (
     ISSUING,
     LIST_SIGNER,
     OCSP_SIGNER,
+    OF_MAILBOXES,
     OPERATOR_CLIENT,
     OPERATOR_SERVER,
     ORGANISATION,
     PRACTITIONER,
+    PRACTITIONER_ENCRYPT,
+    PRACTITIONER_SIGN,
+    PROFILES,
     ROOT,
     SERVICE_TLS,
     ApplicationNames,
@@ -106,13 +110,14 @@ def chain() -> tuple[x509.Certificate, x509.Certificate]:
     return root, issuing
 
 
-def leaf(profile: Profile, names: Names | None = None) -> x509.Certificate:
+def leaf(profile: Profile, names: Names | None = None, *, rsa: bool = False) -> x509.Certificate:
     _, ca_key, own = keys()
+    key = good_rsa() if rsa else own
     return unsigned(
         serial=serial_of(x509.random_serial_number()),
         profile=profile,
-        names=names or NAMES[profile.name],
-        public_key=own.public_key(),
+        names=names or NAMES[profile.family],
+        public_key=key.public_key(),
         issuer=Issuer("persons-1", chain()[1], ca_key.public_key()),
         validity=(START, START + min(profile.longest, timedelta(days=824)) - SECOND),
         urls=Urls("http://trust.example"),
@@ -127,12 +132,12 @@ def case(certificate: x509.Certificate, profile: Profile = PRACTITIONER, mailbox
 def of_each_profile() -> list[Case]:
     root, issuing = chain()
     made = [Case(root, ROOT, None), Case(issuing, ISSUING, root)]
+    mail = [PROFILES[name] for name in sorted(OF_MAILBOXES)]
+    made += [case(leaf(profile, rsa=True), profile) for profile in mail]
     return made + [
         case(leaf(profile), profile)
         for profile in (
-            PRACTITIONER,
-            ORGANISATION,
-            APPLICATION,
+            *mail,
             OCSP_SIGNER,
             LIST_SIGNER,
             SERVICE_TLS,
@@ -291,6 +296,21 @@ BAD: dict[str, Callable[[], Case]] = {
         )
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("profile", "also"),
+    [
+        (PRACTITIONER_SIGN, ("digital_signature", "key_agreement")),
+        (PRACTITIONER_SIGN, ("digital_signature", "content_commitment")),
+        (PRACTITIONER_ENCRYPT, ("key_agreement", "digital_signature")),
+        (PRACTITIONER_ENCRYPT, ("key_encipherment",)),
+    ],
+)
+def test_a_key_for_one_use_is_certified_for_no_other(profile: Profile, also: tuple[str, ...]) -> None:
+    """The signer runs these lints too: who writes into the database gets no joined key under these names."""
+    made = case(rebuilt(leaf(profile), add=usage(*also)), profile)
+    assert {finding.lint for finding in run(LINTS, made)} == {"key-usage"}
 
 
 # The parser warns of the serial that our lint is there to find.

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,16 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from pki.lint import pkix
+from pki.model import JOINED
 from pki.profiles import (
     APPLICATION,
+    OF_MAILBOXES,
     OPERATOR_CLIENT,
     OPERATOR_SERVER,
     ORGANISATION,
     PRACTITIONER,
+    PRACTITIONER_ENCRYPT,
+    PRACTITIONER_SIGN,
     PROFILES,
     SERVICE_TLS,
     OrganisationNames,
     PersonNames,
+    Profile,
     Urls,
 )
 from pki.rules import LONGEST_COMMON_NAME, person_name, plain
@@ -32,9 +39,10 @@ from tests.pki.test_lint import ADDRESS, Encoding, leaf
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(
-    "profile", [PRACTITIONER, ORGANISATION, APPLICATION, SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT]
-)
+MAIL = [PROFILES[name] for name in sorted(OF_MAILBOXES)]
+
+
+@pytest.mark.parametrize("profile", [*MAIL, SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT])
 def test_gnutls_reads_what_we_make(profile: object, tmp_path: Path) -> None:
     made = tmp_path / "made.pem"
     made.write_bytes(leaf(profile).public_bytes(Encoding.PEM))  # type: ignore[arg-type]
@@ -67,18 +75,20 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize(("profile", "level"), [(PRACTITIONER, "INDIVIDUAL"), (ORGANISATION, "ORGANIZATION")])
-def test_the_smime_requirements_object_to_nothing_but_what_we_say(profile: object, level: str) -> None:
+@pytest.mark.parametrize("rsa", [False, True], ids=["P-256", "RSA-3072"])
+@pytest.mark.parametrize("profile", MAIL, ids=[profile.name for profile in MAIL])
+def test_the_smime_requirements_object_to_nothing_but_what_we_say(profile: Profile, *, rsa: bool) -> None:
     from pkilint import loader
     from pkilint.cabf import smime
     from pkilint.cabf.smime.smime_constants import Generation, ValidationLevel
     from pkilint.pkix import certificate
 
+    level = "INDIVIDUAL" if profile.family == PRACTITIONER.name else "ORGANIZATION"
     container = certificate.create_pkix_certificate_validator_container(
         smime.create_decoding_validators(),
         smime.create_subscriber_validators(ValidationLevel[level], Generation.STRICT),
     )
-    made = loader.load_certificate(leaf(profile).public_bytes(Encoding.DER), "")  # type: ignore[arg-type]
+    made = loader.load_certificate(leaf(profile, rsa=rsa).public_bytes(Encoding.DER), "")
     found = {
         described.finding.code
         for result in container.validate(made.root)
@@ -88,13 +98,67 @@ def test_the_smime_requirements_object_to_nothing_but_what_we_say(profile: objec
     assert found <= LEFT
 
 
+@pytest.mark.parametrize("rsa", [False, True], ids=["P-256", "RSA-3072"])
+@pytest.mark.parametrize("profile", MAIL, ids=[profile.name for profile in MAIL])
+def test_only_joined_keys_are_mixed_in_the_eyes_of_etsi(profile: Profile, *, rsa: bool) -> None:
+    """EN 319 412-2 NAT-4.3.2-1 advises one use for one key: accepted of a joined one, and of it alone."""
+    der = leaf(profile, rsa=rsa).public_bytes(Encoding.DER)
+    requirement = "etsi-natural" if profile.family == PRACTITIONER.name else "etsi-legal"
+    mixed = "etsi.en_319_412_2.nat-4.3.2-1.mixed_key_usage_setting"
+    said = {code for severity, code, _ in pkix._validate(der, requirement) if severity != "INFO"}
+    assert (mixed in said) == (not profile.variant_of)
+
+
+def test_a_variant_is_its_joined_profile_in_all_but_key_usage() -> None:
+    for profile in MAIL:
+        joined = PROFILES[profile.family]
+        assert replace(
+            profile, name=joined.name, key_usage_ec=joined.key_usage_ec, key_usage_rsa=joined.key_usage_rsa,
+            serves=joined.serves, variant_of="", sources=joined.sources,
+        ) == joined  # fmt: skip
+    assert [profile.name for profile in MAIL if profile.serves == JOINED] == [
+        "application-smime", "organisation-smime", "practitioner-smime",
+    ]  # fmt: skip
+
+
+def test_the_two_uses_of_a_pair_share_no_bit_and_make_the_joined_one() -> None:
+    for family in (PRACTITIONER, ORGANISATION, APPLICATION):
+        sign, encrypt = (PROFILES[f"{family.name}-{use}"] for use in ("sign", "encrypt"))
+        for kind in ("key_usage_ec", "key_usage_rsa"):
+            assert not getattr(sign, kind) & getattr(encrypt, kind)
+            assert getattr(sign, kind) | getattr(encrypt, kind) == getattr(family, kind)
+        assert sign.serves | encrypt.serves == family.serves
+        assert not sign.serves & encrypt.serves
+
+
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [
+        (PRACTITIONER, ("S/MIME signing : Yes", "S/MIME encryption : Yes")),
+        (PRACTITIONER_SIGN, ("S/MIME signing : Yes", "S/MIME encryption : No")),
+        (PRACTITIONER_ENCRYPT, ("S/MIME signing : No", "S/MIME encryption : Yes")),
+    ],
+)
+def test_openssl_tells_the_uses_of_rsa_keys_apart(
+    profile: Profile, says: tuple[str, str], tmp_path: Path
+) -> None:
+    made = tmp_path / "made.pem"
+    made.write_bytes(leaf(profile, rsa=True).public_bytes(Encoding.PEM))
+    told = subprocess.run(
+        ["openssl", "x509", "-in", str(made), "-noout", "-purpose"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for line in says:
+        assert f"{line}\n" in told
+
+
 def test_no_profile_lasts_longer_than_its_sources_allow() -> None:
     assert {name: profile.longest for name, profile in PROFILES.items() if not profile.is_authority} == {
-        "practitioner-smime": timedelta(days=824),
-        "organisation-smime": timedelta(days=824),
+        **{profile.name: timedelta(days=824) for profile in MAIL},
         "ocsp-signer": timedelta(days=30),
         "list-signer": timedelta(days=30),
-        "application-smime": timedelta(days=824),
         "service-tls": timedelta(days=199),
         "operator-server": timedelta(days=199),
         "operator-client": timedelta(days=398),
