@@ -14,7 +14,7 @@ from directory import rules, store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Standing
 from pki import exchange_store
-from pki.model import Answer, CertificateFacts, CertificateReason, Verdict
+from pki.model import Answer, CertificateFacts, CertificateReason, Purpose, Verdict
 
 SENDER = "sender-"
 BEFORE_OUR_RECORDS = "before-our-records"
@@ -66,15 +66,19 @@ def verdicts(
 def decide(address: str, recipient: Party, sender: Party | None, occasion: Occasion) -> Verdict:
     """The verdict on sending to `recipient` (from `sender`, when one is named).
 
-    Certificates are handed out with `allowed` only: beside a refusal, one would be an invitation to use it.
+    The recipient must have one to encrypt with, the sender one to sign with. Those to encrypt with are handed
+    out, and with `allowed` only: beside a refusal, one would be an invitation to use it.
     """
+    to, by = Purpose.ENCRYPTION, Purpose.SIGNATURE
     # Before our records nothing is known, so that nothing else can be said, not even "no certificate".
-    reasons = list(reasons_against(recipient, occasion.as_of)) if occasion.recorded else [BEFORE_OUR_RECORDS]
-    given = usable(recipient.certificates, occasion.as_of)
+    reasons = [BEFORE_OUR_RECORDS]
+    if occasion.recorded:
+        reasons = list(reasons_against(recipient, to, occasion.as_of))
+    given = usable(recipient.certificates, to, occasion.as_of)
     resting_on = list(given)
     if sender is not None and occasion.recorded:
-        reasons += [SENDER + reason for reason in reasons_against(sender, occasion.as_of)]
-        resting_on += usable(sender.certificates, occasion.as_of)
+        reasons += [SENDER + reason for reason in reasons_against(sender, by, occasion.as_of)]
+        resting_on += usable(sender.certificates, by, occasion.as_of)
     answer = _answer(reasons)
     return Verdict(
         address,
@@ -88,20 +92,27 @@ def decide(address: str, recipient: Party, sender: Party | None, occasion: Occas
     )
 
 
-def reasons_against(party: Party, at: datetime) -> tuple[str, ...]:
-    """Every reason that stands against this side at `at`, in the order of the checks; () when none does."""
+def reasons_against(party: Party, purpose: Purpose, at: datetime) -> tuple[str, ...]:
+    """Every reason that stands against this side at `at`, in the order of the checks; () when none does.
+
+    A certificate for the other purpose is none here, whatever became of it.
+    """
     found = [standing.value for standing in rules.standing(party.facts, at)]
-    if party.facts.mailbox is not None and not usable(party.certificates, at):
-        found.append(_why_none_usable(party.certificates, at).value)
+    if party.facts.mailbox is not None and not usable(party.certificates, purpose, at):
+        serving = [one for one in party.certificates if purpose in one.purposes]
+        found.append(_why_none_usable(serving, at).value)
     return tuple(found)
 
 
-def usable(certificates: Sequence[CertificateFacts], at: datetime) -> tuple[CertificateFacts, ...]:
-    """Those valid at `at` (both ends included, RFC 5280 4.1.2.5), neither revoked nor on hold."""
+def usable(
+    certificates: Sequence[CertificateFacts], purpose: Purpose, at: datetime
+) -> tuple[CertificateFacts, ...]:
+    """Those for this purpose, valid at `at` (both ends, RFC 5280 4.1.2.5), neither revoked nor on hold."""
     return tuple(
         certificate
         for certificate in certificates
-        if certificate.not_before <= at <= certificate.not_after
+        if purpose in certificate.purposes
+        and certificate.not_before <= at <= certificate.not_after
         and certificate.revoked_at is None
         and not certificate.on_hold
     )

@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 
 from directory.store import present_and_past
 from pki.model import CertificateFacts, Serial
+from pki.profiles import served_by
 
 # The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
-CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after,
+CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after, c.profile,
        coalesce(u.successor, c.practitioner), last.action, last.revoked_at, sceau_establishment_of(c.subject)
 FROM unnest((SELECT CAST(:mailboxes AS text[]))) AS asked (mailbox)
 JOIN certificate c ON c.mailbox = asked.mailbox
@@ -42,7 +43,7 @@ def certificates_of(
     """Each mailbox's certificates issued by `at`, longest-lived first, with their revocation as of `at`."""
     found: dict[str, list[CertificateFacts]] = defaultdict(list)
     rows = connection.execute(_CERTIFICATES[at is not None], {"mailboxes": list(mailboxes), "at": at})
-    for mailbox, serial, der, sha256, not_before, not_after, whose, action, acted_at, place in rows:
+    for mailbox, serial, der, sha256, not_before, not_after, profile, whose, action, acted_at, place in rows:
         found[mailbox].append(
             CertificateFacts(
                 Serial(serial),
@@ -50,6 +51,7 @@ def certificates_of(
                 sha256,
                 not_before,
                 not_after,
+                served_by(profile),
                 practitioner=whose,
                 revoked_at=acted_at if action == "revoke" else None,
                 on_hold=action == "hold",

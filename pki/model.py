@@ -79,7 +79,7 @@ class Answer(Enum):
 
 @dataclass(frozen=True)
 class CertificateFacts:
-    """One certificate of a mailbox, for whom it was made, what had become of it at the time asked about.
+    """One certificate of a mailbox, what for and for whom it was made, what had become of it then.
 
     `establishment` is the FINESS number in its subject, None when it names none.
     """
@@ -89,6 +89,7 @@ class CertificateFacts:
     sha256: bytes
     not_before: datetime
     not_after: datetime
+    purposes: frozenset[Purpose]
     practitioner: str | None = None
     revoked_at: datetime | None = None
     on_hold: bool = False

@@ -44,7 +44,12 @@ def check(
             "valid_until": one.valid_until,
             "sources": one.sources,
             "certificates": [
-                {"serial": c.serial, "not_after": c.not_after, "der": b64encode(c.der).decode()}
+                {
+                    "serial": c.serial,
+                    "not_after": c.not_after,
+                    "der": b64encode(c.der).decode(),
+                    "purposes": sorted(purpose.value for purpose in c.purposes),
+                }
                 for c in one.certificates
             ],
         }

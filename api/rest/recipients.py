@@ -30,7 +30,7 @@ from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address
 from directory.model import Standing
 from pki.exchange import BEFORE_OUR_RECORDS, SENDER, verdicts
-from pki.model import Answer, CertificateFacts, CertificateReason, Verdict
+from pki.model import Answer, CertificateFacts, CertificateReason, Purpose, Verdict
 
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 MOST_ADDRESSES = 10_000
@@ -39,12 +39,17 @@ REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*Standing, *CertificateRe
 
 
 class CertificateOfVerdict(Shape):
-    """A certificate to encrypt with."""
+    """A certificate to encrypt with; `purposes` says whether it is for signatures as well."""
 
     serial = fields.String(required=True, metadata={"example": EXAMPLE_SERIAL})
     not_after = Instant(required=True)
     sha256 = Hexadecimal(required=True, metadata={"description": "Empreinte du DER — Digest of the DER"})
     der = Base64(required=True, metadata={"description": "Certificat X.509 — X.509 certificate"})
+    purposes = fields.List(
+        fields.Enum(Purpose, by_value=True),
+        required=True,
+        metadata={"description": "Usages de sa clé — What its key is for", "example": ["encryption"]},
+    )
 
 
 class VerdictAnswer(Shape):
@@ -215,6 +220,7 @@ def _certificate(facts: CertificateFacts) -> dict[str, Any]:
         "not_after": facts.not_after,
         "sha256": facts.sha256.hex(),
         "der": base64.b64encode(facts.der).decode(),
+        "purposes": sorted(purpose.value for purpose in facts.purposes),
     }
 
 

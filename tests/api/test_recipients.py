@@ -42,6 +42,7 @@ def test_an_allowed_recipient_comes_with_the_certificate_to_encrypt_with(
                 "not_after": "2027-08-31T12:00:00Z",
                 "sha256": sha256(b"certificate 1").hexdigest(),
                 "der": base64.b64encode(b"certificate 1").decode(),
+                "purposes": ["encryption", "signature"],
             }
         ],
     }

@@ -14,7 +14,7 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.use_cases import lift_measure, take_measure
 from pki.exchange import verdicts
-from pki.model import Answer, Verdict
+from pki.model import Answer, Purpose, Verdict
 from pki.published import live_certificates
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 
@@ -41,6 +41,7 @@ def certify(
     issued: datetime,
     not_before: datetime | None = None,
     not_after: datetime | None = None,
+    profile: str = "practitioner-smime",
 ) -> str:
     """A certificate's row: the verdict carries its bytes and never reads them."""
     serial = f"{number:040x}"
@@ -53,19 +54,20 @@ def certify(
         "issued": issued,
         "not_before": not_before or issued - timedelta(hours=1),
         "not_after": not_after or issued + YEAR,
+        "profile": profile,
     }
     run(
         engine,
         "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, spki_sha256, tbs,"
-        " tbs_sha256, lints, requested_by, reserved_at) VALUES (:serial, 'persons-1', 'practitioner-smime',"
-        " 0, :mailbox, :key, '', :sha, '[]', 'x', :issued)",
-        **{name: row[name] for name in ("serial", "mailbox", "key", "sha", "issued")},
+        " tbs_sha256, lints, requested_by, reserved_at) VALUES (:serial, 'persons-1', :profile, 0, :mailbox,"
+        " :key, '', :sha, '[]', 'x', :issued)",
+        **{name: row[name] for name in ("serial", "profile", "mailbox", "key", "sha", "issued")},
     )
     run(
         engine,
         "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
         " spki_sha256, der, sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1',"
-        " 'practitioner-smime', 0, :mailbox, (SELECT holder FROM mailbox WHERE address = :mailbox), 'CN=x',"
+        " :profile, 0, :mailbox, (SELECT holder FROM mailbox WHERE address = :mailbox), 'CN=x',"
         " :key, :der, :sha, :not_before, :not_after, :issued)",
         **row,
     )
@@ -313,6 +315,65 @@ def test_a_certificate_of_the_former_holder_serves_the_next_one_nothing(engine: 
     assert [c.serial for c in ask(engine, mailbox)[0].certificates] == [f"{2:040x}"]
     with transaction(engine, read_only=True) as connection:
         assert live_certificates(connection, [mailbox], clock(engine)) == {mailbox: [b"certificate 2"]}
+
+
+SIGN, ENCRYPT = "practitioner-smime-sign", "practitioner-smime-encrypt"
+
+
+def test_a_recipient_needs_a_certificate_to_encrypt_with_and_a_sender_one_to_sign_with(
+    engine: Engine, now: datetime
+) -> None:
+    signer, reader, both = (seed_practitioner(engine, number).mailbox for number in (1, 2, 3))
+    certify(engine, signer, 1, issued=now, profile=SIGN)
+    certify(engine, reader, 2, issued=now, profile=ENCRYPT)
+    certify(engine, both, 3, issued=now)
+    assert [one.reasons for one in ask(engine, signer, reader, both, now=now)] == [
+        ("no-certificate",),
+        (),
+        (),
+    ]
+    assert ask(engine, reader, sender=signer, now=now)[0].answer is Answer.ALLOWED
+    assert ask(engine, both, sender=reader, now=now)[0].reasons == ("sender-no-certificate",)
+    assert ask(engine, signer, sender=reader, now=now)[0].reasons == (
+        "no-certificate", "sender-no-certificate",
+    )  # fmt: skip
+
+
+def test_of_a_pair_the_verdict_hands_out_what_one_encrypts_with(engine: Engine, now: datetime) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    certify(engine, mailbox, 1, issued=now, profile=SIGN, not_after=now + 2 * YEAR)
+    certify(engine, mailbox, 2, issued=now, profile=ENCRYPT)
+    (verdict,) = ask(engine, mailbox, sender=mailbox, now=now)
+    assert [(one.serial, one.purposes) for one in verdict.certificates] == [
+        (f"{2:040x}", {Purpose.ENCRYPTION})
+    ]
+
+
+def test_what_became_of_the_other_of_a_pair_is_not_said(engine: Engine, now: datetime) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    revoke(engine, certify(engine, mailbox, 1, issued=now, profile=SIGN), now)
+    assert ask(engine, mailbox, now=now)[0].reasons == ("no-certificate",)
+    certify(engine, mailbox, 2, issued=now, profile=ENCRYPT)
+    assert ask(engine, mailbox, now=now)[0].answer is Answer.ALLOWED
+    revoke(engine, f"{2:040x}", now, "hold")
+    (verdict,) = ask(engine, mailbox, sender=mailbox, now=now)
+    assert verdict.reasons == ("certificate-on-hold", "sender-certificate-revoked")
+
+
+def test_a_verdict_is_kept_until_the_first_end_of_what_each_side_uses(engine: Engine, now: datetime) -> None:
+    mailbox, minute = seed_practitioner(engine).mailbox, timedelta(minutes=1)
+    certify(engine, mailbox, 1, issued=now, profile=SIGN, not_after=now + minute)
+    certify(engine, mailbox, 2, issued=now, profile=ENCRYPT, not_after=now + 2 * minute)
+    assert ask(engine, mailbox, now=now)[0].valid_until == now + 2 * minute
+    assert ask(engine, mailbox, sender=mailbox, now=now)[0].valid_until == now + minute
+
+
+def test_a_certificate_of_a_profile_we_do_not_know_is_good_for_nothing(engine: Engine, now: datetime) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    certify(engine, mailbox, issued=now, profile="practitioner-smime-escrowed")
+    assert ask(engine, mailbox, sender=mailbox, now=now)[0].reasons == (
+        "no-certificate", "sender-no-certificate",
+    )  # fmt: skip
 
 
 def test_a_certificate_does_not_exist_before_it_was_issued(engine: Engine) -> None:

@@ -18,7 +18,7 @@ from directory.model import (
 )
 from directory.rules import standing, visible
 from pki.exchange import NOT_KNOWING, Occasion, Party, decide, reasons_against
-from pki.model import Answer, CertificateFacts, CertificateReason, serial_of
+from pki.model import JOINED, Answer, CertificateFacts, CertificateReason, Purpose, serial_of
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 KEPT = timedelta(minutes=15)
@@ -48,7 +48,8 @@ facts = st.builds(
 )  # fmt: skip
 certificates = st.builds(
     CertificateFacts, st.integers(1, 9).map(serial_of), st.just(b"der"), st.just(b"sha"), instants, instants,
-    moments, st.booleans(),
+    st.sampled_from([JOINED, *(frozenset({purpose}) for purpose in Purpose)]), revoked_at=moments,
+    on_hold=st.booleans(),
 )  # fmt: skip
 parties = st.builds(Party, facts, st.lists(certificates, max_size=3).map(tuple))
 occasions = st.builds(Occasion, st.just(NOON), st.just(NOON), st.just(KEPT), st.just({}), st.booleans())
@@ -95,6 +96,7 @@ def test_allowed_means_no_reason_and_a_certificate_good_at_that_instant(
     assert (verdict.answer is Answer.ALLOWED) == bool(verdict.certificates)
     for certificate in verdict.certificates:
         assert certificate in recipient.certificates
+        assert Purpose.ENCRYPTION in certificate.purposes
         assert certificate.not_before <= NOON <= certificate.not_after
         assert certificate.revoked_at is None
         assert not certificate.on_hold
@@ -123,7 +125,7 @@ def test_naming_a_sender_only_ever_adds_reasons(recipient: Party, sender: Party,
     alone = decide("a@one.example", recipient, None, occasion).reasons
     both = decide("a@one.example", recipient, sender, occasion).reasons
     assert both[: len(alone)] == alone
-    added = reasons_against(sender, NOON) if occasion.recorded else ()
+    added = reasons_against(sender, Purpose.SIGNATURE, NOON) if occasion.recorded else ()
     assert both[len(alone) :] == tuple(f"sender-{reason}" for reason in added)
 
 
@@ -136,7 +138,24 @@ def test_before_our_records_nothing_else_is_said(
     assert verdict.certificates == ()
 
 
-@given(parties)
-def test_reasons_come_in_the_order_of_the_checks(party: Party) -> None:
-    found = list(reasons_against(party, NOON))
+@given(parties, parties, occasions, st.sampled_from(Purpose))
+def test_certificates_for_the_other_purpose_change_nothing(
+    recipient: Party, sender: Party, occasion: Occasion, purpose: Purpose
+) -> None:
+    """As a recipient what is for signatures alone is as if it were not there, as a sender the other kind."""
+
+    def without(party: Party, other: Purpose) -> Party:
+        return replace(party, certificates=tuple(c for c in party.certificates if c.purposes != {other}))
+
+    assert decide("a@one.example", recipient, sender, occasion) == decide(
+        "a@one.example", without(recipient, Purpose.SIGNATURE), without(sender, Purpose.ENCRYPTION), occasion
+    )
+    assert reasons_against(recipient, purpose, NOON) == reasons_against(
+        without(recipient, next(iter(JOINED - {purpose}))), purpose, NOON
+    )
+
+
+@given(parties, st.sampled_from(Purpose))
+def test_reasons_come_in_the_order_of_the_checks(party: Party, purpose: Purpose) -> None:
+    found = list(reasons_against(party, purpose, NOON))
     assert found == sorted(set(found), key=ORDER.index)
