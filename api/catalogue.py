@@ -460,6 +460,22 @@ ENTRIES: tuple[Entry, ...] = (
         "Une clé sert une fois, à un seul titulaire. Créez-en une nouvelle.",
     ),
     Entry(
+        "purpose-missing", 422, "What the key is for was not said",
+        "Signature and encryption have a certificate each here, on a key of its own (setting `mail_keys`). "
+        "Add `purpose`: `signature` or `encryption`.",
+        "L'usage de la clé n'est pas dit",
+        "Signature et chiffrement ont ici chacun leur certificat (réglage `mail_keys`), sur sa propre clé : "
+        "ajoutez `purpose`, `signature` ou `encryption`.",
+    ),
+    Entry(
+        "purpose-not-separate", 422, "Purposes are not separate here",
+        "One certificate serves signature and encryption here (setting `mail_keys`). Ask without `purpose`: "
+        "a certificate for one of them alone cannot be had.",
+        "Les usages ne sont pas séparés ici",
+        "Un seul certificat sert ici à signer et à chiffrer (réglage `mail_keys`). Demandez sans `purpose` : "
+        "un certificat pour l'un des deux seulement n'existe pas ici.",
+    ),
+    Entry(
         "already-certified", 409, "The enrolment has a certificate already",
         "`serial` names it. One certificate at a time: revoke it to have another, or renew it on a new key "
         "in its last 60 days.",

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import orjson
 from cryptography import x509
@@ -32,6 +33,7 @@ from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.run import run_register
 from pki import use_cases
 from pki.consequences import CONSUMER as CONSEQUENCES
+from pki.model import MailKeys, Purpose
 
 GENERATOR = Path(__file__).resolve().parents[1] / "scripts" / "make_registers.py"
 DEMO = Actor("command:demo")
@@ -126,7 +128,9 @@ def take_registers(container: Container, show: Show) -> None:
 def certify(container: Container, show: Show) -> None:
     """Enrol and certify as many mailboxes of each kind and operator, each by two registrars of its body."""
     with transaction(container.engine) as connection:
-        chosen = connection.execute(text(CHOSEN), {"count": CERTIFIED_PER_WORLD}).all()
+        chosen = connection.execute(
+            text(CHOSEN), {"count": CERTIFIED_PER_WORLD, "each": len(_purposes(container))}
+        ).all()
         registrars = {
             authority: [
                 registrar(container, connection, authority, f"demo {authority} {number}") for number in (1, 2)
@@ -170,7 +174,8 @@ SELECT address, practitioner, profession FROM (
     WHERE m.departed_at IS NULL AND m.listed
     ORDER BY m.address, p.national_id, r.profession_code
 ) AS candidate
-WHERE place <= :count AND NOT EXISTS (SELECT 1 FROM certificate c WHERE c.mailbox = address)
+WHERE place <= :count
+  AND (SELECT count(DISTINCT c.profile) FROM certificate c WHERE c.mailbox = address) < :each
 ORDER BY address
 """
 
@@ -226,15 +231,28 @@ def certify_one(
     if state != "approved":
         with transaction(container.engine) as connection:
             use_cases.approve_enrolment(connection, now=now, token=registrars[1], enrolment_id=enrolment)
-    use_cases.issue_for_enrolment(
-        container.engine,
-        container.signer,
-        now=now,
-        token=registrars[0],
-        enrolment_id=enrolment,
-        csr=_request(address),
-        base_url=container.settings.base_url,
-    )
+    for purpose in _purposes(container):
+        _issue(container, registrars[0], enrolment, address, purpose)
+
+
+def _purposes(container: Container) -> tuple[Purpose | None, ...]:
+    """What to ask certificates for: each purpose where keys are separate, else once and without."""
+    return (None,) if container.settings.mail_keys == MailKeys.JOINED.value else tuple(Purpose)
+
+
+def _issue(
+    container: Container, token: access.Token, enrolment: UUID, address: str, purpose: Purpose | None
+) -> None:
+    try:
+        use_cases.issue_for_enrolment(
+            container.engine, container.signer, now=container.clock(), token=token, enrolment_id=enrolment,
+            csr=_request(address), base_url=container.settings.base_url,
+            purposes=container.purposes(purpose),
+        )  # fmt: skip
+    except Refusal as refusal:
+        # The first of a pair, when the second was cut off.
+        if refusal.code != "already-certified":
+            raise
 
 
 def _request(address: str) -> bytes:

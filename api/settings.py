@@ -19,6 +19,7 @@ import orjson
 from api.files import write_atomically
 from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS
+from pki.model import MailKeys
 from pki.quotas import Quotas
 from pki.signing import token_uri
 from pki.signing.token_uri import TokenPlace
@@ -82,6 +83,11 @@ class Settings:
         "unknown",
         "What OCSP says of a serial never issued: `unknown`, or `revoked` (RFC 6960 2.2, extended)."
         " Clients that take `unknown` for good need the latter.",
+    )
+    mail_keys: str = _setting(
+        "joined",
+        "Whether a mailbox gets from now on one certificate for signature and encryption (`joined`) or one"
+        " for each, on a key of its own (`separate`). Changed, programs that ask the other way are refused.",
     )
     verdict_minutes: int = _setting(
         15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
@@ -158,6 +164,7 @@ class Settings:
         if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
             raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
         _one_of("ocsp_never_issued", self.ocsp_never_issued, {"unknown", "revoked"})
+        _one_of("mail_keys", self.mail_keys, {one.value for one in MailKeys})
         for name in (f.name for f in fields(self) if f.name.startswith("grace_")):
             if not 0 <= getattr(self, name) <= 2160:  # noqa: PLR2004 - 90 days, as long as the feed is kept
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between 0 and 2160 hours.")

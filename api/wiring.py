@@ -18,6 +18,8 @@ from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.sync.bounds import RegisterBounds, load_bounds
 from pki.lint import pkix
+from pki.model import MailKeys, Purpose
+from pki.rules import purposes_asked
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
 from pki.withdrawal import Cause
@@ -40,6 +42,10 @@ class Container:
     def verdict_lifetime(self) -> timedelta:
         """How long who asked may keep a verdict."""
         return timedelta(minutes=self.settings.verdict_minutes)
+
+    def purposes(self, asked: Purpose | None) -> frozenset[Purpose]:
+        """What a new certificate serves where this purpose, or none, was asked for; refuses the unfitting."""
+        return purposes_asked(MailKeys(self.settings.mail_keys), asked)
 
     @property
     def bounds(self) -> Mapping[str, RegisterBounds]:

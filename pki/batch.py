@@ -26,10 +26,18 @@ from pki import batch_store, blocked_keys, issuance, renewals, revoking, rules, 
 from pki.batch_store import Batch, Item
 from pki.issuance import Prepared, Wanted
 from pki.lint.key import weaknesses
-from pki.model import Enrolment, IssuedCertificate, Reservation, RevocationReason, Serial
+from pki.model import (
+    JOINED,
+    Enrolment,
+    IssuedCertificate,
+    Purpose,
+    Reservation,
+    RevocationReason,
+    Serial,
+)
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
-from pki.rules import PROFILE_OF_MAILBOX, PublicKey
+from pki.rules import PublicKey
 from pki.signing.signer import Signer
 from pki.store import Revocable
 
@@ -43,10 +51,11 @@ _QUOTAS = Quotas()
 
 @dataclass(frozen=True)
 class Asked:
-    """One item: an approved enrolment, and the request that gives its key (PEM or DER)."""
+    """One item: an approved enrolment, the request that gives its key (PEM or DER), and what that serves."""
 
     enrolment_id: UUID
     csr: bytes
+    purposes: frozenset[Purpose] = JOINED
 
 
 @dataclass(frozen=True)
@@ -128,16 +137,22 @@ def _approved(connection: Connection, now: datetime, token: Token, enrolment_id:
 
 
 def _check_size(asked: Sequence[Asked] | Sequence[UUID]) -> None:
-    ids = [one.enrolment_id if isinstance(one, Asked) else one for one in asked]
-    if not 1 <= len(ids) <= LARGEST or len(set(ids)) != len(ids):
-        text = f"A batch has 1 to {LARGEST} enrolments, each once."
+    ids = [
+        (one.enrolment_id, purpose) if isinstance(one, Asked) else (one, None)
+        for one in asked
+        for purpose in (one.purposes if isinstance(one, Asked) else [None])
+    ]
+    if not 1 <= len(asked) <= LARGEST or len(set(ids)) != len(ids):
+        text = f"A batch has 1 to {LARGEST} enrolments, each once (for each purpose)."
         raise Refusal(Kind.UNACCEPTABLE, "bad-batch", text)
 
 
 def _begin(connection: Connection, token: Token, asked: Sequence[Asked], now: datetime) -> Batch:
     digest = sha256()
     for one in asked:
-        digest.update(one.enrolment_id.bytes + sha256(one.csr).digest())
+        # No request begins so: a batch of joined keys is known by what it was before there were others.
+        purpose = b"" if one.purposes == JOINED else b"".join(p.value.encode() + b"\0" for p in one.purposes)
+        digest.update(one.enrolment_id.bytes + sha256(purpose + one.csr).digest())
     wanted = Batch(uuid4(), token.authority, token.id, now, digest.digest())
     batch, is_new = batch_store.begin(connection, wanted, [one.enrolment_id for one in asked])
     if is_new:
@@ -237,17 +252,22 @@ def _reserve(
     stopped = blocked_keys.stopped_among(connection, given)
     lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS)
 
+    first = {key: place for place, key in reversed(spki.items())}
+
     def judged(place: int, one: Asked) -> _Subject | Reservation:
         if isinstance(key := keys[place], Refusal):
             raise key
         subject = _allowed(subjects.get(one.enrolment_id), one.enrolment_id, token, now)
         pending = None
         if spki[place] in taken:
-            pending = _begun(connection, subject, taken[spki[place]], spki[place], now)
+            pending = _begun(connection, subject, one, taken[spki[place]], spki[place], now=now)
+        elif (twin := first[spki[place]]) != place and asked[twin].enrolment_id == one.enrolment_id:
+            # Of a pair in one batch each is on a key of its own as well.
+            raise issuance.key_already_certified()
         if spki[place] in stopped:
             blocked_keys.check(connection, key)
-        if one.enrolment_id in lasting:
-            raise use_cases.already_certified(lasting[one.enrolment_id])
+        if (other := _lasting(lasting, one)) is not None:
+            raise use_cases.already_certified(other)
         return pending or subject
 
     found = {place: _tried(judged, place, one) for place, one in asked.items()}
@@ -258,16 +278,29 @@ def _reserve(
         elif isinstance(one, Reservation):
             results[place] = issuance.resume(connection, one, token.actor)
     fresh = {place: one for place, one in found.items() if isinstance(one, _Subject)}
-    return results | _prepare(connection, fresh, keys, now=now, token=token, base_url=base_url)
+    purposes = {place: asked[place].purposes for place in fresh}
+    return results | _prepare(connection, fresh, keys, purposes, now=now, token=token, base_url=base_url)
+
+
+def _lasting(lasting: Mapping[tuple[UUID, Purpose], Serial], asked: Asked) -> Serial | None:
+    """A certificate that lasts and serves what this item asks for, or part of it."""
+    found = (lasting.get((asked.enrolment_id, purpose)) for purpose in Purpose if purpose in asked.purposes)
+    return next((serial for serial in found if serial is not None), None)
 
 
 def _begun(
-    connection: Connection, subject: _Subject, holder: UUID | None, spki: bytes, now: datetime
+    connection: Connection,
+    subject: _Subject,
+    asked: Asked,
+    holder: UUID | None,
+    spki: bytes,
+    *,
+    now: datetime,
 ) -> Reservation | None:
     """What is under way for a key that somebody has; refuses another's, and one that may not serve again."""
     if holder != subject.enrolment.id or subject.facts.mailbox is None:
         raise issuance.key_already_certified()
-    profile = PROFILE_OF_MAILBOX[subject.facts.mailbox.kind]
+    profile = rules.mail_profile(subject.facts.mailbox.kind, asked.purposes)
     return renewals.check_key(connection, subject.enrolment, spki, profile, now)
 
 
@@ -305,6 +338,7 @@ def _prepare(
     connection: Connection,
     subjects: Mapping[int, _Subject],
     keys: Mapping[int, PublicKey | Refusal],
+    purposes: Mapping[int, frozenset[Purpose]],
     *,
     now: datetime,
     token: Token,
@@ -318,7 +352,7 @@ def _prepare(
         if mailbox is None or person is None or isinstance(key, Refusal):
             raise TypeError("only what was judged is prepared")
         wanted = Wanted(
-            PROFILE_OF_MAILBOX[mailbox.kind], key,
+            rules.mail_profile(mailbox.kind, purposes[place]), key,
             use_cases.names_of(person, mailbox, organisations.get(mailbox.finess)), mailbox.address,
             person.national_id, one.enrolment.id,
         )  # fmt: skip
@@ -352,7 +386,7 @@ def _store(
         subject = subjects[asked[place].enrolment_id]
         if issued is None:
             continue
-        refusal = _against(subject, lasting, now)
+        refusal = _against(subject, _lasting(lasting, asked[place]), now)
         if issued.spki_sha256 in blocked:
             # What was said of the key while it was being certified counts.
             refusal = _tried(blocked_keys.check_again, connection, issued.spki_sha256)
@@ -365,8 +399,7 @@ def _store(
     return refused
 
 
-def _against(subject: _Subject, lasting: Mapping[UUID, Serial], now: datetime) -> Refusal | None:
-    other = lasting.get(subject.enrolment.id)
+def _against(subject: _Subject, other: Serial | None, now: datetime) -> Refusal | None:
     if other is not None:
         # Two keys may have been reserved side by side, while neither had its certificate.
         return use_cases.already_certified(other)

@@ -13,7 +13,16 @@ import orjson
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Reservation, RevocationAction, Serial
+from pki.model import (
+    Enrolment,
+    EnrolmentState,
+    IssuedCertificate,
+    Purpose,
+    Reservation,
+    RevocationAction,
+    Serial,
+)
+from pki.profiles import served_by
 from pki.tables import batch, batch_item, certificate
 
 _ENROLMENTS = text("""
@@ -29,7 +38,7 @@ _TAKEN_KEYS = text("""
 """)
 # By mailbox, which has an index, as `store.lasting_certificate` does.
 _LASTING = text("""
-    SELECT e.id, c.serial FROM enrolment e JOIN certificate c ON c.mailbox = e.mailbox
+    SELECT e.id, c.serial, c.profile FROM enrolment e JOIN certificate c ON c.mailbox = e.mailbox
     JOIN reservation r ON r.serial = c.serial AND r.enrolment_id = e.id
     WHERE e.id = ANY(CAST(:ids AS uuid[])) AND c.not_after > :beyond AND c.serial <> ALL(CAST(:but AS text[]))
     AND NOT EXISTS (SELECT FROM revocation v WHERE v.serial = c.serial AND v.action = 'revoke')
@@ -184,10 +193,14 @@ def blocked_among(connection: Connection, keys: Collection[bytes]) -> set[bytes]
 
 def lasting(
     connection: Connection, enrolment_ids: Collection[UUID], beyond: datetime, *, but: Collection[Serial] = ()
-) -> dict[UUID, Serial]:
-    """Those of these enrolments that have a certificate, other than `but`, that holds beyond then."""
+) -> dict[tuple[UUID, Purpose], Serial]:
+    """For these enrolments and each purpose a certificate, other than `but`, that holds beyond then."""
     asked = {"ids": list(enrolment_ids), "beyond": beyond, "but": list(but)}
-    return {row.id: Serial(row.serial) for row in connection.execute(_LASTING, asked)}
+    return {
+        (row.id, purpose): Serial(row.serial)
+        for row in connection.execute(_LASTING, asked)
+        for purpose in served_by(row.profile)
+    }
 
 
 def add_reservations(

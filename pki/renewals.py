@@ -13,7 +13,7 @@ from directory.base.errors import Kind, Refusal
 from directory.rules import FRANCE
 from pki import issuance, rules, store
 from pki.model import Enrolment, Reservation
-from pki.profiles import RESERVATION_LIFE, Profile
+from pki.profiles import RESERVATION_LIFE, Profile, served_by
 
 
 def check_key(
@@ -22,13 +22,17 @@ def check_key(
     """The reservation under way for this key and enrolment, None when a new one may be made.
 
     Refuses `key-already-certified` (with `serial` when it was for this enrolment: while that certificate is
-    not in its last 60 days, and for good once it was taken back or never came to be) and `key-period-over`.
+    not in its last 60 days, for good once it was taken back or never came to be, and for another purpose)
+    and `key-period-over`.
     """
     before = store.reservation_of_key(connection, spki)
     if before is None:
         return None
     if before.enrolment_id != enrolment.id:
         raise issuance.key_already_certified()
+    # Of a pair each is on a key of its own, and no key passes from joined use to a single one.
+    if served_by(before.profile) != profile.serves:
+        raise issuance.key_already_certified(serial=before.serial)
     stored = store.find_certificate(connection, before.serial)
     if stored is None:
         if before.reserved_at < now - RESERVATION_LIFE:

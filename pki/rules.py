@@ -21,8 +21,18 @@ from directory.access import Role, Token
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, MailboxKind, Practitioner, Standing
 from directory.rules import FRANCE, SHOWN_DESPITE, is_practising, registering_authorities, standing
-from pki.model import Authority, Enrolment, EnrolmentState, RevocationAction, RevocationReason, Serial
-from pki.profiles import APPLICATION, BACKDATING, ORGANISATION, PRACTITIONER, Profile
+from pki.model import (
+    JOINED,
+    Authority,
+    Enrolment,
+    EnrolmentState,
+    MailKeys,
+    Purpose,
+    RevocationAction,
+    RevocationReason,
+    Serial,
+)
+from pki.profiles import APPLICATION, BACKDATING, ORGANISATION, PRACTITIONER, PROFILES, Profile
 
 PublicKey = EllipticCurvePublicKey | RSAPublicKey
 
@@ -56,6 +66,29 @@ ISSUER_OF_MAILBOX: Mapping[MailboxKind, str] = MappingProxyType(
         MailboxKind.APPLICATION: "organisations",
     }
 )
+
+
+def purposes_asked(keys: MailKeys, purpose: Purpose | None) -> frozenset[Purpose]:
+    """What the key of a request is to serve; a purpose is named where keys are separate, and only there.
+
+    Refuses `purpose-missing`, and `purpose-not-separate`: whoever asks for signatures alone must not be given
+    what others encrypt to.
+    """
+    if keys is MailKeys.JOINED:
+        if purpose is not None:
+            text = "One certificate serves signature and encryption here: ask without a purpose."
+            raise Refusal(Kind.UNACCEPTABLE, "purpose-not-separate", text)
+        return JOINED
+    if purpose is None:
+        text = "Signature and encryption have a certificate each here: say which one this key is for."
+        raise Refusal(Kind.UNACCEPTABLE, "purpose-missing", text)
+    return frozenset({purpose})
+
+
+def mail_profile(kind: MailboxKind, purposes: frozenset[Purpose]) -> Profile:
+    """The profile of a mailbox of this kind for a key that serves these."""
+    joined = PROFILE_OF_MAILBOX[kind]
+    return next(one for one in PROFILES.values() if one.family == joined.name and one.serves == purposes)
 
 
 def shard_of(serial: Serial, shards: int) -> int:

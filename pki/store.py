@@ -37,12 +37,14 @@ from pki.model import (
     Enrolment,
     EnrolmentState,
     IssuedCertificate,
+    Purpose,
     Reservation,
     Revocation,
     RevocationAction,
     RevocationReason,
     Serial,
 )
+from pki.profiles import serving
 from pki.tables import authority, certificate, crl_shard, enrolment, key_holder, reservation, revocation
 
 _AUTHORITY = (
@@ -146,6 +148,7 @@ _LASTING = (
         reservation.c.enrolment_id == bindparam("enrolment"),
         certificate.c.not_after > bindparam("beyond"),
         certificate.c.serial.is_distinct_from(bindparam("but", type_=Text)),
+        certificate.c.profile == func.any(bindparam("profiles", type_=ARRAY(Text))),
         ~_FINAL,
     )
     .limit(1)
@@ -329,10 +332,18 @@ def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificat
 
 
 def lasting_certificate(
-    connection: Connection, of: Enrolment, beyond: datetime, *, but: Serial | None = None
+    connection: Connection,
+    of: Enrolment,
+    purposes: frozenset[Purpose],
+    beyond: datetime,
+    *,
+    but: Serial | None = None,
 ) -> Serial | None:
-    """A certificate of this enrolment, other than `but`, that holds beyond then, be it on hold."""
-    asked = {"mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": but}
+    """A certificate of this enrolment for one of these, not `but`, that holds beyond then, be it on hold."""
+    asked = {
+        "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": but,
+        "profiles": list(serving(purposes)),
+    }  # fmt: skip
     found = connection.execute(_LASTING, asked).scalar_one_or_none()
     return None if found is None else Serial(found)
 

@@ -34,9 +34,11 @@ from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import (
+    JOINED,
     Enrolment,
     EnrolmentState,
     IssuedCertificate,
+    Purpose,
     Reservation,
     Revocation,
     RevocationAction,
@@ -44,10 +46,10 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.profiles import RESERVATION_LIFE, ApplicationNames, OrganisationNames, PersonNames
+from pki.profiles import RESERVATION_LIFE, ApplicationNames, OrganisationNames, PersonNames, served_by
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
-from pki.rules import PROFILE_OF_MAILBOX, PublicKey
+from pki.rules import PublicKey
 from pki.signing.signer import Signer
 from pki.store import Revocable
 
@@ -203,12 +205,13 @@ def issue_for_enrolment(
     enrolment_id: UUID,
     csr: bytes,
     base_url: str,
+    purposes: frozenset[Purpose] = JOINED,
     thorough: bool = True,
     opinion: pkix.SecondOpinion = pkix.findings,
     quotas: Quotas = _QUOTAS,
     keep: Callable[[Connection, IssuedCertificate], None] | None = None,
 ) -> IssuedCertificate:
-    """Certify the key of a request for an approved enrolment. In transactions of its own.
+    """Certify the key of a request for an approved enrolment and what it serves. In transactions of its own.
 
     Whoever gets no answer may ask again with the same request: within five minutes the same reservation is
     taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
@@ -227,7 +230,7 @@ def issue_for_enrolment(
     with told(engine, token, now), transaction(engine) as connection:
         prepared = _reserve(
             connection, now=now, token=token, enrolment_id=enrolment_id, key=key, base_url=base_url,
-            thorough=thorough, opinion=opinion,
+            purposes=purposes, thorough=thorough, opinion=opinion,
         )  # fmt: skip
         charge(connection, quotas, token, now=now)
     # 3. Signed, with nothing open.
@@ -250,6 +253,7 @@ def _reserve(
     enrolment_id: UUID,
     key: PublicKey,
     base_url: str,
+    purposes: frozenset[Purpose],
     thorough: bool,
     opinion: pkix.SecondOpinion,
 ) -> Prepared:
@@ -264,15 +268,16 @@ def _reserve(
     if operators_store.of_key(connection, spki) is not None:
         raise issuance.key_already_certified()
     kind = _mailbox(facts).kind
+    profile = rules.mail_profile(kind, purposes)
     checked = blocked_keys.check(connection, key)
-    pending = renewals.check_key(connection, enrolment, spki, PROFILE_OF_MAILBOX[kind], now)
-    _check_uncertified(connection, enrolment, now)
+    pending = renewals.check_key(connection, enrolment, spki, profile, now)
+    _check_uncertified(connection, enrolment, purposes, now)
     if pending is not None:
         return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
         connection, now=now, actor=token.actor,
         authority=store.issuing_authority(connection, rules.ISSUER_OF_MAILBOX[kind], now),
-        profile=PROFILE_OF_MAILBOX[kind], public_key=key,
+        profile=profile, public_key=key,
         names=_names(connection, person, _mailbox(facts)), base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
         opinion=opinion, checked=checked,
@@ -295,7 +300,7 @@ def _store(
         # What was said of the key while it was being certified counts.
         blocked_keys.check_again(connection, issued.spki_sha256)
         # Two keys may have been reserved side by side, while neither had its certificate.
-        _check_uncertified(connection, enrolment, now, but=issued.serial)
+        _check_uncertified(connection, enrolment, served_by(issued.profile), now, but=issued.serial)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         taking = TakingBack(
@@ -307,17 +312,22 @@ def _store(
 
 
 def _check_uncertified(
-    connection: Connection, enrolment: Enrolment, now: datetime, *, but: Serial | None = None
+    connection: Connection,
+    enrolment: Enrolment,
+    purposes: frozenset[Purpose],
+    now: datetime,
+    *,
+    but: Serial | None = None,
 ) -> None:
-    found = store.lasting_certificate(connection, enrolment, now + rules.RENEWAL_OPENS, but=but)
+    found = store.lasting_certificate(connection, enrolment, purposes, now + rules.RENEWAL_OPENS, but=but)
     if found is not None:
         raise already_certified(found)
 
 
 def already_certified(serial: Serial) -> Refusal:
-    """One enrolment has one certificate at a time: this one."""
+    """One enrolment has one certificate at a time for each purpose: this one."""
     text = (
-        "This enrolment has a certificate: revoke it first, or renew it in its last"
+        "This enrolment has a certificate for that: revoke it first, or renew it in its last"
         f" {rules.RENEWAL_OPENS.days} days."
     )
     return Refusal(Kind.CONFLICT, "already-certified", text, serial=serial)

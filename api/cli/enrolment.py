@@ -16,7 +16,7 @@ from directory import access
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import use_cases
-from pki.model import RevocationReason
+from pki.model import Purpose, RevocationReason
 
 
 def identity_option(command: Command) -> Command:
@@ -114,19 +114,27 @@ def enrol(
 @click.argument("enrolment", type=click.UUID)
 @click.option("--csr", type=click.File("rb"), required=True, help="PKCS#10 request, PEM or DER.")
 @click.option(
+    "--purpose",
+    type=click.Choice([purpose.value for purpose in Purpose]),
+    default=None,
+    help="What the key is for, where the setting mail_keys is separate.",
+)
+@click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write the PEM."
 )
 @identity_option
 @state_option
 @json_option
 def issue(
-    enrolment: UUID, csr: BinaryIO, out: Path | None, name: str | None, secret: str | None,
-    state: Path | None, as_json: bool,
+    enrolment: UUID, csr: BinaryIO, purpose: str | None, out: Path | None, name: str | None,
+    secret: str | None, state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Issue the certificate of an approved ENROLMENT to the key of a certificate request.
 
     \b
-    Example:  sceau issue 3f0c… --csr request.pem --as registrar_a --out certificate.pem
+    Examples:
+      sceau issue 3f0c… --csr request.pem --as registrar_a --out certificate.pem
+      sceau issue 3f0c… --csr request.pem --as registrar_a --purpose encryption
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
@@ -140,6 +148,7 @@ def issue(
             enrolment_id=enrolment,
             csr=csr.read(),
             base_url=parts.settings.base_url,
+            purposes=parts.purposes(None if purpose is None else Purpose(purpose)),
         )
     if out is not None:
         out.write_text(made.pem)

@@ -8,7 +8,14 @@ from flask import request
 from marshmallow import fields, validate
 
 from api.rest.certificates import IssuedAnswer
-from api.rest.enrolments import EXAMPLE_ENROLMENT, MAY_SEE, REGISTRARS, CertificateRequest, csr_bytes
+from api.rest.enrolments import (
+    EXAMPLE_ENROLMENT,
+    MAY_SEE,
+    PURPOSES,
+    REGISTRARS,
+    CertificateRequest,
+    csr_bytes,
+)
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import Instant, Shape
 from api.rest.vouching import EnrolmentAnswer
@@ -32,7 +39,7 @@ class BatchItemRequest(CertificateRequest):
 
 
 class BatchRequest(Shape):
-    """Up to a thousand items, each enrolment once."""
+    """Up to a thousand items, each enrolment once, or once for each purpose."""
 
     items = fields.List(
         fields.Nested(BatchItemRequest),
@@ -103,7 +110,7 @@ class ApprovalsAnswer(Shape):
     status=201,
     body=BatchRequest,
     problems=("not-a-registrar", "bad-batch", "csr-too-large", "bad-csr", "authority-expired",
-              "quota-reached", "signer-unavailable"),
+              "quota-reached", "signer-unavailable", *PURPOSES),
 )  # fmt: skip
 def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
     """Certify many keys.
@@ -116,7 +123,10 @@ def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
         call.container.signer,
         now=call.now,
         token=call.token,
-        asked=[batch.Asked(one["enrolment"], csr_bytes(one["csr"])) for one in asked["items"]],
+        asked=[
+            batch.Asked(one["enrolment"], csr_bytes(one["csr"]), call.container.purposes(one.get("purpose")))
+            for one in asked["items"]
+        ],
         base_url=call.container.settings.base_url,
         quotas=call.container.settings.quotas,
     )

@@ -21,7 +21,7 @@ from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address, parse_national_id
 from pki import use_cases
 from pki.competence import LONGEST_COMMENT
-from pki.model import Enrolment, EnrolmentState, IssuedCertificate
+from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
 
 LONGEST_CSR = 16_384
 REGISTRARS = {Role.REGISTRAR}
@@ -84,6 +84,14 @@ class WithdrawalRequest(Shape):
     comment = Line(LONGEST_COMMENT, required=True, metadata={"example": "Mauvaise boîte"})
 
 
+PURPOSE = {
+    "description": "Usage de la clé : à dire si le réglage `mail_keys` est `separate`, à taire s'il est"
+    " `joined` — What the key is for: to be said when the setting `mail_keys` is `separate`, not when it is"
+    " `joined`",
+}
+PURPOSES = ("purpose-missing", "purpose-not-separate")
+
+
 class CertificateRequest(Shape):
     """A PKCS#10 request: PEM text, or its DER in base64. Only its key and its signature are looked at."""
 
@@ -94,6 +102,7 @@ class CertificateRequest(Shape):
             "example": "-----BEGIN CERTIFICATE REQUEST-----\nMIIB…\n-----END CERTIFICATE REQUEST-----\n"
         },
     )
+    purpose = fields.Enum(Purpose, by_value=True, allow_none=True, metadata=PURPOSE)
 
 
 @operation(
@@ -261,7 +270,8 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
     french="""Certifier une clé.
 
     La demande (CSR) doit être signée par la clé qu'elle porte. Seule la clé en est retenue : les noms
-    viennent du registre et de l'enrôlement.
+    viennent du registre et de l'enrôlement. Où signature et chiffrement sont séparés, `purpose` dit lequel
+    des deux cette clé servira.
     """,
     answer=IssuedAnswer,
     status=201,
@@ -272,7 +282,7 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
         "already-certified", "key-blocked", "key-period-over", "identity-too-old", "quota-reached",
         "lint-failed", "issuance-abandoned", "holder-not-in-registry", "holder-not-practising",
         "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX, "authority-expired",
-        "signer-unavailable", "lint-unavailable",
+        "signer-unavailable", "lint-unavailable", *PURPOSES,
     ),
     parameters=IDENTIFIED,
     idempotent=True,
@@ -281,7 +291,8 @@ def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> 
     """Certify a key.
 
     The request (CSR) must be signed by the key it carries. Only the key is taken from it: names come from the
-    register and the enrolment.
+    register and the enrolment. Where signature and encryption are separate, `purpose` says which of the two
+    this key will serve.
     """
     return use_cases.issue_for_enrolment(
         call.container.engine,
@@ -291,6 +302,7 @@ def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> 
         enrolment_id=enrolment_id,
         csr=csr_bytes(asked["csr"]),
         base_url=call.container.settings.base_url,
+        purposes=call.container.purposes(asked.get("purpose")),
         quotas=call.container.settings.quotas,
         keep=call.keep,
         opinion=call.container.opinion,

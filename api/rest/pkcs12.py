@@ -10,19 +10,26 @@ from sqlalchemy import Connection
 
 from api import idempotent
 from api.rest.certificates import IssuedAnswer
-from api.rest.enrolments import IDENTIFIED, issue_certificate
+from api.rest.enrolments import IDENTIFIED, PURPOSE, issue_certificate
 from api.rest.operation import Call, Opens, Resource, operation, resource
+from api.rest.shapes import Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import idempotency, pkcs12, store, use_cases
 from pki.idempotency import Asked, Kept
-from pki.model import IssuedCertificate
+from pki.model import IssuedCertificate, Purpose
 
 _WITHOUT_A_REQUEST = ("csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key")
 # What is kept of the answer for a repeated request: that it was given, and nothing of it.
 _SHOWN = Kept(201, b"")
+
+
+class PackedQuery(Shape):
+    """What the key is to be for."""
+
+    purpose = fields.Enum(Purpose, by_value=True, metadata=PURPOSE)
 
 
 class PackedAnswer(IssuedAnswer):
@@ -41,10 +48,11 @@ class PackedAnswer(IssuedAnswer):
 
     Pour qui ne sait pas faire de clé : un fichier PKCS #12 et sa phrase secrète, montrés une seule fois et
     gardés nulle part. Perdus, il faut révoquer le certificat et recommencer. Remettez la phrase au titulaire
-    par une autre voie que le fichier.
+    par une autre voie que le fichier. Où signature et chiffrement sont séparés, une demande pour chacun.
     """,
     answer=PackedAnswer,
     status=201,
+    query=PackedQuery,
     problems=(
         *(code for code in issue_certificate.problems if code not in _WITHOUT_A_REQUEST),
         *idempotent.PROBLEMS,
@@ -52,13 +60,14 @@ class PackedAnswer(IssuedAnswer):
     ),
     parameters=IDENTIFIED,
 )
-def make_pkcs12(call: Call, enrolment_id: UUID) -> dict[str, Any]:
+def make_pkcs12(call: Call, wanted: dict[str, Any], enrolment_id: UUID) -> dict[str, Any]:
     """Make a key and its certificate.
 
     For who cannot make a key: a PKCS #12 file and its passphrase, shown once and stored nowhere. If lost, the
     certificate is revoked and another asked for. Hand the passphrase to the holder on another way than the
-    file.
+    file. Where signature and encryption are separate, each is asked for.
     """
+    purposes = call.container.purposes(wanted.get("purpose"))
     asked = idempotent.asked_of(request, call.token.id)
     engine = call.container.engine
     if asked is not None and idempotent.claimed_patiently(engine, asked, call.container.clock) is not None:
@@ -66,7 +75,7 @@ def make_pkcs12(call: Call, enrolment_id: UUID) -> dict[str, Any]:
         raise Refusal(Kind.CONFLICT, "pkcs12-shown-once", text)
     made = pkcs12.make_key()
     try:
-        issued = _certified(call, enrolment_id, made.csr, asked)
+        issued = _certified(call, enrolment_id, purposes, made.csr, asked)
     except Refusal:
         if asked is not None:
             idempotent.released(engine, asked)
@@ -81,7 +90,9 @@ def make_pkcs12(call: Call, enrolment_id: UUID) -> dict[str, Any]:
     }
 
 
-def _certified(call: Call, enrolment_id: UUID, csr: bytes, asked: Asked | None) -> IssuedCertificate:
+def _certified(
+    call: Call, enrolment_id: UUID, purposes: frozenset[Purpose], csr: bytes, asked: Asked | None
+) -> IssuedCertificate:
     def keep(connection: Connection, _: IssuedCertificate) -> None:
         if asked is not None:
             idempotency.keep(connection, asked, _SHOWN)
@@ -95,6 +106,7 @@ def _certified(call: Call, enrolment_id: UUID, csr: bytes, asked: Asked | None) 
         enrolment_id=enrolment_id,
         csr=csr,
         base_url=container.settings.base_url,
+        purposes=purposes,
         opinion=container.opinion,
         quotas=container.settings.quotas,
         keep=keep,

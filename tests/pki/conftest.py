@@ -18,7 +18,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki import store, use_cases
 from pki.ceremony import making as ceremony
-from pki.model import Authority, IssuedCertificate
+from pki.model import JOINED, Authority, IssuedCertificate, Purpose
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -121,11 +121,12 @@ def issue(engine: Engine, authority: Established, enrolled: Enrolled, now: datet
 
     def act(
         key: Key | None = None, *, csr: bytes | None = None, at: datetime = now, who: Enrolled = enrolled,
-        signer: object = None, thorough: bool = False,
+        signer: object = None, thorough: bool = False, purposes: frozenset[Purpose] = JOINED,
     ) -> IssuedCertificate:  # fmt: skip
         return use_cases.issue_for_enrolment(
             engine, signer or authority.signer, now=at, token=who.first, enrolment_id=who.id,
             csr=request_for(key or new_key()) if csr is None else csr, base_url=BASE_URL, thorough=thorough,
+            purposes=purposes,
         )  # fmt: skip
 
     return act
