@@ -93,7 +93,8 @@ def _practices(value: Value) -> list[Sequence[Any]]:
 
 def _mailbox(value: Value) -> list[Any]:
     certificates, corrected = " ".join(value["certificates"]), " ".join(value["corrected"])
-    return [*(value[name] for name in _MAILBOX), certificates, corrected]
+    purposes = " ".join("+".join(one) for one in value["certificate_purposes"])
+    return [*(value[name] for name in _MAILBOX), certificates, corrected, purposes]
 
 
 TABLES: Mapping[Entity, tuple[_Table, ...]] = {
@@ -108,7 +109,11 @@ TABLES: Mapping[Entity, tuple[_Table, ...]] = {
         _Table("practices", ("national_id", *_PRACTICE), _practices),
     ),
     Entity.MAILBOX: (
-        _Table("mailboxes", (*_MAILBOX, "certificates", "corrected"), lambda value: [_mailbox(value)]),
+        _Table(
+            "mailboxes",
+            (*_MAILBOX, "certificates", "corrected", "certificate_purposes"),
+            lambda value: [_mailbox(value)],
+        ),
     ),
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from directory.model import MailboxFacts, Organisation, Practitioner
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
 from pki import published
+from pki.model import Purpose
 
 Key = tuple[Entity, str]
 Value = Mapping[str, Any]
@@ -55,11 +56,11 @@ def _mailboxes(connection: Connection, addresses: Sequence[str], now: datetime) 
         for address, facts in mailbox_facts(connection, addresses).items()
         if visible(facts, now)
     }
-    certificates = published.live_certificates(connection, list(shown), now)
+    certificates = published.live_with_purposes(connection, list(shown), now)
     return {address: _mailbox(facts, certificates.get(address, ())) for address, facts in shown.items()}
 
 
-def _mailbox(facts: MailboxFacts, certificates: Sequence[bytes]) -> Value:
+def _mailbox(facts: MailboxFacts, certificates: Sequence[tuple[bytes, frozenset[Purpose]]]) -> Value:
     mailbox = facts.mailbox
     if mailbox is None:
         raise ValueError("nothing shows of a mailbox that is not registered")
@@ -71,7 +72,9 @@ def _mailbox(facts: MailboxFacts, certificates: Sequence[bytes]) -> Value:
         "structure_id": mailbox.structure_id,
         "structure_name": mailbox.structure_name,
         "service": mailbox.service,
-        "certificates": [base64.b64encode(der).decode() for der in certificates],
+        "certificates": [base64.b64encode(der).decode() for der, _ in certificates],
+        # Beside them and not within: copies that know of no purposes go on reading what they read.
+        "certificate_purposes": [sorted(purpose.value for purpose in serves) for _, serves in certificates],
     }
 
 

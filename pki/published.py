@@ -5,10 +5,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from pki.model import Purpose
+from pki.profiles import served_by
+
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
 # belongs to, is another's key: it does not show.
 _CERTIFICATES = text("""
-    SELECT c.mailbox, c.der FROM certificate c JOIN mailbox m ON m.address = c.mailbox
+    SELECT c.mailbox, c.der, c.profile FROM certificate c JOIN mailbox m ON m.address = c.mailbox
     LEFT JOIN succession u ON u.national_id = c.practitioner
     WHERE c.mailbox = ANY(:addresses) AND c.not_after > :now
       AND CASE WHEN m.kind IN ('PER', 'CAB') THEN m.holder = coalesce(u.successor, c.practitioner)
@@ -49,10 +52,25 @@ _CRLS = text("""
 def live_certificates(
     connection: Connection, addresses: Sequence[str], now: datetime
 ) -> dict[str, list[bytes]]:
-    """For each address that has any: its holder's certificates in DER, not expired, revoked or on hold."""
-    found: dict[str, list[bytes]] = {}
-    for address, der in connection.execute(_CERTIFICATES, {"addresses": list(addresses), "now": now}):
-        found.setdefault(address, []).append(der)
+    """For each address that has any: its holder's certificates in DER, not expired, revoked or on hold.
+
+    Those to encrypt with come first: whoever takes one of several takes that.
+    """
+    known = live_with_purposes(connection, addresses, now)
+    return {address: [der for der, _ in certificates] for address, certificates in known.items()}
+
+
+def live_with_purposes(
+    connection: Connection, addresses: Sequence[str], now: datetime
+) -> dict[str, list[tuple[bytes, frozenset[Purpose]]]]:
+    """The same certificates in the same order, each with what it serves."""
+    found: dict[str, list[tuple[bytes, frozenset[Purpose]]]] = {}
+    for address, der, profile in connection.execute(
+        _CERTIFICATES, {"addresses": list(addresses), "now": now}
+    ):
+        found.setdefault(address, []).append((der, served_by(profile)))
+    for certificates in found.values():
+        certificates.sort(key=lambda one: Purpose.ENCRYPTION not in one[1])
     return found
 
 

@@ -129,7 +129,10 @@ def digest(attributes: Attributes) -> bytes:
 def mailbox_entry(
     facts: MailboxFacts, certificates: Sequence[bytes], suffix: str, at: datetime
 ) -> Entry | None:
-    """The entry of a mailbox with its live certificates; None when it may not be found at `at`."""
+    """The entry of a mailbox with its live certificates; None when it may not be found at `at`.
+
+    Certificates stand in the order given, which a server need not keep (X.501: values are a set).
+    """
     mailbox = facts.mailbox
     if mailbox is None or not visible(facts, at):
         return None
@@ -142,7 +145,7 @@ def mailbox_entry(
         "mail": (mailbox.address.encode("ascii"),),
         "sceauMailboxKind": _texts(mailbox.kind.value),
         "sceauService": _texts(mailbox.service),
-        CERTIFICATE: tuple(sorted(set(certificates))),
+        CERTIFICATE: tuple(dict.fromkeys(certificates)),
     }
     return _entry((Entity.MAILBOX, mailbox.address), suffix, told)
 

@@ -25,7 +25,7 @@ from directory.ldap.entry import (
 )
 from directory.store import mailbox_facts, organisations
 
-# The live certificates of each address, in DER: unexpired, unrevoked, not on hold.
+# The live certificates of each address, in DER: unexpired, unrevoked, not on hold; to encrypt with first.
 CertificatesOf = Callable[[Connection, Sequence[str]], dict[str, list[bytes]]]
 AuthoritiesOf = Callable[[Connection], Sequence[AuthorityEntry]]
 # The CRLs in force: of these `CA/shard` keys (unknown ones are left out), or of all shards for None.

@@ -8,13 +8,13 @@ from sqlalchemy import Engine, text
 YEAR = timedelta(days=365)
 _RESERVE = text(
     "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, spki_sha256, tbs,"
-    " tbs_sha256, lints, requested_by, reserved_at) VALUES (:serial, 'persons-1', 'practitioner-smime', 0,"
-    " :mailbox, :holder, :sha256, '', :sha256, '[]', 'test', :at)"
+    " tbs_sha256, lints, requested_by, reserved_at) VALUES (:serial, 'persons-1', :profile, 0, :mailbox,"
+    " :holder, :sha256, '', :sha256, '[]', 'test', :at)"
 )
 _ISSUE = text(
     "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
     " spki_sha256, der, sha256, not_before, not_after, issued_at) VALUES (:serial, 'persons-1',"
-    " 'practitioner-smime', 0, :mailbox,"
+    " :profile, 0, :mailbox,"
     " coalesce(:holder, (SELECT holder FROM mailbox WHERE address = :mailbox)), 'CN=someone', :sha256, :der,"
     " :sha256, :at, :ends, :at)"
 )
@@ -33,11 +33,12 @@ def certify(
     number: int = 1,
     holder: str | None = None,
     lasts: timedelta = YEAR,
+    profile: str = "practitioner-smime",
 ) -> str:
     """A certificate of this mailbox from `at` on; gives its serial."""
     serial, der = f"{number:040x}", f"certificate {number}".encode()
     row = {"serial": serial, "mailbox": mailbox, "holder": holder, "der": der, "sha256": sha256(der).digest(),
-           "at": at, "ends": at + lasts}  # fmt: skip
+           "at": at, "ends": at + lasts, "profile": profile}  # fmt: skip
     with engine.begin() as connection:
         connection.execute(_RESERVE, row)
         connection.execute(_ISSUE, row)

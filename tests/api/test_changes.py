@@ -66,7 +66,8 @@ def test_a_line_says_what_shows_under_its_key_now(operator: Caller, engine: Engi
     assert told["mailbox"]["value"] == {
         "address": someone.mailbox, "kind": "PER", "holder": someone.national_id, "structure_type": "",
         "structure_id": "", "structure_name": "", "service": "", "certificates": ["Y2VydGlmaWNhdGUgMQ=="],
-            "corrected": [],
+        "certificate_purposes": [["encryption", "signature"]],
+        "corrected": [],
     }  # fmt: skip
     assert told["practitioner"]["value"]["family_name"] == "MARTIN"
     assert told["practitioner"]["value"]["practices"][0]["department"] == "75"

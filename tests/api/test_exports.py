@@ -98,6 +98,21 @@ def test_it_holds_what_shows_and_nothing_else(container: Container, engine: Engi
     assert {row["finess"] for row in sheet(made, "organisations")} == {"750990012"}
 
 
+def test_of_a_pair_the_one_to_encrypt_with_comes_first_and_each_says_what_it_is_for(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    for number, use in ((1, "sign"), (2, "encrypt")):
+        certify(engine, mailbox, now - timedelta(days=1), number=number, profile=f"practitioner-smime-{use}")
+    made = write(container)
+    (line,) = lines(made, "mailboxes")
+    encrypt, sign = (base64.b64encode(f"certificate {number}".encode()).decode() for number in (2, 1))
+    assert line["certificates"] == [encrypt, sign]
+    assert line["certificate_purposes"] == [["encryption"], ["signature"]]
+    (row,) = sheet(made, "mailboxes")
+    assert (row["certificates"], row["certificate_purposes"]) == (f"{encrypt} {sign}", "encryption signature")
+
+
 def test_the_same_record_gives_the_same_bytes(container: Container, engine: Engine, now: datetime) -> None:
     for number in range(1, 8):
         seed_practitioner(engine, number)

@@ -81,7 +81,7 @@ def test_a_person_is_found_under_all_that_clients_search_by() -> None:
         "hcProfession": (b"10",),
         "hcSpecialisation": (b"SM26",),
         "sceauMailboxKind": (b"PER",),
-        "userCertificate;binary": (b"c1", b"c2"),
+        "userCertificate;binary": (b"c2", b"c1"),
     }
 
 
