@@ -14,13 +14,15 @@ from api.settings import Settings
 from api.wiring import Container
 from pki import expiry
 from pki.expiry import Letter
+from pki.model import JOINED, Purpose
 
 _SECONDS = 20.0
 _BODY = """\
 Le certificat de cette messagerie sécurisée de santé prend fin le {day} (UTC), dans {days} jour{s}.
-Il n'a pas de successeur : passé ce jour, personne ne pourra plus lui écrire sous ce certificat.
+Il n'a pas de successeur : passé ce jour, {loss_fr}.
 
   Messagerie : {recipient}
+  Usage : {use_fr}
   Numéro de série : {serial}
 
 Demandez-en un nouveau, sur une nouvelle clé, à l'autorité qui vous a enrôlé. Rien n'est à cliquer ici, et
@@ -28,15 +30,30 @@ personne ne vous demandera votre clé ni un mot de passe.
 
 --
 
-The certificate of this secure health mailbox ends on {day} (UTC), in {days} day{s}. It has no successor: from
-then on nobody can write to it under this certificate.
+The certificate of this secure health mailbox ends on {day} (UTC), in {days} day{s}.
+It has no successor: from then on {loss_en}.
 
   Mailbox: {recipient}
+  Use: {use_en}
   Serial number: {serial}
 
 Ask the authority that enrolled you for a new one, on a new key. There is nothing to click here, and nobody
 will ask you for your key or a password.
 """
+
+
+_UNREADABLE = ("personne ne pourra plus lui écrire sous ce certificat",
+               "nobody can write to it under this certificate")  # fmt: skip
+# By what ends: the use and what is lost, each in French and in English.
+_WORDS = {
+    JOINED: (("signature et chiffrement", "signature and encryption"), _UNREADABLE),
+    frozenset({Purpose.ENCRYPTION}): (("chiffrement", "encryption"), _UNREADABLE),
+    frozenset({Purpose.SIGNATURE}): (
+        ("signature", "signature"),
+        ("plus rien de ce qu'elle envoie ne sera accepté sous ce certificat",
+         "nothing that it sends is accepted under this certificate"),
+    ),
+}  # fmt: skip
 
 
 def send_notices(container: Container) -> str:
@@ -54,6 +71,7 @@ def send_notices(container: Container) -> str:
 def written(letter: Letter, sender: str, now: datetime) -> EmailMessage:
     """The message: to the mailbox of the certificate, the same id at each try so that a second is known."""
     notice, several = letter.notice, "s" if letter.days > 1 else ""
+    (use_fr, use_en), (loss_fr, loss_en) = _WORDS[letter.purposes]
     made = EmailMessage()
     made["From"], made["To"] = sender, notice.recipient
     # On one line of 78 octets: where Python folds, some readers show a space.
@@ -68,7 +86,7 @@ def written(letter: Letter, sender: str, now: datetime) -> EmailMessage:
     made.set_content(
         _BODY.format(
             day=f"{letter.not_after:%d/%m/%Y %H:%M}", days=letter.days, s=several, serial=notice.serial,
-            recipient=notice.recipient,
+            recipient=notice.recipient, use_fr=use_fr, use_en=use_en, loss_fr=loss_fr, loss_en=loss_en,
         ),
         cte="quoted-printable",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.db import transaction
 from pki import expiry_store as store
 from pki.expiry_store import Asked, Ending, Notice
-from pki.model import Serial
+from pki.model import Purpose, Serial
 
 STEPS = (60, 30, 7)
 # Certificates without a mailbox that somebody outside must renew all the same.
@@ -27,11 +27,12 @@ _FIRST = (datetime.fromisoformat("1970-01-01T00:00:00+00:00"), "")
 
 @dataclass(frozen=True)
 class Letter:
-    """One notice as it is to be sent; `days` are what is left, rounded up."""
+    """One notice as it is to be sent; `days` are what is left, rounded up, `purposes` what runs out."""
 
     notice: Notice
     not_after: datetime
     days: int
+    purposes: frozenset[Purpose]
 
 
 # Sends letters; gives for each '' when the mail server took it, else why not.
@@ -110,12 +111,15 @@ def _claimed(engine: Engine, now: datetime) -> list[Letter]:
             return wanted
 
 
-def _letter(notice: Notice, ends: dict[Serial, datetime], now: datetime) -> Letter | None:
+def _letter(
+    notice: Notice, ends: dict[Serial, tuple[datetime, frozenset[Purpose]]], now: datetime
+) -> Letter | None:
     """The notice as a letter; None when it is renewed, revoked, over, or the next step has come."""
-    end = ends.get(notice.serial)
-    if end is None:
+    known = ends.get(notice.serial)
+    if known is None:
         return None
+    end, purposes = known
     left = end - now
     if any(days < notice.days and left <= timedelta(days=days) for days in STEPS):
         return None
-    return Letter(notice, end, ceil(left / timedelta(days=1)))
+    return Letter(notice, end, ceil(left / timedelta(days=1)), purposes)

@@ -6,11 +6,19 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from pki.model import Serial
+from pki.model import Purpose, Serial
+from pki.profiles import PROFILES, served_by
 
+_SERVES = ", ".join(
+    f"('{profile.name}', '{purpose.value}')"
+    for profile in PROFILES.values()
+    for purpose in Purpose
+    if purpose in profile.serves
+)
 # A successor serves the same mailbox (for an operator's certificate: the same name), lives, and lives longer.
+# A pair succeeds to a joined certificate when both are there, a joined one to either of a pair.
 # What is revoked, on hold, or of a person who has left ends in another way than by time.
-_ENDING = """
+_ENDING = f"""
     SELECT c.serial, c.profile, c.mailbox, c.subject, c.not_after, e.authority,
            coalesce(m.listed, true) AS listed
     FROM certificate c
@@ -21,19 +29,22 @@ _ENDING = """
     WHERE c.not_after > :now AND c.not_after <= :until
       AND (c.mailbox IS NOT NULL OR c.profile = ANY(:profiles))
       AND NOT EXISTS (SELECT FROM revocation_state v WHERE v.serial = c.serial AND v.action <> 'release')
-      AND NOT EXISTS (
-          SELECT FROM certificate n
-          WHERE n.mailbox = c.mailbox AND n.profile = c.profile AND n.not_after > c.not_after
-            AND (n.practitioner IS NOT DISTINCT FROM c.practitioner OR n.practitioner = u.successor)
-            AND NOT EXISTS (
-                SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release'))
+      AND (c.mailbox IS NULL OR EXISTS (
+          SELECT FROM (VALUES {_SERVES}) AS s (profile, purpose)
+          WHERE s.profile = c.profile AND NOT EXISTS (
+              SELECT FROM certificate n
+              JOIN (VALUES {_SERVES}) AS t (profile, purpose) ON t.profile = n.profile
+              WHERE n.mailbox = c.mailbox AND t.purpose = s.purpose AND n.not_after > c.not_after
+                AND (n.practitioner IS NOT DISTINCT FROM c.practitioner OR n.practitioner = u.successor)
+                AND NOT EXISTS (
+                    SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release'))))
       AND (c.mailbox IS NOT NULL OR NOT EXISTS (
           SELECT FROM certificate n
           WHERE n.mailbox IS NULL AND n.profile = c.profile AND n.subject = c.subject
             AND n.not_after > c.not_after
             AND NOT EXISTS (
                 SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release')))
-"""
+"""  # noqa: S608 - our own words and names
 _PAGE = text(f"""{_ENDING}
       AND (CAST(:authority AS text) IS NULL OR e.authority = :authority)
       AND (NOT :listed_only OR coalesce(m.listed, true))
@@ -64,7 +75,7 @@ _CLAIM = text("""
     WHERE n.serial = due.serial AND n.days = due.days
     RETURNING n.serial, n.days, n.recipient, n.attempts
 """)
-_STILL = text(f"SELECT serial, not_after FROM ({_ENDING}) AS ending WHERE serial = ANY(:serials)")  # noqa: S608 - same
+_STILL = text(f"SELECT serial, not_after, profile FROM ({_ENDING}) AS ending WHERE serial = ANY(:serials)")  # noqa: S608 - same
 _SENT = text("""
     UPDATE expiry_notice SET sent_at = :now, next_attempt_at = NULL, last_error = ''
     WHERE serial = :serial AND days = :days
@@ -146,10 +157,11 @@ def claim(
 
 def still_ending(
     connection: Connection, now: datetime, within: timedelta, serials: Collection[Serial]
-) -> dict[Serial, datetime]:
-    """Of these the ends of those that still run out without a successor."""
+) -> dict[Serial, tuple[datetime, frozenset[Purpose]]]:
+    """Of these the ends of those that still run out without a successor, and what they serve."""
     given = {"now": now, "until": now + within, "profiles": [], "serials": list(serials)}
-    return {serial: end for serial, end in connection.execute(_STILL, given)}  # noqa: C416 - dict() of rows is untyped
+    rows = connection.execute(_STILL, given)
+    return {Serial(serial): (end, served_by(profile)) for serial, end, profile in rows}
 
 
 def mark_sent(connection: Connection, notice: Notice, now: datetime) -> None:

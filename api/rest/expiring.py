@@ -26,9 +26,19 @@ _HELD = timedelta(seconds=5)
 _CURSOR = re.compile(r"([0-9]{1,10})-([0-9a-f]{40})")
 
 PROFILE_WORDS = {
-    "practitioner-smime": Said("messagerie personnelle", "personal mailbox"),
-    "organisation-smime": Said("messagerie d'établissement", "establishment's mailbox"),
-    "application-smime": Said("messagerie applicative", "application's mailbox"),
+    **{
+        f"{kind}-smime{use}": Said(french + french_use, english + english_use)
+        for kind, french, english in (
+            ("practitioner", "messagerie personnelle", "personal mailbox"),
+            ("organisation", "messagerie d'établissement", "establishment's mailbox"),
+            ("application", "messagerie applicative", "application's mailbox"),
+        )
+        for use, french_use, english_use in (
+            ("", "", ""),
+            ("-sign", " (signature)", " (signature)"),
+            ("-encrypt", " (chiffrement)", " (encryption)"),
+        )
+    },
     "operator-server": Said("serveur d'opérateur", "operator's server"),
     "operator-client": Said("client d'opérateur", "operator's client"),
 }

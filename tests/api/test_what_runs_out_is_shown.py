@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from api.rest.expiring import PROFILE_WORDS
 from api.wiring import Container
 from directory.base.clock import utc_now
+from pki.profiles import OF_MAILBOXES, OF_OPERATORS
 from tests.api.certificates import certify, take_back
 from tests.api.commands import Sceau, told
 from tests.api.conftest import Caller
@@ -72,6 +74,40 @@ def test_the_nearest_comes_first_and_what_is_renewed_not_at_all(
     assert shown(operator, within="61d")[-1] == "person-4@one.example"
     for nonsense in ("0d", "60", "400d", "-1d", ""):
         assert operator.get("/v1/expiring", within=nonsense).status_code == 422
+
+
+def test_what_both_of_a_pair_replace_or_what_replaces_both_is_not_shown(
+    operator: Caller, engine: Engine, now: datetime
+) -> None:
+    sign, encrypt = "practitioner-smime-sign", "practitioner-smime-encrypt"
+    joined = ending(engine, 1, now, 20)
+    certify(engine, "person-1@one.example", now, number=11, profile=encrypt)
+    assert [one["serial"] for one in items(operator)] == [joined], "nothing to sign with comes after"
+    certify(engine, "person-1@one.example", now, number=12, profile=sign)
+    assert items(operator) == []
+    # And back: of a pair that runs out each is shown until it has a successor of its own, or one for both.
+    mailbox = seed_practitioner(engine, 2).mailbox
+    for number, profile in ((21, sign), (22, encrypt)):
+        certify(engine, mailbox, now - 345 * DAY, number=number, profile=profile)
+    assert {(one["address"], one["profile"]) for one in items(operator)} == {
+        (mailbox, sign),
+        (mailbox, encrypt),
+    }
+    take_back(engine, certify(engine, mailbox, now, number=23, profile=sign), now)
+    assert len(items(operator)) == 2, "what was revoked succeeds to nothing"
+    certify(engine, mailbox, now, number=24, profile=sign)
+    assert [one["profile"] for one in items(operator)] == [encrypt]
+    certify(engine, mailbox, now, number=25)
+    assert items(operator) == []
+
+
+def items(caller: Caller) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = caller.get("/v1/expiring").get_json()["items"]
+    return found
+
+
+def test_every_profile_of_mailboxes_and_operators_is_named_on_the_page() -> None:
+    assert set(PROFILE_WORDS) == OF_MAILBOXES | OF_OPERATORS
 
 
 def test_a_successor_under_the_number_that_replaced_the_holder_s_counts(

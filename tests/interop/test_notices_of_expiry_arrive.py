@@ -104,6 +104,22 @@ def test_a_notice_arrives_in_french_then_english_over_tls(
     assert "with ESMTPS id" in letter["Received"]
 
 
+def test_a_notice_says_what_runs_out_of_a_pair(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    for number, use in ((1, "sign"), (2, "encrypt")):
+        certify(engine, mailbox, now - 340 * DAY, number=number, profile=f"practitioner-smime-{use}")
+    assert send(container) == "2 notices sent"
+    bodies = sorted(letter.get_content() for letter in server.delivered(2))
+    for body, use, loss in (
+        (bodies[0], "Use: encryption", "nobody can write to it"),
+        (bodies[1], "Use: signature", "nothing that it sends is accepted"),
+    ):
+        assert use in body
+        assert loss in body
+
+
 def test_each_step_is_told_once(container: Container, engine: Engine, now: datetime, server: Postfix) -> None:
     mailbox = seed_practitioner(engine).mailbox
     certify(engine, mailbox, now, lasts=61 * DAY)
