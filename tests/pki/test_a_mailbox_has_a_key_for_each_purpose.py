@@ -22,13 +22,13 @@ from pki.model import (
     RevocationAction,
     RevocationReason,
 )
-from pki.withdrawal import GRACES
+from pki.withdrawal import GRACES, kind_of_profile
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, enrol, new_key, request_for
 from tests.pki.test_issuance import identify_again
 
 SIGN, ENCRYPT = frozenset({Purpose.SIGNATURE}), frozenset({Purpose.ENCRYPTION})
-MINUTE = timedelta(minutes=15)
+KEPT = timedelta(minutes=15)
 
 
 def refused(act: object, *values: object, **named: object) -> Refusal:
@@ -47,7 +47,7 @@ def revoke(engine: Engine, issued: IssuedCertificate, now: datetime, reason: Rev
 def verdict(engine: Engine, address: str, now: datetime) -> tuple[Answer, tuple[str, ...]]:
     """On a mailbox that writes to itself: it needs both."""
     with transaction(engine, read_only=True) as connection:
-        (one,) = verdicts(connection, [address], sender=address, at=None, now=now, lifetime=MINUTE)
+        (one,) = verdicts(connection, [address], sender=address, at=None, now=now, lifetime=KEPT)
     return one.answer, one.reasons
 
 
@@ -256,3 +256,12 @@ def test_the_same_requests_for_another_purpose_are_another_batch(send: Sent, enr
     made, _ = send(Asked(enrolled.id, csr, SIGN))
     other, results = send(Asked(enrolled.id, csr, ENCRYPT))
     assert (made != other, results) == (True, ["key-already-certified"])
+
+
+def test_each_profile_tells_what_kind_of_mailbox_it_was_made_for() -> None:
+    """A mailbox that passes from a person to an establishment loses its certificates by it."""
+    for kind, joined in rules.PROFILE_OF_MAILBOX.items():
+        for purposes in (JOINED, SIGN, ENCRYPT):
+            profile = rules.mail_profile(kind, purposes)
+            assert (profile.family, kind_of_profile(profile.name)) == (joined.name, kind)
+    assert kind_of_profile("service-tls") is None
