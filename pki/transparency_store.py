@@ -39,7 +39,14 @@ START = Checkpoint(0, b"", (), "")
 # What counts as an act, and the event that tells of it, once each.
 ACTS: Mapping[str, tuple[Event, str]] = {
     "certificate": (Event.CERTIFICATE_ISSUED, "SELECT serial FROM certificate"),
-    "revocation of": (Event.CERTIFICATE_REVOKED, "SELECT serial FROM revocation WHERE action = 'revoke'"),
+    "revocation of": (
+        Event.CERTIFICATE_REVOKED,
+        "SELECT serial FROM revocation WHERE action = 'revoke' AND restates IS NULL",
+    ),
+    "corrected reason of": (
+        Event.REVOCATION_RESTATED,
+        "SELECT serial FROM revocation WHERE restates IS NOT NULL",
+    ),
     "hold on": (Event.CERTIFICATE_HELD, "SELECT serial FROM revocation WHERE action = 'hold'"),
     "release of": (Event.CERTIFICATE_RELEASED, "SELECT serial FROM revocation WHERE action = 'release'"),
     "approved enrolment": (

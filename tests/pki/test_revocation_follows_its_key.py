@@ -15,7 +15,16 @@ from sqlalchemy.exc import DBAPIError
 from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import consequences, der, history, holds, ocsp_store, revocation_requests, use_cases
+from pki import (
+    consequences,
+    der,
+    history,
+    holds,
+    ocsp_store,
+    revocation_requests,
+    transparency_store,
+    use_cases,
+)
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
 from pki.reasons import HOLDERS, WORDS
 from tests.factories import seed_practitioner
@@ -256,6 +265,9 @@ def test_a_corrected_reason_shows_everywhere_and_leaves_the_date(
         assert connection.execute(text(told)).scalar_one() == {
             "from": "superseded", "to": "keyCompromise", "comment": "found online",
         }  # fmt: skip
+        # One act, and one line, each: the log's own verification counts them.
+        unequal = transparency_store.unequal_acts(connection)
+        assert [kind for kind, serial, *_ in unequal if serial == issued.serial] == []
         assert history.life(connection, issued.serial).state(now) is history.State.REVOKED
     assert [event.reason for event in events(engine, other)] == ["keyCompromise"]
 
