@@ -27,12 +27,14 @@ from cryptography.hazmat.primitives.serialization import (
 
 from directory.base.errors import Kind, Refusal
 
+# A log that goes on after a restore is another log: the instant it began is added.
 ORIGIN = "sceau/audit"
+_ORIGINS = rf"{ORIGIN}(?:/[0-9]{{8}}T[0-9]{{6}}Z)?"
 # Type byte of a plain Ed25519 signature in a signed note.
 ED25519 = b"\x01"
 _NOTE = re.compile(
-    rf"{ORIGIN}\n(?P<size>0|[1-9][0-9]*)\n(?P<root>[A-Za-z0-9+/]{{43}}=)\n"
-    rf"\n— {ORIGIN} (?P<signature>[A-Za-z0-9+/=]+)\n"
+    rf"(?P<origin>{_ORIGINS})\n(?P<size>0|[1-9][0-9]*)\n(?P<root>[A-Za-z0-9+/]{{43}}=)\n"
+    r"\n— (?P=origin) (?P<signature>[A-Za-z0-9+/=]+)\n"
 )
 # In the file an empty line follows each note; a note is far shorter than this.
 _KEPT = re.compile(_NOTE.pattern.encode() + rb"\n")
@@ -41,11 +43,12 @@ _TAIL = 4096
 
 @dataclass(frozen=True)
 class Head:
-    """How long the log was and what its root was, with the signed note that says so."""
+    """How long which log was and what its root was, with the signed note that says so."""
 
     size: int
     root: bytes
     note: str
+    origin: str = ORIGIN
 
 
 @dataclass(frozen=True)
@@ -58,23 +61,28 @@ class AuditKey:
         """What a verifier needs."""
         return self.private.public_key()
 
-    def sign(self, size: int, root: bytes) -> Head:
+    def sign(self, size: int, root: bytes, origin: str = ORIGIN) -> Head:
         """The signed head of a log of `size` lines with this root."""
-        text = _text(size, root)
-        signed = key_id(self.public_key()) + self.private.sign(text.encode())
-        return Head(size, root, f"{text}\n— {ORIGIN} {b64encode(signed).decode()}\n")
+        text = _text(size, root, origin)
+        signed = key_id(self.public_key(), origin) + self.private.sign(text.encode())
+        return Head(size, root, f"{text}\n— {origin} {b64encode(signed).decode()}\n", origin)
 
 
-def key_id(public_key: Ed25519PublicKey) -> bytes:
+def key_id(public_key: Ed25519PublicKey, origin: str = ORIGIN) -> bytes:
     """The four bytes by which a note names its key."""
     raw = public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return sha256(f"{ORIGIN}\n".encode() + ED25519 + raw).digest()[:4]
+    return sha256(f"{origin}\n".encode() + ED25519 + raw).digest()[:4]
 
 
-def verifier(public_key: Ed25519PublicKey) -> str:
+def verifier(public_key: Ed25519PublicKey, origin: str = ORIGIN) -> str:
     """The public key in the one line that C2SP tools take (vkey): origin, key id, type and key."""
     raw = public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return f"{ORIGIN}+{key_id(public_key).hex()}+{b64encode(ED25519 + raw).decode()}"
+    return f"{origin}+{key_id(public_key, origin).hex()}+{b64encode(ED25519 + raw).decode()}"
+
+
+def size_said(note: str) -> int:
+    """The size that a note states; its signature is `open_note`'s matter."""
+    return int(note.split("\n", 2)[1])
 
 
 def ensure_key(path: Path, passphrase: bytes) -> AuditKey:
@@ -98,11 +106,11 @@ def open_note(note: str, public_key: Ed25519PublicKey) -> Head:
     match = _NOTE.fullmatch(note)
     if match is None:
         raise Refusal(Kind.UNACCEPTABLE, "bad-head", "This is not a signed head of the audit log.")
-    size, root = int(match["size"]), b64decode(match["root"])
-    if not _is_signed(_text(size, root), match["signature"], public_key):
+    size, root, origin = int(match["size"]), b64decode(match["root"]), match["origin"]
+    if not _is_signed(_text(size, root, origin), match["signature"], public_key, origin):
         text = f"The head of {size} lines is not signed by this log's key."
         raise Refusal(Kind.UNACCEPTABLE, "bad-head", text)
-    return Head(size, root, note)
+    return Head(size, root, note, origin)
 
 
 def read_notes(path: Path) -> tuple[list[str], str]:
@@ -150,17 +158,17 @@ def _end(kept: IO[bytes]) -> tuple[str | None, int]:
     return None, 0
 
 
-def _is_signed(text: str, signature: str, public_key: Ed25519PublicKey) -> bool:
+def _is_signed(text: str, signature: str, public_key: Ed25519PublicKey, origin: str) -> bool:
     try:
         signed = b64decode(signature, validate=True)
         public_key.verify(signed[4:], text.encode())
     except (InvalidSignature, ValueError):
         return False
-    return signed[:4] == key_id(public_key)
+    return signed[:4] == key_id(public_key, origin)
 
 
-def _text(size: int, root: bytes) -> str:
-    return f"{ORIGIN}\n{size}\n{b64encode(root).decode()}\n"
+def _text(size: int, root: bytes, origin: str) -> str:
+    return f"{origin}\n{size}\n{b64encode(root).decode()}\n"
 
 
 def _make_key(path: Path, passphrase: bytes) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, Engine
 
+from directory.base.audit import Actor, Event
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
@@ -27,10 +29,21 @@ from pki.signed_note import (
     last_note,
     open_note,
     read_notes,
+    size_said,
 )
-from pki.transparency_store import Checkpoint, Line, size
+from pki.transparency_store import Checkpoint, Epoch, Line, size
 
-__all__ = ["AuditKey", "ensure_key", "line_bytes", "publish_heads", "sequence", "size", "verify"]
+__all__ = [
+    "AuditKey",
+    "begin_anew",
+    "ensure_key",
+    "examine",
+    "line_bytes",
+    "publish_heads",
+    "sequence",
+    "size",
+    "verify",
+]
 
 PORTION = 5000
 
@@ -63,55 +76,128 @@ def sequence(
     hold_until_commit(connection, "audit-sequencer")
     # 2. Go on only from what was signed.
     last = store.last_checkpoint(connection)
-    _need_consistent(connection, last, key.public_key(), checkpoint_file)
+    epoch = store.epochs(connection)[-1]
+    _need_consistent(connection, last, key.public_key(), epoch.origin)
+    note = last_note(checkpoint_file) if checkpoint_file else None
+    if note and not store.knows_note(connection, size_said(note), note):
+        raise _inconsistent("a head that was published is not in the record")
     # 3. Number, hash, append.
     length, frontier = last.size, last.frontier
     while waiting := store.waiting(connection, PORTION):
-        lines = [
-            replace(line, leaf_hash=leaf_hash(line_bytes(index, line)))
-            for index, (_, line) in enumerate(waiting, length)
-        ]
-        store.store_lines(connection, length, lines)
+        if any(line.event == Event.RECORD_ACCEPTED.value for _, line in waiting):
+            raise _inconsistent("a line waits that only `sceau restore accept` may write")
+        numbered = [line for _, line in waiting]
+        frontier = _number(connection, length, frontier, numbered)
         store.forget_waiting(connection, [queue_id for queue_id, _ in waiting])
-        for line in lines:
-            frontier = append(frontier, length, line.leaf_hash)
-            length += 1
+        length += len(numbered)
     # 4. Sign.
     if length > last.size:
-        head = key.sign(length, root_of(frontier))
-        store.store_checkpoint(connection, Checkpoint(head.size, head.root, frontier, head.note), now)
+        _sign(connection, key, length, frontier, now=now, origin=epoch.origin)
     return length - last.size
+
+
+def begin_anew(
+    connection: Connection,
+    key: AuditKey,
+    *,
+    now: datetime,
+    actor: Actor,
+    reason: str,
+    checkpoint_file: Path,
+    detail: Mapping[str, Any],
+) -> str:
+    """Go on under a new origin, where lines that a kept head covers are lost; gives the origin.
+
+    The lines that are left stay where they are, and so do the heads over them. The first new line names the
+    last head kept of the log that ends: no head of that origin is ever signed again. Refuses
+    `log-inconsistent` when what is left is not what was signed.
+    """
+    hold_until_commit(connection, "audit-sequencer")
+    last = store.last_checkpoint(connection)
+    _need_consistent(connection, last, key.public_key(), store.epochs(connection)[-1].origin)
+    note = last_note(checkpoint_file)
+    lost = note if note and not store.knows_note(connection, size_said(note), note) else ""
+    origin = f"{ORIGIN}/{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    told = {"origin": origin, "lost_head": lost, "lines": last.size, "reason": reason, **detail}
+    line = Line(now, actor.name, Event.RECORD_ACCEPTED.value, store.RECORD, told)
+    frontier = _number(connection, last.size, last.frontier, [line])
+    _sign(connection, key, last.size + 1, frontier, now=now, origin=origin)
+    return origin
 
 
 def publish_heads(engine: Engine, checkpoint_file: Path) -> int:
     """Bring `checkpoint_file` up to date with the signed heads of the record; gives how many it lacked."""
     note = last_note(checkpoint_file)
     with transaction(engine, read_only=True) as connection:
-        missing = [head.note for head in store.checkpoints(connection, after=_size_said(note) if note else 0)]
+        after = _after(connection, note) if note else 0
+        missing = [head.note for head in store.checkpoints(connection, after=after)]
     if missing:
         append_checkpoint_file(checkpoint_file, missing)
     return len(missing)
 
 
+def _after(connection: Connection, note: str) -> int:
+    """The size of the last head in the record that is as old as this one."""
+    begun = [epoch.begins for epoch in store.epochs(connection) if epoch.lost_head == note]
+    return begun[-1] if begun else size_said(note)
+
+
+def _number(connection: Connection, length: int, frontier: Frontier, lines: Sequence[Line]) -> Frontier:
+    """Store these lines from index `length` on; gives the frontier after them."""
+    hashed = [
+        replace(line, leaf_hash=leaf_hash(line_bytes(index, line)))
+        for index, line in enumerate(lines, length)
+    ]
+    store.store_lines(connection, length, hashed)
+    for index, line in enumerate(hashed, length):
+        frontier = append(frontier, index, line.leaf_hash)
+    return frontier
+
+
+def _sign(
+    connection: Connection, key: AuditKey, length: int, frontier: Frontier, *, now: datetime, origin: str
+) -> None:
+    head = key.sign(length, root_of(frontier), origin)
+    store.store_checkpoint(connection, Checkpoint(head.size, head.root, frontier, head.note), now)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Everything wrong with the log, a sentence each, and what it says itself that it has lost."""
+
+    findings: list[str]
+    losses: list[str]
+
+
 def verify(connection: Connection, public_key: Ed25519PublicKey, checkpoint_file: Path | None) -> list[str]:
-    """Everything wrong with the log, a sentence each; [] when it is what was signed and tells every act.
+    """Everything wrong with the log, a sentence each; [] when it is what was signed and tells every act."""
+    return examine(connection, public_key, checkpoint_file).findings
+
+
+def examine(connection: Connection, public_key: Ed25519PublicKey, checkpoint_file: Path | None) -> Verified:
+    """As `verify`, with what was lost by restores and declared so.
 
     Recomputes every line. Call it first in a `read_only` transaction: the file must be read before the
     snapshot is taken, or a head published meanwhile would seem to be missing from the record.
     """
     notes, unreadable = ([], "") if checkpoint_file is None else read_notes(checkpoint_file)
-    checkpoints = store.checkpoints(connection)
+    checkpoints, epochs = store.checkpoints(connection), store.epochs(connection)
     found: list[str] = []
     if unreadable.strip():
         found.append("the file of heads holds something that is not a head")
-    kept = list(_open(notes, public_key, "in the file", found))
+    kept = list(_open(_without_lost(notes, epochs), public_key, "in the file", found))
     stored = list(_open([checkpoint.note for checkpoint in checkpoints], public_key, "in the record", found))
     walk = _walk(connection, {head.size for head in (*kept, *stored)})
     found += walk.found
-    found += _against_checkpoints(walk, checkpoints)
+    found += _against_checkpoints(walk, checkpoints, epochs)
     found += _against_heads(walk, stored, "in the record")
     found += _against_heads(walk, kept, "in the file")
     found += _missing_heads(kept, stored)
+    found += (
+        f"the head of {head.size} lines kept in the file is of a log that the record does not know"
+        for head in kept
+        if not _fits(head.note, epochs)
+    )
     found += (
         f"{kind} {subject}: {done} in the record, {told} in the log"
         for kind, subject, done, told in store.unequal_acts(connection)
@@ -120,7 +206,39 @@ def verify(connection: Connection, public_key: Ed25519PublicKey, checkpoint_file
         f"certificate {serial}: its bytes are not those the log tells of"
         for serial in store.exchanged_certificates(connection)
     )
-    return found
+    return Verified(found, [_loss(epoch) for epoch in epochs[1:]])
+
+
+def _without_lost(notes: Sequence[str], epochs: Sequence[Epoch]) -> list[str]:
+    """The heads of the file but those over lines that an epoch says are lost.
+
+    The file is in the order of signing: what stands before the last lost head may be beyond what is left of
+    its log. What stands after it must be of the log as it is.
+    """
+    lost = [epoch.lost_head for epoch in epochs[1:] if epoch.lost_head]
+    cut = max((place for place, note in enumerate(notes, 1) if note in lost), default=0)
+    return [note for place, note in enumerate(notes) if place >= cut or _fits(note, epochs)]
+
+
+def _origin_at(length: int, epochs: Sequence[Epoch]) -> str:
+    """Under which origin a head of so many lines is signed."""
+    return [epoch.origin for epoch in epochs if epoch.begins < length or not epoch.begins][-1]
+
+
+def _fits(note: str, epochs: Sequence[Epoch]) -> bool:
+    """Whether a head of so many lines is signed under this origin here."""
+    return note.startswith(f"{_origin_at(size_said(note), epochs)}\n")
+
+
+def _loss(epoch: Epoch) -> str:
+    line = epoch.line
+    if line is None:
+        raise TypeError("only the first epoch begins without a line")
+    known = f"{size_said(epoch.lost_head)} lines" if epoch.lost_head else "an unknown number of lines"
+    return (
+        f"a log of {known} was cut to {epoch.begins} by a restored backup, declared by {line.actor} at"
+        f" {line.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}: {line.detail['reason']}"
+    )
 
 
 @dataclass
@@ -156,10 +274,12 @@ def _open(notes: Sequence[str], public_key: Ed25519PublicKey, where: str, found:
             found.append(f"a head {where} is not ours: {refusal.text}")
 
 
-def _against_checkpoints(walk: _Walk, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
+def _against_checkpoints(
+    walk: _Walk, checkpoints: Sequence[Checkpoint], epochs: Sequence[Epoch]
+) -> Iterator[str]:
     """The columns beside a signed note must say what it says."""
     for checkpoint in checkpoints:
-        said = f"{ORIGIN}\n{checkpoint.size}\n"
+        said = f"{_origin_at(checkpoint.size, epochs)}\n{checkpoint.size}\n"
         frontier = walk.frontiers.get(checkpoint.size)
         if not checkpoint.note.startswith(said) or (
             frontier is not None and (checkpoint.root, checkpoint.frontier) != (root_of(frontier), frontier)
@@ -193,28 +313,23 @@ def _missing_heads(kept: Sequence[Head], stored: Sequence[Head]) -> Iterator[str
 
 
 def _need_consistent(
-    connection: Connection, last: Checkpoint, public_key: Ed25519PublicKey, checkpoint_file: Path | None
+    connection: Connection, last: Checkpoint, public_key: Ed25519PublicKey, origin: str
 ) -> None:
     if store.size(connection) != last.size:
         raise _inconsistent("the number of lines is not the one that was signed")
     if last.size:
-        _need_signed(last, public_key)
-    note = last_note(checkpoint_file) if checkpoint_file else None
-    if note and not store.holds_note(connection, _size_said(note), note):
-        raise _inconsistent("a head that was published is not in the record")
+        _need_signed(last, public_key, origin)
 
 
-def _need_signed(last: Checkpoint, public_key: Ed25519PublicKey) -> None:
+def _need_signed(last: Checkpoint, public_key: Ed25519PublicKey, origin: str) -> None:
     try:
         head = open_note(last.note, public_key)
     except Refusal as refusal:
         raise _inconsistent(refusal.text) from refusal
     if (head.size, head.root) != (last.size, last.root) or root_of(last.frontier) != head.root:
         raise _inconsistent("the stored head is not the one that was signed")
-
-
-def _size_said(note: str) -> int:
-    return int(note.split("\n", 2)[1])
+    if head.origin != origin:
+        raise _inconsistent("the stored head is not of the log that goes on")
 
 
 def _inconsistent(why: str) -> Refusal:

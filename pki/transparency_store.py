@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, text
 from directory.base.audit import Event
 from directory.tables import audit_checkpoint, audit_entry, audit_pending
 from pki.merkle import Frontier
+from pki.signed_note import ORIGIN
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,32 @@ class Checkpoint:
 
 
 START = Checkpoint(0, b"", (), "")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A part of the log under an origin of its own, from line `begins` on, which says why it is one.
+
+    `lost_head` is the last head known of the log that it follows and cannot continue; '' when none was kept.
+    """
+
+    origin: str
+    begins: int
+    lost_head: str
+    line: Line | None = None
+
+
+RECORD = "record"
+# Found by the index on subjects. Nothing but `transparency.begin_anew` numbers such a line.
+_EPOCHS = text("""
+    SELECT index, at, actor, event, subject, detail, leaf_hash FROM audit_entry
+    WHERE subject = :subject AND event = :event ORDER BY index
+""")
+_KNOWS = text("""
+    SELECT EXISTS (SELECT FROM audit_checkpoint WHERE size = :size AND note = :note) OR EXISTS (
+        SELECT FROM audit_entry
+        WHERE subject = :subject AND event = :event AND detail ->> 'lost_head' = :note)
+""")
 
 # What counts as an act, and the event that tells of it, once each.
 ACTS: Mapping[str, tuple[Event, str]] = {
@@ -124,6 +151,23 @@ def holds_note(connection: Connection, length: int, note: str) -> bool:
     """Whether this is the signed head of `length` lines."""
     stored = connection.execute(select(audit_checkpoint.c.note).where(audit_checkpoint.c.size == length))
     return stored.scalar_one_or_none() == note
+
+
+def knows_note(connection: Connection, length: int, note: str) -> bool:
+    """Whether this is the signed head of `length` lines, or one that an epoch says is lost."""
+    asked = {"size": length, "note": note, "subject": RECORD, "event": Event.RECORD_ACCEPTED.value}
+    return bool(connection.execute(_KNOWS, asked).scalar_one())
+
+
+def epochs(connection: Connection) -> list[Epoch]:
+    """The log's epochs in order; the first has no line that begins it."""
+    asked = {"subject": RECORD, "event": Event.RECORD_ACCEPTED.value}
+    later = [
+        Epoch(line.detail["origin"], index, line.detail["lost_head"], line)
+        for index, *columns in connection.execute(_EPOCHS, asked)
+        for line in (Line(*columns),)
+    ]
+    return [Epoch(ORIGIN, 0, ""), *later]
 
 
 def store_checkpoint(connection: Connection, made: Checkpoint, now: datetime) -> None:

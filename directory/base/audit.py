@@ -65,6 +65,7 @@ class Event(Enum):
     CRL_PUBLISHED = "crl.published"
     TRUST_LIST_PUBLISHED = "trust-list.published"
     LDAP_REBUILT = "ldap.rebuilt"
+    RECORD_ACCEPTED = "record.accepted"
 
 
 @dataclass(frozen=True)

@@ -320,6 +320,64 @@ def test_no_head_is_signed_over_a_log_that_is_not_what_was_signed(
         assert connection.execute(text("SELECT count(*) FROM audit_pending")).scalar_one() == 1
 
 
+def begin_anew(log: Log, now: datetime) -> str:
+    with transaction(log.engine) as connection:
+        origin = transparency.begin_anew(
+            connection, log.key, now=now, actor=Actor("command:restore"), reason="disk lost",
+            checkpoint_file=log.file, detail={},
+        )  # fmt: skip
+    publish_heads(log.engine, log.file)
+    return origin
+
+
+CUT = ("DELETE FROM audit_entry WHERE index >= 6", "DELETE FROM audit_checkpoint WHERE size > 6")
+
+
+def test_a_log_that_lost_lines_goes_on_as_another_and_keeps_what_is_left(log: Log, now: datetime) -> None:
+    log.attack(*CUT)
+    old = read_notes(log.file)[0]
+    origin = begin_anew(log, now)
+    log.queue(2, now)
+    assert log.number(now) == 2
+    new = read_notes(log.file)[0]
+    assert new[: len(old)] == old
+    assert [open_note(note, log.key.public_key()).origin for note in new[len(old) :]] == [origin, origin]
+    assert log.findings() == []
+    # Who keeps a head that is no longer than the backup still holds the whole log by it.
+    log.attack("UPDATE audit_entry SET actor = 'token:666' WHERE index = 2")
+    assert log.findings() == ["line 2 was changed"]
+
+
+def test_a_log_cut_again_behind_its_new_beginning_signs_nothing(log: Log, now: datetime) -> None:
+    log.attack(*CUT)
+    begin_anew(log, now)
+    log.attack(*CUT)
+    log.queue(1, now)
+    with pytest.raises(Refusal, match="does not agree"):
+        log.number(now)
+    assert "the head of 7 lines kept in the file is of a log that the record does not know" in log.findings()
+
+
+def test_no_head_of_the_old_origin_is_taken_for_one_of_the_log_that_goes_on(log: Log, now: datetime) -> None:
+    log.attack(*CUT)
+    begin_anew(log, now)
+    with log.engine.connect() as connection:
+        last = transparency.store.last_checkpoint(connection)
+    append_checkpoint_file(log.file, [log.key.sign(last.size, last.root).note])
+    assert [finding for finding in log.findings() if "does not know" in finding]
+
+
+def test_a_beginning_that_waits_among_the_acts_is_not_numbered(log: Log, now: datetime) -> None:
+    """Whoever writes into the queue could otherwise have the log own to a loss that nobody declared."""
+    with transaction(log.engine) as connection:
+        record(
+            connection, now=now, actor=Actor("x"), event=Event.RECORD_ACCEPTED, subject="record",
+            detail={"origin": "sceau/audit", "lost_head": ""},
+        )  # fmt: skip
+    with pytest.raises(Refusal, match="only `sceau restore accept`"):
+        log.number(now)
+
+
 CERTIFICATE = """INSERT INTO certificate (serial, authority_id, profile, shard, subject, spki_sha256, der,
     sha256, not_before, not_after, issued_at)
     VALUES (:s, 'x', 'x', 0, 'x', sha256('k'), '', sha256('d'), now(), now() + interval '1 day', now())"""
