@@ -430,6 +430,14 @@ ENTRIES: tuple[Entry, ...] = (
         "Un registre est en cours d'application",
         "Recommencez dans une minute : rien n'a changé.",
     ),
+    Entry(
+        "record-behind", 503, "The record lacks what was published from it",
+        "It was restored from a backup: nothing that gives trust is said or done before its operator has "
+        "completed it. What takes trust away is still done.",
+        "Le registre ignore ce qui en a été publié",
+        "Il a été restauré d'une sauvegarde : rien de ce qui donne confiance n'est dit ni fait avant que son "
+        "exploitant ne l'ait complété. Ce qui la retire reste possible.",
+    ),
     # ---- Certificates
     Entry(
         "bad-csr", 400, "The certificate request cannot be read",

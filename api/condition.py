@@ -22,6 +22,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.history import Condition, conditions
 from pki import lifetimes
+from pki.completeness import WHAT_TO_DO
 from pki.figures import figures
 
 # The worker's heartbeat is every 5 s; three missed ones are no longer chance.
@@ -32,8 +33,8 @@ FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(la
 def look(settings: Settings) -> dict[str, Any]:
     """Addresses, parts with their state, versions, last sync, feed lag and jobs.
 
-    `state` is `ok` when all parts are, no register is late and nothing of ours is about to run out;
-    `degraded` when some parts are, `down` when none is.
+    `state` is `ok` when all parts are, the record is complete, no register is late and nothing of ours is
+    about to run out; `degraded` when some parts are, `down` when none is.
     """
     if not (settings.database_url or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
@@ -51,7 +52,8 @@ def look(settings: Settings) -> dict[str, Any]:
     counted = _counted(container, up=parts["postgres"]["state"] == "ok")
     late = any(register["late"] for register in counted["registers"].values())
     due = any(one["state"] == "due" for one in counted["lifetimes"].values())
-    well = all(part["state"] == "ok" for part in parts.values()) and not (late or due)
+    behind = bool(counted["record"].get("lacks"))
+    well = all(part["state"] == "ok" for part in parts.values()) and not (late or due or behind)
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
         "web": local_web(settings),
@@ -117,14 +119,17 @@ def _worker(container: Container) -> str:
 
 def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     if not up:
-        return {"last_sync": {}, "registers": {}, "feed": {}, "jobs": {}, "lifetimes": {}}
+        return {"record": {}, "last_sync": {}, "registers": {}, "feed": {}, "jobs": {}, "lifetimes": {}}
     now = container.clock()
     with transaction(container.engine, read_only=True) as connection:
         counted = figures(connection, now)
         registers = conditions(connection, now, container.settings.freshness)
         own = lifetimes.ours(connection, now)
         failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
+    lacks = container.watch.look()
+    told = {"state": "behind", "reason": WHAT_TO_DO, "lacks": lacks} if lacks else {"state": "complete"}
     return {
+        "record": told,
         "last_sync": dict(counted.registers),
         "registers": {one.register: _register(one) for one in registers},
         "lifetimes": {one.label: {"ends": one.ends, "state": one.condition(now).value} for one in own},

@@ -180,6 +180,7 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
         socket_path=settings.signer_socket,
         base_url=settings.base_url,
         establish=establish,
+        kept=settings.kept,
     )
 
 

@@ -49,12 +49,17 @@ class When:
 
 @dataclass(frozen=True)
 class Job:
-    """One line of the table. `work` returns a sentence on what it did, '' when there was nothing to do."""
+    """One line of the table. `work` returns a sentence on what it did, '' when there was nothing to do.
+
+    What publishes, signs or gives trust back `waits` while the record is behind what was shown of it; what
+    takes trust away goes on.
+    """
 
     name: str
     purpose: str
     when: When
     work: Callable[[Container], str]
+    waits: bool = False
 
 
 def _every(seconds: int) -> When:
@@ -72,6 +77,12 @@ JOBS = MappingProxyType(
         for job in (
             Job("heartbeat", "Shows that a worker lives.", _every(5), upkeep.heartbeat),
             Job(
+                "completeness",
+                "Fails while the record lacks what was shown of it, as after a restored backup.",
+                _every(10),
+                upkeep.watch_completeness,
+            ),
+            Job(
                 "consequences",
                 "Withdraws trust from those who left, moved, or are under a measure.",
                 _every(1),
@@ -88,6 +99,7 @@ JOBS = MappingProxyType(
                 "Revokes for good what was on hold for fourteen days.",
                 _every(60),
                 revocations.end_holds,
+                waits=True,
             ),
             Job(
                 "bulk-revocations",
@@ -131,18 +143,21 @@ JOBS = MappingProxyType(
                 "Writes the public set into signed files, daily and after registers were applied.",
                 _every(600),
                 exports.export_if_due,
+                waits=True,
             ),
             Job(
                 "trust-list",
                 "Signs a new version of the trust list when its content changed or the last one ages.",
                 _every(5),
                 trust_lists.publish,
+                waits=True,
             ),
             Job(
                 "expiry-notices",
                 "Mails a notice 60, 30 and 7 days before a certificate ends that has no successor.",
                 _every(300),
                 expiry_mail.send_notices,
+                waits=True,
             ),
             Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), upkeep.trim_feed),
             Job(
@@ -150,6 +165,7 @@ JOBS = MappingProxyType(
                 "Publishes CRLs and deltas hourly and within 60 s of a revocation.",
                 _every(5),
                 upkeep.publish_crls,
+                waits=True,
             ),
             Job(
                 "crl-bytes",
@@ -157,13 +173,22 @@ JOBS = MappingProxyType(
                 _every(600),
                 upkeep.let_crl_bytes_go,
             ),
-            Job("ocsp-answers", "Signs OCSP answers before anyone asks.", _every(15), upkeep.presign_ocsp),
-            Job("ocsp-responders", "Renews the OCSP signers.", _every(60), upkeep.renew_responders),
+            Job(
+                "ocsp-answers",
+                "Signs OCSP answers before anyone asks.",
+                _every(15),
+                upkeep.presign_ocsp,
+                waits=True,
+            ),
+            Job(
+                "ocsp-responders", "Renews the OCSP signers.", _every(60), upkeep.renew_responders, waits=True
+            ),
             Job(
                 "outside-view",
                 "Judges a sample of what is published as a reader would, against the record.",
                 _every(3600),
                 upkeep.look_from_outside,
+                waits=True,
             ),
             Job(
                 "idempotency-ends",
@@ -177,13 +202,21 @@ JOBS = MappingProxyType(
                 "Numbers audit lines and signs the log's head.",
                 _every(1),
                 upkeep.sign_checkpoint,
+                waits=True,
             ),
-            Job("ldap-publication", "Brings LDAP in step with the feed.", _every(1), publication.publish),
+            Job(
+                "ldap-publication",
+                "Brings LDAP in step with the feed.",
+                _every(1),
+                publication.publish,
+                waits=True,
+            ),
             Job(
                 "ldap-reconciliation",
                 "Compares all of LDAP with the record.",
                 _at(4, 30),
                 publication.reconcile,
+                waits=True,
             ),
         )
     }
@@ -194,11 +227,15 @@ def run_job(container: Container, name: str, *, forced: bool = False) -> str | N
     """Run the job `name` unless another worker has it or just had it: its sentence, None when it did not run.
 
     Raises what the job raises, after noting the failure. `forced` ignores when it last started, never the
-    lock.
+    lock, and is refused `record-behind` where the worker would let the job wait.
     """
     job = JOBS.get(name)
     if job is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-job", f"There is no job {name!r}: see `sceau jobs list`.")
+    if job.waits and forced:
+        container.watch.need()
+    if job.waits and container.watch.lacks():
+        return None
     with held_if_free(container.engine, f"job:{name}") as free:
         now = container.clock()
         if not free or not (_start(container.engine, job, now, forced=forced)):

@@ -32,7 +32,7 @@ def run_worker(container: Container) -> None:
         scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name)
     scheduler.start()
     # What restores promises after a stop does not wait for its first interval.
-    for name in ("heartbeat", "recovery", "ocsp-responders", "crl", "ocsp-answers"):
+    for name in ("heartbeat", "completeness", "recovery", "ocsp-responders", "crl", "ocsp-answers"):
         _run(container, name)
     woken = threading.Thread(target=_follow_feed, args=(container, stop), name="feed", daemon=True)
     woken.start()

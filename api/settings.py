@@ -19,6 +19,7 @@ import orjson
 from api.files import write_atomically
 from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS
+from pki.completeness import Kept
 from pki.model import MailKeys
 from pki.quotas import Quotas
 from pki.signing import token_uri
@@ -240,8 +241,13 @@ class Settings:
 
     @property
     def crl_floor(self) -> Path:
-        """File of the last CRL numbers, outside the database: a restored backup must not number anew."""
+        """File of the last CRL numbers and events, the last CRLs beside it: what a restored backup forgot."""
         return self.state / "floor" / "crl.json"
+
+    @property
+    def kept(self) -> Kept:
+        """What a restored database is held against, outside it."""
+        return Kept(self.crl_floor, self.audit_folder / "checkpoints")
 
     @property
     def signer_socket(self) -> Path:

@@ -4,6 +4,7 @@ Consequences of departures, CRLs, OCSP answers and signers, what a crash left ha
 Each function is one job's work (`api/jobs.py`), also called by the command of the same subject.
 """
 
+import logging
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
 from pki import (
+    completeness,
     crl,
     idempotency,
     operators_withdrawal,
@@ -33,6 +35,7 @@ from pki import (
 from pki.consequences import Follower, Outcome, list_claims, settle_due
 from pki.model import serial_of
 
+_LOG = logging.getLogger("sceau.worker")
 # As long as the longest a reader may hold one by default: a fault found later has the digest to go by.
 CRL_BYTES_KEPT = timedelta(days=3)
 # Some 50 ms of locks each, and at most some minutes of an hour.
@@ -43,6 +46,14 @@ MOST_TRIMMED = 2_000_000
 def heartbeat(container: Container) -> str:
     """Nothing: that it ran is what it shows."""
     del container
+    return ""
+
+
+def watch_completeness(container: Container) -> str:
+    """Refuse `record-behind` while the record lacks what was shown of it; the log says what shows it."""
+    if found := container.watch.look():
+        _LOG.error("the record is behind: %s", "; ".join(found))
+        raise completeness.behind()
     return ""
 
 
@@ -204,11 +215,11 @@ def sign_checkpoint(container: Container) -> str:
     return f"{count} audit lines" if count else ""
 
 
-def verify_log(container: Container) -> tuple[int, list[str]]:
-    """The log's size, and everything found wrong with it: [] when it is what was signed."""
+def verify_log(container: Container) -> tuple[int, transparency.Verified]:
+    """The log's size, everything found wrong with it, and what it says itself that it has lost."""
     public_key = audit_key(container).public_key()
     with transaction(container.engine, read_only=True) as connection:
-        found = transparency.verify(connection, public_key, checkpoint_file(container))
+        found = transparency.examine(connection, public_key, checkpoint_file(container))
         return transparency_store.size(connection), found
 
 
@@ -219,7 +230,7 @@ def audit_key(container: Container) -> signed_note.AuditKey:
 
 def checkpoint_file(container: Container) -> Path:
     """Where signed heads are kept outside the database."""
-    return container.settings.audit_folder / "checkpoints"
+    return container.settings.kept.heads
 
 
 def web_passphrase(container: Container) -> bytes:

@@ -41,6 +41,7 @@ def _start() -> WsgiApplication:
         never_issued=_NEVER_ISSUED[settings.ocsp_never_issued],
         clock=container.clock,
         changed=container.bell.ring,
+        kept=settings.kept,
     )
     return status.start().wrap(create_app(container))
 

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -17,6 +18,7 @@ from directory.base import failpoints
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.sync.bounds import RegisterBounds, load_bounds
+from pki.completeness import Watch
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
 from pki.rules import purposes_asked
@@ -37,6 +39,11 @@ class Container:
     bell: Bell = field(default_factory=Bell, compare=False)
     waiting: Seats = field(default_factory=lambda: Seats(WAITING, WAITING_EACH), compare=False)
     downloads: Seats = field(default_factory=lambda: Seats(DOWNLOADS, DOWNLOADS_EACH), compare=False)
+
+    @cached_property
+    def watch(self) -> Watch:
+        """Whether the record is all that was ever shown of it."""
+        return Watch(self.engine, self.settings.kept)
 
     @property
     def verdict_lifetime(self) -> timedelta:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl_store, der, floor, gate, store
+from pki import completeness, crl_store, der, floor, gate, store
 from pki.model import REASON_CODES, Authority, RevocationReason, Serial
 from pki.signing.seal import ALGORITHMS
 
@@ -121,21 +121,23 @@ def publish(
 ) -> int:
     """Number, sign and store one shard's CRL or delta; gives its number. In transactions of its own.
 
-    Whatever fails in between burns the number and leaves the last good CRL in service. `floor_file` keeps
-    numbers rising even over a restored database. Refusal: NOT_FOUND, UNACCEPTABLE from the gate, CONFLICT
-    for a delta without a complete CRL in force.
+    Whatever fails in between burns the number and leaves the last good CRL in service. `floor_file` remembers
+    what is published outside the database. Refusal: NOT_FOUND, UNACCEPTABLE from the gate, CONFLICT for a
+    delta without a complete CRL in force, UNAVAILABLE `record-behind` for a number given out before.
     """
     place = f"{authority_id}/{shard}"
     least = 0 if floor_file is None else floor.known(floor_file, place)
     with transaction(engine) as connection:
         authority = _authority(connection, authority_id, shard)
         # The number first: its row's lock makes every publisher of the shard wait for the one before.
-        number = crl_store.take_number(connection, authority.id, shard, least)
+        number = crl_store.take_number(connection, authority.id, shard, 0)
+        if number <= least:
+            raise completeness.behind()
         turn = _Turn(authority, shard, number, now.replace(microsecond=0), lifetime)
-        tbs = _reserve_delta(connection, turn) if delta else _reserve_complete(connection, turn)
+        tbs, listed = _reserve_delta(connection, turn) if delta else _reserve_complete(connection, turn)
     if floor_file is not None:
-        # Before anyone can see the number, so that no restore can give it to another CRL.
-        floor.raise_to(floor_file, place, number)
+        # Before anyone can see it, so that no restored record can be taken for one that knows as much.
+        floor.raise_to(floor_file, place, number, listed.events)
     signed = signer.sign_crl(authority_id, shard, number)
     gate.check_signed(signed, tbs, authority)
     with transaction(engine) as connection:
@@ -144,6 +146,8 @@ def publish(
         detail = {"number": number, "bytes": len(signed), "sha256": sha256(signed).hexdigest()}
         detail |= {"kind": "delta"} if delta else {}
         record(connection, now=now, actor=_ACTOR, event=Event.CRL_PUBLISHED, subject=place, detail=detail)
+    if floor_file is not None:
+        floor.keep_list(floor_file, place, signed, delta=delta)
     return number
 
 
@@ -202,7 +206,7 @@ def _authority(connection: Connection, authority_id: str, shard: int) -> Authori
     return authority
 
 
-def _reserve_complete(connection: Connection, turn: _Turn) -> bytes:
+def _reserve_complete(connection: Connection, turn: _Turn) -> tuple[bytes, crl_store.Entries]:
     # 1. What this number has seen, before the entries are read: none can be taken for seen that is not.
     events = crl_store.see(connection, *turn.place, turn.number)
     # 2. The entries. Each stays on one scheduled CRL after notAfter (RFC 5280 3.3); one made for a revocation
@@ -212,10 +216,11 @@ def _reserve_complete(connection: Connection, turn: _Turn) -> bytes:
     seen = 0 if previous is None else previous.number
     count, joined = crl_store.entries(connection, *turn.place, kept, previous=seen)
     # 3. The bytes, committed before the CA key is touched.
-    return _keep(connection, turn, crl_store.Entries(events, count, joined))
+    listed = crl_store.Entries(events, count, joined)
+    return _keep(connection, turn, listed), listed
 
 
-def _reserve_delta(connection: Connection, turn: _Turn) -> bytes:
+def _reserve_delta(connection: Connection, turn: _Turn) -> tuple[bytes, crl_store.Entries]:
     base = crl_store.base_of_delta(connection, *turn.place, turn.now)
     if base is None:
         text = "There is no complete CRL in force that a delta could complete."
@@ -224,7 +229,7 @@ def _reserve_delta(connection: Connection, turn: _Turn) -> bytes:
     changed = crl_store.changed(connection, *turn.place, base, turn.number)
     removals = [removal_der(serial, at) for serial, at in changed.released.items()]
     listed = crl_store.Entries(events, changed.number, b"".join((changed.joined, *removals)))
-    return _keep(connection, replace(turn, lifetime=min(turn.lifetime, DELTA_LIFETIME)), listed, base)
+    return _keep(connection, replace(turn, lifetime=min(turn.lifetime, DELTA_LIFETIME)), listed, base), listed
 
 
 def _keep(connection: Connection, turn: _Turn, listed: crl_store.Entries, base: int | None = None) -> bytes:

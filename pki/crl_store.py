@@ -82,6 +82,18 @@ _NUMBER = text(
     "UPDATE crl_shard SET last_number = greatest(last_number, :floor) + 1"
     " WHERE authority_id = :authority AND shard = :shard RETURNING last_number"
 )
+_RAISE = text("""
+    INSERT INTO crl_shard (authority_id, shard, last_number)
+    SELECT kept.authority_id, kept.shard, kept.number
+    FROM unnest(CAST(:authorities AS text[]), CAST(:shards AS smallint[]), CAST(:numbers AS bigint[]))
+        AS kept (authority_id, shard, number)
+    JOIN authority a ON a.id = kept.authority_id
+    ON CONFLICT (authority_id, shard) DO UPDATE SET last_number = excluded.last_number
+    WHERE crl_shard.last_number < excluded.last_number
+""")
+_COUNTED = text("""
+    SELECT authority_id || '/' || shard AS place, count(*) AS events FROM revocation GROUP BY 1
+""")
 # One statement, hence one snapshot: what is marked is what is counted.
 _SEE = text("""
     WITH seen AS (
@@ -228,6 +240,19 @@ def take_number(connection: Connection, authority_id: str, shard: int, floor: in
     place = {"authority": authority_id, "shard": shard}
     connection.execute(_SHARD, place)
     return int(connection.execute(_NUMBER, place | {"floor": floor}).scalar_one())
+
+
+def raise_numbers(connection: Connection, numbers: Mapping[str, int]) -> None:
+    """Let the next number of each place (`CA/shard`) be above these; one that is above already stays."""
+    places = [place.rpartition("/") for place in numbers]
+    asked = {"authorities": [one[0] for one in places], "shards": [int(one[2]) for one in places],
+             "numbers": list(numbers.values())}  # fmt: skip
+    connection.execute(_RAISE, asked)
+
+
+def counted(connection: Connection) -> dict[str, int]:
+    """How many events there are in each place that has any."""
+    return {row.place: row.events for row in connection.execute(_COUNTED)}
 
 
 def see(connection: Connection, authority_id: str, shard: int, number: int) -> int:

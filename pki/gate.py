@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from pki import crl_store, der
+from pki import completeness, crl_store, der
 from pki.model import Authority, serial_of
 from pki.profiles import Urls
 
@@ -157,10 +157,27 @@ def _listing(
     )
 
 
+def number_of(whole: bytes) -> int:
+    """The number of a CRL of ours, whose signature was checked before it was published."""
+    extensions = x509.load_der_x509_crl(whole).extensions
+    return extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+
+
 def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant: an order to remember
-    connection: Connection, authority: Authority, shard: int, number: int, tbs: bytes, now: datetime
+    connection: Connection,
+    authority: Authority,
+    shard: int,
+    number: int,
+    tbs: bytes,
+    now: datetime,
+    *,
+    least: int = 0,
 ) -> None:
-    """Whether these bytes may be signed as CRL `number` of the shard; Refusal UNACCEPTABLE says why not."""
+    """Whether these bytes may be signed as CRL `number` of the shard; Refusal UNACCEPTABLE says why not.
+
+    `least` is how many events were known to the CRL before, as remembered outside the record: one that rests
+    on fewer is refused `record-behind` (Kind.UNAVAILABLE).
+    """
     reserved = crl_store.reserved(connection, authority.id, shard, number)
     if reserved is None or reserved.tbs_sha256 != sha256(tbs).digest():
         raise _refused("crl-unreserved", "No CRL of that number with these bytes waits to be signed.")
@@ -173,6 +190,9 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
         raise _refused("crl-miscounted", "The CRL does not list as many entries as were reserved.")
     _check_times(listing, now)
     _check_order(listing, reserved.watermark, crl_store.newest(connection, authority.id, shard))
+    if reserved.watermark < least:
+        # The record itself may agree with such a CRL: it was restored from a backup.
+        raise completeness.behind()
     if listing.base != reserved.base:
         raise _refused("crl-base", "The CRL completes another one than was reserved.")
     if reserved.base is None:

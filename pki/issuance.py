@@ -277,6 +277,18 @@ def store_signed(
     return issued
 
 
+def bring_back(
+    connection: Connection, reserved: Reservation, signed: bytes, actor: Actor, now: datetime
+) -> IssuedCertificate:
+    """Store a certificate that the signer made and the record lost, with its reservation if that is lost."""
+    if store.load_reservation(connection, reserved.serial, lock=True) is None:
+        store.add_reservation(connection, reserved, (), actor.name)
+        _record(connection, Event.CERTIFICATE_RESERVED, reserved, actor, now)
+    prepared = resume(connection, reserved, actor)
+    verify_signed(signed, reserved, prepared.authority)
+    return store_signed(connection, prepared, signed, now)
+
+
 def verify_signed(signed: bytes, reserved: Reservation, authority: Authority) -> None:
     """Whether this is the reserved certificate under the CA's key; raises SignerMisbehaved when it is not."""
     try:

@@ -85,17 +85,19 @@ class Responder(Protocol):
         ...
 
 
-def decide(
+def decide(  # noqa: PLR0911 - a line of the table each
     request: Request | None,
     issuer: Issuer | None,
     standing: Standing | None,
     never_issued: Outcome = Outcome.UNKNOWN,
+    *,
+    complete: bool = True,
 ) -> Outcome:
     """The table of answers (docs/reference/status.md), first line that fits.
 
     `request` is None when the octets could not be read as one, `issuer` when it is not all about
     one CA of ours, `standing` when the record could not be read. `never_issued` is `UNKNOWN` or
-    `NEVER_ISSUED`.
+    `NEVER_ISSUED`. The record is not `complete` when it lacks what was shown of it (`completeness`).
     """
     if request is None:
         return Outcome.MALFORMED  # RFC 6960 2.3; RFC 9654 2.1 for nonces
@@ -107,6 +109,8 @@ def decide(
         return Outcome.TRY_LATER  # RFC 6960 2.3; never good from ignorance
     if standing.action in {"revoke", "hold"}:
         return Outcome.REVOKED  # RFC 6960 2.2, permanently or on hold; also a serial that was only reserved
+    if not complete:
+        return Outcome.TRY_LATER  # RFC 6960 2.3: a revocation or an issuance may be what it lost
     if standing.certificate_sha256 is None:
         return never_issued  # BR 4.9.10, EN 319 411-1 OVR-6.6.3-02: never good for what was not issued
     return Outcome.GOOD  # RFC 6960 2.2; after notAfter too, as archiveCutoff says
@@ -117,10 +121,12 @@ def find(
     issuer: Issuer,
     standings: Mapping[Serial, Standing],
     never_issued: Outcome = Outcome.UNKNOWN,
+    *,
+    complete: bool = True,
 ) -> list[Finding]:
     """What is to be said about each certificate of a request to this CA; KeyError for one not read."""
     return [
-        Finding(question, decide(request, issuer, standing, never_issued), standing)
+        Finding(question, decide(request, issuer, standing, never_issued, complete=complete), standing)
         for question in request.questions
         for standing in (standings[question.serial],)
     ]

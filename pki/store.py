@@ -350,7 +350,7 @@ def lasting_certificate(
 
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
     """What was last done to each of these certificates; those never taken back are absent."""
-    return {serial: event.action for serial, event in _last_events(connection, serials).items()}
+    return {serial: event.action for serial, event in last_events(connection, serials).items()}
 
 
 def revocable(connection: Connection, serial: Serial) -> Revocable | None:
@@ -504,7 +504,7 @@ def _any_of(values: Sequence[str]) -> Any:
 def _revocable(connection: Connection, query: Select[Any]) -> list[Revocable]:
     rows = connection.execute(query).all()
     # A statement of its own after the locks are held: whoever held one may have revoked meanwhile.
-    last = _last_events(connection, [row.serial for row in rows])
+    last = last_events(connection, [row.serial for row in rows])
     found = []
     for *known, enrolled_by, enrolment_id, establishment in rows:
         issued = IssuedCertificate(*known)
@@ -514,7 +514,8 @@ def _revocable(connection: Connection, query: Select[Any]) -> list[Revocable]:
     return found
 
 
-def _last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, LastEvent]:
+def last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, LastEvent]:
+    """The last event of each of these certificates; those never taken back are absent."""
     rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})
     return {
         Serial(serial): LastEvent(number, RevocationAction(action), actor, RevocationReason(reason), at)

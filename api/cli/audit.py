@@ -19,16 +19,20 @@ def audit() -> None:
 def verify(state: Path | None, as_json: bool) -> None:
     """Recompute the whole log and compare it with every signed head; exit 1 when anything was rewritten.
 
+    What a restored backup lost and somebody answered for (`sceau restore accept`) is told, and no finding.
+
     \b
     Example:  sceau audit verify
     """
     with refusals_told(as_json=as_json):
-        size, findings = verify_log(container(state))
+        size, found = verify_log(container(state))
+    findings = found.findings
     rows = [("finding", finding) for finding in findings] or [
         ("intact", f"{size} lines, every signed head agrees")
     ]
+    rows += [("lost", loss) for loss in found.losses]
     answer(
-        {"intact": not findings, "size": size, "findings": findings},
+        {"intact": not findings, "size": size, "findings": findings, "losses": found.losses},
         as_json=as_json,
         rows=rows,
         headers=("audit", ""),

@@ -18,6 +18,7 @@ from api.cli.ldap import ldap
 from api.cli.measure import measure
 from api.cli.parts import signer, web, worker
 from api.cli.recipients import check
+from api.cli.restore import restore
 from api.cli.revocations import release, restate, revoke_many
 from api.cli.status import status
 from api.cli.sync import sync
@@ -60,6 +61,7 @@ for command in (
     ca,
     crl,
     audit,
+    restore,
     token,
     jobs,
     demo,

@@ -38,6 +38,9 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str | Text, str]]:
         known = [f"{key} {part[key]}" for key in ("pid", "restarts") if key in part]
         detail = ", ".join([part.get("detail") or part["reason"], *known])
         rows.append((name, Text(part["state"], colour), detail))
+    rows += [("record", Text("behind", "red"), lack) for lack in found["record"].get("lacks", ())]
+    if reason := found["record"].get("reason"):
+        rows.append(("record", Text("behind", "red"), reason))
     rows += [_register(name, one) for name, one in found["registers"].items()]
     rows += [_lifetime(name, one) for name, one in found["lifetimes"].items() if one["state"] != "ok"]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]

@@ -51,6 +51,7 @@ class AttentionAnswer(Shape):
     "/v1/attention",
     roles={Role.REGISTRAR, Role.ADMIN, Role.AUDITOR},
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Ce qui demande un regard.
 
     Boîtes d'établissement dont plus personne ne répond, certificats bientôt révoqués, boîtes que deux

@@ -123,6 +123,7 @@ class StopRequest(Shape):
     "/v1/revocations/bulk",
     roles={Role.ADMIN},
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Préparer une révocation groupée.
 
     Compte, montre des exemples et donne l'empreinte de ce qui est choisi ; rien n'est révoqué avant l'accord
@@ -160,6 +161,7 @@ def plan_bulk(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     "/v1/revocations/bulk",
     roles={Role.ADMIN, Role.AUDITOR},
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Les révocations groupées.
 
     La plus récente d'abord, avec leur avancement.
@@ -184,6 +186,7 @@ def see_bulks(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     "/v1/revocations/bulk/<int:bulk_id>",
     roles={Role.ADMIN, Role.AUDITOR},
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Une révocation groupée.
 
     Son état et son avancement.
@@ -205,6 +208,7 @@ def see_bulk(call: Transacted, bulk_id: int) -> Bulk:
     "/v1/revocations/bulk/<int:bulk_id>/approvals",
     roles={Role.ADMIN},
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Donner son accord à une révocation groupée.
 
     En nommant l'empreinte de ce qu'on a vu. Elle commence avec le dernier accord requis.
@@ -233,6 +237,7 @@ def approve_bulk(call: Transacted, asked: dict[str, Any], bulk_id: int) -> Bulk:
     "/v1/revocations/bulk/<int:bulk_id>/stop",
     roles={Role.ADMIN},
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Arrêter une révocation groupée.
 
     Pour toujours, entre deux lots : ce qui est révoqué le reste.

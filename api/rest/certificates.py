@@ -201,6 +201,7 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
     "/v1/certificates/<serial>/revocation",
     roles={Role.REGISTRAR, Role.OPERATOR, Role.ADMIN},
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Révoquer un certificat.
 
     Par un agent de l'Ordre du titulaire, par un opérateur pour ses serveurs, par un administrateur. Une clé

@@ -178,6 +178,7 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
     "/v1/enrolments/<uuid:enrolment_id>/withdrawal",
     roles=REGISTRARS,
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Retirer une demande.
 
     Par un agent du même Ordre, celui qui l'a faite ou un autre, tant qu'elle n'est pas approuvée. Une autre

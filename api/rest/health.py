@@ -22,7 +22,7 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.sync.history import Condition, conditions
-from pki import lifetimes
+from pki import completeness, lifetimes
 from pki.figures import Figures, feed_lags, figures
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,16 +71,25 @@ def _checks(container: Container) -> dict[str, Check]:
             lags = feed_lags(connection, now)
             registers = conditions(connection, now, container.settings.freshness)
             own = lifetimes.ours(connection, now)
+        lacks = container.watch.look()
     except SQLAlchemyError as error:
         return {"database": {"state": "failed", "reason": f"not reachable ({type(error).__name__})"}}
     return {
         "database": {"state": "ok"},
+        "record": _record(lacks),
         "migration": _migration(found, migration_head()),
         "signer": _signer(container),
         "feed": _feed(lags),
         "registers": _registers(registers),
         "lifetimes": _lifetimes(own, now),
     }
+
+
+def _record(lacks: list[str]) -> Check:
+    """Red, and not out of rotation: what is revoked is still told, and the last CRLs are still given."""
+    if lacks:
+        return {"state": "degraded", "reason": completeness.WHAT_TO_DO, "lacks": lacks}
+    return {"state": "ok"}
 
 
 def _migration(found: str | None, wanted: str) -> Check:
@@ -149,16 +158,26 @@ class _Scraped:
                     counted = figures(connection, now)
                     registers = conditions(connection, now, self.container.settings.freshness)
                     own = lifetimes.ours(connection, now)
-                self._made = (now, exposition(counted, registers, own))
+                behind = bool(self.container.watch.lacks())
+                self._made = (now, exposition(counted, registers, own, behind=behind))
             return self._made[1]
 
 
 def exposition(
-    counted: Figures, registers: Sequence[Condition], own: Sequence[lifetimes.Lifetime] = ()
+    counted: Figures,
+    registers: Sequence[Condition],
+    own: Sequence[lifetimes.Lifetime] = (),
+    *,
+    behind: bool = False,
 ) -> bytes:
     """The figures as Prometheus reads them."""
     registry = CollectorRegistry()
-    told = (_families(counted), register_families(registers), _own_families(own, counted.at))
+    told = (
+        _families(counted),
+        register_families(registers),
+        _own_families(own, counted.at),
+        [_behind(behind)],
+    )
     registry.register(_Fixed(lambda: chain(*told)))
     return generate_latest(registry)
 
@@ -201,6 +220,12 @@ def _families(counted: Figures) -> Iterator[Metric]:
         "sceau_audit_entries", "Numbered lines of the audit log.", value=counted.audit_entries
     )
     yield GaugeMetricFamily("sceau_audit_pending", "Lines not yet numbered.", value=counted.audit_pending)
+
+
+def _behind(behind: bool) -> Metric:  # noqa: FBT001 - the one figure
+    return GaugeMetricFamily(
+        "sceau_record_behind", "1 while the record lacks what was shown of it, else 0.", value=int(behind)
+    )
 
 
 def _own_families(own: Sequence[lifetimes.Lifetime], now: datetime) -> Iterator[Metric]:

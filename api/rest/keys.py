@@ -31,6 +31,7 @@ class ReportedAnswer(Shape):
     "/v1/keys/compromised",
     roles=set(Role),
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Signaler une clé compromise.
 
     Par quiconque la détient : la preuve est une demande (CSR) signée par cette clé, dont le nom commun dit

@@ -64,6 +64,7 @@ class MeasuresAnswer(Shape):
     "/v1/practitioners/<national_id>/measures",
     roles={Role.REGISTRAR},
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Suspendre ou radier.
 
     Par un seul agent de l'Ordre du professionnel, et aussitôt : un retard laisserait partir des messages.
@@ -103,6 +104,7 @@ def take_measure(call: Transacted, asked: dict[str, Any], national_id: str) -> M
     "/v1/practitioners/<national_id>/measures",
     roles={Role.REGISTRAR, Role.AUDITOR},
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Les mesures contre un professionnel.
 
     Un agent voit celles de son Ordre, un auditeur toutes, motifs compris.

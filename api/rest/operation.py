@@ -88,6 +88,7 @@ class Operation:
     problems: tuple[str, ...]
     parameters: Mapping[str, Mapping[str, Any]]
     idempotent: bool = False
+    while_behind: bool = False
 
 
 def operation(
@@ -105,6 +106,7 @@ def operation(
     problems: tuple[str, ...] = (),
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     idempotent: bool = False,
+    while_behind: bool = False,
 ) -> Callable[[View], Operation]:
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
@@ -112,7 +114,8 @@ def operation(
     `idempotent` lets callers send an `Idempotency-Key`: the view needs nothing for it where it opens WRITE;
     where it opens NONE it hands what it will answer to `call.keep(connection, answer)` in its last
     transaction, and must itself survive being asked again after a crash in between. Never for answers that
-    hold a secret: they are kept in the database for a day.
+    hold a secret: they are kept in the database for a day. `while_behind` is for what takes trust away, and
+    for what shows none: it goes on over a restored record, all else is refused `record-behind`.
     """
 
     def declare(view: View) -> Operation:
@@ -131,6 +134,7 @@ def operation(
             (*problems, *idempotent_requests.PROBLEMS) if idempotent else problems,
             parameters or {},
             idempotent,
+            while_behind,
         )
 
     return declare
@@ -193,6 +197,8 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
 
     def apart(**path: Any) -> Response:
         secret, now = presented_secret(), container.clock()
+        if not one.while_behind:
+            container.watch.need()
         with transaction(container.engine, read_only=True) as connection:
             token = admitted(connection, secret, now, one.roles)
             freshness.rest_on(sources(connection))
@@ -204,6 +210,8 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
 
     def within(**path: Any) -> Response:
         secret, now = presented_secret(), container.clock()
+        if not one.while_behind:
+            container.watch.need()
         with transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection:
             token = admitted(connection, secret, now, one.roles)
             with freshness.told(connection, beforehand=one.opens is Opens.WRITE):
@@ -278,6 +286,8 @@ def _told(text: str) -> tuple[str, str]:
 
 def _refusals(one: Operation) -> dict[int, Any]:
     codes = ["no-token", "bad-token", "role-lacking", "database-unavailable", "internal-error", *one.problems]
+    if not one.while_behind:
+        codes.append("record-behind")
     if one.body:
         codes += ["malformed-request", "invalid-request", "body-too-large", "unsupported-media-type"]
     if one.query:

@@ -237,6 +237,7 @@ class ApprovalAnswer(Shape):
     "/v1/registers",
     roles=MAY_READ,
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Fraîcheur des registres.
 
     Pour chaque registre national : le dernier fichier appliqué et son âge, s'il est en retard, le passage en
@@ -259,6 +260,7 @@ def registers_now(call: Transacted) -> dict[str, Any]:
     "/v1/registers/runs",
     roles=MAY_READ,
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Passages des registres.
 
     Les fichiers reçus et ce qui en est advenu, le plus récent d'abord.
@@ -288,6 +290,7 @@ def register_runs(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     "/v1/registers/runs/<int:run_id>",
     roles=MAY_READ,
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Un passage.
 
     Ses comptes et ceux du passage appliqué avant lui, ses étapes et leur durée, les bornes dépassées, qui a
@@ -311,6 +314,7 @@ def register_run(call: Transacted, run_id: int) -> dict[str, Any]:
     "/v1/registers/runs/<int:run_id>/rejections",
     roles=MAY_READ_LINES,
     opens=Opens.SNAPSHOT,
+    while_behind=True,
     french="""Lignes rejetées d'un passage.
 
     Chacune avec son numéro, son motif et son début, dans l'ordre du fichier.
@@ -343,6 +347,7 @@ def register_rejections(call: Transacted, asked: dict[str, Any], run_id: int) ->
     "/v1/registers/runs/<int:run_id>/approvals",
     roles={Role.ADMIN},
     opens=Opens.WRITE,
+    while_behind=True,
     french="""Laisser passer un passage retenu.
 
     Le porteur du jeton est la personne nommée ; le commentaire dit ce qu'elle a vérifié. Il faut une ou deux

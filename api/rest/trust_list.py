@@ -29,6 +29,8 @@ class VersionQuery(Schema):
 def trust_list(container: Container) -> Blueprint:
     """/v1/trust-list, its kept versions, and /trust-list.xml with signature and checksum, on `container`."""
     made = Blueprint("trust_list", __name__)
+    # An older list would give back what a later one suspended.
+    made.before_request(container.watch.need)
     newest = Newest(container)
     _add_white_list(made, newest)
 

@@ -16,6 +16,7 @@ from api.status.cache import AnswerCache, Kept
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
 from pki import ocsp, ocsp_request, ocsp_store
+from pki.completeness import Watch
 from pki.model import Serial, Standing
 from pki.ocsp import Finding, Issuer, Outcome
 from pki.ocsp_request import Question, Request
@@ -38,7 +39,8 @@ class Answers:
     """Answers the OCSP requests of one process; holds the responders' keys and what memory may keep.
 
     `engine` must reach the primary: a replica may not know yet what has been revoked. `never_issued` is what
-    is said of such a serial (`pki.ocsp.decide`); `ticks` counts seconds, as `time.monotonic` does.
+    is said of such a serial (`pki.ocsp.decide`); `ticks` counts seconds, as `time.monotonic` does. `watch`
+    tells whether the record may be believed when it says nothing against a certificate.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Answers:
         size: int,
         never_issued: Outcome = Outcome.UNKNOWN,
         ticks: Callable[[], float] = time.monotonic,
+        watch: Watch | None = None,
     ) -> None:
         # One SELECT is one snapshot by itself: no BEGIN and ROLLBACK around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -61,6 +64,7 @@ class Answers:
         self._clock = clock
         self._never_issued = never_issued
         self._ticks = ticks
+        self._watch = watch
         self.replies: AnswerCache[Reply] = AnswerCache(size)
         self.standings: AnswerCache[Standing] = AnswerCache(size)
         self._responders = Responders((), {})
@@ -68,6 +72,8 @@ class Answers:
 
     def remembered(self, key: str | bytes) -> Reply | None:
         """The reply given before to the same path or body, if it may still be given."""
+        if self._watch is not None and not self._watch.is_known_complete():
+            return None
         return self.replies.get(key, self._clock())
 
     def answer(self, request: bytes, key: str | bytes, *, is_get: bool) -> Reply:
@@ -85,12 +91,14 @@ class Answers:
             return _error(Outcome.TRY_LATER if mute else ocsp.decide(asked, None, None))
         if responder is None or responder.not_after <= now:
             return _error(Outcome.TRY_LATER)
-        findings, presigned = self._findings(asked, issuer, now)
-        if not findings:
-            return _error(ocsp.decide(asked, issuer, None))
+        complete = self._is_complete()
+        findings, presigned = self._findings(asked, issuer, now, complete=complete)
+        if not findings or any(finding.outcome is Outcome.TRY_LATER for finding in findings):
+            # An error is about the whole answer.
+            return _error(Outcome.TRY_LATER)
         if presigned is None:
             presigned = self._sign(responder, issuer, findings, asked.nonce, now)
-        if not _may_be_kept(asked, findings):
+        if not (complete and _may_be_kept(asked, findings)):
             return uncacheable(MEDIA_TYPE, presigned.der)
         reply = _reply(presigned, is_get=is_get)
         if len(key) <= _LONGEST_KEY:
@@ -108,8 +116,16 @@ class Answers:
             issuer = ocsp.find_issuer(known.issuers, asked)
         return issuer, None if issuer is None else known.by_authority.get(issuer.authority_id)
 
+    def _is_complete(self) -> bool:
+        """Whether the record knows all that was shown of it; not when that cannot be found out."""
+        try:
+            return self._watch is None or not self._watch.lacks()
+        except SQLAlchemyError:
+            _LOG.exception("whether the record is complete could not be read")
+            return False
+
     def _findings(
-        self, asked: Request, issuer: Issuer, now: datetime
+        self, asked: Request, issuer: Issuer, now: datetime, *, complete: bool
     ) -> tuple[list[Finding], Presigned | None]:
         """What is to be said, [] when the record is out of reach; an answer signed ahead that says it."""
         question, presigned = asked.questions[0], None
@@ -124,8 +140,8 @@ class Answers:
             standings = {} if standing is None else {question.serial: standing}
         if not standings:
             return [], None
-        findings = ocsp.find(asked, issuer, standings, self._never_issued)
-        if presigned is None:
+        findings = ocsp.find(asked, issuer, standings, self._never_issued, complete=complete)
+        if presigned is None or findings[0].outcome is Outcome.TRY_LATER:
             return findings, None
         young = presigned.this_update <= now < _half_life(presigned)
         return findings, presigned if young and ocsp.agrees(presigned.der, findings[0]) else None

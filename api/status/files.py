@@ -1,18 +1,20 @@
 """CRLs and CA certificates as files: the last signed CRL and delta of a shard, the certificate of a CA.
 
 A CRL is given from memory as long as nothing has been published since; the last good one goes on being given
-when the record is out of reach, since it says itself until when it holds.
+when the record is out of reach or has forgotten it, since it says itself until when it holds.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from cryptography import x509
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import crl_store, roll_over, trust_list, trust_list_store
+from pki import crl_store, floor, gate, roll_over, trust_list, trust_list_store
 from pki.published import authority as certificate_of
 
 _LOG = logging.getLogger("sceau.status")
@@ -30,11 +32,15 @@ class _List:
 
 
 class Files:
-    """The public files of one process; `is_vouched_for` says whether publications are being heard of."""
+    """The public files of one process; `is_vouched_for` says whether publications are being heard of.
 
-    def __init__(self, engine: Engine, is_vouched_for: Callable[[], bool]) -> None:
+    `kept` names the file of floors, beside which the last CRLs lie: none older is ever given.
+    """
+
+    def __init__(self, engine: Engine, is_vouched_for: Callable[[], bool], kept: Path | None = None) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._is_vouched_for = is_vouched_for
+        self._kept = kept
         # Both are bounded by the CAs and shards there are: nothing else is kept.
         self._lists: dict[tuple[str, int, bool], _List] = {}
         self._certificates: dict[str, Reply] = {}
@@ -54,7 +60,7 @@ class Files:
         heard = self._heard
         try:
             with self._engine.connect() as connection:
-                found = _latest(connection, place, held, heard)
+                found = _latest(connection, place, held, heard, self._kept)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CRL")
             return UNAVAILABLE if held is None else held.reply
@@ -110,14 +116,28 @@ class Files:
 
 
 def _latest(
-    connection: Connection, place: tuple[str, int, bool], held: _List | None, heard: int
+    connection: Connection,
+    place: tuple[str, int, bool],
+    held: _List | None,
+    heard: int,
+    kept: Path | None,
 ) -> _List | None:
+    """The newest that is known: a restored record would give one that revokes fewer."""
     authority_id, shard, delta = place
     number = crl_store.latest_number(connection, authority_id, shard, delta=delta)
-    if held is not None and number == held.number:
+    if held is not None and (number or 0) <= held.number:
         return _List(held.number, held.reply, heard)
     published = crl_store.latest(connection, authority_id, shard, delta=delta)
-    if published is None:
-        return None
-    reply = cacheable("application/pkix-crl", published.der, published.this_update, published.next_update)
-    return _List(published.number, reply, heard)
+    found = None if published is None else _given(published.der, published.number, heard)
+    # Read when something new is given, not for each who asks.
+    content = None if kept is None else floor.kept_list(kept, f"{authority_id}/{shard}", delta=delta)
+    if content is None:
+        return found
+    last = gate.number_of(content)
+    return found if found is not None and found.number >= last else _given(content, last, heard)
+
+
+def _given(der: bytes, number: int, heard: int) -> _List:
+    crl = x509.load_der_x509_crl(der)
+    reply = cacheable("application/pkix-crl", der, crl.last_update_utc, crl.next_update_utc)
+    return _List(number, reply, heard)

@@ -19,6 +19,7 @@ from api.status.listener import Listener
 from api.status.reply import Environ, Reply, StartResponse, WsgiApplication, failure, uncacheable
 from directory.base.clock import Clock, utc_now
 from pki import ocsp, ocsp_request
+from pki.completeness import Kept, Watch
 from pki.ocsp import Outcome
 
 _LOG = logging.getLogger("sceau.status")
@@ -35,8 +36,8 @@ class StatusApplication:
     """Revocation status of one process: from memory once `start()`ed, before that from the record each time.
 
     `engine` reaches the primary; `hours` is how long an OCSP answer holds; `passphrase` opens the responders'
-    keys in `keys_folder`. `never_issued` and `ticks` are those of `Answers`;
-    `changed` is called when something was committed that shows outside.
+    keys in `keys_folder`. `never_issued` and `ticks` are those of `Answers`; `kept` is what a restored record
+    is held against. `changed` is called when something was committed that shows outside.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class StatusApplication:
         never_issued: Outcome = Outcome.UNKNOWN,
         ticks: Callable[[], float] = time.monotonic,
         changed: Callable[[], None] = lambda: None,
+        kept: Kept | None = None,
     ) -> None:
+        watch = None if kept is None else Watch(engine, kept, ticks)
         self.answers = Answers(
             engine, keys_folder=keys_folder, passphrase=passphrase, hours=hours, clock=clock, size=cache_size,
-            never_issued=never_issued, ticks=ticks,
+            never_issued=never_issued, ticks=ticks, watch=watch,
         )  # fmt: skip
-        self.files = Files(engine, self.answers.replies.is_vouched_for)
+        self.files = Files(engine, self.answers.replies.is_vouched_for, None if kept is None else kept.floor)
         url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         caches = (self.answers.replies, self.answers.standings)
         self._changed = changed

@@ -99,14 +99,15 @@ def take_list(
         _check_list(connection, listing, root, now)
         if listing.number <= floor.known(floor_file, place):
             raise _refused("crl-number", "This number has been given out before.")
-        # Before anyone can see the number, so that no restore can give it to another CRL.
-        floor.raise_to(floor_file, place, listing.number)
         rows.add_list(
             connection, root.id, listing.number, this_update=listing.this_update,
             next_update=listing.next_update, entries=len(listing.serials), tbs=tbs, der=content,
         )  # fmt: skip
         detail = {"number": listing.number, "bytes": len(content), "sha256": sha256(content).hexdigest()}
         record(connection, now=now, actor=actor, event=Event.CRL_PUBLISHED, subject=place, detail=detail)
+    # After the commit: a number that the record never came to know would make it look restored.
+    floor.raise_to(floor_file, place, listing.number)
+    floor.keep_list(floor_file, place, content)
     return root.id, listing.number
 
 

@@ -44,6 +44,10 @@ class SignerClient:
         found, _ = self._ask("journal", serial=serial)
         return None if found is None else b64decode(found)
 
+    def signed(self, after: int) -> list[Serial]:
+        """As `Signer.signed`."""
+        return [Serial(serial) for serial in self._ask("signed", after=after)[0]]
+
     def ping(self) -> str:
         """As `Signer.ping`; asked once, and not waited for beyond `PING_SECONDS`."""
         try:

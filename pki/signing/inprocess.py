@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from hashlib import sha256
 from threading import Lock
 
@@ -15,16 +14,17 @@ from sqlalchemy import Connection, Engine
 from directory.base.clock import Clock, utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl_store, gate, store
+from pki import crl_store, floor, gate, store
+from pki.completeness import Kept, Watch
 from pki.model import Authority, Reservation, Serial
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys, missing
 from pki.signing.seal import seal
-from pki.signing.signer import MOST_AT_ONCE
+from pki.signing.signer import MOST_AT_ONCE, MOST_LISTED
 
 VERSION = "sceau-signer/1"
-Gate = Callable[[Connection, Authority, int, int, bytes, datetime], None]
+Gate = Callable[..., None]
 
 
 class InProcessSigner:
@@ -37,8 +37,11 @@ class InProcessSigner:
         journal: Journal,
         clock: Clock = utc_now,
         check_crl: Gate = gate.check_crl,
+        *,
+        kept: Kept | None = None,
     ) -> None:
         self.clock = clock
+        self._watch = None if kept is None else Watch(engine, kept)
         self._engine = engine
         self._keys = keys
         self._journal = journal
@@ -76,6 +79,8 @@ class InProcessSigner:
             known = {serial: self._journal.certificate(serial) for serial in serials}
             # 2. What was committed, on a connection of our own.
             wanted = [serial for serial, signed in known.items() if signed is None]
+            if wanted and self._watch is not None:
+                self._watch.need()
             reserved = self._reservations(wanted) if wanted else {}
             # 3. Whether it may be signed, and the signature.
             answers = {serial: signed or self._signed(reserved[serial]) for serial, signed in known.items()}
@@ -100,7 +105,11 @@ class InProcessSigner:
                 # A restored database gave the number out a second time.
                 text = f"CRL {place} has been signed with another content."
                 raise Refusal(Kind.CONFLICT, "crl-number-reused", text)
-            self._check_crl(connection, authority, shard, number, tbs, self.clock())
+            least = 0
+            if self._watch is not None:
+                self._watch.need()
+                least = floor.events(self._watch.kept.floor, number, f"{authority_id}/{shard}")
+            self._check_crl(connection, authority, shard, number, tbs, self.clock(), least=least)
             # The key before the journal: without one, every try would leave a line and no signature.
             key = self._key(authority)
             if before is None:
@@ -111,6 +120,11 @@ class InProcessSigner:
         """The certificate signed under this serial, None when none was."""
         with self._alone:
             return self._journal.certificate(serial)
+
+    def signed(self, after: int) -> list[Serial]:
+        """The serials of certificates signed, in that order, from the `after`-th on; [] at the end."""
+        with self._alone:
+            return self._journal.serials(after, MOST_LISTED)
 
     def _signed(self, found: tuple[Reservation, Authority] | Refusal) -> bytes | Refusal:
         if isinstance(found, Refusal):

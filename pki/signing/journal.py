@@ -9,6 +9,7 @@ import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ class Journal:
         if place is None:
             return None
         return b64decode(orjson.loads(os.pread(self._file, place[1], place[0]))["der"])
+
+    def serials(self, after: int, most: int) -> list[Serial]:
+        """At most so many serials of certificates in the order they were signed, after the first `after`."""
+        return list(islice(self._certificates, after, after + most))
 
     def list_signed(self, place: str) -> bytes | None:
         """SHA-256 of the to-be-signed bytes of a CRL signed under this place (`CA/shard/number`), or None."""

@@ -22,6 +22,7 @@ from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.base.errors import Refusal
 from pki.ceremony import making
+from pki.completeness import Kept, Watch
 from pki.model import Serial
 from pki.signing import wire
 from pki.signing.inprocess import InProcessSigner
@@ -43,10 +44,12 @@ def serve(
     socket_path: Path,
     base_url: str = "",
     establish: bool = False,
+    kept: Kept | None = None,
     clock: Clock = utc_now,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent (URLs on `base_url`).
 
+    While the record lacks what is `kept` outside it, nothing is made and nothing signed; the journal is told.
     Refuses `journal-held` when another signer runs on this journal, `journal-damaged`, `ca-key-unreadable`,
     and `signer-unavailable` when the place of the keys is away.
     """
@@ -55,9 +58,12 @@ def serve(
     # 2. The memory of what was signed, then the keys.
     journal = Journal(journal_folder / JOURNAL)
     engine = connect_engine(database_url, application="sceau-signer")
-    if establish:
+    lacks = [] if kept is None else Watch(engine, kept).look()
+    for sentence in lacks:
+        _log.error("the record is behind, nothing is signed (`sceau restore check`): %s", sentence)
+    if establish and not lacks:
         making.establish(engine, keys, base_url=base_url, now=clock(), actor=_ACTOR)
-    signer = InProcessSigner(engine, keys, journal, clock)
+    signer = InProcessSigner(engine, keys, journal, clock, kept=kept)
     signer.ping()
     # 3. The socket, for this account alone.
     try:
@@ -90,7 +96,7 @@ def _told(answer: bytes | Refusal) -> dict[str, Any]:
     return {"refusal": {**told, "details": dict(answer.details)}}
 
 
-def _answered(signer: Signer, asked: dict[str, Any]) -> str | list[dict[str, Any]] | None:
+def _answered(signer: Signer, asked: dict[str, Any]) -> str | list[dict[str, Any]] | list[Serial] | None:
     match asked:
         case {"ask": "certificate", "serial": str(serial)}:
             return b64encode(signer.sign_certificate(Serial(serial))).decode()
@@ -99,6 +105,8 @@ def _answered(signer: Signer, asked: dict[str, Any]) -> str | list[dict[str, Any
         case {"ask": "journal", "serial": str(serial)}:
             found = signer.journal(Serial(serial))
             return None if found is None else b64encode(found).decode()
+        case {"ask": "signed", "after": int(after)} if after >= 0:
+            return list(signer.signed(after))
         case {"ask": "ping"}:
             return signer.ping()
     raise ValueError("not a question")

@@ -1,4 +1,4 @@
-"""What the rest of the service knows of the signer: four questions, all safe to repeat."""
+"""What the rest of the service knows of the signer: questions that are all safe to repeat."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,6 +8,7 @@ from pki.model import Serial
 
 # Half a second of the signer, for which a single request would wait.
 MOST_AT_ONCE = 1000
+MOST_LISTED = 10_000
 
 
 class Signer(Protocol):
@@ -21,7 +22,8 @@ class Signer(Protocol):
         """The DER of the reserved certificate.
 
         Refuses `unknown-reservation`, `stale-reservation`, `reservation-unfit`, `already-signed`;
-        `signer-unavailable` when it cannot be reached.
+        `record-behind` while the record lacks what was shown of it; `signer-unavailable` when it cannot be
+        reached.
         """
         ...
 
@@ -38,6 +40,10 @@ class Signer(Protocol):
 
     def journal(self, serial: Serial) -> bytes | None:
         """The certificate that was signed under this serial, None when none was."""
+        ...
+
+    def signed(self, after: int) -> list[Serial]:
+        """The serials of certificates signed, in that order, from the `after`-th on; [] at the end."""
         ...
 
     def ping(self) -> str:

@@ -4,7 +4,7 @@ and the command.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,25 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from api import condition
+from api import condition, upkeep
 from api.app import create_app
 from api.cli import output
 from api.cli.main import main
-from api.settings import Settings, save_settings
+from api.embedded.postgres import EmbeddedPostgres
+from api.settings import Settings, load_settings, save_settings
 from api.wiring import Container, build
+from directory.base.audit import Actor
+from directory.base.clock import utc_now
+from directory.base.db import connect_engine
+from pki.ceremony.making import establish
+from pki.model import RevocationReason
+from pki.signing.file import FileKeys
+from pki.signing.inprocess import InProcessSigner
+from pki.signing.journal import Journal
 from tests.api.commands import Sceau
 from tests.api.signing import signer_in
 from tests.factories import seed_token
+from tests.restored import Clock, Machine
 
 
 @dataclass(frozen=True)
@@ -120,3 +130,62 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 def sceau(state: Path, built: dict[str, Any]) -> Sceau:
     del built
     return lambda *words: CliRunner().invoke(main, [*words, "--state", str(state)])
+
+
+@pytest.fixture
+def machine(
+    state: Path, database_url: str, postgres: EmbeddedPostgres, built: dict[str, Any]
+) -> Iterator[Machine]:
+    """CAs, responders, first CRLs and a signed head; commands act on the same parts."""
+    # The tools that judge know no other day than today, and no answer of the future.
+    clock = Clock(utc_now().replace(microsecond=0) - timedelta(minutes=15))
+    settings, engine = load_settings(state), connect_engine(database_url)
+    keys = FileKeys(settings.ca_keys, b"of a test")
+    establish(engine, keys, base_url=settings.base_url, now=clock.now, actor=Actor("test:ceremony"))
+    journal = Journal(settings.ca_keys / "journal.jsonl")
+    # A watch of its own for each call, as if seconds had passed.
+    signer = _Fresh(engine, keys, journal, clock, settings.kept)
+    made = Machine(Container(settings=settings, engine=engine, signer=signer, clock=clock), postgres, clock)
+    built |= {"signer": signer, "clock": clock, "engine": engine}
+    upkeep.renew_responders(made.container)
+    made.run_jobs()
+    yield made
+    journal.close()
+    engine.dispose()
+
+
+class _Fresh:
+    """The signer as it is after some seconds: it looks anew at each question."""
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    def __getattr__(self, name: str) -> Any:
+        *parts, kept = self._parts
+        return getattr(InProcessSigner(*parts, kept=kept), name)
+
+
+@pytest.fixture
+def lost(machine: Machine) -> dict[str, Any]:
+    """Certificates by what became of them; the record is of before, but for the one revoked by then."""
+    made: dict[str, Any] = {
+        name: machine.issue() for name in ("revoked before", "revoked", "held", "released", "good")
+    }
+    machine.revoke(made["revoked before"], RevocationReason.SUPERSEDED)
+    machine.revoke(made["released"], RevocationReason.CERTIFICATE_HOLD)
+    machine.run_jobs()
+    copy = machine.back_up()
+    machine.later(minutes=3)
+    machine.revoke(made["revoked"], RevocationReason.KEY_COMPROMISE)
+    machine.later(minutes=1)
+    machine.revoke(made["held"], RevocationReason.CERTIFICATE_HOLD)
+    machine.release(made["released"])
+    made["issued"] = machine.issue()
+    made["issued and revoked"] = machine.issue()
+    machine.revoke(made["issued and revoked"], RevocationReason.CESSATION_OF_OPERATION)
+    machine.run_jobs()
+    made["events"] = machine.events()
+    made["numbers"] = machine.numbers()
+    machine.put_back(copy)
+    machine.later(seconds=10)
+    return made

@@ -35,6 +35,7 @@ NEVER_OVER_HTTP = (
     "pki/merkle.py",
     "pki/ocsp",
     "pki/responders.py",
+    "pki/restoring.py",
     "pki/transparency",
     "pki/ceremony/",
     "pki/roll_over.py",

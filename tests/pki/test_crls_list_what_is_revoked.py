@@ -214,6 +214,10 @@ def test_publishers_at_the_same_time_never_share_a_number(ca: StatusCa) -> None:
 def test_a_number_forgotten_by_a_restored_database_is_not_given_again(ca: StatusCa, tmp_path: Path) -> None:
     path = tmp_path / "floor.json"
     floor.raise_to(path, f"{ISSUING}/0", 41)
+    with pytest.raises(Refusal, match="older than what was published"):
+        ca.publish(0, floor_file=path)
+    with transaction(ca.engine) as connection:
+        crl_store.raise_numbers(connection, floor.numbers(path))
     listed = ca.publish(0, floor_file=path)
     assert listed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 42
     assert floor.known(path, f"{ISSUING}/0") == 42
