@@ -82,6 +82,7 @@ _NUMBER = text(
     "UPDATE crl_shard SET last_number = greatest(last_number, :floor) + 1"
     " WHERE authority_id = :authority AND shard = :shard RETURNING last_number"
 )
+_LAST_NUMBER = text("SELECT last_number FROM crl_shard WHERE authority_id = :authority AND shard = :shard")
 _RAISE = text("""
     INSERT INTO crl_shard (authority_id, shard, last_number)
     SELECT kept.authority_id, kept.shard, kept.number
@@ -240,6 +241,12 @@ def take_number(connection: Connection, authority_id: str, shard: int, floor: in
     place = {"authority": authority_id, "shard": shard}
     connection.execute(_SHARD, place)
     return int(connection.execute(_NUMBER, place | {"floor": floor}).scalar_one())
+
+
+def last_number(connection: Connection, authority_id: str, shard: int) -> int:
+    """The last number taken in the shard, signed or burnt; 0 when none was."""
+    asked = {"authority": authority_id, "shard": shard}
+    return int(connection.execute(_LAST_NUMBER, asked).scalar() or 0)
 
 
 def raise_numbers(connection: Connection, numbers: Mapping[str, int]) -> None:

@@ -19,8 +19,9 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import use_cases
+from pki import revoking, store, use_cases
 from pki.model import IssuedCertificate, RevocationReason
+from pki.revoking import TakingBack
 from tests.factories import seed_practitioner, seed_token
 from tests.wsgi_client import request
 
@@ -89,6 +90,11 @@ class Machine:
             use_cases.revoke(
                 connection, now=self.clock.now, actor=SOMEONE, serial=issued.serial, reason=reason
             )  # fmt: skip
+
+    def correct(self, issued: IssuedCertificate, reason: RevocationReason) -> None:
+        with transaction(self.container.engine) as connection:
+            (found,) = store.revocable_of(connection, [issued.serial])
+            revoking.restate(connection, TakingBack(found, reason, ""), now=self.clock.now, actor=SOMEONE)
 
     def release(self, issued: IssuedCertificate) -> None:
         with transaction(self.container.engine) as connection:

@@ -132,7 +132,11 @@ def _latest(
     # Read when something new is given, not for each who asks.
     content = None if kept is None else floor.kept_list(kept, f"{authority_id}/{shard}", delta=delta)
     if content is None:
-        return found
+        forgotten = kept is not None and crl_store.last_number(connection, authority_id, shard) < floor.known(
+            kept, f"{authority_id}/{shard}"
+        )
+        # A later one was published, which neither the record nor any file has: an older one would un-revoke.
+        return _List(0, UNAVAILABLE, heard) if forgotten else found
     last = gate.number_of(content)
     return found if found is not None and found.number >= last else _given(content, last, heard)
 

@@ -17,6 +17,7 @@ from pki import crl, crl_store, floor
 from pki.model import RevocationReason
 from tests.factories import seed_token
 from tests.restored import Machine, operator
+from tests.wsgi_client import request
 
 Reason = RevocationReason
 AUDITED = "declared by command:restore"
@@ -80,6 +81,15 @@ def test_no_crl_is_made_and_the_last_good_one_is_given(
         upkeep.publish_shards(container, every=True)
     served = machine.served_list(machine.status(), issued)
     assert "certificate revoked" in machine.verified_by_openssl(issued, served, tmp_path)
+
+
+def test_without_a_copy_of_the_last_crl_none_older_is_given(machine: Machine, lost: dict[str, Any]) -> None:
+    for kept in (machine.container.settings.kept.floor.parent / "lists").iterdir():
+        kept.unlink()
+    path = f"/crl/{lost['revoked'].authority_id}/{lost['revoked'].shard}.crl"
+    assert request(machine.status(), "GET", path)[0].startswith("503")
+    # What the floor does not say is forgotten is given as it is.
+    assert request(machine.status(), "GET", "/crl/root-1/0.crl")[0].startswith("200")
 
 
 def test_the_gate_stops_a_crl_that_rests_on_fewer_events_than_the_last(

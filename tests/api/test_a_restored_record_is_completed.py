@@ -63,6 +63,25 @@ def test_checked_replayed_and_accepted_all_are_taken_back_as_they_were(
     assert told(twice)["type"] == "record-complete"
 
 
+def test_a_reason_corrected_to_a_lost_key_comes_back_with_its_date(machine: Machine, sceau: Sceau) -> None:
+    issued = machine.issue()
+    machine.revoke(issued, RevocationReason.SUPERSEDED)
+    machine.run_jobs()
+    copy = machine.back_up()
+    machine.later(minutes=2)
+    machine.correct(issued, RevocationReason.KEY_COMPROMISE)
+    machine.run_jobs()
+    published = machine.events()
+    machine.put_back(copy)
+    assert told(sceau("restore", "replay", "--apply", "--json"))["events"] == 1
+    assert machine.events() == published
+    with machine.container.engine.connect() as connection:
+        blocked = connection.execute(text("SELECT spki_sha256 FROM blocked_key")).scalars().all()
+    assert [bytes(spki) for spki in blocked] == [issued.spki_sha256]
+    assert sceau("restore", "accept", "--reason", "disk lost").exit_code == 0
+    assert told(sceau("audit", "verify", "--json"))["findings"] == []
+
+
 def test_the_log_goes_on_under_another_origin_and_owns_to_what_it_lost(
     machine: Machine, lost: dict[str, Any], sceau: Sceau
 ) -> None:
