@@ -36,6 +36,7 @@ from api.settings import (
 )
 from api.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.wiring import Container, build, database_url
+from directory.base.audit import Actor
 from directory.base.db import connect_engine, transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
@@ -90,7 +91,7 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             child_environment(settings, Secret.CA),
         )
     )
-    service_tls.ensure(container)
+    service_tls.ensure(container, Actor("command:up"))
     report("signer and CA ready")
     # 3. LDAP, from the data it had or empty; the worker brings it in step.
     slapd = slapd_of(settings)

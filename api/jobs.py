@@ -20,6 +20,7 @@ from api import (
     expiry_mail,
     exports,
     increments,
+    ldaps_renewal,
     night_watch,
     nightly,
     publication,
@@ -182,6 +183,12 @@ JOBS = MappingProxyType(
             ),
             Job(
                 "ocsp-responders", "Renews the OCSP signers.", _every(60), upkeep.renew_responders, waits=True
+            ),
+            Job(
+                "ldaps-certificate",
+                "Renews the LDAPS certificate in time and has slapd show it, without a restart.",
+                _every(600),
+                ldaps_renewal.renew,
             ),
             Job(
                 "outside-view",

@@ -1,10 +1,12 @@
 """The certificate that our own LDAPS listener shows: issued by our CA, by the same road as any other.
 
 Its key is the one private key that lies unencrypted (mode 0600), because slapd reads no other; it certifies
-nothing.
+nothing. How a running slapd comes to show it is for `api/ldaps_renewal.py`.
 """
 
-from datetime import datetime, timedelta
+import os
+import shutil
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -17,65 +19,160 @@ from api.files import write_atomically
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
+from directory.base.failpoints import passing
 from pki import issuance, store
+from pki.model import Authority, RevocationAction, serial_of
 from pki.profiles import SERVICE_TLS, ServiceNames
-from pki.published import authorities
 
 ROLE = "organisations"
-# Renewed at the next start with this much left; a part that runs for longer is restarted by its operator.
-RENEWED_WITH = timedelta(days=60)
+# Renewed with this much left, or with a third of a life that its CA cut short: time for a person to look when
+# it fails.
+RENEWED_WITH, RENEWED_SHARE = timedelta(days=60), 1 / 3
 # A bare `localhost` is no fully qualified name and no certificate may carry it (RFC 5280 4.2.1.6, RFC 1034
 # 3.5); on this machine clients reach us by address.
 LOCAL_NAME = "sceau.localhost"
 _PEM = serialization.Encoding.PEM
 
 
+def folder_of(state: Path) -> Path:
+    """Where each pair of certificate and key has a folder of its own, and `current` names the one to show."""
+    return state / "ldap" / "tls"
+
+
 def files(state: Path) -> TlsFiles:
-    """Where the certificate with its chain, its key, and the root lie."""
-    folder = state / "ldap" / "tls"
-    return TlsFiles(folder / "certificate.pem", folder / "key.pem", folder / "root.pem")
+    """Where the certificate with its chain, its key, and the roots lie.
 
-
-def ensure(container: Container) -> None:
-    """Make the certificate unless one with time left is there.
-
-    The key is written before the certificate that names it: a crash in between leaves a key without a use.
+    By the pair's own folder, which never changes: through `current` somebody who reads two files would get
+    one of each pair when it is switched between them.
     """
-    paths, now = files(container.settings.state), container.clock()
-    if _holds(paths.certificate, now):
-        return
+    pair = (folder_of(state) / "current").resolve()
+    return TlsFiles(pair / "certificate.pem", pair / "key.pem", folder_of(state) / "root.pem")
+
+
+def ensure(container: Container, actor: Actor) -> str:
+    """Have a pair that may be shown for a good while: why a new one was made, '' when none was."""
+    _keep_roots(container)
+    why = _what_is_wrong(container)
+    if why:
+        _make(container, actor)
+    return why
+
+
+def forget_old(state: Path) -> None:
+    """Remove every pair but the current one: for when slapd shows that, and would after a restart."""
+    folder = folder_of(state)
+    kept = {files(state).certificate.parent, folder / "root.pem", folder / "current"}
+    for found in folder.iterdir():
+        if found in kept:
+            continue
+        if found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        else:
+            # A switch cut short, or the one pair that earlier releases kept here.
+            found.unlink()
+
+
+def _make(container: Container, actor: Actor) -> None:
+    """Issue a certificate, write it and its key into a folder of their own, then switch to that.
+
+    A crash before the switch leaves the former pair and a certificate without a use.
+    """
+    now = container.clock()
+    # Before a serial is spent: while the signer is away, each try would burn one.
+    container.signer.ping()
     key = ec.generate_private_key(ec.SECP256R1())
     with transaction(container.engine) as connection:
         issuer = store.issuing_authority(connection, ROLE, now)
         prepared = issuance.prepare(
-            connection, now=now, actor=Actor("command:up"), authority=issuer, profile=SERVICE_TLS,
+            connection, now=now, actor=actor, authority=issuer, profile=SERVICE_TLS,
             public_key=key.public_key(), names=_names(container.settings.host),
             base_url=container.settings.base_url,
         )  # fmt: skip
     issued = issuance.issue(container.engine, container.signer, prepared, now)
-    with transaction(container.engine) as connection:
-        chain = {
-            name: x509.load_der_x509_certificate(der).public_bytes(_PEM)
-            for name, der in authorities(connection)
-        }
-    roots = b"".join(chain[one] for one in _roots(container))
-    write_atomically(paths.authority, roots, mode=0o644)
+    passing("ldaps.issued")
+    folder = folder_of(container.settings.state)
+    fresh, pair = folder / f"{issued.serial}.new", folder / issued.serial
+    shutil.rmtree(fresh, ignore_errors=True)
     write_atomically(
-        paths.key, key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        fresh / "key.pem",
+        key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
-    write_atomically(paths.certificate, issued.pem.encode() + chain[issuer.id], mode=0o644)
+    passing("ldaps.key")
+    write_atomically(fresh / "certificate.pem", issued.pem.encode() + _pem(issuer), mode=0o644)
+    _persist(fresh)
+    fresh.rename(pair)
+    _persist(folder)
+    passing("ldaps.pair")
+    _switch(folder, pair.name)
 
 
-def _roots(container: Container) -> list[str]:
+def _switch(folder: Path, name: str) -> None:
+    """Let `current` name another pair, in one step."""
+    link = folder / "current.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(name)
+    link.replace(folder / "current")
+    _persist(folder)
+
+
+def _persist(folder: Path) -> None:
+    """Have the names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _what_is_wrong(container: Container) -> str:
+    """Why the current pair will not do, '' when it will."""
+    found, now = _pair(files(container.settings.state)), container.clock()
+    if found is None:
+        return "there was none"
+    life, left = found.not_valid_after_utc - found.not_valid_before_utc, found.not_valid_after_utc - now
+    if left <= min(RENEWED_WITH, life * RENEWED_SHARE):
+        return f"the last one ends on {found.not_valid_after_utc:%Y-%m-%d}"
+    serial = serial_of(found.serial_number)
+    with transaction(container.engine, read_only=True) as connection:
+        if store.last_actions(connection, [serial]).get(serial, RevocationAction.RELEASE) is not (
+            RevocationAction.RELEASE
+        ):
+            return "the last one was taken back"
+        issuer = store.issuing_authority(connection, ROLE, now)
+    # By the CA's name alone a next generation under the same name would be taken for the last.
+    if not _is_by(found, issuer):
+        return f"{issuer.id} issues now"
+    return ""
+
+
+def _pair(paths: TlsFiles) -> x509.Certificate | None:
+    """The certificate, None unless a key that fits it lies beside."""
+    try:
+        found = x509.load_pem_x509_certificate(paths.certificate.read_bytes())
+        key = serialization.load_pem_private_key(paths.key.read_bytes(), None)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if key.public_key() == found.public_key() else None
+
+
+def _is_by(found: x509.Certificate, issuer: Authority) -> bool:
+    issued_by = x509.load_der_x509_certificate(issuer.der).extensions
+    named = issued_by.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    asked = found.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    return asked.key_identifier == named
+
+
+def _keep_roots(container: Container) -> None:
     """Every root: while one follows another, clients may hold to either."""
     with transaction(container.engine, read_only=True) as connection:
-        return [one.id for one in store.authorities(connection) if one.issuer_id is None]
+        roots = b"".join(_pem(one) for one in store.authorities(connection) if one.issuer_id is None)
+    path = files(container.settings.state).authority
+    if not path.exists() or path.read_bytes() != roots:
+        write_atomically(path, roots, mode=0o644)
 
 
-def _holds(path: Path, now: datetime) -> bool:
-    if not path.exists():
-        return False
-    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc - now > RENEWED_WITH
+def _pem(authority: Authority) -> bytes:
+    return x509.load_der_x509_certificate(authority.der).public_bytes(_PEM)
 
 
 def _names(host: str) -> ServiceNames:

@@ -56,7 +56,7 @@ LEADS: Mapping[Kind, Lead] = MappingProxyType(
         Kind.OCSP_SIGNER: Lead(15 * _DAY, 0.5, 14 * _DAY, 0.45),
         # Renewed when something is signed, which may be half a week after half.
         Kind.LIST_SIGNER: Lead(15 * _DAY, 0.5, 11 * _DAY, 0.35),
-        # Renewed with 60 days left.
+        # Renewed with 60 days left, under the running slapd.
         Kind.SERVICE_TLS: Lead(59 * _DAY, 0.3, 30 * _DAY, 0.15),
         # A CRL expired unseen for eight hours elsewhere: less than half is an alarm. One that an offline root
         # signs for a year takes a meeting, so a month.

@@ -7,6 +7,7 @@ tree and puts it in place. What the tree holds is for `directory/ldap`.
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from base64 import b64encode
@@ -45,11 +46,13 @@ objectClass: olcSyncProvConfig
 olcOverlay: {0}syncprov
 olcSpCheckpoint: 100 10
 olcSpSessionlog: 10000"""
-TLS = """\
-olcTLSCACertificateFile: "$authority"
-olcTLSCertificateFile: "$certificate"
-olcTLSCertificateKeyFile: "$key"
-olcTLSProtocolMin: 3.3"""
+TLS = "olcTLSProtocolMin: 3.3"
+# What names the files of `TlsFiles`; the access rules of slapd.ldif let us change these and nothing else.
+ATTRIBUTES = {
+    "authority": "olcTLSCACertificateFile",
+    "certificate": "olcTLSCertificateFile",
+    "key": "olcTLSCertificateKeyFile",
+}
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,36 @@ class EmbeddedSlapd:
                 raise Refusal(Kind.UNAVAILABLE, "slapd-silent", text)
             time.sleep(0.02)
 
+    def shows_certificate(self) -> bool:
+        """Whether a client of LDAPS is shown the certificate in `tls`; False also when it is shown none."""
+        if self.tls is None:
+            return False
+        wanted = ssl.PEM_cert_to_DER_cert(_first_of(self.tls.certificate.read_text()))
+        # No name and no CA is asked for: octet for octet is more than either.
+        asking = ssl.create_default_context()
+        asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
+        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        try:
+            with (
+                socket.create_connection((address, self.ldaps_port or 0), timeout=5) as plain,
+                asking.wrap_socket(plain) as shown,
+            ):
+                return shown.getpeercert(binary_form=True) == wanted
+        except OSError:
+            return False
+
+    def show_certificate(self) -> None:
+        """Have the running server read the files of `tls`, now and at its restarts; nobody is cut off.
+
+        All three names change in one modification, which slapd writes down as a whole or not at all. A pair
+        that does not fit is refused, but leaves slapd without TLS until the next: look before telling.
+        """
+        client = LdapClient(self.url, seconds=30)
+        try:
+            client.replace("cn=config", {ATTRIBUTES[name]: value for name, value in self._tls_values.items()})
+        finally:
+            client.close()
+
     def load(self, ldif: Iterable[bytes]) -> None:
         """Load a whole tree into a fresh database beside the served one; `swap()` puts it in place.
 
@@ -180,6 +213,13 @@ class EmbeddedSlapd:
     @property
     def _with_tls(self) -> bool:
         return self.tls is not None and self.ldaps_port is not None
+
+    @property
+    def _tls_values(self) -> dict[str, str]:
+        """In quotes: slapd takes a value apart where it has spaces."""
+        if self.tls is None:
+            return {}
+        return {name: f'"{path.resolve()}"' for name, path in vars(self.tls).items()}
 
     @property
     def _program(self) -> Path:
@@ -228,14 +268,12 @@ class EmbeddedSlapd:
             "replication": "" if self.bare else PROVIDER,
         }
         named["access"] = Template(BARE if self.bare else GUARDED).substitute(named)
-        paths = (
-            {} if self.tls is None else {name: str(path.resolve()) for name, path in vars(self.tls).items()}
-        )
-        named["tls"] = Template(TLS).substitute(paths) if self._with_tls else ""
+        lines = [f"{ATTRIBUTES[name]}: {value}" for name, value in self._tls_values.items()]
+        named["tls"] = "\n".join([*lines, TLS]) if self._with_tls else ""
         whole = Template((files("api.embedded") / "slapd.ldif").read_text()).substitute(named)
         # An empty part must not end the entry it stands in: two blank lines become one, comments go.
-        lines = (_encoded(line) for line in whole.splitlines() if not line.startswith("#"))
-        return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+        encoded = (_encoded(line) for line in whole.splitlines() if not line.startswith("#"))
+        return "\n".join(encoded).replace("\n\n\n", "\n\n") + "\n"
 
     def _run(self, arguments: Sequence[str], given: Iterable[bytes] = ()) -> None:
         """Run one of slapd's tools with `given` as its input; refuse with its own words when it fails."""
@@ -291,6 +329,12 @@ def _feed(tool: subprocess.Popen[bytes], given: Iterable[bytes]) -> None:
         raise
     finally:
         tool.wait()
+
+
+def _first_of(pem: str) -> str:
+    """The first certificate of a chain, whose own it is (RFC 8446 4.4.2)."""
+    end = "-----END CERTIFICATE-----"
+    return pem.partition(end)[0] + end
 
 
 def _death(tool: subprocess.Popen[bytes]) -> str:

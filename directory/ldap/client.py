@@ -180,6 +180,19 @@ class LdapClient:
 
         return self._call(ask)
 
+    def replace(self, dn: str, values: Mapping[str, str]) -> None:
+        """Give each of these attributes this one value, all of it or nothing.
+
+        For the server's own configuration, which is not planned: nobody else writes it.
+        """
+
+        def ask(connection: ldap3.Connection) -> None:
+            changes = {name: [(ldap3.MODIFY_REPLACE, [value])] for name, value in values.items()}
+            connection.modify(dn, changes)  # type: ignore[no-untyped-call] # the stubs leave it so
+            self._expect(connection.result, {RESULT_SUCCESS}, dn)
+
+        self._call(ask)
+
     def close(self) -> None:
         """Let go of the connection; the next call opens another."""
         with self._lock:

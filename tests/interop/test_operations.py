@@ -149,3 +149,21 @@ def test_a_second_worker_does_no_harm(installation: Installation, person: tuple[
 def test_what_is_published_is_judged_as_a_reader_would(installation: Installation) -> None:
     judged = installation.ask("jobs", "run", "outside-view")
     assert "certificates seen as recorded" in judged["did"]
+
+
+def test_the_ldaps_certificate_is_replaced_under_a_running_slapd(installation: Installation) -> None:
+    def shown() -> str:
+        asked = ("openssl", "s_client", "-connect", installation.ldaps.removeprefix("ldaps://"))
+        seen = run("openssl", "x509", "-noout", "-serial", input=run(*asked, input="").stdout)
+        return seen.stdout.strip().partition("=")[2].lower()
+
+    def process() -> object:
+        return installation.ask("status")["parts"]["ldap"]["pid"]
+
+    before, serves = shown(), process()
+    admin = installation.ask("token", "create", "for the LDAPS test", "--role", "admin")["secret"]
+    revoke = ("revoke", before.rjust(40, "0"), "--reason", "superseded")
+    installation.sceau(*revoke, "--token", admin)
+    # By this run or the worker's own, whichever has the job's lock first.
+    within(20, lambda: bool(installation.sceau("jobs", "run", "ldaps-certificate")) and shown() != before)
+    assert process() == serves

@@ -1,5 +1,7 @@
 """The configuration files under deploy/slapd make a provider and a replica that work together as promised."""
 
+import os
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -7,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import Engine
@@ -80,7 +83,8 @@ def start(stack: ExitStack, folder: Path, kind: str, names: Names, provider_port
     (own / "config.ldif").write_text(text)
     add = ["/usr/sbin/slapadd", "-n", "0", "-F", str(own / "config"), "-l", str(own / "config.ldif")]
     subprocess.run(add, check=True, capture_output=True)
-    serve = ["/usr/sbin/slapd", "-F", str(own / "config"), "-h", f"ldaps://127.0.0.1:{port}", "-d", "0"]
+    listeners = f"ldaps://127.0.0.1:{port} ldapi://{quote(str(own / 'ldapi'), safe='')}"
+    serve = ["/usr/sbin/slapd", "-F", str(own / "config"), "-h", listeners, "-d", "0"]
     process = subprocess.Popen(serve)
     stack.callback(process.wait, 20)
     stack.callback(process.terminate)
@@ -187,3 +191,25 @@ def test_the_worker_writes_to_the_server_its_settings_name_and_does_not_rebuild_
     with pytest.raises(Refusal) as refused:
         publication.rebuild(container, actor)
     assert refused.value.code == "ldap-elsewhere"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the configuration is changed by root")
+@pytest.mark.parametrize("kind", ["provider", "replica"])
+def test_a_new_certificate_is_shown_without_a_restart(pair: Pair, kind: str, tmp_path: Path) -> None:
+    port = pair.provider if kind == "provider" else pair.replica
+    publisher, dn = pair.client(pair.provider, "publisher"), f"ou=mailboxes,{SUFFIX}"
+    publisher.apply(Add(dn, PEOPLE))
+    wait_for(pair, dn, "description: first")
+    before = ssl.get_server_certificate(("127.0.0.1", port))
+    text = (DEPLOY / "renewed.ldif").read_text()
+    for file in ("server.pem", "server.key"):
+        here = pair.names.folder / f"stranger{Path(file).suffix}"
+        text = text.replace(f"/etc/sceau/slapd/next/{file}", str(here))
+    url = f"ldapi://{quote(str(tmp_path / kind / 'ldapi'), safe='')}"
+    asked = ["ldapmodify", "-Q", "-Y", "EXTERNAL", "-H", url]
+    subprocess.run(asked, input=text, text=True, check=True, capture_output=True)
+    after = ssl.get_server_certificate(("127.0.0.1", port))
+    assert before != after == (pair.names.folder / "stranger.pem").read_text()
+    # The publisher's connection from before, and the replica's.
+    publisher.apply(Modify(dn, {"description": ((b"first",), (b"second",))}))
+    wait_for(pair, dn, "description: second")
