@@ -27,6 +27,7 @@ from api.rest.health import health
 from api.rest.keys import keys
 from api.rest.measures import measures
 from api.rest.operator_certificates import operator_certificates
+from api.rest.operator_contacts import operator_contacts
 from api.rest.organisations import organisations
 from api.rest.pages import INTRODUCTION, pages
 from api.rest.pkcs12 import pkcs12_files
@@ -87,6 +88,7 @@ def create_app(container: Container) -> Flask:
         keys,
         bulk_revocations,
         operator_certificates,
+        operator_contacts,
         measures,
         corrections,
         attention,

@@ -837,6 +837,12 @@ ENTRIES: tuple[Entry, ...] = (
         "Utilisez un jeton fait par `sceau token create --operator`, qui nomme un opérateur de la liste.",
     ),
     Entry(
+        "too-many-contacts", 422, "An operator keeps five contacts at most",
+        "Send the whole list again with five addresses at most; a list address reaches more people.",
+        "Un opérateur tient cinq contacts au plus",
+        "Renvoyez la liste entière, de cinq adresses au plus ; une adresse de liste atteint plus de monde.",
+    ),
+    Entry(
         "unknown-profile", 422, "There is no such profile for this holder",
         "Ask for one of the profiles named.",
         "Profil inconnu pour ce titulaire",

@@ -40,6 +40,29 @@ It has no successor: from then on {loss_en}.
 Ask the authority that enrolled you for a new one, on a new key. There is nothing to click here, and nobody
 will ask you for your key or a password.
 """
+_OPERATOR_BODY = """\
+Le certificat d'opérateur ci-dessous prend fin le {day} (UTC), dans {days} jour{s}. Il n'a pas de successeur :
+passé ce jour, vos serveurs ou vos clients ne seront plus reconnus sous ce certificat.
+
+  Certificat : {subject}
+  Numéro de série : {serial}
+
+Demandez-en un nouveau, sur une nouvelle clé, par POST /v1/operator/certificates. Rien n'est à cliquer ici, et
+personne ne vous demandera votre clé ni un mot de passe. Vous recevez cet avis parce que votre opérateur tient
+cette adresse pour contact (PUT /v1/operator/contacts).
+
+--
+
+The operator certificate below ends on {day} (UTC), in {days} day{s}. It has no successor: from then on your
+servers or clients are not recognised under this certificate.
+
+  Certificate: {subject}
+  Serial number: {serial}
+
+Ask for a new one, on a new key, by POST /v1/operator/certificates. There is nothing to click here, and nobody
+will ask you for your key or a password. You get this because your operator keeps this address as a contact
+(PUT /v1/operator/contacts).
+"""
 
 
 _UNREADABLE = ("personne ne pourra plus lui écrire sous ce certificat",
@@ -69,9 +92,12 @@ def send_notices(container: Container) -> str:
 
 
 def written(letter: Letter, sender: str, now: datetime) -> EmailMessage:
-    """The message: to the mailbox of the certificate, the same id at each try so that a second is known."""
+    """The message: to the mailbox of the certificate or a contact of its operator.
+
+    It has the same id at each try, and for each contact, so that a second is known for one.
+    """
     notice, several = letter.notice, "s" if letter.days > 1 else ""
-    (use_fr, use_en), (loss_fr, loss_en) = _WORDS[letter.purposes]
+    (use_fr, use_en), (loss_fr, loss_en) = _WORDS[letter.purposes or JOINED]
     made = EmailMessage()
     made["From"], made["To"] = sender, notice.recipient
     # On one line of 78 octets: where Python folds, some readers show a space.
@@ -84,9 +110,10 @@ def written(letter: Letter, sender: str, now: datetime) -> EmailMessage:
     made["Auto-Submitted"] = "auto-generated"
     made["Content-Language"] = "fr, en"
     made.set_content(
-        _BODY.format(
+        (_OPERATOR_BODY if letter.subject else _BODY).format(
             day=f"{letter.not_after:%d/%m/%Y %H:%M}", days=letter.days, s=several, serial=notice.serial,
-            recipient=notice.recipient, use_fr=use_fr, use_en=use_en, loss_fr=loss_fr, loss_en=loss_en,
+            recipient=notice.recipient, subject=letter.subject, use_fr=use_fr, use_en=use_en,
+            loss_fr=loss_fr, loss_en=loss_en,
         ),
         cte="quoted-printable",
     )  # fmt: skip

@@ -27,12 +27,16 @@ _FIRST = (datetime.fromisoformat("1970-01-01T00:00:00+00:00"), "")
 
 @dataclass(frozen=True)
 class Letter:
-    """One notice as it is to be sent; `days` are what is left, rounded up, `purposes` what runs out."""
+    """One notice as it is to be sent; `days` are what is left, rounded up, `purposes` what runs out.
+
+    `subject` is whose certificate it is where the recipient is not its mailbox, else ''.
+    """
 
     notice: Notice
     not_after: datetime
     days: int
     purposes: frozenset[Purpose]
+    subject: str = ""
 
 
 # Sends letters; gives for each '' when the mail server took it, else why not.
@@ -73,13 +77,18 @@ def counts(connection: Connection, now: datetime) -> dict[tuple[str, str], tuple
     return {key: tuple(numbers) for key, numbers in sorted(found.items())}
 
 
+def untold(connection: Connection, now: datetime) -> int:
+    """How many run out within the first step of which nobody can be told: their operator keeps no contact."""
+    return store.untold(connection, now, now + timedelta(days=max(STEPS)), PROFILES)
+
+
 def send_due(engine: Engine, post: Post, clock: Callable[[], datetime]) -> Sent:
     """Note what is due, then send what waits, a few at a time, until nothing is left for now.
 
     A notice is noted before it is sent and marked after: a crash in between sends it twice, never not at all.
     """
     with transaction(engine) as connection:
-        store.note(connection, clock(), STEPS)
+        store.note(connection, clock(), STEPS, PROFILES)
     sent = failed = 0
     reached = True
     while reached and (letters := _claimed(engine, clock())):
@@ -101,7 +110,7 @@ def _claimed(engine: Engine, now: datetime) -> list[Letter]:
         with transaction(engine) as connection:
             claimed = store.claim(connection, now, shortest=SHORTEST, longest=LONGEST, limit=AT_ONCE)
             serials = [one.serial for one in claimed]
-            ends = store.still_ending(connection, now, timedelta(days=max(STEPS)), serials)
+            ends = store.still_ending(connection, now, timedelta(days=max(STEPS)), PROFILES, serials)
             letters = [_letter(one, ends, now) for one in claimed]
             for one, letter in zip(claimed, letters, strict=True):
                 if letter is None:
@@ -112,14 +121,16 @@ def _claimed(engine: Engine, now: datetime) -> list[Letter]:
 
 
 def _letter(
-    notice: Notice, ends: dict[Serial, tuple[datetime, frozenset[Purpose]]], now: datetime
+    notice: Notice, ends: dict[tuple[Serial, str], store.StillEnding], now: datetime
 ) -> Letter | None:
-    """The notice as a letter; None when it is renewed, revoked, over, or the next step has come."""
-    known = ends.get(notice.serial)
-    if known is None:
+    """The notice as a letter; None when it is renewed, revoked, over, or the next step has come.
+
+    Or when its recipient is no contact of the operator any more.
+    """
+    found = ends.get((notice.serial, notice.recipient))
+    if found is None:
         return None
-    end, purposes = known
-    left = end - now
+    left = found.not_after - now
     if any(days < notice.days and left <= timedelta(days=days) for days in STEPS):
         return None
-    return Letter(notice, end, ceil(left / timedelta(days=1)), purposes)
+    return Letter(notice, found.not_after, ceil(left / timedelta(days=1)), found.purposes, found.subject)

@@ -15,16 +15,20 @@ _SERVES = ", ".join(
     for purpose in Purpose
     if purpose in profile.serves
 )
-# A successor serves the same mailbox (for an operator's certificate: the same name), lives, and lives longer.
+# A successor serves the same mailbox (for an operator's certificate: the same operator under the same name; a
+# domain may be two operators'), lives, and lives longer.
 # A pair succeeds to a joined certificate when both are there, a joined one to either of a pair.
 # What is revoked, on hold, or of a person who has left ends in another way than by time.
 _ENDING = f"""
     SELECT c.serial, c.profile, c.mailbox, c.subject, c.not_after, e.authority,
-           coalesce(m.listed, true) AS listed
+           coalesce(m.listed, true) AS listed, o.operator_id,
+           c.mailbox IS NOT NULL OR EXISTS (
+               SELECT FROM operator_contact k WHERE k.operator_id = o.operator_id) AS has_recipient
     FROM certificate c
     JOIN reservation r ON r.serial = c.serial
     LEFT JOIN enrolment e ON e.id = r.enrolment_id
     LEFT JOIN mailbox m ON m.address = c.mailbox
+    LEFT JOIN operator_certificate o ON o.serial = c.serial
     LEFT JOIN succession u ON u.national_id = c.practitioner
     WHERE c.not_after > :now AND c.not_after <= :until
       AND (c.mailbox IS NOT NULL OR c.profile = ANY(:profiles))
@@ -39,9 +43,9 @@ _ENDING = f"""
                 AND NOT EXISTS (
                     SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release'))))
       AND (c.mailbox IS NOT NULL OR NOT EXISTS (
-          SELECT FROM certificate n
+          SELECT FROM certificate n LEFT JOIN operator_certificate p ON p.serial = n.serial
           WHERE n.mailbox IS NULL AND n.profile = c.profile AND n.subject = c.subject
-            AND n.not_after > c.not_after
+            AND n.not_after > c.not_after AND p.operator_id IS NOT DISTINCT FROM o.operator_id
             AND NOT EXISTS (
                 SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release')))
 """  # noqa: S608 - our own words and names
@@ -54,14 +58,20 @@ _PAGE = text(f"""{_ENDING}
 _BY_KIND = text(f"""
     SELECT profile, coalesce(authority, ''), not_after FROM ({_ENDING}) AS ending
 """)  # noqa: S608 - same
+# Who is told of one of them.
+_TOLD = """
+    SELECT mailbox AS recipient WHERE mailbox IS NOT NULL
+    UNION ALL
+    SELECT k.address FROM operator_contact k WHERE mailbox IS NULL AND k.operator_id = ending.operator_id
+"""
 # The step that is reached and no other: to whom three are due at once, one mail says it.
 _NOTE = text(f"""
     INSERT INTO expiry_notice (serial, days, recipient, next_attempt_at)
-    SELECT serial, step.days, mailbox, :now FROM ({_ENDING}) AS ending
+    SELECT serial, step.days, told.recipient, :now FROM ({_ENDING}) AS ending
     CROSS JOIN LATERAL (
         SELECT min(days) AS days FROM unnest(CAST(:steps AS smallint[])) AS given (days)
         WHERE not_after <= CAST(:now AS timestamptz) + given.days * interval '1 day') AS step
-    WHERE mailbox IS NOT NULL
+    CROSS JOIN LATERAL ({_TOLD}) AS told
     ON CONFLICT DO NOTHING
 """)  # noqa: S608 - same
 _CLAIM = text("""
@@ -69,24 +79,48 @@ _CLAIM = text("""
            next_attempt_at = CAST(:now AS timestamptz)
                + least(:longest, :shortest * power(2, least(n.attempts, 10))) * interval '1 second'
     FROM (
-        SELECT serial, days FROM expiry_notice WHERE next_attempt_at <= :now
+        SELECT serial, days, recipient FROM expiry_notice WHERE next_attempt_at <= :now
         ORDER BY next_attempt_at, serial LIMIT :limit FOR UPDATE SKIP LOCKED
     ) AS due
-    WHERE n.serial = due.serial AND n.days = due.days
+    WHERE n.serial = due.serial AND n.days = due.days AND n.recipient = due.recipient
     RETURNING n.serial, n.days, n.recipient, n.attempts
 """)
-_STILL = text(f"SELECT serial, not_after, profile FROM ({_ENDING}) AS ending WHERE serial = ANY(:serials)")  # noqa: S608 - same
+_STILL = text(f"""
+    SELECT serial, told.recipient, not_after, profile,
+           CASE WHEN mailbox IS NULL THEN subject ELSE '' END AS subject
+    FROM ({_ENDING}) AS ending
+    CROSS JOIN LATERAL ({_TOLD}) AS told WHERE serial = ANY(:serials)
+""")  # noqa: S608 - same
+_UNTOLD = text(f"SELECT count(*) FROM ({_ENDING}) AS ending WHERE NOT has_recipient")  # noqa: S608 - same
 _SENT = text("""
     UPDATE expiry_notice SET sent_at = :now, next_attempt_at = NULL, last_error = ''
-    WHERE serial = :serial AND days = :days
+    WHERE serial = :serial AND days = :days AND recipient = :recipient
 """)
-_OVER = text("UPDATE expiry_notice SET next_attempt_at = NULL WHERE serial = :serial AND days = :days")
-_FAILED = text("UPDATE expiry_notice SET last_error = :error WHERE serial = :serial AND days = :days")
+_OVER = text("""
+    UPDATE expiry_notice SET next_attempt_at = NULL
+    WHERE serial = :serial AND days = :days AND recipient = :recipient
+""")
+_FAILED = text("""
+    UPDATE expiry_notice SET last_error = :error
+    WHERE serial = :serial AND days = :days AND recipient = :recipient
+""")
+
+
+@dataclass(frozen=True)
+class StillEnding:
+    """When a certificate ends, what it serves, and its subject where it is no mailbox's."""
+
+    not_after: datetime
+    purposes: frozenset[Purpose]
+    subject: str
 
 
 @dataclass(frozen=True)
 class Ending:
-    """A certificate that runs out without a successor; `mailbox` is None for an operator's own."""
+    """A certificate that runs out without a successor; `mailbox` is None for an operator's own.
+
+    `has_recipient` says whether anybody can be told: its mailbox, or a contact of its operator.
+    """
 
     serial: Serial
     profile: str
@@ -95,6 +129,8 @@ class Ending:
     not_after: datetime
     authority: str | None
     listed: bool
+    operator_id: int | None
+    has_recipient: bool
 
 
 @dataclass(frozen=True)
@@ -141,10 +177,16 @@ def ends_by_kind(
     return [(profile, authority, end) for profile, authority, end in connection.execute(_BY_KIND, given)]
 
 
-def note(connection: Connection, now: datetime, steps: Sequence[int]) -> int:
-    """Note the notices that are due and not yet noted; gives how many."""
-    given = {"now": now, "until": now + timedelta(days=max(steps)), "profiles": [], "steps": list(steps)}
-    return connection.execute(_NOTE, given).rowcount
+def untold(connection: Connection, now: datetime, until: datetime, profiles: Collection[str]) -> int:
+    """How many of them nobody can be told of."""
+    given = {"now": now, "until": until, "profiles": list(profiles)}
+    return int(connection.execute(_UNTOLD, given).scalar_one())
+
+
+def note(connection: Connection, now: datetime, steps: Sequence[int], profiles: Collection[str]) -> int:
+    """Note the notices that are due and not yet noted, one for each who is told; gives how many."""
+    given = {"now": now, "until": now + timedelta(days=max(steps)), "profiles": list(profiles)}
+    return connection.execute(_NOTE, {**given, "steps": list(steps)}).rowcount
 
 
 def claim(
@@ -156,25 +198,34 @@ def claim(
 
 
 def still_ending(
-    connection: Connection, now: datetime, within: timedelta, serials: Collection[Serial]
-) -> dict[Serial, tuple[datetime, frozenset[Purpose]]]:
-    """Of these the ends of those that still run out without a successor, and what they serve."""
-    given = {"now": now, "until": now + within, "profiles": [], "serials": list(serials)}
-    rows = connection.execute(_STILL, given)
-    return {Serial(serial): (end, served_by(profile)) for serial, end, profile in rows}
+    connection: Connection,
+    now: datetime,
+    within: timedelta,
+    profiles: Collection[str],
+    serials: Collection[Serial],
+) -> dict[tuple[Serial, str], StillEnding]:
+    """Of these, those that still run out without a successor, for each who is told of one."""
+    given = {"now": now, "until": now + within, "profiles": list(profiles), "serials": list(serials)}
+    return {
+        (Serial(row.serial), row.recipient): StillEnding(row.not_after, served_by(row.profile), row.subject)
+        for row in connection.execute(_STILL, given)
+    }
 
 
 def mark_sent(connection: Connection, notice: Notice, now: datetime) -> None:
     """It was handed over to the mail server."""
-    connection.execute(_SENT, {"serial": notice.serial, "days": notice.days, "now": now})
+    connection.execute(_SENT, {**_named(notice), "now": now})
 
 
 def mark_over(connection: Connection, notice: Notice) -> None:
-    """It has no use any more: renewed, revoked, run out, or a nearer step follows."""
-    connection.execute(_OVER, {"serial": notice.serial, "days": notice.days})
+    """It has no use any more: renewed, revoked, run out, no contact any more, or a nearer step follows."""
+    connection.execute(_OVER, _named(notice))
 
 
 def mark_failed(connection: Connection, notice: Notice, error: str) -> None:
     """It could not be handed over, and why; it comes again by itself."""
-    given = {"serial": notice.serial, "days": notice.days, "error": error[:500]}
-    connection.execute(_FAILED, given)
+    connection.execute(_FAILED, {**_named(notice), "error": error[:500]})
+
+
+def _named(notice: Notice) -> dict[str, object]:
+    return {"serial": notice.serial, "days": notice.days, "recipient": notice.recipient}

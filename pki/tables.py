@@ -253,6 +253,16 @@ operator_certificate = Table(
     Column("spki_sha256", LargeBinary, nullable=False, unique=True),
 )
 
+operator_contact = Table(
+    "operator_contact",
+    metadata,
+    Column("operator_id", BigInteger, ForeignKey("operator.id"), primary_key=True),
+    Column("place", SmallInteger, primary_key=True, autoincrement=False),
+    Column("address", Text, nullable=False),
+    Column("kept_at", UtcDateTime, nullable=False),
+    UniqueConstraint("operator_id", "address"),
+)
+
 batch = Table(
     "batch",
     metadata,
@@ -299,7 +309,7 @@ expiry_notice = Table(
     metadata,
     Column("serial", Text, ForeignKey("certificate.serial"), primary_key=True),
     Column("days", SmallInteger, primary_key=True, autoincrement=False),
-    Column("recipient", Text, nullable=False),
+    Column("recipient", Text, primary_key=True),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
     Column("next_attempt_at", UtcDateTime),
     Column("sent_at", UtcDateTime),

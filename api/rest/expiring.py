@@ -73,7 +73,10 @@ class ExpiringQuery(paging.PageQuery):
 
 
 class ExpiringCertificate(Shape):
-    """One certificate; `address` is null for an operator's own, whose `subject` says whose it is."""
+    """One certificate; `address` is null for an operator's own, whose `subject` says whose it is.
+
+    `has_recipient` is false where nobody can be told: its operator keeps no contact.
+    """
 
     serial = fields.String(required=True, metadata={"example": EXAMPLE_SERIAL})
     profile = fields.String(required=True, metadata={"example": "practitioner-smime"})
@@ -83,6 +86,7 @@ class ExpiringCertificate(Shape):
     subject = fields.String(required=True, allow_none=True)
     not_after = Instant(required=True)
     authority = fields.String(required=True, allow_none=True, metadata={"example": "CNOM"})
+    has_recipient = fields.Boolean(required=True)
 
 
 class ExpiringAnswer(Shape):
@@ -147,14 +151,14 @@ def expiring_page(container: Container) -> Blueprint:
 
 def _page(container: Container, now: datetime) -> str:
     with transaction(container.engine, read_only=True) as connection:
-        counted = expiry.counts(connection, now)
+        counted, untold = expiry.counts(connection, now), expiry.untold(connection, now)
         own = [(one, one.condition(now)) for one in lifetimes.ours(connection, now)]
     rows = [
         (PROFILE_WORDS.get(profile, Said(profile, profile)), authority, numbers)
         for (profile, authority), numbers in counted.items()
     ]
     return render_template(
-        "expiring.html", rows=rows, own=own, kinds=KIND_WORDS, conditions=CONDITION_WORDS,
+        "expiring.html", rows=rows, own=own, untold=untold, kinds=KIND_WORDS, conditions=CONDITION_WORDS,
         styles=CONDITION_STYLE, instant=instant, number=number, now=now, steps=sorted(expiry.STEPS),
     )  # fmt: skip
 

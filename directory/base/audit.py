@@ -51,6 +51,7 @@ class Event(Enum):
     CORRECTION_MADE = "correction.made"
     CORRECTION_ENDED = "correction.ended"
     BATCH_ASKED = "batch.asked"
+    CONTACTS_KEPT = "operator.contacts-kept"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a word of the vocabulary, not a secret
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     AUTHORITY_CREATED = "authority.created"

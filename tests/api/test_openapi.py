@@ -85,7 +85,7 @@ def test_every_operation_is_told_in_both_languages_and_says_who_may(document: di
 
 def test_the_reference_has_every_operation_and_no_other(document: dict[str, Any]) -> None:
     page = (ROOT / "docs/reference/rest.md").read_text()
-    described = set(re.findall(r"^\| `(GET|POST) (/v1/[^`]+)` \| ([a-z, ]+) \|", page, re.MULTILINE))
+    described = set(re.findall(r"^\| `(GET|POST|PUT) (/v1/[^`]+)` \| ([a-z, ]+) \|", page, re.MULTILINE))
     assert described == {
         (method, path, ", ".join(one["x-roles"])) for method, path, one in operations(document)
     }

@@ -35,7 +35,7 @@ def operations(app: Flask) -> Iterator[tuple[str, str, set[str]]]:
 
 def refused_for_the_role(caller: Caller, method: str, path: str) -> bool:
     asked = caller.client.open(
-        path, method=method, json={} if method == "POST" else None, headers=caller.headers
+        path, method=method, json=None if method == "GET" else {}, headers=caller.headers
     )
     # A role that may act can still be refused: a token that names no operator, for one.
     return asked.status_code == 403 and asked.get_json()["type"].endswith("/role-lacking")
@@ -73,6 +73,8 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("POST", "/v1/enrolments/approvals"): {"registrar"},
         ("POST", "/v1/operator/certificates"): {"operator"},
         ("GET", "/v1/operator/certificates"): {"operator"},
+        ("GET", "/v1/operator/contacts"): {"operator"},
+        ("PUT", "/v1/operator/contacts"): {"operator"},
         ("GET", "/v1/certificates/2a"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/certificates/2a/history"): {"auditor"},
         ("POST", "/v1/certificates/2a/revocation"): {"registrar", "operator", "admin"},

@@ -21,7 +21,7 @@ from api import expiry_mail
 from api.settings import Settings
 from api.wiring import Container
 from pki import expiry
-from tests.api.certificates import certify, take_back
+from tests.api.certificates import certify, certify_operator, keep_contacts, take_back
 from tests.factories import seed_practitioner
 from tests.interop.postfix import Postfix, postfix
 
@@ -254,3 +254,94 @@ def test_a_server_that_breaks_off_in_the_middle_is_told_the_rest_later(
     monkeypatch.setattr(smtplib.SMTP, "send_message", breaking)
     assert send(container) == "1 notices sent, 2 to be tried again"
     assert send(container, timedelta(minutes=5)) == "2 notices sent"
+
+
+TEAM, NIGHT = "team@one.example", "night@one.example"
+OTHER = "CN=other.example,O=Other operator,C=FR"
+
+
+def test_the_contacts_of_an_operator_are_told_of_its_servers(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    seed_practitioner(engine)
+    seed_practitioner(engine, 5, operator=OTHER, address="b@other.example")
+    keep_contacts(engine, TEAM, NIGHT)
+    keep_contacts(engine, "somebody@else.example", operator=OTHER)
+    serial = certify_operator(engine, now - 340 * DAY, number=1)
+    assert send(container) == "2 notices sent"
+    letters = server.delivered(2)
+    assert sorted(letter["To"] for letter in letters) == [NIGHT, TEAM]
+    assert {letter["Message-ID"] for letter in letters} == {f"<expiry.{serial}.30@trust.example>"}
+    body = letters[0].get_content()
+    assert (
+        0
+        < body.index("certificat d'opérateur ci-dessous prend fin le 26/09/2026 12:00 (UTC), dans 25 jours")
+        < body.index("Certificat : CN=mx.one.example")
+        < body.index("ends on 26/09/2026")
+        < body.index("Certificate: CN=mx.one.example")
+    )
+    assert serial in body
+    assert "with ESMTPS id" in letters[0]["Received"]
+
+
+def test_a_contact_is_told_each_step_once(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    seed_practitioner(engine)
+    keep_contacts(engine, TEAM)
+    certify_operator(engine, now, number=1, lasts=61 * DAY)
+    assert [day for day in range(62) if send(container, day * DAY)] == [1, 31, 54]
+    assert len({letter["Message-ID"] for letter in server.delivered(3)}) == 3
+
+
+def test_who_becomes_a_contact_is_told_of_the_step_that_was_reached(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    seed_practitioner(engine)
+    certify_operator(engine, now - 340 * DAY, number=1)
+    assert send(container) == ""
+    keep_contacts(engine, TEAM)
+    assert send(container, DAY) == "1 notices sent"
+    keep_contacts(engine, NIGHT, TEAM)
+    assert send(container, 2 * DAY) == "1 notices sent"
+    assert sorted(letter["To"] for letter in server.delivered(2)) == [NIGHT, TEAM]
+
+
+def test_who_is_no_contact_any_more_gets_nothing_that_waited(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    seed_practitioner(engine)
+    keep_contacts(engine, TEAM, NIGHT)
+    certify_operator(engine, now - 340 * DAY, number=1)
+    assert send(container, smtp_port=1) == "2 to be tried again"
+    keep_contacts(engine, NIGHT)
+    assert send(container, timedelta(hours=1)) == "1 notices sent"
+    assert [letter["To"] for letter in server.delivered(1)] == [NIGHT]
+    with engine.begin() as connection:
+        waiting = "SELECT count(*) FROM expiry_notice WHERE next_attempt_at IS NOT NULL"
+        assert connection.execute(text(waiting)).scalar_one() == 0
+
+
+def test_a_contact_that_is_refused_is_tried_again_alone(
+    container: Container, engine: Engine, now: datetime, server: Postfix
+) -> None:
+    seed_practitioner(engine)
+    keep_contacts(engine, "person-3@one.example", TEAM)
+    certify_operator(engine, now - 340 * DAY, number=1)
+    assert send(container) == "1 notices sent, 1 to be tried again"
+    assert send(container, timedelta(hours=1)) == "1 to be tried again"
+    assert [letter["To"] for letter in server.delivered(1)] == [TEAM]
+
+
+def test_an_operator_s_renewal_ends_its_notices_and_another_s_does_not(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    seed_practitioner(engine)
+    seed_practitioner(engine, 5, operator=OTHER, address="b@other.example")
+    keep_contacts(engine, TEAM)
+    certify_operator(engine, now - 340 * DAY, number=1)
+    # A domain may be two operators': the other's server bears the same name.
+    certify_operator(engine, now, number=2, operator=OTHER)
+    assert send(container, smtp_port=1) == "1 to be tried again"
+    certify_operator(engine, now, number=3)
+    assert send(container, timedelta(hours=1)) == ""
