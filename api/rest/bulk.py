@@ -25,15 +25,19 @@ NUMBERED = {
         "example": 3,
     }
 }
+# No text of the database holds a NUL: asked for one, it fails instead of finding nothing.
+_PRINTABLE = validate.Predicate("isprintable", error="Printable text is expected.")
 
 
 class SelectionRequest(Shape):
     """Which certificates: those that meet every criterion given; one at least must be."""
 
     serials = Strings(fields.String(), metadata={"example": [EXAMPLE_SERIAL]})
-    authority = fields.String(metadata={"example": "persons-1"})
-    profile = fields.String(metadata={"example": "practitioner-smime"})
-    establishment = fields.String(metadata={"description": "FINESS", "example": "750990012"})
+    authority = fields.String(validate=_PRINTABLE, metadata={"example": "persons-1"})
+    profile = fields.String(validate=_PRINTABLE, metadata={"example": "practitioner-smime"})
+    establishment = fields.String(
+        validate=_PRINTABLE, metadata={"description": "FINESS", "example": "750990012"}
+    )
     operator = fields.Integer(validate=validate.Range(1, LARGEST_ID))
     issued_from = Instant()
     issued_until = Instant(metadata={"description": "Premier instant exclu — First instant that is too late"})

@@ -93,6 +93,9 @@ def test_a_selection_is_refused_when_it_says_or_finds_nothing(admin: Caller, ser
         ({"serials": ["zz"]}, 400, "malformed-serial"),
         ({"keys": ["zz"]}, 422, "invalid-request"),
         ({"shoe_size": 43}, 422, "invalid-request"),
+        ({"profile": "practitioner\0"}, 422, "invalid-request"),
+        ({"authority": "\0"}, 422, "invalid-request"),
+        ({"establishment": "\0"}, 422, "invalid-request"),
     ):
         answer = admin.post(MANY, wanted | {"selection": selection})
         assert (answer.status_code, answer.json["code"]) == (status, code)
