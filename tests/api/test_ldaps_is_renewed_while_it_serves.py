@@ -146,6 +146,9 @@ def test_with_time_left_nothing_is_done(machine: Machine) -> None:
 def test_a_new_handshake_shows_the_new_one_and_an_open_connection_lives(machine: Machine) -> None:
     before, process = machine.shown(), machine.server.process
     assert process
+    # Where an earlier release kept its one pair.
+    for name in ("certificate.pem", "key.pem"):
+        (service_tls.folder_of(machine.settings.state) / name).write_text("of an earlier release")
     with connected(machine) as held:
         machine.at += 140 * DAY
         assert "LDAPS shows a new certificate" in machine.renew()
