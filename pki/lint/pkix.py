@@ -1,11 +1,11 @@
 """A second opinion from people who did not write our builder: pkilint's requirements, in process.
 
 RFC 5280 for every profile; the S/MIME baseline requirements (strict) and ETSI EN 319 412 for mail, the TLS
-ones for operators' servers. About 11 ms a certificate and a second to load: `pool` keeps it warm in processes
-of its own, and a bulk issuance may leave it out (our own lints are never left out).
+ones for operators' servers. Some milliseconds a certificate and a second to load: `pool` keeps it warm in
+processes of its own, and a bulk issuance may leave it out (our own lints are never left out).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -83,43 +83,17 @@ def _container(requirements: tuple[str, ...]) -> tuple[Any, Mapping[int, str]]:
     """
     from pkilint.pkix import certificate  # noqa: PLC0415 - a second to load, only where wanted
 
+    from pki.lint.walk import Walk, merge  # noqa: PLC0415 - as above
+
     made = [_set(requirement) for requirement in requirements]
     merged: list[Any] = []
     asked_by: dict[int, str] = {}
     for requirement, (_, validators) in zip(requirements, made, strict=True):
-        for leaf in _merge(merged, validators):
+        for leaf in merge(merged, validators):
             asked_by[id(leaf)] = requirement
     decoding, _ = made[min(1, len(made) - 1)]
-    return certificate.create_pkix_certificate_validator_container(decoding, merged), asked_by
-
-
-def _merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
-    """Add what is not there yet, containers of the same place to one another; gives the leaves added."""
-    from pkilint.validation import ValidatorContainer  # noqa: PLC0415 - a second to load, only where wanted
-
-    for one in validators:
-        if type(one) is not ValidatorContainer:
-            if not any(_same(one, known) for known in into):
-                into.append(one)
-                yield one
-            continue
-        place = _place(one)
-        twin = next((c for c in into if type(c) is ValidatorContainer and _place(c) == place), None)
-        if twin is None:
-            twin = ValidatorContainer(validators=[], **place)
-            into.append(twin)
-        yield from _merge(twin.validators, one.validators)
-
-
-def _place(container: Any) -> dict[str, Any]:
-    """Which nodes of a certificate a container looks at: the arguments of every visitor of pkilint."""
-    names = ("path", "path_re", "pdu_class", "pdu_supertype", "predicate")
-    return {name: getattr(container, f"_{name}") for name in names}
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two validators ask the same: of one class, made of equal parts. In doubt they do not."""
-    return type(one) is type(other) and bool(vars(one) == vars(other))
+    whole = certificate.create_pkix_certificate_validator_container(decoding, merged)
+    return Walk(whole.validators), asked_by
 
 
 def _set(requirement: str) -> tuple[Any, list[Any]]:

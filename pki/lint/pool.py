@@ -1,10 +1,11 @@
-"""pkilint kept warm in processes of its own, so that 11 ms of it hold up neither OCSP nor another request.
+"""pkilint kept warm in processes of its own, so that it holds up neither OCSP nor another request.
 
 Each web process owns its pool. A certificate that gets no opinion in time is not issued
 (`lint-unavailable`); a process that dies or hangs is replaced. What the opinion is, is `pkix`'s business;
 `python -m pki.lint.pool` is one process of the pool: frames of a length and JSON on its standard streams.
 """
 
+import gc
 import os
 import select
 import struct
@@ -26,7 +27,7 @@ from pki.lint.lint import Finding
 _HEADER = struct.Struct(">I")
 # A certificate has 2 kB; a finding is a line.
 _LARGEST = 1 << 20
-# From a cold start (a second) under load; an opinion takes 11 ms.
+# From a cold start (a second) under load; an opinion takes some milliseconds.
 SECONDS = 5.0
 # Whoever waits for more than so many before him is sent away at once.
 LONGEST_QUEUE = 64
@@ -140,6 +141,9 @@ class _Worker:
 def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
     """Answer until the other side leaves; a certificate that pkilint cannot read ends the process."""
     pkix.warm()
+    # What is loaded stays for good: going through it for garbage would take a tenth of each opinion.
+    gc.collect()
+    gc.freeze()
     while header := questions.read(_HEADER.size):
         asked = orjson.loads(questions.read(_HEADER.unpack(header)[0]))
         wrong, advised = pkix.findings(b64decode(asked["der"]), asked["profile"])

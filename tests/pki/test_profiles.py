@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 from cryptography import x509
@@ -108,6 +109,46 @@ def test_only_joined_keys_are_mixed_in_the_eyes_of_etsi(
     _, advised = pkix.findings(leaf(profile, rsa=rsa).public_bytes(Encoding.DER), profile.name)
     mixed = "pkilint:etsi.en_319_412_2.nat-4.3.2-1.mixed_key_usage_setting"
     assert (mixed in {finding.lint for finding in advised}) == (not profile.variant_of)
+
+
+def asked_apart(der: bytes, profile: Profile) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """What each set finds by itself, the certificate decoded anew for each, as pkilint's own tools do it."""
+    from pkilint import loader
+    from pkilint.pkix import certificate
+
+    wrong: dict[str, str] = {}
+    advised: dict[str, str] = {}
+    for requirement in ("pkix", *pkix.REQUIREMENTS.get(profile.family, ())):
+        container = certificate.create_pkix_certificate_validator_container(*pkix._set(requirement))
+        for result in container.validate(loader.load_certificate(der, "").root):
+            for described in result.finding_descriptions:
+                into = {"ERROR": wrong, "FATAL": wrong, "WARNING": advised, "NOTICE": advised}
+                code, severity = described.finding.code, described.finding.severity.name
+                if code not in pkix.ACCEPTED and severity in into:
+                    into[severity].setdefault(f"pkilint:{code}", described.message or code)
+    return set(wrong.items()), set(advised.items())
+
+
+@pytest.mark.parametrize("profile", [PRACTITIONER, ORGANISATION, OPERATOR_SERVER, SERVICE_TLS])
+@pytest.mark.filterwarnings("ignore")
+def test_one_walk_finds_what_each_set_finds_by_itself(profile: Profile) -> None:
+    """Over a sound certificate, and over forty with a bit turned over that pkilint can still read."""
+    sound = leaf(profile).public_bytes(Encoding.DER)
+    random, compared, faulty = Random(profile.name), 0, 0
+    broken = sound
+    while compared <= 40:
+        try:
+            apart = asked_apart(broken, profile)
+        except ValueError:
+            apart = None
+        if apart is not None:
+            wrong, advised = pkix.findings(broken, profile.name)
+            assert {(one.lint, one.text) for one in wrong} == apart[0]
+            assert {(one.lint, one.text) for one in advised} == apart[1]
+            compared, faulty = compared + 1, faulty + bool(wrong)
+        at = random.randrange(60, len(sound) - 80)
+        broken = sound[:at] + bytes((sound[at] ^ 1 << random.randrange(8),)) + sound[at + 1 :]
+    assert faulty > 5
 
 
 def test_a_variant_is_its_joined_profile_in_all_but_key_usage() -> None:

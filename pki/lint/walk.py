@@ -1,0 +1,95 @@
+"""pkilint's validators put together: a certificate is gone through once, each part asked what concerns it.
+
+What they ask is pkilint's matter; which sets of them are asked, `pkix`'s.
+
+Loads pkilint, which takes a second: imported only where an opinion is wanted.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pkilint.document import NodeVisitor
+from pkilint.validation import ValidatorContainer
+
+# Certificates of one profile have a few hundred paths; those of a stranger must not fill the memory.
+_MOST_REMEMBERED = 20_000
+_PLACE = ("path", "path_re", "pdu_class", "pdu_supertype", "predicate")
+
+
+class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
+    """A container that remembers which of its validators a node of that path and type concerns.
+
+    The usual one asks each validator at each node: twelve thousand questions a certificate, most of them by
+    path and type alone, which for certificates of one profile are always the same.
+    """
+
+    def __init__(self, validators: Iterable[Any] = (), **place: Any) -> None:
+        super().__init__(validators=list(validators), **place)
+        self._remembered: dict[tuple[str, type], list[tuple[Any, bool]]] = {}
+
+    def _validate_rec(self, node: Any, results: list[Any]) -> None:
+        for validator, is_undecided in self._concerned(node):
+            if is_undecided and not validator.match(node):
+                continue
+            result = validator.validate_wrapper(node)
+            if isinstance(result, list):
+                results += result
+            else:
+                results.append(result)
+        # After the validators: decoding ones give a node its children.
+        for child in node.children.values():
+            self._validate_rec(child, results)
+
+    def _concerned(self, node: Any) -> list[tuple[Any, bool]]:
+        """The validators that path and type do not rule out, and whether one must be asked all the same."""
+        key = node.path, type(node.pdu)
+        found = self._remembered.get(key)
+        if found is None:
+            if len(self._remembered) >= _MOST_REMEMBERED:
+                self._remembered.clear()
+            found = [(one, _is_undecided(one)) for one in self.validators if _may_match(one, node)]
+            self._remembered[key] = found
+        return found
+
+
+def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
+    """Add what is not there yet, containers of one place to one another; gives the leaves added."""
+    for one in validators:
+        if type(one) is not ValidatorContainer:
+            if not any(_is_same(one, known) for known in into):
+                into.append(one)
+                yield one
+            continue
+        place = _place(one)
+        twin = next((c for c in into if isinstance(c, Walk) and _place(c) == place), None)
+        if twin is None:
+            twin = Walk(**place)
+            into.append(twin)
+        yield from merge(twin.validators, one.validators)
+
+
+def _place(visitor: Any) -> dict[str, Any]:
+    """Which nodes it looks at: the arguments of every visitor of pkilint, which keeps them to itself."""
+    return {name: getattr(visitor, f"_{name}") for name in _PLACE}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two validators ask the same: of one class, made of equal parts. In doubt they do not."""
+    return type(one) is type(other) and bool(vars(one) == vars(other))
+
+
+def _may_match(validator: Any, node: Any) -> bool:
+    """What `NodeVisitor.match` says by path and type alone; who has a `match` of his own only narrows it."""
+    wanted = _place(validator)
+    if wanted["path"] is not None and wanted["path"] != node.path:
+        return False
+    if wanted["path_re"] is not None and wanted["path_re"].match(node.path) is None:
+        return False
+    return wanted["pdu_class"] is None or isinstance(node.pdu, wanted["pdu_class"])
+
+
+def _is_undecided(validator: Any) -> bool:
+    """Whether more than path and type decides: the value, a predicate, or a `match` of its own."""
+    wanted = _place(validator)
+    narrower = wanted["pdu_supertype"] is not None or wanted["predicate"] is not None
+    return narrower or type(validator).match is not NodeVisitor.match
