@@ -181,10 +181,12 @@ def enrolments_seen(
     state: EnrolmentState | None,
     after: UUID | None,
     limit: int,
+    establishment: str | None = None,
 ) -> list[Enrolment]:
     """Enrolments in the order they were asked for: those of a registrar's authority, to an auditor all.
 
-    `after` is the last one of the page before. Refuses `not-a-registrar`, `bad-cursor`.
+    `establishment` leaves those for its mailboxes and for the people who practise there. `after`
+    is the last one of the page before. Refuses `not-a-registrar`, `bad-cursor`.
     """
     authority = None
     if token.role is not Role.AUDITOR:
@@ -193,7 +195,9 @@ def enrolments_seen(
     last = None if after is None else store.load_enrolment(connection, after)
     if after is not None and last is None:
         raise Refusal(Kind.MALFORMED, "bad-cursor", "This cursor was not given by a search.")
-    return store.enrolments(connection, authority=authority, state=state, after=last, limit=limit)
+    return store.enrolments(
+        connection, authority=authority, state=state, establishment=establishment, after=last, limit=limit
+    )
 
 
 def issue_for_enrolment(

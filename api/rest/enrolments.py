@@ -18,7 +18,7 @@ from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
-from directory.identifiers import parse_address, parse_national_id
+from directory.identifiers import parse_address, parse_finess, parse_national_id
 from pki import use_cases
 from pki.competence import LONGEST_COMMENT
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
@@ -68,6 +68,14 @@ class EnrolmentsQuery(paging.PageQuery):
     """Which enrolments; all of the caller's authority when nothing is said."""
 
     state = fields.Enum(EnrolmentState, by_value=True)
+    establishment = Line(
+        30,
+        metadata={
+            "description": "Numéro FINESS : ses boîtes, et les professionnels qui y exercent — FINESS "
+            "number: its mailboxes, and the people who practise there",
+            "example": "250990033",
+        },
+    )
     after = fields.UUID(metadata=paging.AFTER)
 
 
@@ -216,23 +224,26 @@ def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UU
     french="""Voir les enrôlements.
 
     Un agent voit ceux de son Ordre, un auditeur tous ; avec `state=requested`, ce qui attend une
-    approbation. La demande la plus ancienne vient d'abord.
+    approbation ; avec `establishment`, ceux d'un établissement et de qui y exerce. La demande la plus
+    ancienne vient d'abord.
     """,
     answer=EnrolmentsAnswer,
     query=EnrolmentsQuery,
-    problems=("not-a-registrar", "bad-cursor"),
+    problems=("not-a-registrar", "bad-cursor", "malformed-finess", "finess-check-digit"),
 )
 def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """See enrolments.
 
-    A registrar sees those of his Ordre, an auditor all; with `state=requested`, what awaits approval. The
-    oldest request comes first.
+    A registrar sees those of his Ordre, an auditor all; with `state=requested`, what awaits approval; with
+    `establishment`, those of an establishment and of who practises there. The oldest request comes first.
     """
     limit: int = asked["limit"]
+    establishment = asked.get("establishment")
     found = use_cases.enrolments_seen(
         call.connection,
         token=call.token,
         state=asked.get("state"),
+        establishment=None if establishment is None else parse_finess(establishment),
         after=asked.get("after"),
         limit=limit + 1,
     )

@@ -13,9 +13,10 @@ from sqlalchemy import Engine, text
 
 from api.app import create_app
 from api.wiring import Container
+from pki import store
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
-from tests.factories import Seeded, depart, rpps, seed_practitioner
+from tests.factories import Seeded, depart, rpps, seed_organisation, seed_practitioner
 
 PATH = "/v1/enrolments"
 CHECKED = {"method": "in-person", "document": "carte nationale d'identité", "checked_on": "2026-09-01"}
@@ -314,3 +315,82 @@ def test_a_dead_signer_is_said_and_nothing_is_issued(
             text("SELECT count(*) FROM certificate WHERE mailbox IS NOT NULL")
         ).scalar_one()
     assert issued == 0
+
+
+LILACS = "750990012"
+
+
+@pytest.fixture
+def lilacs(first: Caller, engine: Engine) -> set[str]:
+    """The mailboxes asked for at one establishment: its own, and two people's who practise there."""
+    here = [seed_practitioner(engine, number, finess=LILACS) for number in (11, 12)]
+    elsewhere = seed_practitioner(engine, 13)
+    own = seed_organisation(engine, LILACS)
+    # Who answers for the establishment's mailbox need not practise there.
+    for one in (*here, Seeded(elsewhere.national_id, own), elsewhere):
+        assert first.post(PATH, asked(one)).status_code == 201
+    return {own, *(one.mailbox for one in here)}
+
+
+def mailboxes(page: dict[str, Any]) -> set[str]:
+    return {one["mailbox"] for one in page["items"]}
+
+
+def test_the_enrolments_of_an_establishment_are_its_mailboxes_and_its_people(
+    first: Caller, second: Caller, auditor: Caller, lilacs: set[str]
+) -> None:
+    for who in (first, second, auditor):
+        page = who.get(PATH, establishment=LILACS).get_json()
+        assert (mailboxes(page), len(page["items"]), page["next"]) == (lilacs, 3, None)
+    assert second.get(PATH, establishment="250990033").get_json() == {"items": [], "next": None}
+
+
+@pytest.mark.usefixtures("lilacs")
+def test_an_establishment_is_read_page_by_page(second: Caller) -> None:
+    known = [one["id"] for one in second.get(PATH, establishment=LILACS).get_json()["items"]]
+    page = second.get(PATH, establishment=LILACS, limit="2").get_json()
+    rest = second.get(PATH, establishment=LILACS, limit="2", after=page["next"]).get_json()
+    assert [one["id"] for one in (*page["items"], *rest["items"])] == known
+    assert rest["next"] is None
+
+
+def test_an_establishment_is_listed_approved_and_certified_at_once(
+    first: Caller, second: Caller, lilacs: set[str]
+) -> None:
+    waiting = second.get(PATH, establishment=LILACS, state="requested").get_json()["items"]
+    ids = [one["id"] for one in waiting]
+    approved = second.post(f"{PATH}/approvals", {"enrolments": ids}).get_json()["items"]
+    assert {one["id"] for one in approved if one["refusal"] is None} == set(ids)
+    assert second.get(PATH, establishment=LILACS, state="requested").get_json()["items"] == []
+    ready = first.get(PATH, establishment=LILACS, state="approved").get_json()["items"]
+    pem = [request_for(ec.generate_private_key(ec.SECP256R1())) for _ in ready]
+    body = {"items": [{"enrolment": one["id"], "csr": csr} for one, csr in zip(ready, pem, strict=True)]}
+    made = first.post("/v1/batches", body).get_json()["items"]
+    assert {one["certificate"]["mailbox"] for one in made if one["state"] == "issued"} == lilacs
+
+
+def test_another_ordre_sees_nothing_of_an_establishments_enrolments(
+    caller: Callable[..., Caller], lilacs: set[str]
+) -> None:
+    assert lilacs
+    pharmacist = caller("registrar", name="pharmacist", authority="CNOP")
+    assert pharmacist.get(PATH, establishment=LILACS).get_json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("finess", "code"),
+    [("chu", "malformed-finess"), ("75099001", "malformed-finess"), ("750990013", "finess-check-digit")],
+)
+def test_a_number_that_is_none_finds_no_establishment(first: Caller, finess: str, code: str) -> None:
+    assert refused(first.get(PATH, establishment=finess)) == (400, code)
+
+
+def test_an_establishment_is_found_by_indexes_alone(engine: Engine) -> None:
+    """A nation's enrolments are read for nobody: sequential reading is put out of reach, and not needed."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        query = f"EXPLAIN SELECT id FROM enrolment WHERE {store._LIVING_OF_ESTABLISHMENT.text}"
+        plan = "\n".join(connection.execute(text(query), {"finess": LILACS}).scalars())
+    for index in ("mailbox_finess", "practice_finess", "enrolment_live", "enrolment_practitioner"):
+        assert index in plan
+    assert "Seq Scan" not in plan
