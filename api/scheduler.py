@@ -8,6 +8,7 @@ import signal
 import threading
 
 import psycopg
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError
 
@@ -18,6 +19,14 @@ from directory.base.errors import Refusal
 log = logging.getLogger("sceau.worker")
 # What must follow a change at once; everything else waits for its hour.
 WOKEN_BY_THE_FEED = ("ldap-publication", "consequences")
+# Jobs at a time by the clock; beside them run those of the start and those that the feed wakes.
+_BY_THE_CLOCK = 10
+AT_A_TIME = _BY_THE_CLOCK + 2
+# A job's lock has a connection of its own, so has each lock it takes within, and its transaction one more.
+DEEPEST = 4
+# With fewer, jobs that each hold one and wait for the next stood still for 30 s, revocations among them, at
+# a minute at which twelve came due.
+CONNECTIONS = AT_A_TIME * DEEPEST
 
 
 def run_worker(container: Container) -> None:
@@ -26,7 +35,9 @@ def run_worker(container: Container) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     scheduler = BackgroundScheduler(
-        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600}, timezone="UTC"
+        executors={"default": ThreadPoolExecutor(_BY_THE_CLOCK)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
+        timezone="UTC",
     )
     for job in JOBS.values():
         scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name)

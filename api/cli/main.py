@@ -37,7 +37,8 @@ def main() -> None:
     Ask:         sceau check ADDRESS --sender ADDRESS
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    # At lower levels it tells each second that a job still runs, which is what the lock is for.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 for command in (

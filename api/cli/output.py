@@ -54,7 +54,7 @@ def json_option(command: Command) -> Command:
 def container(state: Path | None, *, as_json: bool = False) -> Container:
     """What a command needs to act upon the installation in `state`; bad settings are told and end it."""
     with refusals_told(as_json=as_json):
-        return build(load_settings(state))
+        return build(load_settings(state), application="sceau-command")
 
 
 def answer(

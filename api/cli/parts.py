@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from api.cli.output import container, refusals_told, state_option
+from api.cli.output import refusals_told, state_option
 from api.first_run import serve_signer, web_command
-from api.scheduler import run_worker
+from api.scheduler import CONNECTIONS, run_worker
 from api.settings import child_environment, load_settings
+from api.wiring import build
 
 
 @click.command()
@@ -27,7 +28,9 @@ def web(state: Path | None) -> None:
 @state_option
 def worker(state: Path | None) -> None:
     """Run the jobs by the clock and follow the change feed; two may run, each job is done once."""
-    run_worker(container(state))
+    with refusals_told():
+        parts = build(load_settings(state), application="sceau-worker", connections=CONNECTIONS)
+    run_worker(parts)
 
 
 @click.command()

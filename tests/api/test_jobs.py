@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,14 +16,16 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from api import jobs
 from api.jobs import JOBS, Job, run_job
+from api.scheduler import AT_A_TIME, CONNECTIONS, DEEPEST
 from api.settings import save_settings
 from api.wiring import Container
-from directory.base.db import connect_engine
+from directory.base.db import connect_engine, transaction
 from directory.base.errors import Refusal
+from directory.base.locks import held_if_free
 from tests.factories import seed_practitioner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +96,53 @@ def test_two_workers_at_once_run_each_job_of_the_table_once(
     other.dispose()
     assert done == dict.fromkeys(JOBS, 1)
     assert [{one, two} for one, two in zip(*both, strict=True)] == [{"done", None}] * len(JOBS)
+
+
+def test_all_that_run_at_a_time_find_their_connections(
+    database_url: str, container: Container, table: Callable[[Callable[[str], str]], None]
+) -> None:
+    """Each holds its lock and all it may take within before any takes its last."""
+    engine = connect_engine(database_url, most=CONNECTIONS)
+    barrier = Barrier(AT_A_TIME)
+
+    def work(name: str) -> str:
+        with ExitStack() as held:
+            for depth in range(DEEPEST - 2):
+                held.enter_context(held_if_free(engine, f"{name} {depth}"))
+            barrier.wait(20)
+            with transaction(engine) as connection:
+                return str(connection.execute(text("SELECT 'done'")).scalar_one())
+
+    table(work)
+    parts = replace(container, engine=engine)
+    started = time.monotonic()
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        told = list(pool.map(lambda name: run_job(parts, name), list(JOBS)[:AT_A_TIME]))
+    engine.dispose()
+    assert told == ["done"] * AT_A_TIME
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_no_job_holds_more_connections_than_are_counted_for_it(
+    name: str, engine: Engine, container: Container
+) -> None:
+    held: list[int] = [0]
+
+    def change(by: int) -> Callable[..., None]:
+        return lambda *_: held.append(held[-1] + by)
+
+    taken, given = change(1), change(-1)
+    event.listen(engine, "checkout", taken)
+    event.listen(engine, "checkin", given)
+    try:
+        with suppress(Exception):
+            # A part it needs may be away here.
+            run_job(container, name, forced=True)
+    finally:
+        event.remove(engine, "checkout", taken)
+        event.remove(engine, "checkin", given)
+    assert 2 <= max(held) <= DEEPEST
 
 
 def test_a_job_runs_again_when_its_time_has_come_and_not_before(
