@@ -2,6 +2,7 @@
 defined here.
 """
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -9,6 +10,7 @@ import orjson
 from flask import Flask, Response, request
 from flask.json.provider import JSONProvider
 from flask_smorest import Api
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import IntegerConverter, Map
 
 from api.log import note_requests
@@ -72,6 +74,7 @@ def create_app(container: Container) -> Flask:
     note_requests(app)
     register(app, container.settings.base_url)
     app.after_request(mark)
+    app.after_request(_read_to_its_end)
     app.after_request(_guarded(secure=container.settings.base_url.startswith("https:")))
     described = _Described(app)
     for field, form in FORMATS.items():
@@ -105,6 +108,14 @@ def create_app(container: Container) -> Flask:
     app.register_blueprint(expiring_page(container))
     app.register_blueprint(pages(described.spec, release()))
     return app
+
+
+def _read_to_its_end(answer: Response) -> Response:
+    """Read what of the body no view read: the server would close the connection under the next request."""
+    if 0 < (request.content_length or 0) <= LARGEST_BODY:
+        with suppress(ClientDisconnected):
+            request.stream.read()
+    return answer
 
 
 def release() -> str:

@@ -1,5 +1,6 @@
 """What operators do: rebuild LDAP under readers, publish CRLs, withdraw tokens, run jobs, add a worker."""
 
+import socket
 import subprocess
 import threading
 import time
@@ -114,6 +115,22 @@ def test_a_token_works_until_it_is_withdrawn(installation: Installation) -> None
     assert made["secret"] not in installation.sceau("token", "list", "--json").stdout
     installation.sceau("token", "revoke", str(made["id"]))
     assert requests.get(url, headers=headers, timeout=10).status_code == 401
+
+
+def test_a_body_nobody_reads_costs_no_connection(installation: Installation) -> None:
+    """Some clients send headers and body apart; an approval reads no body, a refusal of the token neither."""
+    asked = (
+        b"POST /v1/enrolments/8e03978e-40d5-43e3-bc93-6894a57f9324/approval HTTP/1.1\r\n"
+        b"Host: sceau\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", installation.ports[0]), timeout=10) as link:
+        for _ in range(5):
+            link.sendall(asked)
+            time.sleep(0.1)
+            link.sendall(b"{}")
+            answer = link.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 401")
+            assert b"connection: close" not in answer.lower()
 
 
 def test_jobs_are_listed_with_their_last_success_and_run_by_hand(installation: Installation) -> None:
