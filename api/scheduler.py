@@ -19,6 +19,8 @@ from directory.base.errors import Refusal
 log = logging.getLogger("sceau.worker")
 # What must follow a change at once; everything else waits for its hour.
 WOKEN_BY_THE_FEED = ("ldap-publication", "consequences")
+# The first change of many is followed at once, the others together: a run for each would cost a core.
+_BREATH = 0.25
 # Jobs at a time by the clock; beside them run those of the start and those that the feed wakes.
 _BY_THE_CLOCK = 10
 AT_A_TIME = _BY_THE_CLOCK + 2
@@ -65,6 +67,12 @@ def _run(container: Container, name: str, *, forced: bool = False) -> None:
             log.info("job %s: %s", name, did)
 
 
+def _heard(connection: psycopg.Connection, seconds: float) -> bool:
+    """Whether something was committed, within so long; of all that was, one run takes care."""
+    heard = list(connection.notifies(timeout=seconds, stop_after=1))
+    return bool([*heard, *connection.notifies(timeout=0)])
+
+
 def _follow_feed(container: Container, stop: threading.Event) -> None:
     """Run the followers as soon as a change commits; their intervals bound the wait when this link is cut."""
     conninfo = container.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -73,9 +81,10 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
             with psycopg.connect(conninfo, autocommit=True) as connection:
                 connection.execute("LISTEN sceau_change")
                 while not stop.is_set():
-                    for _ in connection.notifies(timeout=1, stop_after=1):
+                    if _heard(connection, 1):
                         for name in WOKEN_BY_THE_FEED:
                             _run(container, name, forced=True)
+                        stop.wait(_BREATH)
         except psycopg.OperationalError as error:
             log.warning("feed listener: %s", error)
             stop.wait(1)
