@@ -35,9 +35,11 @@ need_packages() {
         die "could not install ${missing[*]}: run 'apt-get install ${missing[*]}' to see why."
 }
 
+# The system's own first: it is built with profiles, and a tenth faster at this program than those that a version
+# manager compiles here and now, which seldom are.
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+    for candidate in "${PYTHON:-}" /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$candidate"; return; }
     done

@@ -25,11 +25,10 @@ INSTALLED_APPS = [
     "django.contrib.auth", "django.contrib.contenttypes", "django_object_actions", "django_ca",
 ]  # fmt: skip
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": _HERE / "peer.sqlite"}}
-# Room for all that is asked about: the default of 300 would throw most answers away.
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
-        "OPTIONS": {"MAX_ENTRIES": 30_000},
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": os.environ.get("DJANGO_CA_PEER_CACHE", ""),
     }
 }
 CA_OCSP_RESPONSE_CACHE_EXPIRES = timedelta(hours=8)

@@ -15,7 +15,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-_PACKAGES = {"cfssl": "golang-cfssl", "openssl": "openssl", "ab": "apache2-utils"}
+_PACKAGES = {
+    "cfssl": "golang-cfssl", "openssl": "openssl", "ab": "apache2-utils", "redis-server": "redis-server",
+}  # fmt: skip
 DJANGO_CA = Path(__file__).with_name("django_ca_peer.py")
 
 
@@ -69,13 +71,18 @@ def openssl(bench: Bench, authority: bytes, serials: list[str]) -> Iterator[str]
 
 @contextmanager
 def django_ca(bench: Bench, authority: bytes, certificates: list[tuple[bytes, bytes]]) -> Iterator[str]:
-    """django-ca under the same Granian, on certificates and answers of ours; a GET adds base64 to the URL."""
+    """django-ca under the same Granian, on certificates and answers of ours; a GET adds base64 to the URL.
+
+    Its cache is Redis, as in the settings it is deployed with: one of its own for each process would go on
+    answering what another process has taken back.
+    """
     place = bench.folder / "django-ca"
     python = place / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "django-ca==3.2.0", "granian==2.8.*"]
-        subprocess.run(install, check=True, stdout=sys.stderr)
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        wanted = ["django-ca==3.2.0", "granian==2.8.*", "redis[hiredis]"]
+        subprocess.run([*install, *wanted], check=True, stdout=sys.stderr)
     shutil.copy(DJANGO_CA, place / DJANGO_CA.name)
     told = [[b64encode(der).decode(), b64encode(answer).decode()] for der, answer in certificates]
     (place / "peer.json").write_text(
@@ -89,7 +96,10 @@ def django_ca(bench: Bench, authority: bytes, certificates: list[tuple[bytes, by
         str(bench.settings.web_workers), "--blocking-threads", "4", "--no-access-log",
         "--log-level", "critical", "django_ca_peer:application",
     ]  # fmt: skip
-    with _running(command, place, port, os.environ | {"DJANGO_CA_PEER_SERVES": "yes"}) as url:
+    cache = free_port()
+    kept = [_tool("redis-server"), "--port", str(cache), "--bind", "127.0.0.1", "--save", ""]
+    told = os.environ | {"DJANGO_CA_PEER_SERVES": "yes", "DJANGO_CA_PEER_CACHE": f"redis://127.0.0.1:{cache}"}
+    with _running(kept, place, cache), _running(command, place, port, told) as url:
         yield f"{url}/django_ca/ocsp/{serial}/cert/"
 
 
@@ -132,22 +142,31 @@ def _tool(name: str) -> str:
     return found
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def _running(
     command: list[str], folder: Path, port: int, environment: dict[str, str] | None = None
 ) -> Iterator[str]:
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    said = folder / f"{Path(command[0]).name}.log"
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log,
+            # No session: who leads one may not make a group, as `openssl ocsp -multi` does first.
+            process_group=0,
+        )  # fmt: skip
     try:
-        for _ in range(150):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        deadline = time.monotonic() + 15
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{command[0]} does not listen: {said.read_text()[-500:]}")
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
         # With its children, and at once: `openssl ocsp -multi` waits for those that serve, for ever.
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
