@@ -122,9 +122,15 @@ _NUMBERS = text("""
     UNION ALL SELECT national_id FROM succession WHERE successor = ANY(CAST(:national_ids AS text[]))
 """)
 _SUCCESSORS = text("SELECT national_id, successor FROM succession WHERE national_id = ANY(:national_ids)")
-_PERSON_LOCK = lock_key_sql("""'person:' || coalesce(
-    (SELECT successor FROM succession WHERE national_id = :national_id), CAST(:national_id AS text))""")
-_LOCK_PERSON = text(f"SELECT pg_advisory_xact_lock({_PERSON_LOCK})")
+
+
+def person_lock_sql(national_id: str) -> str:
+    """The key of the lock that `lock_person` takes, for a number that is an SQL expression."""
+    whole = f"(SELECT successor FROM succession WHERE national_id = {national_id})"  # noqa: S608 - of modules
+    return lock_key_sql(f"'person:' || coalesce({whole}, CAST({national_id} AS text))")
+
+
+_LOCK_PERSON = text(f"SELECT pg_advisory_xact_lock({person_lock_sql(':national_id')})")
 
 
 def mailbox_facts(

@@ -114,13 +114,15 @@ def is_blocked(connection: Connection, spki_sha256: bytes) -> bool:
     return _cause(connection, spki_sha256) is not None
 
 
-def check(connection: Connection, key: PublicKey) -> Checked:
+def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Checked:
     """Refuse `key-blocked`, with its `cause`, and `weak-key` when a list of weak keys names it.
 
-    Until the transaction ends nobody reports this key (`hold`): what was checked stays so.
+    Until the transaction ends nobody reports this key (`hold`, unless the caller has): what was checked stays
+    so.
     """
     spki = spki_sha256(key)
-    hold(connection, [spki])
+    if not held:
+        hold(connection, [spki])
     forms, digests = zip(*_parts(key), strict=True)
     asked = {"spki": spki, "forms": list(forms), "digests": list(digests)}
     cause, named = connection.execute(_STOPPED, asked).one()
@@ -158,7 +160,12 @@ def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
 
     Before any reservation of these keys is locked, or one who reports and one who stores wait for each other.
     """
-    hold_all_until_commit(connection, [f"key:{spki.hex()}" for spki in spkis_sha256])
+    hold_all_until_commit(connection, [lock_name(spki) for spki in spkis_sha256])
+
+
+def lock_name(spki_sha256: bytes) -> str:
+    """The lock that `hold` takes for this key."""
+    return f"key:{spki_sha256.hex()}"
 
 
 def import_list(

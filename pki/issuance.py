@@ -264,14 +264,12 @@ def store_signed(
     """
     reserved = prepared.reservation
     store.load_reservation(connection, reserved.serial, lock=True)
-    known = store.find_certificate(connection, reserved.serial)
-    if known is not None:
+    issued = as_issued(signed, reserved, now)
+    if not store.add_certificate(connection, issued):
         if store.last_actions(connection, [reserved.serial]):
             text = "This issuance took too long and was abandoned: ask again with a new key."
             raise Refusal(Kind.CONFLICT, "issuance-abandoned", text)
-        return known
-    issued = as_issued(signed, reserved, now)
-    store.add_certificate(connection, issued)
+        return store.find_certificate(connection, reserved.serial) or issued
     detail = {"sha256": issued.sha256.hex(), "not_after": issued.not_after.isoformat()}
     _record(connection, Event.CERTIFICATE_ISSUED, reserved, prepared.actor, now, **detail)
     return issued

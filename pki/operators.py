@@ -170,7 +170,7 @@ def _taken_up(
 ) -> Reservation | None:
     """The reservation of the same request a moment ago; refuses a key that serves anything else."""
     spki = rules.spki_sha256(key)
-    if store.reservation_of_key(connection, spki) is not None:
+    if store.key_use(connection, spki).last is not None:
         raise issuance.key_already_certified()
     before = operators_store.of_key(connection, spki)
     if before is None:

@@ -22,10 +22,13 @@ def check_key(
     """The reservation under way for this key and enrolment, None when a new one may be made.
 
     Refuses `key-already-certified` (with `serial` when it was for this enrolment: while that certificate is
-    not in its last 60 days, for good once it was taken back or never came to be, and for another purpose)
-    and `key-period-over`.
+    not in its last 60 days, for good once it was taken back or never came to be, and for another purpose;
+    for good as well once an operator has it) and `key-period-over`.
     """
-    before = store.reservation_of_key(connection, spki)
+    use = store.key_use(connection, spki)
+    if use.by_operator:
+        raise issuance.key_already_certified()
+    before = use.last
     if before is None:
         return None
     if before.enrolment_id != enrolment.id:

@@ -1,6 +1,6 @@
 """The rows of authorities, reservations, certificates, enrolments and revocations. Decides nothing.
 
-Locks are taken in one order everywhere: the person, then enrolment, then reservation, so that
+Locks are taken in one order everywhere: the person, the key, then enrolment, then reservation, so that
 a departure, a revocation and an issuance can only queue.
 """
 
@@ -23,14 +23,18 @@ from sqlalchemy import (
     cast,
     exists,
     func,
+    literal,
     select,
     text,
+    true,
     tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.errors import Kind, Refusal
+from directory.base.locks import lock_key
+from directory.store import person_lock_sql
 from pki.model import (
     Authority,
     AuthorityState,
@@ -45,13 +49,23 @@ from pki.model import (
     Serial,
 )
 from pki.profiles import serving
-from pki.tables import authority, certificate, crl_shard, enrolment, key_holder, reservation, revocation
+from pki.tables import (
+    authority,
+    certificate,
+    crl_shard,
+    enrolment,
+    key_holder,
+    operator_certificate,
+    reservation,
+    revocation,
+)
 
 _AUTHORITY = (
     authority.c.id, authority.c.kind, authority.c.issuer_id, authority.c.subject, authority.c.key_name,
     authority.c.shards, authority.c.der, authority.c.not_before, authority.c.not_after, authority.c.role,
     authority.c.generation, authority.c.state, authority.c.offline,
 )  # fmt: skip
+_AUTHORITY_FIELDS = tuple(column.name for column in _AUTHORITY)
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
 _LAST_ACTIONS = text("""
@@ -109,6 +123,12 @@ _ACTIVE_OF_ROLE: Select[Any] = (
     )
     .order_by(authority.c.generation.desc())
 )
+# In this order, as on every road: the person, then the key.
+_LOCK_PERSON_OF = text(f"""
+    SELECT pg_advisory_xact_lock({person_lock_sql("e.practitioner")}),
+           (SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:also AS bigint[])) AS key)
+    FROM enrolment e WHERE e.id = :id
+""")  # noqa: S608 - an expression of our own
 _ENROLMENT_OF_ID: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == bindparam("id"))
 _LOCKED_ENROLMENT_OF_ID = _ENROLMENT_OF_ID.with_for_update()
 _STANDING: Select[Any] = (
@@ -137,17 +157,34 @@ _APPROVE = (
 _RESERVATION_OF_SERIAL: Select[Any] = select(*_RESERVATION).where(reservation.c.serial == bindparam("serial"))
 _LOCKED_RESERVATION = _RESERVATION_OF_SERIAL.with_for_update()
 # Said as the partial index says it, or all reservations would be read.
-_RESERVATION_OF_KEY: Select[Any] = (
+_LAST_OF_KEY = (
     select(*_RESERVATION)
     .where(reservation.c.spki_sha256 == bindparam("spki"), reservation.c.enrolment_id.is_not(None))
     .order_by(reservation.c.reserved_at.desc(), reservation.c.serial)
     .limit(1)
+    .subquery()
+)
+_KEY_USE: Select[Any] = select(
+    exists().where(operator_certificate.c.spki_sha256 == bindparam("spki")), _LAST_OF_KEY
+).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
+_TO_SIGN: Select[Any] = (
+    select(
+        *_RESERVATION,
+        exists().where(certificate.c.serial == reservation.c.serial).label("stored"),
+        *(column.label(f"ca_{column.name}") for column in _AUTHORITY),
+    )
+    .join(authority, authority.c.id == reservation.c.authority_id)
+    .where(reservation.c.serial == func.any(bindparam("serials", type_=ARRAY(Text))))
 )
 _ADD_RESERVATION = insert(reservation)
 _HOLD_KEY = insert(key_holder).on_conflict_do_nothing().returning(key_holder.c.since)
 _KEY_HOLDER = select(key_holder.c.enrolment_id).where(key_holder.c.spki_sha256 == bindparam("spki_sha256"))
 _CERTIFICATE_OF_SERIAL = select(certificate).where(certificate.c.serial == bindparam("serial"))
-_ADD_CERTIFICATE = insert(certificate)
+_ADD_CERTIFICATE = (
+    insert(certificate)
+    .on_conflict_do_nothing(index_elements=[certificate.c.serial])
+    .returning(certificate.c.serial)
+)
 _FINAL = exists().where(
     revocation.c.serial == certificate.c.serial, revocation.c.action == RevocationAction.REVOKE.value
 )
@@ -205,6 +242,23 @@ class Revocable:
     establishment: str | None = None
     acted: str = ""
     event: LastEvent | None = None
+
+
+@dataclass(frozen=True)
+class ToSign:
+    """A reservation, whether its certificate is stored, and the CA that is to sign it."""
+
+    reservation: Reservation
+    stored: bool
+    authority: Authority
+
+
+@dataclass(frozen=True)
+class KeyUse:
+    """Whether an operator reserved a certificate for a key, and the last reservation of an enrolment."""
+
+    by_operator: bool
+    last: Reservation | None
 
 
 def load_authority(connection: Connection, authority_id: str) -> Authority | None:
@@ -312,16 +366,25 @@ def load_reservations(connection: Connection, serials: Sequence[Serial]) -> dict
     return {Serial(row.serial): Reservation(*row) for row in connection.execute(query)}
 
 
+def to_sign(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, ToSign]:
+    """What a signer judges of these serials, by one statement; those that were never reserved are absent."""
+    mine = len(_RESERVATION)
+    return {
+        Serial(row.serial): ToSign(Reservation(*row[:mine]), row.stored, _authority(row[mine + 1 :]))
+        for row in connection.execute(_TO_SIGN, {"serials": list(serials)})
+    }
+
+
 def stored_among(connection: Connection, serials: Sequence[Serial]) -> set[Serial]:
     """Those of these serials that have a certificate."""
     query = select(certificate.c.serial).where(certificate.c.serial == _any_of(serials))
     return {Serial(serial) for serial in connection.execute(query).scalars()}
 
 
-def reservation_of_key(connection: Connection, spki_sha256: bytes) -> Reservation | None:
-    """The last reservation that an enrolment made for this key, whatever became of it."""
-    row = connection.execute(_RESERVATION_OF_KEY, {"spki": spki_sha256}).one_or_none()
-    return None if row is None else Reservation(*row)
+def key_use(connection: Connection, spki_sha256: bytes) -> KeyUse:
+    """Who has reserved a certificate for this key, whatever became of it."""
+    by_operator, *row = connection.execute(_KEY_USE, {"spki": spki_sha256}).one()
+    return KeyUse(by_operator, None if row[0] is None else Reservation(*row))
 
 
 def unstored(connection: Connection, since: datetime, before: datetime) -> list[Reservation]:
@@ -332,9 +395,9 @@ def unstored(connection: Connection, since: datetime, before: datetime) -> list[
     return [Reservation(*row) for row in connection.execute(query.order_by(reservation.c.reserved_at))]
 
 
-def add_certificate(connection: Connection, issued: IssuedCertificate) -> None:
-    """Store a certificate under its reservation."""
-    connection.execute(_ADD_CERTIFICATE, vars(issued))
+def add_certificate(connection: Connection, issued: IssuedCertificate) -> bool:
+    """Store a certificate under its reservation; False when there is one under its serial."""
+    return connection.execute(_ADD_CERTIFICATE, vars(issued)).one_or_none() is not None
 
 
 def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificate | None:
@@ -444,6 +507,12 @@ def add_enrolment(connection: Connection, asked: Enrolment) -> bool:
     return connection.execute(_ADD_ENROLMENT, row).one_or_none() is not None
 
 
+def lock_person_of(connection: Connection, enrolment_id: UUID, *, also: Iterable[str] = ()) -> None:
+    """As `directory.store.lock_person` for whom it enrols, then the locks of these names; none for no id."""
+    keys = sorted(lock_key(name) for name in also)
+    connection.execute(_LOCK_PERSON_OF, {"id": enrolment_id, "also": keys})
+
+
 def load_enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False) -> Enrolment | None:
     """The enrolment of that id; `lock` makes a second approval wait for the first."""
     query = _LOCKED_ENROLMENT_OF_ID if lock else _ENROLMENT_OF_ID
@@ -540,8 +609,8 @@ def last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Seria
     }
 
 
-def _authority(row: Row[Any]) -> Authority:
-    known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
+def _authority(row: Sequence[Any]) -> Authority:
+    known = dict(zip(_AUTHORITY_FIELDS, row, strict=True))
     return Authority(**{**known, "state": AuthorityState(known["state"])})
 
 

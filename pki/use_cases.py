@@ -22,7 +22,6 @@ from pki import (
     blocked_keys,
     consequences,
     issuance,
-    operators_store,
     renewals,
     revoking,
     rules,
@@ -128,10 +127,8 @@ def approve_enrolment(
 
     Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`, `enrolment-ended`.
     """
-    found = _enrolment(connection, enrolment_id)
-    rules.check_registrar(token, found.authority)
     # Always in this order: the person, then the enrolment.
-    directory_store.lock_person(connection, found.practitioner)
+    store.lock_person_of(connection, enrolment_id)
     found = _enrolment(connection, enrolment_id, lock=True)
     rules.check_approval(token, found)
     rules.check_enrolment(found.authority, *_subject(connection, found.practitioner, found.mailbox), now)
@@ -262,18 +259,16 @@ def _reserve(
     opinion: pkix.SecondOpinion,
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
-    directory_store.lock_person(connection, _enrolment(connection, enrolment_id).practitioner)
+    spki = rules.spki_sha256(key)
+    store.lock_person_of(connection, enrolment_id, also=[blocked_keys.lock_name(spki)])
     enrolment = _enrolment(connection, enrolment_id, lock=True)
     rules.check_issuance(token, enrolment)
     renewals.check_identified(enrolment, now)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
     rules.check_enrolment(enrolment.authority, person, facts, now)
-    spki = rules.spki_sha256(key)
-    if operators_store.of_key(connection, spki) is not None:
-        raise issuance.key_already_certified()
     kind = _mailbox(facts).kind
     profile = rules.mail_profile(kind, purposes)
-    checked = blocked_keys.check(connection, key)
+    checked = blocked_keys.check(connection, key, held=True)
     pending = renewals.check_key(connection, enrolment, spki, profile, now)
     _check_uncertified(connection, enrolment, purposes, now)
     if pending is not None:
@@ -292,9 +287,9 @@ def _store(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    directory_store.lock_person(connection, prepared.reservation.practitioner or "")
+    locked = blocked_keys.lock_name(prepared.reservation.spki_sha256)
+    store.lock_person_of(connection, enrolment_id, also=[locked])
     enrolment = _enrolment(connection, enrolment_id, lock=True)
-    blocked_keys.hold(connection, [prepared.reservation.spki_sha256])
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         rules.check_approved(enrolment)

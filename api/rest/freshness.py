@@ -1,10 +1,11 @@
 """How fresh an answer is: the header that says when each register it rests on was generated.
 
 The header never claims more than is true: it is read in the snapshot of the answer, or, where there is no one
-snapshot (an act), before the act. An answer given before anything was read (no token, a malformed request)
-rests on no register and says nothing of any.
+snapshot (an act), in the second before the act. An answer given before anything was read (no token, a
+malformed request) rests on no register and says nothing of any.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +18,7 @@ from directory.base.errors import Refusal
 from directory.store import sources
 
 HEADER = "Sceau-Registers"
+_HOLDS_SECONDS = 1.0
 DOCUMENTED = {
     HEADER: {
         "description": "Date de génération de chaque registre dont dépend la réponse — When each register the"
@@ -35,15 +37,31 @@ def rest_on(generated: Mapping[str, datetime | None]) -> None:
     )
 
 
+class Lately:
+    """What was in force within the last second, for acts: registers are taken in by night."""
+
+    def __init__(self) -> None:
+        self._read: tuple[float, Mapping[str, datetime | None]] = (float("-inf"), {})
+
+    def sources(self, connection: Connection) -> Mapping[str, datetime | None]:
+        """As `sources` gives them, read again once a second has gone by."""
+        asked_at = time.monotonic()
+        read_at, found = self._read
+        if asked_at - read_at > _HOLDS_SECONDS:
+            found = sources(connection)
+            self._read = asked_at, found
+        return found
+
+
 @contextmanager
-def told(connection: Connection, *, beforehand: bool) -> Iterator[None]:
+def told(connection: Connection, beforehand: Lately | None) -> Iterator[None]:
     """See that the answer made inside, or its refusal, says what it rests on.
 
     In a snapshot one look at any time is right, so that it is left out when the view took it. An act
     (`beforehand`) sees what commits meanwhile: only what was in force before it began is sure.
     """
-    if beforehand:
-        rest_on(sources(connection))
+    if beforehand is not None:
+        rest_on(beforehand.sources(connection))
     try:
         yield
     except Refusal:

@@ -29,9 +29,8 @@ from api.problems import MEDIA_TYPE
 from api.rest import freshness
 from api.wiring import Container
 from directory.access import Role, Token
-from directory.base.db import transaction
+from directory.base.db import asking, transaction
 from directory.base.errors import Refusal
-from directory.store import sources
 from pki import idempotency
 from pki.idempotency import Asked, Kept
 
@@ -186,7 +185,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     """The view behind its check of the caller, in its transaction, with its arguments loaded and answer
     dumped.
     """
-    inner = one.view
+    inner, lately = one.view, freshness.Lately()
     if one.body:
         inner = blueprint.arguments(one.body)(inner)
     if one.query:
@@ -199,9 +198,9 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         secret, now = presented_secret(), container.clock()
         if not one.while_behind:
             container.watch.need()
-        with transaction(container.engine, read_only=True) as connection:
+        with asking(container.engine) as connection:
             token = admitted(connection, secret, now, one.roles)
-            freshness.rest_on(sources(connection))
+            freshness.rest_on(lately.sources(connection))
         asked = asked_of(request, token.id) if one.idempotent else None
         if asked is None:
             answered: Response = inner(Call(container, now, token), **path)
@@ -214,7 +213,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
             container.watch.need()
         with transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection:
             token = admitted(connection, secret, now, one.roles)
-            with freshness.told(connection, beforehand=one.opens is Opens.WRITE):
+            with freshness.told(connection, lately if one.opens is Opens.WRITE else None):
                 asked = asked_of(request, token.id) if one.idempotent else None
                 kept = None if asked is None else idempotency.claim(connection, asked, now)
                 if kept is not None:

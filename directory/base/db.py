@@ -91,6 +91,16 @@ def _ask_after_a_pause(engine: Engine) -> None:
 
 
 @contextmanager
+def asking(engine: Engine) -> Iterator[Connection]:
+    """For one question that one statement asks: a snapshot by itself, without the two trips of a transaction.
+
+    Nothing is to be written in it.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+@contextmanager
 def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Connection]:
     """One transaction: committed when the block ends, rolled back when it raises.
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from sqlalchemy import Connection, Engine
 
 from directory.base.clock import Clock, utc_now
-from directory.base.db import transaction
+from directory.base.db import asking, transaction
 from directory.base.errors import Kind, Refusal
 from pki import crl_store, floor, gate, store
 from pki.completeness import Kept, Watch
@@ -139,23 +139,18 @@ class InProcessSigner:
     def _reservations(
         self, serials: Sequence[Serial]
     ) -> dict[Serial, tuple[Reservation, Authority] | Refusal]:
-        with transaction(self._engine, read_only=True) as connection:
-            reserved = store.load_reservations(connection, serials)
-            stored = store.stored_among(connection, serials)
-            authorities = {one.id: one for one in store.authorities(connection)}
+        with asking(self._engine) as connection:
+            committed = store.to_sign(connection, serials)
         found: dict[Serial, tuple[Reservation, Authority] | Refusal] = {}
         for serial in serials:
-            if serial not in reserved:
+            if (one := committed.get(serial)) is None:
                 text = f"No reservation {serial} is committed."
                 found[serial] = Refusal(Kind.NOT_FOUND, "unknown-reservation", text)
-            elif serial in stored:
+            elif one.stored:
                 text = f"A certificate {serial} exists that this journal does not know."
                 found[serial] = Refusal(Kind.CONFLICT, "already-signed", text)
-            elif (authority := authorities.get(reserved[serial].authority_id)) is None:
-                text = f"There is no authority {reserved[serial].authority_id}."
-                found[serial] = Refusal(Kind.NOT_FOUND, "unknown-authority", text)
             else:
-                found[serial] = reserved[serial], authority
+                found[serial] = one.reservation, one.authority
         return found
 
     @staticmethod

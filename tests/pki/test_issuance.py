@@ -310,9 +310,9 @@ def test_a_reservation_committed_but_reported_as_failed_is_taken_up_again(
 def test_a_certificate_stored_but_reported_as_failed_is_named_to_whoever_asks_again(
     engine: Engine, authority: Established, issue: Issue
 ) -> None:
-    # In process, signer and issuance share the engine; the second commit but one is the signer's reading.
+    # The first commit is the reservation's; the signer asks without a transaction.
     csr = request_for(new_key())
-    with lost_commit(engine, 3), pytest.raises(Killed):
+    with lost_commit(engine, 2), pytest.raises(Killed):
         issue(csr=csr)
     assert counts(engine) == (1, 1, 0)
     with pytest.raises(Refusal) as refused:
