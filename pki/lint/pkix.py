@@ -83,7 +83,7 @@ def _container(requirements: tuple[str, ...]) -> tuple[Any, Mapping[int, str]]:
     """
     from pkilint.pkix import certificate  # noqa: PLC0415 - a second to load, only where wanted
 
-    from pki.lint.walk import Walk, merge  # noqa: PLC0415 - as above
+    from pki.lint.walk import merge, walking  # noqa: PLC0415 - as above
 
     made = [_set(requirement) for requirement in requirements]
     merged: list[Any] = []
@@ -93,7 +93,7 @@ def _container(requirements: tuple[str, ...]) -> tuple[Any, Mapping[int, str]]:
             asked_by[id(leaf)] = requirement
     decoding, _ = made[min(1, len(made) - 1)]
     whole = certificate.create_pkix_certificate_validator_container(decoding, merged)
-    return Walk(whole.validators), asked_by
+    return walking(whole), asked_by
 
 
 def _set(requirement: str) -> tuple[Any, list[Any]]:

@@ -6,6 +6,7 @@ Loads pkilint, which takes a second: imported only where an opinion is wanted.
 """
 
 from collections.abc import Iterable, Iterator
+from inspect import signature
 from typing import Any
 
 from pkilint.document import NodeVisitor
@@ -13,6 +14,7 @@ from pkilint.validation import ValidatorContainer
 
 # Certificates of one profile have a few hundred paths; those of a stranger must not fill the memory.
 _MOST_REMEMBERED = 20_000
+_USUAL = ("match", "validate", "validate_wrapper", "_validate_rec")
 _PLACE = ("path", "path_re", "pdu_class", "pdu_supertype", "predicate")
 
 
@@ -25,6 +27,8 @@ class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
 
     def __init__(self, validators: Iterable[Any] = (), **place: Any) -> None:
         super().__init__(validators=list(validators), **place)
+        # The class of what it was made from, where that has one of its own.
+        self.made_from: type = ValidatorContainer
         self._remembered: dict[tuple[str, type], list[tuple[Any, bool]]] = {}
 
     def _validate_rec(self, node: Any, results: list[Any]) -> None:
@@ -57,7 +61,7 @@ def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
     for one in validators:
         if type(one) is not ValidatorContainer:
             if not any(_is_same(one, known) for known in into):
-                into.append(one)
+                into.append(walking(one))
                 yield one
             continue
         place = _place(one)
@@ -68,14 +72,34 @@ def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
         yield from merge(twin.validators, one.validators)
 
 
+def walking(validator: Any) -> Any:
+    """A container as one that remembers, and so all that it holds; anything else as it is."""
+    if not isinstance(validator, ValidatorContainer) or not _goes_through_as_usual(validator):
+        return validator
+    made = Walk([walking(one) for one in validator.validators], **_place(validator))
+    made.made_from = type(validator)
+    return made
+
+
+def _goes_through_as_usual(container: ValidatorContainer) -> bool:
+    kind = type(container)
+    return all(getattr(kind, name) is getattr(ValidatorContainer, name) for name in _USUAL)
+
+
 def _place(visitor: Any) -> dict[str, Any]:
     """Which nodes it looks at: the arguments of every visitor of pkilint, which keeps them to itself."""
     return {name: getattr(visitor, f"_{name}") for name in _PLACE}
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two validators ask the same: of one class, made of equal parts. In doubt they do not."""
-    return type(one) is type(other) and bool(vars(one) == vars(other))
+    """Whether two validators ask the same: of one class, made of equal parts, or of none at all.
+
+    In doubt they do not.
+    """
+    kind = type(one)
+    if kind is not getattr(other, "made_from", type(other)):
+        return False
+    return len(signature(kind).parameters) == 0 or bool(vars(one) == vars(other))
 
 
 def _may_match(validator: Any, node: Any) -> bool:
