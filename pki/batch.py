@@ -42,10 +42,10 @@ from pki.signing.signer import Signer
 from pki.store import Revocable
 
 LARGEST = 1000
-# Whom a batch holds locked meanwhile waits for some 300 ms.
-_AT_ONCE = 250
-# While the record and the signer work for one part, the next is drawn up and linted.
-_IN_FLIGHT = 2
+# Whom a batch holds locked meanwhile waits for some 100 ms.
+_AT_ONCE = 100
+# While the record and the signer work for some parts, the next is drawn up and linted.
+_IN_FLIGHT = 4
 _QUOTAS = Quotas()
 
 

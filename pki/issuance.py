@@ -28,7 +28,7 @@ from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_
 from pki.profiles import Names, Profile, Urls
 from pki.rules import PublicKey, shard_of, spki_sha256, validity
 from pki.signing.signer import Signer
-from pki.tbs import Issuer, subject_text, unsigned
+from pki.tbs import Issuer, certificate_of, subject_text, unsigned
 
 _SEAL = object()
 _DER = Encoding.DER
@@ -229,8 +229,7 @@ def check(
 
     Refuses `lint-unavailable` when the second opinion was asked for and did not come.
     """
-    issuer = x509.load_der_x509_certificate(authority.der)
-    wrong = run(LINTS, Case(candidate, profile, issuer, mailbox))
+    wrong = run(LINTS, Case(candidate, profile, certificate_of(authority.der), mailbox))
     advised: list[Finding] = []
     if opinion is not None and not wrong:
         wrong, advised = opinion(candidate.public_bytes(_DER), profile.name)
@@ -291,7 +290,7 @@ def verify_signed(signed: bytes, reserved: Reservation, authority: Authority) ->
     """Whether this is the reserved certificate under the CA's key; raises SignerMisbehaved when it is not."""
     try:
         certificate = x509.load_der_x509_certificate(signed)
-        certificate.verify_directly_issued_by(x509.load_der_x509_certificate(authority.der))
+        certificate.verify_directly_issued_by(certificate_of(authority.der))
     except (ValueError, TypeError, InvalidSignature) as error:
         raise SignerMisbehaved(f"no signature of {authority.id} under {reserved.serial}") from error
     if certificate.tbs_certificate_bytes != reserved.tbs:
@@ -312,7 +311,7 @@ def as_issued(signed: bytes, reserved: Reservation, now: datetime) -> IssuedCert
 
 def issuer_of(authority: Authority) -> Issuer:
     """The CA as a certificate will name it."""
-    certificate = x509.load_der_x509_certificate(authority.der)
+    certificate = certificate_of(authority.der)
     key = certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey):
         raise TypeError("CA keys are P-256 or P-384")

@@ -7,6 +7,7 @@ and linted like any certificate, long before the CA's key is touched.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -61,6 +62,12 @@ class Issuer:
     id: str
     certificate: x509.Certificate | None
     key: EllipticCurvePublicKey
+
+
+@lru_cache(maxsize=64)
+def certificate_of(der: bytes) -> x509.Certificate:
+    """A CA's certificate: there are few, and each remembers what was read in it."""
+    return x509.load_der_x509_certificate(der)
 
 
 def unsigned(

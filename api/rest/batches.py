@@ -1,6 +1,5 @@
 """Batches: many enrolments approved, and many keys certified, at once, for people of one authority."""
 
-from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
@@ -207,7 +206,7 @@ def _told(made: Batch, items: list[Item]) -> dict[str, Any]:
             {
                 "enrolment": item.enrolment_id,
                 "state": _state(item),
-                "certificate": None if item.certificate is None else asdict(item.certificate),
+                "certificate": None if item.certificate is None else vars(item.certificate),
                 "refusal": item.refusal and {"code": item.refusal["code"], "text": item.refusal["text"]},
             }
             for item in items

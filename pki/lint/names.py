@@ -75,8 +75,8 @@ def _alternative(case: Case) -> x509.SubjectAlternativeName | None:
 def _mailbox(case: Case) -> Iterator[str]:
     names = _alternative(case)
     if case.profile.name in OF_MAILBOXES:
-        found = [] if names is None else list(names)
-        if case.mailbox is None or found != [x509.RFC822Name(case.mailbox)]:
+        found = [] if names is None else [(type(name), name.value) for name in names]
+        if case.mailbox is None or found != [(x509.RFC822Name, case.mailbox)]:
             yield "not exactly the mailbox's address as subject alternative name"
 
 

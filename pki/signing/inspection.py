@@ -7,14 +7,13 @@ linted.
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from cryptography import x509
-
 from directory.base.errors import Kind, Refusal
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
 from pki.model import Authority, Reservation
 from pki.profiles import LONGEST_BACKDATING, PROFILES, RESERVATION_LIFE
 from pki.signing.seal import unsealed
+from pki.tbs import certificate_of
 
 # The web's clock and the signer's are on machines of one site.
 CLOCK_SKEW = timedelta(minutes=1)
@@ -40,7 +39,7 @@ def inspect(reserved: Reservation, authority: Authority, now: datetime) -> None:
         raise _unfit("it is backdated")
     if certificate.not_valid_before_utc > now + CLOCK_SKEW:
         raise _unfit("it begins later")
-    issuer = x509.load_der_x509_certificate(authority.der)
+    issuer = certificate_of(authority.der)
     for finding in run(LINTS, Case(certificate, profile, issuer, reserved.mailbox)):
         raise _unfit(f"{finding.lint}: {finding.text}")
 
