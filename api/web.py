@@ -4,6 +4,7 @@ Importing this module starts it: settings are read, keys opened, the listener fo
 worker process of the server imports it for itself.
 """
 
+import gc
 from dataclasses import replace
 
 from api.app import create_app
@@ -47,3 +48,6 @@ def _start() -> WsgiApplication:
 
 
 application = _start()
+# What is loaded by now stays: without this each full collection goes through all of it again.
+gc.collect()
+gc.freeze()

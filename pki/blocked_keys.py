@@ -127,7 +127,7 @@ def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Chec
     asked = {"spki": spki, "forms": list(forms), "digests": list(digests)}
     cause, named = connection.execute(_STOPPED, asked).one()
     if cause is not None:
-        raise _blocked(cause)
+        raise blocked(cause)
     if named is not None:
         text = f"This key must not be certified: it is on the list {named} of weak keys."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["listed"])
@@ -152,7 +152,7 @@ def check_again(connection: Connection, spki_sha256: bytes) -> None:
     """
     cause = _cause(connection, spki_sha256)
     if cause is not None:
-        raise _blocked(cause)
+        raise blocked(cause)
 
 
 def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
@@ -195,7 +195,8 @@ def _cause(connection: Connection, spki: bytes) -> str | None:
     return connection.execute(_CAUSE, {"spki": spki}).scalar_one_or_none()
 
 
-def _blocked(cause: str) -> Refusal:
+def blocked(cause: str) -> Refusal:
+    """The refusal of a key that is blocked for this cause."""
     text = f"This key must never be certified again: {cause}. Make a new one."
     return Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
 

@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     Connection,
+    LargeBinary,
     Row,
     Select,
     Text,
@@ -51,6 +52,7 @@ from pki.model import (
 from pki.profiles import serving
 from pki.tables import (
     authority,
+    blocked_key,
     certificate,
     crl_shard,
     enrolment,
@@ -177,8 +179,23 @@ _TO_SIGN: Select[Any] = (
     .where(reservation.c.serial == func.any(bindparam("serials", type_=ARRAY(Text))))
 )
 _ADD_RESERVATION = insert(reservation)
-_HOLD_KEY = insert(key_holder).on_conflict_do_nothing().returning(key_holder.c.since)
-_KEY_HOLDER = select(key_holder.c.enrolment_id).where(key_holder.c.spki_sha256 == bindparam("spki_sha256"))
+# With the key, which whoever came first keeps. Nobody else reserves for the same enrolment meanwhile: the
+# person is locked, so that a holder this statement cannot see yet is another enrolment.
+_ADD_RESERVATION_OF_KEY = text("""
+    WITH held AS (
+        INSERT INTO key_holder (spki_sha256, enrolment_id, since)
+        VALUES (:spki_sha256, :enrolment_id, :reserved_at) ON CONFLICT DO NOTHING RETURNING enrolment_id
+    ), holder AS (
+        SELECT enrolment_id FROM held
+        UNION ALL SELECT enrolment_id FROM key_holder WHERE spki_sha256 = :spki_sha256
+    )
+    INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, enrolment_id,
+                             spki_sha256, tbs, tbs_sha256, lints, requested_by, reserved_at)
+    SELECT :serial, :authority_id, :profile, :shard, :mailbox, :practitioner, :enrolment_id, :spki_sha256,
+           :tbs, :tbs_sha256, CAST(:lints AS jsonb), :requested_by, :reserved_at
+    WHERE CAST(:enrolment_id AS uuid) IN (SELECT enrolment_id FROM holder)
+    RETURNING serial
+""")
 _CERTIFICATE_OF_SERIAL = select(certificate).where(certificate.c.serial == bindparam("serial"))
 _ADD_CERTIFICATE = (
     insert(certificate)
@@ -201,6 +218,13 @@ _LASTING = (
         ~_FINAL,
     )
     .limit(1)
+)
+
+_AGAINST: Select[Any] = select(
+    select(blocked_key.c.cause)
+    .where(blocked_key.c.spki_sha256 == bindparam("spki", type_=LargeBinary))
+    .scalar_subquery(),
+    _LASTING.scalar_subquery(),
 )
 
 # One statement, whatever their number: the triggers that tell the feed run once for it.
@@ -329,22 +353,13 @@ def add_reservation(
     connection: Connection, reserved: Reservation, lints: Sequence[Mapping[str, str]], requested_by: str
 ) -> bool:
     """Store a reservation; False when its key serves another enrolment (whoever came first keeps it)."""
-    if reserved.enrolment_id is not None and not _hold_key(connection, reserved):
-        return False
-    row = {**vars(reserved), "lints": [dict(lint) for lint in lints], "requested_by": requested_by}
-    connection.execute(_ADD_RESERVATION, row)
-    return True
-
-
-def _hold_key(connection: Connection, reserved: Reservation) -> bool:
-    row = {
-        "spki_sha256": reserved.spki_sha256,
-        "enrolment_id": reserved.enrolment_id,
-        "since": reserved.reserved_at,
-    }
-    if connection.execute(_HOLD_KEY, row).one_or_none() is not None:
+    told = [dict(lint) for lint in lints]
+    row = {**vars(reserved), "requested_by": requested_by}
+    if reserved.enrolment_id is None:
+        connection.execute(_ADD_RESERVATION, {**row, "lints": told})
         return True
-    return bool(connection.execute(_KEY_HOLDER, row).scalar_one() == reserved.enrolment_id)
+    asked = {**row, "lints": orjson.dumps(told).decode()}
+    return connection.execute(_ADD_RESERVATION_OF_KEY, asked).one_or_none() is not None
 
 
 def key_held_since(connection: Connection, spki_sha256: bytes) -> datetime | None:
@@ -411,16 +426,30 @@ def lasting_certificate(
     of: Enrolment,
     purposes: frozenset[Purpose],
     beyond: datetime,
-    *,
-    but: Serial | None = None,
 ) -> Serial | None:
-    """A certificate of this enrolment for one of these, not `but`, that holds beyond then, be it on hold."""
+    """A certificate of this enrolment for one of these that holds beyond then, be it on hold."""
     asked = {
-        "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": but,
+        "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": None,
         "profiles": list(serving(purposes)),
     }  # fmt: skip
     found = connection.execute(_LASTING, asked).scalar_one_or_none()
     return None if found is None else Serial(found)
+
+
+def against(
+    connection: Connection,
+    of: Enrolment,
+    issued: IssuedCertificate,
+    purposes: frozenset[Purpose],
+    beyond: datetime,
+) -> tuple[str | None, Serial | None]:
+    """Why the key of this certificate is blocked, and what `lasting_certificate` gives beside it."""
+    asked = {
+        "spki": issued.spki_sha256, "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond,
+        "but": issued.serial, "profiles": list(serving(purposes)),
+    }  # fmt: skip
+    cause, found = connection.execute(_AGAINST, asked).one()
+    return cause, None if found is None else Serial(found)
 
 
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:

@@ -95,8 +95,10 @@ def request_enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
         identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
     )  # fmt: skip
-    _end_outdated(connection, asked, token, now)
-    if not store.add_enrolment(connection, asked):
+    # The one before seldom stands: looked at when it is in the way.
+    if not store.add_enrolment(connection, asked) and not (
+        _end_outdated(connection, asked, token, now) and store.add_enrolment(connection, asked)
+    ):
         text = "An enrolment of this person for this mailbox is under way or approved."
         raise Refusal(Kind.CONFLICT, "already-enrolled", text)
     practises_there = any(p.finess and p.finess == _mailbox(facts).finess for p in person.practices)
@@ -108,16 +110,17 @@ def request_enrolment(
     return asked
 
 
-def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> None:
-    """End the enrolment before, once its identity check carries no certificate any more: one follows."""
+def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> bool:
+    """End the enrolment before, once its identity check carries no certificate any more; whether it has."""
     before = store.standing_enrolment(connection, asked.mailbox, asked.practitioner)
     if before is None or renewals.is_identified(before, now):
-        return
+        return False
     store.end(connection, before.id, now)
     record(
         connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(before.id),
         detail={**_told(before), "comment": "the identity was checked too long ago"},
     )  # fmt: skip
+    return True
 
 
 def approve_enrolment(
@@ -296,10 +299,15 @@ def _store(
         rules.check_enrolment(
             enrolment.authority, *_subject(connection, enrolment.practitioner, enrolment.mailbox), now
         )
+        cause, other = store.against(
+            connection, enrolment, issued, served_by(issued.profile), now + rules.RENEWAL_OPENS
+        )
         # What was said of the key while it was being certified counts.
-        blocked_keys.check_again(connection, issued.spki_sha256)
+        if cause is not None:
+            raise blocked_keys.blocked(cause)
         # Two keys may have been reserved side by side, while neither had its certificate.
-        _check_uncertified(connection, enrolment, served_by(issued.profile), now, but=issued.serial)
+        if other is not None:
+            raise already_certified(other)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         taking = TakingBack(
@@ -315,10 +323,8 @@ def _check_uncertified(
     enrolment: Enrolment,
     purposes: frozenset[Purpose],
     now: datetime,
-    *,
-    but: Serial | None = None,
 ) -> None:
-    found = store.lasting_certificate(connection, enrolment, purposes, now + rules.RENEWAL_OPENS, but=but)
+    found = store.lasting_certificate(connection, enrolment, purposes, now + rules.RENEWAL_OPENS)
     if found is not None:
         raise already_certified(found)
 

@@ -97,10 +97,13 @@ def certificates_batch(bench: Bench) -> Figure:
 
 def _until_published(bench: Bench) -> None:
     """Wait until the worker has followed what was written to prepare a figure."""
-    query = "SELECT count(*) FROM audit_pending"
+    query = """SELECT EXISTS (SELECT FROM audit_pending) OR EXISTS (SELECT FROM feed_cursor c
+        WHERE (c.xid, c.id) < (SELECT xid, id FROM change ORDER BY xid DESC, id DESC LIMIT 1))"""
+    deadline = time.monotonic() + 120
     while bench.rows(query)[0][0]:
+        if time.monotonic() > deadline:
+            raise SystemExit("the worker does not follow")
         time.sleep(0.2)
-    time.sleep(2)
 
 
 def _figure(name: str, ours: float, target: int) -> Figure:

@@ -216,14 +216,14 @@ class Killed(Exception):  # noqa: N818 - what happened, not an error of ours
 
 
 @contextmanager
-def failing_statement(engine: Engine, beginning: str) -> Iterator[None]:
-    """The first statement that begins so fails, as if the server were lost before it."""
+def failing_statement(engine: Engine, write: str) -> Iterator[None]:
+    """The first statement with this write fails, as if the server were lost before it."""
     armed = [True]
 
     def strike(_c: Any, _cur: Any, statement: str, *_: Any) -> None:
-        if armed[0] and statement.startswith(beginning):
+        if armed[0] and write in statement:
             armed[0] = False
-            raise Killed(beginning)
+            raise Killed(write)
 
     event.listen(engine, "before_cursor_execute", strike)
     try:
@@ -278,7 +278,7 @@ def test_a_lost_signer_costs_nothing_when_the_same_request_is_sent_again(
 
 
 @pytest.mark.parametrize(
-    ("beginning", "left"),
+    ("write", "left"),
     [
         ("INSERT INTO reservation", (0, 0, 0)),
         ("INSERT INTO audit_pending", (0, 0, 0)),
@@ -286,10 +286,10 @@ def test_a_lost_signer_costs_nothing_when_the_same_request_is_sent_again(
     ],
 )
 def test_a_write_that_fails_leaves_nothing_half_done_and_the_same_request_succeeds(
-    engine: Engine, issue: Issue, beginning: str, left: tuple[int, int, int]
+    engine: Engine, issue: Issue, write: str, left: tuple[int, int, int]
 ) -> None:
     csr = request_for(new_key())
-    with failing_statement(engine, beginning), pytest.raises(Killed):
+    with failing_statement(engine, write), pytest.raises(Killed):
         issue(csr=csr)
     assert counts(engine) == left
     assert issue(csr=csr)
