@@ -29,6 +29,8 @@ DEEPEST = 4
 # With fewer, jobs that each hold one and wait for the next stood still for 30 s, revocations among them, at
 # a minute at which twelve came due.
 CONNECTIONS = AT_A_TIME * DEEPEST
+# What the jobs that come due together every five seconds hold.
+KEPT = 2 * AT_A_TIME
 
 
 def run_worker(container: Container) -> None:

@@ -75,15 +75,18 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or EmbeddedPostgres(settings.state / "postgres").url
 
 
-def build(settings: Settings, *, application: str = "sceau-web", connections: int = 10) -> Container:
+def build(
+    settings: Settings, *, application: str = "sceau-web", connections: int = 10, kept: int = 10
+) -> Container:
     """A container on the real clock, the real database and the signer's socket; opens no connection.
 
-    It never has more than `connections` to the record, where they are listed under `application`.
+    It never has more than `connections` to the record, where they are listed under `application`, and closes
+    those beyond `kept` after use.
     """
     failpoints.arm(failpoint())
     # Nonsense in the operator's own bounds refuses to start, instead of the first night.
     _bounds(settings)
-    engine = connect_engine(database_url(settings), most=connections, application=application)
+    engine = connect_engine(database_url(settings), most=connections, kept=kept, application=application)
     # Parameters are names, addresses, tokens' hashes: a traceback in the log must not become a reading
     # profile.
     engine.hide_parameters = True

@@ -8,7 +8,7 @@ import click
 
 from api.cli.output import refusals_told, state_option
 from api.first_run import serve_signer, web_command
-from api.scheduler import CONNECTIONS, run_worker
+from api.scheduler import CONNECTIONS, KEPT, run_worker
 from api.settings import child_environment, load_settings
 from api.wiring import build
 
@@ -29,7 +29,7 @@ def web(state: Path | None) -> None:
 def worker(state: Path | None) -> None:
     """Run the jobs by the clock and follow the change feed; two may run, each job is done once."""
     with refusals_told():
-        parts = build(load_settings(state), application="sceau-worker", connections=CONNECTIONS)
+        parts = build(load_settings(state), application="sceau-worker", connections=CONNECTIONS, kept=KEPT)
     run_worker(parts)
 
 

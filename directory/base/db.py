@@ -44,20 +44,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC)
 
 
-# Connections that stay open; more are opened when they are needed, and closed after.
-_KEPT_OPEN = 5
-
-
-def connect_engine(url: str, *, most: int = 10, application: str = "sceau") -> Engine:
+def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str = "sceau") -> Engine:
     """An engine on `url` (`postgresql+psycopg://…`): sessions in UTC, no wait for a lock beyond 30 s.
 
     Who wants one while `most` connections are in use waits 30 s for it: threads that want a second one while
-    they hold a first must find `most` larger than what all of them can hold.
+    they hold a first must find `most` larger than what all of them can hold. `kept` stay open once they were
+    needed: one beyond them is opened and closed at each use, and plans its statements anew.
     """
     engine = create_engine(
         url,
-        pool_size=_KEPT_OPEN,
-        max_overflow=most - _KEPT_OPEN,
+        pool_size=min(kept, most),
+        max_overflow=max(0, most - kept),
         connect_args={
             "application_name": application,
             "options": "-c timezone=UTC -c lock_timeout=30s",
