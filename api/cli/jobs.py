@@ -1,6 +1,7 @@
 """`sceau jobs`: what the worker does by the clock, when it last did it, and running one now."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 from sqlalchemy import text
@@ -37,13 +38,19 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
         }
         for job in JOBS.values()
     ]
-    rows = [(j["name"], j["when"], j["last_success"], j["last_error"] or "", j["purpose"]) for j in found]
+    rows = [(j["name"], j["when"], j["last_success"], _failing(j), j["purpose"]) for j in found]
     answer(
         {"jobs": found},
         as_json=as_json,
         rows=rows,
-        headers=("job", "when", "last success", "last error", "purpose"),
+        headers=("job", "when", "last success", "failing with", "purpose"),
     )
+
+
+def _failing(job: dict[str, Any]) -> str:
+    """The error of its last run; what failed once and has succeeded since needs nobody."""
+    failed, succeeded = job["last_failure"], job["last_success"]
+    return str(job["last_error"]) if failed and (succeeded is None or failed > succeeded) else ""
 
 
 @jobs.command("run")

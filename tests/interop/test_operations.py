@@ -137,7 +137,12 @@ def test_jobs_are_listed_with_their_last_success_and_run_by_hand(installation: I
     assert installation.ask("jobs", "run", "registers")["ran"] is True
     listed = {job["name"]: job for job in installation.ask("jobs", "list")["jobs"]}
     assert listed["registers"]["last_success"] is not None
-    assert {name for name, job in listed.items() if job["last_error"]} == set()
+    failing = {
+        name: job["last_error"]
+        for name, job in listed.items()
+        if job["last_failure"] and job["last_failure"] > (job["last_success"] or "")
+    }
+    assert failing == {}
     metrics = requests.get(f"{installation.web}/metrics", timeout=10).text
     assert 'job="registers"' in metrics
 
