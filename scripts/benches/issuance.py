@@ -1,17 +1,17 @@
 """How fast certificates are made over REST: one by one with the whole road and pkilint, and by the batch."""
 
-import json
+import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from http.client import HTTPConnection
 from itertools import cycle, groupby, islice
 from threading import local
 from typing import Any
 
+import orjson
 import psycopg
 from benches.harness import Bench, Figure
 from cryptography import x509
@@ -177,19 +177,32 @@ Ask = Callable[[str, str, dict[str, Any]], dict[str, Any]]
 
 
 def _asking(bench: Bench) -> Ask:
-    """POST as JSON on a connection that each thread keeps; anything but success ends the figure."""
+    """POST as JSON on a connection that each thread keeps; anything but success ends the figure.
+
+    By hand: `http.client` would take a twentieth of the machine that is measured.
+    """
     kept = local()
 
     def ask(path: str, secret: str, body: dict[str, Any]) -> dict[str, Any]:
         if not hasattr(kept, "link"):
-            kept.link = HTTPConnection(bench.settings.host, bench.settings.port, timeout=120)
-        headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
-        kept.link.request("POST", path, json.dumps(body), headers)
-        answer = kept.link.getresponse()
-        told = json.loads(answer.read())
-        if answer.status >= 300:  # noqa: PLR2004 - HTTP
-            raise SystemExit(f"{path}: {answer.status} {told}")
-        return told
+            link = socket.create_connection((bench.settings.host, bench.settings.port), timeout=120)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            kept.link, kept.answers = link, link.makefile("rb")
+        sent = orjson.dumps(body)
+        kept.link.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: sceau\r\nAuthorization: Bearer {secret}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n\r\n".encode()
+            + sent
+        )
+        status, size = int(kept.answers.readline().split()[1]), 0
+        while (line := kept.answers.readline()) != b"\r\n":
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                size = int(value)
+        told = kept.answers.read(size)
+        if status >= 300:  # noqa: PLR2004 - HTTP
+            raise SystemExit(f"{path}: {status} {told.decode()}")
+        return orjson.loads(told)
 
     return ask
 

@@ -114,8 +114,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     instead: dict[str, Any] = {}
     made: list[Container] = []
 
-    def building(settings: Settings) -> Container:
-        container = build(settings)
+    def building(settings: Settings, **more: Any) -> Container:
+        container = build(settings, **more)
         made.append(Container(**{**vars(container), **instead}))
         return made[-1]
 

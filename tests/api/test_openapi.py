@@ -39,7 +39,7 @@ PROMISES = [
     response_schema_conformance,
 ]
 # For each operation, role and mode; all of it within a minute.
-EXAMPLES = 30
+EXAMPLES = 20
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -35,8 +36,8 @@ def folder(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("SCEAU_STATE", str(tmp_path / "state"))
     built: list[Container] = []
 
-    def build_and_keep(settings: Settings) -> Container:
-        built.append(build(settings))
+    def build_and_keep(settings: Settings, **more: Any) -> Container:
+        built.append(build(settings, **more))
         return built[-1]
 
     monkeypatch.setattr(output, "build", build_and_keep)

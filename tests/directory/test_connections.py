@@ -12,7 +12,7 @@ from directory.base.db import connect_engine, transaction
 @pytest.fixture
 def impatient(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr(db, "TRUSTED_SECONDS", -1.0)
-    made = connect_engine(database_url, pool_size=1)
+    made = connect_engine(database_url, most=1)
     yield made
     made.dispose()
 

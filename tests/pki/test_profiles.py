@@ -4,8 +4,10 @@ import re
 import subprocess
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -111,16 +113,22 @@ def test_only_joined_keys_are_mixed_in_the_eyes_of_etsi(
     assert (mixed in {finding.lint for finding in advised}) == (not profile.variant_of)
 
 
+@cache
+def alone(requirement: str) -> Any:
+    """One set of requirements as pkilint's own tools put it together."""
+    from pkilint.pkix import certificate
+
+    return certificate.create_pkix_certificate_validator_container(*pkix._set(requirement))
+
+
 def asked_apart(der: bytes, profile: Profile) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """What each set finds by itself, the certificate decoded anew for each, as pkilint's own tools do it."""
     from pkilint import loader
-    from pkilint.pkix import certificate
 
     wrong: dict[str, str] = {}
     advised: dict[str, str] = {}
     for requirement in ("pkix", *pkix.REQUIREMENTS.get(profile.family, ())):
-        container = certificate.create_pkix_certificate_validator_container(*pkix._set(requirement))
-        for result in container.validate(loader.load_certificate(der, "").root):
+        for result in alone(requirement).validate(loader.load_certificate(der, "").root):
             for described in result.finding_descriptions:
                 into = {"ERROR": wrong, "FATAL": wrong, "WARNING": advised, "NOTICE": advised}
                 code, severity = described.finding.code, described.finding.severity.name
