@@ -27,6 +27,8 @@ from pki import published
 CONNECTIONS = 4
 # Entry by entry this takes minutes; loading a whole tree is ten times as fast, but needs slapd for itself.
 FILLS = 50_000
+# Urgent changes: the last of so many would stand for over a minute.
+FLOODS = 20_000
 PUBLICATION, RECONCILIATION = Actor("job:ldap-publication"), Actor("job:ldap-reconciliation")
 
 
@@ -46,6 +48,7 @@ def publisher_of(container: Container) -> Publisher:
         crls_of=lambda link, keys: [CrlEntry(*row) for row in published.crls_in_force(link, keys)],
         lanes=[client.another() for _ in range(CONNECTIONS - 1)],
         fills=None if settings.ldap_url else FILLS,
+        floods=None if settings.ldap_url else FLOODS,
     )
 
 
@@ -61,7 +64,7 @@ def publish(container: Container) -> str:
     publisher, written = publisher_of(container), 0
     while True:
         report = publisher.publish_once(container.clock())
-        if report.empty:
+        if report.whole:
             return f"{rebuild(container, PUBLICATION).entries} entries loaded"
         written += report.written
         if not report.more:

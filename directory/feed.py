@@ -37,6 +37,9 @@ _IN_ORDER = "ORDER BY change.xid, id LIMIT :limit"
 
 _CHANGES = text(f"{_COLUMNS} WHERE {_AFTER} AND {_SETTLED} {_IN_ORDER}")
 _URGENT = text(f"{_COLUMNS} WHERE {_AFTER} AND {_SETTLED} AND urgent {_IN_ORDER}")
+_URGENT_WAITING = text(
+    f"SELECT count(*) FROM (SELECT FROM change WHERE {_AFTER} AND urgent LIMIT :limit) AS waiting"  # noqa: S608 - same
+)
 _EARLY = text(
     f"{_COLUMNS} WHERE {_UNSETTLED} AND id <> ALL(CAST(:seen AS bigint[]))"
     " ORDER BY urgent DESC, change.xid, id LIMIT :limit"
@@ -98,6 +101,11 @@ def read_changes(connection: Connection, after: Cursor, limit: int = 1000) -> li
 def read_urgent(connection: Connection, after: Cursor, limit: int = 1000) -> list[Change]:
     """Like `read_changes`, urgent changes only: what takes something away can overtake a long queue."""
     return [_change(row) for row in connection.execute(_URGENT, _asked(after, limit))]
+
+
+def urgent_waiting(connection: Connection, after: Cursor, most: int) -> int:
+    """How many urgent changes are behind `after`, settled or not; `most` when there are more."""
+    return int(connection.execute(_URGENT_WAITING, _asked(after, most)).scalar_one())
 
 
 def read_unsettled(connection: Connection, seen: Iterable[Cursor] = (), limit: int = 1000) -> list[Change]:

@@ -22,7 +22,16 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.changes import START, Change, Cursor, Entity
-from directory.feed import floor, horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
+from directory.feed import (
+    floor,
+    horizon,
+    load_cursor,
+    read_changes,
+    read_unsettled,
+    read_urgent,
+    save_cursor,
+    urgent_waiting,
+)
 from directory.ldap.entry import MAILBOXES, Entry, Key, base_entries
 from directory.ldap.names import Name, split
 from directory.ldap.plan import (
@@ -57,6 +66,8 @@ WORTH_SHARING = 20
 LOOKED_UP = 40
 # A publisher's pass is over in about a second; longer means that it hangs.
 PATIENCE_SECONDS = 30
+# One entry changed takes as long as so many loaded with the whole tree.
+_LOADED_MEANWHILE = 10
 # Somebody else writes the same entry again and again: three looks, then it is written anew.
 LOOKS = 3
 
@@ -87,8 +98,8 @@ class Writer(Protocol):
 class PublishReport:
     """What one pass did. `more`: changes are waiting. `refused`: names LDAP would not have, and why.
 
-    `empty`: nothing was done, since the whole country is missing and `Publisher.fills` says not to write so
-    many entries one by one.
+    `whole`: nothing was done, since the whole tree is sooner loaded than so many entries are written one by
+    one (`Publisher.fills`, `floods`).
     """
 
     changes: int = 0
@@ -97,7 +108,7 @@ class PublishReport:
     deleted: int = 0
     refused: tuple[tuple[str, str], ...] = ()
     more: bool = False
-    empty: bool = False
+    whole: bool = False
 
     @property
     def written(self) -> int:
@@ -112,7 +123,7 @@ class PublishReport:
             self.deleted + other.deleted,
             (*self.refused, *other.refused),
             other.more,
-            other.empty,
+            other.whole,
         )
 
 
@@ -144,8 +155,9 @@ class Publisher:
     """Brings the tree below `suffix` in step with the record; one at a time in the whole system.
 
     Entries are written over `client` and the `lanes` beside it at once. `fills`: with more mailboxes than
-    that to write into a tree without any, a pass does nothing and says `empty`, for whoever can load a whole
-    tree; None writes them one by one.
+    that to write into a tree without any, a pass does nothing and says `whole`, for whoever can load a whole
+    tree; so it does while more than `floods` urgent changes wait that are a good part of the tree. None
+    writes them one by one.
     """
 
     def __init__(
@@ -159,10 +171,11 @@ class Publisher:
         crls_of: CrlsOf,
         lanes: Sequence[Writer] = (),
         fills: int | None = None,
+        floods: int | None = None,
     ) -> None:
         self.engine = engine
         self.client = client
-        self.fills = fills
+        self.fills, self.floods = fills, floods
         self._lanes = (client, *lanes)
         self.record = Record(suffix, certificates_of, authorities_of, crls_of)
         # All three only spare work: forgotten with the process, their changes are looked at once more.
@@ -184,12 +197,14 @@ class Publisher:
             start = load_cursor(connection, CONSUMER)
             self._go_on_from(start)
             batch = self._read(connection, start)
+            if batch.more and self._is_flooded(connection, start):
+                return PublishReport(changes=batch.changes, whole=True)
             registers = sources(connection)
             wanted = self.record.wanted(connection, batch.keys, now)
         tree = self.look(registers)
         lost = start != START and (tree.made or (tree.place is not None and tree.place < start))
         if (lost or batch.more) and tree.bare and self._too_many():
-            return PublishReport(changes=batch.changes, empty=True)
+            return PublishReport(changes=batch.changes, whole=True)
         report = PublishReport(changes=batch.changes)
         if lost and not self._filled(tree, now):
             return replace(report, more=True)
@@ -258,6 +273,14 @@ class Publisher:
                 seen = found.get(split(target.dn))
                 report += self._converge(lane, target, seen, version, overwrite=overwrite)
         return report
+
+    def _is_flooded(self, connection: Connection, start: Cursor) -> bool:
+        """Whether so much is taken away that the last of it would stand for longer than a load takes."""
+        if self.floods is None:
+            return False
+        after = max(start, self._urgent)
+        waiting = urgent_waiting(connection, after, _LOADED_MEANWHILE * self.floods)
+        return waiting > self.floods and not more_mailboxes_than(connection, _LOADED_MEANWHILE * waiting)
 
     def _too_many(self) -> bool:
         """Whether more mailboxes are wanted than are written one by one."""

@@ -87,6 +87,17 @@ class Bench:
         return {"Authorization": f"Bearer {secrets['operator']}", "Content-Type": "application/json"}
 
 
+def until_followed(bench: Bench, seconds: int = 120) -> None:
+    """Wait until the worker has followed what was written to prepare a figure."""
+    query = """SELECT EXISTS (SELECT FROM audit_pending) OR EXISTS (SELECT FROM feed_cursor c
+        WHERE (c.xid, c.id) < (SELECT xid, id FROM change ORDER BY xid DESC, id DESC LIMIT 1))"""
+    deadline = time.monotonic() + seconds
+    while bench.rows(query)[0][0]:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"the worker has not followed within {seconds} s")
+        time.sleep(0.2)
+
+
 def free_port() -> int:
     """A TCP port that nobody listened on a moment ago."""
     with socket.socket() as probe:

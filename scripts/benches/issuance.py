@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 import psycopg
-from benches.harness import Bench, Figure
+from benches.harness import Bench, Figure, until_followed
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -60,7 +60,7 @@ def certificates(bench: Bench) -> Figure:
     certified = _over(lambda one: _certify(ask, one), people[:WARM])
     if len(certified) != min(WARM, len(people)):
         raise SystemExit("not every certificate was issued")
-    _until_published(bench)
+    until_followed(bench)
     started = time.monotonic()
     _over(lambda one: _certify(ask, one), people[WARM:])
     ours = (len(people) - WARM) / (time.monotonic() - started)
@@ -84,7 +84,7 @@ def certificates_batch(bench: Bench) -> Figure:
             ask("/v1/enrolments/approvals", secrets[1], {"enrolments": ids})
             items = [{"enrolment": key, "csr": one.csr} for key, one in zip(ids, part, strict=True)]
             batches.append((secrets[0], items))
-    _until_published(bench)
+    until_followed(bench)
     started = time.monotonic()
     with ThreadPoolExecutor(BATCHES_AT_A_TIME) as threads:
         answers = list(threads.map(lambda one: ask("/v1/batches", one[0], {"items": one[1]}), batches))
@@ -93,17 +93,6 @@ def certificates_batch(bench: Bench) -> Figure:
     if made != len(people):
         raise SystemExit(f"{made} of {len(people)} were issued")
     return _figure("certificates_batch", made / seconds, BY_THE_BATCH)
-
-
-def _until_published(bench: Bench) -> None:
-    """Wait until the worker has followed what was written to prepare a figure."""
-    query = """SELECT EXISTS (SELECT FROM audit_pending) OR EXISTS (SELECT FROM feed_cursor c
-        WHERE (c.xid, c.id) < (SELECT xid, id FROM change ORDER BY xid DESC, id DESC LIMIT 1))"""
-    deadline = time.monotonic() + 120
-    while bench.rows(query)[0][0]:
-        if time.monotonic() > deadline:
-            raise SystemExit("the worker does not follow")
-        time.sleep(0.2)
 
 
 def _figure(name: str, ours: float, target: int) -> Figure:

@@ -490,14 +490,40 @@ def test_a_country_is_left_to_whoever_can_load_it_whole(
     )
     write(engine, f"{many} FROM generate_series(1, :many) AS n", many=BATCH, whose=person.national_id)
     report = publisher.publish_once(now)
-    assert report.empty
+    assert report.whole
     assert publisher.client.read(person_dn()) is None
     # A tree with mailboxes in it is followed change by change, however many there are.
     publisher.fills = None
     publisher.publish_once(now)
     publisher.fills = 100
     write(engine, "UPDATE mailbox SET service = 'X'")
-    assert not publish_all(publisher, now).empty
+    assert not publish_all(publisher, now).whole
+
+
+def test_a_flood_of_what_is_taken_away_is_left_to_whoever_can_load_the_whole(
+    engine: Engine, publisher: Publisher, now: datetime
+) -> None:
+    person = seed_practitioner(engine)
+    many = (
+        "INSERT INTO mailbox (address, kind, holder, row_hash) SELECT n || '@one.example', 'PER', :whose, ''"
+    )
+    write(engine, f"{many} FROM generate_series(1, :many) AS n", many=2 * BATCH, whose=person.national_id)
+    publish_all(publisher, now)
+    publisher.floods = BATCH
+    # Not urgent: followed change by change, however many there are.
+    write(engine, "UPDATE mailbox SET service = 'X'")
+    assert not publish_all(publisher, now).whole
+    # Urgent, and fewer than a flood.
+    write(engine, "UPDATE mailbox SET listed = false WHERE address < '2'")
+    assert not publish_all(publisher, now).whole
+    write(engine, "UPDATE mailbox SET listed = false WHERE address >= '2'")
+    assert publisher.publish_once(now).whole
+    # Who cannot load a whole tree writes them one by one, the same ones.
+    publisher.floods = None
+    gone = "mail=2@one.example,ou=mailboxes,o=sceau,c=fr"
+    assert publisher.client.read(gone) is not None
+    assert publish_all(publisher, now).written > BATCH
+    assert publisher.client.read(gone) is None
 
 
 def test_the_tree_says_which_registers_it_rests_on(
