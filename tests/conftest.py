@@ -2,9 +2,11 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 # fsync costs the suite minutes; the crash tests start clusters of their own with it on.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
+SHARED_MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # noqa: S108 - of the machine, not a name others could guess
 _numbers = itertools.count(1)
 
 
@@ -45,15 +48,36 @@ def migrate(engine: Engine) -> None:
 @pytest.fixture(scope="session")
 def passable() -> Iterator[Path]:
     """A folder that every account may pass through: run by root, PostgreSQL may need one of its own."""
-    with TemporaryDirectory(prefix="sceau-tests-") as made:
+    with passable_folder() as folder:
+        yield folder
+
+
+@contextmanager
+def passable_folder(place: Path | None = None) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="sceau-tests-", dir=place) as made:
         folder = Path(made)
         folder.chmod(0o711)
         yield folder
 
 
+def in_memory() -> Path | None:
+    """Where files cost no disk, when there is room: a database for each test is half of the suite's time."""
+    try:
+        roomy = shutil.disk_usage(SHARED_MEMORY).free > ROOM
+    except OSError:
+        return None
+    return SHARED_MEMORY if roomy and os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
+
+
 @pytest.fixture(scope="session")
-def postgres(passable: Path) -> Iterator[EmbeddedPostgres]:
-    cluster = EmbeddedPostgres(passable / "postgres")
+def memory() -> Iterator[Path]:
+    with passable_folder(in_memory()) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(memory: Path) -> Iterator[EmbeddedPostgres]:
+    cluster = EmbeddedPostgres(memory / "postgres")
     cluster.make()
     log = (cluster.folder / "log").open("wb")
     process = subprocess.Popen(cluster.command(FAST), stderr=log, stdout=log)
