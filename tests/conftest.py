@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 # fsync costs the suite minutes; the crash tests start clusters of their own with it on.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
-SHARED_MEMORY, ROOM = Path("/dev/shm"), 4 << 30  # noqa: S108 - of the machine, not a name others could guess
+SHARED_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 _numbers = itertools.count(1)
 
 
