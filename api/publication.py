@@ -3,6 +3,7 @@
 `directory/ldap` never learns what a certificate is; it is handed bytes.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from signal import SIGTERM
+from subprocess import SubprocessError
 
 from api.first_run import slapd_of
 from api.supervisor import parts_written, paused_marker
@@ -23,6 +25,7 @@ from directory.ldap.entry import AuthorityEntry, CrlEntry
 from directory.ldap.publish import Publisher
 from pki import published
 
+log = logging.getLogger("sceau.ldap")
 # Connections that write at once. slapd commits one write at a time; more of them only wait for each other.
 CONNECTIONS = 4
 # Entry by entry this takes minutes; loading a whole tree is ten times as fast, but needs slapd for itself.
@@ -48,7 +51,6 @@ def publisher_of(container: Container) -> Publisher:
         crls_of=lambda link, keys: [CrlEntry(*row) for row in published.crls_in_force(link, keys)],
         lanes=[client.another() for _ in range(CONNECTIONS - 1)],
         fills=None if settings.ldap_url else FILLS,
-        floods=None if settings.ldap_url else FLOODS,
     )
 
 
@@ -60,12 +62,23 @@ def _keys(folder: Path) -> ClientTls | None:
 
 
 def publish(container: Container) -> str:
-    """Bring LDAP in step with the feed, until nothing is waiting."""
+    """Bring LDAP in step with the feed, until nothing is waiting.
+
+    A flood is written entry by entry where the tree cannot be loaded: late is better than not at all.
+    """
     publisher, written = publisher_of(container), 0
+    publisher.floods = None if container.settings.ldap_url else FLOODS
     while True:
         report = publisher.publish_once(container.clock())
         if report.whole:
-            return f"{rebuild(container, PUBLICATION).entries} entries loaded"
+            try:
+                return f"{rebuild(container, PUBLICATION).entries} entries loaded"
+            except (Refusal, OSError, SubprocessError) as error:
+                if publisher.floods is None:
+                    raise
+                log.warning("LDAP cannot be loaded, the flood is written entry by entry: %s", error)
+                publisher.floods = None
+                continue
         written += report.written
         if not report.more:
             return f"{written} entries written" if written else ""

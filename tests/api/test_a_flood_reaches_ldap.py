@@ -1,0 +1,63 @@
+"""A flood of revocations: LDAP is loaded whole, or, where that fails, written entry by entry all the same."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from api import publication
+from api.wiring import Container
+from directory.base.errors import Kind, Refusal
+from directory.ldap.publish import PublishReport
+
+
+@dataclass
+class Flooded:
+    """A publisher with 30 entries to write that would rather have them loaded, as long as it may say so."""
+
+    floods: int | None = None
+    fills: int | None = None
+    left: int = 30
+
+    def publish_once(self, now: datetime) -> PublishReport:
+        del now
+        if self.left and (self.floods is not None or self.fills is not None):
+            return PublishReport(changes=self.left, whole=True)
+        written, self.left = min(self.left, 20), max(0, self.left - 20)
+        return PublishReport(changes=written, modified=written, more=self.left > 0)
+
+
+@pytest.fixture
+def flooded(monkeypatch: pytest.MonkeyPatch) -> Flooded:
+    made = Flooded()
+    monkeypatch.setattr(publication, "publisher_of", lambda _: made)
+    return made
+
+
+def refused(*_: Any) -> Any:
+    raise Refusal(Kind.UNAVAILABLE, "slapd-does-not-stop", "no")
+
+
+def test_where_the_tree_cannot_be_loaded_every_entry_is_written(
+    container: Container, flooded: Flooded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "rebuild", refused)
+    assert publication.publish(container) == "30 entries written"
+    assert flooded.left == 0
+
+
+def test_a_tree_that_is_missing_whole_is_not_written_by_hand(
+    container: Container, flooded: Flooded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "rebuild", refused)
+    flooded.fills = 10
+    with pytest.raises(Refusal, match="no"):
+        publication.publish(container)
+    assert flooded.left == 30
+
+
+def test_a_server_that_is_not_ours_is_never_loaded(container: Container, flooded: Flooded) -> None:
+    elsewhere = replace(container, settings=replace(container.settings, ldap_url="ldaps://elsewhere"))
+    assert publication.publish(elsewhere) == "30 entries written"
+    assert flooded.floods is None
