@@ -61,7 +61,7 @@ def passable_folder(place: Path | None = None) -> Iterator[Path]:
 
 
 def in_memory() -> Path | None:
-    """Where files cost no disk, when there is room: a database for each test is a third of the suite's time."""
+    """Where files cost no disk, when there is room: databases were a third of the suite's time."""
     try:
         roomy = shutil.disk_usage(SHARED_MEMORY).free > ROOM
     except OSError:
