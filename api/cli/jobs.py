@@ -1,12 +1,12 @@
 """`sceau jobs`: what the worker does by the clock, when it last did it, and running one now."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 from sqlalchemy import text
 
 from api.cli.output import answer, container, json_option, refusals_told, state_option
+from api.condition import FAILING
 from api.jobs import JOBS, run_job
 from directory.base.db import transaction
 
@@ -27,6 +27,7 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
     """
     with refusals_told(as_json=as_json), transaction(container(state).engine) as connection:
         runs = {row.name: row for row in connection.execute(text("SELECT * FROM job_run"))}
+        failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
     found = [
         {
             "name": job.name,
@@ -38,19 +39,15 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
         }
         for job in JOBS.values()
     ]
-    rows = [(j["name"], j["when"], j["last_success"], _failing(j), j["purpose"]) for j in found]
+    rows = [
+        (j["name"], j["when"], j["last_success"], failing.get(j["name"], ""), j["purpose"]) for j in found
+    ]
     answer(
         {"jobs": found},
         as_json=as_json,
         rows=rows,
         headers=("job", "when", "last success", "failing with", "purpose"),
     )
-
-
-def _failing(job: dict[str, Any]) -> str:
-    """The error of its last run; what failed once and has succeeded since needs nobody."""
-    failed, succeeded = job["last_failure"], job["last_success"]
-    return str(job["last_error"]) if failed and (succeeded is None or failed > succeeded) else ""
 
 
 @jobs.command("run")
