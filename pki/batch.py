@@ -267,7 +267,7 @@ def _reserve(
         if spki[place] in stopped:
             blocked_keys.check(connection, key)
         if (other := _lasting(lasting, one)) is not None:
-            raise use_cases.already_certified(other)
+            raise renewals.already_certified(other)
         return pending or subject
 
     found = {place: _tried(judged, place, one) for place, one in asked.items()}
@@ -402,7 +402,7 @@ def _store(
 def _against(subject: _Subject, other: Serial | None, now: datetime) -> Refusal | None:
     if other is not None:
         # Two keys may have been reserved side by side, while neither had its certificate.
-        return use_cases.already_certified(other)
+        return renewals.already_certified(other)
     against: Refusal | None = _tried(_check_standing, subject, now)
     return against
 

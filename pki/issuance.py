@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, Engine
 
-from directory.base.audit import Actor, Event, record, record_all
+from directory.base.audit import Actor, Event, Line, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import batch_store, blocked_keys, store
@@ -102,9 +102,9 @@ def prepare(
         opinion=opinion if thorough else None,
     )  # fmt: skip
     # 3. The reservation: what may be signed, by its hash.
-    if not store.add_reservation(connection, reserved, lints, actor.name):
+    line = _line(Event.CERTIFICATE_RESERVED, reserved, actor, now)
+    if not store.add_reservation(connection, reserved, lints, actor.name, line):
         raise key_already_certified()
-    _record(connection, Event.CERTIFICATE_RESERVED, reserved, actor, now)
     return Prepared(reserved, authority, actor, _SEAL)
 
 
@@ -262,15 +262,14 @@ def store_signed(
     Refuses `issuance-abandoned` when recovery was faster: what it stored, it revoked.
     """
     reserved = prepared.reservation
-    store.load_reservation(connection, reserved.serial, lock=True)
     issued = as_issued(signed, reserved, now)
-    if not store.add_certificate(connection, issued):
+    detail = {"sha256": issued.sha256.hex(), "not_after": issued.not_after.isoformat()}
+    line = _line(Event.CERTIFICATE_ISSUED, reserved, prepared.actor, now, **detail)
+    if not store.add_certificate(connection, issued, line):
         if store.last_actions(connection, [reserved.serial]):
             text = "This issuance took too long and was abandoned: ask again with a new key."
             raise Refusal(Kind.CONFLICT, "issuance-abandoned", text)
         return store.find_certificate(connection, reserved.serial) or issued
-    detail = {"sha256": issued.sha256.hex(), "not_after": issued.not_after.isoformat()}
-    _record(connection, Event.CERTIFICATE_ISSUED, reserved, prepared.actor, now, **detail)
     return issued
 
 
@@ -279,8 +278,8 @@ def bring_back(
 ) -> IssuedCertificate:
     """Store a certificate that the signer made and the record lost, with its reservation if that is lost."""
     if store.load_reservation(connection, reserved.serial, lock=True) is None:
-        store.add_reservation(connection, reserved, (), actor.name)
-        _record(connection, Event.CERTIFICATE_RESERVED, reserved, actor, now)
+        line = _line(Event.CERTIFICATE_RESERVED, reserved, actor, now)
+        store.add_reservation(connection, reserved, (), actor.name, line)
     prepared = resume(connection, reserved, actor)
     verify_signed(signed, reserved, prepared.authority)
     return store_signed(connection, prepared, signed, now)
@@ -324,11 +323,8 @@ def key_already_certified(**details: str) -> Refusal:
     return Refusal(Kind.UNACCEPTABLE, "key-already-certified", text, **details)
 
 
-def _record(
-    connection: Connection, event: Event, reserved: Reservation, actor: Actor, now: datetime, **detail: str
-) -> None:
-    told = _told(reserved) | detail
-    record(connection, now=now, actor=actor, event=event, subject=reserved.serial, detail=told)
+def _line(event: Event, reserved: Reservation, actor: Actor, now: datetime, **detail: str) -> Line:
+    return Line(now, actor, event, reserved.serial, _told(reserved) | detail)
 
 
 def _record_all(

@@ -170,7 +170,7 @@ def _taken_up(
 ) -> Reservation | None:
     """The reservation of the same request a moment ago; refuses a key that serves anything else."""
     spki = rules.spki_sha256(key)
-    if store.key_use(connection, spki).last is not None:
+    if store.is_key_of_an_enrolment(connection, spki):
         raise issuance.key_already_certified()
     before = operators_store.of_key(connection, spki)
     if before is None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from directory.base.errors import Kind, Refusal
 from directory.rules import FRANCE
 from pki import issuance, rules, store
-from pki.model import Enrolment, Reservation
+from pki.model import Enrolment, Reservation, Serial
 from pki.profiles import RESERVATION_LIFE, Profile, served_by
 
 
@@ -23,14 +23,31 @@ def check_key(
 
     Refuses `key-already-certified` (with `serial` when it was for this enrolment: while that certificate is
     not in its last 60 days, for good once it was taken back or never came to be, and for another purpose;
-    for good as well once an operator has it) and `key-period-over`.
+    for good as well once an operator has it), `key-period-over`, and `already-certified` (with the `serial`
+    that lasts) when the enrolment has a certificate for that, whatever its key.
     """
-    use = store.key_use(connection, spki)
+    use = store.key_use(connection, spki, enrolment, profile.serves, now + rules.RENEWAL_OPENS)
     if use.by_operator:
         raise issuance.key_already_certified()
-    before = use.last
-    if before is None:
-        return None
+    pending = None if use.last is None else _under_way(connection, enrolment, use.last, profile, now)
+    if use.lasting is not None:
+        raise already_certified(use.lasting)
+    return pending
+
+
+def already_certified(serial: Serial) -> Refusal:
+    """One enrolment has one certificate at a time for each purpose: this one."""
+    text = (
+        "This enrolment has a certificate for that: revoke it first, or renew it in its last"
+        f" {rules.RENEWAL_OPENS.days} days."
+    )
+    return Refusal(Kind.CONFLICT, "already-certified", text, serial=serial)
+
+
+def _under_way(
+    connection: Connection, enrolment: Enrolment, before: Reservation, profile: Profile, now: datetime
+) -> Reservation | None:
+    """The last reservation of this key if it is under way; None when the key may be certified again."""
     if before.enrolment_id != enrolment.id:
         raise issuance.key_already_certified()
     # Of a pair each is on a key of its own, and no key passes from joined use to a single one.
@@ -43,7 +60,7 @@ def check_key(
         return before
     if stored.not_after > now + rules.RENEWAL_OPENS or store.last_actions(connection, [before.serial]):
         raise issuance.key_already_certified(serial=before.serial)
-    since = store.key_held_since(connection, spki)
+    since = store.key_held_since(connection, before.spki_sha256)
     if since is None or profile.key_period is None or now > since + profile.key_period:
         text = "This key has served as long as one may: make a new one."
         raise Refusal(Kind.UNACCEPTABLE, "key-period-over", text, serial=before.serial)

@@ -5,7 +5,7 @@ a departure, a revocation and an issuance can only queue.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from directory.base.audit import BESIDE, Line, beside, queue
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_key
 from directory.store import person_lock_sql
@@ -110,8 +111,8 @@ _REVOCABLE = (
     .join(reservation, reservation.c.serial == certificate.c.serial)
     .outerjoin(enrolment, enrolment.c.id == reservation.c.enrolment_id)
     .order_by(certificate.c.serial)
-    .with_for_update(of=reservation)
 )
+_LOCKED_REVOCABLE = _REVOCABLE.with_for_update(of=reservation)
 
 # Made once: a statement of the road to a certificate that is put together at each call costs as much again as
 # its answer.
@@ -125,14 +126,17 @@ _ACTIVE_OF_ROLE: Select[Any] = (
     )
     .order_by(authority.c.generation.desc())
 )
-# In this order, as on every road: the person, then the key.
-_LOCK_PERSON_OF = text(f"""
-    SELECT pg_advisory_xact_lock({person_lock_sql("e.practitioner")}),
-           (SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:also AS bigint[])) AS key)
-    FROM enrolment e WHERE e.id = :id
-""")  # noqa: S608 - an expression of our own
 _ENROLMENT_OF_ID: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == bindparam("id"))
-_LOCKED_ENROLMENT_OF_ID = _ENROLMENT_OF_ID.with_for_update()
+# In this order, as on every road: the person, then the keys, then the enrolment. Its row is locked when the
+# others are held, and given as it is then: PostgreSQL follows a locked row to its newest version.
+_HELD_ENROLMENT = text(f"""
+    WITH held AS MATERIALIZED (
+        SELECT pg_advisory_xact_lock({person_lock_sql("e.practitioner")}),
+               (SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:keys AS bigint[])) AS key)
+        FROM enrolment e WHERE e.id = :id)
+    SELECT {", ".join(column.name for column in _ENROLMENT)}
+    FROM held CROSS JOIN enrolment e WHERE e.id = :id FOR UPDATE OF e
+""").columns(*_ENROLMENT)  # noqa: S608 - an expression and names of our own
 _STANDING: Select[Any] = (
     select(*_ENROLMENT)
     .where(
@@ -142,20 +146,21 @@ _STANDING: Select[Any] = (
     )
     .with_for_update()
 )
-_ADD_ENROLMENT = (
-    insert(enrolment)
-    .on_conflict_do_nothing(
-        index_elements=[enrolment.c.mailbox, enrolment.c.practitioner],
-        index_where=enrolment.c.state != text("'ended'"),
-    )
-    .returning(enrolment.c.id)
-)
-_APPROVE = (
-    update(enrolment)
-    .where(enrolment.c.id == bindparam("enrolment"))
-    .values(state=EnrolmentState.APPROVED.value, approved_by=bindparam("by"), approved_at=bindparam("at"))
-    .returning(*_ENROLMENT)
-)
+_ADD_ENROLMENT = text(f"""
+    WITH done AS (
+        INSERT INTO enrolment (id, practitioner, mailbox, authority, identity_check, state, requested_by,
+                               requested_at)
+        VALUES (:id, :practitioner, :mailbox, :authority, CAST(:identity_check AS jsonb), :state,
+                :requested_by, :requested_at)
+        ON CONFLICT (mailbox, practitioner) WHERE state <> 'ended' DO NOTHING RETURNING id
+    ), {BESIDE} SELECT id FROM done
+""")  # noqa: S608 - of our own, as below
+_APPROVE = text(f"""
+    WITH done AS (
+        UPDATE enrolment SET state = 'approved', approved_by = :by, approved_at = :at WHERE id = :id
+        RETURNING id
+    ), {BESIDE} SELECT id FROM done
+""")  # noqa: S608
 _RESERVATION_OF_SERIAL: Select[Any] = select(*_RESERVATION).where(reservation.c.serial == bindparam("serial"))
 _LOCKED_RESERVATION = _RESERVATION_OF_SERIAL.with_for_update()
 # Said as the partial index says it, or all reservations would be read.
@@ -166,9 +171,6 @@ _LAST_OF_KEY = (
     .limit(1)
     .subquery()
 )
-_KEY_USE: Select[Any] = select(
-    exists().where(operator_certificate.c.spki_sha256 == bindparam("spki")), _LAST_OF_KEY
-).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
 _TO_SIGN: Select[Any] = (
     select(
         *_RESERVATION,
@@ -181,27 +183,34 @@ _TO_SIGN: Select[Any] = (
 _ADD_RESERVATION = insert(reservation)
 # With the key, which whoever came first keeps. Nobody else reserves for the same enrolment meanwhile: the
 # person is locked, so that a holder this statement cannot see yet is another enrolment.
-_ADD_RESERVATION_OF_KEY = text("""
+_ADD_RESERVATION_OF_KEY = text(f"""
     WITH held AS (
         INSERT INTO key_holder (spki_sha256, enrolment_id, since)
         VALUES (:spki_sha256, :enrolment_id, :reserved_at) ON CONFLICT DO NOTHING RETURNING enrolment_id
     ), holder AS (
         SELECT enrolment_id FROM held
         UNION ALL SELECT enrolment_id FROM key_holder WHERE spki_sha256 = :spki_sha256
-    )
-    INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, enrolment_id,
-                             spki_sha256, tbs, tbs_sha256, lints, requested_by, reserved_at)
-    SELECT :serial, :authority_id, :profile, :shard, :mailbox, :practitioner, :enrolment_id, :spki_sha256,
-           :tbs, :tbs_sha256, CAST(:lints AS jsonb), :requested_by, :reserved_at
-    WHERE CAST(:enrolment_id AS uuid) IN (SELECT enrolment_id FROM holder)
-    RETURNING serial
-""")
+    ), done AS (
+        INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, enrolment_id,
+                                 spki_sha256, tbs, tbs_sha256, lints, requested_by, reserved_at)
+        SELECT :serial, :authority_id, :profile, :shard, :mailbox, :practitioner, :enrolment_id, :spki_sha256,
+               :tbs, :tbs_sha256, CAST(:lints AS jsonb), :requested_by, :reserved_at
+        WHERE CAST(:enrolment_id AS uuid) IN (SELECT enrolment_id FROM holder)
+        RETURNING serial
+    ), {BESIDE} SELECT serial FROM done
+""")  # noqa: S608
 _CERTIFICATE_OF_SERIAL = select(certificate).where(certificate.c.serial == bindparam("serial"))
-_ADD_CERTIFICATE = (
-    insert(certificate)
-    .on_conflict_do_nothing(index_elements=[certificate.c.serial])
-    .returning(certificate.c.serial)
-)
+# Under the lock of its reservation, which every other who would store it waits for.
+_ADD_CERTIFICATE = text(f"""
+    WITH reserved AS MATERIALIZED (SELECT FROM reservation WHERE serial = :serial FOR UPDATE), done AS (
+        INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,
+                                 spki_sha256, der, sha256, not_before, not_after, issued_at)
+        SELECT :serial, :authority_id, :profile, :shard, :mailbox, :practitioner, :subject, :spki_sha256,
+               :der, :sha256, :not_before, :not_after, :issued_at
+        FROM (SELECT count(*) FROM reserved) AS locked
+        ON CONFLICT (serial) DO NOTHING RETURNING serial
+    ), {BESIDE} SELECT serial FROM done
+""")  # noqa: S608
 _FINAL = exists().where(
     revocation.c.serial == certificate.c.serial, revocation.c.action == RevocationAction.REVOKE.value
 )
@@ -220,6 +229,11 @@ _LASTING = (
     .limit(1)
 )
 
+_KEY_USE: Select[Any] = select(
+    exists().where(operator_certificate.c.spki_sha256 == bindparam("spki")),
+    _LASTING.scalar_subquery(),
+    _LAST_OF_KEY,
+).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
 _AGAINST: Select[Any] = select(
     select(blocked_key.c.cause)
     .where(blocked_key.c.spki_sha256 == bindparam("spki", type_=LargeBinary))
@@ -279,9 +293,13 @@ class ToSign:
 
 @dataclass(frozen=True)
 class KeyUse:
-    """Whether an operator reserved a certificate for a key, and the last reservation of an enrolment."""
+    """Whether an operator reserved a certificate for a key, and the last reservation of an enrolment.
+
+    `lasting` is a certificate of the enrolment it is asked for now, whatever its key.
+    """
 
     by_operator: bool
+    lasting: Serial | None
     last: Reservation | None
 
 
@@ -350,15 +368,21 @@ def add_authority(connection: Connection, made: Authority, now: datetime) -> Non
 
 
 def add_reservation(
-    connection: Connection, reserved: Reservation, lints: Sequence[Mapping[str, str]], requested_by: str
+    connection: Connection,
+    reserved: Reservation,
+    lints: Sequence[Mapping[str, str]],
+    requested_by: str,
+    line: Line | None = None,
 ) -> bool:
-    """Store a reservation; False when its key serves another enrolment (whoever came first keeps it)."""
+    """Store a reservation with its line; False when its key serves another enrolment, which then keeps it."""
     told = [dict(lint) for lint in lints]
     row = {**vars(reserved), "requested_by": requested_by}
     if reserved.enrolment_id is None:
         connection.execute(_ADD_RESERVATION, {**row, "lints": told})
+        if line is not None:
+            queue(connection, line)
         return True
-    asked = {**row, "lints": orjson.dumps(told).decode()}
+    asked = {**row, "lints": orjson.dumps(told).decode(), **beside(line)}
     return connection.execute(_ADD_RESERVATION_OF_KEY, asked).one_or_none() is not None
 
 
@@ -396,10 +420,27 @@ def stored_among(connection: Connection, serials: Sequence[Serial]) -> set[Seria
     return {Serial(serial) for serial in connection.execute(query).scalars()}
 
 
-def key_use(connection: Connection, spki_sha256: bytes) -> KeyUse:
-    """Who has reserved a certificate for this key, whatever became of it."""
-    by_operator, *row = connection.execute(_KEY_USE, {"spki": spki_sha256}).one()
-    return KeyUse(by_operator, None if row[0] is None else Reservation(*row))
+def key_use(
+    connection: Connection,
+    spki_sha256: bytes,
+    of: Enrolment,
+    purposes: frozenset[Purpose],
+    beyond: datetime,
+) -> KeyUse:
+    """Who has reserved a certificate for this key, whatever became of it.
+
+    `lasting` is one of this enrolment for one of these purposes that holds beyond then, be it on hold.
+    """
+    asked = {"spki": spki_sha256, **_lasting(of, purposes, beyond)}
+    by_operator, lasting, *row = connection.execute(_KEY_USE, asked).one()
+    last = None if row[0] is None else Reservation(*row)
+    return KeyUse(by_operator, None if lasting is None else Serial(lasting), last)
+
+
+def is_key_of_an_enrolment(connection: Connection, spki_sha256: bytes) -> bool:
+    """Whether an enrolment ever reserved a certificate for this key."""
+    query = exists().where(reservation.c.spki_sha256 == spki_sha256, reservation.c.enrolment_id.is_not(None))
+    return bool(connection.execute(select(query)).scalar_one())
 
 
 def unstored(connection: Connection, since: datetime, before: datetime) -> list[Reservation]:
@@ -410,30 +451,19 @@ def unstored(connection: Connection, since: datetime, before: datetime) -> list[
     return [Reservation(*row) for row in connection.execute(query.order_by(reservation.c.reserved_at))]
 
 
-def add_certificate(connection: Connection, issued: IssuedCertificate) -> bool:
-    """Store a certificate under its reservation; False when there is one under its serial."""
-    return connection.execute(_ADD_CERTIFICATE, vars(issued)).one_or_none() is not None
+def add_certificate(connection: Connection, issued: IssuedCertificate, line: Line | None = None) -> bool:
+    """Store a certificate under its reservation, with its line; False when there is one under its serial.
+
+    Of two who store it the second waits for the first.
+    """
+    asked = {**vars(issued), **beside(line)}
+    return connection.execute(_ADD_CERTIFICATE, asked).one_or_none() is not None
 
 
 def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificate | None:
     """The certificate of that serial, or None."""
     row = connection.execute(_CERTIFICATE_OF_SERIAL, {"serial": serial}).one_or_none()
     return None if row is None else IssuedCertificate(*row)
-
-
-def lasting_certificate(
-    connection: Connection,
-    of: Enrolment,
-    purposes: frozenset[Purpose],
-    beyond: datetime,
-) -> Serial | None:
-    """A certificate of this enrolment for one of these that holds beyond then, be it on hold."""
-    asked = {
-        "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": None,
-        "profiles": list(serving(purposes)),
-    }  # fmt: skip
-    found = connection.execute(_LASTING, asked).scalar_one_or_none()
-    return None if found is None else Serial(found)
 
 
 def against(
@@ -443,13 +473,19 @@ def against(
     purposes: frozenset[Purpose],
     beyond: datetime,
 ) -> tuple[str | None, Serial | None]:
-    """Why the key of this certificate is blocked, and what `lasting_certificate` gives beside it."""
-    asked = {
-        "spki": issued.spki_sha256, "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond,
-        "but": issued.serial, "profiles": list(serving(purposes)),
-    }  # fmt: skip
+    """Why the key of this certificate is blocked, and which lasts beside it, as `key_use` says."""
+    asked = {"spki": issued.spki_sha256, **_lasting(of, purposes, beyond, issued.serial)}
     cause, found = connection.execute(_AGAINST, asked).one()
     return cause, None if found is None else Serial(found)
+
+
+def _lasting(
+    of: Enrolment, purposes: frozenset[Purpose], beyond: datetime, but: Serial | None = None
+) -> dict[str, Any]:
+    return {
+        "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": but,
+        "profiles": list(serving(purposes)),
+    }  # fmt: skip
 
 
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
@@ -459,14 +495,16 @@ def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Seri
 
 def revocable(connection: Connection, serial: Serial) -> Revocable | None:
     """The certificate with that serial, its reservation locked, so that two who revoke it queue."""
-    found = _revocable(connection, _REVOCABLE.where(certificate.c.serial == serial))
+    found = _revocable(connection, _LOCKED_REVOCABLE.where(certificate.c.serial == serial))
     return found[0] if found else None
 
 
 def revocable_of(connection: Connection, serials: Sequence[Serial]) -> list[Revocable]:
     """All of these certificates, whatever became of them; locked in the order of serials."""
     return (
-        _revocable(connection, _REVOCABLE.where(certificate.c.serial == _any_of(serials))) if serials else []
+        _revocable(connection, _LOCKED_REVOCABLE.where(certificate.c.serial == _any_of(serials)))
+        if serials
+        else []
     )
 
 
@@ -478,15 +516,17 @@ def touched_certificates(
     return [Serial(serial) for serial in connection.execute(_TOUCHED, asked).scalars()]
 
 
-def revocable_among(connection: Connection, serials: Sequence[Serial], now: datetime) -> list[Revocable]:
-    """Of these, what was made for a person and is neither expired nor revoked for good; locked."""
+def revocable_among(
+    connection: Connection, serials: Sequence[Serial], now: datetime, *, lock: bool = True
+) -> list[Revocable]:
+    """Of these, what was made for a person and is neither expired nor revoked for good."""
     # What is final needs no lock. Asked apart: joined, a planner that thinks nothing is revoked yet, as when
     # a night of departures begins, reads all revocations for each certificate.
     acted = last_actions(connection, serials)
     living = [serial for serial in serials if acted.get(serial) is not RevocationAction.REVOKE]
     if not living:
         return []
-    query = _REVOCABLE.where(
+    query = (_LOCKED_REVOCABLE if lock else _REVOCABLE).where(
         certificate.c.serial == _any_of(living),
         certificate.c.practitioner.is_not(None),
         certificate.c.mailbox.is_not(None),
@@ -530,22 +570,32 @@ def add_revocations(
         connection.execute(_ADD_REVOCATIONS, {"rows": orjson.dumps(rows).decode()})
 
 
-def add_enrolment(connection: Connection, asked: Enrolment) -> bool:
-    """Store a request; False when one lives for the same person and mailbox."""
-    row = {**vars(asked), "state": asked.state.value, "identity_check": dict(asked.identity_check)}
+def add_enrolment(connection: Connection, asked: Enrolment, line: Line) -> bool:
+    """Store a request with its line; False when one lives for the same person and mailbox."""
+    row = {
+        **vars(asked),
+        "state": asked.state.value,
+        "identity_check": orjson.dumps(dict(asked.identity_check)).decode(),
+        **beside(line),
+    }
     return connection.execute(_ADD_ENROLMENT, row).one_or_none() is not None
 
 
-def lock_person_of(connection: Connection, enrolment_id: UUID, *, also: Iterable[str] = ()) -> None:
-    """As `directory.store.lock_person` for whom it enrols, then the locks of these names; none for no id."""
-    keys = sorted(lock_key(name) for name in also)
-    connection.execute(_LOCK_PERSON_OF, {"id": enrolment_id, "also": keys})
+def load_enrolment(connection: Connection, enrolment_id: UUID) -> Enrolment | None:
+    """The enrolment of that id, or None."""
+    row = connection.execute(_ENROLMENT_OF_ID, {"id": enrolment_id}).one_or_none()
+    return None if row is None else _enrolment(row)
 
 
-def load_enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False) -> Enrolment | None:
-    """The enrolment of that id; `lock` makes a second approval wait for the first."""
-    query = _LOCKED_ENROLMENT_OF_ID if lock else _ENROLMENT_OF_ID
-    row = connection.execute(query, {"id": enrolment_id}).one_or_none()
+def hold_enrolment(
+    connection: Connection, enrolment_id: UUID, *, names: Iterable[str] = ()
+) -> Enrolment | None:
+    """The enrolment of that id as it is once its person, the locks of these names and its row are held.
+
+    None when there is none, and then nothing is held.
+    """
+    asked = {"id": enrolment_id, "keys": sorted(lock_key(name) for name in names)}
+    row = connection.execute(_HELD_ENROLMENT, asked).one_or_none()
     return None if row is None else _enrolment(row)
 
 
@@ -591,10 +641,11 @@ def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:
     return _enrolment(connection.execute(query).one())
 
 
-def approve(connection: Connection, enrolment_id: UUID, token_id: int, now: datetime) -> Enrolment:
-    """Set an enrolment, locked by the caller, to approved."""
-    asked = {"enrolment": enrolment_id, "by": token_id, "at": now}
-    return _enrolment(connection.execute(_APPROVE, asked).one())
+def approve(connection: Connection, found: Enrolment, token_id: int, line: Line) -> Enrolment:
+    """Set an enrolment, locked by the caller, to approved at the instant of its line."""
+    asked = {"id": found.id, "by": token_id, "at": line.at, **beside(line)}
+    connection.execute(_APPROVE, asked).one()
+    return replace(found, state=EnrolmentState.APPROVED, approved_by=token_id, approved_at=line.at)
 
 
 def end_all(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> list[Enrolment]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from directory import store as directory_store
 from directory.access import Role, Token
-from directory.base.audit import Actor, Event, record
+from directory.base.audit import Actor, Event, Line, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practitioner
@@ -95,18 +95,15 @@ def request_enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
         identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
     )  # fmt: skip
+    practises_there = any(p.finess and p.finess == _mailbox(facts).finess for p in person.practices)
+    detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
+    line = Line(now, token.actor, Event.ENROLMENT_REQUESTED, str(asked.id), detail)
     # The one before seldom stands: looked at when it is in the way.
-    if not store.add_enrolment(connection, asked) and not (
-        _end_outdated(connection, asked, token, now) and store.add_enrolment(connection, asked)
+    if not store.add_enrolment(connection, asked, line) and not (
+        _end_outdated(connection, asked, token, now) and store.add_enrolment(connection, asked, line)
     ):
         text = "An enrolment of this person for this mailbox is under way or approved."
         raise Refusal(Kind.CONFLICT, "already-enrolled", text)
-    practises_there = any(p.finess and p.finess == _mailbox(facts).finess for p in person.practices)
-    detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
-    record(
-        connection, now=now, actor=token.actor, event=Event.ENROLMENT_REQUESTED, subject=str(asked.id),
-        detail=detail,
-    )  # fmt: skip
     return asked
 
 
@@ -130,17 +127,11 @@ def approve_enrolment(
 
     Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`, `enrolment-ended`.
     """
-    # Always in this order: the person, then the enrolment.
-    store.lock_person_of(connection, enrolment_id)
-    found = _enrolment(connection, enrolment_id, lock=True)
+    found = _held(connection, enrolment_id)
     rules.check_approval(token, found)
     rules.check_enrolment(found.authority, *_subject(connection, found.practitioner, found.mailbox), now)
-    approved = store.approve(connection, enrolment_id, token.id, now)
-    record(
-        connection, now=now, actor=token.actor, event=Event.ENROLMENT_APPROVED, subject=str(approved.id),
-        detail=_told(approved),
-    )  # fmt: skip
-    return approved
+    line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
+    return store.approve(connection, found, token.id, line)
 
 
 def withdraw_enrolment(
@@ -152,7 +143,7 @@ def withdraw_enrolment(
     `wrong-authority`, `already-approved`, `enrolment-ended`, `comment-too-long`.
     """
     check_comment(comment)
-    found = _enrolment(connection, enrolment_id, lock=True)
+    found = _held(connection, enrolment_id)
     rules.check_registrar(token, found.authority)
     rules.check_requested(found)
     ended = store.end(connection, enrolment_id, now)
@@ -168,7 +159,7 @@ def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) 
 
     Refuses `unknown-enrolment`, `not-a-registrar`, `wrong-authority`.
     """
-    found = _enrolment(connection, enrolment_id)
+    found = _enrolment(store.load_enrolment(connection, enrolment_id), enrolment_id)
     if token.role is not Role.AUDITOR:
         rules.check_registrar(token, found.authority)
     return found
@@ -263,8 +254,7 @@ def _reserve(
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
     spki = rules.spki_sha256(key)
-    store.lock_person_of(connection, enrolment_id, also=[blocked_keys.lock_name(spki)])
-    enrolment = _enrolment(connection, enrolment_id, lock=True)
+    enrolment = _held(connection, enrolment_id, spki)
     rules.check_issuance(token, enrolment)
     renewals.check_identified(enrolment, now)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
@@ -273,7 +263,6 @@ def _reserve(
     profile = rules.mail_profile(kind, purposes)
     checked = blocked_keys.check(connection, key, held=True)
     pending = renewals.check_key(connection, enrolment, spki, profile, now)
-    _check_uncertified(connection, enrolment, purposes, now)
     if pending is not None:
         return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
@@ -290,9 +279,7 @@ def _store(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    locked = blocked_keys.lock_name(prepared.reservation.spki_sha256)
-    store.lock_person_of(connection, enrolment_id, also=[locked])
-    enrolment = _enrolment(connection, enrolment_id, lock=True)
+    enrolment = _held(connection, enrolment_id, prepared.reservation.spki_sha256)
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         rules.check_approved(enrolment)
@@ -307,7 +294,7 @@ def _store(
             raise blocked_keys.blocked(cause)
         # Two keys may have been reserved side by side, while neither had its certificate.
         if other is not None:
-            raise already_certified(other)
+            raise renewals.already_certified(other)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         taking = TakingBack(
@@ -316,26 +303,6 @@ def _store(
         revoking.take_back(connection, [taking], now=now, actor=prepared.actor)
         return issued, refusal
     return issued, None
-
-
-def _check_uncertified(
-    connection: Connection,
-    enrolment: Enrolment,
-    purposes: frozenset[Purpose],
-    now: datetime,
-) -> None:
-    found = store.lasting_certificate(connection, enrolment, purposes, now + rules.RENEWAL_OPENS)
-    if found is not None:
-        raise already_certified(found)
-
-
-def already_certified(serial: Serial) -> Refusal:
-    """One enrolment has one certificate at a time for each purpose: this one."""
-    text = (
-        "This enrolment has a certificate for that: revoke it first, or renew it in its last"
-        f" {rules.RENEWAL_OPENS.days} days."
-    )
-    return Refusal(Kind.CONFLICT, "already-certified", text, serial=serial)
 
 
 def revoke(
@@ -484,8 +451,13 @@ def names_of(
     return OrganisationNames(name, mailbox.finess, mailbox.address, mailbox.service)
 
 
-def _enrolment(connection: Connection, enrolment_id: UUID, *, lock: bool = False) -> Enrolment:
-    found = store.load_enrolment(connection, enrolment_id, lock=lock)
+def _held(connection: Connection, enrolment_id: UUID, *spkis_sha256: bytes) -> Enrolment:
+    """The enrolment, with its person and these keys locked."""
+    names = map(blocked_keys.lock_name, spkis_sha256)
+    return _enrolment(store.hold_enrolment(connection, enrolment_id, names=names), enrolment_id)
+
+
+def _enrolment(found: Enrolment | None, enrolment_id: UUID) -> Enrolment:
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-enrolment", f"There is no enrolment {enrolment_id}.")
     return found

@@ -15,8 +15,16 @@ from sqlalchemy import Connection, text
 
 _RECORD = text(
     "INSERT INTO audit_pending (at, actor, event, subject, detail)"
-    " VALUES (:at, :actor, :event, :subject, CAST(:detail AS jsonb))"
+    " VALUES (:line_at, :line_actor, :line_event, :line_subject, CAST(:line_detail AS jsonb))"
 )
+# Beside a write that a statement makes under the name `done`: nothing done, nothing told.
+BESIDE = """
+    told AS (
+        INSERT INTO audit_pending (at, actor, event, subject, detail)
+        SELECT CAST(:line_at AS timestamptz), :line_actor, :line_event, :line_subject,
+               CAST(:line_detail AS jsonb)
+        FROM done WHERE CAST(:line_event AS text) IS NOT NULL)
+"""
 _RECORD_ALL = text(
     "INSERT INTO audit_pending (at, actor, event, subject, detail)"
     " SELECT :at, :actor, :event, line.subject, line.detail"
@@ -76,6 +84,30 @@ class Actor:
     name: str
 
 
+@dataclass(frozen=True)
+class Line:
+    """One line before it is queued; `detail` holds public identifiers, never a secret."""
+
+    at: datetime
+    actor: Actor
+    event: Event
+    subject: str
+    detail: Mapping[str, Any]
+
+
+def beside(line: Line | None) -> dict[str, Any]:
+    """The parameters of a statement with `BESIDE`; None queues no line."""
+    if line is None:
+        return dict.fromkeys(("line_at", "line_actor", "line_event", "line_subject", "line_detail"))
+    return {
+        "line_at": line.at,
+        "line_actor": line.actor.name,
+        "line_event": line.event.value,
+        "line_subject": line.subject,
+        "line_detail": orjson.dumps(dict(line.detail)).decode(),
+    }
+
+
 def record(
     connection: Connection,
     *,
@@ -86,16 +118,12 @@ def record(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Queue one line in the caller's transaction; `detail` holds public identifiers, never a secret."""
-    connection.execute(
-        _RECORD,
-        {
-            "at": now,
-            "actor": actor.name,
-            "event": event.value,
-            "subject": subject,
-            "detail": orjson.dumps(dict(detail or {})).decode(),
-        },
-    )
+    queue(connection, Line(now, actor, event, subject, detail or {}))
+
+
+def queue(connection: Connection, line: Line) -> None:
+    """As `record`, of a line that is made already."""
+    connection.execute(_RECORD, beside(line))
 
 
 def record_all(

@@ -1,8 +1,10 @@
 """A certificate from request to hand-out, judged by OpenSSL, and what is left when it stops in between."""
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,15 +15,17 @@ import pytest
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import IntegrityError
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import issuance, use_cases
+from directory.store import lock_person
+from pki import blocked_keys, issuance, store, use_cases
 from pki.consequences import Touched, settle
 from pki.issuance import Prepared
-from pki.model import IssuedCertificate, RevocationReason, Serial, serial_of
+from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.profiles import RESERVATION_LIFE
 from pki.rules import shard_of
 from pki.signing.inprocess import InProcessSigner
@@ -498,6 +502,49 @@ def test_eight_identical_requests_at_once_make_one_certificate(engine: Engine, i
     assert len(issued) == 1
     assert {result for result in results if isinstance(result, str)} <= {"key-already-certified"}
     assert counts(engine) == (1, 1, 0)
+
+
+def test_who_waited_for_an_enrolment_is_given_it_as_it_has_become(engine: Engine, enrolled: Enrolled) -> None:
+    """The person, a key and the row, each held by somebody else in turn; what is given is never older."""
+    name = blocked_keys.lock_name(b"key")
+    holds: list[Callable[[Connection], object]] = [
+        lambda link: lock_person(link, enrolled.seeded.national_id),
+        lambda link: blocked_keys.hold(link, [b"key"]),
+        lambda link: link.execute(text("SELECT FROM enrolment FOR UPDATE")),
+    ]
+    for hold in holds:
+        found: list[Enrolment | None] = []
+
+        def wait(found: list[Enrolment | None] = found) -> None:
+            with transaction(engine) as connection:
+                found.append(store.hold_enrolment(connection, enrolled.id, names=[name]))
+
+        with engine.connect() as first:
+            hold(first)
+            waiting = Thread(target=wait)
+            waiting.start()
+            wait_for_a_lock(engine)
+            change = "UPDATE enrolment SET identity_check = jsonb_build_object('seen', now())"
+            seen = first.execute(text(f"{change} RETURNING identity_check ->> 'seen'")).scalar_one()
+            first.commit()
+        waiting.join()
+        assert found[0] is not None
+        assert found[0].identity_check["seen"] == seen
+
+
+def wait_for_a_lock(engine: Engine) -> None:
+    query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    deadline = time.monotonic() + 10
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as link:
+        while link.execute(query).scalar_one() == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_no_certificate_is_stored_without_its_reservation(engine: Engine, issue: Issue) -> None:
+    stray = replace(issue(), serial=serial_of(7 << 120))
+    with pytest.raises(IntegrityError), transaction(engine) as connection:
+        store.add_certificate(connection, stray)
 
 
 def live(engine: Engine) -> int:
