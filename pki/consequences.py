@@ -34,7 +34,6 @@ from pki.withdrawal import (
     ends_enrolment,
     kind_of_profile,
 )
-from pki.withdrawal_store import LiveEnrolment
 
 CONSUMER = "consequences"
 # Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by
@@ -76,12 +75,18 @@ class Outcome:
 
 @dataclass
 class _Plan:
-    """What each touched certificate comes to."""
+    """What each touched certificate and enrolment comes to; `about` are those of which something follows.
 
+    `serials` are the certificates looked at, `over` those of them whose end was noted and has come otherwise.
+    """
+
+    serials: Sequence[Serial] = ()
+    over: frozenset[Serial] = frozenset()
     take_back: list[TakingBack] = field(default_factory=list)
     release: list[Revocable] = field(default_factory=list)
     pending: list[tuple[Serial, Cause, datetime]] = field(default_factory=list)
     ended: set[UUID] = field(default_factory=set)
+    about: set[Bond] = field(default_factory=set)
 
 
 def settle(connection: Connection, touched: Touched, *, graces: Graces, now: datetime) -> Outcome:
@@ -89,27 +94,20 @@ def settle(connection: Connection, touched: Touched, *, graces: Graces, now: dat
     # 0. A measure against somebody, or a departure, is felt under every number he had.
     if touched.people:
         touched = replace(touched, people=directory_store.numbers_of(connection, touched.people))
-    # 1. The enrolments first, then the reservations: locks are taken in the same order everywhere.
-    enrolments = withdrawal_store.live_enrolments(
-        connection, people=touched.people, mailboxes=touched.mailboxes
-    )
-    serials = store.touched_certificates(
-        connection, people=touched.people, mailboxes=touched.mailboxes, serials=touched.serials
-    )
-    found = store.revocable_among(connection, serials, now) if serials else []
-    # 2. What the record says now, read when nobody can change these certificates any more.
-    present = _present(connection, [*(one.bond for one in enrolments), *map(_bond, found)])
-    # 3. Decide.
-    due = withdrawal_store.due(connection, serials) if serials else {}
-    plan = _plan(found, present, due, graces, now)
-    plan.ended |= _ending(enrolments, present, graces, now)
-    # 4. Act: what is revoked before everything else.
+    # 1. A look at all of them. Of most nothing follows, and to lock them would be to wait for every issuance
+    # under way; what commits behind this look tells of itself by a change of its own.
+    seen = plan = _plan(connection, touched, graces, now, lock=False)
+    # 2. Those of which something follows again, now that nobody can change their certificates any more.
+    if seen.about:
+        plan = _plan(connection, _of(seen.about), graces, now, lock=True)
+    serials = sorted({*seen.serials, *plan.serials})
+    # 3. Act: what is revoked before everything else.
     revoked = revoking.take_back(connection, plan.take_back, now=now, actor=ACTOR)
     revoking.release(connection, plan.release, now=now, actor=ACTOR, comment=_LIFTED)
     ended = _end(connection, plan.ended, now)
-    if serials:
-        withdrawal_store.keep_due(connection, serials, plan.pending)
-    # 5. What is left for a person to look at.
+    if seen.about or seen.over:
+        withdrawal_store.keep_due(connection, {*plan.serials, *seen.over}, plan.pending)
+    # 4. What is left for a person to look at.
     _list_unsettled(connection, touched, serials, now)
     held = sum(event.action is RevocationAction.HOLD for event in revoked)
     return Outcome(len(revoked) - held, held, len(plan.release), ended)
@@ -203,14 +201,25 @@ def _present(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Presen
     }
 
 
-def _plan(
-    found: Sequence[Revocable],
-    present: Mapping[Bond, Present],
-    due: Mapping[Serial, Mapping[Cause, datetime]],
-    graces: Graces,
-    now: datetime,
-) -> _Plan:
-    plan = _Plan()
+def _of(bonds: Iterable[Bond]) -> Touched:
+    """Both ends of these bonds."""
+    return Touched(frozenset(bond.practitioner for bond in bonds), frozenset(bond.mailbox for bond in bonds))
+
+
+def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetime, *, lock: bool) -> _Plan:
+    # 1. The enrolments first, then the reservations: locks are taken in the same order everywhere.
+    enrolments = withdrawal_store.live_enrolments(
+        connection, people=touched.people, mailboxes=touched.mailboxes, lock=lock
+    )
+    serials = store.touched_certificates(
+        connection, people=touched.people, mailboxes=touched.mailboxes, serials=touched.serials
+    )
+    found = store.revocable_among(connection, serials, now, lock=lock) if serials else []
+    due = withdrawal_store.due(connection, serials) if serials else {}
+    # 2. What the record says now, read when what is locked is held.
+    present = _present(connection, [*(one.bond for one in enrolments), *map(_bond, found)])
+    # 3. What follows.
+    plan = _Plan(serials, frozenset(due.keys() - {one.certificate.serial for one in found}))
     for one in found:
         bond, serial = _bond(one), one.certificate.serial
         known = due.get(serial, {})
@@ -218,8 +227,14 @@ def _plan(
             causes(bond, present[bond], now), graces=graces, due=known, last=one.last,
             ours=one.acted == ACTOR.name, now=now,
         )  # fmt: skip
-        _add(plan, one, decision)
         plan.pending += [(serial, cause, known.get(cause, now + graces[cause])) for cause in decision.pending]
+        _add(plan, one, decision)
+        if known or decision != Decision():
+            plan.about.add(bond)
+    for enrolment in enrolments:
+        if ends_enrolment(causes(enrolment.bond, present[enrolment.bond], now), graces):
+            plan.ended.add(enrolment.id)
+            plan.about.add(enrolment.bond)
     return plan
 
 
@@ -232,12 +247,6 @@ def _add(plan: _Plan, one: Revocable, decision: Decision) -> None:
         plan.ended.add(one.enrolment_id)
     if decision.release:
         plan.release.append(one)
-
-
-def _ending(
-    enrolments: Sequence[LiveEnrolment], present: Mapping[Bond, Present], graces: Graces, now: datetime
-) -> set[UUID]:
-    return {one.id for one in enrolments if ends_enrolment(causes(one.bond, present[one.bond], now), graces)}
 
 
 def _end(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> int:

@@ -29,8 +29,9 @@ _ENROLMENTS = text("""
         JOIN enrolment x ON x.practitioner = asked.id
         UNION SELECT x.id FROM unnest(CAST(:mailboxes AS text[])) AS asked (address)
         JOIN enrolment x ON x.mailbox = asked.address AND x.state <> 'ended')
-    ORDER BY e.id FOR UPDATE OF e
+    ORDER BY e.id
 """)
+_LOCKED_ENROLMENTS = text(f"{_ENROLMENTS.text} FOR UPDATE OF e")
 _SUCCESSORS = text("SELECT national_id, successor FROM succession WHERE national_id = ANY(:people)")
 _DUE = text("SELECT serial, cause, due_at FROM withdrawal_due WHERE serial = ANY(:serials)")
 _NOTE_DUE = text("""
@@ -86,7 +87,7 @@ _CLAIMED_TWICE = text("""
 
 @dataclass(frozen=True)
 class LiveEnrolment:
-    """An enrolment that has not ended, locked, as the bond it is."""
+    """An enrolment that has not ended, as the bond it is."""
 
     id: UUID
     bond: Bond
@@ -104,10 +105,11 @@ class PendingWithdrawal:
 
 
 def live_enrolments(
-    connection: Connection, *, people: Collection[str], mailboxes: Collection[str]
+    connection: Connection, *, people: Collection[str], mailboxes: Collection[str], lock: bool
 ) -> list[LiveEnrolment]:
-    """The enrolments not ended of these people or for these mailboxes, locked."""
-    rows = connection.execute(_ENROLMENTS, {"people": list(people), "mailboxes": list(mailboxes)})
+    """The enrolments not ended of these people or for these mailboxes."""
+    query = _LOCKED_ENROLMENTS if lock else _ENROLMENTS
+    rows = connection.execute(query, {"people": list(people), "mailboxes": list(mailboxes)})
     return [
         LiveEnrolment(row.id, Bond(row.practitioner, row.mailbox, row.establishment, _kind(row.kind)))
         for row in rows

@@ -17,7 +17,7 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.rules import LONGEST_REASON
 from directory.store import lock_person
-from pki import use_cases
+from pki import store, use_cases
 from pki.consequences import Follower, Outcome, Touched, list_claims, settle, settle_due
 from pki.exchange import verdicts
 from pki.measures import lift, take
@@ -647,3 +647,34 @@ def test_who_leaves_while_being_certified_is_found_by_the_follower(
         night.commit()
     follow(follower, now)
     assert events(engine, serial) == [("revoke", "cessationOfOperation")]
+
+
+def test_a_look_at_somebody_waits_for_nobody_who_is_certifying_him(
+    engine: Engine, issue: Issue, enrolled: Enrolled, now: datetime
+) -> None:
+    """Of whom nothing follows, nothing is locked: not for an issuance under way, nor before the next one."""
+    issue()
+    with engine.connect() as certifying, engine.connect() as looking:
+        assert store.hold_enrolment(certifying, enrolled.id) is not None
+        looking.execute(text("SET lock_timeout = '100ms'"))
+        whom = Touched(people=frozenset({enrolled.seeded.national_id}))
+        assert settle(looking, whom, graces=GRACES, now=now) == Outcome()
+        locked = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'RowShareLock'"
+        assert looking.execute(text(locked)).scalar_one() == 0
+
+
+def test_an_end_that_was_noted_and_has_come_otherwise_is_noted_no_longer(
+    engine: Engine, issue: Issue, enrolled: Enrolled, follower: Follower, now: datetime
+) -> None:
+    serial = issue().serial
+    stops_practising(engine, enrolled.seeded.national_id)
+    follow(follower, now)
+    assert rows(engine, "SELECT serial FROM withdrawal_due") == [(serial,)]
+    with transaction(engine) as connection:
+        use_cases.revoke(
+            connection, now=now, actor=Actor("test"), serial=serial, reason=RevocationReason.SUPERSEDED
+        )
+    with transaction(engine) as connection:
+        settle_due(connection, graces=GRACES, now=now + WEEK + MINUTE)
+    assert rows(engine, "SELECT serial FROM withdrawal_due") == []
+    assert events(engine, serial) == [("revoke", "superseded")]
