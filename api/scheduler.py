@@ -14,13 +14,20 @@ from sqlalchemy.exc import OperationalError
 
 from api.jobs import JOBS, run_job
 from api.wiring import Container
+from directory.base.db import asking
 from directory.base.errors import Refusal
+from directory.feed import is_urgent_waiting
+from directory.ldap import publish
+from pki import consequences
 
 log = logging.getLogger("sceau.worker")
 # What must follow a change at once; everything else waits for its hour.
 WOKEN_BY_THE_FEED = ("ldap-publication", "consequences")
-# The first change of many is followed at once, the others together: a run for each would cost a core.
+FOLLOWERS = (publish.CONSUMER, consequences.CONSUMER)
+# The first change of many is followed at once, and what takes something away in its quarter of a second; the
+# others together, since each run costs as much as what it follows.
 _BREATH = 0.25
+_BREATHS = 4
 # Jobs at a time by the clock; beside them run those of the start and those that the feed wakes.
 _BY_THE_CLOCK = 10
 AT_A_TIME = _BY_THE_CLOCK + 2
@@ -75,6 +82,16 @@ def _heard(connection: psycopg.Connection, seconds: float) -> bool:
     return bool([*heard, *connection.notifies(timeout=0)])
 
 
+def _breathe(container: Container, stop: threading.Event) -> None:
+    """Let changes gather, for as long as they can wait."""
+    for _ in range(_BREATHS):
+        if stop.wait(_BREATH):
+            return
+        with asking(container.engine) as connection:
+            if is_urgent_waiting(connection, FOLLOWERS):
+                return
+
+
 def _follow_feed(container: Container, stop: threading.Event) -> None:
     """Run the followers as soon as a change commits; their intervals bound the wait when this link is cut."""
     conninfo = container.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -86,7 +103,7 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
                     if _heard(connection, 1):
                         for name in WOKEN_BY_THE_FEED:
                             _run(container, name, forced=True)
-                        stop.wait(_BREATH)
+                        _breathe(container, stop)
         except psycopg.OperationalError as error:
             log.warning("feed listener: %s", error)
             stop.wait(1)

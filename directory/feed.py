@@ -40,6 +40,12 @@ _URGENT = text(f"{_COLUMNS} WHERE {_AFTER} AND {_SETTLED} AND urgent {_IN_ORDER}
 _URGENT_WAITING = text(
     f"SELECT count(*) FROM (SELECT FROM change WHERE {_AFTER} AND urgent LIMIT :limit) AS waiting"  # noqa: S608 - same
 )
+_IS_URGENT_WAITING = text("""
+    SELECT EXISTS (
+        SELECT FROM feed_cursor reader CROSS JOIN LATERAL (
+            SELECT FROM change WHERE (change.xid, change.id) > (reader.xid, reader.id) AND urgent LIMIT 1
+        ) AS waiting WHERE reader.consumer = ANY(CAST(:consumers AS text[])))
+""")
 _EARLY = text(
     f"{_COLUMNS} WHERE {_UNSETTLED} AND id <> ALL(CAST(:seen AS bigint[]))"
     " ORDER BY urgent DESC, change.xid, id LIMIT :limit"
@@ -106,6 +112,11 @@ def read_urgent(connection: Connection, after: Cursor, limit: int = 1000) -> lis
 def urgent_waiting(connection: Connection, after: Cursor, most: int) -> int:
     """How many urgent changes are behind `after`, settled or not; `most` when there are more."""
     return int(connection.execute(_URGENT_WAITING, _asked(after, most)).scalar_one())
+
+
+def is_urgent_waiting(connection: Connection, consumers: Sequence[str]) -> bool:
+    """Whether an urgent change, settled or not, lies behind the saved place of one of these readers."""
+    return bool(connection.execute(_IS_URGENT_WAITING, {"consumers": list(consumers)}).scalar_one())
 
 
 def read_unsettled(connection: Connection, seen: Iterable[Cursor] = (), limit: int = 1000) -> list[Change]:

@@ -2,7 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Event
 
 from sqlalchemy import Connection, Engine, text
@@ -11,6 +11,7 @@ from directory.base.db import transaction
 from directory.changes import START, Change, Cursor, Entity
 from directory.feed import (
     horizon,
+    is_urgent_waiting,
     lag_seconds,
     load_cursor,
     read_changes,
@@ -145,3 +146,21 @@ def test_a_record_written_through_its_tables_shows_in_the_feed(engine: Engine) -
     with transaction(engine) as connection:
         (change,) = read_changes(connection, START)
     assert (change.entity, change.key, change.urgent) == (Entity.ORGANISATION, "750990012", False)
+
+
+def test_what_takes_away_is_known_to_wait_until_its_reader_has_passed_it(engine: Engine) -> None:
+    now = datetime(2026, 9, 1, tzinfo=UTC)
+    with engine.begin() as connection:
+        add(connection, "before@one.example", urgent=True)
+    with engine.begin() as connection:
+        for consumer in ("one", "two"):
+            save_cursor(connection, consumer, horizon(connection), now)
+        add(connection, "ordinary@one.example")
+    with engine.begin() as connection:
+        assert not is_urgent_waiting(connection, ["one", "two"])
+        add(connection, "gone@one.example", urgent=True)
+    with engine.begin() as connection:
+        assert is_urgent_waiting(connection, ["one"])
+        save_cursor(connection, "one", horizon(connection), now)
+        assert not is_urgent_waiting(connection, ["one"])
+        assert is_urgent_waiting(connection, ["one", "two"])
