@@ -1,19 +1,25 @@
 """pkilint's validators put together: a certificate is gone through once, each part asked what concerns it.
 
+What comes again from certificate to certificate (an issuer's name, its addresses, what a key may do) is
+decoded once.
+
 What they ask is pkilint's matter; which sets of them are asked, `pkix`'s.
 
 Loads pkilint, which takes a second: imported only where an opinion is wanted.
 """
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 from inspect import signature
 from typing import Any
 
-from pkilint.document import NodeVisitor
-from pkilint.validation import ValidatorContainer
+from pkilint.document import NodeVisitor, ValueDecoder, create_and_append_node_from_pdu
+from pkilint.validation import DecodingValidator, ValidatorContainer
 
 # Certificates of one profile have a few hundred paths; those of a stranger must not fill the memory.
 _MOST_REMEMBERED = 20_000
+# Values are larger, and most of those that differ never come again.
+_MOST_VALUES = 1_000
 _USUAL = ("match", "validate", "validate_wrapper", "_validate_rec")
 _PLACE = ("path", "path_re", "pdu_class", "pdu_supertype", "predicate")
 
@@ -32,7 +38,8 @@ class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
         self._remembered: dict[tuple[str, type], list[tuple[Any, bool]]] = {}
 
     def _validate_rec(self, node: Any, results: list[Any]) -> None:
-        for validator, is_undecided in self._concerned(node):
+        concerned = self._remembered.get((node.path, type(node.pdu)))
+        for validator, is_undecided in self._concerned(node) if concerned is None else concerned:
             if is_undecided and not validator.match(node):
                 continue
             result = validator.validate_wrapper(node)
@@ -46,14 +53,36 @@ class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
 
     def _concerned(self, node: Any) -> list[tuple[Any, bool]]:
         """The validators that path and type do not rule out, and whether one must be asked all the same."""
-        key = node.path, type(node.pdu)
-        found = self._remembered.get(key)
-        if found is None:
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            found = [(one, _is_undecided(one)) for one in self.validators if _may_match(one, node)]
-            self._remembered[key] = found
+        if len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+        found = [(one, _is_undecided(one)) for one in self.validators if _may_match(one, node)]
+        self._remembered[node.path, type(node.pdu)] = found
         return found
+
+
+class Decoder(ValueDecoder):  # type: ignore[misc] # as above
+    """A validator's `decode_func` that remembers what it decoded: no validator changes what it reads."""
+
+    def __init__(self, like: ValueDecoder) -> None:
+        super().__init__(
+            type_path=like.type_path, value_path=like.value_path, type_mappings=like.type_mappings,
+            default=like.default,
+        )  # fmt: skip
+        self._remembered: dict[tuple[bytes, int], Any] = {}
+
+    def decode_value(self, node: Any, type_node: Any, value_node: Any, pdu_type: Any) -> Any:
+        """The node of the value, new, and hung below `value_node` like any other."""
+        if value_node.children:
+            return super().decode_value(node, type_node, value_node, pdu_type)
+        key = bytes(self.retrieve_substrate(value_node)), id(pdu_type)
+        known = self._remembered.get(key)
+        if known is not None:
+            return create_and_append_node_from_pdu(value_node.document, known, value_node)
+        made = super().decode_value(node, type_node, value_node, pdu_type)
+        if len(self._remembered) >= _MOST_VALUES:
+            self._remembered.clear()
+        self._remembered[key] = made.pdu
+        return made
 
 
 def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
@@ -73,7 +102,11 @@ def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
 
 
 def walking(validator: Any) -> Any:
-    """A container as one that remembers, and so all that it holds; anything else as it is."""
+    """A container or decoder as one that remembers, and so all that it holds; anything else as it is."""
+    if isinstance(validator, DecodingValidator) and type(validator.decode_func) is ValueDecoder:
+        remembering = copy(validator)
+        remembering.decode_func = Decoder(validator.decode_func)
+        return remembering
     if not isinstance(validator, ValidatorContainer) or not _goes_through_as_usual(validator):
         return validator
     made = Walk([walking(one) for one in validator.validators], **_place(validator))
