@@ -89,9 +89,12 @@ _WAITING = text("""
     ) AS last ON true
 """)
 _STORE = text("""
-    UPDATE ocsp_answer
-    SET responder = :responder, der = :der, this_update = :this_update, next_update = :next_update
-    WHERE serial = :serial AND hash = :hash
+    UPDATE ocsp_answer a SET responder = :responder, der = made.der, this_update = made.this_update,
+           next_update = made.next_update
+    FROM unnest(CAST(:serials AS text[]), CAST(:hashes AS text[]), CAST(:ders AS bytea[]),
+                CAST(:these AS timestamptz[]), CAST(:nexts AS timestamptz[]))
+         AS made (serial, hash, der, this_update, next_update)
+    WHERE a.serial = made.serial AND a.hash = made.hash
 """)
 _DROP = text("DELETE FROM ocsp_answer WHERE serial = :serial AND hash = :hash")
 # Clients do not ask about a responder (id-pkix-ocsp-nocheck): that its key is lost, only we can heed.
@@ -154,12 +157,15 @@ def waiting(
 
 def store(connection: Connection, responder: Serial, signed: Sequence[tuple[Waiting, Presigned]]) -> None:
     """Keep the answers signed ahead by this responder."""
-    rows = [
-        {"responder": responder, "der": made.der, "this_update": made.this_update,
-         "next_update": made.next_update, "serial": asked.serial, "hash": asked.hash}
-        for asked, made in signed
-    ]  # fmt: skip
-    if rows:
+    if signed:
+        rows = {
+            "responder": responder,
+            "serials": [asked.serial for asked, _ in signed],
+            "hashes": [asked.hash for asked, _ in signed],
+            "ders": [made.der for _, made in signed],
+            "these": [made.this_update for _, made in signed],
+            "nexts": [made.next_update for _, made in signed],
+        }
         connection.execute(_STORE, rows)
 
 
