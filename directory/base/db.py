@@ -54,6 +54,7 @@ def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str
     engine = create_engine(
         url,
         pool_size=min(kept, most),
+        pool_use_lifo=True,
         max_overflow=max(0, most - kept),
         connect_args={
             "application_name": application,
