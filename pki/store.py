@@ -178,7 +178,11 @@ _TO_SIGN: Select[Any] = (
         *(column.label(f"ca_{column.name}") for column in _AUTHORITY),
     )
     .join(authority, authority.c.id == reservation.c.authority_id)
-    .where(reservation.c.serial == func.any(bindparam("serials", type_=ARRAY(Text))))
+    # In a subquery the planner cannot count them: it would plan each question anew, which takes as long.
+    .where(
+        reservation.c.serial
+        == func.any(cast(select(bindparam("serials", type_=ARRAY(Text))).scalar_subquery(), ARRAY(Text)))
+    )
 )
 _ADD_RESERVATION = insert(reservation)
 # With the key, which whoever came first keeps. Nobody else reserves for the same enrolment meanwhile: the

@@ -61,9 +61,8 @@ def _exactly(link: socket.socket, size: int) -> bytes | None:
 @contextmanager
 def short(path: Path) -> Iterator[str]:
     """A name for this socket that fits an address, however deep its folder is."""
-    whole = str(path.resolve())
-    if len(os.fsencode(whole)) <= _LONGEST_PATH:
-        yield whole
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        yield str(path)
         return
     folder = os.open(path.resolve().parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
