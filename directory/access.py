@@ -3,7 +3,7 @@
 What a role may do is decided where the act is; which header carries the token is the business of `api`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -11,11 +11,12 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
+from directory.base.statement import Statement
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.tables import api_token
 from directory.tables import operator as trusted_operator
@@ -58,11 +59,17 @@ class Token:
         return actor_of(self.id)
 
 
-_LIVE = select(api_token).where(
-    api_token.c.secret_hash == bindparam("hash"),
-    api_token.c.expires_at > bindparam("now"),
-    # Against no clock: the one who revoked may have had a faster one.
-    api_token.c.revoked_at.is_(None),
+_TOKEN_COLUMNS = (
+    api_token.c.id, api_token.c.name, api_token.c.role, api_token.c.authority, api_token.c.expires_at,
+    api_token.c.revoked_at, api_token.c.operator_id,
+)  # fmt: skip
+_LIVE = Statement(
+    select(*_TOKEN_COLUMNS).where(
+        api_token.c.secret_hash == bindparam("hash"),
+        api_token.c.expires_at > bindparam("now"),
+        # Against no clock: the one who revoked may have had a faster one.
+        api_token.c.revoked_at.is_(None),
+    )
 )
 
 
@@ -103,7 +110,7 @@ def create_token(
             operator_id=operator_id,
         )
         .on_conflict_do_nothing()
-        .returning(api_token)
+        .returning(*_TOKEN_COLUMNS)
     ).one_or_none()
     if row is None:
         raise Refusal(Kind.CONFLICT, "token-name-taken", f"A token named {name!r} exists: revoke it first.")
@@ -120,7 +127,7 @@ def authenticate(connection: Connection, secret: str, now: datetime) -> Token:
 
     Looking up the hash is the comparison in constant time: nobody can steer the bytes that are compared.
     """
-    row = connection.execute(_LIVE, {"hash": _hash(secret), "now": now}).one_or_none()
+    row = _LIVE.row(connection, {"hash": _hash(secret), "now": now})
     if row is None:
         raise Refusal(Kind.UNAUTHENTICATED, "bad-token", "This token is unknown, expired or revoked.")
     return _token(row)
@@ -132,7 +139,7 @@ def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_i
         update(api_token)
         .where(api_token.c.id == token_id, api_token.c.revoked_at.is_(None))
         .values(revoked_at=now)
-        .returning(api_token)
+        .returning(*_TOKEN_COLUMNS)
     ).one_or_none()
     if row is None:
         _refuse_revocation(connection, token_id)
@@ -142,7 +149,8 @@ def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_i
 
 def list_tokens(connection: Connection) -> list[Token]:
     """Every token there ever was, oldest first, without secrets."""
-    return [_token(row) for row in connection.execute(select(api_token).order_by(api_token.c.id))]
+    query = select(*_TOKEN_COLUMNS).order_by(api_token.c.id)
+    return [_token(row) for row in connection.execute(query)]
 
 
 def actor_names(connection: Connection, actors: Iterable[str]) -> dict[str, str]:
@@ -189,7 +197,6 @@ def _hash(secret: str) -> bytes:
     return sha256(secret.encode(errors="replace")).digest()
 
 
-def _token(row: Row[Any]) -> Token:
-    return Token(
-        row.id, row.name, Role(row.role), row.authority, row.expires_at, row.revoked_at, row.operator_id
-    )
+def _token(row: Sequence[Any]) -> Token:
+    number, name, role, *rest = row
+    return Token(number, name, Role(role), *rest)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, TextClause, text
 from directory import identifiers
 from directory.base.errors import Refusal
 from directory.base.locks import hold_all_until_commit, lock_key_sql
+from directory.base.statement import Statement
 from directory.changes import Entity
 from directory.model import (
     Mailbox,
@@ -112,7 +113,7 @@ def present_and_past(template: str, tables: Sequence[str] = TABLES) -> Mapping[b
     return MappingProxyType({False: text(template.format(**present)), True: text(template.format(**past))})
 
 
-_FACTS = present_and_past(FACTS)
+_FACTS = {is_past: Statement(query) for is_past, query in present_and_past(FACTS).items()}
 _PEOPLE = present_and_past(PEOPLE)
 _ESTABLISHMENTS = present_and_past(ESTABLISHMENTS)
 _SOURCES = text(SOURCES)
@@ -130,7 +131,7 @@ def person_lock_sql(national_id: str) -> str:
     return lock_key_sql(f"'person:' || coalesce({whole}, CAST({national_id} AS text))")
 
 
-_LOCK_PERSON = text(f"SELECT pg_advisory_xact_lock({person_lock_sql(':national_id')})")
+_LOCK_PERSON = Statement(f"SELECT pg_advisory_xact_lock({person_lock_sql(':national_id')})")
 
 
 def mailbox_facts(
@@ -143,7 +144,7 @@ def mailbox_facts(
     """
     canonical = {asked: _canonical(asked) for asked in addresses}
     wanted = list({address for address in canonical.values() if address is not None})
-    rows = connection.execute(_FACTS[at is not None], {"addresses": wanted, "at": at}) if wanted else ()
+    rows = _FACTS[at is not None].rows(connection, {"addresses": wanted, "at": at}) if wanted else ()
     found = {address: _facts(address, *orjson.loads(known)) for address, known in rows}
     return {
         asked: MailboxFacts(asked, well_formed=False) if address is None else found[address]
@@ -186,7 +187,7 @@ def lock_person(connection: Connection, national_id: str) -> None:
     Not the row: a register being taken in holds the rows it changes until it commits, and a strike-off waits
     for no register. What a register changes meanwhile is told by the feed.
     """
-    connection.execute(_LOCK_PERSON, {"national_id": national_id})
+    _LOCK_PERSON.rows(connection, {"national_id": national_id})
 
 
 def lock_people(connection: Connection, national_ids: Collection[str]) -> None:

@@ -13,12 +13,13 @@ from hashlib import sha1, sha256
 from itertools import islice
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from sqlalchemy import Connection, bindparam, select, text, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_all_until_commit
+from directory.base.statement import Statement
 from pki.model import Serial
 from pki.rules import PublicKey, spki_sha256
 from pki.tables import blocked_key, weak_key
@@ -26,7 +27,7 @@ from pki.tables import blocked_key, weak_key
 _CHUNK = 10_000
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _CAUSE = select(blocked_key.c.cause).where(blocked_key.c.spki_sha256 == bindparam("spki"))
-_STOPPED = text("""
+_STOPPED = Statement("""
     SELECT (SELECT cause FROM blocked_key WHERE spki_sha256 = :spki),
            (SELECT w.list FROM unnest(CAST(:forms AS text[]), CAST(:digests AS bytea[])) AS of (form, digest)
             JOIN weak_key w ON w.form = of.form AND w.digest = of.digest LIMIT 1)
@@ -125,7 +126,7 @@ def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Chec
         hold(connection, [spki])
     forms, digests = zip(*_parts(key), strict=True)
     asked = {"spki": spki, "forms": list(forms), "digests": list(digests)}
-    cause, named = connection.execute(_STOPPED, asked).one()
+    ((cause, named),) = _STOPPED.rows(connection, asked)
     if cause is not None:
         raise blocked(cause)
     if named is not None:

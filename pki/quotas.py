@@ -10,19 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.access import Token
 from directory.base.audit import Event, record
-from directory.base.db import UtcDateTime, transaction
+from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.statement import Statement
 from pki.tables import quota_use
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 # The token, then its body: in one order everywhere, so that two can only queue.
-_CHARGE = text("""
+_CHARGE = Statement("""
     WITH charged AS (
         INSERT INTO quota_use (scope, hour, used)
         SELECT asked.scope, CAST(:hour AS timestamptz), CAST(:number AS integer)
@@ -34,7 +35,7 @@ _CHARGE = text("""
     UNION ALL SELECT scope, hour, used FROM quota_use
     WHERE scope = ANY(CAST(:scopes AS text[])) AND hour > :since AND hour < :hour
     ORDER BY hour
-""").columns(hour=UtcDateTime)
+""")
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ def charge(connection: Connection, quotas: Quotas, token: Token, *, now: datetim
         f"authority:{token.authority}": (quotas.authority_hour, quotas.authority_day),
     }
     asked = {"scopes": list(limits), "hour": hour, "since": hour - DAY, "number": number}
-    used = connection.execute(_CHARGE, asked).all()
+    used = _CHARGE.rows(connection, asked)
     for scope, (hourly, daily) in limits.items():
-        _check(scope, {row.hour: row.used for row in used if row.scope == scope}, hourly, daily, now)
+        mine = {counted_in: count for whose, counted_in, count in used if whose == scope}
+        _check(scope, mine, hourly, daily, now)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from sqlalchemy import (
     ARRAY,
     Connection,
     LargeBinary,
-    Row,
     Select,
     Text,
     Uuid,
@@ -36,6 +35,7 @@ from sqlalchemy.dialects.postgresql import insert
 from directory.base.audit import BESIDE, Line, beside, queue
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_key
+from directory.base.statement import Statement
 from directory.store import person_lock_sql
 from pki.model import (
     Authority,
@@ -71,6 +71,7 @@ _AUTHORITY = (
 _AUTHORITY_FIELDS = tuple(column.name for column in _AUTHORITY)
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
+_ENROLMENT_FIELDS = tuple(column.name for column in _ENROLMENT)
 _LAST_ACTIONS = text("""
     SELECT serial, id, action, actor, reason, revoked_at FROM revocation_state WHERE serial = ANY(:serials)
 """)
@@ -117,7 +118,7 @@ _LOCKED_REVOCABLE = _REVOCABLE.with_for_update(of=reservation)
 # Made once: a statement of the road to a certificate that is put together at each call costs as much again as
 # its answer.
 _AUTHORITY_OF_ID: Select[Any] = select(*_AUTHORITY).where(authority.c.id == bindparam("id"))
-_ACTIVE_OF_ROLE: Select[Any] = (
+_ACTIVE_OF_ROLE = Statement(
     select(*_AUTHORITY)
     .where(
         authority.c.role == bindparam("role"),
@@ -129,14 +130,14 @@ _ACTIVE_OF_ROLE: Select[Any] = (
 _ENROLMENT_OF_ID: Select[Any] = select(*_ENROLMENT).where(enrolment.c.id == bindparam("id"))
 # In this order, as on every road: the person, then the keys, then the enrolment. Its row is locked when the
 # others are held, and given as it is then: PostgreSQL follows a locked row to its newest version.
-_HELD_ENROLMENT = text(f"""
+_HELD_ENROLMENT = Statement(f"""
     WITH held AS MATERIALIZED (
         SELECT pg_advisory_xact_lock({person_lock_sql("e.practitioner")}),
                (SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:keys AS bigint[])) AS key)
         FROM enrolment e WHERE e.id = :id)
     SELECT {", ".join(column.name for column in _ENROLMENT)}
     FROM held CROSS JOIN enrolment e WHERE e.id = :id FOR UPDATE OF e
-""").columns(*_ENROLMENT)  # noqa: S608 - an expression and names of our own
+""")  # noqa: S608 - an expression and names of our own
 _STANDING: Select[Any] = (
     select(*_ENROLMENT)
     .where(
@@ -146,7 +147,7 @@ _STANDING: Select[Any] = (
     )
     .with_for_update()
 )
-_ADD_ENROLMENT = text(f"""
+_ADD_ENROLMENT = Statement(f"""
     WITH done AS (
         INSERT INTO enrolment (id, practitioner, mailbox, authority, identity_check, state, requested_by,
                                requested_at)
@@ -155,7 +156,7 @@ _ADD_ENROLMENT = text(f"""
         ON CONFLICT (mailbox, practitioner) WHERE state <> 'ended' DO NOTHING RETURNING id
     ), {BESIDE} SELECT id FROM done
 """)  # noqa: S608 - of our own, as below
-_APPROVE = text(f"""
+_APPROVE = Statement(f"""
     WITH done AS (
         UPDATE enrolment SET state = 'approved', approved_by = :by, approved_at = :at WHERE id = :id
         RETURNING id
@@ -171,7 +172,7 @@ _LAST_OF_KEY = (
     .limit(1)
     .subquery()
 )
-_TO_SIGN: Select[Any] = (
+_TO_SIGN = Statement(
     select(
         *_RESERVATION,
         exists().where(certificate.c.serial == reservation.c.serial).label("stored"),
@@ -187,7 +188,7 @@ _TO_SIGN: Select[Any] = (
 _ADD_RESERVATION = insert(reservation)
 # With the key, which whoever came first keeps. Nobody else reserves for the same enrolment meanwhile: the
 # person is locked, so that a holder this statement cannot see yet is another enrolment.
-_ADD_RESERVATION_OF_KEY = text(f"""
+_ADD_RESERVATION_OF_KEY = Statement(f"""
     WITH held AS (
         INSERT INTO key_holder (spki_sha256, enrolment_id, since)
         VALUES (:spki_sha256, :enrolment_id, :reserved_at) ON CONFLICT DO NOTHING RETURNING enrolment_id
@@ -205,7 +206,7 @@ _ADD_RESERVATION_OF_KEY = text(f"""
 """)  # noqa: S608
 _CERTIFICATE_OF_SERIAL = select(certificate).where(certificate.c.serial == bindparam("serial"))
 # Under the lock of its reservation, which every other who would store it waits for.
-_ADD_CERTIFICATE = text(f"""
+_ADD_CERTIFICATE = Statement(f"""
     WITH reserved AS MATERIALIZED (SELECT FROM reservation WHERE serial = :serial FOR UPDATE), done AS (
         INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,
                                  spki_sha256, der, sha256, not_before, not_after, issued_at)
@@ -233,16 +234,20 @@ _LASTING = (
     .limit(1)
 )
 
-_KEY_USE: Select[Any] = select(
-    exists().where(operator_certificate.c.spki_sha256 == bindparam("spki")),
-    _LASTING.scalar_subquery(),
-    _LAST_OF_KEY,
-).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
-_AGAINST: Select[Any] = select(
-    select(blocked_key.c.cause)
-    .where(blocked_key.c.spki_sha256 == bindparam("spki", type_=LargeBinary))
-    .scalar_subquery(),
-    _LASTING.scalar_subquery(),
+_KEY_USE = Statement(
+    select(
+        exists().where(operator_certificate.c.spki_sha256 == bindparam("spki")),
+        _LASTING.scalar_subquery(),
+        _LAST_OF_KEY,
+    ).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
+)
+_AGAINST = Statement(
+    select(
+        select(blocked_key.c.cause)
+        .where(blocked_key.c.spki_sha256 == bindparam("spki", type_=LargeBinary))
+        .scalar_subquery(),
+        _LASTING.scalar_subquery(),
+    )
 )
 
 # One statement, whatever their number: the triggers that tell the feed run once for it.
@@ -318,7 +323,7 @@ def issuing_authority(connection: Connection, role: str, now: datetime) -> Autho
 
     Refuses `unknown-authority` when none is active, `authority-expired` when none of those is valid.
     """
-    active = [_authority(row) for row in connection.execute(_ACTIVE_OF_ROLE, {"role": role})]
+    active = [_authority(row) for row in _ACTIVE_OF_ROLE.rows(connection, {"role": role})]
     if not active:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"No authority issues for {role}.")
     for found in active:
@@ -387,7 +392,7 @@ def add_reservation(
             queue(connection, line)
         return True
     asked = {**row, "lints": orjson.dumps(told).decode(), **beside(line)}
-    return connection.execute(_ADD_RESERVATION_OF_KEY, asked).one_or_none() is not None
+    return _ADD_RESERVATION_OF_KEY.row(connection, asked) is not None
 
 
 def key_held_since(connection: Connection, spki_sha256: bytes) -> datetime | None:
@@ -413,8 +418,8 @@ def to_sign(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, T
     """What a signer judges of these serials, by one statement; those that were never reserved are absent."""
     mine = len(_RESERVATION)
     return {
-        Serial(row.serial): ToSign(Reservation(*row[:mine]), row.stored, _authority(row[mine + 1 :]))
-        for row in connection.execute(_TO_SIGN, {"serials": list(serials)})
+        Serial(row[0]): ToSign(Reservation(*row[:mine]), row[mine], _authority(row[mine + 1 :]))
+        for row in _TO_SIGN.rows(connection, {"serials": list(serials)})
     }
 
 
@@ -436,7 +441,7 @@ def key_use(
     `lasting` is one of this enrolment for one of these purposes that holds beyond then, be it on hold.
     """
     asked = {"spki": spki_sha256, **_lasting(of, purposes, beyond)}
-    by_operator, lasting, *row = connection.execute(_KEY_USE, asked).one()
+    ((by_operator, lasting, *row),) = _KEY_USE.rows(connection, asked)
     last = None if row[0] is None else Reservation(*row)
     return KeyUse(by_operator, None if lasting is None else Serial(lasting), last)
 
@@ -461,7 +466,7 @@ def add_certificate(connection: Connection, issued: IssuedCertificate, line: Lin
     Of two who store it the second waits for the first.
     """
     asked = {**vars(issued), **beside(line)}
-    return connection.execute(_ADD_CERTIFICATE, asked).one_or_none() is not None
+    return _ADD_CERTIFICATE.row(connection, asked) is not None
 
 
 def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificate | None:
@@ -479,7 +484,7 @@ def against(
 ) -> tuple[str | None, Serial | None]:
     """Why the key of this certificate is blocked, and which lasts beside it, as `key_use` says."""
     asked = {"spki": issued.spki_sha256, **_lasting(of, purposes, beyond, issued.serial)}
-    cause, found = connection.execute(_AGAINST, asked).one()
+    ((cause, found),) = _AGAINST.rows(connection, asked)
     return cause, None if found is None else Serial(found)
 
 
@@ -582,7 +587,7 @@ def add_enrolment(connection: Connection, asked: Enrolment, line: Line) -> bool:
         "identity_check": orjson.dumps(dict(asked.identity_check)).decode(),
         **beside(line),
     }
-    return connection.execute(_ADD_ENROLMENT, row).one_or_none() is not None
+    return _ADD_ENROLMENT.row(connection, row) is not None
 
 
 def load_enrolment(connection: Connection, enrolment_id: UUID) -> Enrolment | None:
@@ -599,7 +604,7 @@ def hold_enrolment(
     None when there is none, and then nothing is held.
     """
     asked = {"id": enrolment_id, "keys": sorted(lock_key(name) for name in names)}
-    row = connection.execute(_HELD_ENROLMENT, asked).one_or_none()
+    row = _HELD_ENROLMENT.row(connection, asked)
     return None if row is None else _enrolment(row)
 
 
@@ -648,7 +653,7 @@ def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:
 def approve(connection: Connection, found: Enrolment, token_id: int, line: Line) -> Enrolment:
     """Set an enrolment, locked by the caller, to approved at the instant of its line."""
     asked = {"id": found.id, "by": token_id, "at": line.at, **beside(line)}
-    connection.execute(_APPROVE, asked).one()
+    ((_,),) = _APPROVE.rows(connection, asked)
     return replace(found, state=EnrolmentState.APPROVED, approved_by=token_id, approved_at=line.at)
 
 
@@ -698,6 +703,6 @@ def _authority(row: Sequence[Any]) -> Authority:
     return Authority(**{**known, "state": AuthorityState(known["state"])})
 
 
-def _enrolment(row: Row[Any]) -> Enrolment:
-    known = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
+def _enrolment(row: Sequence[Any]) -> Enrolment:
+    known = dict(zip(_ENROLMENT_FIELDS, row, strict=True))
     return Enrolment(**{**known, "state": EnrolmentState(known["state"])})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from api import condition, jobs, upkeep
 from api.app import create_app
@@ -17,6 +17,7 @@ from pki import crl, crl_store, floor
 from pki.model import RevocationReason
 from tests.factories import seed_token
 from tests.restored import Machine, operator
+from tests.statements import heard
 from tests.wsgi_client import request
 
 Reason = RevocationReason
@@ -195,14 +196,13 @@ def test_looking_costs_no_statement_for_each_answer(machine: Machine) -> None:
     issued = machine.issue()
     machine.run_jobs()
     statements: list[str] = []
-    event.listen(machine.container.engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
     status, question = machine.status(), _question(machine, issued)
     client = create_app(machine.container).test_client()
     asks = operator(machine)
-    statements.clear()
-    for _ in range(20):
-        status.answers.answer(question, "", is_get=False)
-        assert client.get(f"/v1/recipients/{issued.mailbox}", headers=asks).status_code == 200
+    with heard(machine.container.engine, statements.append):
+        for _ in range(20):
+            status.answers.answer(question, "", is_get=False)
+            assert client.get(f"/v1/recipients/{issued.mailbox}", headers=asks).status_code == 200
     looks = [one for one in statements if "crl_shard" in one or "lost_head" in one]
     # One look of two statements by each part, for all answers of these seconds.
     assert len(looks) == 4

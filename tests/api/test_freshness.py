@@ -4,11 +4,10 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 from api.app import create_app
 from api.jobs import run_job
@@ -19,6 +18,7 @@ from tests.api.conftest import Caller
 from tests.api.runs import seed_run
 from tests.api.test_health import Pinged, figures_of, ready
 from tests.factories import rpps, seed_practitioner
+from tests.statements import heard
 
 HEADER = "Sceau-Registers"
 
@@ -34,13 +34,12 @@ def asked(engine: Engine) -> Iterator[list[str]]:
     """The statements about runs that were sent, in order."""
     seen: list[str] = []
 
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+    def note(statement: str) -> None:
         if "register_run" in statement:
             seen.append(statement)
 
-    event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(engine, "before_cursor_execute", note)
+    with heard(engine, note):
+        yield seen
 
 
 def test_answers_and_refusals_carry_the_generation_time_of_each_register(
@@ -99,16 +98,13 @@ def test_a_night_that_commits_during_an_answer_shows_in_neither_its_rows_nor_its
     seed_practitioner(engine)
     came: list[int] = []
 
-    def commit_another_night(_: Any, __: Any, statement: str, *___: Any) -> None:
+    def commit_another_night(statement: str) -> None:
         if "FROM api_token" in statement and not came:
             came.append(0)
             came.append(seed_run(engine, "rpps", new))
 
-    event.listen(engine, "after_cursor_execute", commit_another_night)
-    try:
+    with heard(engine, after=commit_another_night):
         assert operator.get(f"/v1/practitioners/{rpps(1)}").headers[HEADER] == line_of(old)
-    finally:
-        event.remove(engine, "after_cursor_execute", commit_another_night)
     assert len(came) == 2
     assert operator.get(f"/v1/practitioners/{rpps(1)}").headers[HEADER] == line_of(new)
 

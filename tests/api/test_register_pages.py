@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from api.app import create_app
 from api.rest import register_words as words
@@ -21,6 +21,7 @@ from directory.sync.history import RunState
 from tests.api.conftest import Caller
 from tests.api.runs import FINDING, seed_rejection, seed_run
 from tests.factories import seed_token
+from tests.statements import heard
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -148,14 +149,14 @@ def test_however_many_look_the_record_is_asked_once_in_five_seconds(
     clock = [now]
     client = create_app(replace(container, clock=lambda: clock[0])).test_client()
     asked: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
-    client.get("/registers")
-    once = len(asked)
-    for _ in range(5):
+    with heard(engine, asked.append):
         client.get("/registers")
-    assert len(asked) == once
-    clock[0] += timedelta(seconds=5)
-    client.get("/registers")
+        once = len(asked)
+        for _ in range(5):
+            client.get("/registers")
+        assert len(asked) == once
+        clock[0] += timedelta(seconds=5)
+        client.get("/registers")
     assert len(asked) == 2 * once
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
@@ -17,6 +17,7 @@ from pki.exchange import verdicts
 from pki.model import Answer, Purpose, Verdict
 from pki.published import live_certificates
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
+from tests.statements import heard
 
 KEPT = timedelta(minutes=15)
 YEAR = timedelta(days=365)
@@ -513,8 +514,7 @@ def test_many_are_answered_in_as_many_statements_as_one(engine: Engine, now: dat
 
 def _statements(engine: Engine, addresses: Sequence[str], now: datetime) -> int:
     seen: list[str] = []
-    with transaction(engine, read_only=True) as connection:
-        event.listen(connection, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
+    with transaction(engine, read_only=True) as connection, heard(connection, seen.append):
         answers = verdicts(connection, addresses, sender=None, at=None, now=now, lifetime=KEPT)
     assert all(verdict.answer is Answer.ALLOWED for verdict in answers)
     return len(seen)

@@ -32,6 +32,7 @@ from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key, request_for
+from tests.statements import heard
 
 PEM = "-----BEGIN CERTIFICATE-----"
 LATER = RESERVATION_LIFE + timedelta(seconds=1)
@@ -224,16 +225,13 @@ def failing_statement(engine: Engine, write: str) -> Iterator[None]:
     """The first statement with this write fails, as if the server were lost before it."""
     armed = [True]
 
-    def strike(_c: Any, _cur: Any, statement: str, *_: Any) -> None:
+    def strike(statement: str) -> None:
         if armed[0] and write in statement:
             armed[0] = False
             raise Killed(write)
 
-    event.listen(engine, "before_cursor_execute", strike)
-    try:
+    with heard(engine, strike):
         yield
-    finally:
-        event.remove(engine, "before_cursor_execute", strike)
     assert not armed[0]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 
 from api.embedded.slapd import EmbeddedSlapd
 from directory.base.db import transaction
@@ -33,6 +33,7 @@ from tests.directory.ldap.conftest import (
     revoke,
 )
 from tests.factories import seed_organisation, seed_practitioner
+from tests.statements import heard
 
 CERTIFICATE = "userCertificate;binary"
 
@@ -369,8 +370,8 @@ def test_idle_feeds_cost_few_queries(engine: Engine, publisher: Publisher, now: 
     seed_practitioner(engine)
     publish_all(publisher, now)
     statements: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
-    publisher.publish_once(now)
+    with heard(engine, statements.append):
+        publisher.publish_once(now)
     assert len(statements) <= 8
 
 

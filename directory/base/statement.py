@@ -1,0 +1,57 @@
+"""A statement that is asked at every step of a request, handed to psycopg as it is written.
+
+What SQLAlchemy does around each question (finding what it compiled, types, rows that know their columns)
+takes as long again as all that psycopg does. Same connection, same transaction, same errors; whatever is
+asked now and then is asked through SQLAlchemy.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Select, TextClause, text
+from sqlalchemy.dialects.postgresql.psycopg import dialect
+from sqlalchemy.exc import DBAPIError
+
+_DIALECT = dialect()  # type: ignore[no-untyped-call]
+
+
+class Statement:
+    """Compiled once; its rows are plain tuples of what psycopg makes of PostgreSQL's types.
+
+    Values are given as psycopg takes them: an enumeration by its value, JSON as text.
+    """
+
+    def __init__(self, written: Select[Any] | TextClause | str) -> None:
+        clause = text(written) if isinstance(written, str) else written
+        compiled = clause.compile(dialect=_DIALECT)
+        self.sql = str(compiled)
+        # What a select holds by itself, such as a state it asks for.
+        self._given = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def rows(self, connection: Connection, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Every row; raises as `connection.execute` does."""
+        link = connection.connection.driver_connection
+        assert isinstance(link, psycopg.Connection)
+        try:
+            return link.execute(self.sql, {**self._given, **asked}).fetchall()
+        except psycopg.Error as error:
+            raise _as_ever(connection, self.sql, error) from error
+
+    def row(self, connection: Connection, asked: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The one row, None when there is none; ValueError when there are more."""
+        rows = self.rows(connection, asked)
+        if len(rows) > 1:
+            raise ValueError(f"{len(rows)} rows where there is one at most: {self.sql}")
+        return rows[0] if rows else None
+
+
+def _as_ever(connection: Connection, sql: str, error: psycopg.Error) -> BaseException:
+    """The error that SQLAlchemy makes of this one; a connection that is gone goes back to no pool."""
+    is_gone = bool(connection.dialect.is_disconnect(error, connection.connection, None))  # type: ignore[arg-type]
+    if is_gone:
+        connection.invalidate(error)
+    # Without the values: among them are names and digests of tokens.
+    return DBAPIError.instance(
+        sql, None, error, psycopg.Error, connection_invalidated=is_gone, dialect=connection.dialect
+    )

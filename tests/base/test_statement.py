@@ -1,0 +1,100 @@
+"""What goes straight to psycopg comes back as through SQLAlchemy: rows, errors, connections that are gone."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, Engine, bindparam, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from directory.base.db import asking, transaction
+from directory.base.statement import Statement
+from directory.tables import audit_pending
+
+_WORDS = Statement(
+    "SELECT word, place FROM unnest(CAST(:words AS text[])) WITH ORDINALITY AS w (word, place)"
+)
+
+
+def test_rows_are_those_that_sqlalchemy_gives(engine: Engine) -> None:
+    written = """
+        SELECT CAST(:id AS uuid), CAST(:bytes AS bytea), CAST(:at AS timestamptz), CAST(:json AS jsonb),
+               CAST(:absent AS text), '50 %', 'a:b'
+    """
+    asked = {
+        "id": uuid4(), "bytes": b"\x00\xff", "at": datetime(2026, 9, 1, 12, 0, 0, 1, UTC),
+        "json": '{"a": [1, null]}', "absent": None,
+    }  # fmt: skip
+    with transaction(engine) as connection:
+        through = tuple(connection.execute(text(written.replace("'a:b'", r"'a\:b'")), asked).one())
+        assert Statement(written.replace("'a:b'", r"'a\:b'")).row(connection, asked) == through
+    assert (through[2].utcoffset().total_seconds(), through[3]) == (0, {"a": [1, None]})
+
+
+def test_what_a_select_holds_by_itself_is_asked_with_the_rest(engine: Engine) -> None:
+    query = select(audit_pending.c.id).where(
+        audit_pending.c.event == "x", audit_pending.c.subject == bindparam("subject")
+    )
+    with transaction(engine) as connection:
+        assert Statement(query.limit(1)).rows(connection, {"subject": "y"}) == []
+
+
+def test_one_row_is_one_at_most(engine: Engine) -> None:
+    with transaction(engine) as connection:
+        assert _WORDS.row(connection, {"words": []}) is None
+        assert _WORDS.row(connection, {"words": ["a"]}) == ("a", 1)
+        assert _WORDS.rows(connection, {"words": ["a", "b"]}) == [("a", 1), ("b", 2)]
+        with pytest.raises(ValueError, match="2 rows"):
+            _WORDS.row(connection, {"words": ["a", "b"]})
+
+
+def test_it_is_part_of_the_transaction_it_is_asked_in(engine: Engine) -> None:
+    add = Statement(
+        "INSERT INTO audit_pending (at, actor, event, subject, detail)"
+        " VALUES (now(), 'a', 'e', 's', '{}') RETURNING subject"
+    )
+    with engine.connect() as connection, connection.begin() as undone:
+        assert add.row(connection, {}) == ("s",)
+        undone.rollback()
+    assert _lines(engine) == 0
+    with transaction(engine) as connection:
+        add.row(connection, {})
+    assert _lines(engine) == 1
+
+
+def test_errors_are_those_of_sqlalchemy_and_name_no_value(engine: Engine) -> None:
+    broken = Statement(
+        "INSERT INTO audit_pending (at, actor, event, subject, detail)"
+        " VALUES (now(), 'a', 'e', :subject, NULL) RETURNING subject"
+    )
+    with pytest.raises(IntegrityError) as failed, transaction(engine) as connection:
+        broken.row(connection, {"subject": "very-secret"})
+    assert "[parameters" not in str(failed.value)
+    late = Statement("SELECT pg_advisory_xact_lock(:key)")
+    with engine.connect() as holder, transaction(engine) as waiter:
+        late.rows(holder, {"key": 1})
+        waiter.execute(text("SET LOCAL lock_timeout = '20ms'"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            late.rows(waiter, {"key": 1})
+
+
+def test_a_connection_that_is_gone_goes_back_to_no_pool(engine: Engine) -> None:
+    pid = Statement("SELECT pg_backend_pid()")
+
+    def lost(connection: Connection) -> Connection:
+        (number,) = pid.row(connection, {}) or (0,)
+        with asking(engine) as other:
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": number})
+        return connection
+
+    for opened in (transaction(engine), asking(engine)):
+        with pytest.raises(DBAPIError) as failed, opened as connection:
+            pid.row(lost(connection), {})
+        assert failed.value.connection_invalidated
+    with transaction(engine) as connection:
+        assert pid.row(connection, {})
+
+
+def _lines(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM audit_pending")).scalar_one())
