@@ -187,9 +187,9 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     """
     inner, lately = one.view, freshness.Lately()
     if one.body:
-        inner = blueprint.arguments(one.body)(inner)
+        inner = blueprint.arguments(one.body())(inner)
     if one.query:
-        inner = blueprint.arguments(one.query, location="query")(inner)
+        inner = blueprint.arguments(one.query(), location="query")(inner)
     inner = blueprint.response(one.status, one.answer, content_type=one.media, headers=freshness.DOCUMENTED)(
         inner
     )
