@@ -32,7 +32,7 @@ from pki import (
     transparency_store,
     use_cases,
 )
-from pki.consequences import Follower, Outcome, list_claims, settle_due
+from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
 from pki.model import serial_of
 
 _LOG = logging.getLogger("sceau.worker")
@@ -64,15 +64,19 @@ def _follower(container: Container) -> Follower:
 
 
 def consequences(container: Container) -> str:
-    """Withdraw trust from whom the feed tells of, until nothing is waiting.
+    """Withdraw trust from whom the feed tells of; what commits meanwhile is for the next run.
 
     The place in the feed and the revocations commit together: a crash repeats a batch, and a repeated batch
     revokes nothing twice.
     """
     follower, done = _follower(container), Outcome()
-    while (step := follower.step(container.clock())).changes:
+    while True:
+        step = follower.step(container.clock())
         done += step
-    return str(done)
+        # Fewer than a batch are all there were. To go on until nothing more came would be to go on as long as
+        # anybody enrols, five times a second for a few changes each.
+        if step.changes < BATCH:
+            return str(done)
 
 
 def withdraw_due(container: Container) -> str:

@@ -5,12 +5,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, Row, delete, func, insert, select, text
 
 from directory.base.audit import Event
 from directory.tables import audit_checkpoint, audit_entry, audit_pending
 from pki.merkle import Frontier
 from pki.signed_note import ORIGIN
+
+# One statement, however many there are.
+_STORE_LINES = text("""
+    INSERT INTO audit_entry (index, at, actor, event, subject, detail, leaf_hash)
+    SELECT :first + place - 1, at, actor, event, subject, CAST(detail AS jsonb), leaf_hash
+    FROM unnest(CAST(:ats AS timestamptz[]), CAST(:actors AS text[]), CAST(:events AS text[]),
+                CAST(:subjects AS text[]), CAST(:details AS text[]), CAST(:hashes AS bytea[]))
+         WITH ORDINALITY AS line (at, actor, event, subject, detail, leaf_hash, place)
+    ORDER BY place
+""")
 
 
 @dataclass(frozen=True)
@@ -107,8 +118,16 @@ def waiting(connection: Connection, limit: int) -> list[tuple[int, Line]]:
 
 def store_lines(connection: Connection, first: int, lines: Sequence[Line]) -> None:
     """Number these lines from `first` on."""
-    rows = [{"index": index, **vars(line)} for index, line in enumerate(lines, first)]
-    connection.execute(insert(audit_entry), rows)
+    rows = {
+        "first": first,
+        "ats": [line.at for line in lines],
+        "actors": [line.actor for line in lines],
+        "events": [line.event for line in lines],
+        "subjects": [line.subject for line in lines],
+        "details": [orjson.dumps(line.detail).decode() for line in lines],
+        "hashes": [line.leaf_hash for line in lines],
+    }
+    connection.execute(_STORE_LINES, rows)
 
 
 def forget_waiting(connection: Connection, queue_ids: Sequence[int]) -> None:
