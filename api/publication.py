@@ -16,7 +16,9 @@ from subprocess import SubprocessError
 from api.first_run import slapd_of
 from api.supervisor import parts_written, paused_marker
 from api.wiring import Container
+from directory import feed
 from directory.base.audit import Actor
+from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.ldap import rebuild as whole
 from directory.ldap import reconcile as nightly
@@ -24,6 +26,7 @@ from directory.ldap.client import ClientTls, LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry
 from directory.ldap.publish import Publisher
 from pki import published
+from pki.consequences import CONSUMER as CONSEQUENCES
 
 log = logging.getLogger("sceau.ldap")
 # Connections that write at once. slapd commits one write at a time; more of them only wait for each other.
@@ -32,6 +35,8 @@ CONNECTIONS = 4
 FILLS = 50_000
 # Urgent changes: the last of so many would stand for over a minute.
 FLOODS = 20_000
+# Whatever became of those who withdraw trust from the departed, they are out of LDAP well within 15 minutes.
+LOADED_WITHIN = 300
 PUBLICATION, RECONCILIATION = Actor("job:ldap-publication"), Actor("job:ldap-reconciliation")
 
 
@@ -71,6 +76,8 @@ def publish(container: Container) -> str:
     while True:
         report = publisher.publish_once(container.clock())
         if report.whole:
+            if _is_withdrawing(container):
+                return ""
             try:
                 return f"{rebuild(container, PUBLICATION).entries} entries loaded"
             except (Refusal, OSError, SubprocessError) as error:
@@ -82,6 +89,16 @@ def publish(container: Container) -> str:
         written += report.written
         if not report.more:
             return f"{written} entries written" if written else ""
+
+
+def _is_withdrawing(container: Container) -> bool:
+    """Whether trust is still to be withdrawn from those a flood tells of: revocation first, then the tree.
+
+    Each withdrawal changes what is loaded, so that a tree loaded before them would be loaded again after.
+    """
+    with transaction(container.engine, read_only=True) as connection:
+        waited = feed.lag_seconds(connection, CONSEQUENCES, container.clock())
+        return waited < LOADED_WITHIN and feed.is_urgent_waiting(connection, [CONSEQUENCES])
 
 
 def reconcile(container: Container) -> str:

@@ -1,15 +1,21 @@
 """A flood of revocations: LDAP is loaded whole, or, where that fails, written entry by entry all the same."""
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, text
 
 from api import publication
+from api.publication import LOADED_WITHIN
 from api.wiring import Container
+from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.feed import horizon, save_cursor
 from directory.ldap.publish import PublishReport
+from directory.ldap.rebuild import RebuildReport
+from pki.consequences import CONSUMER
 
 
 @dataclass
@@ -61,3 +67,23 @@ def test_a_server_that_is_not_ours_is_never_loaded(container: Container, flooded
     elsewhere = replace(container, settings=replace(container.settings, ldap_url="ldaps://elsewhere"))
     assert publication.publish(elsewhere) == "30 entries written"
     assert flooded.floods is None
+
+
+def test_a_tree_is_loaded_when_trust_has_been_withdrawn_or_that_takes_too_long(
+    container: Container, flooded: Flooded, engine: Engine, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = RebuildReport(entries=3, seconds_loading=1.0, seconds_away=0.1)
+    monkeypatch.setattr(publication, "rebuild", lambda *_: loaded)
+    with transaction(engine) as connection:
+        save_cursor(connection, CONSUMER, horizon(connection), now)
+        connection.execute(
+            text("INSERT INTO change (entity, key, urgent) VALUES ('practitioner', 'x', true)")
+        )
+        at = connection.execute(text("SELECT max(at) FROM change")).scalar_one()
+    early, late = (at + timedelta(seconds=LOADED_WITHIN + more) for more in (-1, 1))
+    assert publication.publish(replace(container, clock=lambda: early)) == ""
+    assert publication.publish(replace(container, clock=lambda: late)) == "3 entries loaded"
+    with transaction(engine) as connection:
+        save_cursor(connection, CONSUMER, horizon(connection), now)
+    assert publication.publish(replace(container, clock=lambda: early)) == "3 entries loaded"
+    assert flooded.left == 30
