@@ -10,7 +10,7 @@ import threading
 import psycopg
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from api.jobs import JOBS, run_job
 from api.wiring import Container
@@ -104,6 +104,6 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
                         for name in WOKEN_BY_THE_FEED:
                             _run(container, name, forced=True)
                         _breathe(container, stop)
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, SQLAlchemyError) as error:
             log.warning("feed listener: %s", error)
             stop.wait(1)

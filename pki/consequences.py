@@ -97,16 +97,18 @@ def settle(connection: Connection, touched: Touched, *, graces: Graces, now: dat
     # 1. A look at all of them. Of most nothing follows, and to lock them would be to wait for every issuance
     # under way; what commits behind this look tells of itself by a change of its own.
     seen = plan = _plan(connection, touched, graces, now, lock=False)
+    noted = set(seen.over)
     # 2. Those of which something follows again, now that nobody can change their certificates any more.
     if seen.about:
         plan = _plan(connection, _of(seen.about), graces, now, lock=True)
+        noted.update(plan.serials)
     serials = sorted({*seen.serials, *plan.serials})
     # 3. Act: what is revoked before everything else.
     revoked = revoking.take_back(connection, plan.take_back, now=now, actor=ACTOR)
     revoking.release(connection, plan.release, now=now, actor=ACTOR, comment=_LIFTED)
     ended = _end(connection, plan.ended, now)
-    if seen.about or seen.over:
-        withdrawal_store.keep_due(connection, {*plan.serials, *seen.over}, plan.pending)
+    if noted:
+        withdrawal_store.keep_due(connection, noted, plan.pending)
     # 4. What is left for a person to look at.
     _list_unsettled(connection, touched, serials, now)
     held = sum(event.action is RevocationAction.HOLD for event in revoked)

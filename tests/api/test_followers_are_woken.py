@@ -1,0 +1,105 @@
+"""The followers of the feed are woken by a commit, let changes gather, and outlive a record that is away."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from queue import Queue
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+
+from api import jobs, scheduler
+from api.jobs import JOBS
+from api.wiring import Container
+from directory.base.db import transaction
+from directory.feed import horizon, save_cursor
+
+
+class Breaths(threading.Event):
+    """Waits for nothing, and counts how often it was asked to."""
+
+    taken = 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        del timeout
+        self.taken += 1
+        return self.is_set()
+
+
+def change(engine: Engine, *, urgent: bool = False) -> None:
+    with transaction(engine) as connection:
+        query = text("INSERT INTO change (entity, key, urgent) VALUES ('mailbox', 'a@one.example', :urgent)")
+        connection.execute(query, {"urgent": urgent})
+
+
+@pytest.mark.parametrize(("urgent", "breaths"), [(False, 4), (True, 1)])
+def test_what_takes_something_away_is_not_left_to_gather(
+    container: Container, engine: Engine, now: datetime, *, urgent: bool, breaths: int
+) -> None:
+    with transaction(engine) as connection:
+        for follower in scheduler.FOLLOWERS:
+            save_cursor(connection, follower, horizon(connection), now)
+    change(engine, urgent=urgent)
+    stop = Breaths()
+    scheduler._breathe(container, stop)
+    assert stop.taken == breaths
+
+
+@contextmanager
+def following(container: Container) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=scheduler._follow_feed, args=(container, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_the_feed_is_followed_again_after_the_record_was_away(
+    container: Container, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: Queue[str] = Queue()
+    table = {name: replace(job, work=lambda _, n=name: run.put(n) or "") for name, job in JOBS.items()}
+    monkeypatch.setattr(jobs, "JOBS", MappingProxyType(table))
+    asked: list[object] = []
+
+    def away_at_first(*_: Any) -> bool:
+        asked.append(None)
+        if len(asked) == 1:
+            raise OperationalError("SELECT", None, psycopg.OperationalError("away"))
+        return False
+
+    monkeypatch.setattr(scheduler, "is_urgent_waiting", away_at_first)
+    with following(container):
+        listener = 0
+        for _ in range(2):
+            listener = _listener(engine, but=listener)
+            change(engine)
+            assert {run.get(timeout=20), run.get(timeout=20)} == set(scheduler.WOKEN_BY_THE_FEED)
+    assert asked
+
+
+def _listener(engine: Engine, but: int) -> int:
+    """Who listens, once somebody does and that other one no more: what is told before is told to nobody."""
+    listening = text(
+        "SELECT min(pid), count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+    deadline = time.monotonic() + 20
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as link:
+        while True:
+            pid, count = link.execute(listening).one()
+            if count == 1 and pid != but:
+                return int(pid)
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
