@@ -24,7 +24,7 @@ from directory.ldap import rebuild as whole
 from directory.ldap import reconcile as nightly
 from directory.ldap.client import ClientTls, LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry
-from directory.ldap.publish import Publisher
+from directory.ldap.publish import CONSUMER, Publisher
 from pki import published
 from pki.consequences import CONSUMER as CONSEQUENCES
 
@@ -35,8 +35,9 @@ CONNECTIONS = 4
 FILLS = 50_000
 # Urgent changes: the last of so many would stand for over a minute.
 FLOODS = 20_000
-# Whatever became of those who withdraw trust from the departed, they are out of LDAP well within 15 minutes.
-LOADED_WITHIN = 300
+# By the oldest change that LDAP does not show. Nothing is written meanwhile, a strike-off by a registrar
+# included, which is promised within a minute.
+LOADED_WITHIN = 30
 PUBLICATION, RECONCILIATION = Actor("job:ldap-publication"), Actor("job:ldap-reconciliation")
 
 
@@ -76,7 +77,7 @@ def publish(container: Container) -> str:
     while True:
         report = publisher.publish_once(container.clock())
         if report.whole:
-            if _is_withdrawing(container):
+            if report.flooded and _is_withdrawing(container):
                 return ""
             try:
                 return f"{rebuild(container, PUBLICATION).entries} entries loaded"
@@ -97,7 +98,7 @@ def _is_withdrawing(container: Container) -> bool:
     Each withdrawal changes what is loaded, so that a tree loaded before them would be loaded again after.
     """
     with transaction(container.engine, read_only=True) as connection:
-        waited = feed.lag_seconds(connection, CONSEQUENCES, container.clock())
+        waited = feed.lag_seconds(connection, CONSUMER, container.clock())
         return waited < LOADED_WITHIN and feed.is_urgent_waiting(connection, [CONSEQUENCES])
 
 

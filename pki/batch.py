@@ -258,14 +258,15 @@ def _reserve(
         if isinstance(key := keys[place], Refusal):
             raise key
         subject = _allowed(subjects.get(one.enrolment_id), one.enrolment_id, token, now)
+        # In the order of the single road: what is wrong with a key is said before what it serves.
+        if spki[place] in stopped:
+            blocked_keys.check(connection, key)
         pending = None
         if spki[place] in taken:
             pending = _begun(connection, subject, one, taken[spki[place]], spki[place], now=now)
         elif (twin := first[spki[place]]) != place and asked[twin].enrolment_id == one.enrolment_id:
             # Of a pair in one batch each is on a key of its own as well.
             raise issuance.key_already_certified()
-        if spki[place] in stopped:
-            blocked_keys.check(connection, key)
         if (other := _lasting(lasting, one)) is not None:
             raise renewals.already_certified(other)
         return pending or subject

@@ -204,8 +204,8 @@ def _present(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Presen
 
 
 def _of(bonds: Iterable[Bond]) -> Touched:
-    """Both ends of these bonds."""
-    return Touched(frozenset(bond.practitioner for bond in bonds), frozenset(bond.mailbox for bond in bonds))
+    """The people of these bonds, who have all that follows; not their colleagues at the same mailbox."""
+    return Touched(people=frozenset(bond.practitioner for bond in bonds))
 
 
 def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetime, *, lock: bool) -> _Plan:

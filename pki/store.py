@@ -526,9 +526,12 @@ def touched_certificates(
 
 
 def revocable_among(
-    connection: Connection, serials: Sequence[Serial], now: datetime, *, lock: bool = True
+    connection: Connection, serials: Sequence[Serial], now: datetime, *, lock: bool
 ) -> list[Revocable]:
-    """Of these, what was made for a person and is neither expired nor revoked for good."""
+    """Of these, what was made for a person and is neither expired nor revoked for good.
+
+    With `lock` nobody else revokes them until the commit.
+    """
     # What is final needs no lock. Asked apart: joined, a planner that thinks nothing is revoked yet, as when
     # a night of departures begins, reads all revocations for each certificate.
     acted = last_actions(connection, serials)

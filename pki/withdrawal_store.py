@@ -107,7 +107,7 @@ class PendingWithdrawal:
 def live_enrolments(
     connection: Connection, *, people: Collection[str], mailboxes: Collection[str], lock: bool
 ) -> list[LiveEnrolment]:
-    """The enrolments not ended of these people or for these mailboxes."""
+    """The enrolments not ended of these people or for these mailboxes; `lock` holds them till the commit."""
     query = _LOCKED_ENROLMENTS if lock else _ENROLMENTS
     rows = connection.execute(query, {"people": list(people), "mailboxes": list(mailboxes)})
     return [

@@ -6,6 +6,7 @@ asked now and then is asked through SQLAlchemy.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, cast
 
 import psycopg
@@ -16,6 +17,8 @@ from sqlalchemy.exc import DBAPIError
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 # Kept with the connection for as long as that lives.
 _CURSOR = "sceau-statement-cursor"
+# A cursor holds its last answer until the next one: of so many rows none is kept.
+_MANY = 100
 
 
 class Statement:
@@ -33,10 +36,18 @@ class Statement:
 
     def rows(self, connection: Connection, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Every row; raises as `connection.execute` does."""
+        if any(isinstance(value, datetime) and value.tzinfo is None for value in asked.values()):
+            raise ValueError("naive datetime")
+        if not connection.in_transaction():
+            # As SQLAlchemy does by itself; it refuses where a transaction was ended within its block.
+            connection.begin()
         try:
-            return _cursor(connection).execute(self.sql, {**self._given, **asked}).fetchall()
+            rows = _cursor(connection).execute(self.sql, {**self._given, **asked}).fetchall()
         except psycopg.Error as error:
             raise _as_ever(connection, self.sql, error) from error
+        if len(rows) > _MANY:
+            connection.info.pop(_CURSOR).close()
+        return rows
 
     def row(self, connection: Connection, asked: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """The one row, None when there is none; ValueError when there are more."""
@@ -60,8 +71,10 @@ def _as_ever(connection: Connection, sql: str, error: psycopg.Error) -> BaseExce
     """The error that SQLAlchemy makes of this one; a connection that is gone goes back to no pool."""
     is_gone = bool(connection.dialect.is_disconnect(error, connection.connection, None))  # type: ignore[arg-type]
     if is_gone:
+        # All of the pool, as SQLAlchemy does: a server that restarted has ended the others too.
+        connection.engine.pool._invalidate(connection.connection, error)  # noqa: SLF001 - it has no other name
         connection.invalidate(error)
-    # Without the values: among them are names and digests of tokens.
+    # Without what was asked with, digests of tokens among it; what PostgreSQL says of a row is its own.
     return DBAPIError.instance(
         sql, None, error, psycopg.Error, connection_invalidated=is_gone, dialect=connection.dialect
     )

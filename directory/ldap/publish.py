@@ -99,7 +99,7 @@ class PublishReport:
     """What one pass did. `more`: changes are waiting. `refused`: names LDAP would not have, and why.
 
     `whole`: nothing was done, since the whole tree is sooner loaded than so many entries are written one by
-    one (`Publisher.fills`, `floods`).
+    one (`Publisher.fills`, `floods`); `flooded`: because so much is taken away, not because it is missing.
     """
 
     changes: int = 0
@@ -109,6 +109,7 @@ class PublishReport:
     refused: tuple[tuple[str, str], ...] = ()
     more: bool = False
     whole: bool = False
+    flooded: bool = False
 
     @property
     def written(self) -> int:
@@ -124,6 +125,7 @@ class PublishReport:
             (*self.refused, *other.refused),
             other.more,
             other.whole,
+            other.flooded,
         )
 
 
@@ -198,7 +200,7 @@ class Publisher:
             self._go_on_from(start)
             batch = self._read(connection, start)
             if batch.more and self._is_flooded(connection, start):
-                return PublishReport(changes=batch.changes, whole=True)
+                return PublishReport(changes=batch.changes, whole=True, flooded=True)
             registers = sources(connection)
             wanted = self.record.wanted(connection, batch.keys, now)
         tree = self.look(registers)

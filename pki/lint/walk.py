@@ -90,8 +90,9 @@ def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
     for one in validators:
         if type(one) is not ValidatorContainer:
             if not any(_is_same(one, known) for known in into):
-                into.append(walking(one))
-                yield one
+                made = walking(one)
+                into.append(made)
+                yield made
             continue
         place = _place(one)
         twin = next((c for c in into if isinstance(c, Walk) and _place(c) == place), None)

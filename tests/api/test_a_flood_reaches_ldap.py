@@ -13,6 +13,7 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import horizon, save_cursor
+from directory.ldap.publish import CONSUMER as PUBLISHER
 from directory.ldap.publish import PublishReport
 from directory.ldap.rebuild import RebuildReport
 from pki.consequences import CONSUMER
@@ -29,7 +30,7 @@ class Flooded:
     def publish_once(self, now: datetime) -> PublishReport:
         del now
         if self.left and (self.floods is not None or self.fills is not None):
-            return PublishReport(changes=self.left, whole=True)
+            return PublishReport(changes=self.left, whole=True, flooded=self.fills is None)
         written, self.left = min(self.left, 20), max(0, self.left - 20)
         return PublishReport(changes=written, modified=written, more=self.left > 0)
 
@@ -74,16 +75,27 @@ def test_a_tree_is_loaded_when_trust_has_been_withdrawn_or_that_takes_too_long(
 ) -> None:
     loaded = RebuildReport(entries=3, seconds_loading=1.0, seconds_away=0.1)
     monkeypatch.setattr(publication, "rebuild", lambda *_: loaded)
+    change = text("INSERT INTO change (entity, key, urgent) VALUES ('practitioner', 'x', true) RETURNING at")
+    with transaction(engine) as connection:
+        for reader in (CONSUMER, PUBLISHER):
+            save_cursor(connection, reader, horizon(connection), now)
+        at = connection.execute(change).scalar_one()
+    early, late = (
+        replace(container, clock=lambda at=at + timedelta(seconds=LOADED_WITHIN + more): at)
+        for more in (-1, 1)
+    )
+    assert publication.publish(early) == ""
+    # Those who withdraw trust get on, and always have something before them: LDAP has waited all the same.
     with transaction(engine) as connection:
         save_cursor(connection, CONSUMER, horizon(connection), now)
-        connection.execute(
-            text("INSERT INTO change (entity, key, urgent) VALUES ('practitioner', 'x', true)")
-        )
-        at = connection.execute(text("SELECT max(at) FROM change")).scalar_one()
-    early, late = (at + timedelta(seconds=LOADED_WITHIN + more) for more in (-1, 1))
-    assert publication.publish(replace(container, clock=lambda: early)) == ""
-    assert publication.publish(replace(container, clock=lambda: late)) == "3 entries loaded"
+    with transaction(engine) as connection:
+        connection.execute(change)
+    assert publication.publish(late) == "3 entries loaded"
+    # A tree that is missing is loaded at once.
+    flooded.fills = 10
+    assert publication.publish(early) == "3 entries loaded"
+    flooded.fills = None
     with transaction(engine) as connection:
         save_cursor(connection, CONSUMER, horizon(connection), now)
-    assert publication.publish(replace(container, clock=lambda: early)) == "3 entries loaded"
+    assert publication.publish(early) == "3 entries loaded"
     assert flooded.left == 30

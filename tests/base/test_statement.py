@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, bindparam, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
 
 from directory.base.db import asking, transaction
 from directory.base.statement import Statement
@@ -32,11 +33,16 @@ def test_rows_are_those_that_sqlalchemy_gives(engine: Engine) -> None:
 
 
 def test_what_a_select_holds_by_itself_is_asked_with_the_rest(engine: Engine) -> None:
-    query = select(audit_pending.c.id).where(
+    query = select(audit_pending.c.event).where(
         audit_pending.c.event == "x", audit_pending.c.subject == bindparam("subject")
     )
     with transaction(engine) as connection:
-        assert Statement(query.limit(1)).rows(connection, {"subject": "y"}) == []
+        add = (
+            "INSERT INTO audit_pending (at, actor, event, subject, detail) VALUES (now(), 'a', :e, :s, '{}')"
+        )
+        for event, subject in (("x", "y"), ("x", "z"), ("w", "y")):
+            connection.execute(text(add), {"e": event, "s": subject})
+        assert Statement(query).rows(connection, {"subject": "y"}) == [("x",)]
 
 
 def test_one_row_is_one_at_most(engine: Engine) -> None:
@@ -62,7 +68,36 @@ def test_it_is_part_of_the_transaction_it_is_asked_in(engine: Engine) -> None:
     assert _lines(engine) == 1
 
 
-def test_errors_are_those_of_sqlalchemy_and_name_no_value(engine: Engine) -> None:
+def test_without_a_block_it_begins_one_as_sqlalchemy_does(engine: Engine) -> None:
+    add = Statement(
+        "INSERT INTO audit_pending (at, actor, event, subject, detail)"
+        " VALUES (now(), 'a', 'e', 's', '{}') RETURNING subject"
+    )
+    with engine.connect() as connection:
+        add.row(connection, {})
+        connection.commit()
+    assert _lines(engine) == 1
+    with engine.connect() as connection, connection.begin() as undone:
+        undone.rollback()
+        with pytest.raises(InvalidRequestError):
+            add.row(connection, {})
+    assert _lines(engine) == 1
+
+
+def test_an_instant_without_a_zone_is_refused(engine: Engine) -> None:
+    with transaction(engine) as connection, pytest.raises(ValueError, match="naive"):
+        Statement("SELECT CAST(:at AS timestamptz)").row(connection, {"at": datetime(2026, 9, 1)})  # noqa: DTZ001
+
+
+def test_of_a_long_answer_nothing_stays_with_the_connection(engine: Engine) -> None:
+    with transaction(engine) as connection:
+        for count in (3, 1000, 3):
+            assert len(_WORDS.rows(connection, {"words": ["a"] * count})) == count
+            kept = [one for one in connection.info.values() if isinstance(one, psycopg.Cursor)]
+            assert [one.rowcount for one in kept] == ([] if count == 1000 else [count])
+
+
+def test_errors_are_those_of_sqlalchemy_and_name_no_parameter(engine: Engine) -> None:
     broken = Statement(
         "INSERT INTO audit_pending (at, actor, event, subject, detail)"
         " VALUES (now(), 'a', 'e', :subject, NULL) RETURNING subject"
@@ -70,6 +105,7 @@ def test_errors_are_those_of_sqlalchemy_and_name_no_value(engine: Engine) -> Non
     with pytest.raises(IntegrityError) as failed, transaction(engine) as connection:
         broken.row(connection, {"subject": "very-secret"})
     assert "[parameters" not in str(failed.value)
+    assert isinstance(failed.value.orig, psycopg.errors.NotNullViolation)
     late = Statement("SELECT pg_advisory_xact_lock(:key)")
     with engine.connect() as holder, transaction(engine) as waiter:
         late.rows(holder, {"key": 1})
@@ -87,12 +123,16 @@ def test_a_connection_that_is_gone_goes_back_to_no_pool(engine: Engine) -> None:
             other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": number})
         return connection
 
+    with engine.connect() as idle:
+        older = idle.connection.driver_connection
     for opened in (transaction(engine), asking(engine)):
         with pytest.raises(DBAPIError) as failed, opened as connection:
             pid.row(lost(connection), {})
         assert failed.value.connection_invalidated
-    with transaction(engine) as connection:
-        assert pid.row(connection, {})
+    # Nor is any other that was open then: a server that restarted ended them all.
+    with engine.connect() as first, engine.connect() as second:
+        assert pid.row(first, {}) != pid.row(second, {})
+        assert older not in {first.connection.driver_connection, second.connection.driver_connection}
 
 
 def _lines(engine: Engine) -> int:

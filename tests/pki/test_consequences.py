@@ -678,3 +678,24 @@ def test_an_end_that_was_noted_and_has_come_otherwise_is_noted_no_longer(
         settle_due(connection, graces=GRACES, now=now + WEEK + MINUTE)
     assert rows(engine, "SELECT serial FROM withdrawal_due") == []
     assert events(engine, serial) == [("revoke", "superseded")]
+
+
+def test_who_is_taken_something_from_waits_for_no_colleague_at_the_same_mailbox(
+    engine: Engine, answering: Enrolled, issue: Issue, now: datetime
+) -> None:
+    serial = issue(who=answering).serial
+    with transaction(engine) as connection:
+        colleague = use_cases.request_enrolment(
+            connection, now=now, token=answering.first, practitioner=seed_practitioner(engine, 6).national_id,
+            mailbox=answering.seeded.mailbox, identity_check=identity(now),
+        )  # fmt: skip
+    depart(engine, answering.seeded.national_id, now)
+    with engine.connect() as certifying:
+        assert store.hold_enrolment(certifying, colleague.id) is not None
+        with transaction(engine) as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            whom = Touched(frozenset({answering.seeded.national_id}), frozenset({answering.seeded.mailbox}))
+            assert settle(connection, whom, graces=GRACES, now=now) == Outcome(revoked=1, ended=1)
+    assert events(engine, serial) == [("revoke", "cessationOfOperation")]
+    asked = "SELECT state FROM enrolment WHERE id = ANY(:ids) ORDER BY state"
+    assert rows(engine, asked, ids=[answering.id, colleague.id]) == [("ended",), ("requested",)]
