@@ -22,6 +22,7 @@ from api.embedded.slapd import EmbeddedSlapd
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.db import transaction
+from directory.ldap.client import LdapClient
 from directory.rules import registering_authorities
 from directory.store import practitioners
 from pki.use_cases import issue_for_enrolment
@@ -81,6 +82,10 @@ def service(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Service]:
     with signer_in(tmp_path, engine, now, settings.base_url) as signer:
         container = Container(settings=settings, engine=engine, signer=signer, clock=lambda: day[0])
         yield Service(container, day, {"Authorization": "Bearer sceau_reader"})
+    # Left open, they would be found by the garbage collection of some other test.
+    for lane in publication.publisher_of(container)._lanes:
+        assert isinstance(lane, LdapClient)
+        lane.close()
     server.stop()
 
 
