@@ -170,7 +170,7 @@ def _taken_up(
 ) -> Reservation | None:
     """The reservation of the same request a moment ago; refuses a key that serves anything else."""
     spki = rules.spki_sha256(key)
-    if store.is_key_of_an_enrolment(connection, spki):
+    if store.key_held_since(connection, spki) is not None:
         raise issuance.key_already_certified()
     before = operators_store.of_key(connection, spki)
     if before is None:

@@ -446,12 +446,6 @@ def key_use(
     return KeyUse(by_operator, None if lasting is None else Serial(lasting), last)
 
 
-def is_key_of_an_enrolment(connection: Connection, spki_sha256: bytes) -> bool:
-    """Whether an enrolment ever reserved a certificate for this key."""
-    query = exists().where(reservation.c.spki_sha256 == spki_sha256, reservation.c.enrolment_id.is_not(None))
-    return bool(connection.execute(select(query)).scalar_one())
-
-
 def unstored(connection: Connection, since: datetime, before: datetime) -> list[Reservation]:
     """Reservations of that time that have no certificate: burnt, or signed and lost on the way."""
     stored = exists().where(certificate.c.serial == reservation.c.serial)
