@@ -663,23 +663,6 @@ def test_a_look_at_somebody_waits_for_nobody_who_is_certifying_him(
         assert looking.execute(text(locked)).scalar_one() == 0
 
 
-def test_an_end_that_was_noted_and_has_come_otherwise_is_noted_no_longer(
-    engine: Engine, issue: Issue, enrolled: Enrolled, follower: Follower, now: datetime
-) -> None:
-    serial = issue().serial
-    stops_practising(engine, enrolled.seeded.national_id)
-    follow(follower, now)
-    assert rows(engine, "SELECT serial FROM withdrawal_due") == [(serial,)]
-    with transaction(engine) as connection:
-        use_cases.revoke(
-            connection, now=now, actor=Actor("test"), serial=serial, reason=RevocationReason.SUPERSEDED
-        )
-    with transaction(engine) as connection:
-        settle_due(connection, graces=GRACES, now=now + WEEK + MINUTE)
-    assert rows(engine, "SELECT serial FROM withdrawal_due") == []
-    assert events(engine, serial) == [("revoke", "superseded")]
-
-
 def test_who_is_taken_something_from_waits_for_no_colleague_at_the_same_mailbox(
     engine: Engine, answering: Enrolled, issue: Issue, now: datetime
 ) -> None:
