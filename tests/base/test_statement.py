@@ -116,23 +116,24 @@ def test_errors_are_those_of_sqlalchemy_and_name_no_parameter(engine: Engine) ->
 
 def test_a_connection_that_is_gone_goes_back_to_no_pool(engine: Engine) -> None:
     pid = Statement("SELECT pg_backend_pid()")
+    others = []
 
     def lost(connection: Connection) -> Connection:
         (number,) = pid.row(connection, {}) or (0,)
         with asking(engine) as other:
             other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": number})
+            others.append(other.connection.driver_connection)
         return connection
 
-    with engine.connect() as idle:
-        older = idle.connection.driver_connection
     for opened in (transaction(engine), asking(engine)):
         with pytest.raises(DBAPIError) as failed, opened as connection:
             pid.row(lost(connection), {})
         assert failed.value.connection_invalidated
-    # Nor is any other that was open then: a server that restarted ended them all.
-    with engine.connect() as first, engine.connect() as second:
-        assert pid.row(first, {}) != pid.row(second, {})
-        assert older not in {first.connection.driver_connection, second.connection.driver_connection}
+        # Nor is any other that was open then: a server that restarted ended them all.
+        with engine.connect() as first, engine.connect() as second:
+            assert pid.row(first, {}) != pid.row(second, {})
+            now = [first.connection.driver_connection, second.connection.driver_connection]
+            assert not any(one is former for one in now for former in others)
 
 
 def _lines(engine: Engine) -> int:
