@@ -87,11 +87,17 @@ def export_if_due(container: Container) -> str:
     return f"wrote {export.stamp}" if _is_due(container) and (export := write(container)) else ""
 
 
-def write(container: Container) -> Export | None:
-    """Write one now, signed, and forget those beyond the last seven; None while another process writes one.
+def export_now(container: Container) -> str:
+    """The job as a person starts it: an export of what the record holds now, however quiet it is."""
+    export = write(container)
+    return "" if export is None else f"wrote {export.stamp}"
 
-    Refuses `no-list-signer` where there is no CA. What a crash leaves half written nobody sees, and the next
-    one removes.
+
+def write(container: Container) -> Export | None:
+    """Write one now, signed, and forget those beyond the last seven.
+
+    None while another process writes one, or when one of this very second exists. Refuses `no-list-signer`
+    where there is no CA. What a crash leaves half written nobody sees, and the next one removes.
     """
     with held_if_free(container.engine, "export") as alone:
         if not alone:
@@ -99,7 +105,10 @@ def write(container: Container) -> Export | None:
         signer = list_signer(container)
         now = container.clock().replace(microsecond=0)
         folder = container.settings.exports
-        with _whole_or_not(folder, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}") as made:
+        stamp = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        if (folder / stamp).exists():
+            return None
+        with _whole_or_not(folder, stamp) as made:
             with transaction(container.engine, read_only=True) as connection:
                 manifest = write_export(connection, made, now)
             _seal(made, manifest, signer)

@@ -53,7 +53,8 @@ class Job:
     """One line of the table. `work` returns a sentence on what it did, '' when there was nothing to do.
 
     What publishes, signs or gives trust back `waits` while the record is behind what was shown of it; what
-    takes trust away goes on.
+    takes trust away goes on. `by_hand` is run instead of `work` where a person asks for it now: what the
+    clock waits for is no reason to send him away.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Job:
     when: When
     work: Callable[[Container], str]
     waits: bool = False
+    by_hand: Callable[[Container], str] | None = None
 
 
 def _every(seconds: int) -> When:
@@ -145,6 +147,7 @@ JOBS = MappingProxyType(
                 _every(600),
                 exports.export_if_due,
                 waits=True,
+                by_hand=exports.export_now,
             ),
             Job(
                 "trust-list",
@@ -249,7 +252,7 @@ def run_job(container: Container, name: str, *, forced: bool = False) -> str | N
             return None
         started = time.monotonic()
         try:
-            did = job.work(container)
+            did = (job.by_hand if forced and job.by_hand else job.work)(container)
         except BaseException as error:
             _note_failure(container.engine, job, container.clock(), error)
             raise

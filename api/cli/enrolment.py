@@ -3,11 +3,12 @@
 import sys
 from datetime import date, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 from uuid import UUID
 
 import click
 import orjson
+from click.core import ParameterSource
 from sqlalchemy import Connection
 
 from api.cli.output import Command, answer, container, json_option, refusals_told, state_option
@@ -18,15 +19,45 @@ from directory.base.errors import Kind, Refusal
 from pki import use_cases
 from pki.model import Purpose, RevocationReason
 
+# A token has 49 characters: a file named by mistake is not read whole.
+_LONGEST_FILE = 1000
+_TOKEN_OF_FILE = "sceau.token"  # noqa: S105 - the name of a place
+
 
 def identity_option(command: Command) -> Command:
-    """Add `--as NAME` and `--token`: who acts. A name is looked up in the demo's credentials."""
+    """Add `--as NAME` and `--token-file`: who acts. A name is looked up in the demo's credentials."""
     command = click.option(
-        "--token", "secret", envvar="SCEAU_TOKEN", default=None, help="Bearer token [SCEAU_TOKEN]."
+        "--token", "secret", envvar="SCEAU_TOKEN", default=None, hidden=True, callback=_secret
+    )(command)
+    command = click.option(
+        "--token-file",
+        type=click.File("r"),
+        default=None,
+        expose_value=False,
+        is_eager=True,
+        callback=_keep_token_of_file,
+        help="File of your bearer token, - for standard input [the variable SCEAU_TOKEN].",
     )(command)
     return click.option(
         "--as", "name", default=None, help="A name in demo-credentials.json, e.g. registrar_a."
     )(command)
+
+
+def _keep_token_of_file(context: click.Context, _: click.Parameter, given: TextIO | None) -> None:
+    if given is not None:
+        context.meta[_TOKEN_OF_FILE] = given.read(_LONGEST_FILE).strip()
+
+
+def _secret(context: click.Context, _: click.Parameter, given: str | None) -> str | None:
+    """The token; one on the command line is refused, since every account reads the list of processes."""
+    if context.get_parameter_source("secret") is ParameterSource.COMMANDLINE:
+        text = (
+            "A token on the command line shows in the list of processes: revoke it,"
+            " then give --token-file FILE or the variable SCEAU_TOKEN."
+        )
+        raise click.UsageError(text)
+    found: str | None = context.meta.get(_TOKEN_OF_FILE, given)
+    return found
 
 
 def who_acts(parts: Container, connection: Connection, name: str | None, secret: str | None) -> access.Token:
@@ -37,11 +68,13 @@ def who_acts(parts: Container, connection: Connection, name: str | None, secret:
         secret = known.get(name)
         if secret is None:
             raise Refusal(
-                Kind.NOT_FOUND, "unknown-credential", f"{path} holds no {name!r}: give --token instead."
+                Kind.NOT_FOUND, "unknown-credential", f"{path} holds no {name!r}: give --token-file instead."
             )
     if secret is None:
         raise Refusal(
-            Kind.UNAUTHENTICATED, "who-acts", "Say who acts: --as registrar_a, or --token (SCEAU_TOKEN)."
+            Kind.UNAUTHENTICATED,
+            "who-acts",
+            "Say who acts: --as registrar_a, --token-file FILE, or SCEAU_TOKEN.",
         )
     return access.authenticate(connection, secret, parts.clock())
 
@@ -158,6 +191,8 @@ def issue(
         as_json=as_json,
         rows=[(made.serial, made.not_after, out or "")],
         headers=("serial", "not after", "file"),
+        # The PEM alone goes into the file that a shell redirects to.
+        beside=out is None,
     )
     if out is None and not as_json:
         sys.stdout.write(made.pem)

@@ -1,11 +1,12 @@
 """`sceau jobs`: what the worker does by the clock, when it last did it, and running one now."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 from sqlalchemy import text
 
-from api.cli.output import answer, container, json_option, refusals_told, state_option
+from api.cli.output import ago, answer, container, json_option, refusals_told, state_option
 from api.condition import FAILING
 from api.jobs import JOBS, run_job
 from directory.base.db import transaction
@@ -25,10 +26,12 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
     \b
     Example:  sceau jobs list --json
     """
-    with refusals_told(as_json=as_json), transaction(container(state).engine) as connection:
+    parts = container(state)
+    now = parts.clock()
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         runs = {row.name: row for row in connection.execute(text("SELECT * FROM job_run"))}
         failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "name": job.name,
             "purpose": job.purpose,
@@ -40,7 +43,8 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
         for job in JOBS.values()
     ]
     rows = [
-        (j["name"], j["when"], j["last_success"], failing.get(j["name"], ""), j["purpose"]) for j in found
+        (j["name"], j["when"], ago(j["last_success"], now), failing.get(j["name"], ""), j["purpose"])
+        for j in found
     ]
     answer(
         {"jobs": found},

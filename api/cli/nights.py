@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from api.cli.output import excerpt
 from api.scale import drawn_highest
 from directory.sync.history import Run, RunInFull, RunState
 
+_BESIDE = 50
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _MARKS = {RunState.REFUSED: "✕", RunState.HELD: "◆", RunState.INTERRUPTED: "~", RunState.RUNNING: "…"}
 _MOVING = ("created", "changed", "removed")
@@ -66,7 +68,8 @@ def run_in_full_rows(found: RunInFull) -> Iterator[tuple[Any, ...]]:
     for reason, number in found.rejections.items():
         yield (f"rejected {reason}", f"{number:,}")
         for line in found.samples.get(reason, ()):
-            yield (f"  line {line.line_number}", f"{line.detail}: {line.excerpt}")
+            # The columns of names and of the run before stand beside it.
+            yield (f"  line {line.line_number}", excerpt(f"{line.detail}: {line.excerpt}", _BESIDE))
 
 
 def _minute(at: datetime) -> str:

@@ -1,8 +1,10 @@
 """How every command speaks: tables for people, JSON for machines, refusals as sentences with an exit code."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +33,9 @@ people = Console(stderr=True, highlight=False)
 Command = Callable[..., Any]
 COMMAND = Actor("command")
 # One more would not fit where numbers of rows are kept.
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+# Less of a line than this says nothing.
+_LEAST_EXCERPT = 30
 NUMBER = click.IntRange(1, HIGHEST_ID)
 
 
@@ -58,9 +63,17 @@ def container(state: Path | None, *, as_json: bool = False) -> Container:
 
 
 def answer(
-    value: Mapping[str, Any], *, as_json: bool, rows: Sequence[tuple[Any, ...]], headers: Sequence[str]
+    value: Mapping[str, Any],
+    *,
+    as_json: bool,
+    rows: Sequence[tuple[Any, ...]],
+    headers: Sequence[str],
+    beside: bool = False,
 ) -> None:
-    """Print `value` as JSON, or `rows` as a table under `headers`."""
+    """Print `value` as JSON, or `rows` as a table under `headers`.
+
+    `beside` puts the table on standard error, where standard output carries the result itself.
+    """
     if as_json:
         sys.stdout.write(
             orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z, default=str).decode() + "\n"
@@ -70,7 +83,26 @@ def answer(
     for row in rows:
         table.add_row(*(_cell(cell) for cell in row))
     # Into a pipe or a file whole lines go, however long: somebody is about to search them.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)
+    stream = sys.stderr if beside else sys.stdout
+    Console(highlight=False, stderr=beside, width=None if stream.isatty() else 1000).print(table)
+
+
+def excerpt(text: str, beside: int) -> str:
+    """The text cut to what a terminal shows in one line, where `beside` columns are taken by others."""
+    room = max(_LEAST_EXCERPT, shutil.get_terminal_size().columns - beside)
+    return text if len(text) <= room else f"{text[: room - 1]}…"
+
+
+def ago(instant: datetime | None, now: datetime) -> str:
+    """How long ago, in the one unit that says it: `3 s ago`; `never` for None."""
+    if instant is None:
+        return "never"
+    seconds = (now - instant).total_seconds()
+    # Another host's clock may be a moment ahead.
+    count, unit = next(
+        ((seconds / size, unit) for size, unit in _UNITS if seconds >= 2 * size), (max(0.0, seconds), "s")
+    )
+    return f"{count:.0f} {unit} ago"
 
 
 def _cell(value: Any) -> Text:

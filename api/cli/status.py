@@ -1,14 +1,16 @@
 """`sceau status`: is everything well, and if not, what."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.text import Text
 
-from api.cli.output import answer, json_option, refusals_told, state_option
+from api.cli.output import ago, answer, json_option, refusals_told, state_option
 from api.condition import look
 from api.settings import load_settings
+from directory.base.clock import utc_now
 
 
 @click.command()
@@ -22,12 +24,12 @@ def status(state: Path | None, as_json: bool) -> None:
     """
     with refusals_told(as_json=as_json):
         found = look(load_settings(state))
-    answer(found, as_json=as_json, rows=_rows(found), headers=("what", "state", "detail"))
+    answer(found, as_json=as_json, rows=_rows(found, utc_now()), headers=("what", "state", "detail"))
     if found["state"] != "ok":
         raise SystemExit(1)
 
 
-def _rows(found: dict[str, Any]) -> list[tuple[str, str | Text, str]]:
+def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, str]]:
     rows: list[tuple[str, str | Text, str]] = [
         ("web", "", found["web"]),
         ("ldap", "", found["ldap"]),
@@ -45,7 +47,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str | Text, str]]:
     rows += [_lifetime(name, one) for name, one in found["lifetimes"].items() if one["state"] != "ok"]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
     rows += [
-        ("job", name, job["last_error"] or f"last success {job['last_success']}")
+        ("job", name, job["last_error"] or f"last success {ago(job['last_success'], now)}")
         for name, job in found["jobs"].items()
     ]
     return rows

@@ -86,6 +86,8 @@ def history(register: str | None, limit: int, state: Path | None, as_json: bool)
 def show(run_id: int, state: Path | None, as_json: bool) -> None:
     """Show one run: counts beside those of the run before, steps, bounds passed, who agreed, rejected lines.
 
+    A rejected line is cut to what the terminal shows; --json gives it whole.
+
     \b
     Example:  sceau sync show 41
     """
@@ -103,16 +105,11 @@ def show(run_id: int, state: Path | None, as_json: bool) -> None:
 @sync.command()
 @click.argument("run_id", metavar="RUN", type=NUMBER)
 @click.option("--comment", required=True, help="What you looked at; kept in the audit log.")
-@click.option(
-    "--token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of your admin token: you are the named person.",
-)
 @identity_option
 @state_option
 @json_option
 def approve(
-    run_id: int, comment: str, token_file: Path | None, name: str | None, secret: str | None,
+    run_id: int, comment: str, name: str | None, secret: str | None,
     state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Let a held RUN go on, in your own name; once as many have agreed as are needed, it goes on at once.
@@ -124,8 +121,7 @@ def approve(
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        given = token_file.read_text().strip() if token_file else secret
-        token = who_acts(parts, connection, name, given)
+        token = who_acts(parts, connection, name, secret)
         told = approvals.approve(connection, now=parts.clock(), token=token, run_id=run_id, comment=comment)
     enough = told.approvals >= told.needed
     report = None

@@ -6,6 +6,8 @@ Data, to be read by an auditor: every line here is a rule of somebody else that 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pki.profiles import SERVICE_TLS
+
 _NOT_PUBLIC = "names are those of the national trusted list and of this installation, not of the public DNS"
 _NO_AUDIT = (
     "a reserved policy identifier says that a WebTrust or ETSI auditor agreed: none has been asked yet"
@@ -35,5 +37,18 @@ ACCEPTED: Mapping[str, str] = MappingProxyType(
         "cabf.serverauth.dv.common_name_attribute_present": (
             "not recommended, and the only name that logs of mail servers show"
         ),
+    }
+)
+# The same for one profile alone.
+ACCEPTED_OF: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        SERVICE_TLS.name: MappingProxyType(
+            {
+                "pkix.invalid_domain_name_syntax": (
+                    "`localhost`, one label (RFC 1034 3.5 allows it): what clients on this machine write;"
+                    " our lint san-service-hosts knows no other without a dot"
+                ),
+            }
+        )
     }
 )

@@ -91,6 +91,14 @@ def _hosts(case: Case) -> Iterator[str]:
         yield "a common name that is no subject alternative name"
 
 
+def _service_hosts(case: Case) -> Iterator[str]:
+    if case.profile.name != SERVICE_TLS.name:
+        return
+    for name in _alternative(case) or ():
+        if isinstance(name, x509.DNSName) and name.value != "localhost" and not _HOST.fullmatch(name.value):
+            yield f"a host of the service that is no DNS name in lower case: {name.value}"
+
+
 def _operators_hosts(case: Case) -> Iterator[str]:
     if case.profile.name != OPERATOR_SERVER.name:
         return
@@ -114,6 +122,7 @@ LINTS = (
     Lint("subject-country", "S/MIME BR 7.1.4.2.2 (ISO 3166-1 code)", _country),
     Lint("san-mailbox", "S/MIME BR 7.1.4.2.1 (every mailbox in SAN), RFC 8550 3", _mailbox),
     Lint("san-hosts", "TLS BR 7.1.2.7.12, 7.1.4.3 (common name is one of the SANs)", _hosts),
+    Lint("san-service-hosts", "RFC 5280 4.2.1.6, RFC 6761 6.3 (localhost is this machine)", _service_hosts),
     Lint(
         "san-operator-hosts",
         "TLS BR 7.1.2.7.12, 3.2.2.4 (names under the applicant's control)",

@@ -10,7 +10,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from pki.lint.accepted import ACCEPTED
+from pki.lint.accepted import ACCEPTED, ACCEPTED_OF
 from pki.lint.lint import Finding
 from pki.profiles import APPLICATION, OPERATOR_SERVER, ORGANISATION, PRACTITIONER, PROFILES
 
@@ -51,11 +51,12 @@ def findings(der: bytes, profile: str = "") -> tuple[list[Finding], list[Finding
     wrong: dict[str, Finding] = {}
     advised: dict[str, Finding] = {}
     family = PROFILES[profile].family if profile in PROFILES else profile
+    known = ACCEPTED.keys() | ACCEPTED_OF.get(profile, {}).keys()
     container, asked_by = _container(("pkix", *REQUIREMENTS.get(family, ())))
     for result in container.validate(loader.load_certificate(der, "").root):
         for described in result.finding_descriptions:
             severity, code = described.finding.severity.name, described.finding.code
-            if code in ACCEPTED:
+            if code in known:
                 continue
             citation = CITATIONS[asked_by.get(id(result.validator), "pkix")]
             finding = Finding(f"pkilint:{code}", citation, described.message or code)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
@@ -129,7 +129,11 @@ def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
 @pytest.fixture
 def sceau(state: Path, built: dict[str, Any]) -> Sceau:
     del built
-    return lambda *words: CliRunner().invoke(main, [*words, "--state", str(state)])
+
+    def run(*words: str, token: str | None = None) -> Result:
+        return CliRunner().invoke(main, [*words, "--state", str(state)], env={"SCEAU_TOKEN": token})
+
+    return run
 
 
 @pytest.fixture

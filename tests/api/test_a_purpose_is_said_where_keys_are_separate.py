@@ -132,15 +132,15 @@ def test_a_command_says_it(
     someone, tmp_path = seed_practitioner(engine), state.parent
     save_settings(state, {"mail_keys": mode})
     one, two = token(sceau, "one"), token(sceau, "two")
-    enrolment = told(sceau("enrol", someone.national_id, someone.mailbox, "--token", one, "--json"))["id"]
-    sceau("enrol", "--approve", enrolment, "--token", two)
+    enrolment = told(sceau("enrol", someone.national_id, someone.mailbox, "--json", token=one))["id"]
+    sceau("enrol", "--approve", enrolment, token=two)
     with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as signer:
         built["signer"] = signer
 
         def issue(*words: str) -> Any:
             (tmp_path / "request.pem").write_text(request_for())
-            return told(sceau("issue", enrolment, "--csr", str(tmp_path / "request.pem"), "--token", one,
-                              "--json", *words))  # fmt: skip
+            return told(sceau("issue", enrolment, "--csr", str(tmp_path / "request.pem"), "--json",
+                              *words, token=one))  # fmt: skip
 
         if mode == "joined":
             assert issue("--purpose", "signature")["type"] == "purpose-not-separate"

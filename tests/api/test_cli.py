@@ -1,5 +1,6 @@
 """Commands say yes, no or cannot by their exit code, sentences to people and one JSON object to machines."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from cryptography import x509
 from sqlalchemy import Engine, text
 
 from api.cli.main import main
+from api.cli.output import ago
 from api.settings import save_settings
 from directory.base.clock import utc_now
 from tests.api.certificates import certify
@@ -91,13 +93,13 @@ def test_a_table_goes_out_in_whole_lines_and_progress_stays_off_stdout(sceau: Sc
 
 @pytest.mark.parametrize(
     ("words", "stderr_says"),
-    [(["token", "list"], "PostgreSQL says"), (["enrol", "a", "b", "--token", "x"], "PostgreSQL says")],
+    [(["token", "list"], "PostgreSQL says"), (["enrol", "a", "b"], "PostgreSQL says")],
 )
 def test_a_record_out_of_reach_is_said_with_exit_2(
     sceau: Sceau, state: Path, words: list[str], stderr_says: str
 ) -> None:
     save_settings(state, {"database_url": f"postgresql+psycopg://sceau@/sceau?host={state}"})
-    result = sceau(*words, "--json")
+    result = sceau(*words, "--json", token="x")
     assert result.exit_code == 2
     assert stderr_says in result.stderr
     assert told(result)["type"] == "record-out-of-reach"
@@ -187,28 +189,76 @@ def test_two_registrars_bring_a_person_to_a_certificate_and_take_it_back(
 ) -> None:
     person = seed_practitioner(engine)
     one, two = token(sceau, "one"), token(sceau, "two")
-    asked = sceau("enrol", person.national_id, person.mailbox, "--token", one, "--json")
+    asked = sceau("enrol", person.national_id, person.mailbox, "--json", token=one)
     assert (asked.exit_code, told(asked)["state"]) == (0, "requested")
     enrolment = told(asked)["id"]
-    alone = sceau("enrol", "--approve", enrolment, "--token", one, "--json")
+    alone = sceau("enrol", "--approve", enrolment, "--json", token=one)
     assert alone.exit_code == 1
-    assert told(sceau("enrol", "--approve", enrolment, "--token", two, "--json"))["state"] == "approved"
+    assert told(sceau("enrol", "--approve", enrolment, "--json", token=two))["state"] == "approved"
     (tmp_path / "request.pem").write_text(request_for())
     with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as signer:
         built["signer"] = signer
         words = ["--csr", str(tmp_path / "request.pem"), "--out", str(tmp_path / "certificate.pem")]
-        issued = sceau("issue", enrolment, *words, "--token", one, "--json")
+        issued = sceau("issue", enrolment, *words, "--json", token=one)
         assert issued.exit_code == 0, issued.stderr
         serial = told(issued)["serial"]
         loaded = x509.load_pem_x509_certificate((tmp_path / "certificate.pem").read_bytes())
         assert f"{loaded.serial_number:040x}" == serial
-        take = ["revoke", serial, "--reason", "keyCompromise", "--token", one, "--json"]
-        assert told(sceau(*take, "--dry-run"))["dry_run"] is True
+        take = ["revoke", serial, "--reason", "keyCompromise", "--json"]
+        assert told(sceau(*take, "--dry-run", token=one))["dry_run"] is True
         assert sceau("check", person.mailbox).exit_code == 0
-        assert sceau(*take).exit_code == 0
+        assert sceau(*take, token=one).exit_code == 0
         assert sceau("check", person.mailbox).exit_code == 1
         # For good: a second revocation of a revoked certificate is a no, not an error.
-        assert sceau("revoke", serial, "--reason", "superseded", "--token", one).exit_code == 1
+        assert sceau("revoke", serial, "--reason", "superseded", token=one).exit_code == 1
+
+
+def test_a_certificate_is_all_that_goes_into_the_file_a_shell_redirects_to(
+    sceau: Sceau, engine: Engine, built: dict[str, Any], tmp_path: Path
+) -> None:
+    person = seed_practitioner(engine)
+    one, two = token(sceau, "one"), token(sceau, "two")
+    enrolment = told(sceau("enrol", person.national_id, person.mailbox, "--json", token=one))["id"]
+    sceau("enrol", "--approve", enrolment, token=two)
+    (tmp_path / "request.pem").write_text(request_for())
+    with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as signer:
+        built["signer"] = signer
+        issued = sceau("issue", enrolment, "--csr", str(tmp_path / "request.pem"), token=one)
+    serial = f"{x509.load_pem_x509_certificate(issued.stdout.encode()).serial_number:040x}"
+    assert issued.stdout.startswith("-----BEGIN CERTIFICATE-----\n")
+    assert issued.stdout.endswith("-----END CERTIFICATE-----\n")
+    assert issued.stdout.count("-----") == 4
+    assert serial in issued.stderr
+
+
+def test_a_token_is_taken_from_a_file_or_the_environment_and_never_from_the_command_line(
+    sceau: Sceau, tmp_path: Path
+) -> None:
+    one = token(sceau, "one")
+    file = tmp_path / "token"
+    file.write_text(f"{one}\n")
+    words = ("enrol", rpps(1), "a@one.example", "--json")
+    for known in (sceau(*words, "--token-file", str(file)), sceau(*words, token=one)):
+        assert told(known)["type"] == "unknown-practitioner"
+    shown = sceau(*words, "--token", one)
+    assert shown.exit_code == 2
+    assert "list of processes" in shown.stderr
+    assert one not in shown.output
+
+
+def test_status_and_jobs_tell_ages_to_people_and_instants_to_machines(sceau: Sceau) -> None:
+    sceau("jobs", "run", "heartbeat")
+    assert re.search(r"job +heartbeat +last success \d s ago", sceau("status").stdout)
+    assert datetime.fromisoformat(told(sceau("status", "--json"))["jobs"]["heartbeat"]["last_success"])
+    assert re.search(r"heartbeat +every 5 s +\d s ago", sceau("jobs", "list").stdout)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-3, "0 s ago"), (119, "119 s ago"), (121, "2 min ago"), (7_300, "2 h ago"), (200_000, "2 d ago")],
+)
+def test_an_age_is_told_in_the_unit_that_says_it(seconds: int, words: str, now: datetime) -> None:
+    assert ago(now - timedelta(seconds=seconds), now) == words
 
 
 def test_who_acts_must_be_said_and_known(sceau: Sceau, state: Path) -> None:
@@ -217,7 +267,7 @@ def test_who_acts_must_be_said_and_known(sceau: Sceau, state: Path) -> None:
     unknown = sceau("enrol", rpps(1), "a@one.example", "--as", "registrar_a", "--json")
     assert (unknown.exit_code, told(unknown)["type"]) == (1, "unknown-credential")
     assert str(state / "demo-credentials.json") in told(unknown)["detail"]
-    wrong = sceau("enrol", rpps(1), "a@one.example", "--token", "sceau_wrong", "--json")
+    wrong = sceau("enrol", rpps(1), "a@one.example", "--json", token="sceau_wrong")
     assert (wrong.exit_code, told(wrong)["type"]) == (1, "bad-token")
 
 
@@ -237,18 +287,18 @@ def test_audit_says_whether_the_log_is_what_was_signed(sceau: Sceau, engine: Eng
 def test_a_measure_is_taken_by_one_and_lifted_by_two(sceau: Sceau, engine: Engine) -> None:
     someone = seed_practitioner(engine).national_id
     one, two = token(sceau, "one"), token(sceau, "two")
-    take = ("measure", "take", someone, "--kind", "suspended", "--reason", "x", "--json", "--token")
-    taken = told(sceau(*take, one))
+    take = ("measure", "take", someone, "--kind", "suspended", "--reason", "x", "--json")
+    taken = told(sceau(*take, token=one))
     assert taken["state"] == "in-force"
-    assert told(sceau(*take, two))["type"] == "measure-in-force"
-    lift = ("measure", "lift", str(taken["id"]), "--reason", "y", "--json", "--token")
-    assert told(sceau(*lift, one))["state"] == "lifting-asked"
-    again = sceau(*lift, one)
+    assert told(sceau(*take, token=two))["type"] == "measure-in-force"
+    lift = ("measure", "lift", str(taken["id"]), "--reason", "y", "--json")
+    assert told(sceau(*lift, token=one))["state"] == "lifting-asked"
+    again = sceau(*lift, token=one)
     assert (again.exit_code, told(again)["type"]) == (1, "self-approval")
-    assert told(sceau(*lift, two))["state"] == "lifted"
-    listed = sceau("measure", "list", someone, "--token", one)
+    assert told(sceau(*lift, token=two))["state"] == "lifted"
+    listed = sceau("measure", "list", someone, token=one)
     assert "lifted" in listed.stdout
-    assert told(sceau("measure", "list", someone, "--token", one, "--json"))["items"][0]["reason"] == "y"
+    assert told(sceau("measure", "list", someone, "--json", token=one))["items"][0]["reason"] == "y"
 
 
 def test_what_needs_a_look_is_listed_to_whom_it_touches(sceau: Sceau, engine: Engine) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from click.testing import Result
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
@@ -239,15 +240,17 @@ def acting(someone: Seeded, engine: Engine) -> tuple[str, str]:
 
 def test_a_terminal_does_the_same(sceau: Sceau, acting: tuple[str, str]) -> None:
     number, token = acting
-    who = ("--token", token, "--json")
-    made = sceau(
-        "correct", "make", "practitioner", number, "given_name", "Camille Anne", "--reason", "x", *who
-    )
+
+    def by_registrar(*words: str) -> Result:
+        return sceau(*words, "--json", token=token)
+
+    words = ("practitioner", number, "given_name", "Camille Anne", "--reason", "x")
+    made = by_registrar("correct", "make", *words)
     assert made.exit_code == 0, made.output
     correction = json.loads(made.stdout)
-    listed = json.loads(sceau("correct", "list", "--entity", "practitioner", "--key", number, *who).stdout)
+    listed = json.loads(by_registrar("correct", "list", "--entity", "practitioner", "--key", number).stdout)
     assert [one["id"] for one in listed["items"]] == [correction["id"]]
-    ended = sceau("correct", "withdraw", str(correction["id"]), *who)
+    ended = by_registrar("correct", "withdraw", str(correction["id"]))
     assert json.loads(ended.stdout)["ending"] == "withdrawn"
-    wrong = sceau("correct", "withdraw", "4711", *who)
+    wrong = by_registrar("correct", "withdraw", "4711")
     assert (wrong.exit_code, json.loads(wrong.stdout)["type"]) == (1, "unknown-correction")

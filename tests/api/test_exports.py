@@ -21,6 +21,7 @@ from sqlalchemy import Engine, text
 
 from api import exports
 from api.app import create_app
+from api.jobs import run_job
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now
@@ -232,6 +233,17 @@ def test_one_is_due_daily_and_once_a_night_s_registers_have_been_applied(
     assert at(60) == ""
     container.signer.clock = lambda: now + timedelta(days=1)  # type: ignore[attr-defined]
     assert at(26 + 24 * 60) != ""
+
+
+def test_a_person_who_asks_right_after_a_register_gets_one(
+    container: Container, engine: Engine, now: datetime
+) -> None:
+    applied(engine, now - timedelta(seconds=5))
+    assert run_job(container, "export", forced=True) == f"wrote {now:%Y%m%dT%H%M%SZ}"
+    applied(engine, now)
+    later = replace(container, clock=lambda: now + timedelta(seconds=10))
+    assert run_job(later, "export") in (None, ""), "the clock waits for the other registers"
+    assert run_job(later, "export", forced=True) == f"wrote {now + timedelta(seconds=10):%Y%m%dT%H%M%SZ}"
 
 
 def test_one_is_due_at_once_when_none_leads_into_the_feed_any_more(

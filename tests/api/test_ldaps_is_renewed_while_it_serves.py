@@ -69,13 +69,13 @@ class Machine:
     def worker(self) -> "Worker":
         return Worker(self)
 
-    def shown(self) -> str:
+    def shown(self, *named: str) -> str:
         """The serial that a stranger is shown, after `openssl` has verified the chain to the root."""
         port = str(self.settings.ldaps_port)
         roots = service_tls.files(self.settings.state).authority
         at = str(int(self.at.timestamp()))
         asked = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(roots),
-                 "-verify_return_error", "-verify_ip", "127.0.0.1", "-attime", at]  # fmt: skip
+                 "-verify_return_error", *(named or ("-verify_ip", "127.0.0.1")), "-attime", at]  # fmt: skip
         told = subprocess.run(asked, capture_output=True, text=True, check=False, input="")
         assert told.returncode == 0, told.stderr + told.stdout
         return serial_of(x509.load_pem_x509_certificate(told.stdout.encode()).serial_number)
@@ -134,6 +134,11 @@ def connected(machine: Machine) -> ssl.SSLSocket:
     made.sendall(BIND)
     assert made.recv(100).hex() == "300c02010161070a010004000400"
     return made
+
+
+@pytest.mark.parametrize("name", ["localhost", "sceau.localhost"])
+def test_clients_of_this_machine_may_write_localhost(machine: Machine, name: str) -> None:
+    machine.shown("-verify_hostname", name)
 
 
 def test_with_time_left_nothing_is_done(machine: Machine) -> None:

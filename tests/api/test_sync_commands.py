@@ -70,6 +70,21 @@ def test_a_run_is_shown_with_its_bounds_steps_and_rejected_lines(sceau: Sceau, e
     assert (missing.exit_code, "unknown-run" in missing.stderr) == (1, True)
 
 
+def test_a_rejected_line_of_500_columns_leaves_the_run_before_in_sight(
+    sceau: Sceau, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = utc_now()
+    before = seed_run(engine, "rpps", now - timedelta(days=1))
+    run = seed_run(engine, "rpps", now)
+    seed_rejection(engine, run, 7, excerpt="8|" + "x" * 498)
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = sceau("sync", "show", str(run)).stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert next(line for line in lines if line.startswith("run ")).split() == ["run", str(run), str(before)]
+    whole = told(sceau("sync", "show", str(run), "--json"))
+    assert whole["rejections"][0]["samples"][0]["excerpt"] == "8|" + "x" * 498
+
+
 @pytest.fixture
 def held(sceau: Sceau, tmp_path: Path, state: Path) -> int:
     """A small register in force, and a file that would do away with most of it, held."""

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -151,23 +152,26 @@ def test_commands_do_the_same(
 ) -> None:
     for name, role in (("registrar", "registrar"), ("admin", "admin")):
         seed_token(engine, name, role=role, authority="CNOM")
-    registrar = ("--token", "sceau_registrar", "--json")
+
+    def registrar(*words: str) -> Result:
+        return sceau(*words, "--json", token="sceau_registrar")
+
+    def admin(*words: str) -> Result:
+        return sceau(*words, "--json", token="sceau_admin")
+
     monkeypatch.setenv("COLUMNS", "200")
-    assert sceau("revoke", serial, "--reason", "certificateHold", *registrar).exit_code == 0
-    assert sceau("release", serial, *registrar).exit_code == 0
+    assert registrar("revoke", serial, "--reason", "certificateHold").exit_code == 0
+    assert registrar("release", serial).exit_code == 0
     (tmp_path / "serials").write_text(f"{serial}\n")
-    admin = ("--token", "sceau_admin", "--json")
     plan = ("revoke-many", "plan", "--serials", str(tmp_path / "serials"), "--reason", "superseded")
-    shown = json.loads(sceau(*plan, "--comment", "why", *admin).stdout)
+    shown = json.loads(admin(*plan, "--comment", "why").stdout)
     assert (shown["total"], shown["id"]) == (1, None)
-    made = json.loads(sceau(*plan, "--comment", "why", "--apply", *admin).stdout)
-    agreed = sceau(
-        "revoke-many", "approve", str(made["id"]), "--digest", made["digest"], "--comment", "seen", *admin
-    )
+    made = json.loads(admin(*plan, "--comment", "why", "--apply").stdout)
+    agreed = admin("revoke-many", "approve", str(made["id"]), "--digest", made["digest"], "--comment", "seen")
     assert json.loads(agreed.stdout)["items"][0]["state"] == "running"
-    stopped = sceau("revoke-many", "stop", str(made["id"]), "--comment", "wrong", *admin)
+    stopped = admin("revoke-many", "stop", str(made["id"]), "--comment", "wrong")
     assert json.loads(stopped.stdout)["items"][0]["state"] == "stopped"
-    assert len(json.loads(sceau("revoke-many", "list", *admin).stdout)["items"]) == 1
-    assert sceau("revoke", serial, "--reason", "superseded", *registrar).exit_code == 0
-    corrected = sceau("restate", serial, "--reason", "keyCompromise", "--comment", "online", *registrar)
+    assert len(json.loads(admin("revoke-many", "list").stdout)["items"]) == 1
+    assert registrar("revoke", serial, "--reason", "superseded").exit_code == 0
+    corrected = registrar("restate", serial, "--reason", "keyCompromise", "--comment", "online")
     assert json.loads(corrected.stdout)["reason"] == "keyCompromise"

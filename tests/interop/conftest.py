@@ -63,8 +63,8 @@ class Installation:
     def credentials(self) -> dict[str, str]:
         return dict(json.loads((self.state / "demo-credentials.json").read_text()))
 
-    def sceau(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return run(SCEAU, *words, "--state", str(self.state), check=check)
+    def sceau(self, *words: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+        return run(SCEAU, *words, "--state", str(self.state), check=check, **more)
 
     def ask(self, *words: str) -> dict[str, Any]:
         """A command's JSON, whatever its exit code."""

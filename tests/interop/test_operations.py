@@ -187,7 +187,7 @@ def test_the_ldaps_certificate_is_replaced_under_a_running_slapd(installation: I
     before, serves = shown(), process()
     admin = installation.ask("token", "create", "for the LDAPS test", "--role", "admin")["secret"]
     revoke = ("revoke", before.rjust(40, "0"), "--reason", "superseded")
-    installation.sceau(*revoke, "--token", admin)
+    installation.sceau(*revoke, "--token-file", "-", input=admin)
     # By this run or the worker's own, whichever has the job's lock first.
     within(20, lambda: bool(installation.sceau("jobs", "run", "ldaps-certificate")) and shown() != before)
     assert process() == serves

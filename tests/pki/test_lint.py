@@ -249,6 +249,13 @@ BAD: dict[str, Callable[[], Case]] = {
     "san-hosts": lambda: case(
         rebuilt(leaf(SERVICE_TLS), subject=named((NameOID.COMMON_NAME, "other.example"))), SERVICE_TLS
     ),
+    "san-service-hosts": lambda: case(
+        rebuilt(
+            leaf(SERVICE_TLS),
+            add=x509.SubjectAlternativeName([x509.DNSName("ldap.example"), x509.DNSName("intranet")]),
+        ),
+        SERVICE_TLS,
+    ),
     "san-operator-hosts": lambda: case(
         rebuilt(
             leaf(OPERATOR_SERVER),
