@@ -148,10 +148,12 @@ ENTRIES: tuple[Entry, ...] = (
     # ---- Identifiers
     Entry(
         "malformed-address", 400, "The mailbox address is not well formed",
-        "An address is local@domain, without display name, quotes or spaces. In a bulk check the same code "
+        "An address is local@domain, without display name, quotes or spaces, its domain as IDNA 2008 allows "
+        "it (RFC 5891). In a query, a `+` means a space: write `%2B`. In a bulk check the same code "
         "is a reason of the verdict, so that one bad address does not sink the others.",
         "Adresse de messagerie mal formée",
-        "Une adresse s'écrit nom@domaine, sans libellé, guillemets ni espaces. Dans une vérification en "
+        "Une adresse s'écrit nom@domaine, sans libellé, guillemets ni espaces, le domaine selon IDNA 2008 "
+        "(RFC 5891). Dans une requête, `+` vaut une espace : écrire `%2B`. Dans une vérification en "
         "masse, le même code est un motif du verdict : une mauvaise adresse n'emporte pas les autres.",
     ),
     Entry(
@@ -218,9 +220,11 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "malformed-domain", 400, "The domain is not a domain name",
-        "A domain has at least two labels of letters, digits and hyphens.",
+        "A domain has at least two labels of letters, digits and hyphens. Letters outside ASCII are those of "
+        "IDNA 2008 (RFC 5891), in lower case: none is turned into another.",
         "Nom de domaine mal formé",
-        "Un domaine compte au moins deux étiquettes de lettres, chiffres et traits d'union.",
+        "Un domaine compte au moins deux étiquettes de lettres, chiffres et traits d'union. Hors ASCII, les "
+        "lettres sont celles d'IDNA 2008 (RFC 5891), en minuscules : aucune n'est changée en une autre.",
     ),
     # ---- Enrolment: four eyes of one authority
     Entry(

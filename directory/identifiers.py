@@ -5,6 +5,10 @@ Pure text in, canonical text out; a value that comes out of here cannot be malfo
 """
 
 import re
+import string
+import unicodedata
+
+import idna
 
 from directory.base.errors import Kind, Refusal
 
@@ -22,6 +26,8 @@ _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 _LOCAL_PART = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LONGEST_LOCAL_PART = 64
 _LONGEST_DOMAIN = 253
+_A_LABEL = "xn--"
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 # La Poste numbers its own establishments: the digits add up to a multiple of five instead of passing Luhn.
 _LA_POSTE = "356000000"
 
@@ -128,20 +134,12 @@ def parse_national_id(text: str, *, strict: bool = True) -> str:
 
 
 def parse_domain(text: str) -> str:
-    """A domain in lower case, two labels at least, Unicode as A-labels; Refusal MALFORMED otherwise."""
-    try:
-        # IDNA 2003, the standard library's; it differs from IDNA 2008 on four characters French does not use.
-        name = (
-            text.strip().encode("idna").decode("ascii").lower()
-            if not text.isascii()
-            else text.strip().lower()
-        )
-    except UnicodeError as error:
-        raise _malformed_domain(text) from error
-    labels = name.split(".")
-    if len(labels) < 2 or len(name) > _LONGEST_DOMAIN or not all(map(_LABEL.fullmatch, labels)):  # noqa: PLR2004
-        raise _malformed_domain(text)
-    return name
+    """A domain in its one canonical form: lower case, two labels at least, all A-labels, without final dot.
+
+    IDNA 2008 without any mapping (RFC 5891): only the case of ASCII letters and the composition of letters
+    (NFC) make no difference. Whatever else would be turned into another name is refused, as MALFORMED.
+    """
+    return _domain(text.strip())
 
 
 def parse_address(text: str) -> str:
@@ -157,9 +155,40 @@ def parse_address(text: str) -> str:
     if not at or len(local) > _LONGEST_LOCAL_PART or not _LOCAL_PART.fullmatch(local):
         raise _malformed_address(text)
     try:
-        return f"{local}@{parse_domain(domain)}"
+        return f"{local}@{_domain(domain)}"
     except Refusal as refusal:
         raise _malformed_address(text) from refusal
+
+
+def _domain(text: str) -> str:
+    try:
+        # RFC 1034 3.1: the final dot says that the name is whole; it names nothing else.
+        labels = [_label(label) for label in _composed(text).translate(_LOWER).removesuffix(".").split(".")]
+    except ValueError as error:
+        raise _malformed_domain(text) from error
+    name = ".".join(labels)
+    if len(labels) < 2 or len(name) > _LONGEST_DOMAIN:  # noqa: PLR2004 - no top-level domain has mailboxes
+        raise _malformed_domain(text)
+    return name
+
+
+def _composed(text: str) -> str:
+    """NFC (RFC 5891 5.2); ValueError where it would put one letter for another, as k for the Kelvin sign."""
+    if text.isascii():
+        return text
+    if any(unicodedata.normalize("NFC", letter) != letter for letter in text):
+        raise ValueError("a letter that NFC replaces by another")
+    return unicodedata.normalize("NFC", text)
+
+
+def _label(label: str) -> str:
+    """The label as DNS has it; ValueError when it is none."""
+    # Not `idna.encode`: it takes other characters for dots (U+3002 and its like).
+    if not label.isascii() or label.startswith(_A_LABEL):
+        label = idna.alabel(label).decode("ascii")
+    if not _LABEL.fullmatch(label):
+        raise ValueError("not a label of letters, digits and hyphens")
+    return label
 
 
 def _upper(text: str) -> str:

@@ -20,7 +20,8 @@ _SERVES = ", ".join(
 # A pair succeeds to a joined certificate when both are there, a joined one to either of a pair.
 # What is revoked, on hold, or of a person who has left ends in another way than by time.
 _ENDING = f"""
-    SELECT c.serial, c.profile, c.mailbox, c.subject, c.not_after, e.authority,
+    SELECT c.serial, c.profile, c.mailbox,
+           coalesce(nullif(c.subject, ''), o.hosts[1], '') AS subject, c.not_after, e.authority,
            coalesce(m.listed, true) AS listed, o.operator_id,
            c.mailbox IS NOT NULL OR EXISTS (
                SELECT FROM operator_contact k WHERE k.operator_id = o.operator_id) AS has_recipient
@@ -45,6 +46,7 @@ _ENDING = f"""
       AND (c.mailbox IS NOT NULL OR NOT EXISTS (
           SELECT FROM certificate n LEFT JOIN operator_certificate p ON p.serial = n.serial
           WHERE n.mailbox IS NULL AND n.profile = c.profile AND n.subject = c.subject
+            AND (c.subject <> '' OR p.hosts @> o.hosts)
             AND n.not_after > c.not_after AND p.operator_id IS NOT DISTINCT FROM o.operator_id
             AND NOT EXISTS (
                 SELECT FROM revocation_state v WHERE v.serial = n.serial AND v.action <> 'release')))

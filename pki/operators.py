@@ -32,7 +32,7 @@ from pki.profiles import (
 )
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
-from pki.rules import LONGEST_COMMON_NAME, PublicKey
+from pki.rules import PublicKey
 from pki.signing.signer import Signer
 from pki.store import Revocable
 
@@ -72,7 +72,7 @@ def issue(
     # All operators have no body in common: each counts for itself.
     counted = replace(token, authority=f"operator-{token.operator_id}")
     with told(engine, counted, now), transaction(engine) as connection:
-        prepared, domains = _reserve(
+        prepared = _reserve(
             connection, now=now, token=token, profile=profile, key=key, hosts=wanted, base_url=base_url,
             opinion=opinion,
         )  # fmt: skip
@@ -81,7 +81,7 @@ def issue(
     signed = issuance.sign(signer, prepared)
     # 4. Stored; revoked in the same breath when the domain went meanwhile.
     with transaction(engine) as connection:
-        issued, refusal = _store(connection, prepared, signed, token=token, domains=domains, now=now)
+        issued, refusal = _store(connection, prepared, signed, token=token, hosts=wanted, now=now)
     if refusal is not None:
         raise refusal
     return issued
@@ -118,8 +118,6 @@ def _asked_hosts(profile: str, hosts: Sequence[str]) -> tuple[str, ...]:
         raise _bad_hosts("A client is named by its operator: it has no host.")
     if profile == OPERATOR_SERVER.name and not 1 <= len(wanted) <= MOST_HOSTS:
         raise _bad_hosts(f"A server has 1 to {MOST_HOSTS} hosts.")
-    if wanted and len(wanted[0]) > LONGEST_COMMON_NAME:
-        raise _bad_hosts(f"The first host becomes the common name: {LONGEST_COMMON_NAME} characters at most.")
     return wanted
 
 
@@ -137,13 +135,13 @@ def _reserve(
     hosts: tuple[str, ...],
     base_url: str,
     opinion: pkix.SecondOpinion,
-) -> tuple[Prepared, tuple[str, ...]]:
+) -> Prepared:
     operator = operator_of(connection, token)
     _queue(connection, operator)
-    domains = _check_domains(operator, hosts)
+    domains = _check_domains(connection, operator, hosts)
     checked = blocked_keys.check(connection, key)
     if (reserved := _taken_up(connection, operator, key, (profile, hosts), now)) is not None:
-        return issuance.resume(connection, reserved, token.actor), domains
+        return issuance.resume(connection, reserved, token.actor)
     names = ServiceNames(hosts) if hosts else OperatorNames(operator.name, operator.id)
     prepared = issuance.prepare(
         connection, now=now, actor=token.actor,
@@ -153,7 +151,7 @@ def _reserve(
     serial, spki = prepared.reservation.serial, prepared.reservation.spki_sha256
     if not operators_store.add(connection, OperatorReservation(serial, operator.id, hosts, domains, spki)):
         raise issuance.key_already_certified()
-    return prepared, domains
+    return prepared
 
 
 def _queue(connection: Connection, operator: Operator) -> None:
@@ -186,18 +184,26 @@ def _taken_up(
     return reserved
 
 
-def _check_domains(operator: Operator, hosts: Sequence[str]) -> tuple[str, ...]:
-    """The trusted domains these hosts lie in, each once; for a client, none."""
+def _check_domains(connection: Connection, operator: Operator, hosts: Sequence[str]) -> tuple[str, ...]:
+    """The trusted domains these hosts lie in, each once; for a client, none.
+
+    The longest trusted domain decides, whoever has it: who holds `b.example` has no say in `a.b.example` once
+    that is another's.
+    """
     if operator.suspended:
         raise Refusal(Kind.UNACCEPTABLE, "operator-suspended", f"{operator.name} is suspended.")
     if not operator.domains:
         text = f"{operator.name} has no domain on the trusted list."
         raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text)
+    trusted = operators_store.trusted_above(connection, hosts)
     found: dict[str, None] = {}
     for host in hosts:
-        domain = domain_of(host, list(operator.domains))
+        domain = domain_of(host, trusted)
         if domain is None:
             text = f"{host} lies in no trusted domain of this operator."
+            raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text, host=host)
+        if domain not in operator.domains:
+            text = f"{host} lies in {domain}, which is not a domain of this operator."
             raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text, host=host)
         if operator.domains[domain]:
             text = f"The domain {domain} is suspended."
@@ -212,7 +218,7 @@ def _store(
     signed: bytes,
     *,
     token: Token,
-    domains: tuple[str, ...],
+    hosts: tuple[str, ...],
     now: datetime,
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again."""
@@ -221,7 +227,7 @@ def _store(
     blocked_keys.hold(connection, [prepared.reservation.spki_sha256])
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
-        _check_domains(operator, domains)
+        _check_domains(connection, operator, hosts)
         # What was said of the key while it was being certified counts.
         blocked_keys.check_again(connection, issued.spki_sha256)
     except Refusal as refusal:

@@ -15,20 +15,40 @@ _RIGHTS = text("""
     SELECT d.name, (d.suspended_at IS NOT NULL) AS suspended FROM trusted_domain d
     WHERE d.operator_id = :id AND d.departed_at IS NULL ORDER BY d.name
 """)
+# Each name that a host has or lies below, the host itself first.
+_ABOVE = """
+    SELECT h.host, array_to_string((string_to_array(h.host, '.'))[n:], '.') AS name
+    FROM unnest({hosts}) AS h (host)
+    CROSS JOIN generate_series(1, cardinality(string_to_array(h.host, '.'))) AS n
+"""
+_TRUSTED_ABOVE = text(f"""
+    SELECT DISTINCT d.name FROM ({_ABOVE.format(hosts="CAST(:hosts AS text[])")}) AS above
+    JOIN trusted_domain d ON d.name = above.name AND d.departed_at IS NULL ORDER BY d.name
+""")  # noqa: S608 - constants of this module
+# A host whose longest trusted domain is another operator's by now.
+_PASSED_ON = f"""
+    EXISTS (SELECT FROM (
+        SELECT DISTINCT ON (above.host) above.name FROM ({_ABOVE.format(hosts="o.hosts")}) AS above
+        WHERE EXISTS (SELECT FROM trusted_domain d WHERE d.name = above.name AND d.departed_at IS NULL)
+        ORDER BY above.host, length(above.name) DESC
+    ) AS longest WHERE NOT EXISTS (
+        SELECT FROM trusted_domain d
+        WHERE d.name = longest.name AND d.operator_id = o.operator_id AND d.departed_at IS NULL))
+"""  # noqa: S608 - same
 # What lives, however much was ever made. A client's certificate rests on any domain at all.
-_UNFOUNDED = text("""
+_UNFOUNDED = text(f"""
     SELECT c.serial, o.operator_id, o.domains, p.name AS operator,
            (p.suspended_at IS NOT NULL
-            OR o.domains <> '{}' AND bool_or(d.suspended_at IS NOT NULL)) AS suspended,
-           (CASE WHEN o.domains = '{}' THEN count(d.name) = 0
-                 ELSE count(d.name) < cardinality(o.domains) END) AS withdrawn
+            OR o.domains <> '{{}}' AND bool_or(d.suspended_at IS NOT NULL)) AS suspended,
+           (CASE WHEN o.domains = '{{}}' THEN count(d.name) = 0
+                 ELSE count(d.name) < cardinality(o.domains) OR {_PASSED_ON} END) AS withdrawn
     FROM certificate c JOIN operator_certificate o USING (serial) JOIN operator p ON p.id = o.operator_id
     LEFT JOIN trusted_domain d ON d.operator_id = o.operator_id AND d.departed_at IS NULL
-         AND (o.domains = '{}' OR d.name = ANY(o.domains))
+         AND (o.domains = '{{}}' OR d.name = ANY(o.domains))
     WHERE c.profile IN ('operator-server', 'operator-client') AND c.not_after > :now
       AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial AND r.action = 'revoke')
     GROUP BY c.serial, o.serial, p.id
-""")
+""")  # noqa: S608 - same
 _MADE = text("""
     SELECT o.serial, o.hosts, s.action
     FROM operator_certificate o JOIN certificate c USING (serial)
@@ -87,6 +107,11 @@ def load(connection: Connection, operator_id: int) -> Operator | None:
         return None
     rights = connection.execute(_RIGHTS, {"id": operator_id})
     return Operator(row.id, row.name, row.suspended, {row.name: row.suspended for row in rights})
+
+
+def trusted_above(connection: Connection, hosts: Sequence[str]) -> list[str]:
+    """The trusted domains, of whichever operator, that one of these hosts is or lies below."""
+    return list(connection.execute(_TRUSTED_ABOVE, {"hosts": list(hosts)}).scalars())
 
 
 def add(connection: Connection, made: OperatorReservation) -> bool:

@@ -148,8 +148,7 @@ def subject_of(names: Names) -> x509.Name:
                 (NameOID.SERIAL_NUMBER, f"OP-{names.operator_id}"),
             ]
         case ServiceNames():
-            common = names.dns[0] if names.dns else str(names.addresses[0])
-            attributes = [(NameOID.COMMON_NAME, common)]
+            attributes = [(NameOID.COMMON_NAME, _common_name(names))]
         case ResponderNames() | AuthorityNames():
             attributes = [
                 (NameOID.COUNTRY_NAME, COUNTRY),
@@ -158,6 +157,16 @@ def subject_of(names: Names) -> x509.Name:
             ]
     # Some people have one name: an attribute may be missing, never empty.
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes if value])
+
+
+def _common_name(names: ServiceNames) -> str:
+    """The first host that a common name has room for; '' when none fits: what counts is in the SAN.
+
+    TLS BR 7.1.4.3: a common name is one of the alternative names, or there is none.
+    """
+    if not names.dns:
+        return str(names.addresses[0])
+    return next((host for host in names.dns if len(host) <= LONGEST_COMMON_NAME), "")
 
 
 def subject_text(name: x509.Name) -> str:
@@ -230,7 +239,9 @@ def _alternative(names: Names) -> Extensions:
             found += [x509.IPAddress(address) for address in names.addresses]
         case OperatorNames() | ResponderNames() | AuthorityNames():
             pass
-    return [(x509.SubjectAlternativeName(found), False)] if found else []
+    # RFC 5280 4.1.2.6: critical where it alone names the holder.
+    alone = not list(subject_of(names))
+    return [(x509.SubjectAlternativeName(found), alone)] if found else []
 
 
 def _admissions(names: Names) -> Extensions:

@@ -7,7 +7,7 @@ from marshmallow import fields, validate
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MALFORMED_IDS
-from api.rest.shapes import LARGEST_ID, Instant, Line, Shape
+from api.rest.shapes import LARGEST_ID, Instant, Line, QueryAddress, Shape
 from api.wiring import Container
 from directory import corrections as use_cases
 from directory.access import Role
@@ -50,7 +50,7 @@ class CorrectionsQuery(paging.NumberedQuery):
     """Which corrections; those in force when nothing is said."""
 
     entity = fields.String(validate=validate.OneOf(ENTITIES), metadata=_WHAT)
-    key = Line(LONGEST_KEY, metadata=_KEY)
+    key = QueryAddress(LONGEST_KEY, metadata=_KEY)
     ended = fields.Boolean(
         load_default=False, metadata={"description": "Aussi celles qui ont pris fin — Ended ones besides"}
     )

@@ -21,6 +21,7 @@ from api.rest.shapes import (
     Hexadecimal,
     Instant,
     Line,
+    QueryAddress,
     Shape,
     Strings,
 )
@@ -92,8 +93,12 @@ class VerdictsAnswer(Shape):
 class RecipientQuery(Shape):
     """Who would send, and as of when."""
 
-    sender = Line(
+    sender = QueryAddress(
         LONGEST_ADDRESS,
+        told={
+            "verdict": Answer.REFUSED.value,
+            "reasons": [SENDER + Standing.MALFORMED_ADDRESS.value],
+        },
         metadata={"description": "Adresse de l'émetteur — Sender", "example": EXAMPLE_ADDRESS},
     )
     at = Instant(
@@ -141,6 +146,8 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     May health data be sent to this address, now or at an instant past, and with which certificate? The answer
     carries every reason that applies and says until when it may be kept.
     """
+    # A slash may stand in an address, never at its end.
+    address = address.removesuffix("/")
     _refuse_malformed(address)
     (verdict,) = _decided(call, [address], asked)
     return _json(_written(verdict))

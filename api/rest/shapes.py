@@ -12,10 +12,13 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from directory.base.errors import Kind, Refusal
+
 # RFC 3339 5.6, upper case or lower.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
 LONGEST_ADDRESS = 254  # RFC 5321 4.5.3.1.3, without the brackets
 LARGEST_ID = (1 << 63) - 1  # PostgreSQL's bigint
+PLUS_IS_ESCAPED = "This is not a mailbox address: in a query, a `+` means a space and must be written `%2B`."
 EXAMPLE_SERIAL = "2f8c0a4b91d75e36c2a8f01b7d4e963a5c18e072"
 EXAMPLE_ADDRESS = "camille.martin@medecin.ordre.mssante.invalid"
 
@@ -43,6 +46,26 @@ class Line(fields.String):
         if not line.strip() or not line.isprintable():
             raise ValidationError("One line of printable text is expected.")
         return line.strip()
+
+
+class QueryAddress(Line):
+    """A line of a query string that may be an address: a `+` that nobody escaped arrives as a space.
+
+    Cut off at the begin of an address, that space would leave the address of somebody else. `told` is what
+    the refusal tells besides.
+    """
+
+    def __init__(self, longest: int, *, told: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(longest, **kwargs)
+        self._told = told or {}
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        line = super()._deserialize(value, attr, data, **kwargs)
+        if "@" in line and " " in value.rstrip():
+            raise Refusal(Kind.MALFORMED, "malformed-address", PLUS_IS_ESCAPED, **self._told)
+        return line
 
 
 class Instant(fields.Field[datetime]):

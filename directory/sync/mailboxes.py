@@ -41,7 +41,7 @@ _KINDS = {kind.value for kind in MailboxKind}
 _OF_STRUCTURES = {MailboxKind.ORGANISATION.value, MailboxKind.APPLICATION.value}
 _FINESS = "1"
 # An address that could only be read as itself; of any other the reader is asked.
-_PLAIN = re.compile(r"[a-z0-9._-]+@[a-z0-9.-]+")
+_PLAIN = re.compile(r"[a-z0-9._-]+@[a-z0-9.-]+(?<!\.)")
 # The register's own spelling is not documented; sources disagree. Anything else reads as "not said".
 _PAPERLESS = {
     "O": "t", "OUI": "t", "TRUE": "t", "1": "t",

@@ -46,6 +46,9 @@ def _set(case: Case) -> Iterator[str]:
 
 def _criticality(case: Case) -> Iterator[str]:
     critical = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
+    if not list(case.certificate.subject):
+        # It alone names the holder.
+        critical.add(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
     for extension in case.certificate.extensions:
         if extension.critical != (extension.oid in critical):
             yield f"{extension.oid.dotted_string} is critical or not where it must be otherwise"
@@ -118,7 +121,11 @@ def _urls(case: Case) -> Iterator[str]:
 
 LINTS = (
     Lint("extension-set", "S/MIME BR 7.1.2.3 (strict), docs/reference/profiles.md", _set),
-    Lint("extension-criticality", "RFC 5280 4.2.1.3, 4.2.1.9 and 4.2.1 (others not critical)", _criticality),
+    Lint(
+        "extension-criticality",
+        "RFC 5280 4.2.1.3, 4.2.1.6, 4.2.1.9; 4.2.1 (others not critical)",
+        _criticality,
+    ),
     Lint("key-usage", "RFC 5280 4.2.1.3, S/MIME BR 7.1.2.3 e", _key_usage),
     Lint("extended-key-usage", "RFC 5280 4.2.1.12, S/MIME BR 7.1.2.3 f", _purposes),
     Lint("basic-constraints", "RFC 5280 4.2.1.9", _constraints),

@@ -22,6 +22,7 @@ from pki.profiles import (
     ROOT,
     SERVICE_TLS,
 )
+from pki.rules import LONGEST_COMMON_NAME
 
 _C, _CN, _O = NameOID.COUNTRY_NAME, NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME
 _OF_CA = frozenset({_C, _O, _CN})
@@ -40,6 +41,7 @@ SUBJECTS = {
 }
 # S/MIME BR 7.1.4.2.5: surname and/or givenName; some people have one name.
 MAY_BE_MISSING = frozenset({NameOID.GIVEN_NAME})
+_NO_ROOM = frozenset({_CN})
 _HOSTS = frozenset({SERVICE_TLS.name, OPERATOR_SERVER.name})
 # TLS BR 7.1.2.7.12 and RFC 5890: letters, digits, hyphens in labels of 63; no wildcard, whoever asks for one.
 _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
@@ -48,8 +50,15 @@ _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-
 def _attributes(case: Case) -> Iterator[str]:
     found = [attribute.oid for attribute in case.certificate.subject]
     wanted = SUBJECTS[case.profile.family]
-    if len(found) != len(set(found)) or not wanted - MAY_BE_MISSING <= set(found) <= wanted:
+    needed = wanted - MAY_BE_MISSING - (_NO_ROOM if _is_without_room(case) else frozenset())
+    if len(found) != len(set(found)) or not needed <= set(found) <= wanted:
         yield "a subject with other attributes than the profile's, or one twice"
+
+
+def _is_without_room(case: Case) -> bool:
+    """Whether each host is longer than a common name may be: then there is none (TLS BR 7.1.4.3)."""
+    hosts = [str(name.value) for name in _alternative(case) or ()]
+    return case.profile.name in _HOSTS and all(len(host) > LONGEST_COMMON_NAME for host in hosts)
 
 
 def _spelling(case: Case) -> Iterator[str]:
@@ -86,8 +95,8 @@ def _hosts(case: Case) -> Iterator[str]:
     names = list(_alternative(case) or ())
     if not names or not all(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
         yield "not only DNS names and addresses as subject alternative names"
-    (common,) = case.certificate.subject.get_attributes_for_oid(_CN)
-    if str(common.value) not in {str(name.value) for name in names}:
+    common = case.certificate.subject.get_attributes_for_oid(_CN)
+    if not {str(one.value) for one in common} <= {str(name.value) for name in names}:
         yield "a common name that is no subject alternative name"
 
 

@@ -161,6 +161,10 @@ def test_check_answers_yes_by_0_and_no_by_1(sceau: Sceau, engine: Engine) -> Non
     both = sceau("check", person.mailbox, "nobody@one.example", "--json")
     assert both.exit_code == 1
     assert [one["address"] for one in told(both)["results"]] == [person.mailbox, "nobody@one.example"]
+    # Another domain, which IDNA 2003 took for this one.
+    other = sceau("check", person.mailbox.replace("one.example", "one\u3002example"), "--json")
+    assert other.exit_code == 1
+    assert told(other)["results"][0]["reasons"] == ["malformed-address"]
 
 
 def test_sync_shows_its_plan_and_changes_nothing_until_told_to(

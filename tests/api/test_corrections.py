@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from flask import Flask
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
@@ -254,3 +255,11 @@ def test_a_terminal_does_the_same(sceau: Sceau, acting: tuple[str, str]) -> None
     assert json.loads(ended.stdout)["ending"] == "withdrawn"
     wrong = by_registrar("correct", "withdraw", "4711")
     assert (wrong.exit_code, json.loads(wrong.stdout)["type"]) == (1, "unknown-correction")
+
+
+def test_a_plus_of_an_address_that_came_as_a_space_is_named(app: Flask, acting: tuple[str, str]) -> None:
+    caller = Caller(app.test_client(), acting[1])
+    unescaped = caller.client.get("/v1/corrections?entity=mailbox&key=+x@one.example", headers=caller.headers)
+    assert (unescaped.status_code, unescaped.get_json()["code"]) == (400, "malformed-address")
+    assert "`%2B`" in unescaped.get_json()["detail"]
+    assert caller.get("/v1/corrections", entity="mailbox", key="+x@one.example").status_code == 200

@@ -181,3 +181,58 @@ def test_an_unlisted_mailbox_is_answered_for_though_no_search_finds_it(
 def test_an_address_may_hold_a_slash(operator: Caller) -> None:
     answer = operator.get("/v1/recipients/a%2Fb@one.example").get_json()
     assert answer["address"] == "a/b@one.example"
+
+
+@pytest.fixture
+def care_home(engine: Engine, now: datetime) -> str:
+    """A mailbox against which nothing stands, in the domain that others are mistaken for."""
+    seeded = seed_practitioner(engine, address="x@medico-social.mssante.invalid")
+    certify(engine, seeded.mailbox, now - timedelta(days=1))
+    return seeded.mailbox
+
+
+# IDNA 2003 turned each of these into the address above, which was then answered for.
+OTHERS = {
+    "x@medico-social.mßante.invalid": "domain-not-trusted",
+    "x@medico-social.m\u017fsante.invalid": "malformed-address",
+    "x@medico-social.\uff4dssante.invalid": "malformed-address",
+    "x@medico-social\u3002mssante.invalid": "malformed-address",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_domain_is_not_answered_for_as_the_trusted_one(
+    other: str, operator: Caller, care_home: str
+) -> None:
+    reason = OTHERS[other]
+    alone = operator.get(f"/v1/recipients/{other}")
+    in_bulk = operator.post(BULK, {"addresses": [other, care_home]}).get_json()["results"]
+    for document in (alone.get_json(), in_bulk[0]):
+        assert document["verdict"] == "refused"
+        assert document["reasons"][0] == reason
+        assert not document.get("certificates")
+    assert in_bulk[1]["verdict"] == "allowed"
+    by_sender = operator.get(f"/v1/recipients/{care_home}", sender=other)
+    told = by_sender.get_json()
+    assert (told["verdict"], told["reasons"][0]) == ("refused", f"sender-{reason}")
+
+
+def test_another_spelling_of_the_same_domain_is_answered_for(operator: Caller, care_home: str) -> None:
+    for spelling in (f"{care_home}.", f"{care_home}/", f"{care_home}./", care_home.upper()):
+        answer = operator.get(f"/v1/recipients/{spelling}", sender=f"{care_home}.")
+        assert (answer.status_code, answer.get_json()["verdict"]) == (200, "allowed")
+
+
+def test_a_plus_that_came_as_a_space_is_named(operator: Caller, mailbox: str, engine: Engine) -> None:
+    at_begin, within = "+x@one.example", "a+b@one.example"
+    seed_practitioner(engine, 2, address="x@one.example")
+    seed_practitioner(engine, 3, address=at_begin)
+    seed_practitioner(engine, 4, address=within)
+    for sender in (at_begin, within):
+        unescaped = operator.client.get(f"/v1/recipients/{mailbox}?sender={sender}", headers=operator.headers)
+        document = unescaped.get_json()
+        assert (unescaped.status_code, document["code"]) == (400, "malformed-address")
+        assert "`%2B`" in document["detail"]
+        assert document["reasons"] == ["sender-malformed-address"]
+        escaped = operator.get(f"/v1/recipients/{mailbox}", sender=sender).get_json()
+        assert escaped["reasons"] == ["sender-no-certificate"]

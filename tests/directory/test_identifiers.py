@@ -108,6 +108,8 @@ def test_establishments_of_the_post_office_follow_its_own_rule() -> None:
         (" a@b.invalid ", "a@b.invalid"),
         ("a@santé.invalid", "a@xn--sant-epa.invalid"),
         ("a@XN--SANT-EPA.invalid", "a@xn--sant-epa.invalid"),
+        ("a@sante\u0301.invalid", "a@xn--sant-epa.invalid"),
+        ("a@b.invalid.", "a@b.invalid"),
     ],
 )
 def test_an_address_has_one_form(given: str, canonical: str) -> None:
@@ -118,15 +120,57 @@ def test_an_address_has_one_form(given: str, canonical: str) -> None:
     "text",
     [
         "", "a", "@b.invalid", "a@", "a@b", "a@b..invalid", "a@-b.invalid", "a@b_c.invalid", "a b@c.invalid",
-        "a@b@c.invalid", '"a b"@c.invalid', ".a@b.invalid", "a.@b.invalid", "a..b@c.invalid", "a@b.invalid.",
+        "a@b@c.invalid", '"a b"@c.invalid', ".a@b.invalid", "a.@b.invalid", "a..b@c.invalid",
         "a@[127.0.0.1]", "\N{KELVIN SIGN}@b.invalid", "é@b.invalid", "a\0@b.invalid", "a\n@b.invalid",
         "a" * 65 + "@b.invalid", "a@" + "b" * 64 + ".invalid", "a@" + "b.c" * 90 + ".invalid",
+        "a@b.invalid..", "a@.", "a@ b.invalid", "a@b.invalid .", "a@b .invalid",
         "a@b.invalid\r\nBcc: c@d.invalid", "a@" + "é" * 70 + ".invalid",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(Refusal) as caught:
         identifiers.parse_address(text)
+    assert caught.value.code == "malformed-address"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        # RFC 5892 2.6: letters of their own, which IDNA 2003 turned into ss, into a sigma, into nothing.
+        ("mßante.invalid", "xn--mante-lqa.invalid"),
+        ("σας.invalid", "xn--mxa8ab.invalid"),
+        ("क्\u200dष.invalid", "xn--11b2ezcw70k.invalid"),
+        # Not an i: only in Turkish, and in case folding.
+        ("medec\u0131n.invalid", "xn--medecn-t9a.invalid"),
+    ],
+)
+def test_a_letter_of_its_own_makes_another_domain(given: str, name: str) -> None:
+    assert identifiers.parse_domain(given) == name
+    assert identifiers.parse_domain(name) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ms\u017fante.invalid",  # long s
+        "\uff4dssante.invalid",  # full width
+        "mssante\u3002invalid", "mssante\uff0einvalid", "mssante\uff61invalid",  # other dots
+        "mss\u00adante.invalid", "mss\u2060ante.invalid", "mss\ufeffante.invalid", "mss\u200bante.invalid",
+        "mss\u200dante.invalid", "mss\u200cante.invalid", "mss\ufe0fante.invalid",
+        "\N{KELVIN SIGN}ine.invalid", "\N{ANGSTROM SIGN}.invalid", "\N{OHM SIGN}.invalid",
+        "MED\u0130CIN.invalid", "MÉDECIN.invalid", "ﬁlière.invalid", "m².invalid", "ⓜssante.invalid",
+        "mssa\U0001d427te.invalid", "\u0301a.invalid", "a\u00b7b.invalid", "\ud800.invalid",
+        # A-labels of what no U-label is, or written in a way of their own.
+        "xn--mssante-.invalid", "xn--.invalid", "xn--mante-hna.invalid",
+        "xn--9999999999999999.invalid", "xn--é.invalid", "xn--11b2ezcw70k9.invalid",
+    ],
+)  # fmt: skip
+def test_what_older_rules_would_map_to_another_name_is_refused(text: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        identifiers.parse_domain(text)
+    assert caught.value.code == "malformed-domain"
+    with pytest.raises(Refusal) as caught:
+        identifiers.parse_address(f"x@{text}")
     assert caught.value.code == "malformed-address"
 
 

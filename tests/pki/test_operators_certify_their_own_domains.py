@@ -14,7 +14,7 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import compromise, operators, operators_withdrawal, store, use_cases
+from pki import compromise, expiry_store, operators, operators_withdrawal, store, use_cases
 from pki.consequences import Outcome, settle_due
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
@@ -106,7 +106,10 @@ def test_a_client_is_named_by_its_operator(certify: Certify) -> None:
         (["mx_1.one.example"], "malformed-domain"),
         ([], "bad-hosts"),
         ([f"h{n}.one.example" for n in range(101)], "bad-hosts"),
-        ([f"{'a' * 60}.one.example"], "bad-hosts"),
+        # IDNA 2003 made of each of these a host of one.example.
+        (["mx.one\u3002example"], "malformed-domain"),
+        (["mx.o\u00adne.example"], "malformed-domain"),
+        (["mx.\uff4fne.example"], "malformed-domain"),
     ],
 )
 def test_hosts_lie_in_the_operators_own_domains(certify: Certify, hosts: list[str], code: str) -> None:
@@ -117,6 +120,96 @@ def test_hosts_lie_in_the_operators_own_domains(certify: Certify, hosts: list[st
 
 def test_a_unicode_host_is_certified_by_its_a_label(certify: Certify) -> None:
     assert certify("santé.one.example").subject == "CN=xn--sant-epa.one.example"
+
+
+def trust(engine: Engine, domain: str, dn: str) -> None:
+    run(engine, "INSERT INTO trusted_domain (name, operator_id, row_hash) SELECT :domain, id, '' FROM"
+                " operator WHERE certificate_dn = :dn", domain=domain, dn=dn)  # fmt: skip
+
+
+def test_the_longest_trusted_domain_decides_who_may(certify: Certify, engine: Engine, now: datetime) -> None:
+    trust(engine, "doctors.one.example", OTHER)
+    for host in ("doctors.one.example", "mx.doctors.one.example"):
+        with pytest.raises(Refusal, match=r"doctors\.one\.example, which is not a domain") as refused:
+            certify(host)
+        assert code_of(refused) == "domain-not-trusted"
+    # Beside it and above it the shorter one still decides, and its holder decides below it.
+    assert certify("mx.one.example", "notdoctors.one.example")
+    assert certify("mx.doctors.one.example", token=token_of(engine, now, OTHER, "other"))
+    # What is withdrawn decides nothing any more; what both hold, both may use.
+    run(engine, "UPDATE trusted_domain SET departed_at = now() WHERE name = 'doctors.one.example'")
+    assert certify("mx.doctors.one.example")
+    run(engine, "UPDATE trusted_domain SET departed_at = NULL")
+    trust(engine, "doctors.one.example", OPERATOR)
+    assert certify("mx.doctors.one.example")
+
+
+def test_a_domain_given_to_another_below_ones_own_takes_the_certificates_with_it(
+    certify: Certify, engine: Engine, now: datetime
+) -> None:
+    gone, kept = certify("mx.doctors.one.example", "mx.one.example"), certify("mx.one.example")
+    trust(engine, "doctors.one.example", OTHER)
+    assert settle(engine, now) == Outcome()
+    assert settle(engine, now + GRACES[Cause.DOMAIN_WITHDRAWN]) == Outcome(revoked=1)
+    assert last_of(engine, gone) == ("revoke", RevocationReason.CESSATION_OF_OPERATION.value)
+    assert last_of(engine, kept) is None
+
+
+def test_a_domain_that_passes_while_it_is_signed_is_not_handed_out(
+    certify: Certify, engine: Engine, authority: Established
+) -> None:
+    overheard = Overheard(authority.signer, lambda: trust(engine, "doctors.one.example", OTHER))
+    with pytest.raises(Refusal) as refused:
+        certify("mx.doctors.one.example", signer=overheard)
+    assert code_of(refused) == "domain-not-trusted"
+
+
+LONG = f"{'a' * 61}.one.example"  # 73 characters
+
+
+def test_a_first_host_too_long_for_a_common_name_is_certified_all_the_same(
+    certify: Certify, authority: Established, engine: Engine, tmp_path: Path
+) -> None:
+    beside, alone = certify(LONG, "mx.one.example"), certify(LONG)
+    assert (beside.subject, alone.subject) == ("CN=mx.one.example", "")
+    with transaction(engine) as connection:
+        issuing = store.load_authority(connection, alone.authority_id)
+    assert issuing
+    for name, der in (("issuing", issuing.der), ("root", authority.root.der)):
+        (tmp_path / name).write_bytes(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM))
+    for made in (beside, alone):
+        certificate = x509.load_der_x509_certificate(made.der)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        assert names.value.get_values_for_type(x509.DNSName)[0] == LONG
+        # RFC 5280 4.1.2.6: critical where it alone names the holder.
+        assert names.critical is (made is alone)
+        (tmp_path / "leaf").write_bytes(certificate.public_bytes(Encoding.PEM))
+        told = subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", LONG,
+             "-CAfile", tmp_path / "root", "-untrusted", tmp_path / "issuing", "-attime",
+             str(int(made.not_before.timestamp()) + 600), tmp_path / "leaf"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert told.returncode == 0, told.stderr
+
+
+def test_of_two_servers_without_common_name_none_passes_for_the_other_s_successor(
+    certify: Certify, engine: Engine, now: datetime
+) -> None:
+    one, other = certify(LONG), certify(f"b{LONG[1:]}", at=now + timedelta(seconds=20))
+
+    def ending() -> list[tuple[str, str]]:
+        with engine.connect() as connection:
+            page = expiry_store.ending(
+                connection, now, expiry_store.Asked(other.not_after), [OPERATOR_SERVER.name],
+                after=(now, ""), limit=10,
+            )  # fmt: skip
+        return [(found.serial, found.subject) for found in page]
+
+    assert ending() == [(one.serial, LONG), (other.serial, f"b{LONG[1:]}")]
+    renewed = certify(LONG, at=now + timedelta(seconds=40))
+    assert [serial for serial, _ in ending()] == [other.serial]
+    assert renewed.subject == ""
 
 
 def test_a_client_has_no_host_and_other_profiles_are_not_for_operators(certify: Certify) -> None:
@@ -186,11 +279,9 @@ def test_a_domain_that_passes_to_another_operator_takes_the_certificates_with_it
     certify: Certify, engine: Engine, now: datetime
 ) -> None:
     gone, kept = certify("mx.one.example"), certify(profile=OPERATOR_CLIENT.name)
-    run(engine, "INSERT INTO trusted_domain (name, operator_id, row_hash) SELECT 'two.example', id, '' FROM"
-                " operator WHERE certificate_dn = :dn", dn=OPERATOR)  # fmt: skip
+    trust(engine, "two.example", OPERATOR)
     run(engine, "UPDATE trusted_domain SET departed_at = now() WHERE name = 'one.example'")
-    run(engine, "INSERT INTO trusted_domain (name, operator_id, row_hash) SELECT 'one.example', id, '' FROM"
-                " operator WHERE certificate_dn = :dn", dn=OTHER)  # fmt: skip
+    trust(engine, "one.example", OTHER)
     assert settle(engine, now) == Outcome()
     just_before = now + GRACES[Cause.DOMAIN_WITHDRAWN] - timedelta(seconds=1)
     assert settle(engine, just_before) == Outcome()

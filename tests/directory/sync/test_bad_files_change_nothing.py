@@ -499,6 +499,27 @@ def test_a_mailbox_that_makes_no_sense_is_rejected(
     )
 
 
+def test_another_domain_in_a_mailbox_register_is_never_the_trusted_one(
+    tmp_path: Path, run: Run, rows: Rows
+) -> None:
+    others = (
+        "x@mßante.invalid",
+        "x@m\u017fsante.invalid",
+        "x@mss\u00adante.invalid",
+        "x@\uff4dssante.invalid",
+    )
+    lines = [mailbox_line(n, address) for n, address in enumerate(others, 1)]
+    lines.append(mailbox_line(9, "Y@Mssante.invalid."))
+    report = run("mailboxes", mailboxes(tmp_path / MAILBOXES, *lines))
+    assert [(r.line_number, r.reason) for r in report.rejections] == [
+        (line, "malformed-address") for line in (3, 4, 5)
+    ]
+    assert rows("SELECT address FROM mailbox WHERE domain <> 'a.invalid' ORDER BY address") == [
+        ("x@xn--mante-lqa.invalid",),
+        ("y@mssante.invalid",),
+    ]
+
+
 def test_two_different_rows_for_one_establishment_are_settled_for_the_first(
     tmp_path: Path, run: Run, rows: Rows
 ) -> None:
