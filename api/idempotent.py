@@ -6,12 +6,13 @@ answer. What counts as the same request, and for how long, is decided in `pki/id
 
 import re
 import time
+from collections.abc import Callable
+from datetime import datetime
 from hashlib import sha256
 
 from flask import Request, Response
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from directory.base.clock import Clock
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.idempotency import Asked, Kept, claim, let_go
@@ -61,7 +62,7 @@ def as_response(kept: Kept, media: str) -> Response:
     return Response(kept.body, kept.status, content_type=media)
 
 
-def claimed_patiently(engine: Engine, asked: Asked, clock: Clock) -> Kept | None:
+def claimed_patiently(engine: Engine, asked: Asked, present: Callable[[Connection], datetime]) -> Kept | None:
     """As `claim`, in a transaction of its own, waiting for a twin as long as a client would.
 
     Refuses as `claim` does once that is over.
@@ -70,7 +71,7 @@ def claimed_patiently(engine: Engine, asked: Asked, clock: Clock) -> Kept | None
     while True:
         try:
             with transaction(engine) as connection:
-                return claim(connection, asked, clock())
+                return claim(connection, asked, present(connection))
         except Refusal as refusal:
             if refusal.code != "request-in-progress" or time.monotonic() > deadline:
                 raise

@@ -220,7 +220,7 @@ def run_file(
         container.engine,
         register=register,
         path=path,
-        now=container.clock(),
+        now=container.present(),
         actor=actor,
         apply=apply,
         strict_rpps=container.settings.strict_rpps,
@@ -249,7 +249,7 @@ def resume(
     return resume_run(
         container.engine,
         run_id=run_id,
-        now=container.clock(),
+        now=container.present(),
         actor=actor,
         strict_rpps=container.settings.strict_rpps,
         progress=progress,

@@ -12,7 +12,7 @@ def end_holds(container: Container) -> str:
     ended = 0
     while True:
         with transaction(container.engine) as connection:
-            step = holds.end_holds(connection, container.clock())
+            step = holds.end_holds(connection, container.present(connection))
         if not step:
             return f"{ended} holds became final" if ended else ""
         ended += len(step)
@@ -25,7 +25,7 @@ def carry_on(container: Container) -> str:
         started = time.monotonic()
         with transaction(container.engine) as connection:
             before = bulk.waiting(connection)
-            after = None if before is None else bulk.step(connection, before, container.clock())
+            after = None if before is None else bulk.step(connection, before, container.present(connection))
         if before is None or after is None:
             return f"{revoked} certificates revoked" if revoked else ""
         revoked += after.revoked - before.revoked

@@ -71,7 +71,7 @@ def consequences(container: Container) -> str:
     """
     follower, done = _follower(container), Outcome()
     while True:
-        step = follower.step(container.clock())
+        step = follower.step(container.present())
         done += step
         # Fewer than a batch are all there were. To go on until nothing more came would be to go on as long as
         # anybody enrols, five times a second for a few changes each.
@@ -84,12 +84,11 @@ def withdraw_due(container: Container) -> str:
     done = Outcome()
     while True:
         with transaction(container.engine) as connection:
-            step = settle_due(connection, graces=container.graces, now=container.clock())
+            now = container.present(connection)
+            step = settle_due(connection, graces=container.graces, now=now)
             if not step.changes:
-                list_claims(connection, container.clock())
-                done += operators_withdrawal.settle(
-                    connection, graces=container.graces, now=container.clock()
-                )
+                list_claims(connection, now)
+                done += operators_withdrawal.settle(connection, graces=container.graces, now=now)
                 return str(done)
         done += step
 
@@ -99,7 +98,7 @@ def due_changes(container: Container) -> str:
     with transaction(container.engine) as connection:
         moved = feed.begin_anew_if_moved(connection)
     with transaction(container.engine) as connection:
-        told = tell_of_time(connection, container.clock())
+        told = tell_of_time(connection, container.present(connection))
     done = [f"the feed begins anew in this cluster, {moved} rows removed"] if moved else []
     return ", ".join([*done, *([f"{told} changes told"] if told else [])])
 
@@ -181,7 +180,7 @@ def presign_ocsp(container: Container) -> str:
 
 def recover_issuance(container: Container) -> str:
     """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
-    found = use_cases.recover(container.engine, container.signer, container.clock())
+    found = use_cases.recover(container.engine, container.signer, container.present())
     return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
 
 

@@ -5,18 +5,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from api.embedded.postgres import EmbeddedPostgres
 from api.seats import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
 from api.settings import Settings, failpoint
-from directory.base import failpoints
+from directory.base import failpoints, instant
 from directory.base.clock import Clock, utc_now
-from directory.base.db import connect_engine
+from directory.base.db import asking, connect_engine
 from directory.sync.bounds import RegisterBounds, load_bounds
 from pki.completeness import Watch
 from pki.lint import pkix
@@ -44,6 +44,13 @@ class Container:
     def watch(self) -> Watch:
         """Whether the record is all that was ever shown of it."""
         return Watch(self.engine, self.settings.kept)
+
+    def present(self, connection: Connection | None = None) -> datetime:
+        """What an act takes for now: the database's clock where it dates acts, else that of this machine."""
+        if connection is not None:
+            return instant.present(connection, self.clock())
+        with asking(self.engine) as question:
+            return instant.present(question, self.clock())
 
     @property
     def verdict_lifetime(self) -> timedelta:
@@ -86,7 +93,9 @@ def build(
     failpoints.arm(failpoint())
     # Nonsense in the operator's own bounds refuses to start, instead of the first night.
     _bounds(settings)
-    engine = connect_engine(database_url(settings), most=connections, kept=kept, application=application)
+    engine = instant.dated_by_database(
+        connect_engine(database_url(settings), most=connections, kept=kept, application=application)
+    )
     # Parameters are names, addresses, tokens' hashes: a traceback in the log must not become a reading
     # profile.
     engine.hide_parameters = True

@@ -16,6 +16,7 @@ from directory import store
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import not_before, present
 from directory.base.locks import share_until_commit_if_free
 from directory.changes import Entity
 from directory.identifiers import parse_address, parse_finess, parse_national_id
@@ -126,6 +127,7 @@ def correct(
     authority = _competent(connection, token, entity, key)
     # 2. What the register says is remembered by the one in force.
     old = _in_force(connection, entity, key, field)
+    now = not_before(present(connection, now), old.made_at if old is not None else None)
     said = shown if old is None else old.register_value
     _check_news(field, value, shown, said)
     # 3. The old one ends, the new one stands, the row shows it.
@@ -162,6 +164,7 @@ def withdraw_correction(
     if found.ending is not None:
         raise Refusal(Kind.CONFLICT, "correction-ended", f"Correction {correction_id} has ended already.")
     _show(connection, entity, found.key, found.field, found.register_value)
+    now = not_before(present(connection, now), found.made_at)
     ended = _end(connection, found, now=now, actor=token.actor.name, ending="withdrawn")
     detail = {"correction": found.id, "entity": found.entity, "field": found.field, "ending": "withdrawn"}
     record(

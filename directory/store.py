@@ -48,7 +48,7 @@ PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name
          UNION ALL SELECT u.national_id FROM {succession} u WHERE u.successor = p.national_id))
      AND x.starts_at <= coalesce(CAST(:at AS timestamptz), greatest(x.recorded_at, transaction_timestamp()))
      AND (x.ends_at IS NULL
-          OR x.ends_at > coalesce(CAST(:at AS timestamptz), transaction_timestamp()))))"""
+          OR x.ends_at > coalesce(CAST(:at AS timestamptz), clock_timestamp()))))"""
 
 ESTABLISHMENT = """json_build_array(o.finess, o.name, o.long_name, o.category_code, o.category_label,
     o.street, o.postal_line, o.department, o.closed_on, o.departed_at)"""

@@ -6,16 +6,22 @@ Who may call, and for which authority, is checked by the entry point's token; wh
 """
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select, text, update
 
 from directory import store
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import after, not_before, present
 from directory.model import MeasureKind
 from directory.rules import check_reason, registering_authorities
 from directory.tables import measure
+
+_LAST_WRITTEN = text(
+    "SELECT max(greatest(recorded_at, ends_at)) FROM measure"
+    " WHERE national_id = ANY(CAST(:numbers AS text[]))"
+)
 
 
 def take_measure(
@@ -38,6 +44,8 @@ def take_measure(
     numbers = store.numbers_of(connection, [national_id])
     _need_competence(connection, national_id, numbers, authority)
     _need_none_in_force(connection, numbers, kind, authority)
+    now = present(connection, now)
+    written = not_before(now, connection.execute(_LAST_WRITTEN, {"numbers": list(numbers)}).scalar_one())
     row = {
         "national_id": national_id,
         "kind": kind.value,
@@ -45,12 +53,15 @@ def take_measure(
         "reason": reason,
         "starts_at": now,
         "recorded_by": actor.name,
-        "recorded_at": now,
+        # In force from now on, whatever clock dated the one before; written down behind it all the same.
+        "recorded_at": written,
     }
     measure_id: int = connection.execute(insert(measure).values(row).returning(measure.c.id)).scalar_one()
     # The reason may tell of a person's health or conduct: it stays in the record, out of a published log.
     detail = {"measure": measure_id, "kind": kind.value, "authority": authority}
-    record(connection, now=now, actor=actor, event=Event.MEASURE_TAKEN, subject=national_id, detail=detail)
+    record(
+        connection, now=written, actor=actor, event=Event.MEASURE_TAKEN, subject=national_id, detail=detail
+    )
     return measure_id
 
 
@@ -74,13 +85,18 @@ def lift_measure(
         raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
     # Taken and lifted in one instant, it still was: the record keeps no empty periods. The row then says why
     # it ended; its history, why it began.
-    ends_at = max(now, found.starts_at + timedelta(microseconds=1))
+    ends_at = not_before(after(present(connection, now), found.starts_at), found.recorded_at)
     connection.execute(
         update(measure).where(measure.c.id == measure_id).values(ends_at=ends_at, reason=reason)
     )
     detail = {"measure": measure_id, "kind": found.kind, "authority": authority}
     record(
-        connection, now=now, actor=actor, event=Event.MEASURE_LIFTED, subject=found.national_id, detail=detail
+        connection,
+        now=ends_at,
+        actor=actor,
+        event=Event.MEASURE_LIFTED,
+        subject=found.national_id,
+        detail=detail,
     )
 
 

@@ -15,6 +15,7 @@ from directory import store as directory_store
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
+from directory.base.instant import present
 from directory.changes import START, Change, Cursor, Entity
 from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
 from directory.model import Standing
@@ -254,6 +255,7 @@ def _add(plan: _Plan, one: Revocable, decision: Decision) -> None:
 def _end(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> int:
     if not enrolment_ids:
         return 0
+    now = present(connection, now)
     ended = store.end_all(connection, enrolment_ids, now)
     lines = [
         (str(one.id), {"practitioner": one.practitioner, "mailbox": one.mailbox, "authority": one.authority})

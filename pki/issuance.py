@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event, Line, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import present
 from pki import batch_store, blocked_keys, store
 from pki.lint import pkix
 from pki.lint.catalogue import LINTS
@@ -89,6 +90,7 @@ def prepare(
     `unknown-authority`, `authority-expired`, `lint-failed`, `lint-unavailable`, and `key-already-certified`
     when the key serves an enrolment already.
     """
+    now = present(connection, now)
     # 1. Who signs, and until when.
     if isinstance(authority, str):
         authority = _authority(connection, authority)
@@ -121,6 +123,7 @@ def prepare_all(
 
     In the order asked; the caller commits before anything is signed.
     """
+    now = present(connection, now)
     drafts = [_drafted(authority, one, now, base_url) for one in wanted]
     made = [draft for draft in drafts if not isinstance(draft, Refusal)]
     kept = batch_store.add_reservations(connection, made, actor.name)
@@ -143,6 +146,7 @@ def store_all(
     reserved = {prepared.reservation.serial: prepared for prepared, _ in signed}
     batch_store.lock_reservations(connection, list(reserved))
     known = store.stored_among(connection, list(reserved))
+    now = max([present(connection, now), *(prepared.reservation.reserved_at for prepared, _ in signed)])
     fresh = [
         as_issued(der, prepared.reservation, now)
         for prepared, der in signed
@@ -262,6 +266,7 @@ def store_signed(
     Refuses `issuance-abandoned` when recovery was faster: what it stored, it revoked.
     """
     reserved = prepared.reservation
+    now = max(present(connection, now), reserved.reserved_at)
     issued = as_issued(signed, reserved, now)
     detail = {"sha256": issued.sha256.hex(), "not_after": issued.not_after.isoformat()}
     line = _line(Event.CERTIFICATE_ISSUED, reserved, prepared.actor, now, **detail)

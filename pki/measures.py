@@ -17,6 +17,7 @@ from directory import use_cases as directory_use_cases
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import not_before, present
 from directory.model import MeasureKind
 from directory.rules import check_reason
 from directory.tables import measure, measure_lifting, practitioner
@@ -50,6 +51,7 @@ class Measure:
     recorded_by: str
     lifting_asked_at: datetime | None
     lifting_reason: str | None
+    recorded_at: datetime
 
 
 _MEASURES = (
@@ -134,6 +136,7 @@ def _locked(connection: Connection, token: Token, measure_id: int, now: datetime
 
 
 def _ask(connection: Connection, now: datetime, token: Token, found: Measure, reason: str) -> None:
+    now = not_before(present(connection, now), found.recorded_at)
     asked = {"reason": reason, "asked_by": token.id, "asked_at": now}
     query = insert(measure_lifting).values(measure_id=found.id, **asked)
     # One that was asked and never confirmed in time is asked anew.
@@ -155,7 +158,10 @@ def _confirm(connection: Connection, now: datetime, token: Token, found: Measure
         connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
         reason=found.lifting_reason or "",
     )  # fmt: skip
-    confirmed = {"confirmed_by": token.id, "confirmed_at": now}
+    confirmed = {
+        "confirmed_by": token.id,
+        "confirmed_at": not_before(present(connection, now), found.lifting_asked_at),
+    }
     connection.execute(measure_lifting.update().where(table.measure_id == found.id).values(confirmed))
     settle(connection, Touched(frozenset({found.practitioner})), graces=graces, now=now)
 
@@ -176,4 +182,5 @@ def _measure(row: Row[Any], now: datetime) -> Measure:
     return Measure(
         row.id, row.national_id, MeasureKind(row.kind), row.authority, row.reason, state, row.starts_at,
         row.ends_at, row.recorded_by, row.lifting_asked_at, row.lifting_reason,
+        row.recorded_at,
     )  # fmt: skip

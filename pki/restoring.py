@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import not_before
 from pki import completeness, crl_store, floor, gate, issuance, revoking, rules, store, sweep, transparency
 from pki.competence import check_comment
 from pki.completeness import Kept
@@ -381,11 +382,15 @@ def _unkept(told: Told, now: datetime) -> IssuedCertificate:
 def _as_event(found: Revocable, missing: Missing, actor: Actor) -> Revocation:
     told, last = missing.told, missing.last
     corrected = last if missing.corrects else None
+    # Published then, it was known then, and never before what it follows.
+    written = not_before(told.at, last.written_at if last else None)
+    counts = told.at if corrected is None else corrected.revoked_at
     return Revocation(
         serial=told.serial, action=RevocationAction.HOLD if missing.holds else RevocationAction.REVOKE,
         reason=missing.reason, comment=f"told by CRL {told.number} of {told.authority.id}", actor=actor.name,
-        revoked_at=told.at if corrected is None else corrected.revoked_at,
-        not_after=found.certificate.not_after, restates=None if corrected is None else corrected.id,
+        revoked_at=counts, not_after=found.certificate.not_after,
+        restates=None if corrected is None else corrected.id,
+        recorded_at=None if written == counts else written,
     )  # fmt: skip
 
 

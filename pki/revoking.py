@@ -1,7 +1,7 @@
 """The act of taking certificates back, one or ten thousand: events, CRL entries and audit lines, as sets.
 
 Who may, and why, is decided by the callers (`pki/use_cases.py`, `pki/consequences.py`). Revocables come from
-`pki.store`, which has locked their reservations.
+`pki.store`, which has locked their reservations: the instant of an act is taken here, behind those locks.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from directory.base.audit import Actor, Event, record, record_all
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import not_before, present
 from pki import rules, store, sweep
 from pki.crl import entry_der
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason
@@ -41,6 +42,9 @@ def take_back(
     The events come in the order of the acts, those that followed from them after. Refuses `already-revoked`,
     `already-on-hold` for all when one is.
     """
+    if not acts:
+        return []
+    now = present(connection, now)
     lost = [act.found.certificate for act in acts if act.reason is RevocationReason.KEY_COMPROMISE]
     acts = [*acts, *_siblings(connection, lost, now)]
     events = [_event(act, rules.revoking_action(act.reason, act.found.last), now, actor) for act in acts]
@@ -57,6 +61,7 @@ def restate(connection: Connection, act: TakingBack, *, now: datetime, actor: Ac
     rules.check_restatement(found.last, last.reason if last else None, act.reason)
     if last is None:
         raise TypeError("what is revoked has an event")
+    now = not_before(present(connection, now), last.written_at)
     event = replace(
         _event(act, RevocationAction.REVOKE, now, actor), revoked_at=last.revoked_at, recorded_at=now,
         restates=last.id,
@@ -79,6 +84,9 @@ def release(
     """Lift the hold on each; refuses `not-on-hold` for all when one is not."""
     if any(found.last is not RevocationAction.HOLD for found in held):
         raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
+    if not held:
+        return []
+    now = present(connection, now)
     acts = [TakingBack(found, RevocationReason.CERTIFICATE_HOLD, comment) for found in held]
     events = [_event(act, RevocationAction.RELEASE, now, actor) for act in acts]
     store.add_revocations(
@@ -109,14 +117,26 @@ def _append(connection: Connection, found: Sequence[Revocable], events: Sequence
 
 def _event(act: TakingBack, action: RevocationAction, now: datetime, actor: Actor) -> Revocation:
     certificate, last = act.found.certificate, act.found.event
-    made = Revocation(
+    # Where a clock was ahead that dated what this follows, it is written down behind that, never refused.
+    written = not_before(now, certificate.issued_at, last.written_at if last else None)
+    counts = _counts_from(act.found, action, now, written)
+    return Revocation(
         serial=certificate.serial, action=action, reason=act.reason, comment=act.comment, actor=actor.name,
-        revoked_at=now, not_after=certificate.not_after,
+        revoked_at=counts, not_after=certificate.not_after,
+        recorded_at=None if counts == written else written,
     )  # fmt: skip
+
+
+def _counts_from(found: Revocable, action: RevocationAction, now: datetime, written: datetime) -> datetime:
+    """The date that counts: of a release, when it is written down; of the others never a day to come."""
+    if action is RevocationAction.RELEASE:
+        return written
+    last = found.event
     if action is RevocationAction.REVOKE and last is not None and last.action is RevocationAction.HOLD:
         # X.509: made final, a hold keeps its date, or what was signed in doubt would count after all.
-        return replace(made, revoked_at=last.revoked_at, recorded_at=now)
-    return made
+        now = min(last.revoked_at, now)
+    # Some readers heed no revocation before its date comes (JDK), and none has one before the issuance.
+    return max(now, found.certificate.issued_at)
 
 
 def _tell(connection: Connection, events: Sequence[Revocation], now: datetime, actor: Actor) -> None:

@@ -73,7 +73,8 @@ _RESERVATION = tuple(column for column in reservation.c if column.name not in ("
 _ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
 _ENROLMENT_FIELDS = tuple(column.name for column in _ENROLMENT)
 _LAST_ACTIONS = text("""
-    SELECT serial, id, action, actor, reason, revoked_at FROM revocation_state WHERE serial = ANY(:serials)
+    SELECT DISTINCT ON (serial) serial, id, action, actor, reason, revoked_at, recorded_at FROM revocation
+    WHERE serial = ANY(:serials) ORDER BY serial, id DESC
 """)
 # On hold as well: whoever doubts a CA does not want it to go on. Begun from the few certificates of CAs.
 _NOT_REVOKED = text("""
@@ -266,13 +267,22 @@ _ADD_REVOCATIONS = text("""
 
 @dataclass(frozen=True)
 class LastEvent:
-    """The last thing done to a certificate, and the number of its row."""
+    """The last thing done to a certificate, and the number of its row.
+
+    `recorded_at` is when it was written down, None for at the date that counts.
+    """
 
     id: int
     action: RevocationAction
     actor: str
     reason: RevocationReason
     revoked_at: datetime
+    recorded_at: datetime | None = None
+
+    @property
+    def written_at(self) -> datetime:
+        """The instant after which whatever follows is written down."""
+        return self.recorded_at or self.revoked_at
 
 
 @dataclass(frozen=True)
@@ -690,8 +700,10 @@ def last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Seria
     """The last event of each of these certificates; those never taken back are absent."""
     rows = connection.execute(_LAST_ACTIONS, {"serials": list(serials)})
     return {
-        Serial(serial): LastEvent(number, RevocationAction(action), actor, RevocationReason(reason), at)
-        for serial, number, action, actor, reason, at in rows
+        Serial(serial): LastEvent(
+            number, RevocationAction(action), actor, RevocationReason(reason), *instants
+        )
+        for serial, number, action, actor, reason, *instants in rows
     }
 
 

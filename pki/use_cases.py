@@ -17,6 +17,7 @@ from directory.access import Role, Token
 from directory.base.audit import Actor, Event, Line, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import not_before, present
 from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practitioner
 from pki import (
     blocked_keys,
@@ -89,6 +90,7 @@ def request_enrolment(
     rules.check_registrar(token)
     checked = rules.check_identity(identity_check, now)
     directory_store.lock_person(connection, practitioner)
+    now = present(connection, now)
     person, facts = _subject(connection, practitioner, mailbox)
     rules.check_enrolment(token.authority, person, facts, now)
     asked = Enrolment(
@@ -112,6 +114,7 @@ def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: d
     before = store.standing_enrolment(connection, asked.mailbox, asked.practitioner)
     if before is None or renewals.is_identified(before, now):
         return False
+    now = not_before(now, before.approved_at, before.requested_at)
     store.end(connection, before.id, now)
     record(
         connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(before.id),
@@ -128,6 +131,7 @@ def approve_enrolment(
     Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`, `enrolment-ended`.
     """
     found = _held(connection, enrolment_id)
+    now = not_before(present(connection, now), found.requested_at)
     rules.check_approval(token, found)
     rules.check_enrolment(found.authority, *_subject(connection, found.practitioner, found.mailbox), now)
     line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
@@ -146,6 +150,7 @@ def withdraw_enrolment(
     found = _held(connection, enrolment_id)
     rules.check_registrar(token, found.authority)
     rules.check_requested(found)
+    now = not_before(present(connection, now), found.requested_at)
     ended = store.end(connection, enrolment_id, now)
     record(
         connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(ended.id),
@@ -255,6 +260,7 @@ def _reserve(
     # Two requests for one person queue here, so the second sees what the first reserved.
     spki = rules.spki_sha256(key)
     enrolment = _held(connection, enrolment_id, spki)
+    now = present(connection, now)
     rules.check_issuance(token, enrolment)
     renewals.check_identified(enrolment, now)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
@@ -280,6 +286,7 @@ def _store(
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
     enrolment = _held(connection, enrolment_id, prepared.reservation.spki_sha256)
+    now = present(connection, now)
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         rules.check_approved(enrolment)
@@ -482,7 +489,7 @@ def _revoke_one(
     comment: str,
 ) -> Revocation:
     check_comment(comment)
-    if found.certificate.not_after < now:
+    if found.certificate.not_after < present(connection, now):
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)
     # Others of the same key may have fallen with it.

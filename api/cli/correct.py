@@ -46,7 +46,7 @@ def make(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         made = use_cases.correct(
             connection,
-            now=parts.clock(),
+            now=parts.present(connection),
             token=who_acts(parts, connection, name, secret),
             entity=Entity(entity),
             key=key,
@@ -74,7 +74,7 @@ def withdraw(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         ended = use_cases.withdraw_correction(
             connection,
-            now=parts.clock(),
+            now=parts.present(connection),
             token=who_acts(parts, connection, name, secret),
             correction_id=correction_id,
         )

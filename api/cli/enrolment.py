@@ -76,7 +76,7 @@ def who_acts(parts: Container, connection: Connection, name: str | None, secret:
             "who-acts",
             "Say who acts: --as registrar_a, --token-file FILE, or SCEAU_TOKEN.",
         )
-    return access.authenticate(connection, secret, parts.clock())
+    return access.authenticate(connection, secret, parts.present(connection))
 
 
 @click.command()
@@ -123,12 +123,12 @@ def enrol(
         token = who_acts(parts, connection, name, secret)
         if approved is not None:
             made = use_cases.approve_enrolment(
-                connection, now=parts.clock(), token=token, enrolment_id=approved
+                connection, now=parts.present(connection), token=token, enrolment_id=approved
             )
         else:
             made = use_cases.request_enrolment(
                 connection,
-                now=parts.clock(),
+                now=parts.present(connection),
                 token=token,
                 practitioner=practitioner or "",
                 mailbox=mailbox or "",
@@ -176,7 +176,7 @@ def issue(
         made = use_cases.issue_for_enrolment(
             parts.engine,
             parts.signer,
-            now=parts.clock(),
+            now=parts.present(),
             token=token,
             enrolment_id=enrolment,
             csr=csr.read(),
@@ -228,7 +228,7 @@ def revoke(
         token = who_acts(parts, connection, name, secret)
         done = use_cases.revoke_as(
             connection,
-            now=parts.clock(),
+            now=parts.present(connection),
             token=token,
             serial=use_cases.parse_serial(serial),
             reason=RevocationReason(reason),

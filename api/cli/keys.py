@@ -40,7 +40,7 @@ def block(path: Path, name: str | None, applies: bool, state: Path | None, as_js
         if applies:
             with transaction(parts.engine) as connection:
                 added = blocked_keys.import_list(
-                    connection, listed, name=name or path.name, now=parts.clock(), actor=COMMAND
+                    connection, listed, name=name or path.name, now=parts.present(connection), actor=COMMAND
                 )
     told = {"read": len(listed), "added": added}
     answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))

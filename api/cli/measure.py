@@ -42,7 +42,7 @@ def take(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         made = use_cases.take(
             connection,
-            now=parts.clock(),
+            now=parts.present(connection),
             token=who_acts(parts, connection, name, secret),
             national_id=parse_national_id(practitioner, strict=parts.settings.strict_rpps),
             kind=MeasureKind(kind),
@@ -72,7 +72,7 @@ def lift(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         made = use_cases.lift(
             connection,
-            now=parts.clock(),
+            now=parts.present(connection),
             token=who_acts(parts, connection, name, secret),
             measure_id=measure_id,
             reason=reason,
@@ -100,7 +100,7 @@ def list_measures(
             connection,
             token=who_acts(parts, connection, name, secret),
             national_id=parse_national_id(practitioner, strict=parts.settings.strict_rpps),
-            now=parts.clock(),
+            now=parts.present(connection),
         )
     told = {"items": [_told(one) for one in found]}
     answer(told, as_json=as_json, rows=[_row(one) for one in found], headers=HEADERS)

@@ -35,7 +35,7 @@ def check(state: Path | None, as_json: bool) -> None:
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         lacks = parts.watch.look()
-        plan = restoring.find(parts.engine, parts.signer, [], parts.clock(), parts.settings.kept)
+        plan = restoring.find(parts.engine, parts.signer, [], parts.present(), parts.settings.kept)
     answer(
         {"behind": bool(lacks), "lacks": lacks, **_counted(plan)},
         as_json=as_json,
@@ -64,7 +64,7 @@ def replay(files: Sequence[Path], applied: bool, state: Path | None, as_json: bo
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         contents = [file.read_bytes() for file in files]
-        now = parts.clock()
+        now = parts.present()
         plan = restoring.find(parts.engine, parts.signer, contents, now, parts.settings.kept)
         if applied:
             with transaction(parts.engine) as connection:
@@ -91,7 +91,7 @@ def accept(reason: str, state: Path | None, as_json: bool) -> None:
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         origin = restoring.accept(
-            parts.engine, parts.signer, upkeep.audit_key(parts), parts.settings.kept, now=parts.clock(),
+            parts.engine, parts.signer, upkeep.audit_key(parts), parts.settings.kept, now=parts.present(),
             reason=reason,
         )  # fmt: skip
     answer(

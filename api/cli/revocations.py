@@ -38,7 +38,7 @@ def release(
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         done = use_cases.release_as(
-            connection, now=parts.clock(), token=who_acts(parts, connection, name, secret),
+            connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
             serial=use_cases.parse_serial(serial), comment=comment,
         )  # fmt: skip
     told = {"serial": done.serial, "released_at": done.revoked_at}
@@ -64,7 +64,7 @@ def restate(
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         done = revocation_requests.restate_as(
-            connection, now=parts.clock(), token=who_acts(parts, connection, name, secret),
+            connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
             serial=use_cases.parse_serial(serial), reason=RevocationReason(reason), comment=comment,
         )  # fmt: skip
     told = {"serial": done.serial, "reason": done.reason.value, "revoked_at": done.revoked_at}
@@ -114,11 +114,11 @@ def plan(
             profile=profile, establishment=establishment, operator=operator, issued_from=_utc(issued_from),
             issued_until=_utc(issued_until), keys=tuple(_digest(line).hex() for line in _lines(keys)),
         )  # fmt: skip
-        seen = bulk.preview(connection, now=parts.clock(), token=token, selection=selection)
+        seen = bulk.preview(connection, now=parts.present(connection), token=token, selection=selection)
         made = None
         if applies:
             made = bulk.plan(
-                connection, now=parts.clock(), token=token, selection=selection,
+                connection, now=parts.present(connection), token=token, selection=selection,
                 reason=RevocationReason(reason), comment=comment, per_second=per_second,
             )  # fmt: skip
     told = _previewed(seen) | {"id": made.id if made else None}
@@ -149,7 +149,7 @@ def approve(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = who_acts(parts, connection, name, secret)
         made = bulk.approve(
-            connection, now=parts.clock(), token=token, number=number, digest=_digest(digest),
+            connection, now=parts.present(connection), token=token, number=number, digest=_digest(digest),
             comment=comment,
         )  # fmt: skip
     _show([made], as_json=as_json)
@@ -172,7 +172,9 @@ def stop(
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = who_acts(parts, connection, name, secret)
-        made = bulk.stop(connection, now=parts.clock(), token=token, number=number, comment=comment)
+        made = bulk.stop(
+            connection, now=parts.present(connection), token=token, number=number, comment=comment
+        )
     _show([made], as_json=as_json)
 
 

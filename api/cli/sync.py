@@ -122,7 +122,9 @@ def approve(
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = who_acts(parts, connection, name, secret)
-        told = approvals.approve(connection, now=parts.clock(), token=token, run_id=run_id, comment=comment)
+        told = approvals.approve(
+            connection, now=parts.present(connection), token=token, run_id=run_id, comment=comment
+        )
     enough = told.approvals >= told.needed
     report = None
     if enough:

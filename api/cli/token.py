@@ -44,7 +44,7 @@ def create(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         made, secret = access.create_token(
             connection,
-            now=parts.clock(),
+            now=parts.present(connection),
             actor=COMMAND,
             name=name,
             role=access.Role(role),
@@ -102,5 +102,5 @@ def revoke(token_id: int, state: Path | None, as_json: bool) -> None:
     """Withdraw the token TOKEN_ID; it stops working with the next request."""
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        access.revoke_token(connection, now=parts.clock(), actor=COMMAND, token_id=token_id)
+        access.revoke_token(connection, now=parts.present(connection), actor=COMMAND, token_id=token_id)
     answer({"revoked": token_id}, as_json=as_json, rows=[(token_id,)], headers=("revoked",))

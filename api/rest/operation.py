@@ -195,10 +195,11 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     )
 
     def apart(**path: Any) -> Response:
-        secret, now = presented_secret(), container.clock()
+        secret = presented_secret()
         if not one.while_behind:
             container.watch.need()
         with asking(container.engine) as connection:
+            now = container.clock() if one.method == "GET" else container.present(connection)
             token = admitted(connection, secret, now, one.roles)
             freshness.rest_on(lately.sources(connection))
         asked = asked_of(request, token.id) if one.idempotent else None
@@ -208,10 +209,12 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         return _once(one, asked, inner, Call(container, now, token), path)
 
     def within(**path: Any) -> Response:
-        secret, now = presented_secret(), container.clock()
+        secret = presented_secret()
         if not one.while_behind:
             container.watch.need()
         with transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection:
+            # An act is judged and dated by one clock, whichever machine it comes to.
+            now = container.present(connection) if one.opens is Opens.WRITE else container.clock()
             token = admitted(connection, secret, now, one.roles)
             with freshness.told(connection, lately if one.opens is Opens.WRITE else None):
                 asked = asked_of(request, token.id) if one.idempotent else None
@@ -233,7 +236,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
 def _once(one: Operation, asked: Asked, inner: View, call: Call, path: Mapping[str, Any]) -> Response:
     """An act of several transactions under its key: claimed, done, kept; what was refused is let go."""
     container = call.container
-    kept = idempotent_requests.claimed_patiently(container.engine, asked, container.clock)
+    kept = idempotent_requests.claimed_patiently(container.engine, asked, container.present)
     if kept is not None:
         return idempotent_requests.as_response(kept, one.media)
 

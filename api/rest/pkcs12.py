@@ -70,7 +70,7 @@ def make_pkcs12(call: Call, wanted: dict[str, Any], enrolment_id: UUID) -> dict[
     purposes = call.container.purposes(wanted.get("purpose"))
     asked = idempotent.asked_of(request, call.token.id)
     engine = call.container.engine
-    if asked is not None and idempotent.claimed_patiently(engine, asked, call.container.clock) is not None:
+    if asked is not None and idempotent.claimed_patiently(engine, asked, call.container.present) is not None:
         text = "This was made, and shown once: revoke the certificate and ask anew if the answer was lost."
         raise Refusal(Kind.CONFLICT, "pkcs12-shown-once", text)
     made = pkcs12.make_key()

@@ -33,7 +33,7 @@ def proofs(container: Container) -> Blueprint:
         signed = _body()
         with transaction(container.engine) as connection:
             event = revoke_with_proof(
-                connection, now=container.clock(), request=signed,
+                connection, now=container.present(connection), request=signed,
                 audience=f"{container.settings.base_url}{PATH}",
             )  # fmt: skip
         return Response(orjson.dumps(RevocationAnswer().dump(event)), 200, mimetype="application/json")

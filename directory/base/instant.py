@@ -1,0 +1,49 @@
+"""When an act happened: by the primary database's clock, read once the act holds its locks.
+
+Machines' clocks differ, and a request may wait for another whose instant is then the later one: an instant
+read before the lock, or from the machine, dated acts before what they follow and made the record refuse them.
+Entry points of a running service use engines of `dated_by_database`. On any other, `now` is what the caller
+says, so that a test or an import may act at any instant. What an act follows, only the act knows.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, Engine, text
+
+_OPTION = "sceau_dated_by_database"
+_READ = text("SELECT clock_timestamp()")
+TICK = timedelta(microseconds=1)
+
+
+def dated_by_database(engine: Engine) -> Engine:
+    """The same engine, whose acts from now on are dated by the database."""
+    engine.update_execution_options(**{_OPTION: True})
+    return engine
+
+
+def is_dated_by_database(engine: Engine) -> bool:
+    """Whether acts over this engine are dated by the database."""
+    return bool(engine.get_execution_options().get(_OPTION))
+
+
+def present(connection: Connection, now: datetime) -> datetime:
+    """The instant of an act that holds its locks: the database's, or `now` where the caller dates it."""
+    if not connection.get_execution_options().get(_OPTION):
+        return now
+    return read(connection)
+
+
+def read(connection: Connection) -> datetime:
+    """What the database's clock says, not what it said when the transaction began."""
+    found: datetime = connection.execute(_READ).scalar_one()
+    return found.astimezone(UTC)
+
+
+def after(instant: datetime, *followed: datetime | None) -> datetime:
+    """This instant, or the first one after all that is followed; a None is nothing to follow."""
+    return not_before(instant, *(None if one is None else one + TICK for one in followed))
+
+
+def not_before(instant: datetime, *followed: datetime | None) -> datetime:
+    """This instant, or the last of those followed where their clock was ahead."""
+    return max([instant, *(one for one in followed if one is not None)])
