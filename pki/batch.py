@@ -24,6 +24,7 @@ from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
 from pki import batch_store, blocked_keys, issuance, renewals, revoking, rules, store, use_cases
 from pki.batch_store import Batch, Item
+from pki.certification_request import public_key_of_request
 from pki.issuance import Prepared, Wanted
 from pki.lint.key import weaknesses
 from pki.model import (
@@ -215,7 +216,7 @@ def _issue(
 
 
 def _key(csr: bytes) -> PublicKey:
-    key = rules.public_key_of_request(csr)
+    key = public_key_of_request(csr)
     if found := weaknesses(key):
         text = f"This key must not be certified: {', '.join(found)}."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)

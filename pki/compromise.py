@@ -7,13 +7,13 @@ somebody sent for another reason, and whoever can make it could misuse the key a
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography import x509
 from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from pki import blocked_keys, revoking, rules, store
+from pki import blocked_keys, certification_request, revoking, rules, store
 from pki.blocked_keys import Cause
+from pki.certification_request import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.revoking import TakingBack
 
@@ -38,8 +38,9 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     Refuses `no-compromise-proof`, `bad-csr`, `csr-too-large`, `bad-proof-of-possession`, and `weak-key` for a
     kind of key that is never certified here.
     """
-    spki = rules.spki_sha256(rules.public_key_of_request(csr))
-    _check_sentence(csr)
+    request = certification_request.read(csr)
+    spki = rules.spki_sha256(request.key)
+    _check_sentence(request)
     blocked_keys.hold(connection, [spki])
     serials = [Serial(one) for one in connection.execute(_LIVING, {"spki": spki, "now": now}).scalars()]
     blocked_keys.block(
@@ -61,9 +62,8 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     return Reported(spki, revoked)
 
 
-def _check_sentence(csr: bytes) -> None:
-    load = x509.load_pem_x509_csr if b"-----BEGIN" in csr else x509.load_der_x509_csr
-    said = load(csr).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    if [str(one.value).strip().casefold() for one in said] != [SENTENCE]:
+def _check_sentence(request: CertificationRequest) -> None:
+    said = certification_request.common_names(request.subject)
+    if [one.strip().casefold() for one in said] != [SENTENCE]:
         text = f"The request does not say it: its common name must be {SENTENCE!r}."
         raise Refusal(Kind.UNACCEPTABLE, "no-compromise-proof", text)

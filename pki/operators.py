@@ -16,6 +16,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
 from pki import blocked_keys, issuance, operators_store, revoking, rules, store
+from pki.certification_request import public_key_of_request
 from pki.issuance import Prepared
 from pki.lint import pkix
 from pki.lint.key import weaknesses
@@ -64,7 +65,7 @@ def issue(
     """
     # 1. What is asked for, and a key whose holder has shown that he has it.
     wanted = _asked_hosts(profile, hosts)
-    key = rules.public_key_of_request(csr)
+    key = public_key_of_request(csr)
     if found := weaknesses(key):
         text = f"This key must not be certified: {', '.join(found)}."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)

@@ -4,7 +4,7 @@ Whoever holds the private key of a certificate may have it revoked without a tok
 what is asked, signed by that key (as ACME does it, RFC 8555 7.6). Who else may is in `pki/competence.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,6 +38,19 @@ LARGEST_REQUEST = 8192
 # Clocks of practices are set by hand.
 FRESH = timedelta(minutes=5)
 _FIELDS = frozenset({"serial", "reason", "iat", "aud"})
+
+
+class _Registry(jws.JWSRegistry):
+    """Header parameters that are not known are ignored (RFC 7515 4), with room for chains and large keys."""
+
+    max_header_length = LARGEST_REQUEST
+    max_signature_length = LARGEST_REQUEST
+
+    def __init__(self, algorithms: Collection[str] = ALGORITHMS) -> None:
+        super().__init__(algorithms=algorithms, strict_check_header=False)
+
+
+_HEADERS = _Registry()
 
 
 @dataclass(frozen=True)
@@ -108,13 +121,27 @@ def _read(request: bytes) -> tuple[str, Mapping[str, Any]]:
         raise _malformed(f"A request has at most {LARGEST_REQUEST} bytes.")
     try:
         token = request.decode("ascii").strip()
-        signed = jws.extract_compact(token.encode())
+        signed = jws.extract_compact(token.encode(), registry=_HEADERS)
         claims = orjson.loads(signed.payload)
-    except (UnicodeDecodeError, JoseError, ValueError) as error:
+    except (JoseError, ValueError, AttributeError) as error:
+        # AttributeError: a header that is JSON, and no object.
         raise _malformed("This is no compact JWS over a JSON object.") from error
+    _check_header(signed.headers())
     if not isinstance(claims, dict) or not claims.keys() >= _FIELDS or claims.keys() - _FIELDS - {"comment"}:
         raise _malformed("The payload has serial, reason, iat, aud, and comment if there is one.")
     return token, claims
+
+
+def _check_header(header: object) -> None:
+    """RFC 7515 4.1.11: `crit` names extensions that must be understood; we know none."""
+    if not isinstance(header, dict):
+        raise _malformed("The header is no JSON object.")
+    if "crit" in header:
+        raise _malformed("The header marks parameters as critical (crit) that are not understood here.")
+    try:
+        _HEADERS.check_header(header)
+    except JoseError as error:
+        raise _malformed("A parameter of the header is not what RFC 7515 4.1 says of it.") from error
 
 
 def _asked(claims: Mapping[str, Any]) -> Asked:
@@ -140,7 +167,7 @@ def _is_signed_by(token: str, certificate: bytes) -> bool:
     else:
         return False
     try:
-        jws.deserialize_compact(token, key, algorithms=fitting)
+        jws.deserialize_compact(token, key, registry=_Registry(fitting))
     except (JoseError, ValueError):
         return False
     return True

@@ -3,7 +3,6 @@
 No SQL and no clock: an instant is an argument. What a certificate may contain is data in `profiles`.
 """
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -11,8 +10,6 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -38,10 +35,6 @@ PublicKey = EllipticCurvePublicKey | RSAPublicKey
 
 # RFC 5280 appendix A.1, ub-common-name and ub-organization-name.
 LONGEST_COMMON_NAME = 64
-# An RSA-8192 request is under 3 kB; what is larger is not a request.
-LARGEST_REQUEST = 16_384
-_PEM = re.compile(rb"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----")
-_WEAK_HASHES = frozenset({"md5", "sha1"})
 
 IDENTITY_METHODS = frozenset({"in-person", "video", "existing-card"})
 LONGEST_DOCUMENT = 200
@@ -139,43 +132,6 @@ def plain(text: str) -> str:
         letter if letter.isprintable() else " " for letter in unicodedata.normalize("NFC", text)
     )
     return " ".join(printable.split())
-
-
-def public_key_of_request(csr: bytes) -> PublicKey:
-    """The public key of a PKCS #10 request (PEM or DER), once its holder has proved to hold the private one.
-
-    Nothing else of it is read: extensions and names that a request asks for are how enrollees got themselves
-    certificates for OCSP signing. Refuses `bad-csr`, `weak-key` (kind of key) and `bad-proof-of-possession`.
-    """
-    if len(csr) > LARGEST_REQUEST:
-        raise Refusal(Kind.TOO_LARGE, "csr-too-large", f"A request has at most {LARGEST_REQUEST} bytes.")
-    request = _load_request(csr)
-    try:
-        key = request.public_key()
-        proven = request.is_signature_valid
-        hashed = request.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
-        text = "The key or the signature algorithm of this request is not one that is served here."
-        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["unsupported-algorithm"]) from error
-    if not isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
-        text = "Keys are RSA of 3072 bits and more, or on P-256 or P-384."
-        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["unsupported-algorithm"])
-    if not proven or hashed is None or hashed.name in _WEAK_HASHES:
-        text = "The request is not signed by the key it holds, with SHA-256 or stronger."
-        raise Refusal(Kind.UNACCEPTABLE, "bad-proof-of-possession", text)
-    return key
-
-
-def _load_request(csr: bytes) -> x509.CertificateSigningRequest:
-    if _PEM.match(csr) and csr.count(b"-----BEGIN ") > 1:
-        # Whoever sent two would not know which of his keys was certified.
-        raise Refusal(Kind.MALFORMED, "bad-csr", "This holds more than one PEM block: send one request.")
-    try:
-        if _PEM.match(csr):
-            return x509.load_pem_x509_csr(csr)
-        return x509.load_der_x509_csr(csr)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Refusal(Kind.MALFORMED, "bad-csr", "This is no PKCS #10 request in PEM or DER.") from error
 
 
 def check_identity(given: Mapping[str, Any], now: datetime) -> dict[str, str]:

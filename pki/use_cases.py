@@ -29,6 +29,7 @@ from pki import (
     store,
     sweep,
 )
+from pki.certification_request import public_key_of_request
 from pki.competence import check_comment, check_may_release, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint import pkix
@@ -222,7 +223,7 @@ def issue_for_enrolment(
     that stores the certificate.
     """
     # 1. The request gives a key that its sender holds, and nothing else.
-    key = rules.public_key_of_request(csr)
+    key = public_key_of_request(csr)
     if found := weaknesses(key):
         text = f"This key must not be certified: {', '.join(found)}."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)

@@ -9,11 +9,11 @@ from marshmallow import fields, validate
 from api.rest.certificates import IssuedAnswer
 from api.rest.enrolments import (
     EXAMPLE_ENROLMENT,
+    EXAMPLE_REQUEST,
     MAY_SEE,
     PURPOSES,
     REGISTRARS,
     CertificateRequest,
-    csr_bytes,
 )
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import Instant, Shape
@@ -35,6 +35,8 @@ class BatchItemRequest(CertificateRequest):
     """One approved enrolment, and the request that gives its key."""
 
     enrolment = fields.UUID(required=True, metadata={"example": EXAMPLE_ENROLMENT})
+    # Whatever it is, it is refused for itself.
+    csr = fields.String(required=True, metadata=EXAMPLE_REQUEST)
 
 
 class BatchRequest(Shape):
@@ -108,7 +110,7 @@ class ApprovalsAnswer(Shape):
     answer=BatchAnswer,
     status=201,
     body=BatchRequest,
-    problems=("not-a-registrar", "bad-batch", "csr-too-large", "bad-csr", "authority-expired",
+    problems=("not-a-registrar", "bad-batch", "authority-expired",
               "quota-reached", "signer-unavailable", *PURPOSES),
 )  # fmt: skip
 def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
         now=call.now,
         token=call.token,
         asked=[
-            batch.Asked(one["enrolment"], csr_bytes(one["csr"]), call.container.purposes(one.get("purpose")))
+            batch.Asked(one["enrolment"], one["csr"].encode(), call.container.purposes(one.get("purpose")))
             for one in asked["items"]
         ],
         base_url=call.container.settings.base_url,

@@ -2,8 +2,6 @@
 holder's is certified.
 """
 
-import base64
-import binascii
 from typing import Any
 from uuid import UUID
 
@@ -17,13 +15,11 @@ from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role
-from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address, parse_finess, parse_national_id
 from pki import use_cases
 from pki.competence import LONGEST_COMMENT
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
 
-LONGEST_CSR = 16_384
 REGISTRARS = {Role.REGISTRAR}
 MAY_SEE = {Role.REGISTRAR, Role.AUDITOR}
 AGAINST_THE_MAILBOX = (
@@ -100,16 +96,15 @@ PURPOSE = {
 PURPOSES = ("purpose-missing", "purpose-not-separate")
 
 
-class CertificateRequest(Shape):
-    """A PKCS#10 request: PEM text, or its DER in base64. Only its key and its signature are looked at."""
+EXAMPLE_REQUEST = {
+    "example": "-----BEGIN CERTIFICATE REQUEST-----\nMIIB…\n-----END CERTIFICATE REQUEST-----\n"
+}
 
-    csr = fields.String(
-        required=True,
-        validate=validate.Length(min=1),
-        metadata={
-            "example": "-----BEGIN CERTIFICATE REQUEST-----\nMIIB…\n-----END CERTIFICATE REQUEST-----\n"
-        },
-    )
+
+class CertificateRequest(Shape):
+    """A PKCS#10 request: PEM, any text around it, or its DER in base64. Only key and signature count."""
+
+    csr = fields.String(required=True, validate=validate.Length(min=1), metadata=EXAMPLE_REQUEST)
     purpose = fields.Enum(Purpose, by_value=True, allow_none=True, metadata=PURPOSE)
 
 
@@ -312,7 +307,7 @@ def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> 
         now=call.now,
         token=call.token,
         enrolment_id=enrolment_id,
-        csr=csr_bytes(asked["csr"]),
+        csr=asked["csr"].encode(),
         base_url=call.container.settings.base_url,
         purposes=call.container.purposes(asked.get("purpose")),
         quotas=call.container.settings.quotas,
@@ -328,14 +323,3 @@ def enrolments(container: Container) -> Resource:
         "enrolments", text, container, request_enrolment, see_enrolments, see_enrolment, approve_enrolment,
         withdraw_enrolment, issue_certificate,
     )  # fmt: skip
-
-
-def csr_bytes(text: str) -> bytes:
-    """PEM as it is, anything else read as base64 of the DER."""
-    if len(text) > LONGEST_CSR:
-        raise Refusal(Kind.TOO_LARGE, "csr-too-large", f"A CSR holds at most {LONGEST_CSR} characters.")
-    try:
-        raw = text.strip().encode("ascii")
-        return raw if raw.startswith(b"-----BEGIN") else base64.b64decode(raw, validate=True)
-    except (UnicodeEncodeError, binascii.Error) as error:
-        raise Refusal(Kind.MALFORMED, "bad-csr", "The CSR is neither PEM nor base64 of DER.") from error

@@ -4,7 +4,6 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.rest.enrolments import csr_bytes
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import Hexadecimal, Shape
 from api.wiring import Container
@@ -48,9 +47,7 @@ def report_compromised_key(call: Transacted, asked: dict[str, Any]) -> Reported:
     By whoever holds it: the proof is a request (CSR) signed by that key, whose common name says "this key is
     compromised". The key is blocked for ever and all its certificates are revoked.
     """
-    return compromise.report(
-        call.connection, now=call.now, actor=call.token.actor, csr=csr_bytes(asked["csr"])
-    )
+    return compromise.report(call.connection, now=call.now, actor=call.token.actor, csr=asked["csr"].encode())
 
 
 def keys(container: Container) -> Resource:

@@ -7,7 +7,7 @@ from marshmallow import fields, validate
 
 from api.rest import paging
 from api.rest.certificates import IssuedAnswer
-from api.rest.enrolments import CertificateRequest, csr_bytes
+from api.rest.enrolments import CertificateRequest
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import EXAMPLE_SERIAL, Line, Shape
 from api.wiring import Container
@@ -92,7 +92,7 @@ def certify_operator(call: Call, asked: dict[str, Any]) -> IssuedCertificate:
         now=call.now,
         token=call.token,
         profile=asked["profile"],
-        csr=csr_bytes(asked["csr"]),
+        csr=asked["csr"].encode(),
         hosts=asked["domains"],
         base_url=call.container.settings.base_url,
         opinion=call.container.opinion,

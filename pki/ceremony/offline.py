@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from directory.base.errors import Kind, Refusal
+from pki import certification_request
 from pki.ceremony import signing, transcript
 from pki.ceremony.drawing import Parent, ec_key
 from pki.ceremony.making import differences
@@ -23,7 +24,6 @@ from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.ceremony.transcript import Step
 from pki.model import RevocationReason, Serial
-from pki.rules import public_key_of_request
 from pki.tbs import subject_of
 
 # S/MIME BR 4.9.7: the CRL of a root at least once in twelve months.
@@ -171,11 +171,11 @@ def _public_key(
 
 
 def _requested(one: PlannedAuthority, pem: bytes) -> EllipticCurvePublicKey:
-    public = public_key_of_request(pem)
-    names = x509.load_pem_x509_csr(pem).subject.public_bytes()
+    request = certification_request.read(pem)
+    public = request.key
     if not isinstance(public, EllipticCurvePublicKey) or public.curve.name != one.curve:
         raise _unfit(one, f"its key is not on {one.curve}", pem)
-    if names != subject_of(one.names).public_bytes():
+    if request.subject != subject_of(one.names).public_bytes():
         raise _unfit(one, "its subject is not the file's", pem)
     return public
 

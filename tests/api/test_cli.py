@@ -235,6 +235,23 @@ def test_a_certificate_is_all_that_goes_into_the_file_a_shell_redirects_to(
     assert serial in issued.stderr
 
 
+def test_requests_of_foreign_tools_are_read_or_refused_by_name(
+    sceau: Sceau, engine: Engine, built: dict[str, Any], tmp_path: Path
+) -> None:
+    person = seed_practitioner(engine)
+    one, two = token(sceau, "one"), token(sceau, "two")
+    enrolment = told(sceau("enrol", person.national_id, person.mailbox, "--json", token=one))["id"]
+    sceau("enrol", "--approve", enrolment, token=two)
+    files = Path(__file__).resolve().parents[1] / "pki" / "requests"
+    with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as signer:
+        built["signer"] = signer
+        wrong = sceau("issue", enrolment, "--csr", str(files / "version-1-value.pem"), token=one)
+        issued = sceau("issue", enrolment, "--csr", str(files / "certtool.pem"), token=one)
+    assert wrong.exit_code == 1
+    assert "version field of this request says 1" in wrong.stderr
+    assert issued.exit_code == 0
+
+
 def test_a_token_is_taken_from_a_file_or_the_environment_and_never_from_the_command_line(
     sceau: Sceau, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from directory.base.errors import Kind, Refusal
 from pki import use_cases
-from pki.rules import LARGEST_REQUEST, public_key_of_request
+from pki.certification_request import LARGEST_REQUEST, public_key_of_request
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Established, Issue, enrol, new_key, request_for
 from tests.pki.test_issuance import counts

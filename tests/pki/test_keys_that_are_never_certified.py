@@ -21,6 +21,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki import batch, blocked_keys, compromise, rules, store, use_cases
 from pki.blocked_keys import Cause, Form, Listed
+from pki.certification_request import public_key_of_request
 from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.quotas import Quotas, charge, told
@@ -223,7 +224,7 @@ def test_points_at_infinity_and_off_the_curve_are_no_keys(encoded: bytes) -> Non
     point = new_key_point(good)
     broken = good.replace(point, encoded.ljust(65, b"\1"))
     with pytest.raises(Refusal) as refused:
-        rules.public_key_of_request(broken)
+        public_key_of_request(broken)
     assert refused.value.code in {"bad-csr", "weak-key", "bad-proof-of-possession"}
 
 

@@ -1,12 +1,15 @@
 """A lost key takes its certificates along, a holder revokes with it, holds end, reasons are corrected."""
 
 import json
+from base64 import urlsafe_b64encode
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, RSAKey
 from sqlalchemy import Engine, text
@@ -114,6 +117,60 @@ def test_rsa_keys_prove_themselves_as_well(
     key = rsa.generate_private_key(65537, 3072)
     issued = issue(key)
     assert prove(engine, now, signed(key, algorithm, **asked(issued, now))).reason is LOST
+
+
+def sealed(key: Key, header: object, claims: dict[str, Any]) -> bytes:
+    """A compact JWS by the library of X.509 alone: that of JOSE would not write such headers."""
+    segments = [urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=") for one in (header, claims)]
+    raw = key.sign(b".".join(segments), ec.ECDSA(SHA256()))  # type: ignore[union-attr, call-arg, arg-type]
+    both = b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(raw))
+    return b".".join((*segments, urlsafe_b64encode(both).rstrip(b"=")))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"iat": 1}, {"nonce": "oFvnlFP1wIhRlYS2jTaXbA"}, {"url": "https://sceau.example/v1/revocations"},
+        {"x5c": ["A" * 3000]}, {"anything": {"of": ["others"]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_headers_that_are_not_known_are_ignored(
+    engine: Engine, issue: Issue, now: datetime, header: dict[str, Any]
+) -> None:
+    key = new_key()
+    request = sealed(key, {"alg": "ES256"} | header, asked(issue(key), now))
+    assert prove(engine, now, request).reason is LOST
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"crit": ["nonce"], "nonce": "x"}, {"crit": ["alg"]}, {"crit": []}, {"crit": 5}, {"crit": [[1]]},
+        {"crit": ["b64"], "b64": False}, {"crit": ["absent"]}, {"kid": 7}, {"b64": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_headers_that_must_be_understood_are_refused_and_named_so(
+    engine: Engine, issue: Issue, now: datetime, header: dict[str, Any]
+) -> None:
+    key = new_key()
+    issued = issue(key)
+    request = sealed(key, {"alg": "ES256"} | header, asked(issued, now))
+    with refused("malformed-revocation-request") as refusal:
+        prove(engine, now, request)
+    assert ("critical" in str(refusal.value)) is ("crit" in header and "b64" not in header)
+    assert events(engine, issued.serial) == []
+
+
+@pytest.mark.parametrize("header", [["alg"], "alg", 5, None, {"alg": 5}, {"alg": ["ES256"]}, {}], ids=str)
+def test_a_header_that_is_no_header_is_refused(
+    engine: Engine, issue: Issue, now: datetime, header: object
+) -> None:
+    key = new_key()
+    with pytest.raises(Refusal) as refusal:
+        prove(engine, now, sealed(key, header, asked(issue(key), now)))
+    assert refusal.value.code in {"malformed-revocation-request", "bad-proof-of-possession"}
 
 
 def test_without_the_key_nothing_is_revoked_and_nothing_is_told(
