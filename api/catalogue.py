@@ -242,9 +242,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "self-approval", 403, "Nobody approves his own request",
-        "Another registrar of the same authority must approve: a person never stands on one pair of eyes.",
+        "Another person who may do the same must approve: trust never stands on one pair of eyes.",
         "Nul n'approuve sa propre demande",
-        "Un autre agent de la même autorité doit approuver : une identité ne repose jamais sur un seul "
+        "Une autre personne qui le peut aussi doit approuver : la confiance ne repose jamais sur un seul "
         "regard.",
     ),
     Entry(
@@ -766,6 +766,14 @@ ENTRIES: tuple[Entry, ...] = (
         "It is released when the Ordre lifts its measure.",
         "Une mesure suspend ce certificat",
         "Il est rétabli quand l'Ordre lève sa mesure.",
+    ),
+    Entry(
+        "reason-stands", 409, "A reason stands against giving trust",
+        "Each reason is named: a measure, a departure, a blocked key, another certificate on hold. End it"
+        " first.",
+        "Un motif s'oppose à rendre la confiance",
+        "Chaque motif est nommé : mesure, départ, clé bloquée, autre certificat suspendu. Mettez-y fin"
+        " d'abord.",
     ),
     Entry(
         "not-revoked", 409, "The certificate is not revoked for good",

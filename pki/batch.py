@@ -22,7 +22,7 @@ from directory.base.audit import Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
-from pki import batch_store, blocked_keys, issuance, renewals, revoking, rules, store, use_cases
+from pki import batch_store, blocked_keys, impediments, issuance, renewals, revoking, rules, store, use_cases
 from pki.batch_store import Batch, Item
 from pki.certification_request import public_key_of_request
 from pki.issuance import Prepared, Wanted
@@ -252,6 +252,7 @@ def _reserve(
     given = [key for key in keys.values() if not isinstance(key, Refusal)]
     stopped = blocked_keys.stopped_among(connection, given)
     lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS)
+    held = batch_store.held(connection, list(subjects), now)
 
     first = {key: place for place, key in reversed(spki.items())}
 
@@ -270,6 +271,7 @@ def _reserve(
             raise issuance.key_already_certified()
         if (other := _lasting(lasting, one)) is not None:
             raise renewals.already_certified(other)
+        _check_given(subject, held, now)
         return pending or subject
 
     found = {place: _tried(judged, place, one) for place, one in asked.items()}
@@ -336,6 +338,13 @@ def _check_standing(subject: _Subject, now: datetime) -> None:
     rules.check_enrolment(subject.enrolment.authority, subject.person, subject.facts, now)
 
 
+def _check_given(subject: _Subject, held: Mapping[UUID, Serial], now: datetime) -> None:
+    if subject.person is None:
+        raise TypeError("only a subject that stands is given anything")
+    enrolment = subject.enrolment
+    impediments.check_given(enrolment, subject.person, subject.facts, held=held.get(enrolment.id), now=now)
+
+
 def _prepare(
     connection: Connection,
     subjects: Mapping[int, _Subject],
@@ -381,6 +390,7 @@ def _store(
     stored = issuance.store_all(connection, list(signed.values()), now)
     lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS, but=list(stored))
     blocked = batch_store.blocked_among(connection, [one.spki_sha256 for one in stored.values()])
+    held = batch_store.held(connection, list(subjects), now)
     refused: dict[int, Refusal] = {}
     taking: list[TakingBack] = []
     for place, (prepared, _) in signed.items():
@@ -388,7 +398,7 @@ def _store(
         subject = subjects[asked[place].enrolment_id]
         if issued is None:
             continue
-        refusal = _against(subject, _lasting(lasting, asked[place]), now)
+        refusal = _against(subject, _lasting(lasting, asked[place]), held, now)
         if issued.spki_sha256 in blocked:
             # What was said of the key while it was being certified counts.
             refusal = _tried(blocked_keys.check_again, connection, issued.spki_sha256)
@@ -401,11 +411,15 @@ def _store(
     return refused
 
 
-def _against(subject: _Subject, other: Serial | None, now: datetime) -> Refusal | None:
+def _against(
+    subject: _Subject, other: Serial | None, held: Mapping[UUID, Serial], now: datetime
+) -> Refusal | None:
     if other is not None:
         # Two keys may have been reserved side by side, while neither had its certificate.
         return renewals.already_certified(other)
-    against: Refusal | None = _tried(_check_standing, subject, now)
+    against: Refusal | None = _tried(_check_standing, subject, now) or _tried(
+        _check_given, subject, held, now
+    )
     return against
 
 

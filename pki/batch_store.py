@@ -43,6 +43,12 @@ _LASTING = text("""
     WHERE e.id = ANY(CAST(:ids AS uuid[])) AND c.not_after > :beyond AND c.serial <> ALL(CAST(:but AS text[]))
     AND NOT EXISTS (SELECT FROM revocation v WHERE v.serial = c.serial AND v.action = 'revoke')
 """)
+_HELD = text("""
+    SELECT e.id, min(c.serial) AS serial FROM enrolment e
+    JOIN certificate c ON c.mailbox = e.mailbox AND c.practitioner = e.practitioner
+    JOIN standing_hold h ON h.serial = c.serial
+    WHERE e.id = ANY(CAST(:ids AS uuid[])) AND c.not_after > :now GROUP BY e.id
+""")
 _HOLD_KEYS = text("""
     INSERT INTO key_holder (spki_sha256, enrolment_id, since)
     SELECT decode(spki_sha256, 'hex'), enrolment_id, reserved_at FROM jsonb_to_recordset(CAST(:rows AS jsonb))
@@ -201,6 +207,12 @@ def lasting(
         for row in connection.execute(_LASTING, asked)
         for purpose in served_by(row.profile)
     }
+
+
+def held(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> dict[UUID, Serial]:
+    """For these enrolments a certificate of the same person and mailbox that is on hold."""
+    rows = connection.execute(_HELD, {"ids": list(enrolment_ids), "now": now})
+    return {row.id: Serial(row.serial) for row in rows}
 
 
 def add_reservations(

@@ -3,6 +3,8 @@
 The holder himself shows his key instead of a token: `pki/revocation_requests.py`.
 """
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, select
 
 from directory import store as directory_store
@@ -11,7 +13,7 @@ from directory.base.errors import Kind, Refusal
 from directory.rules import registering_authorities
 from directory.tables import api_token
 from pki import rules
-from pki.model import RevocationAction, RevocationReason
+from pki.model import RevocationReason
 from pki.reasons import HOLDERS
 from pki.store import Revocable
 from pki.tables import operator_certificate
@@ -46,14 +48,19 @@ def check_may_revoke(
         raise rules.wrong_authority(token.authority)
 
 
-def check_may_release(connection: Connection, token: Token, found: Revocable) -> None:
-    """As `check_may_revoke`; an operator lifts its own holds only: a doubt about it is not its to undo."""
+def check_may_release(
+    connection: Connection, token: Token, found: Revocable, holders: Collection[str]
+) -> None:
+    """As `check_may_revoke`; an operator lifts its own holds only: a doubt about it is not its to undo.
+
+    `holders` are those whose holds stand on it, by their names in the log.
+    """
     check_may_revoke(connection, token, found)
-    if token.role is not Role.OPERATOR or found.last is not RevocationAction.HOLD:
+    if token.role is not Role.OPERATOR:
         return
     own = select(api_token.c.id).where(api_token.c.operator_id == token.operator_id)
     actors = {actor_of(token_id).name for token_id in connection.execute(own).scalars()}
-    if found.acted not in {*actors, f"key:{found.certificate.serial}"}:
+    if not set(holders) <= {*actors, f"key:{found.certificate.serial}"}:
         raise reserved_to_owner("This hold is not the operator's: whoever put it there lifts it.")
 
 

@@ -20,21 +20,11 @@ from directory.changes import START, Change, Cursor, Entity
 from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
 from directory.model import Standing
 from directory.rules import registering_authority, standing
-from pki import exchange, revoking, store, withdrawal_store
+from pki import exchange, impediments, revoking, store, withdrawal_store
 from pki.model import RevocationAction, Serial
 from pki.revoking import TakingBack
 from pki.store import Revocable
-from pki.withdrawal import (
-    RULES,
-    Bond,
-    Cause,
-    Decision,
-    Present,
-    causes,
-    decide,
-    ends_enrolment,
-    kind_of_profile,
-)
+from pki.withdrawal import RULES, Bond, Cause, Decision, causes, decide, ends_enrolment
 
 CONSUMER = "consequences"
 # Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by
@@ -101,7 +91,12 @@ def settle(connection: Connection, touched: Touched, *, graces: Graces, now: dat
     noted = set(seen.over)
     # 2. Those of which something follows again, now that nobody can change their certificates any more.
     if seen.about:
+        free = {one.certificate.practitioner or "" for one in seen.release}
+        # Nobody takes a measure against them between the look and the release. Before any other lock.
+        directory_store.lock_people(connection, free)
         plan = _plan(connection, _of(seen.about), graces, now, lock=True)
+        # Of others who came to be free behind the first look, a change of its own tells.
+        plan.release = [one for one in plan.release if one.certificate.practitioner in free]
         noted.update(plan.serials)
     serials = sorted({*seen.serials, *plan.serials})
     # 3. Act: what is revoked before everything else.
@@ -180,30 +175,6 @@ def _touched(changes: Iterable[Change]) -> Touched:
     return Touched(frozenset(keys[Entity.PRACTITIONER]), frozenset(keys[Entity.MAILBOX]))
 
 
-def _bond(found: Revocable) -> Bond:
-    issued = found.certificate
-    return Bond(
-        issued.practitioner or "", issued.mailbox or "", found.establishment, kind_of_profile(issued.profile)
-    )
-
-
-def _present(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Present]:
-    if not bonds:
-        return {}
-    ids = sorted({bond.practitioner for bond in bonds})
-    successors = withdrawal_store.successors(connection, ids)
-    people = directory_store.practitioners(connection, [*ids, *successors.values()])
-    facts = directory_store.mailbox_facts(connection, sorted({bond.mailbox for bond in bonds}))
-    return {
-        bond: Present(
-            people.get(bond.practitioner),
-            facts[bond.mailbox],
-            people.get(successors.get(bond.practitioner, "")),
-        )
-        for bond in bonds
-    }
-
-
 def _of(bonds: Iterable[Bond]) -> Touched:
     """The people of these bonds, who have all that follows; not their colleagues at the same mailbox."""
     return Touched(people=frozenset(bond.practitioner for bond in bonds))
@@ -220,15 +191,21 @@ def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetim
     found = store.revocable_among(connection, serials, now, lock=lock) if serials else []
     due = withdrawal_store.due(connection, serials) if serials else {}
     # 2. What the record says now, read when what is locked is held.
-    present = _present(connection, [*(one.bond for one in enrolments), *map(_bond, found)])
+    present = impediments.present_of(
+        connection, [*(one.bond for one in enrolments), *map(impediments.bond_of, found)]
+    )
+    blocked = impediments.blocked_among(
+        connection, [one.certificate.serial for one in found if one.last is RevocationAction.HOLD]
+    )
     # 3. What follows.
     plan = _Plan(serials, frozenset(due.keys() - {one.certificate.serial for one in found}))
     for one in found:
-        bond, serial = _bond(one), one.certificate.serial
+        bond, serial = impediments.bond_of(one), one.certificate.serial
         known = due.get(serial, {})
+        against = causes(bond, present[bond], now)
         decision = decide(
-            causes(bond, present[bond], now), graces=graces, due=known, last=one.last,
-            ours=one.acted == ACTOR.name, now=now,
+            against, graces=graces, due=known, last=one.last, ours=one.acted == ACTOR.name,
+            impeded=bool(impediments.standing(against, blocked=blocked.get(serial))), now=now,
         )  # fmt: skip
         plan.pending += [(serial, cause, known.get(cause, now + graces[cause])) for cause in decision.pending]
         _add(plan, one, decision)

@@ -5,12 +5,11 @@ measure it is and who is competent is decided in `directory/use_cases.py`.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects.postgresql import insert
 
 from directory import store as directory_store
 from directory import use_cases as directory_use_cases
@@ -21,11 +20,8 @@ from directory.base.instant import not_before, present
 from directory.model import MeasureKind
 from directory.rules import check_reason
 from directory.tables import measure, measure_lifting, practitioner
-from pki import rules
+from pki import dual_control, rules
 from pki.consequences import Graces, Touched, settle
-
-# A confirmation rests on what the first registrar saw: after a week somebody should look again.
-ASKED_HOLDS = timedelta(days=7)
 
 
 class MeasureState(Enum):
@@ -91,7 +87,7 @@ def take(
 def lift(
     connection: Connection, *, now: datetime, token: Token, measure_id: int, reason: str, graces: Graces
 ) -> Measure:
-    """Ask for the end of a measure, or confirm what another registrar asked within `ASKED_HOLDS`.
+    """Ask for the end of a measure, or confirm what another registrar asked within a week.
 
     Confirmed, it ends with the reason that was asked with, and what was put on hold for it is released.
     Refuses `not-a-registrar`, `unknown-measure`, `wrong-authority`, `reason-missing`, `reason-too-long`,
@@ -137,10 +133,7 @@ def _locked(connection: Connection, token: Token, measure_id: int, now: datetime
 
 def _ask(connection: Connection, now: datetime, token: Token, found: Measure, reason: str) -> None:
     now = not_before(present(connection, now), found.recorded_at)
-    asked = {"reason": reason, "asked_by": token.id, "asked_at": now}
-    query = insert(measure_lifting).values(measure_id=found.id, **asked)
-    # One that was asked and never confirmed in time is asked anew.
-    connection.execute(query.on_conflict_do_update(index_elements=[measure_lifting.c.measure_id], set_=asked))
+    dual_control.ask(connection, measure_lifting, found.id, token=token, reason=reason, now=now)
     detail = {"measure": found.id, "kind": found.kind.value, "authority": found.authority}
     record(
         connection, now=now, actor=token.actor, event=Event.MEASURE_LIFTING_ASKED, subject=found.practitioner,
@@ -149,20 +142,16 @@ def _ask(connection: Connection, now: datetime, token: Token, found: Measure, re
 
 
 def _confirm(connection: Connection, now: datetime, token: Token, found: Measure, graces: Graces) -> None:
-    table = measure_lifting.c
-    asked_by = connection.execute(select(table.asked_by).where(table.measure_id == found.id)).scalar_one()
-    if asked_by == token.id:
-        text = "Another registrar of the same authority confirms, not the one who asked."
-        raise Refusal(Kind.FORBIDDEN, "self-approval", text)
+    asked = dual_control.waiting(connection, measure_lifting, found.id, now)
+    if asked is None:
+        raise TypeError("only what was asked is confirmed")
+    dual_control.check_is_another(asked, token)
     directory_use_cases.lift_measure(
         connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
-        reason=found.lifting_reason or "",
+        reason=asked.reason,
     )  # fmt: skip
-    confirmed = {
-        "confirmed_by": token.id,
-        "confirmed_at": not_before(present(connection, now), found.lifting_asked_at),
-    }
-    connection.execute(measure_lifting.update().where(table.measure_id == found.id).values(confirmed))
+    agreed_at = not_before(present(connection, now), found.lifting_asked_at)
+    dual_control.confirm(connection, measure_lifting, found.id, token=token, now=agreed_at)
     settle(connection, Touched(frozenset({found.practitioner})), graces=graces, now=now)
 
 
@@ -174,7 +163,7 @@ def _load(connection: Connection, measure_id: int, now: datetime) -> Measure:
 
 
 def _measure(row: Row[Any], now: datetime) -> Measure:
-    asked = row.lifting_asked_at is not None and row.lifting_asked_at > now - ASKED_HOLDS
+    asked = dual_control.still_holds(row.lifting_asked_at, now)
     if row.ends_at is not None:
         state = MeasureState.LIFTED
     else:

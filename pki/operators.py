@@ -15,7 +15,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import blocked_keys, issuance, operators_store, revoking, rules, store
+from pki import blocked_keys, impediments, issuance, operators_store, revoking, rules, store
 from pki.certification_request import public_key_of_request
 from pki.issuance import Prepared
 from pki.lint import pkix
@@ -60,7 +60,8 @@ def issue(
     Whoever gets no answer asks again with the same request: within five minutes the same reservation is
     taken up. Refuses `not-an-operator`, `unknown-profile`, `bad-hosts`, `malformed-domain`,
     `domain-not-trusted`, `domain-suspended`, `operator-suspended`, `bad-csr`, `csr-too-large`,
-    `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-already-certified`, `lint-failed`,
+    `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-already-certified`, `reason-stands`,
+    `lint-failed`,
     `lint-unavailable`, `quota-reached`, `signer-unavailable`.
     """
     # 1. What is asked for, and a key whose holder has shown that he has it.
@@ -140,6 +141,7 @@ def _reserve(
     operator = operator_of(connection, token)
     _queue(connection, operator)
     domains = _check_domains(connection, operator, hosts)
+    _check_undoubted(connection, operator, profile, hosts, now)
     checked = blocked_keys.check(connection, key)
     if (reserved := _taken_up(connection, operator, key, (profile, hosts), now)) is not None:
         return issuance.resume(connection, reserved, token.actor)
@@ -213,6 +215,14 @@ def _check_domains(connection: Connection, operator: Operator, hosts: Sequence[s
     return tuple(found)
 
 
+def _check_undoubted(
+    connection: Connection, operator: Operator, profile: str, hosts: Sequence[str], now: datetime
+) -> None:
+    """Refuse `reason-stands` beside a certificate for the same that somebody else put on hold."""
+    held = operators_store.doubted(connection, operator.id, profile, hosts, now)
+    impediments.check(impediments.standing((), held=held))
+
+
 def _store(
     connection: Connection,
     prepared: Prepared,
@@ -229,6 +239,7 @@ def _store(
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         _check_domains(connection, operator, hosts)
+        _check_undoubted(connection, operator, prepared.reservation.profile, hosts, now)
         # What was said of the key while it was being certified counts.
         blocked_keys.check_again(connection, issued.spki_sha256)
     except Refusal as refusal:

@@ -46,9 +46,24 @@ _UNFOUNDED = text(f"""
     LEFT JOIN trusted_domain d ON d.operator_id = o.operator_id AND d.departed_at IS NULL
          AND (o.domains = '{{}}' OR d.name = ANY(o.domains))
     WHERE c.profile IN ('operator-server', 'operator-client') AND c.not_after > :now
+      AND (CAST(:serials AS text[]) IS NULL OR c.serial = ANY(CAST(:serials AS text[])))
       AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial AND r.action = 'revoke')
     GROUP BY c.serial, o.serial, p.id
 """)  # noqa: S608 - same
+# What it holds itself is its own to replace; what somebody else doubts is not.
+_DOUBTED = text("""
+    SELECT o.serial FROM operator_certificate o JOIN certificate c USING (serial)
+    JOIN standing_hold s USING (serial)
+    WHERE o.operator_id = :id AND c.profile = :profile AND c.not_after > :now
+      AND (o.hosts = '{}' OR o.hosts && CAST(:hosts AS text[]))
+      AND EXISTS (
+        SELECT FROM revocation h WHERE h.serial = o.serial AND h.action = 'hold'
+        AND h.actor <> 'key:' || h.serial AND h.actor NOT IN (
+            SELECT 'token:' || t.id FROM api_token t WHERE t.operator_id = o.operator_id)
+        AND NOT EXISTS (
+            SELECT FROM revocation r WHERE r.serial = h.serial AND r.action = 'release' AND r.id > h.id))
+    LIMIT 1
+""")
 _MADE = text("""
     SELECT o.serial, o.hosts, s.action
     FROM operator_certificate o JOIN certificate c USING (serial)
@@ -136,6 +151,15 @@ def of_key(connection: Connection, spki_sha256: bytes) -> OperatorReservation | 
     )
 
 
+def doubted(
+    connection: Connection, operator_id: int, profile: str, hosts: Collection[str], now: datetime
+) -> Serial | None:
+    """A certificate of this operator for the same that somebody else put on hold, or None."""
+    asked = {"id": operator_id, "profile": profile, "hosts": list(hosts), "now": now}
+    found = connection.execute(_DOUBTED, asked).scalar_one_or_none()
+    return None if found is None else Serial(found)
+
+
 def made_for(connection: Connection, operator_id: int, after: Serial | None, limit: int) -> list[Made]:
     """The certificates of an operator in the order of their serials, `limit` of them behind `after`."""
     rows = connection.execute(_MADE, {"id": operator_id, "after": after, "limit": limit}).all()
@@ -146,9 +170,11 @@ def made_for(connection: Connection, operator_id: int, after: Serial | None, lim
     ]
 
 
-def standing(connection: Connection, now: datetime) -> list[Standing]:
-    """Every living certificate of an operator with what stands against it."""
-    rows = connection.execute(_UNFOUNDED, {"now": now})
+def standing(
+    connection: Connection, now: datetime, serials: Sequence[Serial] | None = None
+) -> list[Standing]:
+    """Every living certificate of an operator, or those of these serials, with what stands against it."""
+    rows = connection.execute(_UNFOUNDED, {"now": now, "serials": serials})
     return [
         Standing(Serial(row.serial), row.operator, tuple(row.domains), bool(row.suspended), row.withdrawn)
         for row in rows

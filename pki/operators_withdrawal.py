@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from directory.attention import Concern, Matter, keep
-from pki import operators_store, revoking, store, withdrawal_store
+from pki import impediments, operators_store, revoking, store, withdrawal_store
 from pki.consequences import ACTOR, Graces, Outcome
 from pki.model import RevocationAction, Serial
 from pki.operators_store import Standing
@@ -28,8 +28,14 @@ def settle(connection: Connection, *, graces: Graces, now: datetime) -> Outcome:
     touched = list(standing)
     due = withdrawal_store.due(connection, touched) if touched else {}
     found = [store.revocable(connection, serial) for serial in _to_look_at(connection, standing, due)]
+    blocked = impediments.blocked_among(connection, [one.certificate.serial for one in found if one])
     decided = [
-        (one, _decision(one, standing[one.certificate.serial], due, graces, now)) for one in found if one
+        (
+            one,
+            _decision(one, standing[one.certificate.serial], due, blocked=blocked, graces=graces, now=now),
+        )
+        for one in found
+        if one
     ]
     taken = revoking.take_back(
         connection, [_taking(*pair) for pair in decided if _takes(pair[1])], now=now, actor=ACTOR
@@ -60,13 +66,16 @@ def _decision(
     one: Revocable,
     standing: Standing,
     due: Mapping[Serial, Mapping[Cause, datetime]],
+    *,
+    blocked: Mapping[Serial, str],
     graces: Graces,
     now: datetime,
 ) -> Decision:
     causes = [Cause.DOMAIN_WITHDRAWN] * standing.withdrawn + [Cause.SUSPENDED] * standing.suspended
+    serial = one.certificate.serial
     return decide(
-        causes, graces=graces, due=due.get(one.certificate.serial, {}), last=one.last,
-        ours=one.acted == ACTOR.name, now=now,
+        causes, graces=graces, due=due.get(serial, {}), last=one.last, ours=one.acted == ACTOR.name,
+        impeded=bool(impediments.standing(causes, blocked=blocked.get(serial))), now=now,
     )  # fmt: skip
 
 

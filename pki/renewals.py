@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from directory.rules import FRANCE
-from pki import issuance, rules, store
+from pki import impediments, issuance, rules, store
 from pki.model import Enrolment, Reservation, Serial
 from pki.profiles import RESERVATION_LIFE, Profile, served_by
 
@@ -23,15 +23,19 @@ def check_key(
 
     Refuses `key-already-certified` (with `serial` when it was for this enrolment: while that certificate is
     not in its last 60 days, for good once it was taken back or never came to be, and for another purpose;
-    for good as well once an operator has it), `key-period-over`, and `already-certified` (with the `serial`
-    that lasts) when the enrolment has a certificate for that, whatever its key.
+    for good as well once an operator has it), `key-period-over`, `already-certified` (with the `serial`
+    that lasts) when the enrolment has a certificate for that, whatever its key, and `reason-stands` while one
+    of the same person and mailbox is on hold.
     """
-    use = store.key_use(connection, spki, enrolment, profile.serves, now + rules.RENEWAL_OPENS)
+    use = store.key_use(
+        connection, spki, enrolment, profile.serves, beyond=now + rules.RENEWAL_OPENS, now=now
+    )
     if use.by_operator:
         raise issuance.key_already_certified()
     pending = None if use.last is None else _under_way(connection, enrolment, use.last, profile, now)
     if use.lasting is not None:
         raise already_certified(use.lasting)
+    impediments.check(impediments.standing((), held=use.held))
     return pending
 
 

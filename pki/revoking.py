@@ -4,7 +4,7 @@ Who may, and why, is decided by the callers (`pki/use_cases.py`, `pki/consequenc
 `pki.store`, which has locked their reservations: the instant of an act is taken here, behind those locks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record, record_all
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
-from pki import rules, store, sweep
+from pki import impediments, rules, store, sweep
 from pki.crl import entry_der
-from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason
+from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.store import Revocable
 
 _EVENTS = {
@@ -39,15 +39,20 @@ def take_back(
 ) -> list[Revocation]:
     """Revoke or hold each, and with a lost key whatever else was certified for it.
 
-    The events come in the order of the acts, those that followed from them after. Refuses `already-revoked`,
-    `already-on-hold` for all when one is.
+    The events come in the order of the acts, those that followed from them after. A doubt of one's own stands
+    beside another's hold. Refuses `already-revoked`, and `already-on-hold` to who holds it, for all when one
+    is.
     """
     if not acts:
         return []
     now = present(connection, now)
     lost = [act.found.certificate for act in acts if act.reason is RevocationReason.KEY_COMPROMISE]
     acts = [*acts, *_siblings(connection, lost, now)]
-    events = [_event(act, rules.revoking_action(act.reason, act.found.last), now, actor) for act in acts]
+    beside = _holders(connection, acts)
+    events = [
+        _event(act, rules.revoking_action(act.reason, _as_seen_by(actor, act.found, beside)), now, actor)
+        for act in acts
+    ]
     _append(connection, [act.found for act in acts], events)
     _tell(connection, events, now, actor)
     if lost:
@@ -81,12 +86,17 @@ def restate(connection: Connection, act: TakingBack, *, now: datetime, actor: Ac
 def release(
     connection: Connection, held: Sequence[Revocable], *, now: datetime, actor: Actor, comment: str
 ) -> list[Revocation]:
-    """Lift the hold on each; refuses `not-on-hold` for all when one is not."""
+    """Lift the hold on each; refuses `not-on-hold`, `reason-stands` for all when one is not to be given back.
+
+    The caller holds the locks of those whom the certificates name (`impediments.lock_holder`).
+    """
     if any(found.last is not RevocationAction.HOLD for found in held):
         raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
     if not held:
         return []
     now = present(connection, now)
+    for reasons in impediments.of_certificates(connection, held, now).values():
+        impediments.check(reasons)
     acts = [TakingBack(found, RevocationReason.CERTIFICATE_HOLD, comment) for found in held]
     events = [_event(act, RevocationAction.RELEASE, now, actor) for act in acts]
     store.add_revocations(
@@ -94,6 +104,24 @@ def release(
     )
     _tell(connection, events, now, actor)
     return events
+
+
+def _holders(connection: Connection, acts: Sequence[TakingBack]) -> dict[Serial, frozenset[str]]:
+    """Who holds each of those that are to be held once more."""
+    again = [
+        act.found.certificate.serial
+        for act in acts
+        if act.reason is RevocationReason.CERTIFICATE_HOLD and act.found.last is RevocationAction.HOLD
+    ]
+    return store.holders(connection, again) if again else {}
+
+
+def _as_seen_by(
+    actor: Actor, found: Revocable, beside: Mapping[Serial, frozenset[str]]
+) -> RevocationAction | None:
+    """The last event as far as this actor is concerned: another's hold is none of his."""
+    others = beside.get(found.certificate.serial)
+    return None if others is not None and actor.name not in others else found.last
 
 
 def _siblings(connection: Connection, lost: Sequence[IssuedCertificate], now: datetime) -> list[TakingBack]:
@@ -132,8 +160,9 @@ def _counts_from(found: Revocable, action: RevocationAction, now: datetime, writ
     if action is RevocationAction.RELEASE:
         return written
     last = found.event
-    if action is RevocationAction.REVOKE and last is not None and last.action is RevocationAction.HOLD:
-        # X.509: made final, a hold keeps its date, or what was signed in doubt would count after all.
+    if last is not None and last.action is RevocationAction.HOLD:
+        # X.509: made final, a hold keeps its date, or what was signed in doubt would count after all. So does
+        # a second hold beside the first.
         now = min(last.revoked_at, now)
     # Some readers heed no revocation before its date comes (JDK), and none has one before the issuance.
     return max(now, found.certificate.issued_at)

@@ -61,6 +61,7 @@ from pki.tables import (
     operator_certificate,
     reservation,
     revocation,
+    standing_hold,
 )
 
 _AUTHORITY = (
@@ -75,6 +76,12 @@ _ENROLMENT_FIELDS = tuple(column.name for column in _ENROLMENT)
 _LAST_ACTIONS = text("""
     SELECT DISTINCT ON (serial) serial, id, action, actor, reason, revoked_at, recorded_at FROM revocation
     WHERE serial = ANY(:serials) ORDER BY serial, id DESC
+""")
+# A release ends the holds of all: it is given only when none of them is another's (pki/releasing.py).
+_HOLDERS = text("""
+    SELECT h.serial, h.actor FROM revocation h WHERE h.serial = ANY(CAST(:serials AS text[]))
+    AND h.action = 'hold' AND NOT EXISTS (
+        SELECT FROM revocation r WHERE r.serial = h.serial AND r.action = 'release' AND r.id > h.id)
 """)
 # On hold as well: whoever doubts a CA does not want it to go on. Begun from the few certificates of CAs.
 _NOT_REVOKED = text("""
@@ -234,11 +241,23 @@ _LASTING = (
     )
     .limit(1)
 )
-
+# Whoever doubts the one before does not see a successor made beside it.
+_HELD = (
+    select(certificate.c.serial)
+    .join(standing_hold, standing_hold.c.serial == certificate.c.serial)
+    .where(
+        certificate.c.mailbox == bindparam("mailbox"),
+        certificate.c.practitioner == bindparam("practitioner"),
+        certificate.c.not_after > bindparam("now"),
+        certificate.c.serial.is_distinct_from(bindparam("but", type_=Text)),
+    )
+    .limit(1)
+)
 _KEY_USE = Statement(
     select(
         exists().where(operator_certificate.c.spki_sha256 == bindparam("spki")),
         _LASTING.scalar_subquery(),
+        _HELD.scalar_subquery(),
         _LAST_OF_KEY,
     ).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
 )
@@ -248,6 +267,7 @@ _AGAINST = Statement(
         .where(blocked_key.c.spki_sha256 == bindparam("spki", type_=LargeBinary))
         .scalar_subquery(),
         _LASTING.scalar_subquery(),
+        _HELD.scalar_subquery(),
     )
 )
 
@@ -314,11 +334,13 @@ class ToSign:
 class KeyUse:
     """Whether an operator reserved a certificate for a key, and the last reservation of an enrolment.
 
-    `lasting` is a certificate of the enrolment it is asked for now, whatever its key.
+    `lasting` is a certificate of the enrolment it is asked for now, whatever its key; `held` one of the same
+    person and mailbox that is on hold.
     """
 
     by_operator: bool
     lasting: Serial | None
+    held: Serial | None
     last: Reservation | None
 
 
@@ -444,16 +466,18 @@ def key_use(
     spki_sha256: bytes,
     of: Enrolment,
     purposes: frozenset[Purpose],
+    *,
     beyond: datetime,
+    now: datetime,
 ) -> KeyUse:
     """Who has reserved a certificate for this key, whatever became of it.
 
     `lasting` is one of this enrolment for one of these purposes that holds beyond then, be it on hold.
     """
-    asked = {"spki": spki_sha256, **_lasting(of, purposes, beyond)}
-    ((by_operator, lasting, *row),) = _KEY_USE.rows(connection, asked)
+    asked = {"spki": spki_sha256, **_beside(of, purposes, beyond, now)}
+    ((by_operator, lasting, held, *row),) = _KEY_USE.rows(connection, asked)
     last = None if row[0] is None else Reservation(*row)
-    return KeyUse(by_operator, None if lasting is None else Serial(lasting), last)
+    return KeyUse(by_operator, _serial(lasting), _serial(held), last)
 
 
 def unstored(connection: Connection, since: datetime, before: datetime) -> list[Reservation]:
@@ -484,21 +508,31 @@ def against(
     of: Enrolment,
     issued: IssuedCertificate,
     purposes: frozenset[Purpose],
+    *,
     beyond: datetime,
-) -> tuple[str | None, Serial | None]:
-    """Why the key of this certificate is blocked, and which lasts beside it, as `key_use` says."""
-    asked = {"spki": issued.spki_sha256, **_lasting(of, purposes, beyond, issued.serial)}
-    ((cause, found),) = _AGAINST.rows(connection, asked)
-    return cause, None if found is None else Serial(found)
+    now: datetime,
+) -> tuple[str | None, Serial | None, Serial | None]:
+    """Why the key of this certificate is blocked; which lasts, and which is on hold, as `key_use` says."""
+    asked = {"spki": issued.spki_sha256, **_beside(of, purposes, beyond, now, issued.serial)}
+    ((cause, lasting, held),) = _AGAINST.rows(connection, asked)
+    return cause, _serial(lasting), _serial(held)
 
 
-def _lasting(
-    of: Enrolment, purposes: frozenset[Purpose], beyond: datetime, but: Serial | None = None
+def _beside(
+    of: Enrolment,
+    purposes: frozenset[Purpose],
+    beyond: datetime,
+    now: datetime,
+    but: Serial | None = None,
 ) -> dict[str, Any]:
     return {
-        "mailbox": of.mailbox, "enrolment": of.id, "beyond": beyond, "but": but,
-        "profiles": list(serving(purposes)),
+        "mailbox": of.mailbox, "practitioner": of.practitioner, "enrolment": of.id, "beyond": beyond,
+        "now": now, "but": but, "profiles": list(serving(purposes)),
     }  # fmt: skip
+
+
+def _serial(found: str | None) -> Serial | None:
+    return None if found is None else Serial(found)
 
 
 def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, RevocationAction]:
@@ -705,6 +739,14 @@ def last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Seria
         )
         for serial, number, action, actor, reason, *instants in rows
     }
+
+
+def holders(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, frozenset[str]]:
+    """Who put the holds that stand on each of these certificates, by the names of the log."""
+    found: dict[Serial, set[str]] = {}
+    for serial, actor in connection.execute(_HOLDERS, {"serials": list(serials)}):
+        found.setdefault(Serial(serial), set()).add(actor)
+    return {serial: frozenset(actors) for serial, actors in found.items()}
 
 
 def _authority(row: Sequence[Any]) -> Authority:

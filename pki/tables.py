@@ -127,6 +127,17 @@ standing_hold = Table(
     Column("since", UtcDateTime, nullable=False),
 )
 
+hold_release = Table(
+    "hold_release",
+    metadata,
+    Column("hold_id", BigInteger, ForeignKey("revocation.id"), primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
+    Column("confirmed_at", UtcDateTime),
+)
+
 bulk_revocation = Table(
     "bulk_revocation",
     metadata,

@@ -21,7 +21,7 @@ from directory.base.instant import not_before, present
 from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practitioner
 from pki import (
     blocked_keys,
-    consequences,
+    impediments,
     issuance,
     renewals,
     revoking,
@@ -30,7 +30,7 @@ from pki import (
     sweep,
 )
 from pki.certification_request import public_key_of_request
-from pki.competence import check_comment, check_may_release, check_may_revoke
+from pki.competence import check_comment, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint import pkix
 from pki.lint.key import weaknesses
@@ -42,7 +42,6 @@ from pki.model import (
     Purpose,
     Reservation,
     Revocation,
-    RevocationAction,
     RevocationReason,
     Serial,
     serial_of,
@@ -266,6 +265,7 @@ def _reserve(
     renewals.check_identified(enrolment, now)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
     rules.check_enrolment(enrolment.authority, person, facts, now)
+    impediments.check_given(enrolment, person, facts, now=now)
     kind = _mailbox(facts).kind
     profile = rules.mail_profile(kind, purposes)
     checked = blocked_keys.check(connection, key, held=True)
@@ -291,15 +291,14 @@ def _store(
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         rules.check_approved(enrolment)
-        rules.check_enrolment(
-            enrolment.authority, *_subject(connection, enrolment.practitioner, enrolment.mailbox), now
-        )
-        cause, other = store.against(
-            connection, enrolment, issued, served_by(issued.profile), now + rules.RENEWAL_OPENS
-        )
-        # What was said of the key while it was being certified counts.
-        if cause is not None:
-            raise blocked_keys.blocked(cause)
+        person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
+        rules.check_enrolment(enrolment.authority, person, facts, now)
+        blocked, other, held = store.against(
+            connection, enrolment, issued, served_by(issued.profile), beyond=now + rules.RENEWAL_OPENS,
+            now=now,
+        )  # fmt: skip
+        # What was said of the key or of the one before while it was being certified counts.
+        impediments.check_given(enrolment, person, facts, blocked=blocked, held=held, now=now)
         # Two keys may have been reserved side by side, while neither had its certificate.
         if other is not None:
             raise renewals.already_certified(other)
@@ -349,31 +348,6 @@ def revoke_as(
     found = _revocable(connection, serial, reason)
     check_may_revoke(connection, token, found, reason)
     return _revoke_one(connection, found, now=now, actor=token.actor, reason=reason, comment=comment)
-
-
-def release(
-    connection: Connection, *, now: datetime, actor: Actor, serial: Serial, comment: str = ""
-) -> Revocation:
-    """Lift a hold; refuses `unknown-certificate`, `not-on-hold`."""
-    check_comment(comment)
-    found = _revocable(connection, serial)
-    return revoking.release(connection, [found], now=now, actor=actor, comment=comment)[0]
-
-
-def release_as(
-    connection: Connection, *, now: datetime, token: Token, serial: Serial, comment: str = ""
-) -> Revocation:
-    """As `release`, for whoever holds this token and could have revoked; an operator, what it held itself.
-
-    What a measure holds is released with it: refuses `held-by-measure` besides what `revoke_as` does.
-    """
-    check_comment(comment)
-    found = _revocable(connection, serial)
-    check_may_release(connection, token, found)
-    if found.last is RevocationAction.HOLD and found.acted == consequences.ACTOR.name:
-        text = "A measure of an Ordre holds this certificate: lift the measure, and it is released."
-        raise Refusal(Kind.CONFLICT, "held-by-measure", text)
-    return revoking.release(connection, [found], now=now, actor=token.actor, comment=comment)[0]
 
 
 def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:

@@ -170,12 +170,14 @@ def decide(
     due: Mapping[Cause, datetime],
     last: RevocationAction | None,
     ours: bool,
+    impeded: bool,
     now: datetime,
 ) -> Decision:
     """What follows from these causes for a certificate not revoked for good.
 
     `due` is when causes noted before fall due, `last` the last event of the certificate, `ours` whether that
-    was a hold put here: another's hold stays, whatever becomes of the suspension.
+    was a hold put here: another's hold stays, whatever becomes of the suspension. `impeded` is whether
+    anything stands against giving it back (`pki/impediments.py`).
     """
     final = [cause for cause in found if cause is not Cause.SUSPENDED]
     for cause in final:
@@ -185,7 +187,7 @@ def decide(
     suspended = Cause.SUSPENDED in found
     return Decision(
         hold=suspended and not held,
-        release=held and ours and not suspended,
+        release=held and ours and not impeded,
         pending=tuple(final),
     )
 

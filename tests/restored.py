@@ -98,7 +98,8 @@ class Machine:
 
     def release(self, issued: IssuedCertificate) -> None:
         with transaction(self.container.engine) as connection:
-            use_cases.release(connection, now=self.clock.now, actor=SOMEONE, serial=issued.serial)
+            found = store.revocable_of(connection, [issued.serial])
+            revoking.release(connection, found, now=self.clock.now, actor=SOMEONE, comment="")
 
     def run_jobs(self) -> None:
         """CRLs and deltas, the log's head, until nothing is due; some seconds pass."""

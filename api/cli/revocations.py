@@ -11,7 +11,7 @@ from api.cli.enrolment import identity_option, who_acts
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import bulk, revocation_requests, use_cases
+from pki import bulk, releasing, revocation_requests, use_cases
 from pki.bulk import Preview
 from pki.bulk_store import Bulk, Selection
 from pki.model import RevocationReason
@@ -32,16 +32,25 @@ def release(
 ) -> None:
     """Release the certificate SERIAL from hold, within the 14 days after which a hold is final.
 
+    One's own hold ends at once. Another's takes two: the first asks, another agrees by the same command
+    within seven days. Nothing is given back while a measure, a departure or a blocked key stands against it.
+
     \b
-    Example:  sceau release 5f03… --comment "phone found" --as registrar_a
+    Examples:
+      sceau release 5f03… --comment "phone found" --as registrar_a
+      sceau release 5f03… --comment "phone found" --as registrar_b
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        done = use_cases.release_as(
+        done = releasing.release_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
             serial=use_cases.parse_serial(serial), comment=comment,
         )  # fmt: skip
-    told = {"serial": done.serial, "released_at": done.revoked_at}
+    released = done.release_asked_at is None
+    told = {
+        "serial": done.serial, "released_at": done.revoked_at if released else None,
+        "release_asked_at": done.release_asked_at,
+    }  # fmt: skip
     answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))
 
 

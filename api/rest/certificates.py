@@ -11,9 +11,10 @@ from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, 
 from api.rest.vouching import EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role, actor_names
-from pki import history, reasons, revocation_requests, use_cases
+from pki import history, reasons, releasing, revocation_requests, use_cases
 from pki.competence import LONGEST_COMMENT
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
+from pki.releasing import Release
 
 IDENTIFIED = {
     "serial": {
@@ -47,6 +48,19 @@ class RevocationAnswer(Shape):
     action = fields.Enum(RevocationAction, by_value=True, required=True)
     reason = fields.Enum(RevocationReason, by_value=True, required=True)
     revoked_at = Instant(required=True)
+
+
+class ReleaseAnswer(RevocationAnswer):
+    """The release, or the hold that still stands while a second person is awaited."""
+
+    release_asked_at = Instant(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "Quand la levée fut demandée, tant qu'une seconde personne doit l'accorder — When"
+            " the release was asked for, while a second person has yet to agree"
+        },
+    )
 
 
 class CertificateAnswer(IssuedAnswer):
@@ -245,25 +259,30 @@ def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> 
     opens=Opens.WRITE,
     french="""Lever une suspension.
 
-    Par qui aurait pu suspendre ; un opérateur, seulement ce qu'il a suspendu. Le verdict et OCSP le disent
+    La sienne, aussitôt. Celle d'un autre demande deux personnes : la première demande (`release_asked_at`),
+    une autre accorde dans les sept jours par le même appel. Un opérateur ne lève que ce qu'il a suspendu.
+    Rien n'est rendu tant qu'une mesure, un départ ou une clé bloquée s'y oppose. Le verdict et OCSP le disent
     aussitôt, la CRL à sa prochaine parution. Ce qu'une mesure suspend est rétabli avec sa levée.
     """,
-    answer=RevocationAnswer,
+    answer=ReleaseAnswer,
     body=ReleaseRequest,
     problems=(
         "malformed-serial", "comment-too-long", "unknown-certificate", "wrong-authority", "not-a-registrar",
-        "reserved-to-owner", "not-your-certificate", "not-on-hold", "held-by-measure",
+        "reserved-to-owner", "not-your-certificate", "not-on-hold", "held-by-measure", "reason-stands",
+        "self-approval",
     ),
     parameters=IDENTIFIED,
     idempotent=True,
 )  # fmt: skip
-def release_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> Revocation:
+def release_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> Release:
     """Release a certificate from hold.
 
-    By whoever could have held it; an operator, only what it held itself. The verdict and OCSP tell it at
-    once, the CRL when it is next published. What a measure holds is released when the measure is lifted.
+    One's own hold, at once. Another's takes two persons: the first asks (`release_asked_at`), another agrees
+    within seven days by the same call. An operator lifts only what it held itself. Nothing is given back
+    while a measure, a departure or a blocked key stands against it. The verdict and OCSP tell it at once, the
+    CRL when it is next published. What a measure holds is released when the measure is lifted.
     """
-    return use_cases.release_as(
+    return releasing.release_as(
         call.connection,
         now=call.now,
         token=call.token,

@@ -77,7 +77,7 @@ class OperatorCertificatesAnswer(Shape):
         "not-an-operator", "unknown-profile", "bad-hosts", "malformed-domain", "domain-not-trusted",
         "domain-suspended", "operator-suspended", "csr-too-large", "bad-csr", "bad-proof-of-possession",
         "weak-key", "key-blocked", "key-already-certified", "lint-failed", "lint-unavailable",
-        "issuance-abandoned", "authority-expired", "quota-reached", "signer-unavailable",
+        "issuance-abandoned", "reason-stands", "authority-expired", "quota-reached", "signer-unavailable",
     ),
 )  # fmt: skip
 def certify_operator(call: Call, asked: dict[str, Any]) -> IssuedCertificate:

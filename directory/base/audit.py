@@ -48,6 +48,7 @@ class Event(Enum):
     CERTIFICATE_REVOKED = "certificate.revoked"
     CERTIFICATE_HELD = "certificate.held"
     CERTIFICATE_RELEASED = "certificate.released"
+    CERTIFICATE_RELEASE_ASKED = "certificate.release-asked"
     REVOCATION_RESTATED = "certificate.reason-corrected"
     BULK_REVOCATION_PLANNED = "bulk-revocation.planned"
     BULK_REVOCATION_APPROVED = "bulk-revocation.approved"

@@ -48,6 +48,35 @@ def test_a_registrar_holds_and_releases(caller: Callable[..., Caller], serial: s
     assert (refused.status_code, refused.json["code"]) == (403, "wrong-authority")
 
 
+def test_a_hold_of_the_administrator_takes_two_to_release(
+    caller: Callable[..., Caller], admin: Caller, serial: str
+) -> None:
+    path = f"/v1/certificates/{serial}"
+    assert admin.post(f"{path}/revocation", {"reason": "certificateHold"}).status_code == 200
+    first, second = caller("registrar"), caller("registrar", name="colleague")
+    asked = first.post(f"{path}/release", {"comment": "found"})
+    assert (asked.status_code, asked.json["action"]) == (200, "hold")
+    assert asked.json["release_asked_at"]
+    alone = first.post(f"{path}/release", {"comment": "found indeed"})
+    assert (alone.status_code, alone.json["code"]) == (403, "self-approval")
+    assert first.get(path).json["state"] == "on-hold"
+    done = second.post(f"{path}/release", {"comment": "looked at"})
+    assert (done.json["action"], done.json["release_asked_at"]) == ("release", None)
+
+
+def test_nothing_is_released_while_a_measure_stands(caller: Callable[..., Caller], serial: str) -> None:
+    path = f"/v1/certificates/{serial}"
+    holds, suspends = caller("registrar"), caller("registrar", name="colleague")
+    holds.post(f"{path}/revocation", {"reason": "certificateHold"})
+    person = holds.get(path).json["practitioner"]
+    taken = suspends.post(f"/v1/practitioners/{person}/measures", {"kind": "suspended", "reason": "decision"})
+    assert taken.status_code == 201
+    refused = holds.post(f"{path}/release", {})
+    assert (refused.status_code, refused.json["code"]) == (409, "reason-stands")
+    assert refused.json["reasons"] == ["suspended"]
+    assert holds.get(path).json["state"] == "on-hold"
+
+
 def test_a_reason_is_corrected(caller: Callable[..., Caller], serial: str) -> None:
     registrar, path = caller("registrar"), f"/v1/certificates/{serial}"
     first = registrar.post(f"{path}/revocation", {"reason": "superseded"}).json
@@ -145,6 +174,22 @@ def test_one_address_may_not_ask_for_ever(anybody: Caller) -> None:
         for _ in range(70)
     }
     assert codes == {"malformed-revocation-request", "too-many-proofs"}
+
+
+def test_two_release_from_a_terminal_what_a_third_held(sceau: Sceau, engine: Engine, serial: str) -> None:
+    for name in ("one", "two", "three"):
+        seed_token(engine, name, authority="CNOM")
+
+    def release(name: str) -> Result:
+        return sceau("release", serial, "--json", token=f"sceau_{name}")
+
+    held = sceau("revoke", serial, "--reason", "certificateHold", "--json", token="sceau_one")
+    assert held.exit_code == 0
+    asked = json.loads(release("two").stdout)
+    assert (asked["released_at"], bool(asked["release_asked_at"])) == (None, True)
+    assert release("two").exit_code == 1
+    agreed = json.loads(release("three").stdout)
+    assert (bool(agreed["released_at"]), agreed["release_asked_at"]) == (True, None)
 
 
 def test_commands_do_the_same(

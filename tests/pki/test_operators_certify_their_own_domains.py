@@ -14,7 +14,7 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import compromise, expiry_store, operators, operators_withdrawal, store, use_cases
+from pki import compromise, expiry_store, operators, operators_withdrawal, releasing, store, use_cases
 from pki.consequences import Outcome, settle_due
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
@@ -431,7 +431,7 @@ def test_an_operator_lifts_its_own_holds_and_no_other(
 
     def release(token: access.Token) -> None:
         with transaction(engine) as connection:
-            use_cases.release_as(connection, now=now, token=token, serial=made.serial)
+            releasing.release_as(connection, now=now, token=token, serial=made.serial)
 
     hold(own)
     release(colleague)

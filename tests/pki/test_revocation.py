@@ -12,7 +12,7 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import der, use_cases
+from pki import der, releasing, revoking, store, use_cases
 from pki.consequences import Touched, settle
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.withdrawal import GRACES
@@ -44,8 +44,10 @@ def revoke_as(
 
 
 def release(engine: Engine, now: datetime, serial: str) -> Revocation:
+    """Whoever may: who that is has tests of its own."""
     with transaction(engine) as connection:
-        return use_cases.release(connection, now=now, actor=Actor("test"), serial=Serial(serial))
+        found = store.revocable_of(connection, [Serial(serial)])
+        return revoking.release(connection, found, now=now, actor=Actor("test"), comment="")[0]
 
 
 def events(engine: Engine, serial: str) -> list[Any]:
@@ -169,10 +171,14 @@ def test_a_registrar_releases_only_what_he_could_revoke(
     serial = issue().serial
     revoke(engine, now, serial, HOLD)
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
-        use_cases.release_as(connection, now=now, token=registrar(engine, "p", "CNOP"), serial=serial)
+        releasing.release_as(connection, now=now, token=registrar(engine, "p", "CNOP"), serial=serial)
     assert refused.value.code == "wrong-authority"
     with transaction(engine) as connection:
-        released = use_cases.release_as(connection, now=now, token=enrolled.second, serial=serial)
+        asked = releasing.release_as(connection, now=now, token=enrolled.second, serial=serial)
+    # Another's hold: two persons end it.
+    assert (asked.action, asked.release_asked_at) == (RevocationAction.HOLD, now)
+    with transaction(engine) as connection:
+        released = releasing.release_as(connection, now=now, token=enrolled.first, serial=serial)
     assert released.action is RevocationAction.RELEASE
 
 

@@ -24,9 +24,9 @@ from pki import (
     history,
     holds,
     ocsp_store,
+    releasing,
     revocation_requests,
     transparency_store,
-    use_cases,
 )
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
 from pki.reasons import HOLDERS, WORDS
@@ -419,7 +419,7 @@ def test_what_a_measure_holds_is_for_the_measure_to_end(engine: Engine, issue: I
     with transaction(engine) as connection:
         assert holds.end_holds(connection, now + timedelta(days=400)) == []
     with refused("held-by-measure"), transaction(engine) as connection:
-        use_cases.release_as(connection, now=now, token=ADMIN, serial=serial)
+        releasing.release_as(connection, now=now, token=ADMIN, serial=serial)
 
 
 def of_an_operator(engine: Engine, issued: IssuedCertificate) -> Token:

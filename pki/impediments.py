@@ -1,0 +1,146 @@
+"""What stands against giving trust, or giving it back: a measure, a departure, a blocked key, another's hold.
+
+Issuance, renewal, batches, the release of a hold and the lifting of a measure all ask `standing`, so that no
+road forgets a reason that another one knows. Who may act is in `pki/competence.py`; what follows when a
+reason appears, in `pki/consequences.py`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from directory import store as directory_store
+from directory.base.errors import Kind, Refusal
+from directory.base.locks import hold_until_commit
+from directory.model import MailboxFacts, Practitioner
+from pki import blocked_keys, operators_store, withdrawal_store
+from pki.model import Enrolment, IssuedCertificate, Serial
+from pki.profiles import OF_OPERATORS
+from pki.store import Revocable
+from pki.withdrawal import Bond, Cause, Present, causes, kind_of_profile
+
+KEY_BLOCKED = "key-blocked"
+ON_HOLD = "certificate-on-hold"
+# The person goes on under the new number: by what stands there the certificate is judged for its grace.
+_STANDS_DESPITE = frozenset({Cause.RENUMBERED})
+_BLOCKED = text("""
+    SELECT c.serial, b.cause FROM certificate c JOIN blocked_key b ON b.spki_sha256 = c.spki_sha256
+    WHERE c.serial = ANY(CAST(:serials AS text[]))
+""")
+_OPERATOR_OF = text("SELECT operator_id FROM operator_certificate WHERE serial = :serial")
+
+
+def standing(
+    found: Iterable[Cause], *, blocked: str | None = None, held: Serial | None = None
+) -> tuple[str, ...]:
+    """The words for all that stands against trust; () when nothing does.
+
+    `found` are the causes that hold against the bond, `blocked` is why the key is blocked, `held` another
+    certificate of the same person and mailbox that is on hold.
+    """
+    reasons = [cause.value for cause in found if cause not in _STANDS_DESPITE]
+    return (*reasons, *[KEY_BLOCKED] * (blocked is not None), *[ON_HOLD] * (held is not None))
+
+
+def check(reasons: Sequence[str]) -> None:
+    """Refuse `reason-stands`, naming every reason, while there is one."""
+    if reasons:
+        sentence = f"Nothing is given while this stands: {', '.join(reasons)}."
+        raise Refusal(Kind.CONFLICT, "reason-stands", sentence, reasons=list(reasons))
+
+
+def check_given(
+    enrolment: Enrolment,
+    person: Practitioner,
+    facts: MailboxFacts,
+    *,
+    blocked: str | None = None,
+    held: Serial | None = None,
+    now: datetime,
+) -> None:
+    """Refuse `key-blocked`, `reason-stands` to a certificate that is asked for on this enrolment.
+
+    The caller holds the person's lock, and has found `blocked` and `held` under the key's.
+    """
+    if blocked is not None:
+        raise blocked_keys.blocked(blocked)
+    bond = Bond(enrolment.practitioner, enrolment.mailbox)
+    check(standing(causes(bond, Present(person, facts), now), held=held))
+
+
+def lock_holder(connection: Connection, issued: IssuedCertificate) -> None:
+    """Hold whom the certificate names, and its key, before its reservation is locked.
+
+    A measure, a departure, a report of the key and an issuance queue there: what `of_certificates` then says
+    stays true until the commit.
+    """
+    if issued.practitioner is not None:
+        directory_store.lock_person(connection, issued.practitioner)
+    operator = connection.execute(_OPERATOR_OF, {"serial": issued.serial}).scalar_one_or_none()
+    if operator is not None:
+        hold_until_commit(connection, f"operator:{operator}")
+    blocked_keys.hold(connection, [issued.spki_sha256])
+
+
+def of_certificates(
+    connection: Connection, held: Sequence[Revocable], now: datetime
+) -> dict[Serial, tuple[str, ...]]:
+    """What stands against giving each of these back, by the present record; those free of it are absent."""
+    mail = [one for one in held if one.certificate.practitioner and one.certificate.mailbox]
+    bonds = {one.certificate.serial: bond_of(one) for one in mail}
+    present = present_of(connection, list(bonds.values()))
+    found: dict[Serial, tuple[Cause, ...]] = {
+        serial: causes(bond, present[bond], now) for serial, bond in bonds.items()
+    }
+    found |= _of_operators(connection, [one.certificate for one in held], now)
+    serials = [one.certificate.serial for one in held]
+    keys = blocked_among(connection, serials)
+    reasons = {serial: standing(found.get(serial, ()), blocked=keys.get(serial)) for serial in serials}
+    return {serial: against for serial, against in reasons.items() if against}
+
+
+def blocked_among(connection: Connection, serials: Collection[Serial]) -> dict[Serial, str]:
+    """Of these certificates, those whose key is blocked, with the cause."""
+    if not serials:
+        return {}
+    rows = connection.execute(_BLOCKED, {"serials": list(serials)})
+    return {Serial(serial): cause for serial, cause in rows}
+
+
+def bond_of(found: Revocable) -> Bond:
+    """What a certificate ties together, as it was when it was made."""
+    issued = found.certificate
+    return Bond(
+        issued.practitioner or "", issued.mailbox or "", found.establishment, kind_of_profile(issued.profile)
+    )
+
+
+def present_of(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Present]:
+    """What the record says now of both ends of each bond."""
+    if not bonds:
+        return {}
+    ids = sorted({bond.practitioner for bond in bonds})
+    successors = withdrawal_store.successors(connection, ids)
+    people = directory_store.practitioners(connection, [*ids, *successors.values()])
+    facts = directory_store.mailbox_facts(connection, sorted({bond.mailbox for bond in bonds}))
+    return {
+        bond: Present(
+            people.get(bond.practitioner),
+            facts[bond.mailbox],
+            people.get(successors.get(bond.practitioner, "")),
+        )
+        for bond in bonds
+    }
+
+
+def _of_operators(
+    connection: Connection, issued: Iterable[IssuedCertificate], now: datetime
+) -> Mapping[Serial, tuple[Cause, ...]]:
+    serials = [one.serial for one in issued if one.profile in OF_OPERATORS]
+    if not serials:
+        return {}
+    return {
+        one.serial: (Cause.DOMAIN_WITHDRAWN,) * one.withdrawn + (Cause.SUSPENDED,) * one.suspended
+        for one in operators_store.standing(connection, now, serials)
+    }

@@ -1,0 +1,97 @@
+"""Releasing a certificate from hold: by whoever put the hold, or by two persons; never while a reason stands.
+
+Holds that a measure put end with the measure (`pki/measures.py`, `pki/consequences.py`).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from directory.access import Role, Token
+from directory.base.audit import Event, record
+from directory.base.errors import Kind, Refusal
+from directory.base.instant import present
+from pki import consequences, dual_control, impediments, revoking, store
+from pki.competence import check_comment, check_may_release
+from pki.model import RevocationAction, RevocationReason, Serial
+from pki.store import LastEvent, Revocable
+from pki.tables import hold_release
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a call for a release came to: the last event, which is the hold while a release is only asked for.
+
+    `release_asked_at` is when the first of two persons asked, None when no second one is awaited.
+    """
+
+    serial: Serial
+    action: RevocationAction
+    reason: RevocationReason
+    revoked_at: datetime
+    release_asked_at: datetime | None = None
+
+
+def release_as(
+    connection: Connection, *, now: datetime, token: Token, serial: Serial, comment: str = ""
+) -> Release:
+    """Lift one's own hold; ask for the end of another's, or agree to what another asked within a week.
+
+    Of whoever could have revoked; an operator lifts what it held itself. Refuses `unknown-certificate`,
+    `comment-too-long`, `not-on-hold`, `held-by-measure`, `reason-stands`, `self-approval`, and what
+    `check_may_release` refuses.
+    """
+    check_comment(comment)
+    # 1. Whom it names and its key are held first: no measure and no report comes in between.
+    found = _locked(connection, serial)
+    now = present(connection, now)
+    holders = store.holders(connection, [serial]).get(serial, frozenset())
+    check_may_release(connection, token, found, holders)
+    # 2. Is there a hold to lift, and does anything else stand?
+    if found.event is None or found.event.action is not RevocationAction.HOLD:
+        raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
+    persons = holders - {consequences.ACTOR.name}
+    if not persons:
+        text = "A measure of an Ordre holds this certificate: lift the measure, and it is released."
+        raise Refusal(Kind.CONFLICT, "held-by-measure", text)
+    impediments.check(impediments.of_certificates(connection, [found], now).get(serial, ()))
+    # 3. One's own hold at once; another's when two persons want it.
+    if token.role is Role.OPERATOR or persons == {token.actor.name}:
+        return _release(connection, found, now=now, token=token, comment=comment)
+    return _release_by_two(connection, found, found.event, now=now, token=token, comment=comment)
+
+
+def _locked(connection: Connection, serial: Serial) -> Revocable:
+    issued = store.find_certificate(connection, serial)
+    if issued is not None:
+        impediments.lock_holder(connection, issued)
+    found = store.revocable(connection, serial)
+    if found is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
+    return found
+
+
+def _release(
+    connection: Connection, found: Revocable, *, now: datetime, token: Token, comment: str
+) -> Release:
+    (done,) = revoking.release(connection, [found], now=now, actor=token.actor, comment=comment)
+    return Release(done.serial, done.action, done.reason, done.revoked_at)
+
+
+def _release_by_two(
+    connection: Connection, found: Revocable, hold: LastEvent, *, now: datetime, token: Token, comment: str
+) -> Release:
+    """Bound to the hold that was seen: of a later one it must be asked anew."""
+    asked = dual_control.waiting(connection, hold_release, hold.id, now)
+    if asked is not None:
+        dual_control.check_is_another(asked, token)
+        dual_control.confirm(connection, hold_release, hold.id, token=token, now=now)
+        return _release(connection, found, now=now, token=token, comment=asked.reason or comment)
+    dual_control.ask(connection, hold_release, hold.id, token=token, reason=comment, now=now)
+    serial = found.certificate.serial
+    record(
+        connection, now=now, actor=token.actor, event=Event.CERTIFICATE_RELEASE_ASKED, subject=serial,
+        detail={"hold": hold.id, "comment": comment},
+    )  # fmt: skip
+    return Release(serial, hold.action, hold.reason, hold.revoked_at, now)
