@@ -37,13 +37,20 @@ need_packages() {
 
 # The system's own first: it is built with profiles, and a tenth faster at this program than those that a version
 # manager compiles here and now, which seldom are.
-find_python() {
+present_python() {
     local candidate
     for candidate in "${PYTHON:-}" /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$candidate"; return; }
     done
-    die "needs Python 3.11 or later; set PYTHON to one."
+    return 1
+}
+
+# A bare Debian has none.
+find_python() {
+    present_python && return
+    need_packages python3 python3-venv
+    present_python || die "needs Python 3.11 or later; set PYTHON to one."
 }
 
 # The stamp is written last: an installation cut short is done again.
