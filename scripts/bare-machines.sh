@@ -23,8 +23,10 @@ pip_environment() { env | grep -E '^(PIP_[A-Z_]+|(https?|all|no)_proxy|(HTTPS?|A
 # Files and folders of this machine that pip's configuration names.
 pip_places() {
     { cat /etc/pip.conf /etc/xdg/pip/* 2>/dev/null; pip_environment; } |
-        grep -vE '^[[:space:]]*#' | grep -oE '(^|[=[:space:]]|file://)/[^[:space:]]+' | sed -E 's|^[^/]*(file://)?||' | sort -u
+        grep -vE '^[[:space:]]*#' | grep -oE '(^|[=[:space:]]|file://)/[^[:space:]]+' | sed -E 's|.*file://||; s|^[^/]*||' | sort -u
 }
+
+pip_files() { local place; for place in $(pip_places); do [ ! -f "$place" ] || echo "$place"; done; }
 
 copy_in() { # FOLDER PATH: the same path inside
     mkdir -p "$1$(dirname "$2")" && cp -a "$2" "$1$(dirname "$2")/"
@@ -45,8 +47,9 @@ make_base() { # RELEASE
         sed "s/$codename/$1/g" "$path" >"$base$path"
     done
     apt-config dump Acquire | grep -vE '^Acquire::(IndexTargets|Changelogs|CompressionTypes|cdrom)' >"$base/etc/apt/apt.conf.d/90this-machine"
-    for path in /etc/pip.conf /etc/xdg/pip $(pip_places); do
-        if [ -f "$path" ] || [ "$path" = /etc/xdg/pip ]; then [ ! -e "$path" ] || copy_in "$base" "$(readlink -f "$path")"; fi
+    # The package ca-certificates, once installed, makes its list anew from the last of these.
+    for path in /etc/pip.conf /etc/xdg/pip $(pip_files) /usr/local/share/ca-certificates; do
+        [ ! -e "$path" ] || copy_in "$base" "$(readlink -f "$path")"
     done
     cp /etc/hosts /etc/resolv.conf "$base/etc/"
     chroot "$base" apt-get update -qq >>"$base.log"
