@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -95,16 +95,17 @@ def main() -> None:
     what.add_argument("--follow", action="store_true", help="for ever")
     what.add_argument("--dump", action="store_true", help="print the copy, a line of JSON an item, and stop")
     given = parser.parse_args()
-    copy = Copy(given.copy)
     if given.dump:
-        copy.dump()
+        with Copy(given.copy) as copy:
+            copy.dump()
         return
     if not (given.url and given.token_file and given.ca):
         parser.error("--url, --token-file and --ca are needed")
     ca = x509.load_pem_x509_certificate(given.ca.read_bytes())
     service = Service(given.url, given.token_file.read_text().strip(), ca)
     try:
-        follow(service, copy, forever=given.follow)
+        with Copy(given.copy) as copy:
+            follow(service, copy, forever=given.follow)
     except WrongError as error:
         raise SystemExit(f"not believed, and nothing of it kept: {error}") from error
 
@@ -136,6 +137,12 @@ class Copy:
         self.link = sqlite3.connect(path, isolation_level=None)
         self.link.execute("PRAGMA journal_mode = WAL")
         self.link.executescript(SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.link.close()
 
     def step(self, service: Service, wait: int) -> bool:
         """One page of changes, or a new beginning; whether more is there at once."""

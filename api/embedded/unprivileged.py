@@ -5,16 +5,19 @@ account enters. Containers commonly forbid it; there the account gets the cluste
 the folder runs the server, so an installation does not change its mind when its surroundings do.
 """
 
+import fcntl
 import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from directory.base.errors import Kind, Refusal
 
 ACCOUNT = "sceau"
+_LOCK = Path("/run/sceau-account.lock")
 _SEARCHED = os.pathsep.join((*os.get_exec_path(), "/usr/sbin", "/sbin"))
 _ENTERS = 'for folder; do test -x "$folder" || { printf %s "$folder"; exit 1; }; done'
 
@@ -64,11 +67,11 @@ def _as_account(uid: int, gid: int) -> list[str]:
 
 def _account() -> tuple[int, int]:
     """User and group number of the account, made when absent."""
-    if not _runs(["getent", "passwd", ACCOUNT]):
-        useradd = shutil.which("useradd", path=_SEARCHED) or "useradd"
-        _runs(
-            [useradd, "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", ACCOUNT]
-        )
+    with _alone():
+        if not _runs(["getent", "passwd", ACCOUNT]):
+            useradd = shutil.which("useradd", path=_SEARCHED) or "useradd"
+            shell = ["--shell", "/usr/sbin/nologin"]
+            _runs([useradd, "--system", "--user-group", "--no-create-home", *shell, ACCOUNT])
     try:
         found = pwd.getpwnam(ACCOUNT)
     except KeyError as error:
@@ -78,6 +81,18 @@ def _account() -> tuple[int, int]:
         )
         raise Refusal(Kind.UNAVAILABLE, "postgres-refuses-root", text) from error
     return found.pw_uid, found.pw_gid
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One process of this machine at a time.
+
+    useradd asks whether the name is there before it waits for its own lock: of two at once, the later gives
+    the account another number, and the earlier one's folders belong to nobody any more.
+    """
+    with os.fdopen(os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _refuse_closed(uid: int, gid: int, folders: Sequence[Path], programs: Path) -> None:

@@ -36,7 +36,12 @@ from pki.idempotency import Asked, Kept
 
 View = Callable[..., Any]
 # RFC 9110's words. Python's own became these with 3.13; the description must not depend on who serves it.
-PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+PHRASES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 
 
 class Opens(Enum):

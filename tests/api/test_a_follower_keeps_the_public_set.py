@@ -77,7 +77,8 @@ class Desk:
         assert exports.write(self.container) is not None
 
     def follow(self) -> None:
-        self.script.follow(self.service, self.script.Copy(self.path), forever=False)
+        with self.script.Copy(self.path) as copy:
+            self.script.follow(self.service, copy, forever=False)
 
     @property
     def copy(self) -> dict[tuple[str, str], Any]:

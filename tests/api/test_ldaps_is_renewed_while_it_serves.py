@@ -129,6 +129,8 @@ def machine(engine: Engine, tmp_path: Path) -> Iterator[Machine]:
 def connected(machine: Machine) -> ssl.SSLSocket:
     """An LDAPS connection that has been used."""
     trusting = ssl.create_default_context(cafile=str(service_tls.files(machine.settings.state).authority))
+    # As Python asks by itself from 3.13 on.
+    trusting.verify_flags |= ssl.VERIFY_X509_STRICT
     plain = socket.create_connection(("127.0.0.1", machine.settings.ldaps_port), timeout=10)
     made = trusting.wrap_socket(plain, server_hostname="127.0.0.1")
     made.sendall(BIND)
@@ -273,13 +275,16 @@ def test_a_key_that_does_not_fit_is_never_told_to_slapd(machine: Machine) -> Non
     assert machine.shown() == machine.kept != before
 
 
-def test_a_slapd_without_tls_is_told_again(machine: Machine) -> None:
+def test_a_slapd_that_was_told_of_a_pair_that_does_not_fit_shows_ours_after_a_renewal(
+    machine: Machine,
+) -> None:
     slapd = machine.server.slapd
     assert slapd.tls
     with pytest.raises(Refusal):
         replace(slapd, tls=replace(slapd.tls, key=slapd.folder / "nothing")).show_certificate()
-    assert not slapd.shows_certificate()
-    assert machine.renew() == "LDAPS shows a new certificate"
+    # slapd 2.5 shows none then; a later one goes on with the pair that it had, and needs to be told nothing.
+    told = "" if slapd.shows_certificate() else "LDAPS shows a new certificate"
+    assert machine.renew() == told
     assert machine.shown() == machine.kept
 
 

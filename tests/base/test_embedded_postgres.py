@@ -4,6 +4,7 @@ import os
 import pwd
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from api.embedded.slapd import EmbeddedSlapd
 from api.embedded.sockets import LONGEST_SOCKET, make_folder, socket_path
 from directory.base.errors import Refusal
 
+ROOT = Path(__file__).resolve().parents[2]
 # The settings of real life, fsync among them, but for the memory.
 SMALL = {"shared_buffers": "16MB", "max_connections": "20"}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root must become somebody else")
@@ -194,6 +196,44 @@ def test_where_root_may_make_no_namespace_an_account_of_its_own_runs_the_server(
     assert cluster.data.stat().st_uid == account.pw_uid
     found = state.stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, account.pw_gid, 0o710)
+
+
+@pytest.fixture
+def unmade() -> Iterator[str]:
+    """The name of an account that nobody has made yet."""
+    name = f"sceau-test-{os.getpid()}"
+    yield name
+    subprocess.run(["/usr/sbin/userdel", name], check=False, capture_output=True)
+
+
+@needs_root
+@pytest.mark.parametrize("_round", range(3))
+def test_processes_that_make_the_account_at_once_find_the_same_one(unmade: str, _round: int) -> None:
+    program = (
+        "import sys\n"
+        "from api.embedded import unprivileged\n"
+        "unprivileged.ACCOUNT = sys.argv[1]\n"
+        "print('ready', flush=True)\n"
+        "input()\n"
+        "print(*unprivileged._account())\n"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, unmade], cwd=ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for _ in range(6)
+    ]  # fmt: skip
+    for process in started:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60) for process in started]
+    made = pwd.getpwnam(unmade)
+    assert told == [(f"{made.pw_uid} {made.pw_gid}\n", "")] * len(started)
 
 
 @needs_root

@@ -22,6 +22,7 @@ from api.settings import Settings
 from api.wiring import Container
 from pki import expiry
 from tests.api.certificates import certify, certify_operator, keep_contacts, take_back
+from tests.directory.sync.sources import SIGNS_CERTIFICATES
 from tests.factories import seed_practitioner
 from tests.interop.postfix import Postfix, postfix
 
@@ -51,6 +52,8 @@ def tls() -> tuple[bytes, bytes]:
         .not_valid_after(today + DAY)
         .add_extension(address, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(SIGNS_CERTIFICATES, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return made.public_bytes(Encoding.PEM), key.private_bytes(

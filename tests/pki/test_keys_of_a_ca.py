@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,12 @@ def refusal(act: Callable[[], object]) -> Refusal:
     with pytest.raises(Refusal) as refused:
         act()
     return refused.value
+
+
+def usages(listed: str) -> set[str]:
+    """What pkcs11-tool says that the one key it lists may be used for."""
+    (line,) = re.findall(r"^ *Usage: +(.*)$", listed, re.MULTILINE)
+    return set(line.split(", "))
 
 
 def signs(key: ec.EllipticCurvePrivateKey, data: bytes = b"what is to be signed") -> bool:
@@ -243,7 +250,8 @@ def test_a_key_on_the_token_was_made_there_and_cannot_leave_it(token: SoftToken)
     listed = token.tool("--list-objects", "--type", "privkey")
     assert "label:      root-1" in listed
     assert "Access:     sensitive, always sensitive, never extractable, local" in listed
-    assert listed.split("Usage:")[1].splitlines()[0].strip() == "sign"
+    # Later tools name signRecover as well: signing too, and nothing that an EC key does.
+    assert usages(listed) - {"signRecover"} == {"sign"}
     for leave in (
         key.private_numbers,
         lambda: key.private_bytes(
@@ -356,7 +364,8 @@ def test_processes_that_make_one_name_at_once_leave_one_key_at_most(token: SoftT
     assert set(told) <= {"made", "ca-key-exists"}
     assert told.count("made") <= 1
     listed = token.tool("--list-objects", "--type", "privkey")
-    assert listed.count("root-1") == told.count("made")
+    # A line of its own: newer tools name the key in a URI too.
+    assert re.findall(r"^ *label: +(.*)$", listed, re.MULTILINE) == ["root-1"] * told.count("made")
 
 
 def test_another_token_with_a_key_of_that_name_does_not_sign_in_its_place(

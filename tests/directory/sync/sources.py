@@ -18,6 +18,11 @@ from cryptography.x509.oid import NameOID
 
 NAME = "PS_LibreAcces_202608260200.zip"
 BODY = bytes(range(256)) * 4000
+# RFC 5280 4.2.1.3 wants it in a CA's certificate, and Python 3.13 holds every chain to the RFC.
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class Authority:
         made = (
             _builder(name, self.certificate.subject, key)
             .add_extension(x509.SubjectAlternativeName(places), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
             .sign(self.key, hashes.SHA256())
         )
         return _write(self.folder, name, made, key)
@@ -71,7 +79,9 @@ def _write(
 
 def authority(folder: Path) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
-    made = _builder("ca", None, key).sign(key, hashes.SHA256())
+    made = (
+        _builder("ca", None, key).add_extension(SIGNS_CERTIFICATES, critical=True).sign(key, hashes.SHA256())
+    )
     _write(folder, "ca", made, key)
     return Authority(folder, key, made)
 

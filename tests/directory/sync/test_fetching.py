@@ -3,6 +3,7 @@
 Each case speaks to a real server on this machine, with a CA made for the test.
 """
 
+import subprocess
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -163,6 +164,16 @@ def test_redirects_without_end_are_refused(server: Server, origin: Origin, tmp_p
     server.answers = [status(301, Location="/again")] * 10
     assert refused(origin, tmp_path).code == "redirected-elsewhere"
     assert len(server.asked) == 4
+
+
+def test_the_ca_of_these_tests_stands_the_strict_validation_of_later_pythons(tmp_path: Path) -> None:
+    """From 3.13 on, a default context asks for what RFC 5280 asks; on 3.11 only this test would tell."""
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    certificate, _ = authority(folder).issue("server")
+    asked = ["openssl", "verify", "-x509_strict", "-CAfile", str(folder / "ca.pem"), str(certificate)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{certificate}: OK\n", done.stderr
 
 
 def test_another_ca_is_not_believed(server: Server, origin: Origin, tmp_path: Path) -> None:
