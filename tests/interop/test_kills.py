@@ -14,10 +14,15 @@ from tests.interop.conftest import Installation, free_port, within
 
 
 @pytest.fixture
-def killed(passable: Path) -> Iterator[Installation]:
-    """An installation of its own: these tests leave nothing standing for others to lean on."""
+def made(passable: Path) -> Installation:
+    """A place for an installation, in a folder that the account `sceau` may enter."""
     ports = (free_port(), free_port(), free_port())
-    made = Installation(passable / f"killed-{ports[0]}", ports)
+    return Installation(passable / f"killed-{ports[0]}", ports)
+
+
+@pytest.fixture
+def killed(made: Installation) -> Iterator[Installation]:
+    """An installation of its own: these tests leave nothing standing for others to lean on."""
     made.up()
     yield made
     made.sceau("down", check=False)
@@ -81,8 +86,7 @@ def with_pid_gone(pid: int) -> None:
             return
 
 
-def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(tmp_path: Path) -> None:
-    made = Installation(tmp_path / "var", (free_port(), free_port(), free_port()))
+def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(made: Installation) -> None:
     first = made.start()
     try:
         within(90, lambda: made.ports_open() and len(made.certified()) >= 5)
@@ -100,8 +104,7 @@ def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(tm
         made.sceau("down", check=False)
 
 
-def test_a_load_goes_on_by_itself_while_each_part_is_killed(tmp_path: Path) -> None:
-    made = Installation(tmp_path / "var", (free_port(), free_port(), free_port()))
+def test_a_load_goes_on_by_itself_while_each_part_is_killed(made: Installation) -> None:
     first = made.start()
     try:
         within(90, lambda: made.ports_open() and len(made.certified()) >= 3)
