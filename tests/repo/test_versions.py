@@ -1,6 +1,7 @@
 """The versions that several files speak of agree."""
 
 import re
+import subprocess
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -33,3 +34,15 @@ def test_what_is_installed_is_what_the_lock_pins_and_the_project_asks_for() -> N
 def test_continuous_integration_runs_what_a_developer_runs() -> None:
     assert "scripts/test.sh" in (ROOT / ".ci" / "run").read_text()
     assert "scripts/test.sh" in (ROOT / "README.md").read_text()
+
+
+def test_bare_machines_run_both_scripts_and_are_named_where_one_looks() -> None:
+    shown = (ROOT / "scripts" / "bare-machines.sh").read_text()
+    assert all(f"scripts/{script}.sh" in shown for script in ("quickstart", "test"))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert "scripts/bare-machines.sh" in (ROOT / page).read_text()
+
+
+def test_the_scripts_are_shell_that_can_be_read() -> None:
+    for script in (ROOT / "scripts").glob("*.sh"):
+        assert subprocess.run(["bash", "-n", script], check=False).returncode == 0, script.name
