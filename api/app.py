@@ -40,6 +40,7 @@ from api.rest.register_pages import register_pages
 from api.rest.registers import registers
 from api.rest.shapes import FORMATS, LARGEST_ID, Problem
 from api.rest.trust_list import trust_list
+from api.rest.withdrawal_limits import withdrawal_limits
 from api.wiring import Container
 
 # Room for 10,000 addresses.
@@ -99,6 +100,7 @@ def create_app(container: Container) -> Flask:
         feed_of_changes,
         exports_of_the_public,
         expiring_certificates,
+        withdrawal_limits,
     ):
         described.register_blueprint(resource(container))
     app.register_blueprint(health(container))

@@ -92,6 +92,30 @@ ENTRIES: tuple[Entry, ...] = (
         "`opens_at` dit quand d'autres pourront être faits. Sans raison, un jeton a pu être volé.",
     ),
     Entry(
+        "withdrawal-limit-reached", 429, "The limit on taking trust away is reached",
+        "`scope` says whose, `opens_at` when more may be taken alone. A second person of the same body "
+        "agrees for `token` (POST /v1/withdrawal-limits/agreements). Reached unexpectedly, a token is in "
+        "other hands.",
+        "Limite de retrait atteinte",
+        "`scope` dit laquelle, `opens_at` quand on pourra retirer davantage seul. Un second agent de la même "
+        "autorité accepte pour `token` (POST /v1/withdrawal-limits/agreements). Sans raison, un jeton a pu "
+        "être volé.",
+    ),
+    Entry(
+        "allotment-open", 409, "More may be taken already",
+        "`left` says from how many. An agreement opens one allotment; agree again when it is used.",
+        "Une tranche est déjà ouverte",
+        "`left` dit combien il reste. Un accord ouvre une tranche ; acceptez de nouveau une fois celle-ci "
+        "épuisée.",
+    ),
+    Entry(
+        "unknown-token", 404, "There is no such token of the same body",
+        "Take the number that the refusal gives in `token`; only live tokens of one's own body are known.",
+        "Jeton inconnu dans cette autorité",
+        "Prenez le numéro donné par le refus dans `token` ; seuls les jetons valides de sa propre autorité "
+        "sont connus.",
+    ),
+    Entry(
         "key-blocked", 422, "This key must never be certified",
         "`cause` says why: it was reported compromised, is on a list of weak keys, or is another person's. "
         "Make a new key.",

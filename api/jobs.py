@@ -206,6 +206,12 @@ JOBS = MappingProxyType(
                 _every(3600),
                 upkeep.forget_requests,
             ),
+            Job(
+                "withdrawal-limits",
+                "Closes what `attention` said of limits half used, once their hour has passed.",
+                _every(60),
+                upkeep.let_withdrawals_go,
+            ),
             Job("recovery", "Finds what was signed but not stored.", _every(120), upkeep.recover_issuance),
             Job(
                 "checkpoints",

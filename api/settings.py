@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from api.files import write_atomically
+from directory.access import Allowance
 from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS
 from pki.completeness import Kept
@@ -130,6 +131,16 @@ class Settings:
         2000, "Certificates all tokens of one body may have made in an hour. More lets stolen ones do more."
     )
     quota_authority_day: int = _setting(10_000, "The same in 24 hours.")
+    withdrawals_token_hour: int = _setting(
+        60,
+        "From how many one token may take trust within 60 minutes (measures, holds, revocations, bulks,"
+        " corrections); beyond, a second person agrees. Whoever raises it lets a stolen one do more.",
+    )
+    withdrawals_authority_hour: int = _setting(
+        300,
+        "The same for all tokens of one body together. Whoever raises it lets stolen ones do more; who lowers"
+        " both slows whoever must act.",
+    )
     feed_days: int = _setting(
         90, "Days a change is kept in the feed. Fewer make slow copies begin anew; each takes room."
     )
@@ -170,6 +181,7 @@ class Settings:
             if not 0 <= getattr(self, name) <= 2160:  # noqa: PLR2004 - 90 days, as long as the feed is kept
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between 0 and 2160 hours.")
         _quotas_of(self)
+        _allowance_of(self)
         if not 90 <= self.feed_days <= 3650:  # noqa: PLR2004 - promised to operators; ten years
             raise Refusal(Kind.MALFORMED, "bad-setting", "feed_days must lie between 90 and 3650.")
         if not re.fullmatch(
@@ -213,6 +225,11 @@ class Settings:
     def quotas(self) -> Quotas:
         """How many certificates a token and a body may have made."""
         return _quotas_of(self)
+
+    @property
+    def allowance(self) -> Allowance:
+        """From how many a token and a body may take trust within an hour."""
+        return _allowance_of(self)
 
     @property
     def freshness(self) -> Mapping[str, timedelta]:
@@ -300,6 +317,13 @@ def _quotas_of(settings: Settings) -> Quotas:
         )  # fmt: skip
     except ValueError as error:
         raise Refusal(Kind.MALFORMED, "bad-setting", f"quota_…: {error}.") from error
+
+
+def _allowance_of(settings: Settings) -> Allowance:
+    try:
+        return Allowance(settings.withdrawals_token_hour, settings.withdrawals_authority_hour)
+    except ValueError as error:
+        raise Refusal(Kind.MALFORMED, "bad-setting", f"withdrawals_…: {error}.") from error
 
 
 def _token_of(words: str) -> TokenPlace | None:

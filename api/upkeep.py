@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from api.settings import Secret, passphrase
 from api.wiring import Container
-from directory import feed
+from directory import feed, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
@@ -182,6 +182,13 @@ def recover_issuance(container: Container) -> str:
     """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
     found = use_cases.recover(container.engine, container.signer, container.present())
     return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
+
+
+def let_withdrawals_go(container: Container) -> str:
+    """Close the matters of limits that are no longer half used."""
+    with transaction(container.engine) as connection:
+        closed = withdrawal_limits.let_go(connection, container.settings.allowance, container.clock())
+    return f"{closed} limits no longer half used" if closed else ""
 
 
 def forget_requests(container: Container) -> str:

@@ -39,6 +39,22 @@ class Role(Enum):
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """From how many a token, and all tokens of its body, may take trust within an hour (`withdrawal_limits`).
+
+    The entry point sets it from its settings; where it forgets, the defaults hold.
+    """
+
+    token: int = 60
+    authority: int = 300
+
+    def __post_init__(self) -> None:
+        """Refuse what would let nobody take trust away, or less by all than by one."""
+        if not 0 < self.token <= self.authority:
+            raise ValueError("a limit is above zero, and that of a body no less than that of a token")
+
+
+@dataclass(frozen=True)
 class Token:
     """A token without its secret; `authority` is the body a registrar acts for, '' for every other role.
 
@@ -52,6 +68,7 @@ class Token:
     expires_at: datetime
     revoked_at: datetime | None = None
     operator_id: int | None = None
+    allowance: Allowance = Allowance()
 
     @property
     def actor(self) -> Actor:
@@ -144,6 +161,24 @@ def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_i
     if row is None:
         _refuse_revocation(connection, token_id)
     record(connection, now=now, actor=actor, event=Event.TOKEN_REVOKED, subject=str(token_id))
+    return _token(row)
+
+
+def colleague_of(connection: Connection, token: Token, token_id: int, now: datetime) -> Token:
+    """The live token of that number that acts for the same body in the same role; refuses `unknown-token`.
+
+    Of other bodies it does not say which tokens exist.
+    """
+    same = (
+        select(*_TOKEN_COLUMNS)
+        .where(api_token.c.id == token_id, api_token.c.role == token.role.value)
+        .where(api_token.c.authority == token.authority)
+        .where(api_token.c.operator_id.is_not_distinct_from(token.operator_id))
+        .where(api_token.c.expires_at > now, api_token.c.revoked_at.is_(None))
+    )
+    row = connection.execute(same).one_or_none()
+    if row is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-token", f"There is no token {token_id} of the same body.")
     return _token(row)
 
 

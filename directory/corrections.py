@@ -23,6 +23,7 @@ from directory.identifiers import parse_address, parse_finess, parse_national_id
 from directory.precedence import CORRECTABLE
 from directory.rules import check_reason, registering_authorities, search_form
 from directory.tables import correction, mailbox, organisation, practitioner
+from directory.withdrawal_limits import charge
 
 LONGEST_VALUE = 200
 # Of PostgreSQL's bigint: no row has a number beyond it, and to ask for one is an error there.
@@ -118,7 +119,8 @@ def correct(
     """Say `value` of this field from the commit on; one in force for it is replaced.
 
     Refuses what is no key, `not-correctable`, `bad-correction`, `reason-missing`, `reason-too-long`,
-    `unknown-…`, `wrong-authority`, `nothing-to-correct`, `closing-put-off`, `register-being-applied`.
+    `unknown-…`, `wrong-authority`, `nothing-to-correct`, `closing-put-off`, `register-being-applied`,
+    `withdrawal-limit-reached`.
     """
     key, value = spelled(entity, key), _checked(entity, field, value)
     check_reason(reason)
@@ -145,6 +147,7 @@ def correct(
     detail = {"correction": made.id, "entity": entity.value, "field": field, "authority": authority}
     detail |= {} if old is None else {"replaces": old.id}
     record(connection, now=now, actor=token.actor, event=Event.CORRECTION_MADE, subject=key, detail=detail)
+    charge(connection, token, now=now)
     return made
 
 
@@ -153,7 +156,8 @@ def withdraw_correction(
 ) -> Correction:
     """Give the field back to the register: it shows what the register said last, from the commit on.
 
-    Refuses `unknown-correction`, `wrong-authority`, `correction-ended`, `register-being-applied`.
+    Refuses `unknown-correction`, `wrong-authority`, `correction-ended`, `register-being-applied`, and
+    `withdrawal-limit-reached` where it hides a mailbox.
     """
     found = _by_number(connection, correction_id)
     entity = Entity(found.entity)
@@ -170,6 +174,9 @@ def withdraw_correction(
     record(
         connection, now=now, actor=token.actor, event=Event.CORRECTION_ENDED, subject=found.key, detail=detail
     )
+    if (found.field, found.register_value) == ("listed", "false"):
+        # The one withdrawal that takes something away: the mailbox is on the red list again.
+        charge(connection, token, now=now)
     return ended
 
 

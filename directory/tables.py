@@ -352,6 +352,34 @@ attention = Table(
     Column("resolved_by", Text),
 )
 
+withdrawal_use = Table(
+    "withdrawal_use",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("used", Integer, nullable=False),
+)
+
+withdrawal_agreement = Table(
+    "withdrawal_agreement",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("token_id", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("agreed_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("agreed_at", UtcDateTime, nullable=False),
+)
+
+withdrawal_alarm = Table(
+    "withdrawal_alarm",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("told_at", UtcDateTime, nullable=False),
+)
+
 api_token = Table(
     "api_token",
     metadata,

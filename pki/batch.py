@@ -7,7 +7,7 @@ stood.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from itertools import islice
@@ -81,7 +81,8 @@ def issue_all(
     """Certify the key of each item, or say why not; in transactions of its own.
 
     The same batch asked again, by anyone of the same authority, is the same batch: what is done stays
-    done, what was cut off goes on. Each certificate counts against the quotas of the body, token and all.
+    done, what was cut off goes on. Each certificate counts against the quotas of its sender as alone: what is
+    beyond them waits for the next hour, or for another of the same authority to send the batch again.
     Refuses `not-a-registrar`, `bad-batch`, `quota-reached`, `signer-unavailable`.
     """
     rules.check_registrar(token)
@@ -89,13 +90,11 @@ def issue_all(
     with transaction(engine) as connection:
         batch = _begin(connection, token, asked, now)
         open_places = [item.place for item in batch_store.items(connection, batch.id) if _is_open(item)]
-    # Sent by one hand for many: the token's own quota is that of its body.
-    bodys = replace(quotas, token_hour=quotas.authority_hour, token_day=quotas.authority_day)
 
     def issue(places: Sequence[int]) -> None:
         _issue(
             engine, signer, batch, {place: asked[place] for place in places}, now=now, token=token,
-            base_url=base_url, quotas=bodys,
+            base_url=base_url, quotas=quotas,
         )  # fmt: skip
 
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:

@@ -16,6 +16,7 @@ from directory.access import Role, Token
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.failpoints import passing
+from directory.withdrawal_limits import charge
 from pki import bulk_store, revoking, store, sweep
 from pki.bulk_store import Bulk, Selected, Selection
 from pki.competence import LONGEST_COMMENT
@@ -49,7 +50,7 @@ def preview(connection: Connection, *, now: datetime, token: Token, selection: S
     `nothing-selected`, `too-many-selected`.
     """
     _check_admin(token)
-    return _preview(_select(connection, selection, now))
+    return _preview(_select(connection, selection, now), token)
 
 
 def plan(
@@ -69,7 +70,7 @@ def plan(
     _check_admin(token)
     comment = _said(comment)
     found = _select(connection, selection, now)
-    seen = _preview(found)
+    seen = _preview(found, token)
     row = {
         "selection": selection.told(), "reason": reason.value, "comment": comment, "per_second": per_second,
         "total": seen.total, "digest": seen.digest, "needed": seen.needed, "asked_by": token.id,
@@ -86,7 +87,8 @@ def approve(
     """Give one's word to what has this digest; with as many as are needed it begins.
 
     Refuses `role-lacking`, `unknown-bulk`, `comment-missing`, `comment-too-long`, `bulk-not-planned`,
-    `digest-differs`, and `self-approval` to who agreed already. Who planned it may be one of the two.
+    `digest-differs`, `withdrawal-limit-reached` to who decides alone, and `self-approval` to who agreed
+    already. Who planned it may be one of the two.
     """
     _check_admin(token)
     comment = _said(comment)
@@ -103,6 +105,9 @@ def approve(
     bulk = _load(connection, number)
     _tell(connection, Event.BULK_REVOCATION_APPROVED, bulk, now=now, actor=token.actor, comment=comment)
     if bulk.approvals >= bulk.needed:
+        if bulk.needed == 1:
+            # Two have agreed to all others: that is the second person whom the limit asks for.
+            charge(connection, token, now=now, number=bulk.total)
         bulk_store.change(connection, number, state="running", started_at=now)
     return _load(connection, number)
 
@@ -188,10 +193,12 @@ def _select(connection: Connection, selection: Selection, now: datetime) -> list
     return found
 
 
-def _preview(found: Sequence[Selected]) -> Preview:
+def _preview(found: Sequence[Selected], token: Token) -> Preview:
     digest = sha256("".join(f"{one.serial}\n" for one in found).encode()).digest()
     shown = found if len(found) <= SAMPLES else [*found[: SAMPLES // 2], *found[-SAMPLES // 2 :]]
-    return Preview(len(found), digest, 1 if len(found) <= ALONE_UP_TO else 2, tuple(shown))
+    # More than an hour's limit nobody may take alone in any case.
+    alone = min(ALONE_UP_TO, token.allowance.token)
+    return Preview(len(found), digest, 1 if len(found) <= alone else 2, tuple(shown))
 
 
 def _check_admin(token: Token) -> None:

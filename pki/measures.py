@@ -20,6 +20,7 @@ from directory.base.instant import not_before, present
 from directory.model import MeasureKind
 from directory.rules import check_reason
 from directory.tables import measure, measure_lifting, practitioner
+from directory.withdrawal_limits import charge
 from pki import dual_control, rules
 from pki.consequences import Graces, Touched, settle
 
@@ -73,7 +74,7 @@ def take(
 ) -> Measure:
     """Suspend or strike off from this commit on: verdict, OCSP and enrolments; LDAP and CRL follow the feed.
 
-    Refuses `not-a-registrar` and what `directory.use_cases.take_measure` refuses.
+    Refuses `not-a-registrar`, `withdrawal-limit-reached` and what `directory.use_cases.take_measure` refuses.
     """
     rules.check_registrar(token)
     measure_id = directory_use_cases.take_measure(
@@ -81,6 +82,7 @@ def take(
         authority=token.authority, reason=reason,
     )  # fmt: skip
     settle(connection, Touched(frozenset({national_id})), graces=graces, now=now)
+    charge(connection, token, now=now)
     return _load(connection, measure_id, now)
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from directory.access import Token
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
+from directory.withdrawal_limits import charge
 from pki import revoking, store, sweep
 from pki.competence import (
     LONGEST_COMMENT,
@@ -101,7 +102,7 @@ def restate_as(
 
     Refuses `unknown-certificate`, `not-a-registrar`, `wrong-authority`, `reserved-to-owner`,
     `comment-too-long`, `comment-missing`, `not-revoked`, `already-revoked`, `same-reason`,
-    `compromise-stays`.
+    `compromise-stays`, and `withdrawal-limit-reached` where a key is said to be compromised.
     """
     check_comment(comment)
     if not comment.strip():
@@ -113,7 +114,11 @@ def restate_as(
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
     check_may_revoke(connection, token, found, reason)
-    return revoking.restate(connection, TakingBack(found, reason, comment), now=now, actor=token.actor)
+    done = revoking.restate(connection, TakingBack(found, reason, comment), now=now, actor=token.actor)
+    if reason is RevocationReason.KEY_COMPROMISE:
+        # Other certificates of the key fall with it; any other reason takes nothing more away.
+        charge(connection, token, now=now)
+    return done
 
 
 def _read(request: bytes) -> tuple[str, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Connection, Engine
 
 from directory import store as directory_store
+from directory import withdrawal_limits
 from directory.access import Role, Token
 from directory.base.audit import Actor, Event, Line, record
 from directory.base.db import transaction
@@ -343,11 +344,14 @@ def revoke_as(
 
     A registrar revokes for people of his authority: those it registers now, or enrolled for this certificate.
     Refuses `not-a-registrar`, `wrong-authority` and `reserved-to-owner` besides: a certificate of the service
-    itself, and saying that the CA's own key is lost, are for administrators.
+    itself, and saying that the CA's own key is lost, are for administrators. One act within the limits of the
+    token, whatever falls with it: refuses `withdrawal-limit-reached` too.
     """
     found = _revocable(connection, serial, reason)
     check_may_revoke(connection, token, found, reason)
-    return _revoke_one(connection, found, now=now, actor=token.actor, reason=reason, comment=comment)
+    done = _revoke_one(connection, found, now=now, actor=token.actor, reason=reason, comment=comment)
+    withdrawal_limits.charge(connection, token, now=now)
+    return done
 
 
 def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:

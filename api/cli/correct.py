@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from api.cli.enrolment import identity_option, who_acts
+from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory import corrections as use_cases
 from directory.base.db import transaction
@@ -43,7 +43,7 @@ def make(
       sceau correct make mailbox camille.martin@one.example listed false --reason "asked" --as registrar_a
     """
     parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+    with withdrawing(parts, as_json=as_json) as connection:
         made = use_cases.correct(
             connection,
             now=parts.present(connection),
@@ -71,7 +71,7 @@ def withdraw(
     Example:  sceau correct withdraw 7 --as registrar_a
     """
     parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+    with withdrawing(parts, as_json=as_json) as connection:
         ended = use_cases.withdraw_correction(
             connection,
             now=parts.present(connection),

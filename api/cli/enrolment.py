@@ -1,6 +1,9 @@
 """`sceau enrol`, `issue`, `revoke`: the registrar's acts from a terminal, by the same rules as over REST."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -13,7 +16,7 @@ from sqlalchemy import Connection
 
 from api.cli.output import Command, answer, container, json_option, refusals_told, state_option
 from api.wiring import Container
-from directory import access
+from directory import access, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import use_cases
@@ -76,7 +79,19 @@ def who_acts(parts: Container, connection: Connection, name: str | None, secret:
             "who-acts",
             "Say who acts: --as registrar_a, --token-file FILE, or SCEAU_TOKEN.",
         )
-    return access.authenticate(connection, secret, parts.present(connection))
+    token = access.authenticate(connection, secret, parts.present(connection))
+    return replace(token, allowance=parts.settings.allowance)
+
+
+@contextmanager
+def withdrawing(parts: Container, *, as_json: bool) -> Iterator[Connection]:
+    """The transaction of an act that takes trust away; that a limit was reached is written into the log."""
+    with (
+        refusals_told(as_json=as_json),
+        withdrawal_limits.told(parts.engine, parts.clock()),
+        transaction(parts.engine) as connection,
+    ):
+        yield connection
 
 
 @click.command()
@@ -182,6 +197,7 @@ def issue(
             csr=csr.read(),
             base_url=parts.settings.base_url,
             purposes=parts.purposes(None if purpose is None else Purpose(purpose)),
+            quotas=parts.settings.quotas,
         )
     if out is not None:
         out.write_text(made.pem)
@@ -224,7 +240,7 @@ def revoke(
     Example:  sceau revoke 5f03… --reason keyCompromise --comment "lost laptop" --as registrar_a
     """
     parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+    with withdrawing(parts, as_json=as_json) as connection:
         token = who_acts(parts, connection, name, secret)
         done = use_cases.revoke_as(
             connection,

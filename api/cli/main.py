@@ -15,6 +15,7 @@ from api.cli.expiring import expiring
 from api.cli.jobs import jobs
 from api.cli.keys import keys
 from api.cli.ldap import ldap
+from api.cli.limits import limits
 from api.cli.measure import measure
 from api.cli.parts import signer, web, worker
 from api.cli.recipients import check
@@ -55,6 +56,7 @@ for command in (
     revoke_many,
     measure,
     correct,
+    limits,
     attention,
     expiring,
     check,

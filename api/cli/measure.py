@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from api.cli.enrolment import identity_option, who_acts
+from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
 from directory.identifiers import parse_national_id
@@ -39,7 +39,7 @@ def take(
     Example:  sceau measure take 810099000019 --kind suspended --reason "decision 117" --as registrar_a
     """
     parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+    with withdrawing(parts, as_json=as_json) as connection:
         made = use_cases.take(
             connection,
             now=parts.present(connection),

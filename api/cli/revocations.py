@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import click
 
-from api.cli.enrolment import identity_option, who_acts
+from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -71,7 +71,7 @@ def restate(
     Example:  sceau restate 5f03… --reason keyCompromise --comment "key found online" --as registrar_a
     """
     parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+    with withdrawing(parts, as_json=as_json) as connection:
         done = revocation_requests.restate_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
             serial=use_cases.parse_serial(serial), reason=RevocationReason(reason), comment=comment,
@@ -155,7 +155,7 @@ def approve(
     Example:  sceau revoke-many approve 3 --digest 7a1c… --comment "compared with the report" --as admin
     """
     parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+    with withdrawing(parts, as_json=as_json) as connection:
         token = who_acts(parts, connection, name, secret)
         made = bulk.approve(
             connection, now=parts.present(connection), token=token, number=number, digest=_digest(digest),

@@ -131,8 +131,8 @@ class StopRequest(Shape):
     french="""Préparer une révocation groupée.
 
     Compte, montre des exemples et donne l'empreinte de ce qui est choisi ; rien n'est révoqué avant l'accord
-    d'un administrateur jusqu'à 100 certificats, de deux au-delà. Avec `dry_run`, rien n'est écrit. Les
-    certificats du service lui-même ne sont jamais choisis.
+    d'un administrateur jusqu'à 100 certificats (ou sa limite de l'heure), de deux au-delà. Avec `dry_run`,
+    rien n'est écrit. Les certificats du service lui-même ne sont jamais choisis.
     """,
     answer=BulkAnswer,
     status=201,
@@ -146,8 +146,8 @@ def plan_bulk(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """Plan a revocation of many.
 
     Counts, shows samples and gives the digest of what is selected; nothing is revoked before it is agreed to:
-    by one administrator up to 100 certificates, by two above. With `dry_run` nothing is written down. The
-    certificates of the service itself are never selected.
+    by one administrator up to 100 certificates (or his limit of the hour), by two above. With `dry_run`
+    nothing is written down. The certificates of the service itself are never selected.
     """
     selection = _selection(asked["selection"])
     seen = use_cases.preview(call.connection, now=call.now, token=call.token, selection=selection)
@@ -221,7 +221,7 @@ def see_bulk(call: Transacted, bulk_id: int) -> Bulk:
     body=AgreementRequest,
     problems=(
         "unknown-bulk", "bulk-not-planned", "digest-differs", "self-approval", "comment-missing",
-        "comment-too-long",
+        "comment-too-long", "withdrawal-limit-reached",
     ),
     parameters=NUMBERED,
 )  # fmt: skip

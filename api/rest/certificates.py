@@ -229,7 +229,7 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
     problems=(
         "malformed-serial", "comment-too-long", "unknown-certificate", "wrong-authority", "not-a-registrar",
         "reserved-to-owner", "not-your-certificate", "reason-reserved",
-        "already-revoked", "already-on-hold", "certificate-expired",
+        "already-revoked", "already-on-hold", "certificate-expired", "withdrawal-limit-reached",
     ),
     parameters=IDENTIFIED,
     idempotent=True,
@@ -306,7 +306,7 @@ def release_certificate(call: Transacted, asked: dict[str, Any], serial: str) ->
     problems=(
         "malformed-serial", "comment-missing", "comment-too-long", "unknown-certificate", "wrong-authority",
         "not-a-registrar", "reserved-to-owner", "not-your-certificate", "reason-reserved", "not-revoked",
-        "already-revoked", "same-reason", "compromise-stays",
+        "already-revoked", "same-reason", "compromise-stays", "withdrawal-limit-reached",
     ),
     parameters=IDENTIFIED,
     idempotent=True,

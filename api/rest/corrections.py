@@ -99,6 +99,7 @@ class CorrectionsAnswer(Shape):
         *MALFORMED_IDS, "malformed-address", "not-correctable", "bad-correction", "reason-missing",
         "reason-too-long", "unknown-practitioner", "unknown-organisation", "unknown-mailbox",
         "wrong-authority", "nothing-to-correct", "closing-put-off", "register-being-applied",
+        "withdrawal-limit-reached",
     ),
 )  # fmt: skip
 def make_correction(call: Transacted, asked: dict[str, Any]) -> Correction:
@@ -162,7 +163,10 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     La valeur redevient aussitôt celle que le registre a dite en dernier.
     """,
     answer=CorrectionAnswer,
-    problems=("unknown-correction", "wrong-authority", "correction-ended", "register-being-applied"),
+    problems=(
+        "unknown-correction", "wrong-authority", "correction-ended", "register-being-applied",
+        "withdrawal-limit-reached",
+    ),
     parameters={
         "correction_id": {
             "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},
@@ -170,7 +174,7 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
             "example": 7,
         }
     },
-)
+)  # fmt: skip
 def withdraw_correction(call: Transacted, correction_id: int) -> Correction:
     """Withdraw a correction.
 

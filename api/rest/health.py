@@ -4,11 +4,12 @@ Open to all. Nothing here names a person or an address.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flask import Blueprint, Response
@@ -19,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.rest.register_figures import register_families
 from api.wiring import Container
+from directory import withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.sync.history import Condition, conditions
@@ -158,8 +160,9 @@ class _Scraped:
                     counted = figures(connection, now)
                     registers = conditions(connection, now, self.container.settings.freshness)
                     own = lifetimes.ours(connection, now)
+                    used = withdrawal_limits.shares(connection, self.container.settings.allowance, now)
                 behind = bool(self.container.watch.lacks())
-                self._made = (now, exposition(counted, registers, own, behind=behind))
+                self._made = (now, exposition(counted, registers, own, behind=behind, used=used))
             return self._made[1]
 
 
@@ -169,6 +172,7 @@ def exposition(
     own: Sequence[lifetimes.Lifetime] = (),
     *,
     behind: bool = False,
+    used: Mapping[str, float] = MappingProxyType({}),
 ) -> bytes:
     """The figures as Prometheus reads them."""
     registry = CollectorRegistry()
@@ -176,7 +180,7 @@ def exposition(
         _families(counted),
         register_families(registers),
         _own_families(own, counted.at),
-        [_behind(behind)],
+        [_behind(behind), _used(used)],
     )
     registry.register(_Fixed(lambda: chain(*told)))
     return generate_latest(registry)
@@ -226,6 +230,13 @@ def _behind(behind: bool) -> Metric:  # noqa: FBT001 - the one figure
     return GaugeMetricFamily(
         "sceau_record_behind", "1 while the record lacks what was shown of it, else 0.", value=int(behind)
     )
+
+
+def _used(shares: Mapping[str, float]) -> Metric:
+    text_ = (
+        "Largest share of a limit on taking trust away used within the hour; 0.5 and more is in attention."
+    )
+    return _gauge("sceau_withdrawal_limit_used_ratio", text_, "scope", dict(shares))
 
 
 def _own_families(own: Sequence[lifetimes.Lifetime], now: datetime) -> Iterator[Metric]:

@@ -77,7 +77,7 @@ class MeasuresAnswer(Shape):
     body=MeasureRequest,
     problems=(
         *MALFORMED_IDS, "unknown-practitioner", "not-a-registrar", "wrong-authority", "reason-missing",
-        "reason-too-long", "measure-in-force",
+        "reason-too-long", "measure-in-force", "withdrawal-limit-reached",
     ),
     parameters=OF_A_PERSON,
 )  # fmt: skip

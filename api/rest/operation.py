@@ -28,6 +28,7 @@ from api.idempotent import asked_of
 from api.problems import MEDIA_TYPE
 from api.rest import freshness
 from api.wiring import Container
+from directory import withdrawal_limits
 from directory.access import Role, Token
 from directory.base.db import asking, transaction
 from directory.base.errors import Refusal
@@ -205,7 +206,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
             container.watch.need()
         with asking(container.engine) as connection:
             now = container.clock() if one.method == "GET" else container.present(connection)
-            token = admitted(connection, secret, now, one.roles)
+            token = _allowed(container, admitted(connection, secret, now, one.roles))
             freshness.rest_on(lately.sources(connection))
         asked = asked_of(request, token.id) if one.idempotent else None
         if asked is None:
@@ -217,10 +218,13 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         secret = presented_secret()
         if not one.while_behind:
             container.watch.need()
-        with transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection:
+        with (
+            withdrawal_limits.told(container.engine, container.clock()),
+            transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection,
+        ):
             # An act is judged and dated by one clock, whichever machine it comes to.
             now = container.present(connection) if one.opens is Opens.WRITE else container.clock()
-            token = admitted(connection, secret, now, one.roles)
+            token = _allowed(container, admitted(connection, secret, now, one.roles))
             with freshness.told(connection, lately if one.opens is Opens.WRITE else None):
                 asked = asked_of(request, token.id) if one.idempotent else None
                 kept = None if asked is None else idempotency.claim(connection, asked, now)
@@ -236,6 +240,11 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     # Where flask-smorest looks for what it documents.
     vars(handler)["_apidoc"] = {**vars(inner)["_apidoc"], "manual_doc": _documented(one)}
     return handler
+
+
+def _allowed(container: Container, token: Token) -> Token:
+    """The token with what it may take away, as this installation is set."""
+    return replace(token, allowance=container.settings.allowance)
 
 
 def _once(one: Operation, asked: Asked, inner: View, call: Call, path: Mapping[str, Any]) -> Response:

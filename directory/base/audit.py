@@ -72,6 +72,8 @@ class Event(Enum):
     KEYS_LISTED = "keys.listed"
     KEY_REPORTED = "key.reported-compromised"
     QUOTA_REACHED = "quota.reached"
+    WITHDRAWAL_LIMIT_REACHED = "withdrawal-limit.reached"
+    WITHDRAWALS_AGREED = "withdrawal-limit.agreed"
     CRL_PUBLISHED = "crl.published"
     TRUST_LIST_PUBLISHED = "trust-list.published"
     LDAP_REBUILT = "ldap.rebuilt"
