@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Instant, Shape
+from api.rest.shapes import Instant, Pattern, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.attention import matters_noted
@@ -16,9 +16,7 @@ class AttentionQuery(paging.NumberedQuery):
     """Which matters; the open ones of every kind when nothing is said."""
 
     kind = fields.String(
-        validate=validate.Regexp(
-            r"^[a-z]+(-[a-z]+)*\Z", error="A kind is expected, as in withdrawal-pending."
-        ),
+        validate=Pattern(r"[a-z]+(-[a-z]+)*", error="A kind is expected, as in withdrawal-pending."),
         metadata={"description": "Sorte — Kind", "example": "no-answerable-professional"},
     )
     closed = fields.Boolean(

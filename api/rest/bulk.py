@@ -7,7 +7,7 @@ from marshmallow import fields, validate
 from api.rest.certificates import REASONS
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.paging import PageQuery
-from api.rest.shapes import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Line, Shape, Strings
+from api.rest.shapes import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape, Strings
 from api.wiring import Container
 from directory.access import Role
 from pki import bulk as use_cases
@@ -16,7 +16,7 @@ from pki.bulk_store import Bulk, Selection
 from pki.model import RevocationReason
 from pki.use_cases import parse_serial
 
-_DIGEST = validate.Regexp(r"^[0-9a-f]{64}\Z", error="64 lower-case hexadecimal digits are expected.")
+_DIGEST = Pattern(r"[0-9a-f]{64}", error="64 lower-case hexadecimal digits are expected.")
 _COMMENT = use_cases.LONGEST_WORD
 NUMBERED = {
     "bulk_id": {

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, render_template
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.register_words import Said, instant, number
-from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Shape
+from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.db import transaction
@@ -64,12 +64,12 @@ class ExpiringQuery(paging.PageQuery):
 
     within = fields.String(
         load_default="60d",
-        validate=validate.Regexp(
-            r"^([1-9][0-9]?|[123][0-9]{2})d\Z", error="Days below 400 are expected, as in 60d."
-        ),
+        validate=Pattern(r"([1-9][0-9]?|[123][0-9]{2})d", error="Days below 400 are expected, as in 60d."),
         metadata={"description": "Délai en jours — Within so many days", "example": "60d"},
     )
-    after = fields.String(validate=validate.Regexp(_CURSOR.pattern + r"\Z"), metadata=paging.AFTER)
+    after = fields.String(
+        validate=Pattern(_CURSOR.pattern, error="A cursor of this list is expected."), metadata=paging.AFTER
+    )
 
 
 class ExpiringCertificate(Shape):

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from api.rest import paging
 from api.rest.corrected import corrected
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.reachable import PREFERRED, MailboxAnswer, Shown, shown
-from api.rest.shapes import Instant, Line, Shape
+from api.rest.shapes import Instant, Line, Pattern, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
@@ -107,11 +107,11 @@ class PractitionersQuery(paging.SearchQuery):
         },
     )
     profession = fields.String(
-        validate=validate.Regexp(r"^[0-9A-Z]{1,10}\Z", error="A code of TRE_G15 is expected, as in 10."),
+        validate=Pattern(r"[0-9A-Z]{1,10}", error="A code of TRE_G15 is expected, as in 10."),
         metadata={"description": "Code TRE_G15", "example": "10"},
     )
     skill = fields.String(
-        validate=validate.Regexp(r"^[0-9A-Z]{1,10}\Z", error="The code of a skill is expected, as in SM04."),
+        validate=Pattern(r"[0-9A-Z]{1,10}", error="The code of a skill is expected, as in SM04."),
         metadata={"description": "Code du savoir-faire — Code of the skill (TRE_R38…)", "example": "SM04"},
     )
     organisation = Line(

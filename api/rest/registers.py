@@ -13,7 +13,7 @@ from marshmallow import fields, validate
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.register_words import finding_in_french
-from api.rest.shapes import LARGEST_ID, Hexadecimal, Instant, Line, Shape
+from api.rest.shapes import LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape
 from api.wiring import Container
 from directory.access import Role, actor_of
 from directory.store import REGISTERS
@@ -200,9 +200,9 @@ class RunInFullAnswer(RunAnswer):
 class RejectionsQuery(paging.PageQuery):
     """Which rejected lines of the run."""
 
-    reason = fields.String(validate=validate.Regexp(r"^[a-z0-9-]{1,60}\Z", error="A reason is expected."))
+    reason = fields.String(validate=Pattern(r"[a-z0-9-]{1,60}", error="A reason is expected."))
     after = fields.String(
-        validate=validate.Regexp(rf"^{_CURSOR.pattern}\Z", error=_CURSOR_ERROR),
+        validate=Pattern(_CURSOR.pattern, error=_CURSOR_ERROR),
         metadata=paging.AFTER,
     )
 
