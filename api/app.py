@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from flask.json.provider import JSONProvider
 from flask_smorest import Api
 from werkzeug.exceptions import ClientDisconnected
-from werkzeug.routing import IntegerConverter, Map
+from werkzeug.routing import IntegerConverter, Map, PathConverter
 
 from api.log import note_requests
 from api.problems import register
@@ -28,6 +28,7 @@ from api.rest.freshness import mark
 from api.rest.health import health
 from api.rest.keys import keys
 from api.rest.measures import measures
+from api.rest.open_operations import with_open
 from api.rest.operator_certificates import operator_certificates
 from api.rest.operator_contacts import operator_contacts
 from api.rest.organisations import organisations
@@ -72,6 +73,7 @@ def create_app(container: Container) -> Flask:
     # An address may hold slashes; a redirect to a tidied path would ask about another one.
     app.url_map.merge_slashes = False
     app.url_map.converters["int"] = _Number
+    app.url_map.converters["address"] = _Address
     note_requests(app)
     register(app, container.settings.base_url)
     app.after_request(mark)
@@ -108,7 +110,7 @@ def create_app(container: Container) -> Flask:
     app.register_blueprint(register_pages(container))
     app.register_blueprint(trust_list(container))
     app.register_blueprint(expiring_page(container))
-    app.register_blueprint(pages(described.spec, release()))
+    app.register_blueprint(pages(with_open(described.spec.to_dict()), release()))
     return app
 
 
@@ -149,6 +151,12 @@ class _Number(IntegerConverter):
 
     def __init__(self, known: Map) -> None:
         super().__init__(known, max=LARGEST_ID)
+
+
+class _Address(PathConverter):
+    """A mailbox address, slashes and all; `check` is the resource beside it, not an address to ask about."""
+
+    regex = "(?!check$)[^/].*?"
 
 
 class _Json(JSONProvider):

@@ -19,8 +19,10 @@ from pki.idempotency import Asked, Kept, claim, let_go
 
 HEADER = "Idempotency-Key"
 # The draft wants a quoted string (RFC 9651 3.3.3); most clients send the bare UUID, which is as clear.
-_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
-_BARE = re.compile(r"[A-Za-z0-9_.:~+/=-]{1,255}")
+_QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
+_BARE = re.compile(r"[A-Za-z0-9_.:~+/=-]+")
+# Of the header as it is sent, quotes and escapes included: what the description says is what is counted.
+LONGEST = 255
 # A naive client that sends twice at once should get its answer, not a conflict: an issuance takes 50 ms.
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.05
@@ -32,7 +34,7 @@ DOCUMENTED = {
     "description": "Clé choisie par l'appelant : la même demande envoyée deux fois sous la même clé en 24 h"
     " n'est faite qu'une fois et reçoit la même réponse — A key of the caller's choice: the same request"
     " sent twice under it within 24 hours is done once and answered alike",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST},
     "example": '"8e03978e-40d5-43e3-bc93-6894a57f9324"',
 }
 
@@ -42,12 +44,12 @@ def asked_of(request: Request, token_id: int) -> Asked | None:
     written = request.headers.getlist(HEADER)
     if not written:
         return None
-    quoted = _QUOTED.fullmatch(written[0].strip()) if len(written) == 1 else None
-    bare = _BARE.fullmatch(written[0].strip()) if len(written) == 1 else None
-    if not quoted and not bare:
-        text = f'{HEADER} is one string of 1 to 255 printable characters: {HEADER}: "8e03978e-40d5-…".'
+    value = written[0].strip() if len(written) == 1 else ""
+    quoted, bare = _QUOTED.fullmatch(value), _BARE.fullmatch(value)
+    if len(value) > LONGEST or not (quoted or bare):
+        text = f'{HEADER} is one string of 1 to {LONGEST} printable characters: {HEADER}: "8e03978e-40d5-…".'
         raise Refusal(Kind.MALFORMED, "malformed-idempotency-key", text)
-    key = re.sub(r'\\(["\\])', r"\1", quoted[1]) if quoted else written[0].strip()
+    key = re.sub(r'\\(["\\])', r"\1", quoted[1]) if quoted else value
     route = f"{request.method} {request.full_path}\n".encode()
     return Asked(token_id, key, sha256(route + request.get_data(cache=True)).digest())
 

@@ -60,7 +60,8 @@ def check(
         for one in found
     ]
     answer(
-        {"results": told},
+        # `results` is their former name, until the next version.
+        {"items": told, "results": told},
         as_json=as_json,
         rows=rows,
         headers=("address", "verdict", "reasons", "certificates"),

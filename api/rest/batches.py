@@ -168,6 +168,7 @@ def see_batch(call: Transacted, batch_id: UUID) -> dict[str, Any]:
     answer=ApprovalsAnswer,
     body=ApprovalsRequest,
     problems=("not-a-registrar", "bad-batch"),
+    idempotent=True,
 )
 def approve_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """Approve many enrolments.

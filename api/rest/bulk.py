@@ -141,6 +141,7 @@ class StopRequest(Shape):
         "malformed-serial", "empty-selection", "nothing-selected", "too-many-selected", "comment-missing",
         "comment-too-long",
     ),
+    idempotent=True,
 )  # fmt: skip
 def plan_bulk(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """Plan a revocation of many.
@@ -224,6 +225,7 @@ def see_bulk(call: Transacted, bulk_id: int) -> Bulk:
         "comment-too-long", "withdrawal-limit-reached",
     ),
     parameters=NUMBERED,
+    idempotent=True,
 )  # fmt: skip
 def approve_bulk(call: Transacted, asked: dict[str, Any], bulk_id: int) -> Bulk:
     """Agree to a revocation of many.
@@ -250,6 +252,7 @@ def approve_bulk(call: Transacted, asked: dict[str, Any], bulk_id: int) -> Bulk:
     body=StopRequest,
     problems=("unknown-bulk", "bulk-ended", "comment-missing", "comment-too-long"),
     parameters=NUMBERED,
+    idempotent=True,
 )
 def stop_bulk(call: Transacted, asked: dict[str, Any], bulk_id: int) -> Bulk:
     """Stop a revocation of many.

@@ -1,17 +1,20 @@
 """Certificates: one and its state, its whole history for auditors, and its revocation."""
 
 from dataclasses import asdict
+from ssl import DER_cert_to_PEM_cert
+from types import MappingProxyType
 from typing import Any
 
 from marshmallow import fields
 from sqlalchemy import Connection
 
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Shape
+from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Pem, Shape
 from api.rest.vouching import EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role, actor_names
-from pki import history, reasons, releasing, revocation_requests, use_cases
+from directory.base.db import transaction
+from pki import history, reasons, releasing, revocation_requests, store, use_cases
 from pki.competence import LONGEST_COMMENT
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 from pki.releasing import Release
@@ -39,6 +42,21 @@ class IssuedAnswer(Shape):
     issued_at = Instant(required=True)
     sha256 = Hexadecimal(required=True, metadata={"description": "Empreinte du DER — Digest of the DER"})
     der = Base64(required=True, metadata={"description": "Certificat X.509 — X.509 certificate"})
+    pem = Pem(
+        required=True,
+        metadata={"description": "Le même en PEM (RFC 7468) — The same in PEM (RFC 7468)"},
+    )
+
+
+def chain_in_pem(container: Container, answer: Any) -> bytes:
+    """The certificate and the CAs above it in PEM, the root left out: who trusts it has it (RFC 8555 9.1)."""
+    with transaction(container.engine, read_only=True) as connection:
+        above = store.chain_of(connection, answer["authority_id"])[:-1]
+    chain = "".join(DER_cert_to_PEM_cert(der) for der in above)
+    return f"{answer['pem']}{chain}".encode()
+
+
+PEM_CHAIN = MappingProxyType({"application/pem-certificate-chain": chain_in_pem})
 
 
 class RevocationAnswer(Shape):
@@ -159,6 +177,7 @@ class RevocationRequest(Shape):
     answer=CertificateAnswer,
     problems=("malformed-serial", "unknown-certificate"),
     parameters=IDENTIFIED,
+    forms=PEM_CHAIN,
 )
 def certificate(call: Transacted, serial: str) -> dict[str, Any]:
     """One certificate.

@@ -101,6 +101,7 @@ class CorrectionsAnswer(Shape):
         "wrong-authority", "nothing-to-correct", "closing-put-off", "register-being-applied",
         "withdrawal-limit-reached",
     ),
+    idempotent=True,
 )  # fmt: skip
 def make_correction(call: Transacted, asked: dict[str, Any]) -> Correction:
     """Correct what a register has wrong.
@@ -174,6 +175,7 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
             "example": 7,
         }
     },
+    idempotent=True,
 )  # fmt: skip
 def withdraw_correction(call: Transacted, correction_id: int) -> Correction:
     """Withdraw a correction.

@@ -8,7 +8,7 @@ from uuid import UUID
 from marshmallow import fields, validate
 
 from api.rest import paging
-from api.rest.certificates import IssuedAnswer
+from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MALFORMED_IDS
 from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
@@ -293,6 +293,7 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
     ),
     parameters=IDENTIFIED,
     idempotent=True,
+    forms=PEM_CHAIN,
 )  # fmt: skip
 def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> IssuedCertificate:
     """Certify a key.

@@ -80,6 +80,7 @@ class MeasuresAnswer(Shape):
         "reason-too-long", "measure-in-force", "withdrawal-limit-reached",
     ),
     parameters=OF_A_PERSON,
+    idempotent=True,
 )  # fmt: skip
 def take_measure(call: Transacted, asked: dict[str, Any], national_id: str) -> Measure:
     """Suspend or strike off.
@@ -141,6 +142,7 @@ def see_measures(call: Transacted, national_id: str) -> dict[str, Any]:
         "reason-too-long", "measure-not-in-force",
     ),
     parameters=IDENTIFIED,
+    idempotent=True,
 )  # fmt: skip
 def lift_measure(call: Transacted, asked: dict[str, Any], measure_id: int) -> Measure:
     """Lift a measure.

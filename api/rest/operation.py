@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -36,6 +37,7 @@ from pki import idempotency
 from pki.idempotency import Asked, Kept
 
 View = Callable[..., Any]
+Form = Callable[[Container, Any], bytes]
 # RFC 9110's words. Python's own became these with 3.13; the description must not depend on who serves it.
 PHRASES = {
     413: "Content Too Large",
@@ -94,6 +96,7 @@ class Operation:
     parameters: Mapping[str, Mapping[str, Any]]
     idempotent: bool = False
     while_behind: bool = False
+    forms: Mapping[str, Form] = field(default_factory=dict)
 
 
 def operation(
@@ -112,6 +115,7 @@ def operation(
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     idempotent: bool = False,
     while_behind: bool = False,
+    forms: Mapping[str, Form] = MappingProxyType({}),
 ) -> Callable[[View], Operation]:
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
@@ -121,6 +125,7 @@ def operation(
     transaction, and must itself survive being asked again after a crash in between. Never for answers that
     hold a secret: they are kept in the database for a day. `while_behind` is for what takes trust away, and
     for what shows none: it goes on over a restored record, all else is refused `record-behind`.
+    `forms` are other media types that `Accept` may ask for, each made from the JSON of the answer.
     """
 
     def declare(view: View) -> Operation:
@@ -140,6 +145,7 @@ def operation(
             parameters or {},
             idempotent,
             while_behind,
+            forms,
         )
 
     return declare
@@ -191,14 +197,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     """The view behind its check of the caller, in its transaction, with its arguments loaded and answer
     dumped.
     """
-    inner, lately = one.view, freshness.Lately()
-    if one.body:
-        inner = blueprint.arguments(one.body())(inner)
-    if one.query:
-        inner = blueprint.arguments(one.query(), location="query")(inner)
-    inner = blueprint.response(one.status, one.answer, content_type=one.media, headers=freshness.DOCUMENTED)(
-        inner
-    )
+    inner, lately = _with_schemas(blueprint, one), freshness.Lately()
 
     def apart(**path: Any) -> Response:
         secret = presented_secret()
@@ -235,7 +234,11 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
                     idempotency.keep(connection, asked, idempotent_requests.answer_of(answered))
         return answered
 
-    handler = apart if one.opens is Opens.NONE else within
+    view = apart if one.opens is Opens.NONE else within
+
+    def handler(**path: Any) -> Response:
+        return _as_accepted(one, container, view(**path))
+
     handler.__doc__ = None
     # Where flask-smorest looks for what it documents.
     vars(handler)["_apidoc"] = {**vars(inner)["_apidoc"], "manual_doc": _documented(one)}
@@ -245,6 +248,31 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
 def _allowed(container: Container, token: Token) -> Token:
     """The token with what it may take away, as this installation is set."""
     return replace(token, allowance=container.settings.allowance)
+
+
+def _with_schemas(blueprint: Resource, one: Operation) -> View:
+    """The view with its arguments loaded and its answer dumped."""
+    inner = one.view
+    if one.body:
+        inner = blueprint.arguments(one.body())(inner)
+    if one.query:
+        inner = blueprint.arguments(one.query(), location="query")(inner)
+    made: View = blueprint.response(
+        one.status, one.answer, content_type=one.media, headers=freshness.DOCUMENTED
+    )(inner)
+    return made
+
+
+def _as_accepted(one: Operation, container: Container, answered: Response) -> Response:
+    """The answer in the form that `Accept` prefers (RFC 9110 12.5.1); JSON where it prefers none."""
+    if not one.forms:
+        return answered
+    answered.vary.add("Accept")
+    media = request.accept_mimetypes.best_match([one.media, *one.forms], default=one.media)
+    if media in one.forms:
+        answered.set_data(one.forms[media](container, orjson.loads(answered.get_data())))
+        answered.content_type = media
+    return answered
 
 
 def _once(one: Operation, asked: Asked, inner: View, call: Call, path: Mapping[str, Any]) -> Response:
@@ -290,8 +318,15 @@ def _documented(one: Operation) -> dict[str, Any]:
         "x-roles": sorted(role.value for role in one.roles),
         "x-titles": {"fr": french[0], "en": english[0]},
         "security": [{"bearer": []}],
-        "responses": _refusals(one),
+        "responses": {**_refusals(one), **_forms(one)},
     }
+
+
+def _forms(one: Operation) -> dict[int, Any]:
+    """The other media types of the answer; its JSON is documented from the schema."""
+    if not one.forms:
+        return {}
+    return {one.status: {"content": {form: {"schema": {"type": "string"}} for form in one.forms}}}
 
 
 def _told(text: str) -> tuple[str, str]:

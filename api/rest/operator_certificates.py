@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import fields, validate
 
 from api.rest import paging
-from api.rest.certificates import IssuedAnswer
+from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.enrolments import CertificateRequest
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import EXAMPLE_SERIAL, Line, Shape
@@ -79,6 +79,7 @@ class OperatorCertificatesAnswer(Shape):
         "weak-key", "key-blocked", "key-already-certified", "lint-failed", "lint-unavailable",
         "issuance-abandoned", "reason-stands", "authority-expired", "quota-reached", "signer-unavailable",
     ),
+    forms=PEM_CHAIN,
 )  # fmt: skip
 def certify_operator(call: Call, asked: dict[str, Any]) -> IssuedCertificate:
     """Certify a server or client of the operator.

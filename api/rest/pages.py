@@ -28,6 +28,7 @@ problem documents (RFC 9457) whose `code` never changes its meaning. CRLs, OCSP 
 open to all: /crl/…, /ocsp, /ca/….
 """
 _DEEPEST = 4
+_NOTHING: Spec = {"": {"schema": {}}}
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,8 @@ class Row:
     example: str
 
 
-def pages(spec: Any, release: str) -> Blueprint:
-    """/docs, /openapi.json and /problems/<code>, on an apispec document that is complete by now."""
-    document: Spec = spec.to_dict()
+def pages(document: Spec, release: str) -> Blueprint:
+    """/docs, /openapi.json and /problems/<code>, on an OpenAPI document that is complete by now."""
     serialised = orjson.dumps(document, option=orjson.OPT_INDENT_2)
     made = Blueprint("pages", __name__)
     made.add_app_template_filter(_marked, "marked")
@@ -94,7 +94,8 @@ def _operation(spec: Spec, method: str, path: str, one: Spec) -> dict[str, Any]:
     french, _, english = one["description"].partition("\n\n")
     body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
     answered = next(status for status in one["responses"] if status.startswith("2"))
-    (answer,) = (told["schema"] for told in one["responses"][answered]["content"].values())
+    # The schema's own form first; others that `Accept` may ask for are bytes.
+    answer = next(told["schema"] for told in one["responses"][answered].get("content", _NOTHING).values())
     parameters = [*spec["paths"][path].get("parameters", []), *one.get("parameters", [])]
     return {
         "id": one["operationId"],

@@ -85,7 +85,15 @@ class VerdictAnswer(Shape):
 class VerdictsAnswer(Shape):
     """Verdicts in the order asked, decided at one instant on one state of the record."""
 
-    results = fields.List(fields.Nested(VerdictAnswer), required=True)
+    items = fields.List(fields.Nested(VerdictAnswer), required=True)
+    results = fields.List(
+        fields.Nested(VerdictAnswer),
+        metadata={
+            "deprecated": True,
+            "description": "`items` sous son ancien nom, jusqu'à la prochaine version —"
+            " `items` under its old name, until the next version",
+        },
+    )
     decided_at = Instant(required=True)
     as_of = Instant(required=True)
 
@@ -117,11 +125,17 @@ class RecipientsRequest(Shape):
     )
     sender = Line(LONGEST_ADDRESS, allow_none=True, metadata={"example": EXAMPLE_ADDRESS})
     at = Instant(allow_none=True, metadata={"example": EXAMPLE_INSTANT})
+    results = fields.Boolean(
+        load_default=True,
+        metadata={
+            "description": "`false` : sans la copie sous l'ancien nom — without the copy under its old name"
+        },
+    )
 
 
 @operation(
     "GET",
-    "/v1/recipients/<path:address>",
+    "/v1/recipients/<address:address>",
     roles=MAY_CHECK,
     opens=Opens.SNAPSHOT,
     french="""Vérifier un destinataire.
@@ -174,8 +188,10 @@ def check_recipients(call: Transacted, asked: dict[str, Any]) -> Response:
     the others; a malformed sender is refused, since nothing could be answered.
     """
     decided = _decided(call, asked["addresses"], asked)
-    as_of = decided[0].as_of
-    return _json({"results": [_written(one) for one in decided], "decided_at": call.now, "as_of": as_of})
+    items = orjson.Fragment(_bytes([_written(one) for one in decided]))
+    # Every other list is called `items`; clients from before read `results` until the next version.
+    former = {"results": items} if asked["results"] else {}
+    return _json({"items": items, **former, "decided_at": call.now, "as_of": decided[0].as_of})
 
 
 def recipients(container: Container) -> Resource:
@@ -232,4 +248,8 @@ def _certificate(facts: CertificateFacts) -> dict[str, Any]:
 
 
 def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value, option=orjson.OPT_UTC_Z), mimetype="application/json")
+    return Response(_bytes(value), mimetype="application/json")
+
+
+def _bytes(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z)

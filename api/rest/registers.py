@@ -358,6 +358,7 @@ def register_rejections(call: Transacted, asked: dict[str, Any], run_id: int) ->
     body=ApprovalRequest,
     problems=("unknown-run", "run-not-held", "run-already-approved"),
     parameters=NUMBERED,
+    idempotent=True,
 )
 def approve_run(call: Transacted, asked: dict[str, Any], run_id: int) -> dict[str, Any]:
     """Let a held run go on.

@@ -100,7 +100,7 @@ def test_the_same_key_of_another_token_is_another_key(first: Caller, second: Cal
     assert send(second, PATH, wanted(someone)).get_json()["code"] == "already-enrolled"
 
 
-@pytest.mark.parametrize("key", ["", '""', '"a', "a b", '"é"', "x" * 256, '"a\\x"'])
+@pytest.mark.parametrize("key", ["", '""', '"a', "a b", '"é"', "x" * 256, f'"{"x" * 254}"', '"a\\x"'])
 def test_a_malformed_key_is_refused_and_nothing_is_done(
     key: str, first: Caller, someone: Seeded, engine: Engine
 ) -> None:
