@@ -1,12 +1,19 @@
 """A certificate seen by who uses it, by an auditor, and taken back by a registrar."""
 
+import subprocess
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
+from ssl import DER_cert_to_PEM_cert
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine, text
 
 from api.wiring import Container
+from pki import store
 from pki.history import Life, State
 from pki.model import RevocationReason
 from tests.api.certificates import certify, take_back
@@ -56,6 +63,59 @@ def test_a_revocation_is_seen_by_the_next_question(registrar: Caller, operator: 
     assert (after["state"], after["revocation"]) == ("revoked", expected)
     verdict = operator.get(f"/v1/recipients/{before['mailbox']}").get_json()
     assert (verdict["verdict"], verdict["reasons"]) == ("refused", ["certificate-revoked"])
+
+
+def test_a_certificate_is_given_in_der_in_pem_and_with_its_chain_by_accept(
+    operator: Caller, serial: str, tmp_path: Path, engine: Engine
+) -> None:
+    answer = operator.get(f"{PATH}/{serial}").get_json()
+    assert x509.load_pem_x509_certificate(answer["pem"].encode()).public_bytes(Encoding.DER) == b64decode(
+        answer["der"]
+    )
+    headers = {**operator.headers, "Accept": "application/pem-certificate-chain"}
+    chain = operator.client.get(f"{PATH}/{serial}", headers=headers)
+    assert (chain.status_code, chain.content_type) == (200, headers["Accept"])
+    assert chain.headers["Vary"] == "Accept"
+    leaf, issuer = x509.load_pem_x509_certificates(chain.data)
+    assert leaf.serial_number == int(serial, 16)
+    leaf.verify_directly_issued_by(issuer)
+    (tmp_path / "chain.pem").write_bytes(chain.data)
+    with engine.connect() as connection:
+        (root,) = (one.der for one in store.authorities(connection) if one.issuer_id is None)
+    (tmp_path / "root.pem").write_text(DER_cert_to_PEM_cert(root))
+    words = [
+        "openssl",
+        "verify",
+        "-CAfile",
+        "root.pem",
+        "-untrusted",
+        "chain.pem",
+        "-no_check_time",
+        "chain.pem",
+    ]
+    judged = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert judged.stdout == "chain.pem: OK\n", judged.stderr
+    missing = operator.client.get(f"{PATH}/{'1' * 40}", headers=headers)
+    assert (missing.status_code, missing.content_type) == (404, "application/problem+json")
+
+
+def test_issuance_answers_with_the_chain_by_accept_and_keeps_one_answer_for_a_repeat(
+    registrar: Caller, caller: Callable[..., Caller], engine: Engine
+) -> None:
+    someone = seed_practitioner(engine)
+    body = {"practitioner": someone.national_id, "mailbox": someone.mailbox, "identity_check": CHECKED}
+    path = f"/v1/enrolments/{registrar.post('/v1/enrolments', body).get_json()['id']}"
+    assert caller("registrar", name="other").post(f"{path}/approval").status_code == 200
+    headers = {**registrar.headers, "Idempotency-Key": "one", "Accept": "application/pem-certificate-chain"}
+    request = {"csr": request_for()}
+    chain = registrar.client.post(f"{path}/certificates", json=request, headers=headers)
+    assert (chain.status_code, chain.data.count(b"BEGIN CERTIFICATE")) == (201, 2)
+    again = registrar.client.post(f"{path}/certificates", json=request, headers=headers)
+    assert again.data == chain.data
+    as_json = registrar.client.post(
+        f"{path}/certificates", json=request, headers={**headers, "Accept": "*/*"}
+    )
+    assert chain.text.startswith(as_json.get_json()["pem"])
 
 
 def test_a_revocation_is_final(registrar: Caller, serial: str) -> None:

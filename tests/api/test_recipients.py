@@ -236,3 +236,20 @@ def test_a_plus_that_came_as_a_space_is_named(operator: Caller, mailbox: str, en
         assert document["reasons"] == ["sender-malformed-address"]
         escaped = operator.get(f"/v1/recipients/{mailbox}", sender=sender).get_json()
         assert escaped["reasons"] == ["sender-no-certificate"]
+
+
+def test_many_are_listed_as_items_and_under_the_old_name_unless_asked_not_to(
+    operator: Caller, engine: Engine
+) -> None:
+    mailbox = seed_practitioner(engine).mailbox
+    both = operator.post(BULK, {"addresses": [mailbox]}).get_json()
+    assert both["items"] == both["results"] != []
+    alone = operator.post(BULK, {"addresses": [mailbox], "results": False}).get_json()
+    assert (alone["items"], "results" in alone) == (both["items"], False)
+
+
+@pytest.mark.parametrize(("method", "status"), [("OPTIONS", 200), ("GET", 405), ("PUT", 405)])
+def test_the_check_of_many_says_that_it_takes_post(operator: Caller, method: str, status: int) -> None:
+    answer = operator.client.open(BULK, method=method, headers=operator.headers)
+    assert answer.status_code == status
+    assert set(answer.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
