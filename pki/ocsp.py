@@ -214,7 +214,8 @@ def _single(issuer: Issuer, finding: Finding, this_update: bytes, next_update: b
 
 
 def _certificate_id(question: Question) -> bytes:
-    return der.sequence(
+    """As it was asked, with or without parameters of the hash; NULL where nobody asked (RFC 6960 4.1.1)."""
+    return question.certificate_id or der.sequence(
         _HASH_ALGORITHMS[question.hash],
         der.octet_string(question.name_hash),
         der.octet_string(question.key_hash),

@@ -1,7 +1,7 @@
 """An OCSP request's bytes to the questions in it; nobody who asks is believed to have written DER.
 
 `cryptography` parses, one certificate at a time: a request about several is cut here into as many requests
-about one. What is answered is for `ocsp`.
+about one, and DEFAULT values that a client wrote out are left out. What is answered is for `ocsp`.
 """
 
 from collections.abc import Iterator
@@ -22,18 +22,24 @@ MOST_QUESTIONS = 100
 LONGEST_NONCE = 128
 HASHES = ("sha1", "sha256")
 
-_TRUE = b"\x01\x01\xff"
-_SEQUENCE, _FIRST_EXPLICIT = 0x30, 0xA0
+_TRUE, _FALSE = b"\x01\x01\xff", b"\x01\x01\x00"
+_VERSION_1 = der.explicit(0, der.integer(0))
+_SEQUENCE, _FIRST_EXPLICIT, _EXTENSIONS = 0x30, 0xA0, 0xA2
 
 
 @dataclass(frozen=True)
 class Question:
-    """One certificate asked about: the CA by digests under `hash`, and the serial."""
+    """One certificate asked about: the CA by digests under `hash`, and the serial.
+
+    `certificate_id` is the CertID as the client wrote it: clients look for their own octets in the answer;
+    empty where nobody wrote one.
+    """
 
     hash: str
     name_hash: bytes
     key_hash: bytes
     serial: Serial
+    certificate_id: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -50,9 +56,55 @@ def parse(request: bytes) -> Request | None:
         return None
     try:
         return _parse(request)
-    except (ValueError, NotImplementedError, UnsupportedAlgorithm, x509.DuplicateExtension):
-        # NotImplementedError: no certificate at all. UnsupportedAlgorithm: a hash nobody uses.
+    except _UNREADABLE:
+        has_defaults = _VERSION_1 in request or _FALSE in request
+        return _parse_with_defaults(request) if has_defaults else None
+
+
+# NotImplementedError: no certificate at all. UnsupportedAlgorithm: a hash nobody uses.
+_UNREADABLE = (ValueError, NotImplementedError, UnsupportedAlgorithm, x509.DuplicateExtension)
+
+
+def _parse_with_defaults(request: bytes) -> Request | None:
+    try:
+        return _parse(_without_defaults(request))
+    except (*_UNREADABLE, IndexError):
         return None
+
+
+def _without_defaults(request: bytes) -> bytes:
+    """The same request as DER has it (X.690 11.5): version v1 and `critical FALSE` are not written.
+
+    What signs it fits no more, and nobody looks at it.
+    """
+    to_be_signed, *signature = der.elements(der.content(request))
+    parts = (_plain(part) for part in der.elements(der.content(to_be_signed)) if part != _VERSION_1)
+    return der.sequence(der.sequence(*parts), *signature)
+
+
+def _plain(part: bytes) -> bytes:
+    """A part of the TBSRequest with its extensions, or those of each question, in DER."""
+    if part[0] == _EXTENSIONS:
+        return der.explicit(2, _plain_extensions(der.content(part)))
+    if part[0] != _SEQUENCE:
+        return part
+    return der.sequence(*(_plain_question(one) for one in der.elements(der.content(part))))
+
+
+def _plain_question(question: bytes) -> bytes:
+    certificate_id, *extensions = der.elements(der.content(question))
+    return der.sequence(
+        certificate_id, *(der.explicit(0, _plain_extensions(der.content(one))) for one in extensions)
+    )
+
+
+def _plain_extensions(extensions: bytes) -> bytes:
+    return der.sequence(
+        *(
+            der.sequence(*(part for part in der.elements(der.content(one)) if part != _FALSE))
+            for one in der.elements(der.content(extensions))
+        )
+    )
 
 
 def _parse(request: bytes) -> Request:
@@ -62,7 +114,7 @@ def _parse(request: bytes) -> Request:
         return _parse_several(request)
     if _TRUE in request:
         _refuse_critical(next(_each(request)))
-    return Request((_question(asked),), _nonce(asked.extensions))
+    return Request((_question(asked, request),), _nonce(asked.extensions))
 
 
 def _parse_several(request: bytes) -> Request:
@@ -73,7 +125,8 @@ def _parse_several(request: bytes) -> Request:
         _refuse_critical(one)
     # The extensions of the whole are in each part.
     parts = [ocsp.load_der_ocsp_request(one) for one in cut]
-    return Request(tuple(_question(part) for part in parts), _nonce(parts[0].extensions))
+    questions = (_question(part, one) for part, one in zip(parts, cut, strict=True))
+    return Request(tuple(questions), _nonce(parts[0].extensions))
 
 
 def _each(request: bytes) -> Iterator[bytes]:
@@ -91,20 +144,31 @@ def _each(request: bytes) -> Iterator[bytes]:
 
 def _refuse_critical(request: bytes) -> None:
     """ValueError where the one question has a critical extension (RFC 6960 4.4): we understand none."""
-    to_be_signed = der.elements(der.content(der.content(request)))
-    questions = next(element for element in to_be_signed if element[0] == _SEQUENCE)
-    for part in der.elements(der.content(der.content(questions))):
+    for part in der.elements(_first_question(request)):
         if part[0] == _FIRST_EXPLICIT:
             for extension in der.elements(der.content(der.content(part))):
                 if list(der.elements(der.content(extension)))[1] == _TRUE:
                     raise ValueError("critical extension that is not understood")
 
 
-def _question(asked: ocsp.OCSPRequest) -> Question:
+def _first_question(request: bytes) -> bytes:
+    """The content of the first question; whatever signs the request stands behind it."""
+    to_be_signed = der.content(next(der.elements(der.content(request))))
+    questions = next(element for element in der.elements(to_be_signed) if element[0] == _SEQUENCE)
+    return der.content(next(der.elements(der.content(questions))))
+
+
+def _question(asked: ocsp.OCSPRequest, request: bytes) -> Question:
     algorithm = asked.hash_algorithm.name
     if algorithm not in HASHES:
         raise ValueError("a hash nobody uses")
-    return Question(algorithm, asked.issuer_name_hash, asked.issuer_key_hash, serial_of(asked.serial_number))
+    return Question(
+        algorithm,
+        asked.issuer_name_hash,
+        asked.issuer_key_hash,
+        serial_of(asked.serial_number),
+        next(der.elements(_first_question(request))),
+    )
 
 
 def _nonce(extensions: x509.Extensions) -> bytes | None:
