@@ -167,6 +167,16 @@ _LATEST = text("""
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL AND (base IS NOT NULL) = :delta
     ORDER BY number DESC LIMIT 1
 """)
+# What a jump of the clock can bring back to the same second lies within these.
+_SHORTLY = 1_000
+_DATED_ALONE = text("""
+    SELECT NOT EXISTS (
+        SELECT FROM crl other JOIN crl this USING (authority_id, shard)
+        WHERE this.authority_id = :authority AND this.shard = :shard AND this.number = :number
+          AND other.number < :number AND other.number >= CAST(:number AS bigint) - :before
+          AND other.der IS NOT NULL AND (other.base IS NOT NULL) = :delta
+          AND date_trunc('second', other.this_update) = date_trunc('second', this.this_update))
+""")
 _NEWEST = text("""
     SELECT number, this_update, next_update, watermark FROM crl
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL ORDER BY number DESC LIMIT 1
@@ -347,6 +357,14 @@ def latest_number(
     """The number of the last signed CRL of its kind, without its bytes."""
     asked = {"authority": authority_id, "shard": shard, "delta": delta}
     return connection.execute(_LATEST_NUMBER, asked).scalar_one_or_none()
+
+
+def is_dated_alone(
+    connection: Connection, authority_id: str, shard: int, number: int, *, delta: bool = False
+) -> bool:
+    """Whether no CRL of its kind shortly before this one has the same thisUpdate, to the second."""
+    asked = {"authority": authority_id, "shard": shard, "delta": delta, "number": number}
+    return bool(connection.execute(_DATED_ALONE, asked | {"before": _SHORTLY}).scalar_one())
 
 
 def latest(connection: Connection, authority_id: str, shard: int, *, delta: bool = False) -> Published | None:

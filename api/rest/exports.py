@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from marshmallow import fields
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import FileWrapper
@@ -17,6 +17,7 @@ from api import exports as kept
 from api.exports import Export, all_exports
 from api.rest.changes import MAY_COPY
 from api.rest.operation import Call, Opens, Resource, operation, resource
+from api.rest.preconditions import conditional
 from api.rest.shapes import Instant, Shape
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
@@ -128,7 +129,8 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
     As it is, with a strong ETag; `Range` gives a part of it, `If-None-Match` nothing when it is known.
     `manifest.jws` is the signed manifest, `SHA256SUMS` the digests.
     """
-    known = _found(call, stamp).file(file)
+    one = _found(call, stamp)
+    known = one.file(file)
     if known is None:
         raise _unknown()
     path, digest = known
@@ -141,8 +143,9 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
         answer = Response(handed, mimetype=OCTETS, direct_passthrough=True)
         answer.content_length = handed.size
         answer.set_etag(digest)
+        answer.last_modified = one.made_at
         answer.headers["Cache-Control"] = _KEPT_BY_ITS_READER
-        answer.make_conditional(request, accept_ranges=True, complete_length=handed.size)
+        conditional(answer, accept_ranges=True, complete_length=handed.size)
     except RequestedRangeNotSatisfiable:
         handed.close()
         raise

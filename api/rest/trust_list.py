@@ -4,10 +4,11 @@ What a list says and how it is signed is `pki/trust_list.py`'s; the CA bundle li
 (`api/status/files.py`).
 """
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from marshmallow import Schema, fields, validate
 
 from api.rest.operation import JsonParser
+from api.rest.preconditions import conditional
 from api.rest.shapes import LARGEST_ID
 from api.trust_lists import Newest, Published, find
 from api.wiring import Container
@@ -94,5 +95,4 @@ def _handed(one: Published, body: bytes, media: str, kept: str = CACHEABLE) -> R
     if kept is CACHEABLE:
         answer.expires = one.next_update
     answer.headers["Sceau-Trust-List-Version"] = str(one.version)
-    answer.make_conditional(request)
-    return answer
+    return conditional(answer)

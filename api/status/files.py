@@ -84,7 +84,8 @@ class Files:
         if newest is None:
             return NOT_FOUND
         if self._bundle is None or self._bundle[0] != found:
-            self._bundle = (found, cacheable(BUNDLE, trust_list.as_bundle(found), newest))
+            made = cacheable(BUNDLE, trust_list.as_bundle(found), newest, dated_alone=True)
+            self._bundle = (found, made)
         return self._bundle[1]
 
     def certificates(self, authority_id: str) -> Reply:
@@ -95,7 +96,9 @@ class Files:
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for the certificates of a CA")
             return UNAVAILABLE
-        return NOT_FOUND if found is None else cacheable("application/pkcs7-mime", *found)
+        if found is None:
+            return NOT_FOUND
+        return cacheable("application/pkcs7-mime", *found, dated_alone=True)
 
     def certificate(self, authority_id: str) -> Reply:
         """The certificate of a CA, or between two, in DER; it never changes under one name."""
@@ -110,7 +113,7 @@ class Files:
             return UNAVAILABLE
         if found is None:
             return NOT_FOUND
-        reply = cacheable("application/pkix-cert", *found)
+        reply = cacheable("application/pkix-cert", *found, dated_alone=True)
         self._certificates[authority_id] = reply
         return reply
 
@@ -128,7 +131,10 @@ def _latest(
     if held is not None and (number or 0) <= held.number:
         return _List(held.number, held.reply, heard)
     published = crl_store.latest(connection, authority_id, shard, delta=delta)
-    found = None if published is None else _given(published.der, published.number, heard)
+    found = None
+    if published is not None:
+        alone = crl_store.is_dated_alone(connection, authority_id, shard, published.number, delta=delta)
+        found = _given(published.der, published.number, heard, dated_alone=alone)
     # Read when something new is given, not for each who asks.
     content = None if kept is None else floor.kept_list(kept, f"{authority_id}/{shard}", delta=delta)
     if content is None:
@@ -141,7 +147,9 @@ def _latest(
     return found if found is not None and found.number >= last else _given(content, last, heard)
 
 
-def _given(der: bytes, number: int, heard: int) -> _List:
+def _given(der: bytes, number: int, heard: int, *, dated_alone: bool = False) -> _List:
     crl = x509.load_der_x509_crl(der)
-    reply = cacheable("application/pkix-crl", der, crl.last_update_utc, crl.next_update_utc)
+    reply = cacheable(
+        "application/pkix-crl", der, crl.last_update_utc, crl.next_update_utc, dated_alone=dated_alone
+    )
     return _List(number, reply, heard)

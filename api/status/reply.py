@@ -21,34 +21,59 @@ _NO_STORE = ("Cache-Control", "no-store")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A status line, headers and a body; `etag` is empty when it may not be revalidated."""
+    """A status line, headers and a body; `etag` is empty when it may not be revalidated.
+
+    `modified` is its Last-Modified where no other body of the same address ever had the same.
+    """
 
     status: str
     headers: list[tuple[str, str]]
     body: bytes
     etag: str = ""
+    modified: str = ""
 
     def send(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request with it: in full, without body to HEAD, or 304 to who has it already."""
-        if self.etag and _holds(environ.get("HTTP_IF_NONE_MATCH"), self.etag):
+        if self._is_held(environ):
             start_response("304 Not Modified", [pair for pair in self.headers if pair[0] not in _OF_A_BODY])
             return ()
         start_response(self.status, self.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else (self.body,)
 
+    def _is_held(self, environ: Environ) -> bool:
+        """RFC 9110 13.2.2: the date is asked only where no tag is; it must be ours, to the second.
+
+        An earlier or later one tells nothing: what a CRL or an answer is dated by is not when it was made.
+        """
+        tags = environ.get("HTTP_IF_NONE_MATCH")
+        if tags is not None:
+            return bool(self.etag) and _holds(tags, self.etag)
+        return bool(self.modified) and environ.get("HTTP_IF_MODIFIED_SINCE") == self.modified
+
 
 _OF_A_BODY = ("Content-Type", "Content-Length")
 
 
-def cacheable(media_type: str, body: bytes, modified: datetime, expires: datetime | None = None) -> Reply:
-    """A reply that any cache may keep for a minute; `expires` bounds those that know no max-age."""
+def cacheable(
+    media_type: str,
+    body: bytes,
+    modified: datetime,
+    expires: datetime | None = None,
+    *,
+    dated_alone: bool = False,
+) -> Reply:
+    """A reply that any cache may keep for a minute; `expires` bounds those that know no max-age.
+
+    `dated_alone` says that no other body of this address was modified in the same second.
+    """
     etag = f'"{sha256(body).hexdigest()[:32]}"'
     headers = _plain(media_type, body)
-    headers += [("ETag", etag), ("Last-Modified", format_datetime(modified, usegmt=True))]
+    dated = format_datetime(modified, usegmt=True)
+    headers += [("ETag", etag), ("Last-Modified", dated)]
     if expires is not None:
         headers.append(("Expires", format_datetime(expires, usegmt=True)))
     headers.append(("Cache-Control", CACHEABLE))
-    return Reply("200 OK", headers, body, etag)
+    return Reply("200 OK", headers, body, etag, dated if dated_alone else "")
 
 
 def uncacheable(media_type: str, body: bytes) -> Reply:
@@ -70,8 +95,6 @@ def _plain(media_type: str, body: bytes) -> list[tuple[str, str]]:
     ]
 
 
-def _holds(if_none_match: str | None, etag: str) -> bool:
-    if if_none_match is None:
-        return False
+def _holds(if_none_match: str, etag: str) -> bool:
     held = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in held or "*" in held

@@ -367,6 +367,11 @@ def test_a_file_comes_whole_in_parts_or_not_at_all_when_it_is_known(
     assert get(Range="bytes=10-", If_Range=etag)[1] == content[10:]
     assert get(Range="bytes=10-", If_Range='"another"')[:2] == (200, content)
     assert get(If_None_Match=etag)[:2] == (304, b"")
+    dated = headers["Last-Modified"]
+    assert get(If_Modified_Since=dated)[:2] == (304, b"")
+    assert get(If_Modified_Since=dated, If_None_Match='"another"')[:2] == (200, content)
+    # Who asks by his own clock may have fetched the one before while this one was being made.
+    assert get(If_Modified_Since="Tue, 01 Jan 2030 00:00:00 GMT")[:2] == (200, content)
     status, _, headers = get(Range=f"bytes={len(content)}-")
     assert (status, headers["Content-Type"]) == (416, "application/problem+json")
     assert container.downloads.taken == 0, "every way out gives the seat back"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from secrets import choice, randbelow
@@ -229,6 +229,42 @@ def test_crls_and_ca_certificates_come_with_their_media_types(ca: StatusCa, port
         assert got.headers["Content-Type"] == "application/pkix-cert"
     head = send(port, "HEAD", "/crl/persons-1/0.crl")
     assert (head.status, head.headers["Content-Length"]) == (200, str(len(listed.public_bytes(Encoding.DER))))
+
+
+def test_who_sends_the_date_of_a_file_gets_304(ca: StatusCa, port: int) -> None:
+    ca.publish()
+    for path in ("/crl/persons-1/0.crl", "/ca/persons-1.cer", "/ca/persons-1.p7c", "/ca/bundle.p7b"):
+        got = send(port, "GET", path)
+        dated = got.headers["Last-Modified"]
+        for method in ("GET", "HEAD"):
+            known = send(port, method, path, If_Modified_Since=dated)
+            assert (known.status, body(known), known.headers["Last-Modified"]) == (304, b"", dated)
+        # RFC 9110 13.2.2: a tag counts before a date; 13.1.3: what is no date is passed over.
+        assert send(port, "GET", path, If_Modified_Since=dated, If_None_Match='"another"').status == 200
+        assert send(port, "GET", path, If_Modified_Since="yesterday").status == 200
+        # thisUpdate may be earlier than the publication: who asks by his own clock may hold the one before.
+        later = format_datetime(parsedate_to_datetime(dated) + timedelta(seconds=30), usegmt=True)
+        assert send(port, "GET", path, If_Modified_Since=later).status == 200
+
+
+def test_a_revocation_within_the_second_of_a_crl_is_no_304(ca: StatusCa, port: int) -> None:
+    ca.publish()
+    dated = send(port, "GET", "/crl/persons-1/0.crl").headers["Last-Modified"]
+    ca.revoke(ca.issue())
+    listed = ca.publish()
+    assert parsedate_to_datetime(dated) == listed.last_update_utc
+    deadline = time.monotonic() + 20
+    while body(send(port, "GET", "/crl/persons-1/0.crl")) != listed.public_bytes(Encoding.DER):
+        assert time.monotonic() < deadline
+    for _ in range(6):
+        assert send(port, "GET", "/crl/persons-1/0.crl", If_Modified_Since=dated).status == 200
+
+
+def test_an_ocsp_answer_is_never_held_by_its_date_alone(ca: StatusCa, port: int) -> None:
+    """Good and revoked may be of one second."""
+    path = in_path(question(ca, ca.issue()))
+    dated = send(port, "GET", path).headers["Last-Modified"]
+    assert send(port, "GET", path, If_Modified_Since=dated).status == 200
 
 
 def test_a_new_crl_is_given_at_once_by_every_worker(ca: StatusCa, port: int) -> None:

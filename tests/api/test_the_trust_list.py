@@ -143,6 +143,14 @@ def test_who_has_the_newest_is_told_so_in_no_words(
     assert fresh.get("/v1/trust-list?version=7").data == first.data
     again = fresh.get("/v1/trust-list", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
+    dated = first.headers["Last-Modified"]
+    for ask in (fresh.get, fresh.head):
+        held = ask("/v1/trust-list", headers={"If-Modified-Since": dated})
+        assert (held.status_code, held.data) == (304, b"")
+    both = {"If-Modified-Since": dated, "If-None-Match": '"another"'}
+    assert fresh.get("/v1/trust-list", headers=both).status_code == 200
+    by_another_clock = {"If-Modified-Since": "Tue, 01 Jan 2030 00:00:00 GMT"}
+    assert fresh.get("/v1/trust-list", headers=by_another_clock).status_code == 200
     assert fresh.get("/v1/trust-list?version=0").status_code == 422
     assert fresh.get("/v1/trust-list?version=x").status_code == 422
     assert fresh.get("/v1/trust-list/2").get_json()["code"] == "unknown-trust-list"
