@@ -20,6 +20,7 @@ from api.rest.batches import batches
 from api.rest.bulk import bulk_revocations
 from api.rest.certificates import certificates
 from api.rest.changes import feed_of_changes
+from api.rest.clock import clock
 from api.rest.corrections import corrections
 from api.rest.enrolments import enrolments
 from api.rest.expiring import expiring_certificates, expiring_page
@@ -93,6 +94,7 @@ def create_app(container: Container) -> Flask:
         pkcs12_files,
         keys,
         bulk_revocations,
+        clock,
         operator_certificates,
         operator_contacts,
         measures,

@@ -466,6 +466,22 @@ ENTRIES: tuple[Entry, ...] = (
         "Il a été restauré d'une sauvegarde : rien de ce qui donne confiance n'est dit ni fait avant que son "
         "exploitant ne l'ait complété. Ce qui la retire reste possible.",
     ),
+    Entry(
+        "clock-differs", 503, "The clock of a host that signs differs from the database's",
+        "Nothing was signed. Its operator sees that both clocks follow a time server; what takes trust away "
+        "is still done.",
+        "L'horloge d'un hôte qui signe diffère de celle de la base",
+        "Rien n'a été signé. Son exploitant vérifie que les deux horloges suivent un serveur de temps ; ce "
+        "qui retire la confiance reste possible.",
+    ),
+    Entry(
+        "clock-behind", 503, "A host has signed under an instant that has not come yet",
+        "Nothing is signed before it, unless two administrators void it (`sceau clock reset`); what takes "
+        "trust away is still done.",
+        "Un hôte a signé à un instant qui n'est pas encore venu",
+        "Rien n'est signé avant lui, sauf si deux administrateurs l'annulent (`sceau clock reset`) ; ce qui "
+        "retire la confiance reste possible.",
+    ),
     # ---- Certificates
     Entry(
         "bad-csr", 400, "The certificate request cannot be read",

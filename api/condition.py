@@ -33,8 +33,9 @@ FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(la
 def look(settings: Settings) -> dict[str, Any]:
     """Addresses, parts with their state, versions, last sync, feed lag and jobs.
 
-    `state` is `ok` when all parts are, the record is complete, no register is late and nothing of ours is
-    about to run out; `degraded` when some parts are, `down` when none is.
+    `state` is `ok` when all parts are, the record is complete, the clock agrees with the database's, no
+    register is late and nothing of ours is about to run out; `degraded` when some parts are, `down` when
+    none is.
     """
     if not (settings.database_url or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
@@ -53,7 +54,8 @@ def look(settings: Settings) -> dict[str, Any]:
     late = any(register["late"] for register in counted["registers"].values())
     due = any(one["state"] == "due" for one in counted["lifetimes"].values())
     behind = bool(counted["record"].get("lacks"))
-    well = all(part["state"] == "ok" for part in parts.values()) and not (late or due or behind)
+    uneven = bool(counted["clock"].get("reason"))
+    well = all(part["state"] == "ok" for part in parts.values()) and not (late or due or behind or uneven)
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
         "web": local_web(settings),
@@ -119,7 +121,15 @@ def _worker(container: Container) -> str:
 
 def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     if not up:
-        return {"record": {}, "last_sync": {}, "registers": {}, "feed": {}, "jobs": {}, "lifetimes": {}}
+        return {
+            "record": {},
+            "clock": {},
+            "last_sync": {},
+            "registers": {},
+            "feed": {},
+            "jobs": {},
+            "lifetimes": {},
+        }
     now = container.clock()
     with transaction(container.engine, read_only=True) as connection:
         counted = figures(connection, now)
@@ -130,6 +140,7 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     told = {"state": "behind", "reason": WHAT_TO_DO, "lacks": lacks} if lacks else {"state": "complete"}
     return {
         "record": told,
+        "clock": _clock(container),
         "last_sync": dict(counted.registers),
         "registers": {one.register: _register(one) for one in registers},
         "lifetimes": {one.label: {"ends": one.ends, "state": one.condition(now).value} for one in own},
@@ -141,6 +152,13 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
         "certificates": dict(counted.certificates),
         "revocations": dict(counted.revocations),
     }
+
+
+def _clock(container: Container) -> dict[str, Any]:
+    """The difference of this host's clock from the database's, and why nothing is signed here, if so."""
+    told = {"difference_seconds": container.signing.difference().total_seconds()}
+    reason = container.signing.wrong()
+    return told | ({"reason": reason} if reason else {})
 
 
 def _register(one: Condition) -> dict[str, Any]:

@@ -15,13 +15,13 @@ ROLE = "persons"
 def list_signer(container: Container) -> list_signing.ListSigner:
     """The signer of lists under the CA that issues for persons; Refusal UNAVAILABLE `no-list-signer`."""
     folder, secret = container.settings.web_keys, web_passphrase(container)
-    issuing = _issuer(container)
+    issuing, now = _issuer(container), container.signing.instant()
     renewal.ensure_list_signer(
         container.engine, container.signer, authority_id=issuing, keys_folder=folder, passphrase=secret,
-        base_url=container.settings.base_url, now=container.clock(),
+        base_url=container.settings.base_url, now=now,
     )  # fmt: skip
     with transaction(container.engine, read_only=True) as connection:
-        return list_signing.load_list_signer(connection, issuing, folder, secret, container.clock())
+        return list_signing.load_list_signer(connection, issuing, folder, secret, now)
 
 
 def _issuer(container: Container) -> str:

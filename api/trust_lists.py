@@ -23,7 +23,9 @@ LOOKED_FOR = timedelta(seconds=1)
 def publish(container: Container) -> str:
     """The job: a version when one is due; nothing before there is a CA."""
     try:
-        made = trust_list.publish_if_due(container.engine, lambda: list_signer(container), container.clock())
+        made = trust_list.publish_if_due(
+            container.engine, lambda: list_signer(container), container.present()
+        )
     except Refusal as refusal:
         # A first run looks before its ceremony has ended.
         if refusal.code == "no-list-signer":

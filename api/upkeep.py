@@ -128,7 +128,11 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
     lifetime = timedelta(hours=container.settings.crl_hours)
     if not every:
         return crl.publish_due(
-            container.engine, container.signer, container.clock(), lifetime, container.settings.crl_floor
+            container.engine,
+            container.signer,
+            container.signing.instant(),
+            lifetime,
+            container.settings.crl_floor,
         )
     with transaction(container.engine) as connection:
         # An offline root's CRL comes by hand (`sceau ca crl`).
@@ -137,7 +141,7 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
     for row in found:
         crl.publish(
             container.engine, container.signer, authority_id=row.authority_id, shard=row.shard,
-            now=container.clock(), lifetime=lifetime, floor_file=container.settings.crl_floor,
+            now=container.signing.instant(), lifetime=lifetime, floor_file=container.settings.crl_floor,
         )  # fmt: skip
     return len(found)
 
@@ -161,7 +165,7 @@ def renew_responders(container: Container) -> str:
             keys_folder=container.settings.web_keys,
             passphrase=web_passphrase(container),
             base_url=container.settings.base_url,
-            now=container.clock(),
+            now=container.signing.instant(),
         )
     ]
     return f"made OCSP signers for {', '.join(made)}" if made else ""
@@ -169,7 +173,7 @@ def renew_responders(container: Container) -> str:
 
 def presign_ocsp(container: Container) -> str:
     """Sign the OCSP answers that are missing or getting old."""
-    now = container.clock()
+    now = container.signing.instant()
     with transaction(container.engine) as connection:
         loaded = responders.load_responders(
             connection, container.settings.web_keys, web_passphrase(container), now
@@ -219,7 +223,7 @@ def sign_checkpoint(container: Container) -> str:
     file = checkpoint_file(container)
     with transaction(container.engine) as connection:
         count = transparency.sequence(
-            connection, audit_key(container), now=container.clock(), checkpoint_file=file
+            connection, audit_key(container), now=container.signing.instant(), checkpoint_file=file
         )
     transparency.publish_heads(container.engine, file)
     return f"{count} audit lines" if count else ""

@@ -15,6 +15,7 @@ from api.status.reply import WsgiApplication
 from api.status.wsgi import StatusApplication
 from api.wiring import build, database_url
 from directory.base.db import connect_engine
+from directory.base.instant import dated_by_database
 from pki.lint.pool import LintPool
 from pki.ocsp import Outcome
 
@@ -33,7 +34,7 @@ def _start() -> WsgiApplication:
     # Both share the threads of this process: a view that waited for ever would keep OCSP from answering.
     impatient(container.engine, _PATIENCE)
     # Connections of its own: views that use up theirs leave these free.
-    record = connect_engine(database_url(settings), application="sceau-status")
+    record = dated_by_database(connect_engine(database_url(settings), application="sceau-status"))
     status = StatusApplication(
         impatient(record, _STATUS_PATIENCE),
         keys_folder=settings.web_keys,

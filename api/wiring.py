@@ -24,6 +24,7 @@ from pki.model import MailKeys, Purpose
 from pki.rules import purposes_asked
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
+from pki.signing_clock import SigningClock
 from pki.withdrawal import Cause
 
 
@@ -44,6 +45,11 @@ class Container:
     def watch(self) -> Watch:
         """Whether the record is all that was ever shown of it."""
         return Watch(self.engine, self.settings.kept)
+
+    @cached_property
+    def signing(self) -> SigningClock:
+        """The instants under which this process may sign; the last one lies beside the floor."""
+        return SigningClock(self.engine, self.clock, self.settings.crl_floor.parent)
 
     def present(self, connection: Connection | None = None) -> datetime:
         """What an act takes for now: the database's clock where it dates acts, else that of this machine."""

@@ -134,11 +134,12 @@ _EVENTS = text("""
     WHERE authority_id = :authority AND shard = :shard AND number > :after AND number <= :number
 """)
 _FORGET = text("DELETE FROM crl_event WHERE authority_id = :authority AND shard = :shard AND number <= :base")
-# The oldest that holds: whoever keeps a complete CRL until its end can use every delta.
+# The oldest that holds: whoever keeps a complete CRL until its end can use every delta. Not one of before a
+# reset: while the clock was ahead, events since older ones were forgotten.
 _BASE = text("""
-    SELECT min(number) FROM crl
+    SELECT min(number) FROM crl_dated
     WHERE authority_id = :authority AND shard = :shard AND base IS NULL AND der IS NOT NULL
-      AND next_update > :now
+      AND next_update > :now AND NOT voided
 """)
 _RESERVE = text("""
     INSERT INTO crl
@@ -162,8 +163,9 @@ _LATEST_NUMBER = text("""
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL AND (base IS NOT NULL) = :delta
     ORDER BY number DESC LIMIT 1
 """)
+# By the dates that count: where a jump of the clock dated one ahead, `clock_reset` voids the date.
 _LATEST = text("""
-    SELECT number, this_update, next_update, watermark, der, sha256 FROM crl
+    SELECT number, this_update, next_update, watermark, der, sha256 FROM crl_dated
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL AND (base IS NOT NULL) = :delta
     ORDER BY number DESC LIMIT 1
 """)
@@ -178,11 +180,11 @@ _DATED_ALONE = text("""
           AND date_trunc('second', other.this_update) = date_trunc('second', this.this_update))
 """)
 _NEWEST = text("""
-    SELECT number, this_update, next_update, watermark FROM crl
+    SELECT number, this_update, next_update, watermark FROM crl_dated
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL ORDER BY number DESC LIMIT 1
 """)
 _COMPLETE = text("""
-    SELECT number, this_update, next_update, watermark FROM crl
+    SELECT number, this_update, next_update, watermark FROM crl_dated
     WHERE authority_id = :authority AND shard = :shard AND number = :number AND der IS NOT NULL
       AND base IS NULL
 """)
@@ -198,13 +200,13 @@ _DUE = text("""
     SELECT a.id, s.shard FROM authority a
     CROSS JOIN LATERAL generate_series(0, a.shards - 1) AS s (shard)
     LEFT JOIN LATERAL (
-        SELECT number, this_update, next_update FROM crl c
+        SELECT number, this_update, next_update FROM crl_dated c
         WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL
           AND (c.base IS NOT NULL) = :delta
         ORDER BY c.number DESC LIMIT 1
     ) AS last ON true
     LEFT JOIN LATERAL (
-        SELECT this_update FROM crl c
+        SELECT this_update FROM crl_dated c
         WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL
           AND (c.base IS NOT NULL) <> :delta
         ORDER BY c.number DESC LIMIT 1
@@ -223,9 +225,9 @@ _DUE = text("""
       AND (other.this_update IS NULL OR other.this_update < :second)
       AND (NOT :delta OR last.number IS NULL OR other.this_update > :older OR last.this_update <= :lately)
       AND (NOT :delta OR a.issuer_id IS NOT NULL AND EXISTS (
-          SELECT 1 FROM crl c
+          SELECT 1 FROM crl_dated c
           WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL AND c.base IS NULL
-            AND c.next_update > :now
+            AND c.next_update > :now AND NOT c.voided
       ))
     ORDER BY NOT waiting.events, last.next_update NULLS FIRST, a.id, s.shard
 """)

@@ -205,6 +205,27 @@ crl_shard = Table(
     Column("last_number", BigInteger, nullable=False, server_default=text("0")),
 )
 
+clock_reset = Table(
+    "clock_reset",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
+    Column("confirmed_at", UtcDateTime),
+)
+
+crl_redated = Table(
+    "crl_redated",
+    metadata,
+    Column("authority_id", Text, primary_key=True),
+    Column("shard", SmallInteger, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    ForeignKeyConstraint(["authority_id", "shard"], ["crl_shard.authority_id", "crl_shard.shard"]),
+)
+
 crl = Table(
     "crl",
     metadata,

@@ -7,6 +7,7 @@ import click
 from api.cli.attention import attention
 from api.cli.audit import audit
 from api.cli.ca import ca
+from api.cli.clock import clock
 from api.cli.correct import correct
 from api.cli.crl import crl
 from api.cli.demo import demo
@@ -65,6 +66,7 @@ for command in (
     crl,
     audit,
     restore,
+    clock,
     token,
     jobs,
     demo,

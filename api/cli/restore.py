@@ -91,8 +91,8 @@ def accept(reason: str, state: Path | None, as_json: bool) -> None:
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         origin = restoring.accept(
-            parts.engine, parts.signer, upkeep.audit_key(parts), parts.settings.kept, now=parts.present(),
-            reason=reason,
+            parts.engine, parts.signer, upkeep.audit_key(parts), parts.settings.kept,
+            now=parts.signing.instant(), reason=reason,
         )  # fmt: skip
     answer(
         {"accepted": True, "origin": origin},

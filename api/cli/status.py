@@ -43,6 +43,8 @@ def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, s
     rows += [("record", Text("behind", "red"), lack) for lack in found["record"].get("lacks", ())]
     if reason := found["record"].get("reason"):
         rows.append(("record", Text("behind", "red"), reason))
+    if reason := found["clock"].get("reason"):
+        rows.append(("clock", Text("differs", "red"), reason))
     rows += [_register(name, one) for name, one in found["registers"].items()]
     rows += [_lifetime(name, one) for name, one in found["lifetimes"].items() if one["state"] != "ok"]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]

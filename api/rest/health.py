@@ -6,7 +6,7 @@ Open to all. Nothing here names a person or an address.
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -74,11 +74,13 @@ def _checks(container: Container) -> dict[str, Check]:
             registers = conditions(connection, now, container.settings.freshness)
             own = lifetimes.ours(connection, now)
         lacks = container.watch.look()
+        clock = _clock(container)
     except SQLAlchemyError as error:
         return {"database": {"state": "failed", "reason": f"not reachable ({type(error).__name__})"}}
     return {
         "database": {"state": "ok"},
         "record": _record(lacks),
+        "clock": clock,
         "migration": _migration(found, migration_head()),
         "signer": _signer(container),
         "feed": _feed(lags),
@@ -92,6 +94,14 @@ def _record(lacks: list[str]) -> Check:
     if lacks:
         return {"state": "degraded", "reason": completeness.WHAT_TO_DO, "lacks": lacks}
     return {"state": "ok"}
+
+
+def _clock(container: Container) -> Check:
+    """Red, and not out of rotation: revocations are recorded, and what was signed is still given."""
+    told: Check = {"state": "ok", "difference_seconds": container.signing.difference().total_seconds()}
+    if reason := container.signing.wrong():
+        told |= {"state": "degraded", "reason": reason}
+    return told
 
 
 def _migration(found: str | None, wanted: str) -> Check:
@@ -162,8 +172,21 @@ class _Scraped:
                     own = lifetimes.ours(connection, now)
                     used = withdrawal_limits.shares(connection, self.container.settings.allowance, now)
                 behind = bool(self.container.watch.lacks())
-                self._made = (now, exposition(counted, registers, own, behind=behind, used=used))
+                signing = self.container.signing
+                clock = Skew(signing.difference(), signing.ahead())
+                self._made = (now, exposition(counted, registers, own, behind=behind, used=used, clock=clock))
             return self._made[1]
+
+
+@dataclass(frozen=True)
+class Skew:
+    """How far this host's clock is ahead of the database's, and what it signed last ahead of its clock."""
+
+    difference: timedelta = timedelta()
+    signed_ahead: timedelta = timedelta()
+
+
+_EVEN = Skew()
 
 
 def exposition(
@@ -173,6 +196,7 @@ def exposition(
     *,
     behind: bool = False,
     used: Mapping[str, float] = MappingProxyType({}),
+    clock: Skew = _EVEN,
 ) -> bytes:
     """The figures as Prometheus reads them."""
     registry = CollectorRegistry()
@@ -180,7 +204,7 @@ def exposition(
         _families(counted),
         register_families(registers),
         _own_families(own, counted.at),
-        [_behind(behind), _used(used)],
+        [_behind(behind), _used(used), *_skew(clock)],
     )
     registry.register(_Fixed(lambda: chain(*told)))
     return generate_latest(registry)
@@ -224,6 +248,19 @@ def _families(counted: Figures) -> Iterator[Metric]:
         "sceau_audit_entries", "Numbered lines of the audit log.", value=counted.audit_entries
     )
     yield GaugeMetricFamily("sceau_audit_pending", "Lines not yet numbered.", value=counted.audit_pending)
+
+
+def _skew(clock: Skew) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "sceau_clock_difference_seconds",
+        "How far this host's clock is ahead of the database's; beyond 60 either way, nothing is signed here.",
+        value=clock.difference.total_seconds(),
+    )
+    yield GaugeMetricFamily(
+        "sceau_clock_signed_ahead_seconds",
+        "How far the last instant signed on this host lies in the future; beyond 60, nothing is signed here.",
+        value=clock.signed_ahead.total_seconds(),
+    )
 
 
 def _behind(behind: bool) -> Metric:  # noqa: FBT001 - the one figure

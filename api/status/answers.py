@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.status.cache import AnswerCache, Kept
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
+from directory.base.errors import Refusal
 from pki import ocsp, ocsp_request, ocsp_store
 from pki.completeness import Watch
 from pki.model import Serial, Standing
@@ -22,6 +23,7 @@ from pki.ocsp import Finding, Issuer, Outcome
 from pki.ocsp_request import Question, Request
 from pki.ocsp_store import Presigned
 from pki.responders import Responder, Responders, load_responders
+from pki.signing_clock import SigningClock
 
 _LOG = logging.getLogger("sceau.status")
 MEDIA_TYPE = "application/ocsp-response"
@@ -65,6 +67,7 @@ class Answers:
         self._never_issued = never_issued
         self._ticks = ticks
         self._watch = watch
+        self._signing = SigningClock(engine, clock, keys_folder, ticks)
         self.replies: AnswerCache[Reply] = AnswerCache(size)
         self.standings: AnswerCache[Standing] = AnswerCache(size)
         self._responders = Responders((), {})
@@ -76,7 +79,9 @@ class Answers:
             return None
         return self.replies.get(key, self._clock())
 
-    def answer(self, request: bytes, key: str | bytes, *, is_get: bool) -> Reply:
+    def answer(  # noqa: PLR0911 - each is a reason to say nothing yet
+        self, request: bytes, key: str | bytes, *, is_get: bool
+    ) -> Reply:
         """The reply to a DER request; kept under `key` where that is allowed and it is short."""
         now = self._clock()
         # Counted before anything is read: what is heard in between forbids keeping what was read.
@@ -97,12 +102,15 @@ class Answers:
             # An error is about the whole answer.
             return _error(Outcome.TRY_LATER)
         if presigned is None:
-            presigned = self._sign(responder, issuer, findings, asked.nonce, now)
+            signs_at = self._may_sign_at()
+            if signs_at is None:
+                return _error(Outcome.TRY_LATER)
+            presigned = self._sign(responder, issuer, findings, asked.nonce, signs_at)
         if not (complete and _may_be_kept(asked, findings)):
             return uncacheable(MEDIA_TYPE, presigned.der)
         reply = _reply(presigned, is_get=is_get)
         if len(key) <= _LONGEST_KEY:
-            kept = Kept(reply, _half_life(presigned))
+            kept = Kept(reply, _half_life(presigned), presigned.this_update)
             self.replies.keep(key, asked.questions[0].serial, kept, generation)
         return reply
 
@@ -123,6 +131,16 @@ class Answers:
         except SQLAlchemyError:
             _LOG.exception("whether the record is complete could not be read")
             return False
+
+    def _may_sign_at(self) -> datetime | None:
+        """The instant to sign under; None while this host's clock does not let it sign."""
+        try:
+            return self._signing.instant()
+        except Refusal:
+            return None
+        except (SQLAlchemyError, OSError):
+            _LOG.exception("whether this host's clock agrees with the database's could not be found out")
+            return None
 
     def _findings(
         self, asked: Request, issuer: Issuer, now: datetime, *, complete: bool

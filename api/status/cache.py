@@ -20,10 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Kept(Generic[T]):
-    """A value and the instant from which it must be made anew."""
+    """A value and the instant from which it must be made anew; before `since` it is of a clock put back."""
 
     value: T
     until: datetime
+    since: datetime | None = None
 
 
 class AnswerCache(Generic[T]):
@@ -46,6 +47,8 @@ class AnswerCache(Generic[T]):
         """The value under this key, when it is fresh and vouched for."""
         kept = self._kept.get(key)
         if kept is None or now >= kept.until or not self.is_vouched_for():
+            return None
+        if kept.since is not None and now < kept.since:
             return None
         return kept.value
 

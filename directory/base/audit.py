@@ -78,6 +78,8 @@ class Event(Enum):
     TRUST_LIST_PUBLISHED = "trust-list.published"
     LDAP_REBUILT = "ldap.rebuilt"
     RECORD_ACCEPTED = "record.accepted"
+    CLOCK_RESET_ASKED = "clock.reset-asked"
+    CLOCK_RESET = "clock.reset"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from hashlib import sha256
 from threading import Lock
 
@@ -22,6 +23,7 @@ from pki.signing.journal import Journal
 from pki.signing.keys import Keys, missing
 from pki.signing.seal import seal
 from pki.signing.signer import MOST_AT_ONCE, MOST_LISTED
+from pki.signing_clock import SigningClock
 
 VERSION = "sceau-signer/1"
 Gate = Callable[..., None]
@@ -41,6 +43,7 @@ class InProcessSigner:
         kept: Kept | None = None,
     ) -> None:
         self.clock = clock
+        self.signing = SigningClock(engine, self._now, journal.folder)
         self._watch = None if kept is None else Watch(engine, kept)
         self._engine = engine
         self._keys = keys
@@ -50,8 +53,20 @@ class InProcessSigner:
         # A serial is looked up, signed and written down by one thread at a time, or two could sign it.
         self._alone = Lock()
 
+    def _now(self) -> datetime:
+        return self.clock()
+
     def ping(self) -> str:
-        """The version, once every issuing CA's key is there and opens (the root's is not needed daily)."""
+        """The version, once its clock lets it sign and each issuing CA's key is there.
+
+        Refuses `clock-differs`, `clock-behind`, and what `open_keys` refuses.
+        """
+        self.signing.need()
+        self.open_keys()
+        return VERSION
+
+    def open_keys(self) -> None:
+        """See that every issuing CA's key is there and opens (the root's is not needed daily)."""
         with transaction(self._engine, read_only=True) as connection:
             issuing = [authority for authority in store.authorities(connection) if authority.issuer_id]
         with self._alone:
@@ -60,7 +75,6 @@ class InProcessSigner:
                 if not self._keys.exists(authority.key_name):
                     raise missing(authority.key_name)
                 self._key(authority)
-        return VERSION
 
     def sign_certificate(self, serial: Serial) -> bytes:
         """The reserved certificate, signed now or found in the journal; refusals as in `Signer`."""
@@ -82,8 +96,11 @@ class InProcessSigner:
             if wanted and self._watch is not None:
                 self._watch.need()
             reserved = self._reservations(wanted) if wanted else {}
+            now = self.signing.instant() if wanted else None
             # 3. Whether it may be signed, and the signature.
-            answers = {serial: signed or self._signed(reserved[serial]) for serial, signed in known.items()}
+            answers = {
+                serial: signed or self._signed(reserved[serial], now) for serial, signed in known.items()
+            }
             # 4. On disk, then out.
             fresh = {serial: answers[serial] for serial in wanted}
             self._journal.add_certificates({s: der for s, der in fresh.items() if isinstance(der, bytes)})
@@ -109,7 +126,7 @@ class InProcessSigner:
             if self._watch is not None:
                 self._watch.need()
                 least = floor.events(self._watch.kept.floor, number, f"{authority_id}/{shard}")
-            self._check_crl(connection, authority, shard, number, tbs, self.clock(), least=least)
+            self._check_crl(connection, authority, shard, number, tbs, self.signing.instant(), least=least)
             # The key before the journal: without one, every try would leave a line and no signature.
             key = self._key(authority)
             if before is None:
@@ -126,12 +143,14 @@ class InProcessSigner:
         with self._alone:
             return self._journal.serials(after, MOST_LISTED)
 
-    def _signed(self, found: tuple[Reservation, Authority] | Refusal) -> bytes | Refusal:
+    def _signed(
+        self, found: tuple[Reservation, Authority] | Refusal, now: datetime | None
+    ) -> bytes | Refusal:
         if isinstance(found, Refusal):
             return found
         reserved, authority = found
         try:
-            inspect(reserved, authority, self.clock())
+            inspect(reserved, authority, now or self.signing.instant())
         except Refusal as refusal:
             return refusal
         return seal(reserved.tbs, self._key(authority))

@@ -42,6 +42,11 @@ class Journal:
         for offset, line in self._lines():
             self._remember(offset, line)
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies, and what else this signer remembers of what it signed."""
+        return self._path.parent
+
     def certificate(self, serial: Serial) -> bytes | None:
         """The certificate signed under this serial, None when none was."""
         place = self._certificates.get(serial)

@@ -21,6 +21,7 @@ from directory.base.audit import Actor
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.base.errors import Refusal
+from directory.base.instant import dated_by_database
 from pki.ceremony import making
 from pki.completeness import Kept, Watch
 from pki.model import Serial
@@ -49,7 +50,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent (URLs on `base_url`).
 
-    While the record lacks what is `kept` outside it, nothing is made and nothing signed; the journal is told.
+    While the record lacks what is `kept` outside it, or the clock differs from the database's, nothing is
+    made and nothing signed; the journal is told.
     Refuses `journal-held` when another signer runs on this journal, `journal-damaged`, `ca-key-unreadable`,
     and `signer-unavailable` when the place of the keys is away.
     """
@@ -57,14 +59,15 @@ def serve(
     _harden()
     # 2. The memory of what was signed, then the keys.
     journal = Journal(journal_folder / JOURNAL)
-    engine = connect_engine(database_url, application="sceau-signer")
+    engine = dated_by_database(connect_engine(database_url, application="sceau-signer"))
     lacks = [] if kept is None else Watch(engine, kept).look()
     for sentence in lacks:
         _log.error("the record is behind, nothing is signed (`sceau restore check`): %s", sentence)
-    if establish and not lacks:
-        making.establish(engine, keys, base_url=base_url, now=clock(), actor=_ACTOR)
     signer = InProcessSigner(engine, keys, journal, clock, kept=kept)
-    signer.ping()
+    # What is wrong with the clock it says itself, in the log: then no CA is made, and the journal is told.
+    if establish and not lacks and not signer.signing.wrong():
+        making.establish(engine, keys, base_url=base_url, now=signer.signing.instant(), actor=_ACTOR)
+    signer.open_keys()
     # 3. The socket, for this account alone.
     try:
         with _Server(socket_path, signer) as server:

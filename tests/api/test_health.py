@@ -49,7 +49,7 @@ def test_ready_when_all_it_stands_on_is_there(container: Container, engine: Engi
     assert (status, told["state"]) == (200, "ok")
     assert {name: check["state"] for name, check in told["checks"].items()} == {
         "database": "ok", "migration": "ok", "signer": "ok", "feed": "ok", "registers": "ok",
-        "lifetimes": "ok", "record": "ok",
+        "lifetimes": "ok", "record": "ok", "clock": "ok",
     }  # fmt: skip
 
 
