@@ -808,6 +808,14 @@ ENTRIES: tuple[Entry, ...] = (
         "Il est rétabli quand l'Ordre lève sa mesure.",
     ),
     Entry(
+        "enrolment-void", 409, "The enrolment no longer says what two persons saw",
+        "A name, mailbox or profession differs from what was recorded with the request: ask for a new"
+        " enrolment.",
+        "L'enrôlement ne dit plus ce que deux personnes ont vu",
+        "Un nom, une boîte ou une profession diffère de ce que la demande a retenu : demandez un nouvel"
+        " enrôlement.",
+    ),
+    Entry(
         "reason-stands", 409, "A reason stands against giving trust",
         "Each reason is named: a measure, a departure, a blocked key, another certificate on hold. End it"
         " first.",

@@ -22,7 +22,18 @@ from directory.base.audit import Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
-from pki import batch_store, blocked_keys, impediments, issuance, renewals, revoking, rules, store, use_cases
+from pki import (
+    batch_store,
+    blocked_keys,
+    impediments,
+    issuance,
+    renewals,
+    revoking,
+    rules,
+    store,
+    use_cases,
+    vouched_names,
+)
 from pki.batch_store import Batch, Item
 from pki.certification_request import public_key_of_request
 from pki.issuance import Prepared, Wanted
@@ -326,22 +337,25 @@ def _allowed(subject: _Subject | None, enrolment_id: UUID, token: Token, now: da
     rules.check_issuance(token, subject.enrolment)
     renewals.check_identified(subject.enrolment, now)
     _check_standing(subject, now)
+    vouched_names.check_unchanged(subject.enrolment, _person(subject), subject.facts)
     return subject
 
 
 def _check_standing(subject: _Subject, now: datetime) -> None:
     rules.check_approved(subject.enrolment)
+    rules.check_enrolment(subject.enrolment.authority, _person(subject), subject.facts, now)
+
+
+def _person(subject: _Subject) -> Practitioner:
     if subject.person is None:
         text = f"The national register has no {subject.enrolment.practitioner}."
         raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", text)
-    rules.check_enrolment(subject.enrolment.authority, subject.person, subject.facts, now)
+    return subject.person
 
 
 def _check_given(subject: _Subject, held: Mapping[UUID, Serial], now: datetime) -> None:
-    if subject.person is None:
-        raise TypeError("only a subject that stands is given anything")
-    enrolment = subject.enrolment
-    impediments.check_given(enrolment, subject.person, subject.facts, held=held.get(enrolment.id), now=now)
+    enrolment, person = subject.enrolment, _person(subject)
+    impediments.check_given(enrolment, person, subject.facts, held=held.get(enrolment.id), now=now)
 
 
 def _prepare(
@@ -354,8 +368,6 @@ def _prepare(
     token: Token,
     base_url: str,
 ) -> dict[int, Prepared | Refusal]:
-    finess = {one.facts.mailbox.finess for one in subjects.values() if one.facts.mailbox}
-    organisations = directory_store.organisations(connection, sorted(finess - {""}))
     by_role: dict[str, dict[int, Wanted]] = {}
     for place, one in subjects.items():
         mailbox, person, key = one.facts.mailbox, one.person, keys[place]
@@ -363,7 +375,7 @@ def _prepare(
             raise TypeError("only what was judged is prepared")
         wanted = Wanted(
             rules.mail_profile(mailbox.kind, purposes[place]), key,
-            use_cases.names_of(person, mailbox, organisations.get(mailbox.finess)), mailbox.address,
+            vouched_names.check_unchanged(one.enrolment, person, one.facts), mailbox.address,
             person.national_id, one.enrolment.id,
         )  # fmt: skip
         by_role.setdefault(rules.ISSUER_OF_MAILBOX[mailbox.kind], {})[place] = wanted

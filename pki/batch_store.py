@@ -27,7 +27,8 @@ from pki.tables import batch, batch_item, certificate
 
 _ENROLMENTS = text("""
     SELECT id, practitioner, mailbox, authority, identity_check, state, requested_by, requested_at,
-           approved_by, approved_at, ended_at
+           approved_by, approved_at, ended_at,
+           (SELECT n.names FROM enrolment_names n WHERE n.enrolment_id = enrolment.id) AS names
     FROM enrolment WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id
 """)
 _LOCKED_ENROLMENTS = text(f"{_ENROLMENTS.text} FOR UPDATE")

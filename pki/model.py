@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from ssl import DER_cert_to_PEM_cert
-from typing import NewType
+from typing import Any, NewType
 from uuid import UUID
 
 # 40 lower-case hexadecimal digits: the one form of a serial inside; others are converted at the edge.
@@ -194,6 +194,7 @@ class Enrolment:
     """A person vouched for by two registrars of one authority, for one mailbox (own or answered for).
 
     `requested_by` and `approved_by` are token ids; `identity_check` has `method`, `document`, `checked_on`.
+    `names` is what it certifies, as recorded with the request (`pki/vouched_names.py`), None without one.
     """
 
     id: UUID
@@ -207,6 +208,7 @@ class Enrolment:
     approved_by: int | None = None
     approved_at: datetime | None = None
     ended_at: datetime | None = None
+    names: Mapping[str, Any] | None = None
 
 
 class RevocationAction(Enum):

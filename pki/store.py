@@ -57,6 +57,7 @@ from pki.tables import (
     certificate,
     crl_shard,
     enrolment,
+    enrolment_names,
     key_holder,
     operator_certificate,
     reservation,
@@ -71,8 +72,15 @@ _AUTHORITY = (
 )  # fmt: skip
 _AUTHORITY_FIELDS = tuple(column.name for column in _AUTHORITY)
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
-_ENROLMENT = tuple(column for column in enrolment.c if column.name != "sys_from")
-_ENROLMENT_FIELDS = tuple(column.name for column in _ENROLMENT)
+_ENROLMENT_COLUMNS = tuple(column for column in enrolment.c if column.name != "sys_from")
+_ENROLMENT = (
+    *_ENROLMENT_COLUMNS,
+    select(enrolment_names.c.names)
+    .where(enrolment_names.c.enrolment_id == enrolment.c.id)
+    .scalar_subquery()
+    .label("names"),
+)
+_ENROLMENT_FIELDS = (*(column.name for column in _ENROLMENT_COLUMNS), "names")
 _LAST_ACTIONS = text("""
     SELECT DISTINCT ON (serial) serial, id, action, actor, reason, revoked_at, recorded_at FROM revocation
     WHERE serial = ANY(:serials) ORDER BY serial, id DESC
@@ -143,7 +151,8 @@ _HELD_ENROLMENT = Statement(f"""
         SELECT pg_advisory_xact_lock({person_lock_sql("e.practitioner")}),
                (SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:keys AS bigint[])) AS key)
         FROM enrolment e WHERE e.id = :id)
-    SELECT {", ".join(column.name for column in _ENROLMENT)}
+    SELECT {", ".join(column.name for column in _ENROLMENT_COLUMNS)},
+           (SELECT n.names FROM enrolment_names n WHERE n.enrolment_id = e.id)
     FROM held CROSS JOIN enrolment e WHERE e.id = :id FOR UPDATE OF e
 """)  # noqa: S608 - an expression and names of our own
 _STANDING: Select[Any] = (
@@ -162,6 +171,8 @@ _ADD_ENROLMENT = Statement(f"""
         VALUES (:id, :practitioner, :mailbox, :authority, CAST(:identity_check AS jsonb), :state,
                 :requested_by, :requested_at)
         ON CONFLICT (mailbox, practitioner) WHERE state <> 'ended' DO NOTHING RETURNING id
+    ), named AS (
+        INSERT INTO enrolment_names (enrolment_id, names) SELECT id, CAST(:names AS jsonb) FROM done
     ), {BESIDE} SELECT id FROM done
 """)  # noqa: S608 - of our own, as below
 _APPROVE = Statement(f"""
@@ -626,6 +637,7 @@ def add_enrolment(connection: Connection, asked: Enrolment, line: Line) -> bool:
         **vars(asked),
         "state": asked.state.value,
         "identity_check": orjson.dumps(dict(asked.identity_check)).decode(),
+        "names": orjson.dumps(dict(asked.names or {})).decode(),
         **beside(line),
     }
     return _ADD_ENROLMENT.row(connection, row) is not None

@@ -64,6 +64,13 @@ enrolment = Table(
     Column("sys_from", UtcDateTime, nullable=False),
 )
 
+enrolment_names = Table(
+    "enrolment_names",
+    metadata,
+    Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), primary_key=True),
+    Column("names", JSONB, nullable=False),
+)
+
 reservation = Table(
     "reservation",
     metadata,

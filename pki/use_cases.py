@@ -19,7 +19,7 @@ from directory.base.audit import Actor, Event, Line, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
-from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practitioner
+from directory.model import Mailbox, MailboxFacts, Practitioner
 from pki import (
     blocked_keys,
     impediments,
@@ -29,6 +29,7 @@ from pki import (
     rules,
     store,
     sweep,
+    vouched_names,
 )
 from pki.certification_request import public_key_of_request
 from pki.competence import check_comment, check_may_revoke
@@ -47,7 +48,7 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.profiles import RESERVATION_LIFE, ApplicationNames, OrganisationNames, PersonNames, served_by
+from pki.profiles import RESERVATION_LIFE, served_by
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
 from pki.rules import PublicKey
@@ -97,6 +98,7 @@ def request_enrolment(
     asked = Enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
         identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
+        names=vouched_names.recorded(vouched_names.names_of(person, facts)),
     )  # fmt: skip
     practises_there = any(p.finess and p.finess == _mailbox(facts).finess for p in person.practices)
     detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
@@ -111,15 +113,22 @@ def request_enrolment(
 
 
 def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> bool:
-    """End the enrolment before, once its identity check carries no certificate any more; whether it has."""
+    """End the enrolment before, once it carries no certificate any more; whether it has.
+
+    Its identity check is too old, or it vouches for other names than the record shows.
+    """
     before = store.standing_enrolment(connection, asked.mailbox, asked.practitioner)
-    if before is None or renewals.is_identified(before, now):
+    if before is None:
+        return False
+    why = "it vouched for other names" if vouched_names.is_void(before, asked) else ""
+    why = why if renewals.is_identified(before, now) else "the identity was checked too long ago"
+    if not why:
         return False
     now = not_before(now, before.approved_at, before.requested_at)
     store.end(connection, before.id, now)
     record(
         connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(before.id),
-        detail={**_told(before), "comment": "the identity was checked too long ago"},
+        detail={**_told(before), "comment": why},
     )  # fmt: skip
     return True
 
@@ -127,14 +136,17 @@ def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: d
 def approve_enrolment(
     connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID
 ) -> Enrolment:
-    """The second pair of eyes; the person and the mailbox must still stand.
+    """The second pair of eyes; the person and the mailbox must still stand, under the names recorded.
 
-    Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`, `enrolment-ended`.
+    Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`, `enrolment-ended`,
+    `enrolment-void`.
     """
     found = _held(connection, enrolment_id)
     now = not_before(present(connection, now), found.requested_at)
     rules.check_approval(token, found)
-    rules.check_enrolment(found.authority, *_subject(connection, found.practitioner, found.mailbox), now)
+    person, facts = _subject(connection, found.practitioner, found.mailbox)
+    rules.check_enrolment(found.authority, person, facts, now)
+    vouched_names.check_unchanged(found, person, facts)
     line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
     return store.approve(connection, found, token.id, line)
 
@@ -219,8 +231,8 @@ def issue_for_enrolment(
     `bad-proof-of-possession`, `weak-key`, `key-already-certified` (with `serial` when it was for this
     enrolment), `already-certified` (with the `serial` that lasts), `not-approved`, `enrolment-ended`,
     `signer-unavailable`, `lint-unavailable`, `key-blocked`, `key-period-over`, `identity-too-old`,
-    `quota-reached`, and what stands against the person or the mailbox. `keep` is called in the transaction
-    that stores the certificate.
+    `quota-reached`, `enrolment-void`, and what stands against the person or the mailbox. `keep` is called in
+    the transaction that stores the certificate.
     """
     # 1. The request gives a key that its sender holds, and nothing else.
     key = public_key_of_request(csr)
@@ -266,6 +278,7 @@ def _reserve(
     renewals.check_identified(enrolment, now)
     person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
     rules.check_enrolment(enrolment.authority, person, facts, now)
+    names = vouched_names.check_unchanged(enrolment, person, facts)
     impediments.check_given(enrolment, person, facts, now=now)
     kind = _mailbox(facts).kind
     profile = rules.mail_profile(kind, purposes)
@@ -277,7 +290,7 @@ def _reserve(
         connection, now=now, actor=token.actor,
         authority=store.issuing_authority(connection, rules.ISSUER_OF_MAILBOX[kind], now),
         profile=profile, public_key=key,
-        names=_names(connection, person, _mailbox(facts)), base_url=base_url, mailbox=enrolment.mailbox,
+        names=names, base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
         opinion=opinion, checked=checked,
     )  # fmt: skip
@@ -413,30 +426,6 @@ def _mailbox(facts: MailboxFacts) -> Mailbox:
     return facts.mailbox
 
 
-def _names(
-    connection: Connection, person: Practitioner, mailbox: Mailbox
-) -> PersonNames | OrganisationNames | ApplicationNames:
-    if mailbox.kind is MailboxKind.PERSON:
-        return names_of(person, mailbox, None)
-    organisation = directory_store.organisations(connection, [mailbox.finess]).get(mailbox.finess)
-    return names_of(person, mailbox, organisation)
-
-
-def names_of(
-    person: Practitioner, mailbox: Mailbox, organisation: Organisation | None
-) -> PersonNames | OrganisationNames | ApplicationNames:
-    """Whom a certificate of this mailbox names; the establishment as FINESS calls it, if it knows it."""
-    if mailbox.kind is MailboxKind.PERSON:
-        professions = tuple(dict.fromkeys(code for code, _ in person.professions))
-        return PersonNames(
-            person.given_name, person.family_name, person.national_id, professions, mailbox.address
-        )
-    name = mailbox.structure_name if organisation is None else organisation.name
-    if mailbox.kind is MailboxKind.APPLICATION:
-        return ApplicationNames(name, mailbox.finess, mailbox.address)
-    return OrganisationNames(name, mailbox.finess, mailbox.address, mailbox.service)
-
-
 def _held(connection: Connection, enrolment_id: UUID, *spkis_sha256: bytes) -> Enrolment:
     """The enrolment, with its person and these keys locked."""
     names = map(blocked_keys.lock_name, spkis_sha256)
@@ -480,4 +469,4 @@ def _told(enrolment: Enrolment) -> dict[str, str]:
         "practitioner": enrolment.practitioner,
         "mailbox": enrolment.mailbox,
         "authority": enrolment.authority,
-    }
+    } | ({} if enrolment.names is None else {"names_sha256": vouched_names.digest(enrolment.names)})

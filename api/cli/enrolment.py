@@ -155,7 +155,9 @@ def enrol(
         "practitioner": made.practitioner,
         "mailbox": made.mailbox,
     }
-    answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))
+    named = {key: value for key, value in (made.names or {}).items() if key not in ("kind", "address")}
+    row = (*told.values(), ", ".join(str(value) for value in named.values() if isinstance(value, str)))
+    answer({**told, "names": made.names}, as_json=as_json, rows=[row], headers=(*told, "names"))
 
 
 @click.command()

@@ -3,12 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marshmallow import fields
+from marshmallow import fields, validate
 from sqlalchemy import Connection
 
 from api.rest.shapes import Instant, Shape
 from directory.access import actor_names, actor_of
+from directory.model import MailboxKind
 from pki.model import Enrolment, EnrolmentState
+
+
+class NamesAnswer(Shape):
+    """What an enrolment certifies, as recorded with the request; a field that its kind has not is null."""
+
+    kind = fields.String(required=True, validate=validate.OneOf([kind.value for kind in MailboxKind]))
+    address = fields.String(required=True)
+    given_name = fields.String(required=True, allow_none=True, dump_default=None)
+    family_name = fields.String(required=True, allow_none=True, dump_default=None)
+    national_id = fields.String(required=True, allow_none=True, dump_default=None)
+    professions = fields.List(fields.String(), required=True, allow_none=True, dump_default=None)
+    name = fields.String(required=True, allow_none=True, dump_default=None)
+    finess = fields.String(required=True, allow_none=True, dump_default=None)
+    service = fields.String(required=True, allow_none=True, dump_default=None)
 
 
 class EnrolmentAnswer(Shape):
@@ -23,6 +38,15 @@ class EnrolmentAnswer(Shape):
     state = fields.Enum(EnrolmentState, by_value=True, required=True)
     requested_at = Instant(required=True)
     approved_at = Instant(required=True, allow_none=True)
+    names = fields.Nested(
+        NamesAnswer,
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "Ce qui sera certifié, tel que la demande l'a retenu — What will be certified, as"
+            " the request recorded it"
+        },
+    )
 
 
 class IdentityChecked(Shape):

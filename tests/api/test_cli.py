@@ -217,6 +217,24 @@ def test_two_registrars_bring_a_person_to_a_certificate_and_take_it_back(
         assert sceau("revoke", serial, "--reason", "superseded", token=one).exit_code == 1
 
 
+def test_a_name_corrected_after_the_approval_is_not_certified_from_a_terminal(
+    sceau: Sceau, engine: Engine, built: dict[str, Any], tmp_path: Path
+) -> None:
+    person = seed_practitioner(engine)
+    one, two = token(sceau, "one"), token(sceau, "two")
+    asked = told(sceau("enrol", person.national_id, person.mailbox, "--json", token=one))
+    assert asked["names"]["family_name"] == "MARTIN"
+    assert "MARTIN" in sceau("enrol", "--approve", asked["id"], token=two).stdout
+    correction = ("family_name", "CHOSEN", "--reason", "as he says")
+    made = sceau("correct", "make", "practitioner", person.national_id, *correction, token=one)
+    assert made.exit_code == 0, made.output
+    (tmp_path / "request.pem").write_text(request_for())
+    with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as signer:
+        built["signer"] = signer
+        issued = sceau("issue", asked["id"], "--csr", str(tmp_path / "request.pem"), token=one)
+    assert (issued.exit_code, "enrolment is void" in issued.stderr) == (1, True)
+
+
 def test_a_certificate_is_all_that_goes_into_the_file_a_shell_redirects_to(
     sceau: Sceau, engine: Engine, built: dict[str, Any], tmp_path: Path
 ) -> None:

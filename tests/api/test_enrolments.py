@@ -77,6 +77,18 @@ def test_two_registrars_and_a_key_give_a_certificate_that_the_verdict_knows(
         "state": "requested",
         "requested_at": "2026-09-01T12:00:00Z",
         "approved_at": None,
+        # What the second person is to see, and what is certified.
+        "names": {
+            "kind": "PER",
+            "address": someone.mailbox,
+            "given_name": "Camille",
+            "family_name": "MARTIN",
+            "national_id": someone.national_id,
+            "professions": ["10"],
+            "name": None,
+            "finess": None,
+            "service": None,
+        },
     }
     path = f"{PATH}/{enrolment['id']}"
     assert second.post(f"{path}/approval").get_json()["state"] == "approved"
@@ -94,6 +106,26 @@ def test_the_request_may_also_be_der_in_base64(first: Caller, approved: str) -> 
     der = x509.load_pem_x509_csr(request_for().encode()).public_bytes(Encoding.DER)
     answer = first.post(f"{approved}/certificates", {"csr": base64.b64encode(der).decode()})
     assert answer.status_code == 201
+
+
+@pytest.mark.parametrize("road", ["certificates", "pkcs12", "batches"])
+def test_a_name_corrected_after_approval_is_certified_on_no_road(
+    first: Caller, approved: str, someone: Seeded, road: str
+) -> None:
+    correction = {
+        "entity": "practitioner", "key": someone.national_id, "field": "family_name", "value": "CHOSEN",
+        "reason": "as he says",
+    }  # fmt: skip
+    assert first.post("/v1/corrections", correction).status_code == 201
+    if road == "batches":
+        item = {"enrolment": approved.rpartition("/")[2], "csr": request_for()}
+        (told,) = first.post("/v1/batches", {"items": [item]}).get_json()["items"]
+        assert (told["state"], told["refusal"]["code"]) == ("refused", "enrolment-void")
+    else:
+        body = {"csr": request_for()} if road == "certificates" else None
+        answer = first.post(f"{approved}/{road}", body)
+        assert refused(answer) == (409, "enrolment-void")
+        assert answer.get_json()["differs"] == ["family_name"]
 
 
 def test_nobody_approves_his_own_request(first: Caller, someone: Seeded) -> None:

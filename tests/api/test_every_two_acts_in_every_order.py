@@ -36,6 +36,12 @@ _ENROL = text("""
     VALUES (:person, :mailbox, 'CNOM', CAST(:checked AS jsonb), 'approved', :first, clock_timestamp(),
             :second, clock_timestamp()) RETURNING id
 """)
+_NAME = text("""
+    INSERT INTO enrolment_names (enrolment_id, names)
+    SELECT :enrolment, jsonb_build_object('kind', 'PER', 'address', m.address, 'given_name', p.given_name,
+        'family_name', p.family_name, 'national_id', p.national_id, 'professions', jsonb_build_array('10'))
+    FROM mailbox m JOIN practitioner p ON p.national_id = m.holder WHERE m.address = :mailbox
+""")
 _RESERVE = text("""
     INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, enrolment_id,
                              spki_sha256, tbs, tbs_sha256, lints, requested_by, reserved_at)
@@ -207,6 +213,7 @@ def someone(host: Host) -> Person:
     with engine.begin() as connection:
         tokens = {row.name: row.id for row in connection.execute(text("SELECT name, id FROM api_token"))}
         row["enrolment"] = connection.execute(_ENROL, row | tokens).scalar_one()
+        connection.execute(_NAME, row)
         connection.execute(_RESERVE, row)
         connection.execute(_CERTIFY, row)
     asked = {"practitioner": seeded.national_id, "mailbox": office, "identity_check": CHECKED}

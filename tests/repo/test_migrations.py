@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql.base import ischema_names
 
 import pki.tables  # noqa: F401 - registers the PKI's tables beside the directory's
 from directory.tables import Xid8, metadata
+from tests.factories import seed_organisation, seed_practitioner, seed_token
 from tests.status_ca import StatusCa
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
@@ -74,6 +75,53 @@ def test_down_and_up_again_keeps_the_cas_apart(engine: Engine, now: datetime) ->
         ("persons-2", "persons", 2, "standby"),
         ("root-1", "root", 1, "active"),
     ]
+
+
+def test_what_two_persons_saw_is_taken_from_the_history(engine: Engine) -> None:
+    """Of enrolments made before names were recorded: the record as of the request and the approval."""
+    corrected, renamed, kept, waits = (seed_practitioner(engine, number) for number in range(1, 5))
+    office = seed_organisation(engine)
+    first, second = seed_token(engine, "first"), seed_token(engine, "second")
+    enrol = text(
+        "INSERT INTO enrolment (practitioner, mailbox, authority, identity_check, state, requested_by,"
+        " requested_at) VALUES (:who, :mailbox, 'CNOM', '{}', 'requested', :by, clock_timestamp())"
+    )
+    approve = text(
+        "UPDATE enrolment SET state = 'approved', approved_by = :by, approved_at = clock_timestamp()"
+        " WHERE practitioner <> :waits"
+    )
+    rename = text("UPDATE practitioner SET family_name = 'CHOSEN' WHERE national_id = :who")
+    everyone = [(one.national_id, one.mailbox) for one in (corrected, renamed, kept, waits)]
+    for who, mailbox in [*everyone, (kept.national_id, office)]:
+        with engine.begin() as connection:
+            connection.execute(enrol, {"who": who, "mailbox": mailbox, "by": first})
+    with engine.begin() as connection:
+        connection.execute(rename, {"who": renamed.national_id})
+    with engine.begin() as connection:
+        connection.execute(approve, {"by": second, "waits": waits.national_id})
+    with engine.begin() as connection:
+        connection.execute(rename, {"who": corrected.national_id})
+    made = config()
+    with engine.connect() as connection:
+        made.attributes["connection"] = connection
+        command.downgrade(made, "0024")
+        command.upgrade(made, "head")
+        found = connection.execute(
+            text("SELECT e.mailbox, n.names FROM enrolment e JOIN enrolment_names n ON n.enrolment_id = e.id")
+        )
+        names = {row.mailbox: row.names for row in found}
+        connection.rollback()
+    # Corrected after the approval: what was approved counts. Renamed in between: two saw different things.
+    assert {address: told.get("family_name") for address, told in names.items()} == {
+        corrected.mailbox: "MARTIN", kept.mailbox: "MARTIN", waits.mailbox: "MARTIN", office: None,
+    }  # fmt: skip
+    assert names[office] == {
+        "kind": "ORG", "address": office, "name": "CLINIQUE DES LILAS", "finess": "750990012", "service": "",
+    }  # fmt: skip
+    assert names[kept.mailbox] == {
+        "kind": "PER", "address": kept.mailbox, "given_name": "Camille", "family_name": "MARTIN",
+        "national_id": kept.national_id, "professions": ["10"],
+    }  # fmt: skip
 
 
 def test_the_tables_in_code_are_the_tables_in_the_database(

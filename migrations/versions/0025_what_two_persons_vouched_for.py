@@ -1,0 +1,64 @@
+"""The names that an enrolment vouches for, as they were when it was asked for and approved.
+
+Of the enrolments that live, the history says what both persons saw: the record as of the request, and as of
+the approval. Where both agree that is kept; where they differ, or the history does not reach back, nothing
+is, and the enrolment certifies nothing more. Certificates that were made stay.
+"""
+
+from alembic import op
+
+revision = "0025"
+down_revision = "0024"
+
+UP = r"""
+CREATE TABLE enrolment_names (
+    enrolment_id  uuid PRIMARY KEY REFERENCES enrolment,
+    names         jsonb NOT NULL CHECK (names ? 'kind')
+);
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON enrolment_names
+    FOR EACH ROW EXECUTE FUNCTION sceau_refuse();
+CREATE TRIGGER no_truncate BEFORE TRUNCATE ON enrolment_names FOR EACH STATEMENT EXECUTE FUNCTION sceau_refuse();
+
+WITH seen AS (
+    SELECT e.id, e.practitioner, e.mailbox, at.instant FROM enrolment e
+    CROSS JOIN LATERAL (
+        SELECT e.requested_at AS instant UNION SELECT e.approved_at WHERE e.approved_at IS NOT NULL) AS at
+    WHERE e.state <> 'ended'
+), named AS (
+    SELECT s.id, CASE m.kind
+        WHEN 'PER' THEN jsonb_build_object(
+            'kind', m.kind, 'address', m.address, 'given_name', p.given_name, 'family_name', p.family_name,
+            'national_id', p.national_id, 'professions', coalesce(
+                (SELECT jsonb_agg(DISTINCT x.code ORDER BY x.code) FROM profession_at(s.instant) x
+                 WHERE x.national_id = s.practitioner), '[]'))
+        WHEN 'APP' THEN jsonb_build_object(
+            'kind', m.kind, 'address', m.address, 'name', coalesce(o.name, m.structure_name),
+            'finess', CASE m.structure_type WHEN '1' THEN m.structure_id ELSE '' END)
+        WHEN 'ORG' THEN jsonb_build_object(
+            'kind', m.kind, 'address', m.address, 'name', coalesce(o.name, m.structure_name),
+            'finess', CASE m.structure_type WHEN '1' THEN m.structure_id ELSE '' END, 'service', m.service)
+        END AS names
+    FROM seen s
+    LEFT JOIN LATERAL (SELECT * FROM practitioner_at(s.instant) a WHERE a.national_id = s.practitioner) AS p ON true
+    LEFT JOIN LATERAL (SELECT * FROM mailbox_at(s.instant) a WHERE a.address = s.mailbox) AS m ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM organisation_at(s.instant) a WHERE m.finess <> '' AND a.finess = m.finess) AS o ON true
+)
+INSERT INTO enrolment_names (enrolment_id, names)
+SELECT id, (array_agg(names))[1] FROM named GROUP BY id
+HAVING count(names) = count(*) AND count(DISTINCT names) = 1
+   AND bool_and(names ->> 'kind' <> 'PER' OR names ->> 'national_id' IS NOT NULL);
+"""
+
+
+def execute(sql: str) -> None:
+    # The driver's own cursor: several statements at once.
+    op.get_bind().connection.driver_connection.execute(sql)
+
+
+def upgrade() -> None:
+    execute(UP)
+
+
+def downgrade() -> None:
+    execute("DROP TABLE enrolment_names")
