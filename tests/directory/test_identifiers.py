@@ -1,5 +1,7 @@
 """Numbers of the registers, as confirmed on published ones, and what must never pass for one."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -193,3 +195,13 @@ def test_names_are_searched_without_accents_hyphens_and_apostrophes(name: str, f
 @given(st.text(max_size=40))
 def test_the_form_of_a_form_is_itself(name: str) -> None:
     assert search_form(search_form(name)) == search_form(name)
+
+
+def test_no_other_module_turns_names_into_a_labels() -> None:
+    """The codec of the standard library is IDNA 2003, which maps; one library, one place."""
+    root = Path(__file__).resolve().parents[2]
+    for wing in ("api", "directory", "pki"):
+        for path in (root / wing).rglob("*.py"):
+            told = path.read_text()
+            assert 'encode("idna")' not in told, path
+            assert path.name == "identifiers.py" or "import idna" not in told, path

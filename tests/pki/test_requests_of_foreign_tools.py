@@ -228,3 +228,15 @@ def test_what_the_library_takes_is_read_alike_and_nothing_unproven_is_read(given
         assert key is None
         return
     assert point(ours) == point(KEY.public_key())
+
+
+def test_no_other_module_reads_a_request_by_itself() -> None:
+    """Each road that had a reader of its own read, or broke, otherwise than the others."""
+    root = Path(__file__).resolve().parents[2]
+    readers = {
+        str(path.relative_to(root))
+        for wing in ("api", "directory", "pki")
+        for path in (root / wing).rglob("*.py")
+        if "x509_csr(" in path.read_text()
+    }
+    assert readers == {"pki/certification_request.py"}
