@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # quickstart.sh and test.sh on bare Debian machines, one for each release, each account and each script.
 #
-#   scripts/bare-machines.sh [--at FOLDER] [--release NAME]... [--account NAME]... [--keep] [-- COMMAND...]
+#   scripts/bare-machines.sh [--at FOLDER] [--release NAME]... [--account NAME]... [--only SCRIPT] [--keep] [-- COMMAND...]
 #
 # Releases: bookworm, trixie. Accounts: root; sudo (an ordinary account that may become root); contained (root with
-# what containers commonly leave it, user namespaces forbidden). A COMMAND takes the place of both scripts. Needs root
-# and debootstrap, takes this machine's apt and pip configuration, and ends with the first failure.
+# what containers commonly leave it, user namespaces forbidden). Scripts: quickstart, test; a COMMAND takes the place
+# of both. Needs root and debootstrap, takes this machine's apt and pip configuration, ends with the first failure.
 #
 # A machine is a folder that one process sees as its root, with processes and mounts of its own: they end with it, so
 # that its folder can be deleted. It shares this machine's kernel and network. The last commit is what gets tried.
@@ -120,13 +120,14 @@ FIRST_RUN='set -e; for round in 1 2; do scripts/quickstart.sh --detach; curl -fs
 
 main() {
     local releases=() accounts=() release account
-    at=/var/tmp/sceau-bare-machines keep=no
+    at=/var/tmp/sceau-bare-machines keep=no only=both
     if [ "${1:-}" = --be-machine ]; then be_machine "${@:2}"; return; fi
     while [ "$#" -gt 0 ]; do
         case $1 in
             --at) at=$2; shift ;;
             --release) releases+=("$2"); shift ;;
             --account) accounts+=("$2"); shift ;;
+            --only) only=$2; shift ;;
             --keep) keep=yes ;;
             --) shift; break ;;
             *) die "unknown option $1; its opening lines say what it takes" ;;
@@ -142,8 +143,8 @@ main() {
         make_base "$release"
         for account in "${accounts[@]}"; do
             if [ "$#" -gt 0 ]; then try "$release" "$account" "$@"; continue; fi
-            try "$release" "$account" bash -c "$FIRST_RUN"
-            try "$release" "$account" scripts/test.sh
+            [ "$only" = test ] || try "$release" "$account" bash -c "$FIRST_RUN"
+            [ "$only" = quickstart ] || try "$release" "$account" scripts/test.sh
         done
     done
 }
