@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,10 +133,9 @@ class Supervisor:
     def _is_paused(self, name: str) -> bool:
         """Whether a living process asked for this part to stay down (a database being put in place)."""
         try:
-            os.kill(int(paused_marker(self.state, name).read_text()), 0)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
+            return _runs(psutil.Process(int(paused_marker(self.state, name).read_text())))
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return False
-        return True
 
     def _spawn(self, part: Part) -> subprocess.Popen[bytes]:
         log = self.log_of(part.name)
@@ -229,11 +228,30 @@ def end_leftovers(state: Path, report: Callable[[str], None]) -> None:
 
 
 def _wait_or_kill(process: psutil.Process) -> None:
-    try:
-        process.wait(15)
-    except psutil.TimeoutExpired:
+    if _still_running([process], 15):
         process.kill()
-        process.wait(5)
+        if _still_running([process], 5):
+            text = (
+                f"process {process.pid}, left from a run that was cut short, does not end even when killed."
+            )
+            raise Refusal(Kind.UNAVAILABLE, "still-stopping", text)
+
+
+def _still_running(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those of `processes` that have not ended within so long."""
+    deadline = time.monotonic() + seconds
+    while (left := [one for one in processes if _runs(one)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it holds anything yet. A zombie does not, and stays for ever where the first process of a
+    container reaps nobody.
+    """
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def refuse_taken_port(host: str, port: int, purpose: str, option: str) -> None:
@@ -274,7 +292,7 @@ def _kill_group(leader: int, started: float | None = None) -> None:
                 process.kill()
                 killed.append(process)
     # A killed process holds its port until the kernel has taken it apart.
-    psutil.wait_procs(killed, timeout=5)
+    _still_running(killed, 5)
 
 
 def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:

@@ -43,6 +43,14 @@ with folder_held(Path(sys.argv[1])) as mine:
     print(mine, flush=True)
     time.sleep(600)
 """
+# What the first process of many containers is: orphans become its children, and it reaps none of them.
+REAPS_NOBODY = """
+import ctypes, subprocess, sys, time
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+subprocess.Popen([sys.executable, "-c", *sys.argv[1:]])
+time.sleep(600)
+"""
 
 
 def part(name: str, *command: str, answers: Callable[[], bool] = lambda: True) -> Part:
@@ -205,6 +213,54 @@ def test_parts_left_by_a_killed_supervisor_are_ended_and_others_are_not(
         stranger.kill()
     assert not any(map(alive, left))
     assert [line.split()[0] for line in told] == ["two", "one"]
+
+
+@pytest.fixture
+def unreaped(tmp_path: Path) -> Iterator[None]:
+    """A supervisor was killed, and whoever inherits its parts reaps nobody."""
+    words = [KILLED, str(tmp_path), "setpriv", "--pdeathsig=clear", "--", *SLEEPS]
+    first = subprocess.Popen(
+        [sys.executable, "-c", REAPS_NOBODY, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert first.stdout
+        assert first.stdout.readline() == "True\n"
+        supervisor = supervisor_pid(tmp_path)
+        assert supervisor is not None
+        os.kill(supervisor, signal.SIGKILL)
+        while supervisor_pid(tmp_path) is not None:
+            time.sleep(0.02)
+        yield
+    finally:
+        for process in (*psutil.Process(first.pid).children(recursive=True), first):
+            process.kill()
+        first.communicate()
+
+
+@pytest.mark.usefixtures("unreaped")
+def test_leftovers_that_nobody_reaps_count_as_gone_once_they_ended(tmp_path: Path, told: list[str]) -> None:
+    left = [pid_of(tmp_path, name) for name in ("one", "two")]
+    assert all(map(alive, left))
+    end_leftovers(tmp_path, told.append)
+    assert [psutil.Process(pid).status() for pid in left] == [psutil.STATUS_ZOMBIE] * 2
+    assert [line.split()[0] for line in told] == ["two", "one"]
+
+
+def test_a_part_is_paused_by_nobody_who_ended_and_was_not_reaped(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir(exist_ok=True)
+    maker = subprocess.Popen(SLEEPS)
+    try:
+        paused_marker(tmp_path, "ldap").write_text(str(maker.pid))
+        assert supervisor._is_paused("ldap")
+        maker.kill()
+        while alive(maker.pid):
+            time.sleep(0.02)
+        assert not supervisor._is_paused("ldap")
+    finally:
+        maker.kill()
+        maker.wait()
 
 
 def test_parts_end_with_a_killed_supervisor_where_the_kernel_promises_it(tmp_path: Path) -> None:
