@@ -1,6 +1,7 @@
 """Subject and subject alternative names: what the profile names, spelt as a relying party can show it."""
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from cryptography import x509
@@ -39,6 +40,8 @@ SUBJECTS = {
     OPERATOR_SERVER.name: frozenset({_CN}),
     OPERATOR_CLIENT.name: frozenset({_C, _CN, _O, NameOID.SERIAL_NUMBER}),
 }
+# ub-common-name, ub-organization-name and ub-serial-number are the same.
+_BOUNDED = frozenset({_CN, _O, NameOID.SERIAL_NUMBER, NameOID.ORGANIZATION_IDENTIFIER})
 # S/MIME BR 7.1.4.2.5: surname and/or givenName; some people have one name.
 MAY_BE_MISSING = frozenset({NameOID.GIVEN_NAME})
 _NO_ROOM = frozenset({_CN})
@@ -66,6 +69,19 @@ def _spelling(case: Case) -> Iterator[str]:
         value = str(attribute.value)
         if not value.isprintable() or value != value.strip() or not value:
             yield f"{attribute.rfc4514_attribute_name}: empty, unprintable, or with outer spaces"
+
+
+def _significant(case: Case) -> Iterator[str]:
+    """A value of points and dashes says that there is none; pkilint takes any symbol for one, we do not."""
+    for attribute in case.certificate.subject:
+        if not any(unicodedata.category(letter)[0] in "LN" for letter in str(attribute.value)):
+            yield f"{attribute.rfc4514_attribute_name}: neither a letter nor a digit"
+
+
+def _length(case: Case) -> Iterator[str]:
+    for attribute in case.certificate.subject:
+        if attribute.oid in _BOUNDED and len(str(attribute.value)) > LONGEST_COMMON_NAME:
+            yield f"{attribute.rfc4514_attribute_name}: more than {LONGEST_COMMON_NAME} characters"
 
 
 def _country(case: Case) -> Iterator[str]:
@@ -128,6 +144,8 @@ def _issuer_name(case: Case) -> Iterator[str]:
 LINTS = (
     Lint("subject-attributes", "S/MIME BR 7.1.4.2 (strict), docs/reference/profiles.md", _attributes),
     Lint("subject-spelling", "S/MIME BR 7.1.4.2 (no metadata, no empty attribute)", _spelling),
+    Lint("subject-significant", "S/MIME BR 7.1.4.2 (no value of metadata alone)", _significant),
+    Lint("subject-length", "RFC 5280 appendix A.1 (upper bounds of 64)", _length),
     Lint("subject-country", "S/MIME BR 7.1.4.2.2 (ISO 3166-1 code)", _country),
     Lint("san-mailbox", "S/MIME BR 7.1.4.2.1 (every mailbox in SAN), RFC 8550 3", _mailbox),
     Lint("san-hosts", "TLS BR 7.1.2.7.12, 7.1.4.3 (common name is one of the SANs)", _hosts),

@@ -130,6 +130,22 @@ def test_one_that_is_refused_stops_no_other(road: Road, engine: Engine, now: dat
     assert items[2].certificate
 
 
+def test_a_person_called_by_a_dash_is_certified_on_no_road(
+    road: Road, engine: Engine, authority: Established, now: datetime
+) -> None:
+    """After a correction, say: alone pkilint refused it, and the batch issued it as `SN=-`."""
+    nameless = enrol(engine, now, seed_practitioner(engine, 30, family_name="-"))
+    (item,) = road.send([Asked(nameless.id, request_for(new_key()))])
+    assert codes([item]) == ["lint-failed"]
+    for thorough in (True, False):
+        with pytest.raises(Refusal) as refused:
+            use_cases.issue_for_enrolment(
+                engine, authority.signer, now=now, token=nameless.first, enrolment_id=nameless.id,
+                csr=request_for(new_key()), base_url=BASE_URL, thorough=thorough,
+            )  # fmt: skip
+        assert refused.value.code == "lint-failed"
+
+
 def test_what_is_certified_or_blocked_already_is_refused(road: Road, engine: Engine, now: datetime) -> None:
     first = asked_for(road.crew[:1])
     (made,) = road.send(first)
