@@ -352,9 +352,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "domain-not-trusted", 422, "The mailbox's domain is not in the trust space",
-        "Its operator must be accredited for it first.",
+        "Its operator must be accredited for it first. For a server, the longest trusted domain decides.",
         "Le domaine de la boîte n'est pas dans l'espace de confiance",
-        "Son opérateur doit d'abord y être admis.",
+        "Son opérateur doit d'abord y être admis. Pour un serveur, le plus long domaine de confiance décide.",
     ),
     Entry(
         "domain-suspended", 422, "The mailbox's domain is suspended",
@@ -485,9 +485,11 @@ ENTRIES: tuple[Entry, ...] = (
     # ---- Certificates
     Entry(
         "bad-csr", 400, "The certificate request cannot be read",
-        "Send a PKCS#10 request as PEM text, or its DER in base64.",
+        "Send a PKCS#10 request of version 1 (written 0) as PEM, any text around it, or its DER in base64. "
+        "In a batch the same code refuses one item.",
         "Demande de certificat illisible",
-        "Envoyez une demande PKCS#10 en texte PEM, ou son DER en base64.",
+        "Envoyez une demande PKCS#10 de version 1 (écrite 0) en PEM, texte autour ou non, ou son DER en "
+        "base64. Dans un lot, le même code refuse un élément.",
     ),
     Entry(
         "bad-proof-of-possession", 422, "The request is not signed by the key it carries",
@@ -922,9 +924,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "bad-hosts", 422, "These hosts cannot be certified together",
-        "A server has 1 to 100 hosts, the first of 64 characters at most; a client has none.",
+        "A server has 1 to 100 hosts; a client has none.",
         "Ces hôtes ne peuvent être certifiés ensemble",
-        "Un serveur a 1 à 100 hôtes, le premier de 64 caractères au plus ; un client n'en a pas.",
+        "Un serveur a 1 à 100 hôtes ; un client n'en a pas.",
     ),
     Entry(
         "lint-unavailable", 503, "The certificate could not be checked in time",
