@@ -676,6 +676,13 @@ ENTRIES: tuple[Entry, ...] = (
         "Le numéro est bien formé, mais FINESS, à sa dernière lecture, n'y connaît rien. Vérifiez-le.",
     ),
     Entry(
+        "several-places", 404, "This number is that of several places",
+        "A legal entity (FINESS EJ) has several places: `places` lists up to 100 numbers. Ask for one.",
+        "Ce numéro est celui de plusieurs lieux",
+        "Une entité juridique (FINESS EJ) a plusieurs lieux : `places` donne leurs numéros, 100 au plus."
+        " Demandez-en un.",
+    ),
+    Entry(
         "too-little-to-search", 400, "This is too little to search by",
         "Give two letters or digits at least of a name, town or place; one letter of a name is enough beside"
         " another criterion.",

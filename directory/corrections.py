@@ -19,7 +19,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from directory.base.locks import share_until_commit_if_free
 from directory.changes import Entity
-from directory.identifiers import parse_address, parse_finess, parse_national_id
+from directory.identifiers import parse_address, read_finess, read_national_id
 from directory.precedence import CORRECTABLE
 from directory.rules import check_reason, registering_authorities, search_form
 from directory.tables import correction, mailbox, organisation, practitioner
@@ -93,9 +93,9 @@ def spelled(entity: Entity, key: str) -> str:
     match entity:
         case Entity.PRACTITIONER:
             # Whether its check digit holds was decided when the person was taken in.
-            return parse_national_id(key, strict=False)
+            return read_national_id(key, strict=False)
         case Entity.ORGANISATION:
-            return parse_finess(key)
+            return read_finess(key)
         case _:
             return parse_address(key)
 

@@ -19,6 +19,8 @@ _TWICE = {digit: _DOUBLED[int(digit)] for digit in "0123456789"}
 
 _ADELI = re.compile(r"[0-9][0-9A-B][0-9]{7}")
 _FINESS = re.compile(r"[0-9A-Z]{9}")
+# TRE_G07: 1 says that a FINESS number follows.
+_WITH_TYPE = re.compile(r"1[0-9A-Z]{9}")
 _SIRET = re.compile(r"[0-9]{14}")
 _LOCAL_NUMBER = re.compile(r"[0-9A-Z]{1,10}")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -131,6 +133,38 @@ def parse_national_id(text: str, *, strict: bool = True) -> str:
         "This is not a national identifier of a person.",
         value=text[:40],
     )
+
+
+def read_national_id(text: str, *, strict: bool = True) -> str:
+    """As `parse_national_id`, as people write it: in groups, and the eleven digits of RPPS without their 8.
+
+    Only for what people ask: a register that writes so has an error.
+    """
+    together = "".join(text.split())
+    if len(together) == 11 and together.isascii() and together.isdigit():  # noqa: PLR2004 - RPPS
+        return f"8{parse_rpps(together, strict=strict)}"
+    try:
+        return parse_national_id(together, strict=strict)
+    except Refusal as refusal:
+        if refusal.code != "malformed-national-id":
+            raise
+        sentence = f"{refusal.text} It has the digit of its type first: 8 before the eleven digits of RPPS."
+        raise Refusal(refusal.kind, refusal.code, sentence, **refusal.details) from refusal
+
+
+def read_place(text: str) -> str:
+    """The FINESS number or SIRET of a place, or the FINESS number of its legal entity, as people write it.
+
+    Refusal MALFORMED, `malformed-finess` for what is neither.
+    """
+    together = "".join(text.split())
+    return parse_siret(together) if _SIRET.fullmatch(together) else read_finess(together)
+
+
+def read_finess(text: str) -> str:
+    """As `parse_finess`, as people write it: in groups, or with the 1 of TRE_G07 before it."""
+    together = _upper("".join(text.split()))
+    return parse_finess(together[1:] if _WITH_TYPE.fullmatch(together) else together)
 
 
 def parse_domain(text: str) -> str:

@@ -11,13 +11,14 @@ The rules, as docs/reference/rest.md gives them to users:
   written together. Order does not count.
 - A particle asked ("de la", "d'", "le") need not be there, and may be one with the word after it. Asked
   alone, it is a word like any other.
-- "St" and "Ste" asked also mean "Saint" and "Sainte".
+- "St" and "Ste" mean "Saint" and "Sainte", of what is asked and of what is found.
+- Titles before a name ("Dr", "Pr", "Mme") need not be there.
 - A town is asked by the beginning of its name, a place by its FINESS number or by beginnings of words of its
   name.
 - All that is asked must hold. People come by family name written together, given names, number.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -28,7 +29,7 @@ import orjson
 from sqlalchemy import Connection, TextClause, text
 
 from directory.base.errors import Kind, Refusal
-from directory.identifiers import parse_finess
+from directory.identifiers import read_national_id, read_place
 from directory.rules import search_form
 
 PARTICLES = frozenset(
@@ -36,6 +37,7 @@ PARTICLES = frozenset(
      "VAN", "VON")
 )  # fmt: skip
 SAINTS = MappingProxyType({"ST": "SAINT", "STE": "SAINTE"})
+TITLES = frozenset(("DR", "DOCTEUR", "MLLE", "MME", "MR", "PR", "PROFESSEUR"))
 FEWEST_LETTERS = 2
 MOST_COUNTED = 10_000
 # A number, or words of three letters and more that have five in all, seldom have more matches than are soon
@@ -71,7 +73,15 @@ _GATHER_FEW = """
 _COUNT = """
     WITH matching AS MATERIALIZED (SELECT FROM {table} WHERE {matches})
     SELECT count(*) FROM (SELECT FROM matching LIMIT :most) AS counted"""
+_SITES = text(
+    "SELECT finess FROM organisation WHERE finess = :asked"
+    " UNION SELECT finess FROM organisation WHERE legal_finess = :asked AND legal_finess <> ''"
+    " UNION SELECT finess FROM organisation WHERE siret = :asked AND siret <> '' ORDER BY 1"
+)
 _LIST = "SELECT sort_name, {key} FROM {table} WHERE {bounds} ORDER BY sort_name, {key} LIMIT :limit"
+_KEYED = """
+    SELECT sort_name, {key} FROM {table}
+    WHERE {key} = :asked AND {bounds} AND (CAST(:terms AS text) IS NULL OR {matches})"""
 _COUNT_ALL = "SELECT count(*) FROM (SELECT FROM {table} LIMIT :most) AS counted"
 
 
@@ -87,6 +97,7 @@ class Index:
 
         self.walk, self.goes_on, self.gather = made(_WALK), made(_GOES_ON), made(_GATHER)
         self.gather_few = made(_GATHER_FEW)
+        self.keyed = made(_KEYED)
         self.list, self.count, self.count_all = made(_LIST), made(_COUNT), made(_COUNT_ALL)
 
 
@@ -97,17 +108,19 @@ PLACES = Index("search_place", "finess", by_family=False)
 @dataclass(frozen=True)
 class Question:
     """What is looked for, in the tables' terms: each of `words` by its alternatives, words of the name of a
-    `place` of practice, and `codes`.
+    `place` of practice, `codes`, and a `key`.
     """
 
     words: tuple[tuple[str, ...], ...] = ()
     place: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
+    # The key itself, where the name asked is a number.
+    key: str = ""
 
     @property
     def digest(self) -> str:
         """What a cursor remembers of it: two spellings of one question have the same."""
-        parts = [sorted(self.words), sorted(self.place), sorted(self.codes)]
+        parts = [sorted(self.words), sorted(self.place), sorted(self.codes), self.key]
         return blake2b(orjson.dumps(parts), digest_size=9).hexdigest()
 
     @property
@@ -128,7 +141,7 @@ class Question:
         """
         words = [word for word in self.words if len(word[0]) >= TELLING_EACH]
         place = [word for word in self.place if len(word) >= TELLING_LETTERS][-1:]
-        by_number = any(code.startswith("i") for code in self.codes)
+        by_number = any(code.startswith("(i") for code in self.codes)
         if sum(len(word[0]) for word in words) < TELLING_LETTERS and not place and not by_number:
             return None
         return _all(*map(_anywhere, words), *self.codes, *(f"n{word}:*" for word in place))
@@ -178,30 +191,45 @@ def people_question(
     department: str | None = None,
     town: str | None = None,
     organisation: str | None = None,
+    sites: Sequence[str] = (),
 ) -> Question:
-    """The question for people.
+    """The question for people; a name that is a national number asks for whoever has it.
 
-    Refusal MALFORMED `too-little-to-search` for a text without a letter or digit, or a name of one letter and
-    nothing else.
+    `sites` are the places that the number `organisation` stands for (`sites_of`). Refusal MALFORMED
+    `too-little-to-search` for a text without a letter or digit, or a name of one letter and nothing else.
     """
     codes = [prefix + code for prefix, code in (("p", profession), ("s", skill), ("d", department)) if code]
     codes += [] if town is None else [_town(town)]
-    finess, place = ("", ()) if organisation is None else _organisation(organisation)
+    finess, place = ("", ()) if organisation is None else _organisation(organisation, sites)
     codes += [finess] if finess else []
+    if key := _number(read_national_id, name):
+        return Question((), place, tuple(codes), key)
     return Question(_name(name, enough=bool(codes or place)), place, tuple(codes))
 
 
 def places_question(
     *, name: str | None = None, department: str | None = None, town: str | None = None
 ) -> Question:
-    """The question for places; refuses as `people_question` does."""
+    """The question for places; a name that is a FINESS number asks for it. Refuses as `people_question`."""
     codes = [] if department is None else [f"d{department}"]
     codes += [] if town is None else [_town(town)]
+    if key := _number(read_place, name):
+        return Question(codes=tuple(codes), key=key)
     return Question(_name(name, enough=bool(codes)), codes=tuple(codes))
+
+
+def sites_of(connection: Connection, number: str) -> list[str]:
+    """The FINESS numbers of the places that a number stands for: a place's own, its legal entity's, a SIRET;
+    none for what FINESS does not know and for what is no number.
+    """
+    asked = _number(read_place, number)
+    return [] if not asked else list(connection.execute(_SITES, {"asked": asked}).scalars())
 
 
 def find(connection: Connection, index: Index, question: Question, *, after: Position, limit: int) -> Page:
     """The first `limit` of those who match and come after that position, in order."""
+    if question.key:
+        return Page(tuple(each.key for each in _keyed(connection, index, question, after)), None)
     # One more than shown tells whether anybody follows.
     found = _found_if_few(connection, index, question, after, limit + 1)
     if found is None:
@@ -214,10 +242,17 @@ def find(connection: Connection, index: Index, question: Question, *, after: Pos
 def total(connection: Connection, index: Index, question: Question) -> Total:
     """How many match, counted up to MOST_COUNTED."""
     terms = question.everything
+    if question.key:
+        return Total(len(_keyed(connection, index, question, START)), more=False)
     statement = index.count if terms else index.count_all
     asked = {"most": MOST_COUNTED + 1} | ({"terms": terms} if terms else {})
     count: int = connection.execute(statement, asked).scalar_one()
     return Total(min(count, MOST_COUNTED), more=count > MOST_COUNTED)
+
+
+def _keyed(connection: Connection, index: Index, question: Question, after: Position) -> list[Position]:
+    asked = {"asked": question.key, "terms": question.everything, "ends": _AFTER_LETTERS, **vars(after)}
+    return _positions(connection, index.keyed, asked)
 
 
 def _found_if_few(
@@ -281,6 +316,8 @@ def _name(name: str | None, *, enough: bool) -> tuple[tuple[str, ...], ...]:
 def _words(name: str) -> tuple[tuple[str, ...], ...]:
     """Each word asked, by its alternatives; particles only where there is nothing else."""
     asked = search_form(name).split()
+    while len(asked) > 1 and asked[0] in TITLES:
+        asked = asked[1:]
     if all(word in PARTICLES for word in asked):
         return tuple((word,) for word in dict.fromkeys(asked))
     found: dict[tuple[str, ...], None] = {}
@@ -303,15 +340,22 @@ def _town(town: str) -> str:
     return f"t{together}:*"
 
 
-def _organisation(asked: str) -> tuple[str, tuple[str, ...]]:
-    """The term of a FINESS number, or else the words of a name."""
+def _number(read: Callable[[str], str], asked: str | None) -> str:
+    """The number that the text is, '' for words; nine letters are a name, whatever FINESS allows."""
     try:
-        finess = parse_finess(asked)
+        found = "" if asked is None else read(asked)
     except Refusal:
-        finess = ""
-    if any(character.isdigit() for character in finess):
-        return f"i{finess}", ()
-    words = [word for word in search_form(asked).split() if word not in PARTICLES]
+        return ""
+    return found if any(character.isdigit() for character in found) else ""
+
+
+def _organisation(asked: str, sites: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The terms of a number, or else the words of a name."""
+    if number := _number(read_place, asked):
+        # RPPS knows places that FINESS does not.
+        return "(" + " | ".join(f"i{site}" for site in sites or [number]) + ")", ()
+    # Names of places are kept with their saints written out.
+    words = [SAINTS.get(word, word) for word in search_form(asked).split() if word not in PARTICLES]
     if not any(len(word) >= FEWEST_LETTERS for word in words):
         raise _too_little("organisation")
     return "", tuple(dict.fromkeys(words))

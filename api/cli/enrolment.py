@@ -19,6 +19,7 @@ from api.wiring import Container
 from directory import access, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.identifiers import read_national_id
 from pki import use_cases
 from pki.model import Purpose, RevocationReason
 
@@ -145,7 +146,7 @@ def enrol(
                 connection,
                 now=parts.present(connection),
                 token=token,
-                practitioner=practitioner or "",
+                practitioner=read_national_id(practitioner or "", strict=parts.settings.strict_rpps),
                 mailbox=mailbox or "",
                 identity_check={"method": method, "document": document, "checked_on": day.isoformat()},
             )

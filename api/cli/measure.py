@@ -9,7 +9,7 @@ import click
 from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
-from directory.identifiers import parse_national_id
+from directory.identifiers import read_national_id
 from directory.model import MeasureKind
 from pki import measures as use_cases
 from pki.measures import Measure
@@ -44,7 +44,7 @@ def take(
             connection,
             now=parts.present(connection),
             token=who_acts(parts, connection, name, secret),
-            national_id=parse_national_id(practitioner, strict=parts.settings.strict_rpps),
+            national_id=read_national_id(practitioner, strict=parts.settings.strict_rpps),
             kind=MeasureKind(kind),
             reason=reason,
             graces=parts.graces,
@@ -99,7 +99,7 @@ def list_measures(
         found = use_cases.measures_seen(
             connection,
             token=who_acts(parts, connection, name, secret),
-            national_id=parse_national_id(practitioner, strict=parts.settings.strict_rpps),
+            national_id=read_national_id(practitioner, strict=parts.settings.strict_rpps),
             now=parts.present(connection),
         )
     told = {"items": [_told(one) for one in found]}

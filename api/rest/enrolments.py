@@ -15,7 +15,7 @@ from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role
-from directory.identifiers import parse_address, parse_finess, parse_national_id
+from directory.identifiers import parse_address, read_finess, read_national_id
 from pki import use_cases
 from pki.competence import LONGEST_COMMENT
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
@@ -139,7 +139,7 @@ def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
         call.connection,
         now=call.now,
         token=call.token,
-        practitioner=parse_national_id(asked["practitioner"], strict=call.container.settings.strict_rpps),
+        practitioner=read_national_id(asked["practitioner"], strict=call.container.settings.strict_rpps),
         mailbox=parse_address(asked["mailbox"]),
         identity_check=asked["identity_check"],
     )
@@ -239,7 +239,7 @@ def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         call.connection,
         token=call.token,
         state=asked.get("state"),
-        establishment=None if establishment is None else parse_finess(establishment),
+        establishment=None if establishment is None else read_finess(establishment),
         after=asked.get("after"),
         limit=limit + 1,
     )

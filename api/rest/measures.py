@@ -9,7 +9,7 @@ from api.rest.practitioners import EXAMPLE_NATIONAL_ID, MALFORMED_IDS, OF_A_PERS
 from api.rest.shapes import LARGEST_ID, Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
-from directory.identifiers import parse_national_id
+from directory.identifiers import read_national_id
 from directory.model import MeasureKind
 from directory.rules import LONGEST_REASON
 from pki import measures as use_cases
@@ -93,7 +93,7 @@ def take_measure(call: Transacted, asked: dict[str, Any], national_id: str) -> M
         call.connection,
         now=call.now,
         token=call.token,
-        national_id=parse_national_id(national_id, strict=call.container.settings.strict_rpps),
+        national_id=read_national_id(national_id, strict=call.container.settings.strict_rpps),
         kind=asked["kind"],
         reason=asked["reason"],
         graces=call.container.graces,
@@ -119,7 +119,7 @@ def see_measures(call: Transacted, national_id: str) -> dict[str, Any]:
 
     A registrar sees those of his Ordre, an auditor all, with their reasons.
     """
-    wanted = parse_national_id(national_id, strict=call.container.settings.strict_rpps)
+    wanted = read_national_id(national_id, strict=call.container.settings.strict_rpps)
     found = use_cases.measures_seen(call.connection, token=call.token, national_id=wanted, now=call.now)
     return {"items": found}
 

@@ -15,12 +15,14 @@ from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 from directory.changes import Entity
 from directory.corrections import marks
-from directory.identifiers import parse_finess
-from directory.search import PLACES, places_question
+from directory.identifiers import read_place
+from directory.search import PLACES, places_question, sites_of
 from directory.store import addresses_at
 from directory.store import organisations as found_by_number
 
 EXAMPLE_FINESS = "250990033"
+# Of a legal entity, in a refusal: the largest has some hundreds.
+MOST_PLACES = 100
 
 
 class OrganisationAnswer(Shape):
@@ -101,10 +103,17 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     opens=Opens.SNAPSHOT,
     french="""Un établissement.
 
-    Par son numéro FINESS. Celui qui a quitté FINESS est rendu avec la date de son départ, sans boîte.
+    Par son numéro FINESS, celui de son entité juridique ou son SIRET.
+    Celui qui a quitté FINESS est rendu avec la date de son départ, sans boîte.
     """,
     answer=OrganisationAnswer,
-    problems=("malformed-finess", "finess-check-digit", "unknown-organisation"),
+    problems=(
+        "malformed-finess",
+        "finess-check-digit",
+        "siret-check-digit",
+        "unknown-organisation",
+        "several-places",
+    ),
     parameters={
         "finess": {
             "schema": {"type": "string", "maxLength": 30},
@@ -116,12 +125,20 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
 def organisation(call: Transacted, finess: str) -> dict[str, Any]:
     """One establishment.
 
-    By its FINESS number. One that left FINESS is given with the date of it, and without mailboxes.
+    By its FINESS number, by that of its legal entity, or by its SIRET.
+    One that left FINESS is given with the date of it, and without mailboxes.
     """
-    wanted = parse_finess(finess)
+    wanted = read_place(finess)
     for answer in _answers(call, [wanted]):
         return answer
-    raise Refusal(Kind.NOT_FOUND, "unknown-organisation", "FINESS holds nothing under this number.")
+    sites = sites_of(call.connection, wanted)
+    if len(sites) > 1:
+        text = f"This is the number of a legal entity with {len(sites)} places: ask for one of them."
+        raise Refusal(Kind.NOT_FOUND, "several-places", text, places=sites[:MOST_PLACES])
+    for answer in _answers(call, sites):
+        return answer
+    text = "FINESS as we have it holds nothing under this number."
+    raise Refusal(Kind.NOT_FOUND, "unknown-organisation", text)
 
 
 def organisations(container: Container) -> Resource:

@@ -13,7 +13,7 @@ from marshmallow import fields, validate
 
 from api.rest.freshness import rest_on
 from api.rest.operation import Transacted
-from api.rest.shapes import LARGEST_ID, Line, Pattern, Shape
+from api.rest.shapes import LARGEST_ID, Department, Line, Pattern, Shape
 from directory.base.errors import Kind, Refusal
 from directory.search import MOST_COUNTED, START, Index, Position, Question, find, total
 from directory.store import sources
@@ -50,7 +50,7 @@ class TotalAnswer(Shape):
 class SearchQuery(PageQuery):
     """What every search takes beside its own criteria."""
 
-    department = fields.String(
+    department = Department(
         validate=Pattern(
             r"(0[1-9]|[1-8][0-9]|9[0-5]|2[AB]|9[78][0-9])",
             error="The code of a department is expected, as in 01, 2A or 974.",

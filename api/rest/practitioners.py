@@ -9,15 +9,15 @@ from api.rest import paging
 from api.rest.corrected import corrected
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.reachable import PREFERRED, MailboxAnswer, Shown, shown
-from api.rest.shapes import Instant, Line, Pattern, Shape
+from api.rest.shapes import Code, Instant, Line, Pattern, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.changes import Entity
 from directory.corrections import Mark, marks
-from directory.identifiers import parse_national_id
+from directory.identifiers import read_national_id
 from directory.model import Practitioner
-from directory.search import PEOPLE, people_question
+from directory.search import PEOPLE, people_question, sites_of
 from directory.store import addresses_of
 from directory.store import practitioners as found_by_id
 
@@ -106,11 +106,11 @@ class PractitionersQuery(paging.SearchQuery):
             "example": "martin camille",
         },
     )
-    profession = fields.String(
+    profession = Code(
         validate=Pattern(r"[0-9A-Z]{1,10}", error="A code of TRE_G15 is expected, as in 10."),
         metadata={"description": "Code TRE_G15", "example": "10"},
     )
-    skill = fields.String(
+    skill = Code(
         validate=Pattern(r"[0-9A-Z]{1,10}", error="The code of a skill is expected, as in SM04."),
         metadata={"description": "Code du savoir-faire — Code of the skill (TRE_R38…)", "example": "SM04"},
     )
@@ -145,7 +145,8 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     there is more, `next` says so and leads on.
     """
     criteria = ("name", "profession", "skill", "department", "town", "organisation")
-    question = people_question(**{each: asked[each] for each in criteria if each in asked})
+    sites = sites_of(call.connection, asked["organisation"]) if "organisation" in asked else ()
+    question = people_question(**{each: asked[each] for each in criteria if each in asked}, sites=sites)
     return paging.page_of(call, PEOPLE, question, asked, _answers)
 
 
@@ -169,7 +170,7 @@ def practitioner(call: Transacted, national_id: str) -> dict[str, Any]:
     By national number, digit of its type included. Someone who left the register is given with the date of
     it, and without mailboxes.
     """
-    wanted = parse_national_id(national_id, strict=call.container.settings.strict_rpps)
+    wanted = read_national_id(national_id, strict=call.container.settings.strict_rpps)
     for answer in _answers(call, [wanted]):
         return answer
     raise Refusal(

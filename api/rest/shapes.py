@@ -17,6 +17,8 @@ from directory.base.errors import Kind, Refusal
 
 # RFC 3339 5.6, upper case or lower.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
+# Unicode's category Zs: line ends and tabs are no spaces of a line.
+_SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 LONGEST_ADDRESS = 254  # RFC 5321 4.5.3.1.3, without the brackets
 LARGEST_ID = (1 << 63) - 1  # PostgreSQL's bigint
 PLUS_IS_ESCAPED = "This is not a mailbox address: in a query, a `+` means a space and must be written `%2B`."
@@ -35,7 +37,10 @@ class Shape(Schema):
 
 
 class Line(fields.String):
-    """One line of text: printable, neither empty nor blank, at most `longest` characters."""
+    """One line of text: printable, neither empty nor blank, at most `longest` characters.
+
+    Every space is a plain one: what REST showed of a register may be asked as it stands.
+    """
 
     def __init__(self, longest: int, **kwargs: Any) -> None:
         super().__init__(validate=validate.Length(min=1, max=longest), **kwargs)
@@ -43,7 +48,7 @@ class Line(fields.String):
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> str:
-        line = super()._deserialize(value, attr, data, **kwargs)
+        line = _SPACES.sub(" ", super()._deserialize(value, attr, data, **kwargs))
         if not line.strip() or not line.isprintable():
             raise ValidationError("One line of printable text is expected.")
         return line.strip()
@@ -67,6 +72,24 @@ class QueryAddress(Line):
         if "@" in line and " " in value.rstrip():
             raise Refusal(Kind.MALFORMED, "malformed-address", PLUS_IS_ESCAPED, **self._told)
         return line
+
+
+class Code(fields.String):
+    """A code of a nomenclature, read in either case (TRE_G09 and others ignore it)."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        return super()._deserialize(value, attr, data, **kwargs).strip().upper()
+
+
+class Department(Code):
+    """The code of a department, read with its leading zero or without."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        return super()._deserialize(value, attr, data, **kwargs).rjust(2, "0")
 
 
 class Pattern(validate.Validator):

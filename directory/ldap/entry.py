@@ -28,6 +28,7 @@ GENERALIZED_TIME = "%Y%m%d%H%M%SZ"
 PERSON_IDENTIFIER = "1.2.250.1.71.4.2.1:IDNPS:{}:Active"
 STRUCTURE_IDENTIFIER = "1.2.250.1.71.4.2.2:IDNST:{}:Active"
 
+_RPPS = "8"
 _POSTAL_LINE = re.compile(r"([0-9AB]{5})\s+(.+)")
 
 
@@ -194,7 +195,8 @@ def _of_person(mailbox: Mailbox, holder: Practitioner) -> dict[str, tuple[bytes,
         "givenName": _texts(holder.given_name),
         "displayName": _texts(f"{holder.title} {name}"),
         "title": _texts(holder.title),
-        "uid": _texts(holder.national_id),
+        # Searched by people as they know it: with the digit of its type, or the eleven digits of RPPS alone.
+        "uid": _texts(holder.national_id, holder.national_id.removeprefix(_RPPS)),
         "o": _texts(mailbox.structure_name, *(p.structure_name for p in practices)),
         "street": _texts(*(p.street for p in practices)),
         "postalCode": _texts(*(p.postal_code for p in practices)),

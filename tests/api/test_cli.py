@@ -193,7 +193,9 @@ def test_two_registrars_bring_a_person_to_a_certificate_and_take_it_back(
 ) -> None:
     person = seed_practitioner(engine)
     one, two = token(sceau, "one"), token(sceau, "two")
-    asked = sceau("enrol", person.national_id, person.mailbox, "--json", token=one)
+    number = person.national_id
+    grouped = f"{number[0]} {number[1:6]} {number[6:]}"
+    asked = sceau("enrol", grouped, person.mailbox, "--json", token=one)
     assert (asked.exit_code, told(asked)["state"]) == (0, "requested")
     enrolment = told(asked)["id"]
     alone = sceau("enrol", "--approve", enrolment, "--json", token=one)

@@ -56,3 +56,27 @@ def test_a_number_that_leads_to_nothing_is_told_apart_from_one_that_cannot(
 ) -> None:
     answer = operator.get(f"{PATH}/{finess}")
     assert (answer.status_code, answer.get_json()["code"]) == (status, code)
+
+
+def test_a_place_is_found_by_its_siret_its_legal_entity_and_with_the_digit_of_its_type(
+    operator: Caller, engine: Engine
+) -> None:
+    one, two = "750990012", "250990033"
+    for number in (one, two):
+        seed_organisation(engine, number)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE organisation SET siret = '73282932000074' WHERE finess = :one"), {"one": one}
+        )
+        connection.execute(
+            text("UPDATE organisation SET legal_finess = '750990020' WHERE finess = :one"), {"one": one}
+        )
+    for asked in ("732 829 320 00074", "750990020", f"1{one}"):
+        assert operator.get(f"/v1/organisations/{asked}").get_json()["finess"] == one, asked
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE organisation SET legal_finess = '750990020'"))
+    several = operator.get("/v1/organisations/750990020")
+    assert (several.status_code, several.get_json()["code"]) == (404, "several-places")
+    assert several.get_json()["places"] == [two, one]
+    unknown = operator.get("/v1/organisations/250990041").get_json()
+    assert (unknown["code"], "as we have it" in unknown["detail"]) == ("unknown-organisation", True)

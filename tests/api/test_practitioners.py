@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from api.rest.paging import MOST_ON_A_PAGE
 from tests.api.certificates import certify, take_back
@@ -170,3 +170,25 @@ def test_a_number_that_leads_to_nobody_is_told_apart_from_one_that_cannot(
 
 def test_an_auditor_and_a_registrar_may_search_too(caller: Callable[..., Caller]) -> None:
     assert caller("auditor").get(PATH).status_code == caller("registrar").get(PATH).status_code == 200
+
+
+def test_a_name_with_a_no_break_space_is_found_as_it_was_shown(operator: Caller, engine: Engine) -> None:
+    seed_practitioner(engine, family_name="DE\u00a0BRUMETEST")
+    shown = operator.get(PATH, name="brumetest").get_json()["items"][0]["family_name"]
+    assert operator.get(PATH, name=shown).get_json()["items"] != []
+
+
+def test_numbers_and_codes_are_read_as_people_write_them(operator: Caller, engine: Engine) -> None:
+    someone = seed_practitioner(engine, professions=(("10", "C"),))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE practice SET department = '2A'"))
+    number = someone.national_id
+    for asked in (number[1:], f"{number[0]} {number[1:6]} {number[6:]}"):
+        assert operator.get(f"{PATH}/{asked}").get_json()["national_id"] == number
+        assert [one["national_id"] for one in operator.get(PATH, name=asked).get_json()["items"]] == [number]
+    assert len(operator.get(PATH, department="2a").get_json()["items"]) == 1
+    assert operator.get(PATH, department="1", name="martin").status_code == 200
+    assert operator.get(PATH, skill="sm04", name="martin").status_code == 200
+    wrong = operator.get(f"{PATH}/1009900001").get_json()
+    assert wrong["code"] == "malformed-national-id"
+    assert "8 before the eleven digits of RPPS" in wrong["detail"]

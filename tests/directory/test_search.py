@@ -21,6 +21,7 @@ from directory.search import (
     find,
     people_question,
     places_question,
+    sites_of,
     total,
 )
 from tests.conftest import NOON
@@ -212,3 +213,63 @@ def test_the_database_folds_every_letter_as_the_questions_are_folded(engine: Eng
             {"shown": shown},
         ).scalar_one()
     assert [(a, b, search_form(a)) for a, b in zip(shown, folded, strict=True) if b != search_form(a)] == []
+
+
+def test_saints_are_found_however_either_side_writes_them(engine: Engine) -> None:
+    seed_practitioner(engine, 1, family_name="ST GERMAINTEST", given_name="Agnès")
+    seed_practitioner(engine, 2, family_name="Sainte-Brume", given_name="Ste Fictive")
+    for asked in ("saint germaintest", "st germaintest", "SAINT-GERMAIN", "saintgermaint", "stgermain"):
+        assert found(engine, asked) == [rpps(1)], asked
+    for asked in ("ste brume", "sainte brume", "sainte fictive", "ste fict"):
+        assert found(engine, asked) == [rpps(2)], asked
+
+
+def test_a_title_before_the_name_is_no_part_of_it(engine: Engine) -> None:
+    seed_practitioner(engine, 1, family_name="BRUMETEST", given_name="Agnès")
+    seed_practitioner(engine, 2, family_name="DRAPTEST", given_name="Zoé")
+    for asked in ("dr agnes", "Docteur Brumetest", "Pr. agnes brumetest", "mme agnès"):
+        assert found(engine, asked) == [rpps(1)], asked
+    assert found(engine, "dr") == [rpps(2)], "alone it begins a name"
+
+
+def test_words_around_an_apostrophe_are_found_together_and_apart(engine: Engine) -> None:
+    seed_organisation(engine, "750990012", name="EHPAD N'DIARRAME")
+    run(engine, "UPDATE organisation SET long_name = :name", name="RESIDENCE DE L\u2019AUBE")
+    seed_practitioner(engine, 1, finess="750990012")
+    run(engine, "UPDATE practice SET structure_name = 'EHPAD N''DIARRAME'")
+    for asked in ("ndiarrame", "n'diarrame", "n diarrame", "ehpad diarrame"):
+        assert found(engine, organisation=asked) == [rpps(1)], asked
+        assert places(engine, name=asked) == ["750990012"], asked
+    assert places(engine, name="laube") == places(engine, name="aube") == ["750990012"]
+
+
+def test_a_number_asked_as_a_name_finds_whose_it_is(engine: Engine) -> None:
+    someone = seed_practitioner(engine, 1)
+    seed_practitioner(engine, 2)
+    number = someone.national_id
+    grouped = f"{number[:1]} {number[1:6]} {number[6:]}"
+    for asked in (number, number[1:], grouped, f"{number[1:3]}\u00a0{number[3:]}"):
+        assert found(engine, asked) == [number], asked
+    assert found(engine, number, department="13") == []
+    place = "750990012"
+    seed_organisation(engine, place)
+    assert places(engine, name=place) == places(engine, name=f"1{place}") == [place]
+
+
+def test_a_place_is_found_by_its_legal_entity_and_by_siret(engine: Engine) -> None:
+    one, two = "750990012", "250990033"
+    for number in (one, two):
+        seed_organisation(engine, number)
+    run(engine, "UPDATE organisation SET legal_finess = '750990020'")
+    run(engine, "UPDATE organisation SET siret = '73282932000074' WHERE finess = :one", one=one)
+    seed_practitioner(engine, 1, finess=one)
+    seed_practitioner(engine, 2, finess=two)
+
+    def practising_at(number: str) -> list[str]:
+        with transaction(engine, read_only=True) as connection:
+            sites = sites_of(connection, number)
+        return list(page(engine, people_question(organisation=number, sites=sites)).keys)
+
+    assert practising_at("750990020") == [rpps(1), rpps(2)]
+    assert practising_at("732 829 320 00074") == practising_at(f"1{one}") == [rpps(1)]
+    assert practising_at("250990041") == [], "FINESS does not know it"

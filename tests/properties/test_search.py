@@ -20,7 +20,7 @@ FAMILIES = (
 )  # fmt: skip
 GIVEN = ("Léa", "Jean-Martin", "JEANMARTIN", "Marie Aube", "Œdipe", "Le", "Saint", "Anaïs", "D'Artagnan")
 TOWNS = ("Saint-Étienne", "ST ETIENNE CEDEX", "Lyon 03", "LYONS LA FORET", "")
-NAMES = ("Hôpital Saint-Aube", "EHPAD MARTIN DE LYON", "")
+NAMES = ("Hôpital Saint-Aube", "EHPAD MARTIN DE LYON", "Clinique St Aube d'Arc", "")
 FINESS = ("250990033", "750990012", "")
 # As docs/reference/rest.md lists them.
 PARTICLES = set("D DE DEL DELLA DEN DER DES DI DO DOS DU EL L LA LE LES VAN VON".split())  # noqa: SIM905
@@ -69,9 +69,14 @@ def put(connection: Connection, people: list[Somebody]) -> None:
         connection.execute(text(statement), [vars(person) for person in people])
 
 
+def saints(folded: str) -> str:
+    return " ".join({"ST": "SAINT", "STE": "SAINTE"}.get(word, word) for word in folded.split())
+
+
 def endings(name: str) -> Iterator[str]:
-    words = search_form(name).split()
-    yield from ("".join(words[first:]) for first in range(len(words)))
+    for spelling in {search_form(name), saints(search_form(name))}:
+        words = spelling.split()
+        yield from ("".join(words[first:]) for first in range(len(words)))
 
 
 def name_matches(person: Somebody, asked: str) -> bool:
@@ -104,7 +109,8 @@ def place_matches(person: Somebody, asked: str) -> bool:
     if asked.isdigit():
         return person.finess == asked
     words = [word for word in search_form(asked).split() if word not in PARTICLES]
-    return all(any(one.startswith(word) for one in search_form(person.place).split()) for word in words)
+    written = saints(f"{search_form(person.place)} {search_form(person.place.replace(chr(39), ''))}").split()
+    return all(any(one.startswith(saints(word)) for one in written) for word in words)
 
 
 MATCHES = {
@@ -125,7 +131,7 @@ def scan(people: list[Somebody], asked: dict[str, str]) -> list[str]:
         for person in sorted(
             matching,
             key=lambda p: (
-                f"{search_form(p.family).replace(' ', '')} {search_form(p.given)}",
+                f"{saints(search_form(p.family)).replace(' ', '')} {saints(search_form(p.given))}",
                 p.national_id,
             ),
         )

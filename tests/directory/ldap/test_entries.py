@@ -70,7 +70,7 @@ def test_a_person_is_found_under_all_that_clients_search_by() -> None:
         "givenName": (b"Camille",),
         "displayName": (b"DR Camille MARTIN",),
         "title": (b"DR",),
-        "uid": (b"810099000019",),
+        "uid": (b"10099000019", b"810099000019"),
         "o": (b"CABINET A", b"CABINET B"),
         "street": (b"1 RUE X", b"2 RUE Y"),
         "postalCode": (b"2A004", b"75011"),
