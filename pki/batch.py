@@ -5,7 +5,7 @@ What a crash leaves is what a single issuance leaves, item by item; the same bat
 stood.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -201,7 +201,7 @@ def _issue(
     quotas: Quotas,
 ) -> None:
     # 1. Each request gives a key that its sender holds, and nothing else.
-    keys = {place: _tried(_key, one.csr) for place, one in asked.items()}
+    keys = _without_twins({place: _tried(_key, one.csr) for place, one in asked.items()})
     # 2. Reserved and linted, then committed with what each place came to.
     with told(engine, token, now), transaction(engine) as connection:
         results = _reserve(connection, asked, keys, now=now, token=token, base_url=base_url)
@@ -233,6 +233,19 @@ def _key(csr: bytes) -> PublicKey:
     return key
 
 
+def _without_twins(keys: Mapping[int, PublicKey | Refusal]) -> dict[int, PublicKey | Refusal]:
+    """Of several forms of one private key the first; those of other parts are met in the record."""
+    first: dict[bytes, bytes] = {}
+    found = dict(keys)
+    for place, key in keys.items():
+        if isinstance(key, Refusal):
+            continue
+        spki = rules.spki_sha256(key)
+        if first.setdefault(blocked_keys.number_of(key), spki) != spki:
+            found[place] = blocked_keys.twin()
+    return found
+
+
 def _tried(act: Callable[..., Any], *values: Any) -> Any:
     """What the act gives, or its refusal as a value: of many, one that is refused stops no other."""
     try:
@@ -256,10 +269,11 @@ def _reserve(
     token: Token,
     base_url: str,
 ) -> dict[int, Prepared | Refusal]:
-    subjects = _subjects(connection, [one.enrolment_id for one in asked.values()])
+    given = [key for key in keys.values() if not isinstance(key, Refusal)]
+    numbers = map(blocked_keys.number_of, given)
+    subjects = _subjects(connection, [one.enrolment_id for one in asked.values()], numbers)
     spki = {place: rules.spki_sha256(key) for place, key in keys.items() if not isinstance(key, Refusal)}
     taken = batch_store.taken_keys(connection, list(spki.values()))
-    given = [key for key in keys.values() if not isinstance(key, Refusal)]
     stopped = blocked_keys.stopped_among(connection, given)
     lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS)
     held = batch_store.held(connection, list(subjects), now)
@@ -272,7 +286,7 @@ def _reserve(
         subject = _allowed(subjects.get(one.enrolment_id), one.enrolment_id, token, now)
         # In the order of the single road: what is wrong with a key is said before what it serves.
         if spki[place] in stopped:
-            blocked_keys.check(connection, key)
+            blocked_keys.check(connection, key, held=True)
         pending = None
         if spki[place] in taken:
             pending = _begun(connection, subject, one, taken[spki[place]], spki[place], now=now)
@@ -293,6 +307,7 @@ def _reserve(
             results[place] = issuance.resume(connection, one, token.actor)
     fresh = {place: one for place, one in found.items() if isinstance(one, _Subject)}
     purposes = {place: asked[place].purposes for place in fresh}
+    blocked_keys.note(connection, [key for place in fresh if not isinstance(key := keys[place], Refusal)])
     return results | _prepare(connection, fresh, keys, purposes, now=now, token=token, base_url=base_url)
 
 
@@ -318,10 +333,15 @@ def _begun(
     return renewals.check_key(connection, subject.enrolment, spki, profile, now)
 
 
-def _subjects(connection: Connection, enrolment_ids: Sequence[UUID]) -> dict[UUID, _Subject]:
-    """The enrolments, locked behind their people, and what the record says of both ends of each."""
+def _subjects(
+    connection: Connection, enrolment_ids: Sequence[UUID], numbers: Iterable[bytes] = ()
+) -> dict[UUID, _Subject]:
+    """The enrolments, locked behind their people and these numbers of keys, and what the record says of both
+    ends of each.
+    """
     people = {one.practitioner for one in batch_store.enrolments(connection, enrolment_ids).values()}
     directory_store.lock_people(connection, people)
+    blocked_keys.hold_numbers(connection, numbers)
     found = batch_store.enrolments(connection, enrolment_ids, lock=True)
     persons = directory_store.practitioners(connection, sorted(people))
     facts = directory_store.mailbox_facts(connection, sorted({one.mailbox for one in found.values()}))

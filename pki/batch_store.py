@@ -194,7 +194,10 @@ def taken_keys(connection: Connection, keys: Collection[bytes]) -> dict[bytes, U
 
 def blocked_among(connection: Connection, keys: Collection[bytes]) -> set[bytes]:
     """Those of these keys (SHA-256 of their SPKI) that are blocked."""
-    query = text("SELECT spki_sha256 FROM blocked_key WHERE spki_sha256 = ANY(CAST(:keys AS bytea[]))")
+    query = text(
+        "SELECT spki FROM unnest(CAST(:keys AS bytea[])) AS asked (spki)"
+        " WHERE sceau_key_blocked(spki) IS NOT NULL"
+    )
     return {bytes(spki) for spki in connection.execute(query, {"keys": list(keys)}).scalars()}
 
 

@@ -1,7 +1,9 @@
 """Keys that are never certified, whoever asks: reported compromised, listed as weak, another person's.
 
-A key once blocked stays so (the table is append-only). What makes a key weak by its own numbers is decided in
-`pki/lint/key.py`; which certificates fall with a lost key, in `pki/sweep.py`.
+A key once blocked stays so (the table is append-only), in every form that its private key has. What these
+share is the number of a key: the modulus under any exponent, the x of a point and of its mirror image. What
+makes a key weak by its own numbers is decided in `pki/lint/key.py`; which certificates fall with a lost key,
+in `pki/sweep.py`.
 """
 
 import re
@@ -12,8 +14,11 @@ from enum import Enum
 from hashlib import sha1, sha256
 from itertools import islice
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from sqlalchemy import Connection, bindparam, select, tuple_
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    EllipticCurvePublicKey,
+    EllipticCurvePublicNumbers,
+)
+from sqlalchemy import Connection, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
@@ -26,9 +31,27 @@ from pki.tables import blocked_key, weak_key
 
 _CHUNK = 10_000
 _HEX = re.compile(r"[0-9a-fA-F]+")
-_CAUSE = select(blocked_key.c.cause).where(blocked_key.c.spki_sha256 == bindparam("spki"))
+_CAUSE = text("SELECT sceau_key_blocked(:spki)")
+_NOTE = text("INSERT INTO key_number (spki_sha256, number) VALUES (:spki, :number) ON CONFLICT DO NOTHING")
+_FAMILIES = text("""
+    SELECT DISTINCT family.spki FROM unnest(CAST(:keys AS bytea[])) AS key (spki)
+    CROSS JOIN LATERAL sceau_key_family(key.spki) AS family (spki)
+""")
+_OF_NUMBERS = text("SELECT spki_sha256 FROM key_number WHERE number = ANY(CAST(:numbers AS bytea[]))")
+_STOPPED_AMONG = text("""
+    SELECT asked.spki FROM unnest(CAST(:keys AS bytea[]), CAST(:numbers AS bytea[])) AS asked (spki, number)
+    WHERE sceau_key_blocked(asked.spki) IS NOT NULL
+       OR EXISTS (SELECT FROM key_number k WHERE k.number = asked.number AND k.spki_sha256 <> asked.spki)
+""")
+_NUMBERS = text("SELECT number FROM key_number WHERE spki_sha256 = ANY(CAST(:keys AS bytea[]))")
+# Noted with the first certificate asked for, so that whoever asks for another form of it meets this one.
 _STOPPED = Statement("""
-    SELECT (SELECT cause FROM blocked_key WHERE spki_sha256 = :spki),
+    WITH noted AS (
+        INSERT INTO key_number (spki_sha256, number) VALUES (:spki, :number) ON CONFLICT DO NOTHING
+    ), family AS MATERIALIZED (SELECT k.spki_sha256 AS spki FROM key_number k WHERE k.number = :number)
+    SELECT (SELECT cause FROM blocked_key
+            WHERE spki_sha256 = :spki OR spki_sha256 IN (SELECT spki FROM family) ORDER BY since LIMIT 1),
+           EXISTS (SELECT FROM family WHERE spki <> :spki),
            (SELECT w.list FROM unnest(CAST(:forms AS text[]), CAST(:digests AS bytea[])) AS of (form, digest)
             JOIN weak_key w ON w.form = of.form AND w.digest = of.digest LIMIT 1)
 """)
@@ -94,8 +117,14 @@ def block(
     spki_sha256: bytes,
     cause: str,
     serial: Serial | None = None,
+    number: bytes | None = None,
 ) -> bool:
-    """Block this key for ever; False when it was already, which leaves the first cause standing."""
+    """Block this key for ever; False when it was already, which leaves the first cause standing.
+
+    `number` is that of a key which was never certified here; of others it is known.
+    """
+    if number is not None:
+        connection.execute(_NOTE, {"spki": spki_sha256, "number": number})
     row = {
         "spki_sha256": spki_sha256, "cause": Cause(cause).value, "since": now, "serial": serial,
         "actor": actor.name,
@@ -111,24 +140,26 @@ def block(
 
 
 def is_blocked(connection: Connection, spki_sha256: bytes) -> bool:
-    """Whether this very key is blocked."""
+    """Whether this key is blocked, in this form or another."""
     return _cause(connection, spki_sha256) is not None
 
 
 def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Checked:
     """Refuse `key-blocked`, with its `cause`, and `weak-key` when a list of weak keys names it.
 
-    Until the transaction ends nobody reports this key (`hold`, unless the caller has): what was checked stays
-    so.
+    `key-already-certified` as well, when another form of it was ever checked. Until the transaction ends
+    nobody reports this key (the lock of its number, unless the caller holds it): what was checked stays so.
     """
-    spki = spki_sha256(key)
+    spki, number = spki_sha256(key), number_of(key)
     if not held:
-        hold(connection, [spki])
+        hold_numbers(connection, [number])
     forms, digests = zip(*_parts(key), strict=True)
-    asked = {"spki": spki, "forms": list(forms), "digests": list(digests)}
-    ((cause, named),) = _STOPPED.rows(connection, asked)
+    asked = {"spki": spki, "number": number, "forms": list(forms), "digests": list(digests)}
+    ((cause, is_twin, named),) = _STOPPED.rows(connection, asked)
     if cause is not None:
         raise blocked(cause)
+    if is_twin:
+        raise twin()
     if named is not None:
         text = f"This key must not be certified: it is on the list {named} of weak keys."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["listed"])
@@ -136,14 +167,21 @@ def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Chec
 
 
 def stopped_among(connection: Connection, keys: Iterable[PublicKey]) -> frozenset[bytes]:
-    """Those of these keys that `check` refuses, by SHA-256 of their SPKI, in two questions for all."""
+    """Those of these keys that `check` refuses, by SHA-256 of their SPKI, in a few questions for all."""
     by_spki = {spki_sha256(key): key for key in keys}
     parts = {part: spki for spki, key in by_spki.items() for part in _parts(key)}
     named = select(weak_key.c.form, weak_key.c.digest)
-    query = select(blocked_key.c.spki_sha256).where(blocked_key.c.spki_sha256.in_(list(by_spki)))
-    found = {bytes(spki) for spki in connection.execute(query).scalars()}
+    asked = {"keys": list(by_spki), "numbers": [number_of(key) for key in by_spki.values()]}
+    found = {bytes(spki) for spki in connection.execute(_STOPPED_AMONG, asked).scalars()}
     rows = connection.execute(named.where(tuple_(weak_key.c.form, weak_key.c.digest).in_(list(parts))))
     return frozenset(found | {parts[(row.form, bytes(row.digest))] for row in rows})
+
+
+def note(connection: Connection, keys: Iterable[PublicKey]) -> None:
+    """Keep the numbers of keys that are about to be certified, as `check` does for one."""
+    rows = [{"spki": spki_sha256(key), "number": number_of(key)} for key in keys]
+    if rows:
+        connection.execute(_NOTE, rows)
 
 
 def check_again(connection: Connection, spki_sha256: bytes) -> None:
@@ -154,6 +192,34 @@ def check_again(connection: Connection, spki_sha256: bytes) -> None:
     cause = _cause(connection, spki_sha256)
     if cause is not None:
         raise blocked(cause)
+
+
+def hold_families(connection: Connection, keys: Iterable[PublicKey], spkis: Iterable[bytes]) -> list[bytes]:
+    """As `hold`, for who reports these keys: their numbers first, then each form of them that is known.
+
+    Gives the SHA-256 of the SPKI of every form. Who asks for a certificate holds the number alone, who stores
+    one the form alone: neither waits for the other while it keeps this one waiting.
+    """
+    keys, spkis = list(keys), {*spkis, *(spki_sha256(key) for key in keys)}
+    known = connection.execute(_NUMBERS, {"keys": list(spkis)}).scalars()
+    hold_numbers(connection, {*(bytes(number) for number in known), *map(number_of, keys)})
+    found = {bytes(spki) for spki in connection.execute(_FAMILIES, {"keys": list(spkis)}).scalars()}
+    found |= {
+        bytes(spki)
+        for spki in connection.execute(_OF_NUMBERS, {"numbers": [number_of(key) for key in keys]}).scalars()
+    }
+    hold(connection, found)
+    return sorted(found)
+
+
+def hold_numbers(connection: Connection, numbers: Iterable[bytes]) -> None:
+    """Take the locks under which certificates for keys of these numbers are asked for, until the commit."""
+    hold_all_until_commit(connection, [number_lock(number) for number in numbers])
+
+
+def number_lock(number: bytes) -> str:
+    """The lock that `hold_numbers` takes for this number."""
+    return f"key-number:{number.hex()}"
 
 
 def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
@@ -167,6 +233,12 @@ def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
 def lock_name(spki_sha256: bytes) -> str:
     """The lock that `hold` takes for this key."""
     return f"key:{spki_sha256.hex()}"
+
+
+def number_of(key: PublicKey) -> bytes:
+    """What every form of one private key shares: SHA-256 over the modulus, or the x of the point."""
+    numbers = key.public_numbers()
+    return _digest(numbers.x if isinstance(numbers, EllipticCurvePublicNumbers) else numbers.n)
 
 
 def import_list(
@@ -193,13 +265,20 @@ def import_list(
 
 
 def _cause(connection: Connection, spki: bytes) -> str | None:
-    return connection.execute(_CAUSE, {"spki": spki}).scalar_one_or_none()
+    cause: str | None = connection.execute(_CAUSE, {"spki": spki}).scalar_one()
+    return cause
 
 
 def blocked(cause: str) -> Refusal:
     """The refusal of a key that is blocked for this cause."""
     text = f"This key must never be certified again: {cause}. Make a new one."
     return Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
+
+
+def twin() -> Refusal:
+    """The refusal of a key of which another form was asked for already."""
+    text = "This key has been certified or reserved in another form: make a new one."
+    return Refusal(Kind.UNACCEPTABLE, "key-already-certified", text)
 
 
 def _parts(key: PublicKey) -> list[tuple[str, bytes]]:
@@ -213,4 +292,8 @@ def _parts(key: PublicKey) -> list[tuple[str, bytes]]:
 
 
 def _number(value: int) -> bytes:
-    return sha256(value.to_bytes((value.bit_length() + 7) // 8)).digest()[:15]
+    return _digest(value)[:15]
+
+
+def _digest(value: int) -> bytes:
+    return sha256(value.to_bytes((value.bit_length() + 7) // 8)).digest()

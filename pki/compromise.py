@@ -19,7 +19,8 @@ from pki.revoking import TakingBack
 
 SENTENCE = "this key is compromised"
 _LIVING = text("""
-    SELECT c.serial FROM certificate c WHERE c.spki_sha256 = :spki AND c.not_after >= :now
+    SELECT c.serial FROM certificate c
+    WHERE c.spki_sha256 = ANY(CAST(:keys AS bytea[])) AND c.not_after >= :now
     ORDER BY c.serial
 """)
 
@@ -41,11 +42,11 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     request = certification_request.read(csr)
     spki = rules.spki_sha256(request.key)
     _check_sentence(request)
-    blocked_keys.hold(connection, [spki])
-    serials = [Serial(one) for one in connection.execute(_LIVING, {"spki": spki, "now": now}).scalars()]
+    forms = blocked_keys.hold_families(connection, [request.key], ())
+    serials = [Serial(one) for one in connection.execute(_LIVING, {"keys": forms, "now": now}).scalars()]
     blocked_keys.block(
         connection, now=now, actor=actor, spki_sha256=spki, cause=Cause.REPORTED_COMPROMISED.value,
-        serial=serials[0] if serials else None,
+        serial=serials[0] if serials else None, number=blocked_keys.number_of(request.key),
     )  # fmt: skip
     found = [
         one for one in store.revocable_of(connection, serials) if one.last is not RevocationAction.REVOKE

@@ -25,8 +25,9 @@ ON_HOLD = "certificate-on-hold"
 # The person goes on under the new number: by what stands there the certificate is judged for its grace.
 _STANDS_DESPITE = frozenset({Cause.RENUMBERED})
 _BLOCKED = text("""
-    SELECT c.serial, b.cause FROM certificate c JOIN blocked_key b ON b.spki_sha256 = c.spki_sha256
-    WHERE c.serial = ANY(CAST(:serials AS text[]))
+    SELECT c.serial, found.cause FROM certificate c
+    CROSS JOIN LATERAL (SELECT sceau_key_blocked(c.spki_sha256) AS cause) AS found
+    WHERE c.serial = ANY(CAST(:serials AS text[])) AND found.cause IS NOT NULL
 """)
 _OPERATOR_OF = text("SELECT operator_id FROM operator_certificate WHERE serial = :serial")
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, Engine
 
@@ -287,6 +288,9 @@ def bring_back(
         store.add_reservation(connection, reserved, (), actor.name, line)
     prepared = resume(connection, reserved, actor)
     verify_signed(signed, reserved, prepared.authority)
+    key = certificate_of(signed).public_key()
+    if isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
+        blocked_keys.note(connection, [key])
     return store_signed(connection, prepared, signed, now)
 
 

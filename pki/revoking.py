@@ -126,14 +126,13 @@ def _as_seen_by(
 
 def _siblings(connection: Connection, lost: Sequence[IssuedCertificate], now: datetime) -> list[TakingBack]:
     """What falls with these keys, locked."""
-    serials = sweep.siblings(connection, lost, now) if lost else []
-    because = {one.spki_sha256: one.serial for one in lost}
+    because = sweep.siblings(connection, lost, now) if lost else {}
     return [
         TakingBack(
             found, RevocationReason.KEY_COMPROMISE,
-            f"on the key of {because[found.certificate.spki_sha256]}, reported compromised",
+            f"on the key of {because[found.certificate.serial]}, reported compromised",
         )
-        for found in store.revocable_of(connection, serials)
+        for found in store.revocable_of(connection, list(because))
         if found.last is not RevocationAction.REVOKE
     ]  # fmt: skip
 

@@ -53,7 +53,6 @@ from pki.model import (
 from pki.profiles import serving
 from pki.tables import (
     authority,
-    blocked_key,
     certificate,
     crl_shard,
     enrolment,
@@ -274,9 +273,7 @@ _KEY_USE = Statement(
 )
 _AGAINST = Statement(
     select(
-        select(blocked_key.c.cause)
-        .where(blocked_key.c.spki_sha256 == bindparam("spki", type_=LargeBinary))
-        .scalar_subquery(),
+        func.sceau_key_blocked(bindparam("spki", type_=LargeBinary)),
         _LASTING.scalar_subquery(),
         _HELD.scalar_subquery(),
     )

@@ -25,11 +25,13 @@ _LOCK_FAMILIES = text("""
     ORDER BY serial FOR UPDATE
 """)
 _SIBLINGS = text("""
-    SELECT c.serial FROM unnest(CAST(:keys AS bytea[])) AS lost (spki)
-    JOIN certificate c ON c.spki_sha256 = lost.spki
+    SELECT DISTINCT ON (c.serial) c.serial, lost.serial AS because
+    FROM unnest(CAST(:keys AS bytea[]), CAST(:known AS text[])) AS lost (spki, serial)
+    CROSS JOIN LATERAL sceau_key_family(lost.spki) AS family (spki)
+    JOIN certificate c ON c.spki_sha256 = family.spki
     WHERE c.serial <> ALL(CAST(:known AS text[])) AND c.not_after >= :now AND NOT EXISTS (
         SELECT FROM revocation v WHERE v.serial = c.serial AND v.action = 'revoke')
-    ORDER BY c.serial
+    ORDER BY c.serial, lost.serial
 """)
 _OTHERS = text("""
     SELECT DISTINCT ON (c.serial) c.serial, lost.serial AS because, e.authority
@@ -56,18 +58,21 @@ def lock_families(connection: Connection, serials: Collection[Serial]) -> None:
     finds its key blocked.
     """
     keys = [bytes(spki) for spki in connection.execute(_KEYS, {"serials": list(serials)}).scalars()]
-    blocked_keys.hold(connection, keys)
-    connection.execute(_LOCK_FAMILIES, {"keys": keys})
+    forms = blocked_keys.hold_families(connection, (), keys)
+    connection.execute(_LOCK_FAMILIES, {"keys": forms})
 
 
-def siblings(connection: Connection, lost: Collection[IssuedCertificate], now: datetime) -> list[Serial]:
-    """The other certificates of these keys that are neither expired nor revoked for good."""
+def siblings(
+    connection: Connection, lost: Collection[IssuedCertificate], now: datetime
+) -> dict[Serial, Serial]:
+    """Others of these keys in any form, not expired nor revoked for good, each with the one it falls with."""
     asked = {
-        "keys": list({one.spki_sha256 for one in lost}),
+        "keys": [one.spki_sha256 for one in lost],
         "known": [one.serial for one in lost],
         "now": now,
     }
-    return [Serial(serial) for serial in connection.execute(_SIBLINGS, asked).scalars()]
+    rows = connection.execute(_SIBLINGS, asked)
+    return {Serial(row.serial): Serial(row.because) for row in rows}
 
 
 def follow(connection: Connection, lost: Iterable[IssuedCertificate], *, now: datetime, actor: Actor) -> None:

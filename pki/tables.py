@@ -365,6 +365,13 @@ blocked_key = Table(
     Column("actor", Text, nullable=False),
 )
 
+key_number = Table(
+    "key_number",
+    metadata,
+    Column("spki_sha256", LargeBinary, primary_key=True),
+    Column("number", LargeBinary, nullable=False),
+)
+
 weak_key = Table(
     "weak_key",
     metadata,

@@ -272,7 +272,7 @@ def _reserve(
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
     spki = rules.spki_sha256(key)
-    enrolment = _held(connection, enrolment_id, spki)
+    enrolment = _held(connection, enrolment_id, blocked_keys.number_lock(blocked_keys.number_of(key)))
     now = present(connection, now)
     rules.check_issuance(token, enrolment)
     renewals.check_identified(enrolment, now)
@@ -300,7 +300,7 @@ def _store(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    enrolment = _held(connection, enrolment_id, prepared.reservation.spki_sha256)
+    enrolment = _held(connection, enrolment_id, blocked_keys.lock_name(prepared.reservation.spki_sha256))
     now = present(connection, now)
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
@@ -426,9 +426,8 @@ def _mailbox(facts: MailboxFacts) -> Mailbox:
     return facts.mailbox
 
 
-def _held(connection: Connection, enrolment_id: UUID, *spkis_sha256: bytes) -> Enrolment:
-    """The enrolment, with its person and these keys locked."""
-    names = map(blocked_keys.lock_name, spkis_sha256)
+def _held(connection: Connection, enrolment_id: UUID, *names: str) -> Enrolment:
+    """The enrolment, with its person and the locks of these names held."""
     return _enrolment(store.hold_enrolment(connection, enrolment_id, names=names), enrolment_id)
 
 
