@@ -482,6 +482,14 @@ ENTRIES: tuple[Entry, ...] = (
         "Rien n'est signé avant lui, sauf si deux administrateurs l'annulent (`sceau clock reset`) ; ce qui "
         "retire la confiance reste possible.",
     ),
+    Entry(
+        "record-not-written", 503, "Nothing can be written down",
+        "For over a minute no row could be written, so that nobody's trust could be withdrawn: nobody is "
+        "vouched for until it can. The operator looks for a full disk.",
+        "Rien ne peut être écrit",
+        "Depuis plus d'une minute rien n'a pu être écrit, donc aucune confiance retirée : personne n'est "
+        "garanti d'ici là. L'exploitant cherche un disque plein.",
+    ),
     # ---- Certificates
     Entry(
         "bad-csr", 400, "The certificate request cannot be read",

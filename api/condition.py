@@ -14,7 +14,9 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from api.beats import WORKER, last_beat
 from api.first_run import local_web, slapd_of
+from api.patience import impatient
 from api.settings import Settings
 from api.supervisor import parts_written, supervisor_pid
 from api.wiring import Container, build
@@ -25,8 +27,8 @@ from pki import lifetimes
 from pki.completeness import WHAT_TO_DO
 from pki.figures import figures
 
-# The worker's heartbeat is every 5 s; three missed ones are no longer chance.
-HEARTBEAT_LOST = 15.0
+# Seconds for each answer of the database: one that hangs is a part that is down.
+PATIENCE = 30.0
 FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(last_success, '-infinity')"
 
 
@@ -41,6 +43,7 @@ def look(settings: Settings) -> dict[str, Any]:
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
         raise Refusal(Kind.NOT_FOUND, "never-started", text)
     container = build(settings)
+    impatient(container.engine, PATIENCE)
     processes = parts_written(settings.state)
     checks: dict[str, Callable[[], str]] = {
         "postgres": lambda: _postgres(container),
@@ -87,6 +90,8 @@ def _part(check: Callable[[], str], process: Mapping[str, float] | None) -> dict
 
 
 def _postgres(container: Container) -> str:
+    if wrong := container.writing.wrong():
+        raise OSError(wrong)
     with transaction(container.engine) as connection:
         return f"PostgreSQL {connection.execute(text('SHOW server_version')).scalar_one()}"
 
@@ -111,12 +116,12 @@ def _web(settings: Settings) -> str:
 
 def _worker(container: Container) -> str:
     with transaction(container.engine) as connection:
-        query = "SELECT last_success FROM job_run WHERE name = 'heartbeat'"
-        last = connection.execute(text(query)).scalar()
-    age = None if last is None else (container.clock() - last).total_seconds()
-    if age is None or age > HEARTBEAT_LOST:
-        raise OSError("no heartbeat" if age is None else f"last heartbeat {age:.0f} s ago")
-    return f"heartbeat {age:.1f} s ago"
+        last = last_beat(connection, WORKER)
+    if last is None or last.is_lost:
+        raise OSError("no heartbeat" if last is None else f"last heartbeat {last.age:.0f} s ago")
+    if last.wrong:
+        raise OSError(last.wrong)
+    return f"heartbeat {last.age:.1f} s ago"
 
 
 def _counted(container: Container, *, up: bool) -> dict[str, Any]:

@@ -8,18 +8,14 @@ import os
 import secrets
 import signal
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
 
-from api import service_tls
+from api import questions, service_tls
 from api.ca_keys import ca_keys
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd
@@ -77,6 +73,8 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             lambda: _is_ready(postgres),
             child_environment(settings),
             signal.SIGINT,
+            works=questions.postgres(postgres),
+            silence=30,
         )
     )
     migrate(database_url(settings))
@@ -89,6 +87,10 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             lambda: _sceau("signer", settings, "--establish"),
             lambda: _signer_answers(container),
             child_environment(settings, Secret.CA),
+            works=questions.signer(settings.signer_socket),
+            # It signs alone: a million entries of a CRL come before an answer.
+            silence=60,
+            stands_on="postgres",
         )
     )
     service_tls.ensure(container, Actor("command:up"))
@@ -96,18 +98,31 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     # 3. LDAP, from the data it had or empty; the worker brings it in step.
     slapd = slapd_of(settings)
     slapd.make()
-    supervisor.start(Part("ldap", slapd.command, slapd.answers, child_environment(settings)))
+    supervisor.start(
+        Part("ldap", slapd.command, slapd.answers, child_environment(settings), works=slapd.answers)
+    )
     report(f"LDAP on port {settings.ldap_port}, LDAPS on {settings.ldaps_port}")
     # 4. Those who serve.
-    started = container.clock()
-    trusted = child_environment(settings, Secret.WEB)
-    supervisor.start(Part("web", lambda: web_command(settings), lambda: _web_answers(settings), trusted))
+    trusted, url = child_environment(settings, Secret.WEB), database_url(settings)
+    supervisor.start(
+        Part(
+            "web",
+            lambda: web_command(settings),
+            lambda: questions.answering_process(local_web(settings)) is not None,
+            trusted,
+            works=questions.web(local_web(settings), settings.state),
+            silence=30,
+        )
+    )
     supervisor.start(
         Part(
             "worker",
             lambda: _sceau("worker", settings),
-            lambda: _beat_since(container.engine, started),
+            questions.beats_since(url),
             trusted,
+            works=questions.worker(url),
+            silence=20,
+            stands_on="postgres",
         )
     )
     report(f"web on {settings.base_url}")
@@ -221,21 +236,7 @@ def _signer_answers(container: Container) -> bool:
     return True
 
 
-def _web_answers(settings: Settings) -> bool:
-    try:
-        with urllib.request.urlopen(f"{local_web(settings)}/healthz", timeout=2) as reply:  # noqa: S310 - always http
-            return bool(reply.status == 200)  # noqa: PLR2004 - HTTP OK
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 def local_web(settings: Settings) -> str:
     """Where this machine reaches the web part, also when it listens on every address."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared, not bound
     return f"http://{host}:{settings.port}"
-
-
-def _beat_since(engine: Engine, started: datetime) -> bool:
-    with transaction(engine) as connection:
-        query = "SELECT 1 FROM job_run WHERE name = 'heartbeat' AND last_success >= :since"
-        return connection.execute(text(query), {"since": started}).first() is not None

@@ -34,6 +34,10 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 
 FRANCE = ZoneInfo("Europe/Paris")
+# Seconds. Above the longest wait for a lock and for a signature, and what one statement of a job may take.
+SILENCE = 120.0
+# One statement over a whole national file, one download: minutes are no sign that anything hangs.
+LONG_SILENCE = 3600.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Job:
     """One line of the table. `work` returns a sentence on what it did, '' when there was nothing to do.
 
     What publishes, signs or gives trust back `waits` while the record is behind what was shown of it; what
-    takes trust away goes on. `by_hand` is run instead of `work` where a person asks for it now: what the
-    clock waits for is no reason to send him away.
+    takes trust away goes on. A run hangs when it makes no progress for `silence` seconds. `by_hand` is run
+    instead of `work` where a person asks for it now: what the clock waits for is no reason to send him away.
     """
 
     name: str
@@ -63,6 +67,16 @@ class Job:
     work: Callable[[Container], str]
     waits: bool = False
     by_hand: Callable[[Container], str] | None = None
+    silence: float = SILENCE
+
+
+def due_within() -> dict[str, float]:
+    """For each job that comes due by an interval, the seconds within which a worker must run it again."""
+    return {
+        job.name: 2 * job.when.trigger.interval_length + SILENCE
+        for job in JOBS.values()
+        if isinstance(job.when.trigger, IntervalTrigger)
+    }
 
 
 def _every(seconds: int) -> When:
@@ -78,7 +92,7 @@ JOBS = MappingProxyType(
     {
         job.name: job
         for job in (
-            Job("heartbeat", "Shows that a worker lives.", _every(5), upkeep.heartbeat),
+            Job("heartbeat", "Shows that no job of the worker hangs.", _every(3), upkeep.heartbeat),
             Job(
                 "completeness",
                 "Fails while the record lacks what was shown of it, as after a restored backup.",
@@ -116,24 +130,28 @@ JOBS = MappingProxyType(
                 "Fetches and takes in the newest national files.",
                 _at(3, 30),
                 nightly.take_registers,
+                silence=LONG_SILENCE,
             ),
             Job(
                 "registers-late",
                 "Asks sources again that were busy.",
                 _every(60),
                 nightly.take_late_registers,
+                silence=LONG_SILENCE,
             ),
             Job(
                 "fhir-increment",
                 "Asks the FHIR API of the Annuaire Santé what changed; off unless `sources_file` names it.",
                 _every(900),
                 increments.take_increments,
+                silence=LONG_SILENCE,
             ),
             Job(
                 "held-runs",
                 "Takes up runs that were cut off, or held and let through.",
                 _every(15),
                 nightly.resume_runs,
+                silence=LONG_SILENCE,
             ),
             Job(
                 night_watch.FRESHNESS,
@@ -148,6 +166,7 @@ JOBS = MappingProxyType(
                 exports.export_if_due,
                 waits=True,
                 by_hand=exports.export_now,
+                silence=LONG_SILENCE,
             ),
             Job(
                 "trust-list",
@@ -233,6 +252,7 @@ JOBS = MappingProxyType(
                 _at(4, 30),
                 publication.reconcile,
                 waits=True,
+                silence=LONG_SILENCE,
             ),
         )
     }
@@ -250,9 +270,14 @@ def run_job(container: Container, name: str, *, forced: bool = False) -> str | N
         raise Refusal(Kind.NOT_FOUND, "unknown-job", f"There is no job {name!r}: see `sceau jobs list`.")
     if job.waits and forced:
         container.watch.need()
+    with container.work.running(name, job.silence):
+        return _run(container, job, forced=forced)
+
+
+def _run(container: Container, job: Job, *, forced: bool) -> str | None:
     if job.waits and container.watch.lacks():
         return None
-    with held_if_free(container.engine, f"job:{name}") as free:
+    with held_if_free(container.engine, f"job:{job.name}") as free:
         now = container.clock()
         if not free or not (_start(container.engine, job, now, forced=forced)):
             return None

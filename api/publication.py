@@ -80,7 +80,7 @@ def publish(container: Container) -> str:
             if report.flooded and _is_withdrawing(container):
                 return ""
             try:
-                return f"{rebuild(container, PUBLICATION).entries} entries loaded"
+                return f"{rebuild(container, PUBLICATION, _getting_on(container)).entries} entries loaded"
             except (Refusal, OSError, SubprocessError) as error:
                 if publisher.floods is None:
                     raise
@@ -90,6 +90,11 @@ def publish(container: Container) -> str:
         written += report.written
         if not report.more:
             return f"{written} entries written" if written else ""
+
+
+def _getting_on(container: Container) -> Callable[[int], None]:
+    """Each page that went over is progress of the job: a whole tree takes minutes."""
+    return lambda _: container.work.progressed()
 
 
 def _is_withdrawing(container: Container) -> bool:
@@ -104,9 +109,10 @@ def _is_withdrawing(container: Container) -> bool:
 
 def reconcile(container: Container) -> str:
     """The nightly comparison, which repairs and stops before it deletes a large share."""
-    report = compare(container, apply=True)
+    report = compare(container, apply=True, progress=_getting_on(container))
     if report.empty:
-        return f"{rebuild(container, RECONCILIATION).entries} entries loaded: most were missing"
+        loaded = rebuild(container, RECONCILIATION, _getting_on(container))
+        return f"{loaded.entries} entries loaded: most were missing"
     return "" if report.agrees else f"{report.repaired} repaired: {', '.join(report.examples)}"
 
 

@@ -12,7 +12,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from api.jobs import JOBS, run_job
+from api.jobs import JOBS, due_within, run_job
 from api.wiring import Container
 from directory.base.db import asking
 from directory.base.errors import Refusal
@@ -28,9 +28,10 @@ FOLLOWERS = (publish.CONSUMER, consequences.CONSUMER)
 # others together, since each run costs as much as what it follows.
 _BREATH = 0.25
 _BREATHS = 4
-# Jobs at a time by the clock; beside them run those of the start and those that the feed wakes.
+# Jobs at a time by the clock; beside them run the heartbeat, those of the start and those the feed wakes.
 _BY_THE_CLOCK = 10
-AT_A_TIME = _BY_THE_CLOCK + 2
+_BEAT = "heartbeat"
+AT_A_TIME = _BY_THE_CLOCK + 3
 # A job's lock has a connection of its own, so has each lock it takes within, and its transaction one more.
 DEEPEST = 4
 # With fewer, jobs that each hold one and wait for the next stood still for 30 s, revocations among them, at
@@ -46,12 +47,15 @@ def run_worker(container: Container) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     scheduler = BackgroundScheduler(
-        executors={"default": ThreadPoolExecutor(_BY_THE_CLOCK)},
+        executors={"default": ThreadPoolExecutor(_BY_THE_CLOCK), _BEAT: ThreadPoolExecutor(1)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
         timezone="UTC",
     )
     for job in JOBS.values():
-        scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name)
+        # A thread of its own: that ten jobs take long is no reason for the eleventh to seem dead.
+        seat = _BEAT if job.name == _BEAT else "default"
+        scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name, executor=seat)
+    container.work.expect(due_within())
     scheduler.start()
     # What restores promises after a stop does not wait for its first interval.
     for name in ("heartbeat", "completeness", "recovery", "ocsp-responders", "crl", "ocsp-answers"):

@@ -1,14 +1,15 @@
-"""Keeps the parts of a one-machine installation alive: starts them in order, restarts what dies, stops all.
+"""Keeps the parts of a one-machine installation at work: starts them in order, restarts what dies or hangs.
 
 Knows processes, not what they do: which parts there are, and in what order, is said by `api/first_run.py`.
 """
 
-import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,14 +24,21 @@ from directory.base.errors import Kind, Refusal
 
 LONGEST_PAUSE = 10.0
 LONGEST_START = 40.0
-_PR_SET_PDEATHSIG = 1
+# Between two questions to a part, and for a part that hangs to end by itself.
+ASKED_EVERY = 1.0
+LONGEST_END = 5.0
+LONGEST_AWAY = 2.0
+# Ended as hung twice within so long, a part may hang by what it stands on.
+TWICE_WITHIN = 300.0
 
 
 @dataclass(frozen=True)
 class Part:
     """One process to keep alive: `command` is asked anew at each start, `answers` says whether it serves.
 
-    Its environment is its own: a passphrase goes to the part that needs it and to no other.
+    Its environment is its own: a passphrase goes to the part that needs it and to no other. `works` is asked
+    while it runs: whether it gave a sign of work since; without one for `silence` seconds, it hangs. It is
+    not judged while the part that it `stands_on` is silent itself.
     """
 
     name: str
@@ -38,6 +46,29 @@ class Part:
     answers: Callable[[], bool]
     environment: Mapping[str, str]
     stop_signal: signal.Signals = signal.SIGTERM
+    works: Callable[[], bool] | None = None
+    silence: float = 15.0
+    stands_on: str = ""
+
+
+class _Asked:
+    """One part, asked again and again by a thread of its own: a question that hangs holds up nobody."""
+
+    def __init__(self, works: Callable[[], bool]) -> None:
+        self._works = works
+        self._stopped = threading.Event()
+        self.last = time.monotonic()
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _ask(self) -> None:
+        while not self._stopped.wait(ASKED_EVERY):
+            # Whatever a question fails by, it brought no sign of work.
+            with suppress(Exception):
+                if self._works():
+                    self.last = max(self.last, time.monotonic())
 
 
 @dataclass
@@ -45,10 +76,14 @@ class _Running:
     part: Part
     process: subprocess.Popen[bytes]
     since: float
+    started: float = field(default_factory=time.monotonic)
     restarts: int = 0
     pause: float = 0.2
     not_before: float = 0.0
     is_held: bool = False
+    asked: _Asked | None = None
+    killed_at: float = float("inf")
+    hung_at: float = float("-inf")
 
 
 @dataclass
@@ -78,6 +113,8 @@ class Supervisor:
                 text = f"{part.name} {why}. The end of {self.log_of(part.name)}: {tail or 'empty'}"
                 raise Refusal(Kind.UNAVAILABLE, "part-not-started", text)
             time.sleep(0.05)
+        if part.works is not None:
+            running.asked = _Asked(part.works)
 
     def log_of(self, name: str) -> Path:
         """Where the part's output goes."""
@@ -88,8 +125,13 @@ class Supervisor:
 
         Gives whether it ended because it was asked to stop.
         """
+        looked = time.monotonic()
         while not (self._stopping or until()):
+            away, looked = time.monotonic() - looked, time.monotonic()
             for running in self._running.values():
+                if away > LONGEST_AWAY and running.asked is not None:
+                    # We stood still ourselves, and nobody was asked meanwhile: that is no silence of theirs.
+                    running.asked.last = looked
                 self._look_after(running)
             time.sleep(0.1)
         return self._stopping
@@ -100,6 +142,9 @@ class Supervisor:
 
     def stop_all(self) -> None:
         """Stop every part, the last started first, each given time to finish what it acknowledged."""
+        for running in self._running.values():
+            if running.asked is not None:
+                running.asked.stop()
         for running in reversed(self._running.values()):
             _end(running.process, running.part.stop_signal)
         self._running.clear()
@@ -107,10 +152,11 @@ class Supervisor:
 
     def _look_after(self, running: _Running) -> None:
         code = running.process.poll()
-        now = time.time()
+        now = time.monotonic()
         if code is None:
-            if now - running.since > LONGEST_PAUSE:
+            if now - running.started > LONGEST_PAUSE:
                 running.pause = 0.2
+            self._judge(running, now)
             return
         if self._is_paused(running.part.name):
             running.is_held = True
@@ -127,8 +173,33 @@ class Supervisor:
 
     def _start_again(self, running: _Running, now: float, *, restarts: int) -> None:
         running.process = self._spawn(running.part)
-        running.since, running.not_before, running.is_held, running.restarts = now, 0.0, False, restarts
+        running.since, running.started, running.killed_at = time.time(), now, float("inf")
+        running.not_before, running.is_held, running.restarts = 0.0, False, restarts
+        if running.asked is not None:
+            # As much as a first start is given.
+            running.asked.last = now + LONGEST_START - running.part.silence
         self._write_state()
+
+    def _judge(self, running: _Running, now: float) -> None:
+        """End a part that hangs: asked first, killed when it does not listen. It is then started again."""
+        if now > running.killed_at:
+            running.process.kill()
+        if running.asked is None or running.killed_at < float("inf"):
+            return
+        below = self._running.get(running.part.stands_on)
+        if self._is_paused(running.part.name) or (below is not None and _is_silent(below, now)):
+            running.asked.last = max(running.asked.last, now)
+        elif (silent := now - running.asked.last) > running.part.silence:
+            self.report(f"{running.part.name} gave no sign of work for {silent:.0f} s; ending it")
+            again, running.hung_at = now - running.hung_at < TWICE_WITHIN, now
+            self._end_hung(running, now)
+            if again and below is not None:
+                self.report(f"{below.part.name}, which it stands on, is ended too")
+                self._end_hung(below, now)
+
+    def _end_hung(self, running: _Running, now: float) -> None:
+        running.process.send_signal(running.part.stop_signal)
+        running.killed_at = now + LONGEST_END
 
     def _is_paused(self, name: str) -> bool:
         """Whether a living process asked for this part to stay down (a database being put in place)."""
@@ -142,14 +213,13 @@ class Supervisor:
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with log.open("ab") as out:
             return subprocess.Popen(  # noqa: S603 - our own parts
-                part.command(),
+                [*_dying_with_parent(part.stop_signal), *part.command()],
                 env=dict(part.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 # A session of its own: Ctrl-C reaches the supervisor, which then stops the parts in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent(part.stop_signal),  # noqa: PLW1509 - no threads at this point
             )
 
     def _write_state(self) -> None:
@@ -295,11 +365,17 @@ def _kill_group(leader: int, started: float | None = None) -> None:
     _still_running(killed, 5)
 
 
-def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None]:
-    """A supervisor that is killed takes its parts along, where the kernel can promise it."""
-    libc = ctypes.CDLL(None)
+def _is_silent(running: _Running, now: float) -> bool:
+    """Whether a part is down or overdue with its answer, so that those who stand on it cannot be judged."""
+    if running.process.poll() is not None or running.killed_at < float("inf"):
+        return True
+    return running.asked is not None and now - running.asked.last > 3 * ASKED_EVERY
 
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, int(stop_signal))
 
-    return ask
+def _dying_with_parent(stop_signal: signal.Signals) -> list[str]:
+    """A supervisor that is killed takes its parts along, where the kernel can promise it.
+
+    By a program in front of the part, not between fork and exec: questions are asked by threads.
+    """
+    setpriv = shutil.which("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG"), "--"]

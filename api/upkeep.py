@@ -10,10 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
-from sqlalchemy import select
+from sqlalchemy import select, text
 
+from api.beats import WORKER, beat
 from api.settings import Secret, passphrase
-from api.wiring import Container
+from api.wiring import Container, written_folders
+from api.writing import without_room
 from directory import feed, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -44,8 +46,16 @@ MOST_TRIMMED = 2_000_000
 
 
 def heartbeat(container: Container) -> str:
-    """Nothing: that it ran is what it shows."""
-    del container
+    """Give the worker's sign of life; Refusal `job-hangs`, and no sign, while a job of this process hangs.
+
+    What is wrong with its disks goes along with the sign: to be ended and started again would not help.
+    """
+    if hung := container.work.hung():
+        raise Refusal(Kind.UNAVAILABLE, "job-hangs", f"The worker hangs: {', '.join(hung)}.")
+    wrong = next(filter(None, map(without_room, written_folders(container.settings))), "")
+    with transaction(container.engine) as connection:
+        connection.execute(text("SET LOCAL synchronous_commit = off"))
+        beat(connection, WORKER, wrong)
     return ""
 
 

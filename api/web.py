@@ -44,7 +44,9 @@ def _start() -> WsgiApplication:
         clock=container.clock,
         changed=container.bell.ring,
         kept=settings.kept,
+        shortened=container.writing.shortened,
     )
+    container.writing.follow()
     return status.start().wrap(create_app(container))
 
 

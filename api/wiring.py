@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Engine
 from api.embedded.postgres import EmbeddedPostgres
 from api.seats import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
 from api.settings import Settings, failpoint
+from api.work import Work
+from api.writing import Writing
 from directory.base import failpoints, instant
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine
@@ -41,6 +43,8 @@ class Container:
     waiting: Seats = field(default_factory=lambda: Seats(WAITING, WAITING_EACH), compare=False)
     downloads: Seats = field(default_factory=lambda: Seats(DOWNLOADS, DOWNLOADS_EACH), compare=False)
 
+    work: Work = field(default_factory=Work, compare=False)
+
     @cached_property
     def watch(self) -> Watch:
         """Whether the record is all that was ever shown of it."""
@@ -58,10 +62,16 @@ class Container:
         with asking(self.engine) as question:
             return instant.present(question, self.clock())
 
+    @cached_property
+    def writing(self) -> Writing:
+        """Whether what is decided now could be written down."""
+        url = self.engine.url.render_as_string(hide_password=False)
+        return Writing(url, written_folders(self.settings))
+
     @property
     def verdict_lifetime(self) -> timedelta:
-        """How long who asked may keep a verdict."""
-        return timedelta(minutes=self.settings.verdict_minutes)
+        """How long who asked may keep a verdict; shorter while nothing can be written, then a refusal."""
+        return self.writing.needed(timedelta(minutes=self.settings.verdict_minutes))
 
     def purposes(self, asked: Purpose | None) -> frozenset[Purpose]:
         """What a new certificate serves where this purpose, or none, was asked for; refuses the unfitting."""
@@ -81,6 +91,12 @@ class Container:
             cause: timedelta(hours=getattr(self.settings, f"grace_{cause.name.lower()}_hours"))
             for cause in revoking
         }
+
+
+def written_folders(settings: Settings) -> tuple[Path, ...]:
+    """Where a CRL's floor, the log's heads, what parts run by and what they log come to lie."""
+    kept = settings.kept
+    return settings.state / "run", kept.floor.parent, kept.heads.parent, settings.state / "log"
 
 
 def database_url(settings: Settings) -> str:
@@ -106,7 +122,9 @@ def build(
     # profile.
     engine.hide_parameters = True
     signer = SignerClient(settings.signer_socket)
-    return Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
+    made = Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
+    made.work.follow(engine)
+    return made
 
 
 def _bounds(settings: Settings) -> Mapping[str, RegisterBounds]:

@@ -52,6 +52,8 @@ _EARLY = text(
 )
 _OLDEST = text(f"SELECT at FROM change WHERE {_AFTER} ORDER BY xid, id LIMIT 1")  # noqa: S608 - constants of this module
 
+_OLDEST_URGENT = text(f"SELECT at FROM change WHERE {_AFTER} AND urgent ORDER BY xid, id LIMIT 1")  # noqa: S608 - same
+
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
 # Numbers of transactions mean nothing in another cluster, where a dump of this one may have been loaded, and
 # come again on another timeline, which begins where a physical copy was taken up.
@@ -291,6 +293,13 @@ def tell_of_time(connection: Connection, now: datetime) -> int:
 def lag_seconds(connection: Connection, consumer: str, now: datetime) -> float:
     """The age of the oldest change `consumer` has not dealt with, in seconds; 0.0 when it is up to date."""
     oldest = connection.execute(_OLDEST, _asked(load_cursor(connection, consumer), 1)).scalar_one_or_none()
+    return 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+
+
+def urgent_lag_seconds(connection: Connection, consumer: str, now: datetime) -> float:
+    """The same of what takes something away: for how long `consumer` has gone on without it."""
+    place = _asked(load_cursor(connection, consumer), 1)
+    oldest = connection.execute(_OLDEST_URGENT, place).scalar_one_or_none()
     return 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
 
 

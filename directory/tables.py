@@ -442,6 +442,15 @@ job_run = Table(
     Column("last_duration", Double),
 )
 
+beat = Table(
+    "beat",
+    metadata,
+    Column("who", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("wrong", Text, nullable=False),
+)
+
 audit_pending = Table(
     "audit_pending",
     metadata,

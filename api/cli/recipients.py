@@ -30,10 +30,12 @@ def check(
       sceau check dr.b@two.example --at 2026-09-01T08:00:00+0200
     """
     parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = verdicts(
-            connection, addresses, sender=sender, at=at, now=parts.clock(), lifetime=parts.verdict_lifetime
-        )
+    with refusals_told(as_json=as_json):
+        lifetime = parts.verdict_lifetime
+        with transaction(parts.engine, read_only=True) as connection:
+            found = verdicts(
+                connection, addresses, sender=sender, at=at, now=parts.clock(), lifetime=lifetime
+            )
     told = [
         {
             "address": one.address,

@@ -3,26 +3,34 @@
 Open to all. Nothing here names a person or an address.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
+from api.beats import LOST_AFTER, WORKER, Beat, last_beat
+from api.first_run import slapd_of
+from api.patience import impatient
 from api.rest.register_figures import register_families
 from api.wiring import Container
 from directory import withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Refusal
+from directory.feed import urgent_lag_seconds
+from directory.ldap.publish import CONSUMER as LDAP
 from directory.sync.history import Condition, conditions
 from pki import completeness, lifetimes
 from pki.figures import Figures, feed_lags, figures
@@ -32,25 +40,35 @@ TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 METRICS_HOLD = 5.0
 # Seconds of unpublished change from which the directory counts as behind.
 FEED_LAG_TOLERATED = 60.0
+# The same of what takes something away: for as long LDAP shows somebody who is struck off.
+URGENT_LAG_TOLERATED = 15.0
+# Seconds for each answer of the database: whoever asks whether it hangs must hear it in time.
+PATIENCE = 5.0
 
 Check = dict[str, Any]
+_HEARTBEAT_ERROR = text(
+    "SELECT last_error FROM job_run"
+    " WHERE name = 'heartbeat' AND last_failure > coalesce(last_success, '-infinity')"
+)
 
 
 def health(container: Container) -> Blueprint:
     """The three routes on `container`."""
     made = Blueprint("health", __name__)
     scraped = _Scraped(container)
+    readiness = _Readiness(container)
 
     @made.get("/healthz")
-    def healthz() -> dict[str, str]:
-        return {"state": "ok"}
+    def healthz() -> dict[str, str | int]:
+        # Which process it is: the supervisor asks all of them, and ends the one that does not answer.
+        return {"state": "ok", "process": os.getpid()}
 
     @made.get("/readyz")
     def readyz() -> tuple[dict[str, Any], int]:
-        checks = _checks(container)
+        checks = readiness.checks()
         state = _worst(checks)
-        # Without the record nothing true can be said. Without the signer, verdicts and status still can:
-        # taking every web process out of rotation for it would take OCSP down as well.
+        # Without the record nothing true can be said, without a worker nothing withdrawn is followed. Without
+        # the signer, verdicts and status still can.
         return {"state": state, "checks": checks}, 503 if state == "failed" else 200
 
     @made.get("/metrics")
@@ -65,28 +83,71 @@ def migration_head() -> str:
     return (Path(__file__).resolve().parents[2] / "migrations" / "HEAD").read_text().strip()
 
 
-def _checks(container: Container) -> dict[str, Check]:
-    try:
-        with transaction(container.engine, read_only=True) as connection:
-            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
-            now = container.clock()
-            lags = feed_lags(connection, now)
-            registers = conditions(connection, now, container.settings.freshness)
-            own = lifetimes.ours(connection, now)
-        lacks = container.watch.look()
-        clock = _clock(container)
-    except SQLAlchemyError as error:
-        return {"database": {"state": "failed", "reason": f"not reachable ({type(error).__name__})"}}
-    return {
-        "database": {"state": "ok"},
-        "record": _record(lacks),
-        "clock": clock,
-        "migration": _migration(found, migration_head()),
-        "signer": _signer(container),
-        "feed": _feed(lags),
-        "registers": _registers(registers),
-        "lifetimes": _lifetimes(own, now),
-    }
+class _Readiness:
+    """What the service stands on, asked on connections of its own: those of the views may be what hangs."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        options = {"application_name": "sceau-readiness", "options": "-c timezone=UTC -c lock_timeout=2s"}
+        self._engine = impatient(
+            create_engine(container.engine.url, poolclass=NullPool, connect_args=options), PATIENCE
+        )
+        self._watch = completeness.Watch(self._engine, container.settings.kept)
+        self._counted: tuple[int, float] = (0, monotonic())
+
+    def checks(self) -> dict[str, Check]:
+        """Each check with its state; without the record, of the record alone."""
+        container, now = self._container, self._container.clock()
+        unwritten = container.writing.wrong()
+        try:
+            with transaction(self._engine, read_only=True) as connection:
+                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+                lags = feed_lags(connection, now)
+                urgent = urgent_lag_seconds(connection, LDAP, now) if LDAP in lags else 0.0
+                registers = conditions(connection, now, container.settings.freshness)
+                own = lifetimes.ours(connection, now)
+                beat = last_beat(connection, WORKER)
+                error = connection.execute(_HEARTBEAT_ERROR).scalar()
+            lacks = self._watch.look()
+            clock = _clock(container)
+        except SQLAlchemyError as lost:
+            return {"database": {"state": "failed", "reason": f"not reachable ({type(lost).__name__})"}}
+        return {
+            "database": {"state": "ok"},
+            "writing": _writing(unwritten),
+            "record": _record(lacks),
+            "clock": clock,
+            "migration": _migration(found, migration_head()),
+            "worker": self._worker(beat, error),
+            "signer": _signer(container),
+            "ldap": _ldap(container),
+            "feed": _feed(lags, urgent),
+            "registers": _registers(registers),
+            "lifetimes": _lifetimes(own, now),
+        }
+
+    def _worker(self, beat: Beat | None, error: str | None) -> Check:
+        """Failed when its sign is old by the database's clock, or stands still by ours."""
+        number = 0 if beat is None else beat.number
+        if number != self._counted[0]:
+            self._counted = number, monotonic()
+        if beat is None or beat.is_lost or monotonic() - self._counted[1] > LOST_AFTER:
+            reason = "no sign of work" if beat is None else f"no sign of work for {abs(beat.age):.0f} s"
+            return {"state": "failed", "reason": f"{reason}: {error}" if error else reason}
+        return {"state": "failed", "reason": beat.wrong} if beat.wrong else {"state": "ok"}
+
+
+def _writing(unwritten: str) -> Check:
+    """Failed, since what cannot be written cannot be withdrawn."""
+    return {"state": "failed", "reason": unwritten} if unwritten else {"state": "ok"}
+
+
+def _ldap(container: Container) -> Check:
+    """The slapd of this installation; one elsewhere shows by the feed that it does not follow."""
+    slapd = slapd_of(container.settings)
+    if container.settings.ldap_url or not slapd.socket.exists() or slapd.answers():
+        return {"state": "ok"}
+    return {"state": "degraded", "reason": "slapd does not answer on its socket"}
 
 
 def _record(lacks: list[str]) -> Check:
@@ -118,11 +179,14 @@ def _signer(container: Container) -> Check:
     return {"state": "ok", "version": version}
 
 
-def _feed(lags: dict[str, float]) -> Check:
+def _feed(lags: dict[str, float], urgent: float) -> Check:
     behind = sorted(consumer for consumer, lag in lags.items() if lag > FEED_LAG_TOLERATED)
-    if behind:
-        return {"state": "degraded", "lag_seconds": lags, "reason": f"behind: {', '.join(behind)}"}
-    return {"state": "ok", "lag_seconds": lags}
+    reason = f"behind: {', '.join(behind)}" if behind else ""
+    if urgent > URGENT_LAG_TOLERATED:
+        reason = f"LDAP shows for {urgent:.0f} s what was taken away"
+    return {"state": "degraded" if reason else "ok", "lag_seconds": lags, "urgent_lag_seconds": urgent} | (
+        {"reason": reason} if reason else {}
+    )
 
 
 def _registers(found: Sequence[Condition]) -> Check:

@@ -42,7 +42,8 @@ class Answers:
 
     `engine` must reach the primary: a replica may not know yet what has been revoked. `never_issued` is what
     is said of such a serial (`pki.ocsp.decide`); `ticks` counts seconds, as `time.monotonic` does. `watch`
-    tells whether the record may be believed when it says nothing against a certificate.
+    tells whether the record may be believed when it says nothing against a certificate; `shortened` for how
+    long that may be said, instead of so long: not at all once nothing could be written for too long.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Answers:
         never_issued: Outcome = Outcome.UNKNOWN,
         ticks: Callable[[], float] = time.monotonic,
         watch: Watch | None = None,
+        shortened: Callable[[timedelta], timedelta] = lambda lifetime: lifetime,
     ) -> None:
         # One SELECT is one snapshot by itself: no BEGIN and ROLLBACK around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -68,6 +70,7 @@ class Answers:
         self._ticks = ticks
         self._watch = watch
         self._signing = SigningClock(engine, clock, keys_folder, ticks)
+        self._shortened = shortened
         self.replies: AnswerCache[Reply] = AnswerCache(size)
         self.standings: AnswerCache[Standing] = AnswerCache(size)
         self._responders = Responders((), {})
@@ -76,6 +79,8 @@ class Answers:
     def remembered(self, key: str | bytes) -> Reply | None:
         """The reply given before to the same path or body, if it may still be given."""
         if self._watch is not None and not self._watch.is_known_complete():
+            return None
+        if self._shortened(self._lifetime) < self._lifetime:
             return None
         return self.replies.get(key, self._clock())
 
@@ -96,17 +101,23 @@ class Answers:
             return _error(Outcome.TRY_LATER if mute else ocsp.decide(asked, None, None))
         if responder is None or responder.not_after <= now:
             return _error(Outcome.TRY_LATER)
-        complete = self._is_complete()
+        lifetime = self._shortened(self._lifetime)
+        in_full = lifetime == self._lifetime
+        # What could not be withdrawn for too long is not vouched for: as where the record lacks something.
+        complete = bool(lifetime) and self._is_complete()
         findings, presigned = self._findings(asked, issuer, now, complete=complete)
         if not findings or any(finding.outcome is Outcome.TRY_LATER for finding in findings):
             # An error is about the whole answer.
             return _error(Outcome.TRY_LATER)
-        if presigned is None:
+        cut = not in_full and any(finding.outcome is Outcome.GOOD for finding in findings)
+        if presigned is None or cut:
             signs_at = self._may_sign_at()
             if signs_at is None:
                 return _error(Outcome.TRY_LATER)
-            presigned = self._sign(responder, issuer, findings, asked.nonce, signs_at)
-        if not (complete and _may_be_kept(asked, findings)):
+            presigned = self._sign(
+                responder, issuer, findings, asked.nonce, signs_at, lifetime if cut else self._lifetime
+            )
+        if not (complete and in_full and _may_be_kept(asked, findings)):
             return uncacheable(MEDIA_TYPE, presigned.der)
         reply = _reply(presigned, is_get=is_get)
         if len(key) <= _LONGEST_KEY:
@@ -195,15 +206,16 @@ class Answers:
             _LOG.exception("the record could not be read for OCSP")
             return {}
 
-    def _sign(
+    def _sign(  # noqa: PLR0917 - what an answer is made of
         self,
         responder: Responder,
         issuer: Issuer,
         findings: list[Finding],
         nonce: bytes | None,
         now: datetime,
+        lifetime: timedelta,
     ) -> Presigned:
-        lifetime = min(self._lifetime, responder.not_after - now)
+        lifetime = min(lifetime, responder.not_after - now)
         der = ocsp.sign(responder, issuer, findings, now=now, lifetime=lifetime, nonce=nonce)
         this_update = now.replace(microsecond=0)
         return Presigned(der, this_update, this_update + lifetime)

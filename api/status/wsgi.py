@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -37,7 +38,8 @@ class StatusApplication:
 
     `engine` reaches the primary; `hours` is how long an OCSP answer holds; `passphrase` opens the responders'
     keys in `keys_folder`. `never_issued` and `ticks` are those of `Answers`; `kept` is what a restored record
-    is held against. `changed` is called when something was committed that shows outside.
+    is held against. `changed` is called when something was committed that shows outside. `shortened` says for
+    how long `good` may be said instead of so long (`api.writing`).
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class StatusApplication:
         ticks: Callable[[], float] = time.monotonic,
         changed: Callable[[], None] = lambda: None,
         kept: Kept | None = None,
+        shortened: Callable[[timedelta], timedelta] = lambda lifetime: lifetime,
     ) -> None:
         watch = None if kept is None else Watch(engine, kept, ticks)
         self.answers = Answers(
             engine, keys_folder=keys_folder, passphrase=passphrase, hours=hours, clock=clock, size=cache_size,
             never_issued=never_issued, ticks=ticks, watch=watch,
+            shortened=shortened,
         )  # fmt: skip
         self.files = Files(engine, self.answers.replies.is_vouched_for, None if kept is None else kept.floor)
         url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)

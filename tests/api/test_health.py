@@ -1,5 +1,6 @@
 """What monitors see: alive, ready with a reason for what is not, figures that Prometheus can read."""
 
+import os
 import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from api.beats import WORKER, beat
 from api.wiring import Container
 from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
@@ -30,9 +32,16 @@ class Pinged:
         return "0.1.0"
 
 
+def give_sign(engine: Engine, wrong: str = "") -> None:
+    """As a worker does whose jobs get on."""
+    with engine.begin() as connection:
+        beat(connection, WORKER, wrong)
+
+
 def ready(
     container: Container, engine: Engine, *, signer: bool = True
 ) -> tuple[int, dict[str, dict[str, object]]]:
+    give_sign(engine)
     app = create_app(Container(container.settings, engine, Pinged(signer), container.clock))  # type: ignore[arg-type]
     answer = app.test_client().get("/readyz")
     return answer.status_code, answer.get_json()
@@ -41,7 +50,7 @@ def ready(
 def test_the_process_is_alive_whatever_else_is_not(container: Container) -> None:
     nowhere = connect_engine("postgresql+psycopg://nobody@/nothing?host=/nonexistent")
     app = create_app(Container(container.settings, nowhere, container.signer, container.clock))
-    assert app.test_client().get("/healthz").get_json() == {"state": "ok"}
+    assert app.test_client().get("/healthz").get_json() == {"state": "ok", "process": os.getpid()}
 
 
 def test_ready_when_all_it_stands_on_is_there(container: Container, engine: Engine) -> None:
@@ -49,14 +58,52 @@ def test_ready_when_all_it_stands_on_is_there(container: Container, engine: Engi
     assert (status, told["state"]) == (200, "ok")
     assert {name: check["state"] for name, check in told["checks"].items()} == {
         "database": "ok", "migration": "ok", "signer": "ok", "feed": "ok", "registers": "ok",
-        "lifetimes": "ok", "record": "ok", "clock": "ok",
+        "lifetimes": "ok", "record": "ok", "clock": "ok", "writing": "ok", "worker": "ok", "ldap": "ok",
     }  # fmt: skip
 
 
 def test_not_ready_without_the_database(container: Container) -> None:
     nowhere = connect_engine("postgresql+psycopg://nobody@/nothing?host=/nonexistent")
-    status, told = ready(container, nowhere)
-    assert (status, told["state"], told["checks"]["database"]["state"]) == (503, "failed", "failed")
+    app = create_app(Container(container.settings, nowhere, container.signer, container.clock))
+    answer = app.test_client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["state"]) == (503, "failed")
+    assert answer.get_json()["checks"]["database"]["state"] == "failed"
+
+
+def test_red_while_the_worker_gives_no_sign_of_work(container: Container, engine: Engine) -> None:
+    app = create_app(Container(container.settings, engine, Pinged(), container.clock))  # type: ignore[arg-type]
+    never = app.test_client().get("/readyz")
+    assert (never.status_code, never.get_json()["checks"]["worker"]["state"]) == (503, "failed")
+    assert ready(container, engine)[0] == 200
+    # The second: by a clock that was put back, a sign of long ago would be one of just now.
+    for when in ("- interval '11 s'", "+ interval '15 min'"):
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE beat SET at = clock_timestamp() {when}"))
+        lost = app.test_client().get("/readyz")
+        assert (lost.status_code, lost.get_json()["checks"]["worker"]["state"]) == (503, "failed")
+
+
+def test_red_while_a_worker_that_works_has_no_room(container: Container, engine: Engine) -> None:
+    app = create_app(Container(container.settings, engine, Pinged(), container.clock))  # type: ignore[arg-type]
+    give_sign(engine, "no room in floor: No space left on device")
+    told = app.test_client().get("/readyz")
+    assert (told.status_code, told.get_json()["checks"]["worker"]["reason"]) == (
+        503,
+        "no room in floor: No space left on device",
+    )
+
+
+def test_red_while_ldap_shows_what_was_taken_away(container: Container, engine: Engine) -> None:
+    seed_practitioner(engine)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO feed_cursor VALUES ('ldap-publisher', '0', 0, now())"))
+        connection.execute(text("ALTER TABLE change DISABLE TRIGGER append_only"))
+        connection.execute(text("UPDATE change SET at = timestamptz '2026-09-01 11:59:40Z'"))
+    assert ready(container, engine)[1]["checks"]["feed"]["state"] == "ok"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE change SET urgent = true"))
+    told = ready(container, engine)[1]["checks"]["feed"]
+    assert (told["state"], told["reason"]) == ("degraded", "LDAP shows for 20 s what was taken away")
 
 
 def test_not_ready_on_another_release_s_schema(container: Container, engine: Engine) -> None:
@@ -80,6 +127,7 @@ def test_a_signer_that_hangs_is_told_within_seconds(
         hung.bind(str(tmp_path / "s"))
         hung.listen()
         signer = SignerClient(tmp_path / "s")
+        give_sign(engine)
         app = create_app(Container(container.settings, engine, signer, container.clock))
         asked = monotonic()
         answer = app.test_client().get("/readyz")
@@ -95,6 +143,7 @@ def test_no_connection_is_held_while_the_signer_is_waited_for(container: Contain
             held.append(engine.pool.checkedout())  # type: ignore[attr-defined]
             return super().ping()
 
+    give_sign(engine)
     app = create_app(Container(container.settings, engine, Watching(), container.clock))  # type: ignore[arg-type]
     assert app.test_client().get("/readyz").status_code == 200
     assert held == [0]

@@ -316,3 +316,96 @@ def test_what_is_written_over_is_old_or_new_and_never_half(tmp_path: Path) -> No
         seen.add(path.read_bytes())
     assert seen <= {old, new}
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def counting(folder: Path, name: str) -> tuple[list[str], Callable[[], bool]]:
+    """A program whose work is to count, and the question whether its count went on."""
+    count, seen = folder / name, [""]
+    script = f"i=0; while :; do i=$((i+1)); echo $i >{count}; sleep 0.1; done"
+
+    def gets_on() -> bool:
+        before, seen[0] = seen[0], count.read_text()
+        return seen[0] != before
+
+    return ["sh", "-c", script], gets_on
+
+
+def hangable(folder: Path, name: str, *, silence: float = 2, stands_on: str = "") -> Part:
+    command, gets_on = counting(folder, name)
+    return Part(
+        name,
+        lambda: command,
+        (folder / name).exists,
+        os.environ,
+        works=gets_on,
+        silence=silence,
+        stands_on=stands_on,
+    )
+
+
+@pytest.fixture
+def impatient_supervisor(monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor) -> Supervisor:
+    for name, seconds in (("ASKED_EVERY", 0.3), ("LONGEST_END", 1.0), ("LONGEST_START", 6.0)):
+        monkeypatch.setattr(f"api.supervisor.{name}", seconds)
+    return supervisor
+
+
+def test_a_part_that_hangs_is_ended_and_started_again(
+    impatient_supervisor: Supervisor, tmp_path: Path, told: list[str]
+) -> None:
+    impatient_supervisor.start(hangable(tmp_path, "worker"))
+    impatient_supervisor.start(hangable(tmp_path, "other"))
+    hung, other = pid_of(tmp_path, "worker"), pid_of(tmp_path, "other")
+    os.kill(hung, signal.SIGSTOP)
+    watch_until(impatient_supervisor, lambda: parts_written(tmp_path)["worker"]["restarts"] == 1)
+    assert not alive(hung)
+    before = (tmp_path / "worker").read_text()
+    watch_until(impatient_supervisor, lambda: (tmp_path / "worker").read_text() not in (before, ""))
+    assert pid_of(tmp_path, "other") == other
+    assert told[0].startswith("worker gave no sign of work for ")
+    assert told[1:] == ["worker ended (-9); restarting"]
+
+
+def test_a_question_that_hangs_holds_up_nobody(impatient_supervisor: Supervisor, tmp_path: Path) -> None:
+    for_ever = threading.Event()
+    asked = Part("web", lambda: SLEEPS, lambda: True, os.environ, works=for_ever.wait, silence=2)
+    impatient_supervisor.start(asked)
+    impatient_supervisor.start(part("worker", *SLEEPS))
+    os.kill(pid_of(tmp_path, "worker"), signal.SIGKILL)
+    watch_until(impatient_supervisor, lambda: parts_written(tmp_path)["worker"]["restarts"] == 1)
+    # To hang over a question is to give no answer to it.
+    watch_until(impatient_supervisor, lambda: parts_written(tmp_path)["web"]["restarts"] == 1)
+    for_ever.set()
+
+
+def test_a_part_is_not_judged_while_what_it_stands_on_is_silent(
+    impatient_supervisor: Supervisor, tmp_path: Path
+) -> None:
+    impatient_supervisor.start(hangable(tmp_path, "postgres", silence=30))
+    impatient_supervisor.start(hangable(tmp_path, "worker", stands_on="postgres"))
+    watch_until(impatient_supervisor, (tmp_path / "worker").exists)
+    os.kill(pid_of(tmp_path, "postgres"), signal.SIGSTOP)
+    later = time.monotonic() + 2
+    watch_until(impatient_supervisor, lambda: time.monotonic() > later)
+    os.kill(pid_of(tmp_path, "worker"), signal.SIGSTOP)
+    later = time.monotonic() + 4
+    watch_until(impatient_supervisor, lambda: time.monotonic() > later)
+    assert parts_written(tmp_path)["worker"]["restarts"] == 0
+    os.kill(pid_of(tmp_path, "postgres"), signal.SIGCONT)
+    watch_until(impatient_supervisor, lambda: parts_written(tmp_path)["worker"]["restarts"] == 1)
+    assert parts_written(tmp_path)["postgres"]["restarts"] == 0
+
+
+def test_a_part_that_hangs_again_takes_what_it_stands_on_along(
+    impatient_supervisor: Supervisor, tmp_path: Path
+) -> None:
+    impatient_supervisor.start(hangable(tmp_path, "postgres", silence=30))
+    impatient_supervisor.start(hangable(tmp_path, "worker", stands_on="postgres"))
+    for restarts in (1, 2):
+        os.kill(pid_of(tmp_path, "worker"), signal.SIGSTOP)
+        watch_until(
+            impatient_supervisor,
+            lambda n=restarts: parts_written(tmp_path)["worker"]["restarts"] == n,  # type: ignore[misc]
+            30,
+        )
+    watch_until(impatient_supervisor, lambda: parts_written(tmp_path)["postgres"]["restarts"] == 1)
