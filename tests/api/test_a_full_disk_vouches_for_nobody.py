@@ -1,0 +1,171 @@
+"""A full disk is red at once; what is given out is cut short, and after a minute nobody is vouched for."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+from flask.testing import FlaskClient
+from sqlalchemy import Engine
+
+from api.app import create_app
+from api.embedded.postgres import EmbeddedPostgres
+from api.settings import Settings
+from api.status.answers import Answers
+from api.wiring import Container
+from api.writing import SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
+from directory.base.clock import utc_now
+from pki.model import RevocationReason
+from tests.api.certificates import certify
+from tests.api.test_health import Pinged
+from tests.conftest import migrate
+from tests.factories import seed_practitioner, seed_token
+from tests.full_disk import fill, serving, small_disk
+from tests.status_ca import ISSUING, PASSPHRASE, Issued, StatusCa
+
+LIFETIME = timedelta(minutes=15)
+
+
+class Ticks:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def ticks() -> Ticks:
+    return Ticks()
+
+
+@pytest.fixture
+def disk(passable: Path) -> Iterator[Path]:
+    with small_disk(passable / "of-the-record") as folder:
+        yield folder
+
+
+@pytest.fixture
+def record(disk: Path) -> Iterator[Engine]:
+    cluster = EmbeddedPostgres(disk / "postgres")
+    cluster.make()
+    with serving(cluster) as engine:
+        migrate(engine)
+        yield engine
+
+
+def writing_on(engine: Engine, ticks: Ticks, *folders: Path) -> Writing:
+    return Writing(engine.url.render_as_string(hide_password=False), folders, ticks)
+
+
+def test_nothing_is_promised_beyond_a_minute_after_the_last_row_that_went_through(
+    record: Engine, disk: Path, ticks: Ticks
+) -> None:
+    writing = writing_on(record, ticks)
+    assert (writing.wrong(), writing.shortened(LIFETIME)) == ("", LIFETIME)
+    fill(disk / "filler")
+    ticks.now += 4
+    assert writing.wrong().startswith("the record takes no row")
+    assert writing.shortened(LIFETIME) == LIFETIME
+    ticks.now += SHORTENED_AFTER
+    assert writing.shortened(LIFETIME) == timedelta(seconds=46)
+    ticks.now += TRUSTED_SECONDS
+    assert writing.shortened(LIFETIME) == timedelta()
+    (disk / "filler").unlink()
+    ticks.now += 4
+    assert (writing.wrong(), writing.shortened(LIFETIME)) == ("", LIFETIME)
+
+
+@pytest.fixture
+def client(record: Engine, ticks: Ticks, now: datetime, tmp_path: Path) -> FlaskClient:
+    class WithTicks(Container):
+        writing = writing_on(record, ticks)  # type: ignore[assignment]
+
+    settings = Settings(state=tmp_path, public_url="https://sceau.example")
+    made = WithTicks(settings=settings, engine=record, signer=Pinged(), clock=lambda: now)  # type: ignore[arg-type]
+    return create_app(made).test_client()
+
+
+def test_nobody_is_allowed_once_nothing_can_be_withdrawn(
+    client: FlaskClient, record: Engine, disk: Path, ticks: Ticks, now: datetime
+) -> None:
+    mailbox = seed_practitioner(record).mailbox
+    certify(record, mailbox, now - timedelta(days=1))
+    seed_token(record, "operator", role="operator")
+    headers = {"Authorization": "Bearer sceau_operator"}
+
+    def verdict() -> tuple[int, dict[str, object]]:
+        answer = client.get(f"/v1/recipients/{mailbox}", headers=headers)
+        return answer.status_code, answer.get_json()
+
+    assert verdict()[1]["valid_until"] == "2026-09-01T12:15:00Z"
+    fill(disk / "filler")
+    ticks.now += 30
+    status, told = verdict()
+    assert (status, told["verdict"], told["valid_until"]) == (200, "allowed", "2026-09-01T12:00:30Z")
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.get_json()["checks"]["writing"]["state"]) == (503, "failed")
+    ticks.now += 31
+    status, told = verdict()
+    assert (status, told["code"]) == (503, "record-not-written")
+    (disk / "filler").unlink()
+    ticks.now += 4
+    assert verdict()[1]["verdict"] == "allowed"
+
+
+def test_ocsp_says_good_of_nobody_then_and_revoked_as_before(
+    record: Engine, disk: Path, ticks: Ticks, tmp_path: Path
+) -> None:
+    ca = StatusCa(record, utc_now()).establish()
+    ca.add_responder(tmp_path / "keys")
+    good, revoked = ca.issue(), ca.issue()
+    ca.revoke(revoked, RevocationReason.KEY_COMPROMISE)
+    answers = Answers(
+        record, keys_folder=tmp_path / "keys", passphrase=PASSPHRASE, hours=8, clock=utc_now, size=10,
+        ticks=ticks, shortened=writing_on(record, ticks).shortened,
+    )  # fmt: skip
+
+    def asked(issued: Issued) -> ocsp.OCSPResponse:
+        built = ocsp.OCSPRequestBuilder().add_certificate(
+            issued.certificate,
+            ca.certificates[ISSUING],
+            hashes.SHA256(),
+        )
+        der = built.build().public_bytes(Encoding.DER)
+        reply = answers.remembered(der) or answers.answer(der, der, is_get=True)
+        kept = dict(reply.headers)["Cache-Control"] != "no-store"
+        found = ocsp.load_der_ocsp_response(reply.body)
+        assert kept == (ticks.now < 1010)
+        return found
+
+    assert asked(good).certificate_status is ocsp.OCSPCertStatus.GOOD
+    assert asked(revoked).certificate_status is ocsp.OCSPCertStatus.REVOKED
+    fill(disk / "filler")
+    ticks.now += 30
+    cut = asked(good)
+    assert cut.certificate_status is ocsp.OCSPCertStatus.GOOD
+    assert cut.next_update_utc is not None
+    assert cut.next_update_utc - cut.this_update_utc == timedelta(seconds=30)
+    ticks.now += 31
+    assert asked(good).response_status is ocsp.OCSPResponseStatus.TRY_LATER
+    assert asked(revoked).certificate_status is ocsp.OCSPCertStatus.REVOKED
+
+
+def test_the_disk_of_what_is_kept_beside_the_record_counts_as_well(
+    engine: Engine, passable: Path, ticks: Ticks
+) -> None:
+    with small_disk(passable / "of-the-floor", "size=4m") as floor:
+        writing = writing_on(engine, ticks, floor, floor / "not-there")
+        assert writing.wrong() == ""
+        fill(floor / "filler")
+        assert without_room(floor) == "no room in of-the-floor: No space left on device"
+        ticks.now += TRUSTED_SECONDS + 1
+        assert writing.shortened(LIFETIME) == timedelta()
+        (floor / "filler").unlink()
+        assert without_room(floor) == ""
+        assert list(floor.iterdir()) == []
