@@ -3,6 +3,8 @@
 What a list says is `pki/trust_list.py`'s; the addresses are `api/rest/trust_list.py`'s.
 """
 
+import base64
+import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -13,8 +15,11 @@ from sqlalchemy.exc import OperationalError
 from api.list_signer import list_signer
 from api.wiring import Container
 from directory.base.db import transaction
-from directory.base.errors import Refusal
-from pki import trust_list, trust_list_store
+from directory.base.errors import Kind, Refusal
+from pki import intact, trust_list, trust_list_store
+from pki.intact import DamagedError
+
+_LOG = logging.getLogger("sceau.status")
 
 # How late a request may learn of a new version; the list itself is a few megabytes, its number one look.
 LOOKED_FOR = timedelta(seconds=1)
@@ -87,11 +92,33 @@ class Newest:
             if self._held is not None and now < self._held.next_update:
                 return self._held
             raise
-        return None if found is None else published(found)
+        if found is None:
+            return None
+        try:
+            return _as_signed(found)
+        except Refusal:
+            if self._held is not None and now < self._held.next_update:
+                return self._held
+            raise
+
+
+def _as_signed(one: trust_list_store.Version) -> Published:
+    """What is handed out of this version; Refusal UNAVAILABLE `no-trust-list` when nobody signed that."""
+    made = published(one)
+    header, _, signature = one.xml_signature.partition("..")
+    payload = base64.urlsafe_b64encode(one.xml).rstrip(b"=").decode()
+    try:
+        intact.check_jws(made.jws)
+        intact.check_jws(f"{header}.{payload}.{signature}".encode())
+    except DamagedError as damaged:
+        _LOG.error("trust list %s is not handed out: %s", one.version, damaged)
+        text = f"Trust list {one.version} is damaged in the record: it is not handed out."
+        raise Refusal(Kind.UNAVAILABLE, "no-trust-list", text) from damaged
+    return made
 
 
 def find(container: Container, version: int) -> Published | None:
     """A kept version, or None."""
     with transaction(container.engine, read_only=True) as connection:
         found = trust_list_store.find(connection, version)
-    return None if found is None else published(found)
+    return None if found is None else _as_signed(found)

@@ -77,6 +77,11 @@ def bundle(connection: Connection, authority_id: str) -> tuple[bytes, datetime] 
     return pkcs7.serialize_certificates(certificates, Encoding.DER), youngest
 
 
+def certificates_in(bundle: bytes) -> list[bytes]:
+    """The certificates of a certs-only CMS, in DER."""
+    return [one.public_bytes(Encoding.DER) for one in pkcs7.load_der_pkcs7_certificates(bundle)]
+
+
 def root_crl_ends(connection: Connection) -> datetime | None:
     """When the first CRL of an offline root that is due ends; None when no root is offline.
 

@@ -16,8 +16,9 @@ from api.status.cache import AnswerCache, Kept
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
 from directory.base.errors import Refusal
-from pki import ocsp, ocsp_request, ocsp_store
+from pki import intact, ocsp, ocsp_request, ocsp_store
 from pki.completeness import Watch
+from pki.intact import DamagedError
 from pki.model import Serial, Standing
 from pki.ocsp import Finding, Issuer, Outcome
 from pki.ocsp_request import Question, Request
@@ -109,6 +110,8 @@ class Answers:
         if not findings or any(finding.outcome is Outcome.TRY_LATER for finding in findings):
             # An error is about the whole answer.
             return _error(Outcome.TRY_LATER)
+        if presigned is not None:
+            presigned = _as_signed(presigned, responder)
         cut = not in_full and any(finding.outcome is Outcome.GOOD for finding in findings)
         if presigned is None or cut:
             signs_at = self._may_sign_at()
@@ -235,6 +238,16 @@ class Answers:
             _LOG.exception("the responders could not be read")
         self._loaded_at = self._ticks()
         return self._responders
+
+
+def _as_signed(presigned: Presigned, responder: Responder) -> Presigned | None:
+    """The answer signed ahead, None when it is not what this responder signed: then one is signed now."""
+    try:
+        intact.check_answer(presigned.der, responder.certificate)
+    except DamagedError as damaged:
+        _LOG.warning("signed anew: %s", damaged)
+        return None
+    return presigned
 
 
 def _may_be_kept(asked: Request, findings: list[Finding]) -> bool:

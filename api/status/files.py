@@ -1,11 +1,12 @@
 """CRLs and CA certificates as files: the last signed CRL and delta of a shard, the certificate of a CA.
 
 A CRL is given from memory as long as nothing has been published since; the last good one goes on being given
-when the record is out of reach or has forgotten it, since it says itself until when it holds.
+when the record is out of reach, has forgotten it, or gives bytes that nobody signed (`pki.intact`), since it
+says itself until when it holds. Where there is no good one yet, there is none: 503.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import crl_store, floor, gate, roll_over, trust_list, trust_list_store
+from pki import crl_store, floor, gate, intact, roll_over, store, trust_list, trust_list_store
+from pki.intact import DamagedError
+from pki.model import Authority
 from pki.published import authority as certificate_of
 
 _LOG = logging.getLogger("sceau.status")
@@ -44,6 +47,7 @@ class Files:
         # Both are bounded by the CAs and shards there are: nothing else is kept.
         self._lists: dict[tuple[str, int, bool], _List] = {}
         self._certificates: dict[str, Reply] = {}
+        self._chains: dict[str, tuple[bytes, Reply]] = {}
         self._bundle: tuple[list[bytes], Reply] | None = None
         self._heard = 0
 
@@ -84,6 +88,8 @@ class Files:
         if newest is None:
             return NOT_FOUND
         if self._bundle is None or self._bundle[0] != found:
+            if not _are_signed(found, found):
+                return UNAVAILABLE if self._bundle is None else self._bundle[1]
             made = cacheable(BUNDLE, trust_list.as_bundle(found), newest, dated_alone=True)
             self._bundle = (found, made)
         return self._bundle[1]
@@ -93,12 +99,21 @@ class Files:
         try:
             with self._engine.connect() as connection:
                 found = roll_over.bundle(connection, authority_id)
-        except SQLAlchemyError:
+                known = trust_list_store.certificates(connection)
+        except (SQLAlchemyError, ValueError):
+            # The second: what stands there is no certificate.
             _LOG.exception("the record could not be read for the certificates of a CA")
-            return UNAVAILABLE
+            held = self._chains.get(authority_id)
+            return UNAVAILABLE if held is None else held[1]
         if found is None:
             return NOT_FOUND
-        return cacheable("application/pkcs7-mime", *found, dated_alone=True)
+        held = self._chains.get(authority_id)
+        if held is None or held[0] != found[0]:
+            if not _are_signed(roll_over.certificates_in(found[0]), known):
+                return UNAVAILABLE if held is None else held[1]
+            held = found[0], cacheable("application/pkcs7-mime", *found, dated_alone=True)
+            self._chains[authority_id] = held
+        return held[1]
 
     def certificate(self, authority_id: str) -> Reply:
         """The certificate of a CA, or between two, in DER; it never changes under one name."""
@@ -108,11 +123,14 @@ class Files:
         try:
             with self._engine.connect() as connection:
                 found = certificate_of(connection, authority_id)
+                known = trust_list_store.certificates(connection)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CA certificate")
             return UNAVAILABLE
         if found is None:
             return NOT_FOUND
+        if not _are_signed([found[0]], known):
+            return UNAVAILABLE
         reply = cacheable("application/pkix-cert", *found, dated_alone=True)
         self._certificates[authority_id] = reply
         return reply
@@ -131,20 +149,56 @@ def _latest(
     if held is not None and (number or 0) <= held.number:
         return _List(held.number, held.reply, heard)
     published = crl_store.latest(connection, authority_id, shard, delta=delta)
+    authority = store.load_authority(connection, authority_id)
     found = None
-    if published is not None:
+    if published is not None and _is_intact(published.der, authority, published.number, delta=delta):
         alone = crl_store.is_dated_alone(connection, authority_id, shard, published.number, delta=delta)
         found = _given(published.der, published.number, heard, dated_alone=alone)
     # Read when something new is given, not for each who asks.
     content = None if kept is None else floor.kept_list(kept, f"{authority_id}/{shard}", delta=delta)
-    if content is None:
+    last = 0 if content is None else _number_of(content)
+    if content is None or not _is_intact(content, authority, last, delta=delta):
         forgotten = kept is not None and crl_store.last_number(connection, authority_id, shard) < floor.known(
             kept, f"{authority_id}/{shard}"
         )
         # A later one was published, which neither the record nor any file has: an older one would un-revoke.
-        return _List(0, UNAVAILABLE, heard) if forgotten else found
-    last = gate.number_of(content)
+        if forgotten:
+            return _List(0, UNAVAILABLE, heard)
+        return found if published is None or found is not None else _last_good(held, heard)
+    if found is None and held is not None and held.number > last:
+        return _last_good(held, heard)
     return found if found is not None and found.number >= last else _given(content, last, heard)
+
+
+def _last_good(held: _List | None, heard: int) -> _List:
+    return _List(0, UNAVAILABLE, heard) if held is None else _List(held.number, held.reply, heard)
+
+
+def _is_intact(der: bytes, authority: Authority | None, number: int, *, delta: bool) -> bool:
+    if authority is None:
+        return False
+    try:
+        intact.check_crl(der, authority, number, delta=delta)
+    except DamagedError as damaged:
+        _LOG.error("not handed out: %s", damaged)
+        return False
+    return True
+
+
+def _are_signed(wanted: Sequence[bytes], known: Sequence[bytes]) -> bool:
+    try:
+        intact.check_certificates(wanted, known)
+    except DamagedError as damaged:
+        _LOG.error("not handed out: %s", damaged)
+        return False
+    return True
+
+
+def _number_of(content: bytes) -> int:
+    try:
+        return gate.number_of(content)
+    except (ValueError, x509.ExtensionNotFound):
+        return 0
 
 
 def _given(der: bytes, number: int, heard: int, *, dated_alone: bool = False) -> _List:

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0026"
-down_revision = "0025"
+revision = "0028"
+down_revision = "0027"
 
 UP = """
 -- Replaced every few seconds: room is left in the page, so that no sign needs another.
