@@ -19,8 +19,9 @@ from cryptography.x509.oid import NameOID
 NAME = "PS_LibreAcces_202608260200.zip"
 BODY = bytes(range(256)) * 4000
 # RFC 5280 4.2.1.3 wants it in a CA's certificate, and Python 3.13 holds every chain to the RFC.
+# Signatures, since a server's certificate may be its own CA.
 SIGNS_CERTIFICATES = x509.KeyUsage(
-    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
     key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
 )  # fmt: skip
 
