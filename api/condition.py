@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.beats import WORKER, last_beat
 from api.first_run import local_web, slapd_of
+from api.nightly import strangers
 from api.patience import impatient
 from api.settings import Settings
 from api.supervisor import parts_written, supervisor_pid
@@ -33,7 +34,7 @@ FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(la
 
 
 def look(settings: Settings) -> dict[str, Any]:
-    """Addresses, parts with their state, versions, last sync, feed lag and jobs.
+    """Addresses, parts with their state, files of no register, versions, last sync, feed lag and jobs.
 
     `state` is `ok` when all parts are, the record is complete, the clock agrees with the database's, no
     register is late and nothing of ours is about to run out; `degraded` when some parts are, `down` when
@@ -68,6 +69,7 @@ def look(settings: Settings) -> dict[str, Any]:
         "folder": str(settings.state),
         "supervisor": supervisor_pid(settings.state),
         "parts": parts,
+        "strangers": strangers(settings.registers),
         "versions": {
             "sceau": version("sceau"),
             "python": platform.python_version(),

@@ -6,6 +6,8 @@ of several files of a register the newest that is a register's wins, and older o
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sqlalchemy import text
@@ -18,8 +20,8 @@ from directory.base.locks import held_if_free
 from directory.sync import origins
 from directory.sync.fetch import Origin, fetch
 from directory.sync.measuring import last_applied
-from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
-from directory.sync.source import made_at, sha256_of, stamp_of
+from directory.sync.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
+from directory.sync.source import modified_at, sha256_of, written_at
 from directory.sync.staging import Progress
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
@@ -41,6 +43,7 @@ PATTERNS = {
     "mailboxes": ("Extraction_Correspondance_MSSante*.zip", "Extraction_Correspondance_MSSante*.txt"),
 }
 NIGHT = Actor("job:registers")
+SHOWN_NAME = 100
 # Reasons that time or another file takes away, while the file stays as it is.
 _PASSING = {"from-the-future", "kept-file-gone"}
 # A plan (`sceau sync run` without --apply) is no answer.
@@ -53,10 +56,25 @@ _SEEN = text(
 def candidates(folder: Path, register: str) -> list[Path]:
     """The files of this register in `folder`, the newest first.
 
-    By the generation time in their names, as the import itself judges; a copy made late is no newer for it.
+    By the generation time in their names and in those of their texts, as the import itself judges; a copy
+    made late is no newer for it.
     """
     found = {path for pattern in PATTERNS[register] for path in folder.glob(pattern) if path.is_file()}
-    return sorted(found, key=lambda path: (made_at(path), path.name), reverse=True)
+    return sorted(found, key=lambda path: (_made_at(path, register), path.name), reverse=True)
+
+
+def _made_at(path: Path, register: str) -> datetime:
+    """By the names of the file and of its texts; its own time orders those that tell nothing."""
+    return written_at(path, REGISTERS[register].roles) or modified_at(path)
+
+
+def strangers(folder: Path) -> list[str]:
+    """Files in the drop folder that no register takes for its own, by name: nobody will ever read them."""
+    if not folder.is_dir():
+        return []
+    files = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    patterns = [pattern for known in PATTERNS.values() for pattern in known]
+    return sorted(name for name in files if not any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def newest(folder: Path, register: str) -> Path | None:
@@ -73,6 +91,8 @@ def take_registers(container: Container) -> str:
             origins.begin_night(connection, known, now=container.clock())
         _fetch_due(container, known, told)
     _take_all(container, PATTERNS, told)
+    for name in strangers(container.settings.registers):
+        told.warn(f"{name[:SHOWN_NAME]!r} in the drop folder is no register's file and was not read")
     return told.end()
 
 
@@ -102,6 +122,7 @@ class Told:
     def __init__(self) -> None:
         self._taken: list[str] = []
         self._refused: list[str] = []
+        self._warned: list[str] = []
 
     @contextmanager
     def apart(self, name: str) -> Iterator[None]:
@@ -125,11 +146,16 @@ class Told:
         """Something else that was done."""
         self._taken.append(sentence)
 
+    def warn(self, sentence: str) -> None:
+        """Something that somebody should look at, however the night went."""
+        self._warned.append(sentence)
+
     def end(self) -> str:
         """What was done; Refusal `register-refused` naming all that was refused."""
         if self._refused:
-            raise Refusal(Kind.UNACCEPTABLE, "register-refused", "; ".join(self._refused))
-        return "; ".join(self._taken)
+            text = "; ".join([*self._refused, *self._warned])
+            raise Refusal(Kind.UNACCEPTABLE, "register-refused", text)
+        return "; ".join([*self._taken, *self._warned])
 
 
 def _origins(container: Container) -> tuple[Origin, ...]:
@@ -194,15 +220,16 @@ def _before(container: Container, register: str, path: Path) -> str:
     'done': nothing is to be had from it or an older one; 'refused': not from it, unless time alone was
     against it; '' when it is to be tried.
     """
-    now, stamp, sha256 = container.clock(), stamp_of(path), sha256_of(path)
+    now, sha256 = container.clock(), sha256_of(path)
+    written = written_at(path, REGISTERS[register].roles)
     with transaction(container.engine) as connection:
         last = last_applied(connection, register)
         seen = connection.execute(_SEEN, {"register": register, "sha256": sha256}).one_or_none()
     if seen is None:
-        return "done" if last and stamp and stamp < last.generated_at else ""
+        return "done" if last and written and written < last.generated_at else ""
     if seen.state != "refused":
         return "done"
-    passes = seen.reason in _PASSING and made_at(path) <= now
+    passes = seen.reason in _PASSING and _made_at(path, register) <= now
     return "" if passes else "refused"
 
 

@@ -11,13 +11,14 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.statement import Statement
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
+from directory.store import OPERATORS, operators_by_name
 from directory.tables import api_token
 from directory.tables import operator as trusted_operator
 
@@ -212,11 +213,13 @@ def _operator(connection: Connection, role: Role, certificate_dn: str) -> int | 
         return None
     if role is not Role.OPERATOR:
         raise Refusal(Kind.MALFORMED, "bad-token-operator", "Only an operator's token acts for an operator.")
-    query = select(trusted_operator.c.id).where(trusted_operator.c.certificate_dn == certificate_dn)
+    known = operators_by_name(connection.execute(text(OPERATORS)).all())
+    spelt = known.find(certificate_dn)
+    query = select(trusted_operator.c.id).where(trusted_operator.c.certificate_dn == spelt)
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
-        text = "No operator of the trusted list has a certificate of this name."
-        raise Refusal(Kind.MALFORMED, "bad-token-operator", text)
+        message = "No operator of the trusted list has a certificate of this name."
+        raise Refusal(Kind.MALFORMED, "bad-token-operator", message)
     return int(found)
 
 

@@ -21,6 +21,7 @@ from directory.base.errors import Refusal
 from directory.base.locks import hold_all_until_commit, lock_key_sql
 from directory.base.statement import Statement
 from directory.changes import Entity
+from directory.distinguished_names import Spellings
 from directory.model import (
     Mailbox,
     MailboxFacts,
@@ -132,6 +133,18 @@ def person_lock_sql(national_id: str) -> str:
 
 
 _LOCK_PERSON = Statement(f"SELECT pg_advisory_xact_lock({person_lock_sql(':national_id')})")
+
+
+# Whoever serves a domain comes first: of two spellings of one name, that is the operator.
+OPERATORS = """SELECT o.certificate_dn, EXISTS (
+    SELECT FROM trusted_domain d WHERE d.operator_id = o.id AND d.departed_at IS NULL) AS serves
+FROM operator o ORDER BY serves DESC, o.id"""
+
+
+def operators_by_name(rows: Iterable[Sequence[Any]]) -> Spellings:
+    """The operators of the record by the names of their certificates, from the rows of OPERATORS."""
+    found = [(name, serves) for name, serves in rows]
+    return Spellings((name for name, _ in found), [name for name, serves in found if serves])
 
 
 def mailbox_facts(

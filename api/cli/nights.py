@@ -45,6 +45,11 @@ def run_in_full_told(found: RunInFull) -> dict[str, Any]:
     }
 
 
+def finding_told(sentence: str, needed: int) -> str:
+    """A finding's sentence, and by how many persons it must be let through, if by any."""
+    return f"{sentence} (needs {needed})" if needed else sentence
+
+
 def run_in_full_rows(found: RunInFull) -> Iterator[tuple[Any, ...]]:
     """The same for people: what, how much, and how much in the run applied before."""
     run, before = found.run, found.before
@@ -56,7 +61,7 @@ def run_in_full_rows(found: RunInFull) -> Iterator[tuple[Any, ...]]:
     for name, number in run.counts.items():
         yield (name, f"{number:,}", f"{before.counts[name]:,}" if before and name in before.counts else "")
     for one in run.findings:
-        yield (one["name"], f"{one['sentence']} (needs {one['needed']})")
+        yield (one["name"], finding_told(one["sentence"], one["needed"]))
     if run.state is RunState.HELD:
         agreed = sum(one.counts for one in found.approvals)
         yield ("approvals", f"{agreed} of {run.approvals_needed}")

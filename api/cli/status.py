@@ -46,6 +46,10 @@ def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, s
     if reason := found["clock"].get("reason"):
         rows.append(("clock", Text("differs", "red"), reason))
     rows += [_register(name, one) for name, one in found["registers"].items()]
+    rows += [
+        ("drop folder", Text(repr(name), "yellow"), "no register's file: nobody reads it")
+        for name in found["strangers"]
+    ]
     rows += [_lifetime(name, one) for name, one in found["lifetimes"].items() if one["state"] != "ok"]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
     rows += [

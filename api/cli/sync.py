@@ -7,7 +7,7 @@ import click
 
 from api import nightly
 from api.cli.enrolment import identity_option, who_acts
-from api.cli.nights import run_in_full_rows, run_in_full_told, run_told, sparkline
+from api.cli.nights import finding_told, run_in_full_rows, run_in_full_told, run_told, sparkline
 from api.cli.output import (
     COMMAND,
     NUMBER,
@@ -196,7 +196,7 @@ def _rows(report: RunReport) -> list[tuple[Any, ...]]:
         *report.counts.items(),
     ]
     rows += [(f"line {r.line_number}", f"{r.reason}: {r.detail}") for r in report.rejections[:10]]
-    rows += [(one.name, f"{one.sentence} (needs {one.needed})") for one in report.findings]
+    rows += [(one.name, finding_told(one.sentence, one.needed)) for one in report.findings]
     if report.state == "planned":
         rows.append(("next", "nothing has changed; run again with --apply"))
     if report.state == "held":

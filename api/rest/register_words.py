@@ -102,6 +102,16 @@ FILE_REASON_WORDS = _said(
         "damaged-archive": ("L'archive est abîmée.", "The archive is damaged."),
         "too-large": ("Le fichier est trop volumineux.", "The file is too large."),
         "line-too-long": ("Une ligne est trop longue.", "A line is too long."),
+        "web-page": (
+            "À la place du registre, une page web : la source n'avait rien à donner.",
+            "A web page in the place of the register: the source had none to give.",
+        ),
+        "no-archive": ("Ce n'est pas une archive.", "This is no archive."),
+        "wrong-encoding": ("Le fichier n'est pas en UTF-8.", "The file is not UTF-8."),
+        "undated-archive": (
+            "Rien ne dit de quel jour est l'archive.",
+            "Nothing says of which day the archive is.",
+        ),
         "older-than-applied": (
             "Le fichier est plus ancien que le dernier appliqué.",
             "The file is older than the one applied last.",
@@ -199,9 +209,20 @@ _FINDINGS: Mapping[tuple[str, str], str] = MappingProxyType(
 )  # fmt: skip
 
 
+# What was odd about a file that was taken all the same; the English stands with the finding.
+_REMARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "no-line-end": "Le fichier n'a pas de fin de ligne ; sa dernière ligne est entière.",
+        "no-closing-tag": "La liste n'a pas sa balise fermante ; ses domaines y sont tous.",
+    }
+)
+
+
 def finding_in_french(register: str, finding: Mapping[str, Any]) -> str:
     """A finding as a French sentence, with the bound that was passed."""
     name, value, bound = finding["name"], finding["value"], finding["bound"]
+    if name in _REMARKS:
+        return _REMARKS[name]
     sentence = _FINDINGS.get((register, name)) or _FINDINGS.get(("every", name))
     if sentence is None:
         return f"Borne « {name} » dépassée{_FIRM}: {_decimal(value)}, au-dessus de {_decimal(bound)}."

@@ -136,7 +136,7 @@ class StepAnswer(Shape):
 
 
 class FindingAnswer(Shape):
-    """A bound that the run went beyond."""
+    """A bound that the run went beyond; one that needs nobody tells what was odd about the file."""
 
     name = fields.String(required=True, metadata={"example": "too-many-removals"})
     value = fields.Float(

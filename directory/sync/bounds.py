@@ -27,8 +27,9 @@ _MEANING = frozenset({"count", "whole", "says", "why"})
 class Bound:
     """How much of one thing is too much.
 
-    A share of `whole` where there is one, else a plain number; `one` and `two` hold above `floor`, `refuse`
-    above `refuse_floor`. `says` is the sentence, with `{count}` and `{whole}`; `why`, where they come from.
+    A share of `whole` where there is one, else a plain number; all of `one`, `two` and `refuse` hold above
+    `floor`, `refuse` above `refuse_floor` too. `says` is the sentence, with `{count}` and `{whole}`; `why`,
+    where they come from.
     """
 
     name: str
@@ -150,7 +151,7 @@ def judge(
     for bound in bounds.bounds:
         count, whole = known[bound.count], known[bound.whole] if bound.whole else 0
         value = bound.value(count, whole)
-        if count > bound.refuse_floor and value > bound.refuse:
+        if count > max(bound.floor, bound.refuse_floor) and value > bound.refuse:
             raise refused(bound.name, bound.sentence(count, whole))
         if count > bound.floor and value > bound.one:
             passed = (bound.two, 2) if value > bound.two else (bound.one, 1)

@@ -9,13 +9,13 @@ from dataclasses import astuple, dataclass
 from datetime import date
 from hashlib import blake2b
 
+from directory.base.errors import Refusal
 from directory.identifiers import parse_finess
+from directory.sync.departments import OVERSEAS, department_of
 from directory.sync.layout import fault
 from directory.sync.source import refused
 from directory.sync.staging import NULL
 
-# FINESS's own codes for the departments overseas; everybody else uses INSEE's.
-_OVERSEAS = {"9A": "971", "9B": "972", "9C": "973", "9D": "974", "9F": "976", "9J": "986"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -53,6 +53,16 @@ class Establishment:
         return (str(number), finess, digest, *shown)
 
 
+def spoken_of(finess: str, name: str, siret: str) -> tuple[str, ...]:
+    """Which establishment a row may speak of that cannot be taken: the one of its number, or else those of
+    its SIRET or name.
+    """
+    try:
+        return (parse_finess(finess),)
+    except Refusal:
+        return tuple(f"{what} {told}" for what, told in (("siret", siret), ("name", name)) if told)
+
+
 def _day(cell: str) -> str:
     """An ISO day as COPY takes it; many establishments have no opening day."""
     if not cell:
@@ -65,8 +75,8 @@ def _day(cell: str) -> str:
 
 def insee(department: str, commune: str) -> tuple[str, str]:
     """Department and commune by INSEE, from FINESS's department (two characters) and three digits."""
-    if department not in _OVERSEAS:
-        return department, f"{department}{commune}" if commune else ""
-    known = _OVERSEAS[department]
+    if department not in OVERSEAS:
+        return department_of("", "", told=department), f"{department}{commune}" if commune else ""
+    known = OVERSEAS[department]
     # 971 and 05 make 97105, which FINESS cuts as 9A and 105; what is not cut so is not known.
     return known, f"{known[:2]}{commune}" if commune.startswith(known[2]) else ""

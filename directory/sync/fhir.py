@@ -31,7 +31,7 @@ from directory.sync.fhir_profiles import (
     structure_of,
     unknown_codes,
 )
-from directory.sync.layout import Column, fault
+from directory.sync.layout import Column, fault, normaliser
 from directory.sync.mailboxes import COLUMNS as MAILBOX_COLUMNS
 from directory.sync.mailboxes import mailbox_row, owner_of
 from directory.sync.register import Read, Reading
@@ -80,16 +80,18 @@ def _whole(name: str, lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int,
 
 
 def _lines(member: Member) -> Iterator[tuple[int, bytes]]:
-    number, rest = 0, b""
-    for block in member.blocks():
+    """Numbered lines; blank ones at the end are none. The last needs no end: it says how many there are."""
+    number, rest, blank = 0, b"", 0
+    for block in chain(member.blocks(), (b"\n",)):
         *whole, rest = (rest + block).split(b"\n")
         for line in whole:
-            number += 1
-            yield number, line
+            blank += not line.strip()
+            if line.strip():
+                yield from ((number + each, b"") for each in range(1, blank + 1))
+                number, blank = number + blank + 1, 0
+                yield number, line
         if len(rest) > LONGEST_ENTRY:
             raise refused("line-too-long", f"{member.name}: a line is longer than {LONGEST_ENTRY >> 20} MB.")
-    if rest:
-        raise refused("truncated", f"{member.name}: the last line has no end; the file was cut.")
 
 
 def _entry(name: str, number: int, line: bytes) -> Resource:
@@ -138,7 +140,7 @@ class _Increment:
     def reject(self, number: int, reason: str, detail: str, entry: Resource, key: str = "") -> None:
         """Leave whom the entry names, or the `key`, as the record has him."""
         key = key or _named(entry)
-        self._staging.reject(number, reason, f"{key}: {detail}", orjson.dumps(entry).decode(), spared=key)
+        self._staging.reject(number, reason, f"{key}: {detail}", orjson.dumps(entry).decode(), spared=(key,))
 
     def touch(self, key: str) -> None:
         """What the file says of this key is all that there is."""
@@ -190,7 +192,8 @@ def _fault(cells: Iterable[str]) -> str:
 
 
 def _picked(columns: Iterable[Column], row: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(row.get(column.field, "") for column in columns)
+    cells = tuple(row.get(column.field, "") for column in columns)
+    return normaliser(tuple(columns))("|".join(cells), cells)
 
 
 def read_establishments(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Reading:
@@ -313,7 +316,7 @@ def _named(entry: Resource) -> str:
     """The key of whom an entry names, as far as it can be told."""
     try:
         if "person" in entry:
-            return national_id_of(element(entry, "person")).strip().upper()
-        return numbers_of(element(entry, "organisation")).get("FINEG", "").strip().upper()
+            return national_id_of(element(entry, "person"))
+        return numbers_of(element(entry, "organisation")).get("FINEG", "")
     except Refusal:
         return ""

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from directory.sync.cells import code, plain, spaced
+from directory.sync.departments import department_of
 from directory.sync.establishment import Establishment
-from directory.sync.rpps import department_of
 from directory.sync.source import refused
 
 _LISTS = re.compile(r"TRE[_-]([RG][0-9]+)")
@@ -147,7 +148,7 @@ def _place(organisation: Resource) -> dict[str, str]:
         "postal_code": said(address, "postalCode"),
         "commune": commune,
         "town": city,
-        "country": said(address, "country"),
+        "country": code(said(address, "country")),
     }
 
 
@@ -189,7 +190,7 @@ def establishment_of(finess: str, organisation: Resource, organisations: Resourc
         street=" ".join(part for part in parts if part),
         postal_line=f"{place['postal_code']} {place['town']}".strip(),
         commune=place["commune"],
-        department=department_of(place["commune"], place["postal_code"]),
+        department=department_of(place["commune"], place["postal_code"], country=place["country"]),
         telephone=_telephone(organisation),
         opened_on=said(period_of(organisation), "start")[:10],
         closed_on=said(period_of(organisation), "end")[:10],
@@ -212,7 +213,7 @@ def mailboxes_of(resource: Resource, structure: Resource, holder: str) -> Iterat
         paperless = told.get("digitization", {}).get("valueBoolean")
         yield {
             "kind": next(iter(codes_of(element(told.get("type", {}), "valueCodeableConcept")).values()), ""),
-            "address": said(telecom, "value"),
+            "address": exactly_said(telecom, "value"),
             "id_type": holder[:1],
             "id_number": holder[1:],
             "holder": holder,
@@ -238,9 +239,9 @@ def numbers_of(resource: Resource) -> dict[str, str]:
     found: dict[str, str] = {}
     for identifier in elements(resource, "identifier"):
         codings = elements(element(identifier, "type"), "coding")
-        code = said(codings[0], "code") if codings else ""
+        kind = said(codings[0], "code") if codings else ""
         if identifier.get("use") != "old":
-            found.setdefault(code, said(identifier, "value"))
+            found.setdefault(kind, code(said(identifier, "value")))
     return found
 
 
@@ -256,15 +257,15 @@ def codes_of(*concepts: Any) -> dict[str, str]:
 def coding_of(coding: Any) -> dict[str, str]:
     """The code by the number of its national list, empty where it stands on none."""
     listed = _LISTS.search(said(_mapping(coding), "system"))
-    return {listed[1]: said(coding, "code")} if listed else {}
+    return {listed[1]: code(said(coding, "code"))} if listed else {}
 
 
 def unknown_codes(person: Resource, roles: list[Resource]) -> int:
     """How many codes of these resources stand on lists that we do not know there."""
-    told = [code for one in elements(person, "qualification") for code in codes_of(one.get("code"))]
+    told = [each for one in elements(person, "qualification") for each in codes_of(one.get("code"))]
     known = {_PROFESSION, _CATEGORY, _SKILL_TYPE} | _SKILLS | _DIPLOMAS
-    practised = [code for role in roles for code in codes_of(*elements(role, "code"))]
-    return sum(code not in known for code in told) + sum(code not in _ROLE_LISTS for code in practised)
+    practised = [each for role in roles for each in codes_of(*elements(role, "code"))]
+    return sum(each not in known for each in told) + sum(each not in _ROLE_LISTS for each in practised)
 
 
 def _mapping(found: Any) -> Resource:
@@ -293,12 +294,17 @@ def _texts(resource: Resource, name: str) -> list[str]:
     found = resource.get(name) or []
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise refused("malformed-resource", f"{name} of a resource is no list of texts.")
-    return found
+    return [plain(one) for one in found]
 
 
 def said(resource: Resource, name: str) -> str:
-    """A text of a resource, empty where it is missing; Refusal `malformed-resource`."""
+    """A text of a resource, normalised, empty where it is missing; Refusal `malformed-resource`."""
+    return plain(exactly_said(resource, name))
+
+
+def exactly_said(resource: Resource, name: str) -> str:
+    """The same as it is written, its white space aside."""
     found = resource.get(name, "")
     if not isinstance(found, str):
         raise refused("malformed-resource", f"{name} of a resource is no text.")
-    return found
+    return spaced(found)

@@ -13,16 +13,20 @@ from datetime import date, datetime
 from directory.base.errors import Refusal
 from directory.changes import Entity
 from directory.sync import finess_json
-from directory.sync.establishment import Establishment, insee
+from directory.sync.cells import code, is_plain, plain
+from directory.sync.establishment import Establishment, insee, spoken_of
 from directory.sync.layout import fault
 from directory.sync.register import Reading, Register
-from directory.sync.source import FRANCE, Member, refused
+from directory.sync.source import FRANCE, OPEN_END, Member, Remark, refused
 from directory.sync.staging import Staging
 
 CELLS = 32
 ROLES = {"structures": re.compile(r"(?i)(etalab[-_])?cs110050[27][-_].*\.csv|finess-structures-.*\.json")}
 _HEADER = re.compile(r"finess;etalab;(\d{1,6});(20\d{2}-\d{2}-\d{2});?")
-_FINESS_PLACE = 1
+_FINESS_PLACE, _NAME_PLACE, _SIRET_PLACE = 1, 3, 22
+
+# geolocalisation;number;x;y;source;day
+_LEAST_SEPARATORS = 5
 
 TABLES = """
 CREATE TEMP TABLE staged (
@@ -41,7 +45,9 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     """
     del strict  # about numbers of persons
     member = members["structures"]
-    if next(member.blocks(), b"").removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+    begins = next(member.blocks())
+    member.check_encoding(begins)
+    if begins.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
         return finess_json.read(member, staging)
     return _read_csv(member, staging)
 
@@ -49,20 +55,23 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
 def _read_csv(member: Member, staging: Staging) -> Reading:
     edition: re.Match[str] | None = None
     number, whole = 0, True
-    for batch in member.lines(staging.recode):
+    open_ends: list[Remark] = []
+    for batch in member.lines(staging.recode, lambda: open_ends.append(OPEN_END)):
         for line in batch:
             number += 1
             if edition is None:
                 edition = _edition(member.name, line)
             elif line.startswith("geolocalisation;"):
                 staging.ignored += 1
+                whole = line.count(";") >= _LEAST_SEPARATORS
             else:
                 whole = _read_row(staging, number, line)
     if edition is None or not staging.lines:
         raise refused("no-rows", f"{member.name} holds no establishment.")
     if not whole:
         raise refused("truncated", f"{member.name}: the last line is not whole; the file was cut.")
-    return Reading(f"finess-{edition[1]}", datetime.fromisoformat(edition[2]).replace(tzinfo=FRANCE))
+    begun = datetime.fromisoformat(edition[2]).replace(tzinfo=FRANCE)
+    return Reading(f"finess-{edition[1]}", begun, remarks=tuple(open_ends))
 
 
 def _edition(name: str, line: str) -> re.Match[str]:
@@ -80,28 +89,31 @@ def _read_row(staging: Staging, number: int, line: str) -> bool:
     """Stage or reject one row; whether it had all its cells."""
     reason = fault(line)
     cells = line.split(";") if reason or '"' not in line else next(csv.reader([line], delimiter=";"))
-    spared = cells[_FINESS_PLACE].strip().upper() if len(cells) > _FINESS_PLACE else ""
-    whole = len(cells) == CELLS or (len(cells) == CELLS + 1 and not cells[-1])
+    if reason or '"' in line or not is_plain(line, ";"):
+        cells = [plain(cell) for cell in cells]
+    whole = len(cells) == CELLS or (len(cells) == CELLS + 1 and not plain(cells[-1]))
     reason = reason or ("" if whole else "wrong-cell-count")
     if reason or cells[0] != "structureet":
         detail = f"{cells[0][:40]}: {len(cells)} cells of {CELLS}"
-        staging.reject(number, reason or "unknown-row-type", detail, line, spared=spared)
+        staging.reject(number, reason or "unknown-row-type", detail, line, spared=tuple(map(code, cells)))
         return whole
     try:
         staging.stage(_establishment(number, cells))
     except Refusal as refusal:
-        staging.reject(number, refusal.code, refusal.text, line, spared=spared)
+        site, name, siret = code(cells[_FINESS_PLACE]), cells[_NAME_PLACE], code(cells[_SIRET_PLACE])
+        staging.reject(number, refusal.code, refusal.text, line, spared=spoken_of(site, name, siret))
     return whole
 
 
 def _establishment(number: int, cells: list[str]) -> tuple[str, ...]:
     (_, site, legal, name, long_name, _complement, _delivery, street_number, street_type, street, repetition,
      place, commune, department, _, postal_line, telephone, _fax, category, category_label, _, _, siret, _, _,
-     _, _, _, opened_on) = (cell.strip() for cell in cells[:29])  # fmt: skip
+     _, _, _, opened_on) = cells[:29]  # fmt: skip
     line = " ".join(part for part in (street_number, repetition, street_type, street) if part) or place
-    department, commune = insee(department, commune)
-    return Establishment(site, legal, siret, name, long_name, category, category_label, line, postal_line,
-                         commune, department, telephone, opened_on).row(number)  # fmt: skip
+    department, commune = insee(code(department), code(commune))
+    return Establishment(code(site), code(legal), code(siret), name, long_name, code(category),
+                         category_label, line, postal_line, commune, department, telephone,
+                         opened_on).row(number)  # fmt: skip
 
 
 # Two different rows for one number: the first is taken if the number is new, and a known establishment is
@@ -167,4 +179,13 @@ APPLY = (
     "UPDATE organisation t SET departed_at = :now FROM planned p WHERE p.key = t.finess AND p.act = 'remove'",
 )
 
-FINESS = Register("finess", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, None, Entity.ORGANISATION, TOLD)
+# Of a row whose number cannot be read, the establishment of that SIRET or name may not have gone.
+UNCLEAR = """
+    DELETE FROM planned p USING organisation o, spared s
+    WHERE p.act = 'remove' AND o.finess = p.key
+    AND (o.siret <> '' AND s.key = 'siret ' || o.siret OR s.key = 'name ' || o.name)
+"""
+
+FINESS = Register(
+    "finess", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, None, Entity.ORGANISATION, TOLD, UNCLEAR
+)

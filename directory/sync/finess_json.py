@@ -14,9 +14,10 @@ from typing import Any
 
 from directory.base.errors import Refusal
 from directory.identifiers import parse_finess
-from directory.sync.establishment import Establishment
+from directory.sync.cells import code, plain
+from directory.sync.departments import department_of
+from directory.sync.establishment import Establishment, spoken_of
 from directory.sync.register import Reading
-from directory.sync.rpps import department_of
 from directory.sync.source import Member, refused
 from directory.sync.staging import Staging
 
@@ -78,7 +79,7 @@ def _sites(entity: Any) -> list[Any]:
 
 def _read_site(staging: Staging, number: int, entity: dict[str, Any], site: Any, forgotten: date) -> None:
     about = _part(site, "informationsGeneralesEGE")
-    finess = _text(about, "numFinessEge").upper()
+    finess = code(_text(about, "numFinessEge"))
     try:
         parse_finess(finess)
         closed = _closed_on(site, about)
@@ -88,13 +89,14 @@ def _read_site(staging: Staging, number: int, entity: dict[str, Any], site: Any,
         staging.stage(_establishment(finess, entity, site, closed).row(number))
     except Refusal as refusal:
         excerpt = f"{finess}|{_text(about, 'nomEgeCourt')}".encode(errors="replace").decode()
-        staging.reject(number, refusal.code, refusal.text, excerpt, spared=finess)
+        spared = spoken_of(finess, _text(about, "nomEgeCourt"), code(_text(about, "siret")))
+        staging.reject(number, refusal.code, refusal.text, excerpt, spared=spared)
 
 
 def _closed_on(site: Any, about: dict[str, Any]) -> date | None:
     """The day it closed, None while it is open; the day it was last changed when no other is told."""
     closed = _text(about, "dateFermeture")
-    if not closed and _text(site, "etatObjet") == _ACTIVE:
+    if not closed and code(_text(site, "etatObjet")) == _ACTIVE:
         return None
     try:
         return date.fromisoformat((closed or _text(site, "dateDerniereMaj"))[:10])
@@ -104,17 +106,17 @@ def _closed_on(site: Any, about: dict[str, Any]) -> date | None:
 
 def _establishment(finess: str, entity: dict[str, Any], site: Any, closed: date | None) -> Establishment:
     about, place = _part(site, "informationsGeneralesEGE"), _first(site, "adresse")
-    commune, postal_code = _text(place, "cogCommune"), _text(place, "codePostal")
+    commune, postal_code = code(_text(place, "cogCommune")), _text(place, "codePostal")
     town = _text(place, "ligneAcheminement")
     street = ("numeroVoie", "complementVoie", "typeVoie", "libelleVoie")
     line = " ".join(part for name in street if (part := _text(place, name)))
     return Establishment(
         finess=finess,
-        legal_finess=_text(entity, "numFinessPm"),
-        siret=_text(about, "siret"),
+        legal_finess=code(_text(entity, "numFinessPm")),
+        siret=code(_text(about, "siret")),
         name=_text(about, "nomEgeCourt"),
         long_name=_text(about, "nomEgeLong"),
-        category_code=_text(site, "categorieentiteGeographiqueExercice"),
+        category_code=code(_text(site, "categorieentiteGeographiqueExercice")),
         category_label="",
         street=line or _text(place, "lieuDit"),
         # The frozen edition writes the postal code before the town.
@@ -145,11 +147,11 @@ def _first(whole: Any, name: str) -> dict[str, Any]:
 
 
 def _text(whole: Any, name: str) -> str:
-    """A text or a coded value, which editions write as the code alone or as an object with a `code`."""
+    """A text or a coded value, normalised; editions write the code alone or an object with a `code`."""
     found = whole.get(name) if isinstance(whole, dict) else None
     if isinstance(found, dict):
         found = found.get("code")
-    return found.strip() if isinstance(found, str) else ""
+    return plain(found) if isinstance(found, str) and found else ""
 
 
 def _walk(text: "_Window") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
+from directory.sync.cells import are_codes, code, is_plain, plain, spaced
 from directory.sync.source import LONGEST_LINE, Member, refused
 from directory.sync.staging import Staging
 
@@ -24,12 +25,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 @dataclass(frozen=True)
 class Column:
     """A field we read and the headings it is known under; one that is `optional` reads as '' where it is
-    missing.
+    missing. One that holds a `code` is read as `cells.code` does, an `exact` one as `cells.spaced`.
     """
 
     field: str
     headings: tuple[str, ...]
     optional: bool = False
+    code: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Layout:
 
     def key(self, line: str) -> str:
         """What a line that cannot be read says its key is, '' when even that is missing."""
-        return self.cell(line).strip()[:LONGEST_KEY]
+        return plain(self.cell(line))[:LONGEST_KEY]
 
     def cell(self, line: str) -> str:
         """The cell where the key stands, as it stands; '' when the line does not reach that far."""
@@ -106,17 +109,18 @@ def rows(
     key: str,
     prefix: str = "",
     private: Sequence[str] = (),
-    spared: Callable[[str], str] = str.upper,
+    spared: Callable[[str, str], tuple[str, ...]],
     on_layout: Callable[[Layout], None] | None = None,
 ) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Each readable row: its line number, the line, the cells of `columns`. Unreadable ones go to
+    """Each readable row: its line number, the line, the cells of `columns`, normalised. Unreadable ones go to
     `staging.reject`.
 
-    `prefix` marks the reasons of a secondary file; `spared` turns the key that an unreadable row names into
-    the record's spelling of it, so that it is not taken for absent. Whether the file is whole was seen before
-    (`scan.py`); Refusal when a column is missing.
+    `prefix` marks the reasons of a secondary file; `spared` tells, of the cell where the key should stand and
+    of the line, whom an unreadable row may speak of, so that nobody is taken for absent. Whether the file is
+    whole was seen before (`scan.py`); Refusal when a column is missing.
     """
     layout: Layout | None = None
+    normal = normaliser(columns)
     for first, batch in member.numbered():
         for number, line in enumerate(batch, first):
             if layout is None:
@@ -128,12 +132,29 @@ def rows(
             cells = line.split("|")
             if len(cells) == layout.width:
                 cells.append("")
-            whole = len(cells) == layout.width + 1 and not cells[-1]
+            whole = len(cells) == layout.width + 1 and not plain(cells[-1])
             if reason := fault(line) or ("" if whole else "wrong-cell-count"):
                 detail = f"{member.name}: {len(cells)} cells of {layout.width}"
-                staging.reject(number, prefix + reason, detail, line, spared=spared(layout.key(line)))
+                named = spared(layout.key(line), line)
+                staging.reject(number, prefix + reason, detail, line, spared=named)
                 continue
-            yield number, line, layout.cells(cells)
+            yield number, line, normal(line, layout.cells(cells))
+
+
+def normaliser(columns: Sequence[Column]) -> Callable[[str, tuple[str, ...]], tuple[str, ...]]:
+    """What makes the cells of `columns`, picked from a line, such as they are compared.
+
+    Looked at cell by cell only where the line, or its codes together, are not so already.
+    """
+    are = tuple(code if column.code else spaced if column.exact else plain for column in columns)
+    coded = [place for place, column in enumerate(columns) if column.code]
+
+    def normal(line: str, cells: tuple[str, ...]) -> tuple[str, ...]:
+        if is_plain(line, "|") and are_codes("|".join([cells[place] for place in coded])):
+            return cells
+        return tuple(normalised(cell) for normalised, cell in zip(are, cells, strict=True))
+
+    return normal
 
 
 def fault(line: str) -> str:

@@ -14,6 +14,7 @@ from directory.base.errors import Refusal
 from directory.changes import Entity
 from directory.identifiers import parse_address, parse_finess, parse_national_id
 from directory.model import MailboxKind
+from directory.sync.cells import spaced
 from directory.sync.layout import Column, Layout, rows
 from directory.sync.register import Reading, Register
 from directory.sync.scan import Keyed
@@ -21,13 +22,13 @@ from directory.sync.source import Member, refused
 from directory.sync.staging import NULL, Staging
 
 COLUMNS = (
-    Column("kind", ("Type de BAL",)),
-    Column("address", ("Adresse BAL",)),
+    Column("kind", ("Type de BAL",), code=True),
+    Column("address", ("Adresse BAL",), exact=True),
     Column("id_type", ("Type Identifiant PP", "Type d'identifiant PP")),
-    Column("id_number", ("Identifiant PP",)),
-    Column("holder", ("Identification nationale PP",)),
+    Column("id_number", ("Identifiant PP",), code=True),
+    Column("holder", ("Identification nationale PP",), code=True),
     Column("structure_type", ("Type identifiant structure",)),
-    Column("structure_id", ("Identification Structure",)),
+    Column("structure_id", ("Identification Structure",), code=True),
     Column("service", ("Service de rattachement",)),
     Column("paperless", ("Dématérialisation",), optional=True),
     Column("structure_name", ("Raison Sociale structure BAL",)),
@@ -72,29 +73,43 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         COLUMNS,
         register="mailboxes",
         key="address",
-        spared=_spared,
+        spared=_anybody,
         on_layout=layouts.append,
     )
     for number, line, cells in known:
         try:
-            holder = person(cells[4].strip()) if cells[4].strip() else ""
+            holder = person(cells[4]) if cells[4] else ""
             staging.stage(mailbox_row(number, cells, holder))
         except Refusal as refusal:
-            spared = _spared(cells[1])
-            staging.reject(number, refusal.code, f"{cells[1]}: {refusal.text}", line, spared=spared)
+            detail = f"{cells[1]}: {refusal.text}"
+            staging.reject(number, refusal.code, detail, line, spared=_spoken_of(cells))
     return Reading(layouts[0].name)
 
 
-def _spared(address: str) -> str:
-    """The record's spelling of an address in a row that cannot be read; '' for what no mailbox is called."""
+def _address(cell: str) -> str:
+    """The record's spelling of an address; '' for what no mailbox is called."""
     try:
-        return parse_address(address)
+        return parse_address(cell)
     except Refusal:
         return ""
 
 
 def _spelled(cell: str) -> str:
-    return cell if _PLAIN.fullmatch(cell) else _spared(cell)
+    return cell if _PLAIN.fullmatch(cell) else _address(spaced(cell))
+
+
+def _anybody(key: str, line: str) -> tuple[str, ...]:
+    """Whose a line may be of which the cells stand anywhere."""
+    return tuple(_address(spaced(cell)) for cell in (key, *line.split("|")) if "@" in cell)
+
+
+def _spoken_of(cells: tuple[str, ...]) -> tuple[str, ...]:
+    """Which mailbox a row may speak of that cannot be taken: that of its address, or else those of its holder
+    or structure.
+    """
+    if address := _address(cells[1]):
+        return (address,)
+    return tuple(f"of {named}" for named in (cells[4], cells[6]) if named)
 
 
 KEYED = Keyed(("mailboxes",), COLUMNS[1], _spelled)
@@ -102,9 +117,7 @@ KEYED = Keyed(("mailboxes",), COLUMNS[1], _spelled)
 
 def mailbox_row(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, ...]:
     """What is staged of one line of a mailbox; cells of COLUMNS, Refusal with the reason of its rejection."""
-    kind, address, id_type, id_number, _, structure_type, structure_id, service, paperless, name = map(
-        str.strip, cells
-    )
+    kind, address, id_type, id_number, _, structure_type, structure_id, service, paperless, name = cells
     address = parse_address(address)
     if kind not in _KINDS:
         raise refused("unknown-mailbox-kind", "This kind of mailbox is not known.")
@@ -118,7 +131,7 @@ def mailbox_row(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, 
         structure_id = parse_finess(structure_id)
     owner = owner_of(kind, holder, structure_type, structure_id)
     shown = (owner, kind, holder or NULL, structure_type, structure_id, name, service,
-             _PAPERLESS.get(paperless.strip().upper(), NULL))  # fmt: skip
+             _PAPERLESS.get(paperless.upper(), NULL))  # fmt: skip
     digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
     return (str(number), address, digest, *shown)
 
@@ -209,6 +222,12 @@ APPLY = (
     """,
 )
 
+# Of a row whose address cannot be read, no mailbox of its holder or structure may have gone.
+UNCLEAR = """
+    DELETE FROM planned p USING mailbox m, spared s
+    WHERE p.act = 'remove' AND m.address = p.key AND s.key IN ('of ' || m.holder, 'of ' || m.structure_id)
+"""
+
 MAILBOXES = Register(
-    "mailboxes", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED, Entity.MAILBOX, TOLD
+    "mailboxes", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED, Entity.MAILBOX, TOLD, UNCLEAR
 )

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, text
 
 from directory.sync.bounds import LastRun
 
-# A place is an establishment, or else an address.
+# A place is an establishment, or else an address; rows from before cells were normalised have other spaces.
 _PLACE = (
-    "coalesce(nullif({0}.finess, ''), nullif({0}.structure_id, ''), {0}.street || '|' || {0}.postal_code)"
+    "coalesce(nullif(btrim({0}.finess), ''), nullif(btrim({0}.structure_id), ''),"
+    " btrim(regexp_replace({0}.street, '[[:space:]\u00a0]+', ' ', 'g')) || '|' || btrim({0}.postal_code))"
 )
 # What a column may say of somebody; a column that came empty shows as people who lose all that it said.
 _COLUMNS = (
@@ -43,7 +44,8 @@ WITH acts AS (
                    AND {_PLACE.format("t")} = {_PLACE.format("s")}) AS stays,
            EXISTS (SELECT FROM skill t WHERE t.national_id = p.key AND NOT EXISTS (
                    SELECT FROM staged s WHERE s.national_id = p.key
-                   AND (s.skill_type, s.skill_code) = (t.skill_type, t.skill_code))) AS unlearns
+                   AND (s.skill_type, s.skill_code) = (t.skill_type, t.skill_code)))
+           AND NOT EXISTS (SELECT FROM spared x WHERE x.key = 'skills ' || p.key) AS unlearns
     FROM planned p WHERE p.act = 'change'
 ), moves AS (
     SELECT count(*) FILTER (WHERE practised AND practises AND NOT stays) AS moved,

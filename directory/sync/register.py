@@ -16,19 +16,20 @@ from typing import Protocol
 
 from directory.changes import Entity
 from directory.sync.scan import Keyed
-from directory.sync.source import Member
+from directory.sync.source import Member, Remark
 from directory.sync.staging import Staging
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading a file told: its layout, the generation time it states itself, if it does, and of an
-    increment since when it tells.
+    """What reading a file told: its layout, the generation time it states itself, if it does, of an increment
+    since when it tells, and what was odd about it.
     """
 
     layout: str
     generated_at: datetime | None = None
     since: datetime | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 class Read(Protocol):
@@ -45,7 +46,8 @@ class Register:
     `tables` makes `staged` and the view `present`; `settle` moves rows that contradict others from `staged`
     to `rejected`; `wanted` fills the table of that name; `apply` are the acts, each one set operation, that
     may use `:now`. `keyed` where lines name whom they speak of: then only those of keys of which a file says
-    something new are read. `told` makes the view of that name, whose keys are of `entity`.
+    something new are read. `told` makes the view of that name, whose keys are of `entity`. `unclear` takes
+    out of `planned` the removals of whom an unreadable row may speak of without naming his key.
     """
 
     name: str
@@ -59,3 +61,4 @@ class Register:
     keyed: Keyed | None = None
     entity: Entity | None = None
     told: str = ""
+    unclear: str = ""

@@ -15,6 +15,8 @@ from directory.base.errors import Refusal
 from directory.changes import Entity
 from directory.identifiers import parse_national_id
 from directory.rules import search_form
+from directory.sync.cells import code
+from directory.sync.departments import department_of
 from directory.sync.layout import Column, Layout, rows
 from directory.sync.register import Reading, Register
 from directory.sync.scan import Keyed
@@ -26,46 +28,46 @@ _STRUCTURE = "(coord. structure)"
 # Headings beyond the first are drift seen in files of other years.
 IDENTITY = (
     Column("id_type", ("Type d'identifiant PP",)),
-    Column("id_number", ("Identifiant PP",)),
-    Column("national_id", ("Identification nationale PP",)),
+    Column("id_number", ("Identifiant PP",), code=True),
+    Column("national_id", ("Identification nationale PP",), code=True),
     Column("family_name", ("Nom d'exercice",)),
     Column("given_name", ("Prénom d'exercice",)),
-    Column("profession", ("Code profession",)),
-    Column("category", ("Code catégorie professionnelle",)),
+    Column("profession", ("Code profession",), code=True),
+    Column("category", ("Code catégorie professionnelle",), code=True),
 )
 # Know-how moved to a file of its own in some editions.
 SKILL = (
-    Column("skill_type", ("Code type savoir-faire",), optional=True),
-    Column("skill_code", ("Code savoir-faire",), optional=True),
+    Column("skill_type", ("Code type savoir-faire",), optional=True, code=True),
+    Column("skill_code", ("Code savoir-faire",), optional=True, code=True),
 )
 TITLES = (
-    Column("title", ("Code civilité d'exercice", "Code civilité exercice")),
-    Column("civility", ("Code civilité",)),
+    Column("title", ("Code civilité d'exercice", "Code civilité exercice"), code=True),
+    Column("civility", ("Code civilité",), code=True),
 )
 PRACTICE = (
-    Column("mode", ("Code mode exercice", "Code mode d'exercice")),
-    Column("sector", ("Code secteur d'activité", "Code secteur activité")),
-    Column("role", ("Code rôle", "Code fonction"), optional=True),
-    Column("activity_genre", ("Code genre activité", "Code genre d'activité"), optional=True),
-    Column("pharmacist_table", ("Code section tableau pharmaciens",), optional=True),
-    Column("structure_id", ("Identifiant technique de la structure",)),
-    Column("finess", ("Numéro FINESS site",)),
-    Column("legal_finess", ("Numéro FINESS établissement juridique",)),
-    Column("siret", ("Numéro SIRET site",)),
+    Column("mode", ("Code mode exercice", "Code mode d'exercice"), code=True),
+    Column("sector", ("Code secteur d'activité", "Code secteur activité"), code=True),
+    Column("role", ("Code rôle", "Code fonction"), optional=True, code=True),
+    Column("activity_genre", ("Code genre activité", "Code genre d'activité"), optional=True, code=True),
+    Column("pharmacist_table", ("Code section tableau pharmaciens",), optional=True, code=True),
+    Column("structure_id", ("Identifiant technique de la structure",), code=True),
+    Column("finess", ("Numéro FINESS site",), code=True),
+    Column("legal_finess", ("Numéro FINESS établissement juridique",), code=True),
+    Column("siret", ("Numéro SIRET site",), code=True),
     Column("name", ("Raison sociale site",)),
     Column("sign", ("Enseigne commerciale site",), optional=True),
     Column("number", (f"Numéro Voie {_STRUCTURE}",)),
     Column("repetition", (f"Indice répétition voie {_STRUCTURE}",), optional=True),
     Column("street_type", (f"Libellé type de voie {_STRUCTURE}",), optional=True),
-    Column("street_code", (f"Code type de voie {_STRUCTURE}",), optional=True),
+    Column("street_code", (f"Code type de voie {_STRUCTURE}",), optional=True, code=True),
     Column("street", (f"Libellé Voie {_STRUCTURE}",)),
     Column("cedex", (f"Bureau cedex {_STRUCTURE}",)),
     Column("postal_code", (f"Code postal {_STRUCTURE}",)),
-    Column("commune", (f"Code commune {_STRUCTURE}",)),
+    Column("commune", (f"Code commune {_STRUCTURE}",), code=True),
     Column("town", (f"Libellé commune {_STRUCTURE}",), optional=True),
-    Column("country", (f"Code pays {_STRUCTURE}",)),
+    Column("country", (f"Code pays {_STRUCTURE}",), code=True),
     Column("telephone", (f"Téléphone {_STRUCTURE}",)),
-    Column("department", ("Code Département (structure)", f"Code département {_STRUCTURE}")),
+    Column("department", ("Code Département (structure)", f"Code département {_STRUCTURE}"), code=True),
     Column("registered_by", ("Autorité d'enregistrement",)),
 )
 ACTIVITIES = (*IDENTITY, *SKILL, *TITLES, *PRACTICE)
@@ -80,6 +82,7 @@ _PERSON = len(IDENTITY) + len(SKILL) + len(TITLES)
 _NO_PRACTICE = (NULL, *("",) * 18)
 _DIGEST = 16
 _NUMBER = re.compile(r"[0-9A-Z/]{8,40}")
+_PERSON_NUMBER = re.compile(r"8[0-9]{11}|0[0-9][0-9A-B][0-9]{7}")
 
 # Of the restricted extraction: never staged, never hashed, never shown.
 PRIVATE = (
@@ -101,8 +104,10 @@ ROLES = {
 
 
 def _spelled(cell: str) -> str:
-    # A row is taken only where this cell is the number as the record spells it.
-    return cell if _NUMBER.fullmatch(cell) else ""
+    # A row is taken only where this cell, normalised, is the number as the record spells it.
+    if _NUMBER.fullmatch(cell):
+        return cell
+    return found if _NUMBER.fullmatch(found := code(cell)) else ""
 
 
 KEYED = Keyed(("activities", "know-how"), IDENTITY[2], _spelled, PRIVATE)
@@ -119,11 +124,13 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         register="rpps",
         key="national_id",
         private=PRIVATE,
+        spared=_anybody,
         on_layout=layouts.append,
     )
     for number, line, cells in known:
         if reason := check(cells):
-            staging.reject(number, reason, f"{cells[2]}: {cells[3]}", line, spared=cells[2].strip().upper())
+            detail = f"{cells[2]}: {cells[3]}"
+            staging.reject(number, reason, detail, line, spared=_spoken_of(cells, strict=strict))
         else:
             staging.stage(activity_row(number, cells))
     if "know-how" in members:
@@ -134,8 +141,32 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     return Reading(f"rpps-psc-{layout.width}" if layout.private else layout.name)
 
 
+def _anybody(key: str, line: str) -> tuple[str, ...]:
+    """Whom a line may speak of whose cells stand anywhere."""
+    return (key, *filter(_PERSON_NUMBER.fullmatch, map(code, line.split("|"))))
+
+
+def _spoken_of(cells: tuple[str, ...], *, strict: bool) -> tuple[str, ...]:
+    """Whom a row may speak of whose identity cannot be taken: by either spelling of the number, and by the
+    name where neither is one.
+    """
+    id_type, id_number, national_id, family, given = cells[:5]
+    numbers = (national_id, id_type + id_number)
+    if any(_is_number(number, strict=strict) for number in numbers):
+        return numbers
+    return (*numbers, f"name {_searched(family, given)}")
+
+
+def _is_number(national_id: str, *, strict: bool) -> bool:
+    try:
+        parse_national_id(national_id, strict=strict)
+    except Refusal:
+        return False
+    return True
+
+
 def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Check") -> None:
-    # A bad row here holds nobody back: the activities alone say who is on the roll.
+    # A bad row here holds nobody back: the activities alone say who is on the roll. His skills are kept.
     known = rows(
         members["know-how"],
         staging,
@@ -143,13 +174,18 @@ def _read_know_how(members: Mapping[str, Member], staging: Staging, check: "_Che
         register="rpps-know-how",
         key="national_id",
         prefix="know-how-",
-        spared=lambda _: "",
+        spared=lambda key, line: _skills_of(_anybody(key, line)),
     )
     for number, line, cells in known:
         if reason := check(cells):
-            staging.reject(number, f"know-how-{reason}", f"{cells[2]}: {cells[3]}", line)
+            detail, kept = f"{cells[2]}: {cells[3]}", _skills_of((cells[2], cells[0] + cells[1]))
+            staging.reject(number, f"know-how-{reason}", detail, line, spared=kept)
         else:
             staging.stage(know_how_row(number, cells))
+
+
+def _skills_of(numbers: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"skills {number}" for number in numbers)
 
 
 _Check = Callable[[tuple[str, ...]], str]
@@ -170,7 +206,7 @@ def identity_check(*, strict: bool) -> _Check:
 
     def reason(cells: tuple[str, ...]) -> str:
         id_type, id_number, national_id, family, _, profession = cells[:6]
-        if not family.strip():
+        if not family:
             return "no-name"
         if not profession:
             return "no-profession"
@@ -200,7 +236,7 @@ def _row(
     number: int, member: str, cells: tuple[str, ...], titles: tuple[str, ...], practice: tuple[str, ...]
 ) -> tuple[str, ...]:
     id_type, id_number, national_id, family, given, profession, category, skill_type, skill_code = cells[:9]
-    named = (family.strip(), given.strip(), *titles, profession, category)
+    named = (family, given, *titles, profession, category)
     return (str(number), member, national_id, _digest(*named, practice[0]), id_type, id_number,
             _searched(family, given), *named, skill_type, skill_code, *practice)  # fmt: skip
 
@@ -219,7 +255,7 @@ def _practice(cells: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]
     line = " ".join(part for part in (number, repetition, street_type, street) if part)
     # "25304 PONTARLIER CEDEX": the town stands after the code when the commune is not named.
     town = town or cedex.lstrip("0123456789 ")
-    department = department or department_of(commune, postal_code)
+    department = department_of(commune, postal_code, told=department, country=country)
     # The commune's code says the town, and the kind of activity is told by some editions only.
     told = (mode, sector, role, structure_id, siret, table, finess, legal_finess, name or sign, number,
             repetition, street_code or street_type, street, postal_code, commune or town, department,
@@ -227,17 +263,6 @@ def _practice(cells: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]
     shown = (mode, sector, role, genre, structure_id, siret, table, finess, legal_finess, name or sign, line,
              postal_code, town, commune, department, country, telephone, registered_by)  # fmt: skip
     return told, shown
-
-
-def department_of(commune: str, postal_code: str) -> str:
-    """The department of a commune (INSEE code), or else of a postal code; '' when neither tells.
-
-    A postal code of Corsica (20…) does not tell 2A from 2B reliably, and gives ''.
-    """
-    code = commune if len(commune) == 5 else postal_code  # noqa: PLR2004 - INSEE and postal codes alike
-    if len(code) != 5 or not code[2:].isdigit() or (code is postal_code and code.startswith("20")):  # noqa: PLR2004
-        return ""
-    return code[:3] if code.startswith(("97", "98")) else code[:2]
 
 
 TABLES = """
@@ -347,6 +372,7 @@ APPLY = (
         WHERE p.act = 'change' AND s.national_id = t.national_id
         AND (s.profession, s.category, s.skill_type, s.skill_code)
           = (t.profession_code, t.category, t.skill_type, t.skill_code))
+    AND NOT EXISTS (SELECT FROM spared x WHERE p.act = 'change' AND x.key = 'skills ' || t.national_id)
     """,
     """
     INSERT INTO profession (national_id, code, category, sys_from)
@@ -390,4 +416,12 @@ APPLY = (
     "SELECT sceau_search_people(ARRAY(SELECT key FROM planned)), set_config('sceau.search', '', true)",
 )
 
-RPPS = Register("rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED, Entity.PRACTITIONER, TOLD)
+# Of a row that names no number but somebody's name, its bearer may not have gone.
+UNCLEAR = """
+    DELETE FROM planned p USING practitioner t, spared s
+    WHERE p.act = 'remove' AND t.national_id = p.key AND s.key = 'name ' || t.search_name
+"""
+
+RPPS = Register(
+    "rpps", ROLES, TABLES, COPY, read, SETTLE, WANTED, APPLY, KEYED, Entity.PRACTITIONER, TOLD, UNCLEAR
+)

@@ -32,7 +32,17 @@ from directory.sync.overlay import overlay
 from directory.sync.register import Read, Reading, Register
 from directory.sync.rpps import RPPS
 from directory.sync.scan import Scan
-from directory.sync.source import Member, modified_at, opened, refused, sha256_of, stamp_of
+from directory.sync.source import (
+    Member,
+    Remark,
+    is_archive,
+    modified_at,
+    oldest,
+    opened,
+    refused,
+    sha256_of,
+    written_at,
+)
 from directory.sync.staging import Progress, Staging
 from directory.sync.succession import succeed, succeed_by_mailbox
 from directory.sync.trusted_domains import TRUSTED_DOMAINS
@@ -82,7 +92,8 @@ class RunReport:
     mailboxes, domains); ignored (rows of files read for nothing yet); recoded (lines that were not UTF-8).
     `state` is planned, applied, held or refused; `reason` is a stable code, `text` a sentence; both are ''
     unless the run was refused. `measures` and `findings` say why a run is held, `approvals_needed` by how
-    many persons. `rejections` are the first hundred.
+    many persons; a finding that needs nobody tells what was odd about the file. `rejections` are the first
+    hundred.
     """
 
     run_id: int
@@ -134,7 +145,7 @@ def run_register(
             register=register,
             file_name=path.name,
             file_sha256=sha256,
-            generated_at=stamp_of(path) or modified_at(path),
+            generated_at=written_at(path, REGISTERS[register].roles) or modified_at(path),
             started_at=now,
             applies=apply,
             actor=actor.name,
@@ -232,11 +243,13 @@ class _Run:
         self._staging = Staging(connection, register.tables, register.copy, given.progress)
         self._scan: Scan | None = None
         self._increment = cursor.is_increment(given.path)
-        self._generated_at = stamp_of(given.path) or given.now
+        self._written_at = written_at(given.path, register.roles)
+        self._generated_at = self._written_at or given.now
         self._layout: str | None = None
         self._counts = dict.fromkeys(_COUNTED, 0)
         self._measures: dict[str, float] = {}
         self._judgement = Judgement(0)
+        self._remarks: tuple[Remark, ...] = ()
 
     def abandon(self) -> None:
         """See that nothing is on its way when the connection closes."""
@@ -286,7 +299,8 @@ class _Run:
         path = self._given.path
         if not path.is_file() or sha256_of(path) != self._given.sha256:
             raise refused("kept-file-gone", f"{path.name} is no longer the file this run began with.")
-        self._generated_at = stamp_of(path) or modified_at(path)
+        self._written_at = written_at(path, self._register.roles)
+        self._generated_at = self._written_at or modified_at(path)
 
     def _verify(self, members: Mapping[str, Member]) -> Mapping[str, Member]:
         keyed = self._register.keyed
@@ -306,7 +320,12 @@ class _Run:
             with self._connection.begin():
                 cursor.check_since(self._connection, self._register.name, reading.since)
         self._layout = reading.layout
-        self._generated_at = stamp_of(self._given.path) or reading.generated_at or self._generated_at
+        told = reading.generated_at if self._increment else oldest(self._written_at, reading.generated_at)
+        if told is None and is_archive(self._given.path):
+            raise refused("undated-archive", "Neither the archive nor a text in it says of which day it is.")
+        self._generated_at = told or self._generated_at
+        scanned = self._scan.remarks if self._scan is not None else ()
+        self._remarks = (*scanned, *reading.remarks)
         self._log.tell(read=self._staging.lines, rejected=self._staging.rejections)
 
     def _reader(self) -> Read:
@@ -331,7 +350,10 @@ class _Run:
         if not self._increment:
             with self._connection.begin():
                 cursor.mark_later(self._connection, self._register.name, self._generated_at)
-        self._run_each((_JUDGED_TOUCHED if self._partial else _JUDGED_ALL, _PLAN, "ANALYZE planned"))
+        judged = _JUDGED_TOUCHED if self._partial else _JUDGED_ALL
+        # Of an increment nobody is gone whom it does not name.
+        unclear = (self._register.unclear,) if self._register.unclear and not self._increment else ()
+        self._run_each((judged, _PLAN, *unclear, "ANALYZE planned"))
         if self._partial:
             with self._connection.begin():
                 if self._connection.execute(text(_UNASKED)).scalar_one():
@@ -357,6 +379,8 @@ class _Run:
             unread != 0 and not self._partial
         ):
             raise RuntimeError(f"rows went missing between file and record: {counts}")
+        if counts["rejected"] == counts["lines"] and not self._increment:
+            raise refused("too-many-rejections", f"Not one of its {counts['lines']} rows can be read.")
 
     def _judge(self) -> None:
         bounds = self._given.bounds[self._register.name]
@@ -371,10 +395,12 @@ class _Run:
             last = LastRun(last.generated_at, {"lines": counts["lines"], "rejected": 0})
             added = {bound.count for bound in bounds.bounds} - {bound.whole for bound in bounds.bounds}
             measures = {name: of + steps.get(name, 0) * (name in added) for name, of in measures.items()}
-        self._judgement = judge(
+        judged = judge(
             bounds, counts=counts, measures=measures, last=last,
             generated_at=self._generated_at, now=self._given.now, layout=self._layout,
         )  # fmt: skip
+        remarks = (Finding(one.name, 1, 0, 0, one.sentence) for one in self._remarks)
+        self._judgement = Judgement(judged.needed, (*judged.findings, *remarks))
 
     def _approvals(self) -> int:
         if not self._judgement.needed:

@@ -15,12 +15,13 @@ from itertools import chain
 
 from sqlalchemy import Connection, text
 
+from directory.sync.cells import plain
 from directory.sync.layout import Column, match
-from directory.sync.source import Member, decoded, refused
+from directory.sync.source import OPEN_END, Member, Remark, decoded, refused
 from directory.sync.staging import BATCH, Staging
 
 # To be raised whenever the same line would be read otherwise than before: every hash becomes unknown.
-READING = 2
+READING = 3
 # Above this share of lines to read, picking them out saves nothing.
 MOST_PICKED = 0.3
 
@@ -118,6 +119,7 @@ class Scan:
         self._keyed = keyed
         self.lines = 0
         self.picked: int | None = None
+        self.remarks: list[Remark] = []
         with connection.begin():
             staging.execute(TABLES)
 
@@ -128,7 +130,8 @@ class Scan:
                 self._read_member(number, members[role], f"{READING}|{strict}|{number}|")
 
     def _read_member(self, number: int, member: Member, seed: str) -> None:
-        batches = self._batches(member)
+        open_ends: list[None] = []
+        batches = self._batches(member, lambda: open_ends.append(None))
         header, *lines = next(batches, [b""])
         text_header = decoded([header])[0]
         column, private = self._keyed.column, self._keyed.private
@@ -147,12 +150,16 @@ class Scan:
                 rows = []
         self._staging.hand_over((_COPY, rows))
         self._staging.wait()
-        _check_end(member, layout.width, seen, last)
+        # Without its end, only the separator that ends each line, where one does, tells that it is whole.
+        closed = bool(open_ends) and text_header.endswith("|")
+        _check_end(member, layout.width, seen, last, closed=closed)
+        if open_ends:
+            self.remarks.append(OPEN_END)
         self.lines += seen
 
-    def _batches(self, member: Member) -> Iterator[list[bytes]]:
+    def _batches(self, member: Member, on_open_end: Callable[[], None]) -> Iterator[list[bytes]]:
         """The lines a block at a time; those that are no UTF-8 are counted, since not all will be decoded."""
-        for chunk in member.chunks():
+        for chunk in member.chunks(on_open_end):
             lines = chunk.split(b"\n")
             if not chunk.isascii():
                 decoded(lines, self._staging.recode)
@@ -215,9 +222,10 @@ def _groups(batches: Iterator[list[bytes]], place: int) -> Iterator[tuple[bytes,
         yield key, first, group
 
 
-def _check_end(member: Member, width: int, seen: int, last: bytes) -> None:
+def _check_end(member: Member, width: int, seen: int, last: bytes, *, closed: bool) -> None:
+    """Refuse a file without rows, or whose last line lacks cells; `closed`: it must end with a separator."""
     if not seen:
         raise refused("no-rows", f"{member.name} holds no row.")
-    cells = last.removesuffix(b"\r").split(b"|")
-    if len(cells) != width and not (len(cells) == width + 1 and not cells[-1]):
+    cells = decoded([last])[0].split("|")
+    if not (len(cells) == width + 1 and not plain(cells[-1])) and (closed or len(cells) != width):
         raise refused("truncated", f"{member.name}: the last line is not whole; the file was cut.")

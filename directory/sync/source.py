@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from functools import partial
 from hashlib import file_digest
 from pathlib import Path
@@ -35,11 +35,28 @@ LONGEST_LINE = 64 << 10
 
 _MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.(txt|csv|xml)")
 _STAMP = re.compile(r"(?<!\d)(20\d{2}[01]\d[0-3]\d)-?([0-2]\d[0-5]\d)(?!\d)")
-# A day alone names the daily FINESS.
-_DAY = re.compile(r"(?<!\d)20\d{2}[01]\d[0-3]\d(?!\d)")
+# A day alone names the daily FINESS, and archives that somebody renamed.
+_DAY = re.compile(r"(?<!\d)(20\d{2})-?([01]\d)-?([0-3]\d)(?!\d)")
+_MARK = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\xc2\xa0"
+_ARCHIVE = b"PK\x03\x04", b"PK\x05\x06"
+# What a source answers when it has no file to give; as much of a text as tells what it is.
+_WEB_PAGE = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_LOOKED_AT = 512
 FRANCE = ZoneInfo("Europe/Paris")
 _ENCRYPTED = 0x1
 _FOLDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something odd about a file that was taken all the same: its stable name, and the report's sentence."""
+
+    name: str
+    sentence: str
+
+
+OPEN_END = Remark("no-line-end", "The file ends without a line end; its last row is whole.")
 
 
 @dataclass(frozen=True)
@@ -54,47 +71,81 @@ class Member:
     _packed: int
 
     def blocks(self) -> Iterator[bytes]:
-        """Its bytes, a block at a time; damage in the archive is a Refusal, and so is too much text."""
+        """Its bytes, a block at a time; damage in the archive is a Refusal, and so is too much text, none, or
+        a web page in its place.
+        """
         read = 0
         with _undamaged(self.name), self._stream() as stream:
             while block := stream.read(BLOCK):
+                if not read and _WEB_PAGE.match(block[:_LOOKED_AT].removeprefix(_MARK)):
+                    raise refused(
+                        "web-page", f"{self.name} is a web page: the source had no register to give."
+                    )
                 read += len(block)
                 if swollen(read, self._packed):
                     raise refused("too-large", f"{self.name} unpacks to more than {read} bytes.")
                 yield block
+        if not read:
+            raise refused("empty-file", f"{self.name} is empty.")
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self, on_open_end: Callable[[], None] | None = None) -> Iterator[bytes]:
         """Its whole lines, so many as a block holds, without the last one's end.
 
-        A byte order mark is taken off. A last line without its end is a Refusal: the file was cut.
+        A byte order mark is taken off, blank lines at the end are left out. A last line without its end comes
+        by itself, and `on_open_end` hears of it before: whether it is whole is for the reader to say.
         """
-        rest = b""
+        rest = blank = b""
         read = 0
         for block in _ahead(self.blocks()):
             if not read:
-                block = block.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - the same block without its mark
+                self.check_encoding(block)
+                block = block.removeprefix(_MARK)  # noqa: PLW2901 - the same block without its mark
             read += len(block)
             if read > LARGEST_TEXT:
                 raise refused("too-large", f"{self.name} holds more than {LARGEST_TEXT >> 30} GB.")
             whole, end, rest_of_block = block.rpartition(b"\n")
             if end:
-                yield rest + whole
+                filled, after = _without_blank_end(rest + whole)
+                if filled:
+                    yield blank + filled
+                    blank = b""
+                blank += after
                 rest = rest_of_block
             else:
                 rest += block
+            if len(blank) > LONGEST_LINE:
+                raise refused(
+                    "too-large", f"{self.name} holds more than {LONGEST_LINE >> 10} kB of blank lines."
+                )
             if len(rest) > LONGEST_LINE:
                 raise refused("line-too-long", f"{self.name}: a line is longer than {LONGEST_LINE >> 10} kB.")
-        if rest:
-            raise refused("truncated", f"{self.name}: the last line has no end; the file was cut.")
+        if rest.strip(_BLANK):
+            if on_open_end:
+                on_open_end()
+            yield blank + rest
 
-    def lines(self, on_recoded: Callable[[int], None] | None = None) -> Iterator[list[str]]:
-        """Its lines without their ends, in lists; `on_recoded` hears how many were not UTF-8.
+    def check_encoding(self, block: bytes) -> None:
+        """Refuse a text that begins as this block does and is of a wide encoding.
+
+        Registers are UTF-8 or, in old editions, Windows-1252: a NUL in every other byte is neither.
+        """
+        looked_at = block[:_LOOKED_AT]
+        if looked_at.startswith((b"\xff\xfe", b"\xfe\xff")) or looked_at.count(b"\0") > len(looked_at) // 4:
+            raise refused("wrong-encoding", f"{self.name} is UTF-16 or UTF-32; registers are UTF-8.")
+
+    def lines(
+        self,
+        on_recoded: Callable[[int], None] | None = None,
+        on_open_end: Callable[[], None] | None = None,
+    ) -> Iterator[list[str]]:
+        """Its lines without their ends, in lists; `on_recoded` hears how many were not UTF-8, `on_open_end`
+        that the last comes without its end.
 
         UTF-8 first; a block that is not is read again line by line, and only the lines that fail are taken
         for Windows-1252, so that one bad byte does not garble every name after it. What Windows-1252 does not
         define stays as the control characters of Latin-1, for the row to be rejected. CRLF is tolerated.
         """
-        for chunk in self.chunks():
+        for chunk in self.chunks(on_open_end):
             yield decoded(chunk.split(b"\n"), on_recoded)
 
     def numbered(self) -> Iterator[tuple[int, list[str]]]:
@@ -103,6 +154,20 @@ class Member:
         for lines in self.lines():
             yield number, lines
             number += len(lines)
+
+
+def _without_blank_end(lines: bytes) -> tuple[bytes, bytes]:
+    """Lines without the blank ones at their end, and these, each with its end."""
+    filled = len(lines)
+    while filled > 0:
+        begins = lines.rfind(b"\n", 0, filled) + 1
+        if lines[begins:filled].strip(_BLANK):
+            break
+        filled = begins - 1
+    if filled <= 0:
+        return b"", lines + b"\n"
+    blank = lines[filled + 1 :]
+    return lines[:filled], blank + b"\n" if filled < len(lines) else b""
 
 
 def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
@@ -150,27 +215,59 @@ def sha256_of(path: Path) -> bytes:
 
 def stamp_of(path: Path) -> datetime | None:
     """The generation time in the file's name (AAAAMMJJhhmm, French time), None when there is none."""
-    found = _STAMP.search(path.name)
+    return _read_as("%Y%m%d%H%M", _STAMP.search(path.name))
+
+
+def _named(path: Path) -> datetime | None:
+    """The generation time in a name, or the beginning of the day that it tells alone."""
+    return stamp_of(path) or _read_as("%Y%m%d", _DAY.search(path.name))
+
+
+def _read_as(form: str, found: re.Match[str] | None) -> datetime | None:
     try:
-        stamp = datetime.strptime("".join(found.groups()) + "+0000", "%Y%m%d%H%M%z") if found else None
+        local = datetime.strptime("".join(found.groups()) + "+0000", f"{form}%z") if found else None
     except ValueError:
         return None
-    return stamp and stamp.replace(tzinfo=FRANCE).astimezone(UTC)
+    return local and local.replace(tzinfo=FRANCE).astimezone(UTC)
+
+
+def oldest(*told: datetime | None) -> datetime | None:
+    """The earliest of the times that a file tells of itself; a day alone gives way to a time on that day.
+
+    Names are given by whoever copies a file: a younger one proves nothing against what its text says.
+    """
+    known = sorted(at for at in told if at is not None)
+    if not known:
+        return None
+    day = known[0].astimezone(FRANCE)
+    timed = [at for at in known[1:] if at != known[0] and at.astimezone(FRANCE).date() == day.date()]
+    return timed[0] if timed and day.time() == time.min else known[0]
+
+
+def written_at(path: Path, roles: Mapping[str, re.Pattern[str]]) -> datetime | None:
+    """When a file was made, by its name and by those of the texts in it; None when none tells."""
+    return oldest(_named(path), *(_named(Path(name)) for name in _names_within(path, roles)))
+
+
+def _names_within(path: Path, roles: Mapping[str, re.Pattern[str]]) -> list[str]:
+    """The names of a register's texts in an archive; what else is wrong with it is for `opened` to say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()[:MOST_MEMBERS]
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError, ValueError):
+        return []
+    return [name for name in names if any(pattern.fullmatch(name) for pattern in roles.values())]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether it begins as a zip does, which has texts with names of their own."""
+    with path.open("rb") as file:
+        return file.read(4) in _ARCHIVE
 
 
 def modified_at(path: Path) -> datetime:
-    """The file's own time, for files that say nothing of when they were made."""
+    """The file's own time: of a text that does not say when it was made, and for the order of several."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-
-
-def made_at(path: Path) -> datetime:
-    """When a file was made, by its name (a day alone is its beginning in France), else by its own time."""
-    day = _DAY.search(path.name)
-    try:
-        begun = datetime.strptime(day[0], "%Y%m%d").replace(tzinfo=FRANCE) if day else None
-    except ValueError:
-        begun = None
-    return stamp_of(path) or begun or modified_at(path)
 
 
 @contextmanager
@@ -185,8 +282,10 @@ def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping
         if not size:
             raise refused("empty-file", f"{path.name} is empty.")
         first, begins = next(iter(roles)), file.read(4)
-        if begins not in (b"PK\x03\x04", b"PK\x05\x06"):
+        if begins not in _ARCHIVE:
             name, unpack = path.name, _plain
+            if path.suffix.lower() == ".zip":
+                _refuse_as_archive(name, file)
             if begins.startswith(b"\x1f\x8b"):
                 name, unpack = path.name.removesuffix(".gz"), _unzipped
             yield {first: Member(name, partial(unpack, file), size)}
@@ -198,6 +297,20 @@ def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping
             if first not in members:
                 raise refused("missing-member", f"{path.name} holds no file of the kind it should.")
             yield members
+
+
+def _refuse_web_page(name: str, begins: bytes) -> None:
+    if _WEB_PAGE.match(begins[:_LOOKED_AT].removeprefix(_MARK)):
+        raise refused("web-page", f"{name} is a web page: the source had no register to give.")
+
+
+def _refuse_as_archive(name: str, file: IO[bytes]) -> None:
+    """Say what stands in the place of an archive: an answer of a server is often kept under its name."""
+    file.seek(0)
+    begins = file.read(_LOOKED_AT)
+    _refuse_web_page(name, begins)
+    shown = begins[:40].decode("ascii", "replace").partition("\n")[0]
+    raise refused("no-archive", f"{name} is called an archive and begins with {shown!r}.")
 
 
 def _plain(file: IO[bytes]) -> AbstractContextManager[IO[bytes]]:

@@ -114,20 +114,22 @@ class Staging:
         """So many lines were not UTF-8 and were taken for Windows-1252."""
         self.recoded += lines
 
-    def reject(self, line_number: int, reason: str, detail: str, line: str, *, spared: str = "") -> None:
-        """Keep a bad row's number, reason and beginning; `spared` is the key it names, which shall not be
-        touched.
+    def reject(
+        self, line_number: int, reason: str, detail: str, line: str, *, spared: tuple[str, ...] = ()
+    ) -> None:
+        """Keep a bad row's number, reason and beginning; `spared` are the keys it may speak of, which shall
+        not be touched, and whatever else the register's `unclear` goes by.
         """
         self.lines += 1
         self.rejections += 1
         if self.rejections > MOST_REJECTIONS:
             raise refused("too-many-rejections", f"More than {MOST_REJECTIONS} rows cannot be read.")
+        named = [key for key in spared if key and key.isprintable()]
         if self.discreet:
-            detail, line = "", spared if _PLAIN_KEY.fullmatch(spared) else ""
+            detail, line = "", next(filter(_PLAIN_KEY.fullmatch, named), "")
         shown = (part[:EXCERPT].replace(NULL, "\N{REPLACEMENT CHARACTER}") for part in (detail, line))
         self._rejected.append(copy_row((str(line_number), reason, *shown)))
-        if spared and spared.isprintable():
-            self._spared.append(copy_row((spared,)))
+        self._spared.extend(copy_row((key,)) for key in named)
         if len(self._rejected) >= BATCH:
             self._hand_over_rows()
 

@@ -15,10 +15,13 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
 from directory.base.errors import Refusal
+from directory.distinguished_names import Spellings, attributes
 from directory.identifiers import parse_domain
+from directory.store import OPERATORS, operators_by_name
+from directory.sync.cells import plain, spaced
 from directory.sync.layout import fault
 from directory.sync.register import Reading, Register
-from directory.sync.source import Member, refused
+from directory.sync.source import Member, Remark, refused
 from directory.sync.staging import NULL, Staging
 
 # 8,655 entries make 6 MB and 70,000 elements, four levels deep.
@@ -26,10 +29,12 @@ LARGEST = 64 << 20
 MOST_ELEMENTS = 1_000_000
 DEEPEST = 8
 _YEARS = range(1970, 2200)
+_USED = ("DNCertificatOperateur", "Description", "DateMAJ")
+# "no element found": the text ends where something is still open.
+_ENDS_EARLY = 3
+_LIST_ENDS = re.compile(rb"</(?:[A-Za-z_][\w.-]*:)?ListeDomaines\s*>\s*\Z")
+NO_CLOSING_TAG = Remark("no-closing-tag", "The list ends without its closing tag; its domains are all there.")
 ROLES = {"list": re.compile(r"(?i)listeblanche.*\.xml")}
-# One attribute of an RFC 4514 name: a comma may stand in a value behind a backslash.
-_ORGANISATION = re.compile(r"(?:^|[,+])\s*O\s*=\s*((?:\\.|[^,+\\])+)", re.IGNORECASE)
-_ESCAPED = re.compile(r"\\([,+\"\\<>;=# ])")
 
 TABLES = """
 CREATE TEMP TABLE staged (
@@ -48,12 +53,14 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
     del strict  # about numbers of persons
     member = members["list"]
     generated_at: datetime | None = None
+    operators = operators_by_name(staging.ask(OPERATORS))
+    remarks: list[Remark] = []
     try:
-        for name, element in _elements(member):
+        for name, element in _elements(member, remarks):
             if name == "DateDeGeneration":
                 generated_at = _instant(element.text or "")
             else:
-                _read_entry(staging, staging.lines + 1, element)
+                _read_entry(staging, staging.lines + 1, element, operators)
     except DefusedXmlException as error:
         raise refused(
             "foreign-member", f"{member.name} declares entities, which no white list does."
@@ -63,21 +70,32 @@ def read(members: Mapping[str, Member], staging: Staging, *, strict: bool) -> Re
         raise refused("truncated", f"{member.name} is not whole XML: {error}.") from error
     if not staging.lines:
         raise refused("no-rows", f"{member.name} holds no domain.")
-    return Reading("trusted-domains-xml", generated_at)
+    return Reading("trusted-domains-xml", generated_at, remarks=tuple(remarks))
 
 
-def _elements(member: Member) -> Iterator[tuple[str, Element]]:
-    """The whole `Domaine` and `DateDeGeneration` elements, by local name, forgotten once they are read."""
+def _elements(member: Member, remarks: list[Remark]) -> Iterator[tuple[str, Element]]:
+    """The whole `Domaine` and `DateDeGeneration` elements, by local name, forgotten once they are read.
+
+    The published list lacks the closing tag of its root: it is whole when its list of domains is closed.
+    """
     depth = seen = 0
-    for event, element in iterparse(io.BytesIO(_text(member)), events=("start", "end"), forbid_dtd=True):
-        depth += 1 if event == "start" else -1
-        seen += event == "start"
-        if depth > DEEPEST or seen > MOST_ELEMENTS:
-            raise refused("too-large", f"{member.name} is deeper or longer than any white list.")
-        name = element.tag.rpartition("}")[2]
-        if event == "end" and name in ("Domaine", "DateDeGeneration"):
-            yield name, element
-            element.clear()
+    closed = False
+    text = _text(member)
+    try:
+        for event, element in iterparse(io.BytesIO(text), events=("start", "end"), forbid_dtd=True):
+            depth += 1 if event == "start" else -1
+            seen += event == "start"
+            if depth > DEEPEST or seen > MOST_ELEMENTS:
+                raise refused("too-large", f"{member.name} is deeper or longer than any white list.")
+            name = element.tag.rpartition("}")[2]
+            closed = event == "end" and depth == 1 and name == "ListeDomaines"
+            if event == "end" and name in ("Domaine", "DateDeGeneration"):
+                yield name, element
+                element.clear()
+    except ParseError as error:
+        if not (closed and error.code == _ENDS_EARLY and _LIST_ENDS.search(text)):
+            raise
+        remarks.append(NO_CLOSING_TAG)
 
 
 def _text(member: Member) -> bytes:
@@ -89,31 +107,48 @@ def _text(member: Member) -> bytes:
     return bytes(gathered)
 
 
-def _read_entry(staging: Staging, number: int, element: Element) -> None:
-    given = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in element}
-    line = "|".join(given.get(name, "") for name in ("Nom", "DNCertificatOperateur", "DateMAJ"))
-    domain = given.get("Nom", "")
+def _read_entry(staging: Staging, number: int, element: Element, operators: Spellings) -> None:
+    """Stage or reject one entry; only what is used of it is judged."""
+    given = {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+    name = spaced(given.get("Nom", ""))
+    dn, description, updated = (plain(given.get(used, "")) for used in _USED)
+    line = f"{name}|{dn}|{updated}"
     try:
-        if reason := fault("|".join(given.values())):
+        if reason := fault(f"{line}|{description}"):
             raise refused(reason, "This entry is longer than any, or holds characters that no register has.")
-        domain = parse_domain(domain)
-        certificate_dn, operator = _operator(given.get("DNCertificatOperateur", ""))
-        updated = _instant(given["DateMAJ"]).isoformat() if given.get("DateMAJ") else NULL
+        domain = parse_domain(name)
+        certificate_dn, operator = _operator(dn, operators)
+        changed = _instant(updated).isoformat() if updated else NULL
     except Refusal as refusal:
-        spared = f"{domain} {given.get('DNCertificatOperateur', '')}"
-        staging.reject(number, refusal.code, refusal.text, line, spared=spared)
+        spared = _spoken_of(name, operators.find(dn))
+        staging.reject(number, refusal.code, refusal.text, line, spared=(spared,))
         return
-    shown = (operator, given.get("Description", ""), updated)
+    shown = (operator, description, changed)
     digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
     staging.stage((str(number), domain, certificate_dn, digest, *shown))
 
 
-def _operator(certificate_dn: str) -> tuple[str, str]:
-    """The operator's certificate name, and the organisation within it."""
-    found = _ORGANISATION.search(certificate_dn)
-    if not found:
+def _spoken_of(name: str, dn: str | None) -> str:
+    """Whose right to which domain an entry may speak of that cannot be taken, as far as it tells."""
+    try:
+        return f"{parse_domain(name)} {dn or ''}"
+    except Refusal:
+        return f" {dn or ''}"
+
+
+def _operator(dn: str, operators: Spellings) -> tuple[str, str]:
+    """The operator's certificate name, as the record spells it, and the organisation within it."""
+    if not _organisation(dn):
         raise refused("malformed-operator", "The operator's certificate name has no organisation.")
-    return certificate_dn, _ESCAPED.sub(r"\1", found[1]).strip()
+    spelt = operators.keep(dn)
+    return spelt, _organisation(spelt)
+
+
+def _organisation(dn: str) -> str:
+    try:
+        return next((value for kind, value in attributes(dn) if kind == "O"), "")
+    except Refusal:
+        return ""
 
 
 def _instant(cell: str) -> datetime:
@@ -164,4 +199,12 @@ APPLY = (
     """,
 )
 
-TRUSTED_DOMAINS = Register("trusted-domains", ROLES, TABLES, COPY, read, (), WANTED, APPLY)
+# An entry that tells its domain, its operator or neither may be any right of that domain, of that operator,
+# or any at all: none of them goes.
+UNCLEAR = """
+    DELETE FROM planned p USING trusted_domain d, operator o, spared s
+    WHERE p.act = 'remove' AND o.id = d.operator_id AND p.key = d.name || ' ' || o.certificate_dn
+    AND s.key IN (d.name || ' ', ' ' || o.certificate_dn, ' ')
+"""
+
+TRUSTED_DOMAINS = Register("trusted-domains", ROLES, TABLES, COPY, read, (), WANTED, APPLY, unclear=UNCLEAR)

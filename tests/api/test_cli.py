@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from api.cli.main import main
 from api.cli.output import ago
-from api.settings import save_settings
+from api.settings import load_settings, save_settings
 from directory.base.clock import utc_now
 from tests.api.certificates import certify
 from tests.api.commands import Sceau, token, told
@@ -137,7 +137,7 @@ def test_a_job_that_cannot_reach_what_it_needs_ends_with_2(sceau: Sceau, engine:
     assert (result.exit_code, set(told(result)) >= {"type", "detail"}) == (2, True)
 
 
-def test_status_names_each_part_and_says_no_while_one_is_down(sceau: Sceau) -> None:
+def test_status_names_each_part_and_says_no_while_one_is_down(sceau: Sceau, state: Path) -> None:
     sceau("jobs", "run", "heartbeat")
     result = sceau("status", "--json")
     found = told(result)
@@ -146,7 +146,13 @@ def test_status_names_each_part_and_says_no_while_one_is_down(sceau: Sceau) -> N
         "postgres": "ok", "worker": "ok", "signer": "down", "ldap": "down", "web": "down",
     }  # fmt: skip
     assert all(part["reason"] for part in found["parts"].values() if part["state"] == "down")
+    assert found["strangers"] == []
+    drop = load_settings(state).registers
+    drop.mkdir(exist_ok=True)
+    (drop / "registre.csv").write_bytes(b"x")
+    assert told(sceau("status", "--json"))["strangers"] == ["registre.csv"]
     shown = sceau("status")
+    assert "'registre.csv'" in shown.stdout
     assert shown.exit_code == 1
     assert {"postgres", "signer", "ldap", "web", "worker"} <= set(shown.stdout.split())
 

@@ -1,8 +1,10 @@
 """The night takes the newest file of each register once, and a refused file keeps no other from its turn."""
 
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from api.nightly import candidates, newest, take_registers
+from api.nightly import candidates, newest, strangers, take_registers
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
@@ -153,7 +155,10 @@ def test_a_file_stamped_in_the_future_hides_no_true_one(
 ) -> None:
     true = only_rpps(drop)
     future = drop / "PS_LibreAcces_203608300200.zip"
-    future.write_bytes(true.read_bytes() + b"\0")
+    # The texts in it must say so too: the oldest time that a file tells counts.
+    with zipfile.ZipFile(true) as told, zipfile.ZipFile(future, "w") as made:
+        for name in told.namelist():
+            made.writestr(re.sub(r"20[0-9]{10}", "203608300200", name), told.read(name))
     with pytest.raises(Refusal, match="from now"):
         take_registers(container)
     assert runs(engine) == [(future.name, "refused", "from-the-future"), (true.name, "applied", None)]
@@ -211,3 +216,38 @@ def test_the_daily_finess_and_the_restricted_extraction_are_found(tmp_path: Path
         "Extraction_ProSanteConnect_202608300200.zip",
         "PS_LibreAcces_202608290200.zip",
     ]
+
+
+def test_a_file_that_no_register_knows_is_named_in_the_report_of_the_night(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-30")
+    (drop / "PS_LibreAcces (1).ZIP").write_bytes(b"x")
+    (drop / ".white-list.part").write_bytes(b"x")
+    (drop / "older").mkdir()
+    assert strangers(drop) == ["PS_LibreAcces (1).ZIP"]
+    did = take_registers(container)
+    assert "'PS_LibreAcces (1).ZIP' in the drop folder is no register's file and was not read" in did
+    assert set(applied(engine)) == ALL
+
+
+def test_a_night_with_a_refused_file_names_strangers_too(container: Container, drop: Path) -> None:
+    (drop / "PS_LibreAcces_202608260200.zip").write_bytes(b"<html>503</html>")
+    (drop / "registre.csv").write_bytes(b"x")
+    with pytest.raises(Refusal) as caught:
+        take_registers(container)
+    assert "is a web page" in caught.value.text
+    assert "'registre.csv'" in caught.value.text
+
+
+def test_an_archive_renamed_younger_is_older_than_what_was_applied(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-31")
+    take_registers(container)
+    before = applied(engine)["rpps"]
+    make(drop / "old", "2026-08-20")
+    (old,) = (drop / "old").glob("PS_*.zip")
+    old.rename(drop / "PS_LibreAcces.zip")
+    take_registers(container)
+    assert applied(engine)["rpps"] == before

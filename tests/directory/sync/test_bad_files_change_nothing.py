@@ -144,17 +144,17 @@ TEXTS: dict[str, tuple[str, str]] = {
     "column renamed away": ("missing-column", GOOD.decode().replace("Code mode exercice", "Mode", 1)),
     "column twice": ("ambiguous-column", GOOD.decode().replace("Code civilité|", "Code profession|", 1)),
     "last line cut": ("truncated", GOOD.decode().rstrip("\n|") + "\n"),
-    "no end of line": ("truncated", GOOD.decode().removesuffix("\n")),
+    "no end of line, nor of its cells": ("truncated", GOOD.decode().removesuffix("|\n")),
     "endless line": ("line-too-long", header() + "x" * (2 << 20)),
     "cells under wrong headings": (
         "too-many-rejections",
         GOOD.decode().replace(PAIR, SWAPPED, 1),
     ),
-    "one row in nine unreadable": (
+    "a row in nine unreadable": (
         "too-many-rejections",
-        many(8) + someone("10099000018"),
+        many(808) + someone("10099000018") * 101,
     ),
-    "a web page": ("missing-column", "<html><body>502 Bad Gateway</body></html>\n"),
+    "a web page": ("web-page", "<html><body>502 Bad Gateway</body></html>\n"),
 }  # fmt: skip
 
 
@@ -187,7 +187,10 @@ def test_a_file_cut_anywhere_is_refused_or_holds_whole_rows_only(cut: int, run: 
         path = Path(folder) / ACTIVITIES
         path.write_bytes(GOOD[:cut])
         report = run("rpps", path, apply=False)
-    whole = GOOD[:cut].endswith(b"\n") and GOOD[:cut].count(b"\n") > 1
+    # A last row with all its cells needs no end.
+    last = GOOD[:cut].removesuffix(b"\n").rpartition(b"\n")[2]
+    all_cells = last.endswith(b"|") and last.count(b"|") == header().count("|")
+    whole = GOOD[:cut].removesuffix(b"\n").count(b"\n") > 0 and all_cells
     assert report.state == ("planned" if whole else "refused")
     if not whole:
         assert report.reason in {"empty-file", "truncated", "no-rows", "missing-column"}
@@ -293,8 +296,8 @@ def test_the_other_registers_refuse_what_is_not_theirs(
 
 
 def test_a_file_with_half_the_rows_of_the_last_is_refused(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "PS_LibreAcces_Personne_activite_202608260200.txt").write_text(many(30))
-    (tmp_path / "PS_LibreAcces_Personne_activite_202608270200.txt").write_text(many(14))
+    (tmp_path / "PS_LibreAcces_Personne_activite_202608260200.txt").write_text(many(60))
+    (tmp_path / "PS_LibreAcces_Personne_activite_202608270200.txt").write_text(many(29))
     run("rpps", tmp_path / "PS_LibreAcces_Personne_activite_202608260200.txt")
     assert run("rpps", tmp_path / "PS_LibreAcces_Personne_activite_202608270200.txt").reason == "too-few-rows"
 
