@@ -66,7 +66,11 @@ class Practice:
 
 @dataclass(frozen=True)
 class Practitioner:
-    """A person of the national register; `departed_at` is set when the register no longer holds him."""
+    """A person of the national register; `departed_at` is set when the register no longer holds him.
+
+    `other_names` (family, given) are those he practises under beside the one shown; verdicts do not ask for
+    them.
+    """
 
     national_id: str
     title: str
@@ -78,6 +82,7 @@ class Practitioner:
     suspended: bool = False
     struck_off: bool = False
     departed_at: datetime | None = None
+    other_names: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ PRECEDENCE = (
          (Source.CORRECTION, Source.RPPS)),
     Rule("practitioner", ("id_type", "id_number", "departed_at"), (Source.RPPS,)),
     Rule("profession", ("code", "category"), (Source.RPPS,)),
+    Rule("professional_name", ("profession_code", "category", "family_name", "given_name"), (Source.RPPS,)),
     Rule("skill", ("profession_code", "category", "skill_type", "skill_code"), (Source.RPPS,)),
     # The place where somebody practises, as his own register has it, whatever FINESS calls the establishment.
     Rule("practice",

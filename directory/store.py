@@ -70,7 +70,11 @@ FACTS = f"""SELECT asked.address, CAST(json_build_array({TRUSTS},
      FROM {{mailbox}} m WHERE m.address = asked.address)) AS text)
 FROM unnest((SELECT CAST(:addresses AS text[]))) AS asked (address)"""  # noqa: S608 - constants of this module
 
-PEOPLE = f"""SELECT CAST({PERSON} AS text) FROM {{practitioner}} p
+# Beside a person himself, for whoever looks at him; no verdict rests on it.
+OTHER_NAMES = """(SELECT json_agg(DISTINCT jsonb_build_array(x.family_name, x.given_name))
+    FROM {professional_name} x WHERE x.national_id = p.national_id)"""
+
+PEOPLE = f"""SELECT CAST({PERSON} AS text), CAST({OTHER_NAMES} AS text) FROM {{practitioner}} p
 WHERE p.national_id = ANY(CAST(:national_ids AS text[]))"""  # noqa: S608 - same
 
 ESTABLISHMENTS = f"""SELECT CAST({ESTABLISHMENT} AS text) FROM {{organisation}} o
@@ -85,7 +89,7 @@ LEFT JOIN LATERAL (
 
 TABLES = (
     "mailbox", "practitioner", "profession", "skill", "practice", "measure", "organisation", "trusted_domain",
-    "operator", "succession",
+    "operator", "succession", "professional_name",
 )  # fmt: skip
 
 
@@ -170,7 +174,8 @@ def practitioners(
 ) -> dict[str, Practitioner]:
     """The people with these national ids, departed ones included; unknown ids are absent from the answer."""
     asked = {"national_ids": list(set(national_ids)), "at": at}
-    people = _people(connection.execute(_PEOPLE[at is not None], asked).scalars())
+    rows = connection.execute(_PEOPLE[at is not None], asked)
+    people = [_practitioner(orjson.loads(person), orjson.loads(names or "[]")) for person, names in rows]
     return {person.national_id: person for person in people}
 
 
@@ -282,11 +287,7 @@ def _facts(address: str, trusts: list[list[Any]] | None, mailbox: list[Any] | No
     )
 
 
-def _people(rows: Iterable[str]) -> list[Practitioner]:
-    return [_practitioner(orjson.loads(row)) for row in rows]
-
-
-def _practitioner(row: list[Any]) -> Practitioner:
+def _practitioner(row: list[Any], other_names: Iterable[Sequence[str]] = ()) -> Practitioner:
     national_id, title, family_name, given_name, departed_at, professions, skills, practices, measures = row
     return Practitioner(
         national_id,
@@ -299,6 +300,7 @@ def _practitioner(row: list[Any]) -> Practitioner:
         suspended="suspended" in (measures or ()),
         struck_off="struck-off" in (measures or ()),
         departed_at=_instant(departed_at),
+        other_names=tuple((family, given) for family, given in other_names),
     )
 
 

@@ -173,6 +173,17 @@ profession = Table(
     Column("sys_from", UtcDateTime, nullable=False),
 )
 
+professional_name = Table(
+    "professional_name",
+    metadata,
+    Column("national_id", Text, ForeignKey("practitioner.national_id", ondelete="CASCADE"), primary_key=True),
+    Column("profession_code", Text, primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("family_name", Text, primary_key=True),
+    Column("given_name", Text, primary_key=True),
+    Column("sys_from", UtcDateTime, nullable=False),
+)
+
 skill = Table(
     "skill",
     metadata,

@@ -60,6 +60,13 @@ class PracticeAnswer(Shape):
     registered_by = fields.String(required=True)
 
 
+class NameAnswer(Shape):
+    """A name that somebody practises under."""
+
+    family_name = fields.String(required=True, metadata={"example": "DURAND"})
+    given_name = fields.String(required=True, metadata={"example": "Camille"})
+
+
 class PractitionerAnswer(Shape):
     """A person of the national register."""
 
@@ -67,6 +74,13 @@ class PractitionerAnswer(Shape):
     title = fields.String(required=True)
     family_name = fields.String(required=True, metadata={"example": "MARTIN"})
     given_name = fields.String(required=True, metadata={"example": "Camille"})
+    other_names = fields.List(
+        fields.Nested(NameAnswer),
+        required=True,
+        metadata={
+            "description": "Autres noms d'exercice, par profession — Other names, of other professions of his"
+        },
+    )
     professions = fields.List(fields.Nested(Profession), required=True)
     skills = fields.List(fields.String(), required=True)
     practices = fields.List(fields.Nested(PracticeAnswer), required=True)
@@ -196,6 +210,7 @@ def _answer(person: Practitioner, mailboxes: Sequence[Shown], marked: Sequence[M
     return {
         **vars(person),
         "professions": professions,
+        "other_names": [{"family_name": name, "given_name": given} for name, given in person.other_names],
         "mailboxes": mailboxes,
         "corrected": marked,
     }

@@ -82,7 +82,8 @@ _PERSON = len(IDENTITY) + len(SKILL) + len(TITLES)
 _NO_PRACTICE = (NULL, *("",) * 18)
 _DIGEST = 16
 _NUMBER = re.compile(r"[0-9A-Z/]{8,40}")
-_PERSON_NUMBER = re.compile(r"8[0-9]{11}|0[0-9][0-9A-B][0-9]{7}")
+# Those of ADELI look like telephone numbers.
+_PERSON_NUMBER = re.compile(r"8[0-9]{11}")
 
 # Of the restricted extraction: never staged, never hashed, never shown.
 PRIVATE = (
@@ -297,16 +298,24 @@ SETTLE = (
 )
 
 # The hash is over the set of activities and the set of skills: neither order nor repetition changes a person,
-# nor whether a skill stands beside the activity, in the file of its own, or in both.
+# nor whether a skill stands beside the activity, in the file of its own, or in both. That one has several
+# names is hashed besides: records from before they were kept have the same activities.
 WANTED = """
     CREATE TEMP TABLE wanted AS
-    SELECT national_id AS key, count(*) AS lines,
-           sha256(string_agg(DISTINCT uuid_send(digest), ''::bytea ORDER BY uuid_send(digest))
-                      FILTER (WHERE member = 0)
-                  || coalesce(convert_to(string_agg(
-                      DISTINCT concat_ws('|', profession, category, skill_type, skill_code) COLLATE "C", '/')
-                      FILTER (WHERE skill_code <> ''), 'UTF8'), ''::bytea)) AS row_hash
-    FROM staged GROUP BY national_id
+    SELECT key, lines, named_otherwise,
+           sha256(CASE WHEN named_otherwise THEN content || '\\x01'::bytea ELSE content END) AS row_hash
+    FROM (
+        SELECT national_id AS key, count(*) AS lines,
+               coalesce(min(family_name || '|' || given_name COLLATE "C") FILTER (WHERE member = 0)
+                   <> max(family_name || '|' || given_name COLLATE "C") FILTER (WHERE member = 0), false)
+                   AS named_otherwise,
+               string_agg(DISTINCT uuid_send(digest), ''::bytea ORDER BY uuid_send(digest))
+                   FILTER (WHERE member = 0)
+               || coalesce(convert_to(string_agg(
+                   DISTINCT concat_ws('|', profession, category, skill_type, skill_code) COLLATE "C", '/')
+                   FILTER (WHERE skill_code <> ''), 'UTF8'), ''::bytea) AS content
+        FROM staged GROUP BY national_id
+    ) AS told
 """
 
 # A person may exercise under a name for each profession: the first in order is shown, whatever the file's
@@ -379,6 +388,35 @@ APPLY = (
     SELECT DISTINCT s.national_id, s.profession, s.category, CAST(:now AS timestamptz)
     FROM staged s JOIN planned p ON p.key = s.national_id
     WHERE p.act IN ('create', 'change') AND s.member = 0
+    ON CONFLICT DO NOTHING
+    """,
+    # Few have another name, and all of `told` need not be gone through for them.
+    """
+    CREATE TEMP TABLE named_besides ON COMMIT DROP AS
+    SELECT DISTINCT national_id, profession, category, family_name, given_name
+    FROM (
+        SELECT s.*, first_value(s.family_name) OVER names AS shown_family_name,
+               first_value(s.given_name) OVER names AS shown_given_name
+        FROM wanted w JOIN planned p ON p.key = w.key JOIN staged s ON s.national_id = w.key
+        WHERE w.named_otherwise AND p.act IN ('create', 'change') AND s.member = 0
+        WINDOW names AS (PARTITION BY s.national_id
+                         ORDER BY s.family_name, s.given_name, s.title DESC, s.civility, s.line)
+    ) AS told
+    WHERE (family_name, given_name) <> (shown_family_name, shown_given_name)
+    """,
+    # An increment tells one name of each person, and takes no other away.
+    """
+    DELETE FROM professional_name t USING planned p
+    WHERE p.key = t.national_id AND p.act IN ('change', 'remove')
+    AND NOT (p.act = 'change' AND to_regclass('pg_temp.learned') IS NOT NULL)
+    AND NOT EXISTS (
+        SELECT FROM named_besides n
+        WHERE (n.national_id, n.profession, n.category, n.family_name, n.given_name)
+            = (t.national_id, t.profession_code, t.category, t.family_name, t.given_name))
+    """,
+    """
+    INSERT INTO professional_name (national_id, profession_code, category, family_name, given_name, sys_from)
+    SELECT national_id, profession, category, family_name, given_name, :now FROM named_besides
     ON CONFLICT DO NOTHING
     """,
     """

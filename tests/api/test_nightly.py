@@ -1,10 +1,8 @@
 """The night takes the newest file of each register once, and a refused file keeps no other from its turn."""
 
 import os
-import re
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +16,7 @@ from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
 from directory.sync.run import run_register
+from tests.directory.sync.files import restamped
 
 MAKER = Path(__file__).resolve().parents[2] / "scripts" / "make_registers.py"
 ALL = {"rpps", "finess", "mailboxes", "trusted-domains"}
@@ -154,11 +153,8 @@ def test_a_file_stamped_in_the_future_hides_no_true_one(
     container: Container, engine: Engine, drop: Path
 ) -> None:
     true = only_rpps(drop)
-    future = drop / "PS_LibreAcces_203608300200.zip"
-    # The texts in it must say so too: the oldest time that a file tells counts.
-    with zipfile.ZipFile(true) as told, zipfile.ZipFile(future, "w") as made:
-        for name in told.namelist():
-            made.writestr(re.sub(r"20[0-9]{10}", "203608300200", name), told.read(name))
+    # The texts in it say so too: the oldest time that a file tells counts.
+    future = restamped(true, "203608300200")
     with pytest.raises(Refusal, match="from now"):
         take_registers(container)
     assert runs(engine) == [(future.name, "refused", "from-the-future"), (true.name, "applied", None)]

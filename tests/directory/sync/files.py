@@ -1,5 +1,6 @@
 """The samples of the registers, and lines and archives like them."""
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,3 +41,11 @@ def zipped(path: Path, members: dict[str, bytes]) -> Path:
         for name, data in members.items():
             archive.writestr(name, data)
     return path
+
+
+def restamped(archive: Path, stamp: str) -> Path:
+    """The same archive as if made at another time: its own name and those of its texts say so."""
+    again = archive.with_name(re.sub(r"20[0-9]{10}", stamp, archive.name))
+    with zipfile.ZipFile(archive) as told:
+        members = {re.sub(r"20[0-9]{10}", stamp, name): told.read(name) for name in told.namelist()}
+    return zipped(again, members)

@@ -211,9 +211,9 @@ FILES: dict[str, tuple[str, bytes]] = {
     "a comma too many": ("truncated", WHOLE[:-3] + b",]}"),
     "not UTF-8": ("truncated", WHOLE.replace(b"CLINIQUE", b"CLINIQU\xe9")),
     "single quotes": ("truncated", WHOLE.replace(b'"pmej"', b"'pmej'")),
-    "a list": ("truncated", b"[]"),
+    "a list": ("missing-header", b"[]"),
     "deep": ("too-large", WHOLE.replace(b'"ege": [', b'"ege": [' + b"[" * 100_000, 1)),
-    "a web page": ("missing-header", b"<html>{}</html>\n"),
+    "a web page": ("web-page", b"<html>{}</html>\n"),
 }
 
 

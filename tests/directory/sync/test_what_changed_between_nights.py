@@ -24,7 +24,7 @@ from directory.sync.fhir_client import Api, Client
 from directory.sync.increment import gather
 from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
 from tests.directory.sync.annuaire import KEY, Annuaire, concept, everything, serving
-from tests.directory.sync.files import Rows, Run
+from tests.directory.sync.files import Rows, Run, restamped
 from tests.directory.sync.sources import Authority
 from tests.directory.sync.test_a_run_cut_off_is_taken_up import die
 from tests.directory.sync.test_the_file_of_a_held_run_is_kept import approve
@@ -143,9 +143,7 @@ def test_an_older_file_undoes_nothing_and_a_later_one_does(
     assert (again.state, said(again)) == ("applied", (0, 0, 0))
     assert fingerprint() == stood
     assert rows("SELECT count(*) > 0 FROM stated_since") == [(True,)]
-    later = world.files[1]["rpps"].with_name("PS_LibreAcces_202609020200.zip")
-    world.files[1]["rpps"].rename(later)
-    back = run("rpps", later)
+    back = run("rpps", restamped(world.files[1]["rpps"], "202609020200"))
     assert back.counts["changed"] > 0 < back.counts["removed"]
     assert rows("SELECT count(*) FROM stated_since") == [(0,)]
 
