@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -261,6 +262,7 @@ def verdict_during_night(bench: Bench) -> Figure:
         f"/v1/recipients/{quote(address)}"
         for (address,) in bench.rows("SELECT address FROM mailbox ORDER BY address LIMIT 500")
     ]
+    unstamped(bench, day2)
     take(engine, restamped(bench, day1, 1), "rpps")
     # What follows in trust and in LDAP is over before anything is timed.
     time.sleep(20)
@@ -280,12 +282,26 @@ def verdict_during_night(bench: Bench) -> Figure:
 
 def restamped(bench: Bench, folder: Path, day: int) -> Path:
     """The same roll under a name of days to come: newer than the demo's, and than the one before."""
-    (file,) = folder.glob(PATTERNS["rpps"])
     target = bench.folder / f"again-{day}"
     target.mkdir()
     stamp = datetime.now(UTC) + timedelta(days=2, hours=day)
-    (target / f"PS_LibreAcces_{stamp:%Y%m%d%H%M}.zip").symlink_to(file.resolve())
+    (target / f"PS_LibreAcces_{stamp:%Y%m%d%H%M}.zip").symlink_to(unstamped(bench, folder))
     return target
+
+
+def unstamped(bench: Bench, folder: Path) -> Path:
+    """The roll's archive with texts that tell no day, so that its own name does."""
+    made = bench.folder / f"unstamped-{folder.name}.zip"
+    if not made.exists():
+        (file,) = folder.glob(PATTERNS["rpps"])
+        with (
+            zipfile.ZipFile(file) as told,
+            zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out,
+        ):
+            for name in told.namelist():
+                with told.open(name) as text, out.open(re.sub(r"_20[0-9]{10}", "", name), "w") as copy:
+                    shutil.copyfileobj(text, copy, MB)
+    return made
 
 
 class Asking:
