@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0026"
-down_revision = "0025"
+revision = "0029"
+down_revision = "0028"
 
 TABLE = r"""
 CREATE TABLE professional_name (
@@ -39,7 +39,7 @@ CREATE TRIGGER search_{event} AFTER {event} ON professional_name REFERENCING {wh
     FOR EACH STATEMENT WHEN (coalesce(current_setting('sceau.search', true), '') <> 'at-the-end')
     EXECUTE FUNCTION sceau_search_person_touched();
 """
-# As in 0009, but for the words of other names, which are no family names to be sorted by.
+# As in 0026, but for the words of other names, by which nobody is sorted.
 SEARCH_PEOPLE = r"""
 CREATE OR REPLACE FUNCTION sceau_search_people(keys text[]) RETURNS void LANGUAGE plpgsql
 -- Two million groups do not fit into the memory of a hash, and how many there are is not known in time.
@@ -58,9 +58,9 @@ BEGIN
     EXECUTE format($sql$
         WITH touched AS (SELECT unnest($1) AS national_id)
         INSERT INTO search_person (national_id, sort_name, terms)
-        SELECT p.national_id, replace(p.family, ' ', '') || ' ' || p.given,
-               sceau_terms(concat_ws(' ', 'f' || replace(nullif(sceau_endings(p.family), ''), ' ', ' o'),
-                                     'o' || replace(nullif(sceau_endings(p.given), ''), ' ', ' o'),
+        SELECT p.national_id, replace(sceau_saints(p.family), ' ', '') || ' ' || sceau_saints(p.given),
+               sceau_terms(concat_ws(' ', 'f' || replace(nullif(sceau_name_words(p.family), ''), ' ', ' o'),
+                                     'o' || replace(nullif(sceau_name_words(p.given), ''), ' ', ' o'),
                                      %WORDS%professions.words, skills.words, practices.words))
         FROM (
             SELECT national_id, sceau_fold(family_name) AS family, sceau_fold(given_name) AS given
@@ -74,7 +74,7 @@ BEGIN
         ) AS skills USING (national_id)
         LEFT JOIN (SELECT x.national_id, string_agg(concat_ws(' ',
                        'd' || nullif(department, ''), 't' || nullif(sceau_fold_town(town), ''),
-                       'i' || nullif(finess, ''), 'n' || replace(nullif(sceau_fold(structure_name), ''), ' ', ' n')
+                       'i' || nullif(finess, ''), 'n' || replace(nullif(sceau_place_words(structure_name), ''), ' ', ' n')
                    ), ' ') AS words
                    FROM practice x %1$s GROUP BY x.national_id
         ) AS practices USING (national_id)
@@ -91,8 +91,8 @@ END $$;
 WORDS = "names.words, "
 NAMES = """\
         LEFT JOIN (SELECT x.national_id, string_agg('o' || replace(concat_ws(' ',
-                       nullif(sceau_endings(sceau_fold(family_name)), ''),
-                       nullif(sceau_endings(sceau_fold(given_name)), '')), ' ', ' o'), ' ') AS words
+                       nullif(sceau_name_words(sceau_fold(family_name)), ''),
+                       nullif(sceau_name_words(sceau_fold(given_name)), '')), ' ', ' o'), ' ') AS words
                    FROM professional_name x %1$s GROUP BY x.national_id
         ) AS names USING (national_id)
 """
