@@ -156,13 +156,17 @@ def withdraw_correction(
 ) -> Correction:
     """Give the field back to the register: it shows what the register said last, from the commit on.
 
-    Refuses `unknown-correction`, `wrong-authority`, `correction-ended`, `register-being-applied`, and
+    Refuses `unknown-correction`, `correction-ended`, `register-being-applied`, and
     `withdrawal-limit-reached` where it hides a mailbox.
     """
     found = _by_number(connection, correction_id)
     entity = Entity(found.entity)
     _locked(connection, entity, found.key)
-    _competent(connection, token, entity, found.key)
+    try:
+        _competent(connection, token, entity, found.key)
+    except Refusal as refusal:
+        # Another body's is not there for it, as a number that nobody made.
+        raise _unknown(correction_id) from refusal
     # Read again, now that nobody can end it meanwhile.
     found = _by_number(connection, correction_id)
     if found.ending is not None:
@@ -312,8 +316,12 @@ def _by_number(connection: Connection, correction_id: int) -> Correction:
     known = correction_id <= LARGEST_NUMBER
     row = connection.execute(query).mappings().one_or_none() if known else None
     if row is None:
-        raise Refusal(Kind.NOT_FOUND, "unknown-correction", f"There is no correction {correction_id}.")
+        raise _unknown(correction_id)
     return _correction(row)
+
+
+def _unknown(correction_id: int) -> Refusal:
+    return Refusal(Kind.NOT_FOUND, "unknown-correction", f"There is no correction {correction_id}.")
 
 
 def _show(connection: Connection, entity: Entity, key: str, field: str, value: str) -> None:

@@ -118,13 +118,14 @@ def issue_all(
 def seen(connection: Connection, *, token: Token, batch_id: UUID) -> tuple[Batch, list[Item]]:
     """A batch and what its items came to, for a registrar of its authority or an auditor.
 
-    Refuses `unknown-batch`, `not-a-registrar`, `wrong-authority`.
+    Refuses `unknown-batch`, of another body's batch too, and `not-a-registrar`.
     """
     found = batch_store.load(connection, batch_id)
+    unknown = Refusal(Kind.NOT_FOUND, "unknown-batch", f"There is no batch {batch_id}.")
     if found is None:
-        raise Refusal(Kind.NOT_FOUND, "unknown-batch", f"There is no batch {batch_id}.")
+        raise unknown
     if token.role is not Role.AUDITOR:
-        rules.check_registrar(token, found.authority)
+        rules.check_own(token, found.authority, unknown)
     return found, batch_store.items(connection, batch_id)
 
 

@@ -53,7 +53,8 @@ _ENDING = f"""
 """  # noqa: S608 - our own words and names
 _PAGE = text(f"""{_ENDING}
       AND (CAST(:authority AS text) IS NULL OR e.authority = :authority)
-      AND (NOT :listed_only OR coalesce(m.listed, true))
+      AND (NOT :to_operator OR (c.mailbox IS NOT NULL AND coalesce(m.listed, true))
+           OR o.operator_id = CAST(:operator_id AS bigint))
       AND (c.not_after, c.serial) > (:after_end, :after_serial)
     ORDER BY c.not_after, c.serial LIMIT :limit
 """)
@@ -147,11 +148,15 @@ class Notice:
 
 @dataclass(frozen=True)
 class Asked:
-    """Which certificates: ending by `until`; of one authority, or all; those of unlisted mailboxes or not."""
+    """Which certificates: ending by `until`; of one authority, or all.
+
+    `to_operator`: only what an operator may see, mailboxes that show and the servers of `operator_id`.
+    """
 
     until: datetime
     authority: str | None = None
-    listed_only: bool = False
+    to_operator: bool = False
+    operator_id: int | None = None
 
 
 def ending(
@@ -166,7 +171,8 @@ def ending(
     """A page of them, the first to end first, behind `after` (an end and a serial)."""
     given = {
         "now": now, "until": asked.until, "profiles": list(profiles), "authority": asked.authority,
-        "listed_only": asked.listed_only, "after_end": after[0], "after_serial": after[1], "limit": limit,
+        "to_operator": asked.to_operator, "operator_id": asked.operator_id,
+        "after_end": after[0], "after_serial": after[1], "limit": limit,
     }  # fmt: skip
     return [Ending(*row) for row in connection.execute(_PAGE, given)]
 

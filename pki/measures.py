@@ -92,7 +92,7 @@ def lift(
     """Ask for the end of a measure, or confirm what another registrar asked within a week.
 
     Confirmed, it ends with the reason that was asked with, and what was put on hold for it is released.
-    Refuses `not-a-registrar`, `unknown-measure`, `wrong-authority`, `reason-missing`, `reason-too-long`,
+    Refuses `not-a-registrar`, `unknown-measure`, `reason-missing`, `reason-too-long`,
     `measure-not-in-force`, and `self-approval` to whoever asked.
     """
     rules.check_registrar(token)
@@ -128,7 +128,7 @@ def measures_seen(connection: Connection, *, token: Token, national_id: str, now
 def _locked(connection: Connection, token: Token, measure_id: int, now: datetime) -> Measure:
     """The measure, its person locked first: lifting, taking, issuing and departing queue there."""
     found = _load(connection, measure_id, now)
-    rules.check_registrar(token, found.authority)
+    rules.check_own(token, found.authority, directory_use_cases.unknown_measure(measure_id))
     directory_store.lock_person(connection, found.practitioner)
     return _load(connection, measure_id, now)
 
@@ -160,7 +160,7 @@ def _confirm(connection: Connection, now: datetime, token: Token, found: Measure
 def _load(connection: Connection, measure_id: int, now: datetime) -> Measure:
     row = connection.execute(_MEASURES.where(measure.c.id == measure_id)).one_or_none()
     if row is None:
-        raise Refusal(Kind.NOT_FOUND, "unknown-measure", f"There is no measure {measure_id}.")
+        raise directory_use_cases.unknown_measure(measure_id)
     return _measure(row, now)
 
 

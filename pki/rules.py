@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -168,12 +169,25 @@ def _bad_identity(text: str) -> Refusal:
     return Refusal(Kind.MALFORMED, "bad-identity-check", text)
 
 
-def check_registrar(token: Token, authority: str | None = None) -> None:
-    """Refuse `not-a-registrar`, and `wrong-authority` when the act belongs to another body."""
+def check_registrar(token: Token) -> None:
+    """Refuse `not-a-registrar`."""
     if token.role is not Role.REGISTRAR:
         raise Refusal(Kind.FORBIDDEN, "not-a-registrar", "Only a registrar may do this.")
-    if authority is not None and token.authority != authority:
-        raise wrong_authority(token.authority)
+
+
+def check_own(token: Token, authority: str, unknown: Refusal) -> None:
+    """Refuse `not-a-registrar`, and `unknown` to another body: what it may not see is not there for it.
+
+    With two refusals, numbers tried one by one would tell how much another body does, and when.
+    """
+    check_registrar(token)
+    if token.authority != authority:
+        raise unknown
+
+
+def unknown_enrolment(enrolment_id: UUID) -> Refusal:
+    """The refusal of what is no enrolment, or another body's."""
+    return Refusal(Kind.NOT_FOUND, "unknown-enrolment", f"There is no enrolment {enrolment_id}.")
 
 
 def wrong_authority(authority: str) -> Refusal:
@@ -232,7 +246,7 @@ def check_present(person: Practitioner) -> None:
 
 def check_approval(token: Token, enrolment: Enrolment) -> None:
     """Refuse what four eyes forbid: another body, one's own request, a second approval, one that ended."""
-    check_registrar(token, enrolment.authority)
+    check_own(token, enrolment.authority, unknown_enrolment(enrolment.id))
     if enrolment.requested_by == token.id:
         text = "Another registrar of the same authority approves, not the one who asked."
         raise Refusal(Kind.FORBIDDEN, "self-approval", text)
@@ -249,7 +263,7 @@ def check_requested(enrolment: Enrolment) -> None:
 
 def check_issuance(token: Token, enrolment: Enrolment) -> None:
     """Refuse a certificate to anyone but a registrar of the same body, on an approved enrolment."""
-    check_registrar(token, enrolment.authority)
+    check_own(token, enrolment.authority, unknown_enrolment(enrolment.id))
     check_approved(enrolment)
 
 

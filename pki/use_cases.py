@@ -161,7 +161,7 @@ def withdraw_enrolment(
     """
     check_comment(comment)
     found = _held(connection, enrolment_id)
-    rules.check_registrar(token, found.authority)
+    rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
     rules.check_requested(found)
     now = not_before(present(connection, now), found.requested_at)
     ended = store.end(connection, enrolment_id, now)
@@ -179,7 +179,7 @@ def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) 
     """
     found = _enrolment(store.load_enrolment(connection, enrolment_id), enrolment_id)
     if token.role is not Role.AUDITOR:
-        rules.check_registrar(token, found.authority)
+        rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
     return found
 
 
@@ -433,7 +433,7 @@ def _held(connection: Connection, enrolment_id: UUID, *names: str) -> Enrolment:
 
 def _enrolment(found: Enrolment | None, enrolment_id: UUID) -> Enrolment:
     if found is None:
-        raise Refusal(Kind.NOT_FOUND, "unknown-enrolment", f"There is no enrolment {enrolment_id}.")
+        raise rules.unknown_enrolment(enrolment_id)
     return found
 
 

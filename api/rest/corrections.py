@@ -165,7 +165,7 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """,
     answer=CorrectionAnswer,
     problems=(
-        "unknown-correction", "wrong-authority", "correction-ended", "register-being-applied",
+        "unknown-correction", "correction-ended", "register-being-applied",
         "withdrawal-limit-reached",
     ),
     parameters={

@@ -191,7 +191,7 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
     answer=EnrolmentAnswer,
     body=WithdrawalRequest,
     problems=(
-        "unknown-enrolment", "not-a-registrar", "wrong-authority", "already-approved", "enrolment-ended",
+        "unknown-enrolment", "not-a-registrar", "already-approved", "enrolment-ended",
         "comment-too-long",
     ),
     parameters=IDENTIFIED,

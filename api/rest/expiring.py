@@ -104,8 +104,8 @@ class ExpiringAnswer(Shape):
     french="""Certificats bientôt échus.
 
     Ceux qui prennent fin dans le délai et n'ont pas de successeur, les plus proches d'abord. Un agent voit
-    ceux que son Ordre a enrôlés, un opérateur ceux des messageries visibles, auditeurs et administrateurs
-    tous.
+    ceux que son Ordre a enrôlés, un opérateur ceux des messageries visibles et de ses propres serveurs,
+    auditeurs et administrateurs tous.
     """,
     answer=ExpiringAnswer,
     query=ExpiringQuery,
@@ -114,13 +114,15 @@ def expiring(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """Certificates about to run out.
 
     Those that end within this time and have no successor, the nearest first. A registrar sees those that his
-    Ordre enrolled, an operator those of mailboxes that show, auditors and administrators all.
+    Ordre enrolled, an operator those of mailboxes that show and of its own servers, auditors and
+    administrators all.
     """
     role, limit = call.token.role, asked["limit"]
     wanted = Asked(
         call.now + timedelta(days=int(asked["within"].removesuffix("d"))),
         authority=call.token.authority if role is Role.REGISTRAR else None,
-        listed_only=role is Role.OPERATOR,
+        to_operator=role is Role.OPERATOR,
+        operator_id=call.token.operator_id,
     )
     found = expiry.ending(call.connection, call.now, wanted, after=_place(asked), limit=limit + 1)
     page, last = paging.cut(found, limit)

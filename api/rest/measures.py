@@ -138,7 +138,7 @@ def see_measures(call: Transacted, national_id: str) -> dict[str, Any]:
     answer=MeasureAnswer,
     body=LiftingRequest,
     problems=(
-        "unknown-measure", "not-a-registrar", "wrong-authority", "self-approval", "reason-missing",
+        "unknown-measure", "not-a-registrar", "self-approval", "reason-missing",
         "reason-too-long", "measure-not-in-force",
     ),
     parameters=IDENTIFIED,

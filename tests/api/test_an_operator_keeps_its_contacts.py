@@ -148,6 +148,21 @@ def test_a_certificate_of_which_nobody_can_be_told_is_shown_as_such(
         assert expiry.untold(connection, now) == 0
 
 
+def test_an_operator_sees_no_servers_of_others(
+    own: Caller, caller: Callable[..., Caller], engine: Engine, now: datetime
+) -> None:
+    seed_practitioner(engine, 3, operator=OTHER, address="c@other.example")
+    mine = certify_operator(engine, now - 340 * DAY, number=1)
+    foreign = certify_operator(engine, now - 340 * DAY, number=2, operator=OTHER)
+
+    def serials(who: Caller) -> set[str]:
+        return {one["serial"] for one in who.get("/v1/expiring").get_json()["items"]}
+
+    assert serials(own) == {mine}
+    assert serials(caller("operator")) == set(), "a token that acts for none"
+    assert serials(caller("auditor")) == {mine, foreign}
+
+
 def test_a_server_of_the_same_name_of_another_operator_is_no_successor(engine: Engine, now: datetime) -> None:
     seed_practitioner(engine)
     seed_practitioner(engine, 2, operator=OTHER, address="b@other.example")

@@ -149,10 +149,10 @@ def test_a_registrar_of_another_ordre_may_not_enrol_approve_or_certify(
     other = seed_practitioner(engine, 2)
     pending = f"{PATH}/{first.post(PATH, asked(other)).get_json()['id']}"
     assert refused(stranger.post(PATH, asked(someone))) == (403, "wrong-authority")
-    assert refused(stranger.post(f"{pending}/approval")) == (403, "wrong-authority")
+    assert refused(stranger.post(f"{pending}/approval")) == (404, "unknown-enrolment")
     assert refused(stranger.post(f"{approved}/certificates", {"csr": request_for()})) == (
-        403,
-        "wrong-authority",
+        404,
+        "unknown-enrolment",
     )
 
 
@@ -296,7 +296,7 @@ def test_enrolments_are_seen_by_their_own_authority_and_by_auditors_alone(
 ) -> None:
     stranger = caller("registrar", name="stranger", authority="CNOP")
     assert stranger.get(PATH).get_json() == {"items": [], "next": None}
-    assert refused(stranger.get(approved)) == (403, "wrong-authority")
+    assert refused(stranger.get(approved)) == (404, "unknown-enrolment")
     (seen,) = auditor.get(PATH).get_json()["items"]
     assert auditor.get(approved).get_json() == seen
     for other in (caller("operator"), caller("admin")):
@@ -325,7 +325,7 @@ def test_only_its_own_authority_withdraws_a_request_and_only_before_approval(
     why = {"comment": "x"}
     pending = f"{PATH}/{first.post(PATH, asked(seed_practitioner(engine, 2))).get_json()['id']}"
     stranger = caller("registrar", name="stranger", authority="CNOP")
-    assert refused(stranger.post(f"{pending}/withdrawal", why)) == (403, "wrong-authority")
+    assert refused(stranger.post(f"{pending}/withdrawal", why)) == (404, "unknown-enrolment")
     assert refused(auditor.post(f"{pending}/withdrawal", why)) == (403, "role-lacking")
     assert refused(first.post(f"{pending}/withdrawal", {})) == (422, "invalid-request")
     assert refused(first.post(f"{approved}/withdrawal", why)) == (409, "already-approved")
@@ -426,3 +426,21 @@ def test_an_establishment_is_found_by_indexes_alone(engine: Engine) -> None:
     for index in ("mailbox_finess", "practice_finess", "enrolment_live", "enrolment_practitioner"):
         assert index in plan
     assert "Seq Scan" not in plan
+
+
+def test_another_body_is_told_the_same_of_what_exists_and_of_what_does_not(
+    caller: Callable[..., Caller], approved: str
+) -> None:
+    """Two refusals would tell how much another Ordre does, number by number."""
+    stranger = caller("registrar", name="stranger", authority="CNOP")
+    nothing = f"{PATH}/00000000-0000-4000-8000-000000000000"
+    for act, body in (("", None), ("/approval", {}), ("/withdrawal", {"comment": "x"}),
+                      ("/certificates", {"csr": request_for()})):  # fmt: skip
+        there, absent = (
+            stranger.get(one) if body is None else stranger.post(f"{one}{act}", body)
+            for one in (approved, nothing)
+        )
+        told = [one.get_json() for one in (there, absent)]
+        for one in told:
+            one["detail"] = one["detail"].rpartition(" ")[0]
+        assert told[0] == told[1], act

@@ -125,7 +125,7 @@ def test_only_registrars_of_the_authority_take_see_and_lift(
     assert (other.status_code, other.get_json()["code"]) == (403, "wrong-authority")
     measure = first.post(of(someone), SUSPEND).get_json()["id"]
     lifting = pharmacist.post(f"/v1/measures/{measure}/lifting", APPEAL)
-    assert (lifting.status_code, lifting.get_json()["code"]) == (403, "wrong-authority")
+    assert (lifting.status_code, lifting.get_json()["code"]) == (404, "unknown-measure")
     assert pharmacist.get(of(someone)).get_json()["items"] == []
     assert [one["id"] for one in first.get(of(someone)).get_json()["items"]] == [measure]
     assert [one["reason"] for one in caller("auditor").get(of(someone)).get_json()["items"]] == [

@@ -124,7 +124,7 @@ def test_one_that_is_refused_stops_no_other(road: Road, engine: Engine, now: dat
         ]
     )
     assert codes(items) == [
-        "bad-csr", "weak-key", None, "holder-not-in-registry", "key-already-certified", "wrong-authority",
+        "bad-csr", "weak-key", None, "holder-not-in-registry", "key-already-certified", "unknown-enrolment",
         "not-approved", "unknown-enrolment",
     ]  # fmt: skip
     assert items[2].certificate
@@ -300,7 +300,7 @@ def test_a_batch_is_seen_by_its_authority_and_nobody_else(road: Road, engine: En
     with transaction(engine) as connection:
         (batch_id,) = connection.execute(text("SELECT id FROM batch")).scalars()
         for token, asked, code in (
-            (other, batch_id, "wrong-authority"),
+            (other, batch_id, "unknown-batch"),
             (road.crew[0].first, uuid4(), "unknown-batch"),
         ):
             with pytest.raises(Refusal) as refused:

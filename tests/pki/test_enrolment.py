@@ -67,7 +67,7 @@ def test_a_registrar_of_another_authority_may_not_ask_nor_approve(engine: Engine
     asked = ask(engine, now, registrar(engine, "a"), doctor.national_id, doctor.mailbox)
     with pytest.raises(Refusal) as refused:
         approve(engine, now, pharmacists, asked)
-    assert (refused.value.kind, refused.value.code) == (Kind.FORBIDDEN, "wrong-authority")
+    assert (refused.value.kind, refused.value.code) == (Kind.NOT_FOUND, "unknown-enrolment")
 
 
 def test_whoever_holds_two_professions_may_be_enrolled_by_either_authority(
@@ -252,7 +252,7 @@ def test_a_registrar_of_another_authority_gets_no_certificate_out_of_an_enrolmen
     enrolled = enrol(engine, now, seed_practitioner(engine, 2))
     with pytest.raises(Refusal) as refused:
         issue(who=replace(enrolled, first=registrar(engine, "p", "CNOP")))
-    assert refused.value.code == "wrong-authority"
+    assert refused.value.code == "unknown-enrolment"
 
 
 def test_an_ended_enrolment_is_neither_approved_nor_used_and_makes_room_for_another(
