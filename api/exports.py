@@ -148,13 +148,15 @@ def _seal(folder: Path, manifest: Manifest, signer: list_signing.ListSigner) -> 
 @contextmanager
 def _whole_or_not(folder: Path, stamp: str) -> Iterator[Path]:
     """A folder to write into, which takes its name when the block has ended well."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o750)
     for left in folder.glob(f"*{_PARTIAL}"):
         shutil.rmtree(left)
     partial = folder / f"{stamp}{_PARTIAL}"
-    partial.mkdir()
+    partial.mkdir(mode=0o750)
     try:
         yield partial
+        for file in partial.iterdir():
+            file.chmod(0o640)
         onto_disk(partial)
         partial.rename(folder / stamp)
     except BaseException:

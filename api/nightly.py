@@ -4,6 +4,9 @@ A file already applied, held or refused (same SHA-256) is left alone, so the job
 of several files of a register the newest that is a register's wins, and older ones are left where they are.
 """
 
+import errno
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -205,6 +208,7 @@ def _settled(container: Container, register: str, path: Path, told: Told) -> boo
     so that an older one has its turn.
     """
     try:
+        check_dropped(path)
         before = _before(container, register, path)
         if before == "":
             told.take(run_file(container, register, path))
@@ -212,6 +216,30 @@ def _settled(container: Container, register: str, path: Path, told: Told) -> boo
         told.refuse(register, refusal)
         return refusal.kind is Kind.CONFLICT
     return before != "refused"
+
+
+def check_dropped(path: Path) -> None:
+    """Refuse (`no-such-file`) what only looks like a file that was dropped: a link, a pipe, a stranger's.
+
+    Whoever may write into the folder may else have any file that this account reads taken for a register, and
+    see its lines among those rejected.
+    """
+    try:
+        # Without waiting: to open a pipe would be to wait for its writer.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        why = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror or "cannot be read"
+        raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} {why}: not taken in.") from error
+    try:
+        found = os.fstat(file)
+    finally:
+        os.close(file)
+    if not stat.S_ISREG(found.st_mode):
+        raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} is no regular file: not taken in.")
+    ours = {0, os.geteuid(), path.parent.stat().st_uid}
+    if found.st_uid not in ours or found.st_nlink > 1:
+        text = f"{path.name} belongs to another account, or has a second name: not taken in."
+        raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
 
 
 def _before(container: Container, register: str, path: Path) -> str:

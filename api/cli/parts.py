@@ -12,6 +12,9 @@ from api.scheduler import CONNECTIONS, KEPT, run_worker
 from api.settings import child_environment, load_settings
 from api.wiring import build
 
+# Whatever a part writes is for its account alone, unless it says otherwise.
+PRIVATE = 0o077
+
 
 @click.command()
 @state_option
@@ -20,6 +23,7 @@ def web(state: Path | None) -> None:
     with refusals_told():
         settings = load_settings(state)
     command = web_command(settings)
+    os.umask(PRIVATE)
     sys.stdout.flush()
     os.execve(command[0], command, child_environment(settings))  # noqa: S606 - becomes the web server
 
@@ -29,6 +33,7 @@ def web(state: Path | None) -> None:
 def worker(state: Path | None) -> None:
     """Run the jobs by the clock and follow the change feed; two may run, each job is done once."""
     with refusals_told():
+        os.umask(PRIVATE)
         parts = build(load_settings(state), application="sceau-worker", connections=CONNECTIONS, kept=KEPT)
     run_worker(parts)
 
@@ -40,5 +45,6 @@ def worker(state: Path | None) -> None:
 @state_option
 def signer(establish: bool, state: Path | None) -> None:
     """Hold the CA keys behind a Unix socket; the only process that ever sees them."""
+    os.umask(PRIVATE)
     with refusals_told():
         serve_signer(load_settings(state), establish=establish)

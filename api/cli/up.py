@@ -1,5 +1,6 @@
 """`sceau up` and `sceau down`: a whole installation on one machine, started, kept alive, stopped."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 
 from api import demo as demo_data
 from api.cli.output import people, progress, refusals_told, state_option
-from api.files import write_atomically
+from api.files import close_to_others, write_atomically
 from api.first_run import bring_up, settle, supervisor_of
 from api.settings import Settings, load_settings
 from api.supervisor import Supervisor, folder_held, supervisor_pid
@@ -114,6 +115,9 @@ def _run(state: Path, told: Mapping[str, Any], outcome: Path, *, demo: bool) -> 
     def report(line: str) -> None:
         people.print(line, soft_wrap=True, markup=False)
 
+    # Whatever a part writes is for this account alone; what an earlier release left open is closed.
+    os.umask(0o077)
+    close_to_others(state)
     settings = settle(state, told, report)
     supervisor = supervisor_of(settings, report)
     try:

@@ -250,7 +250,9 @@ class EmbeddedSlapd:
         """Turn the template into a `cn=config` folder, complete or not there at all."""
         text = config.with_suffix(".ldif")
         fresh = config.with_name(config.name + ".new")
-        text.write_text(self._ldif(data))
+        text.unlink(missing_ok=True)
+        with os.fdopen(os.open(text, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self._ldif(data))
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
         self._run(["-T", "add", "-n", "0", "-F", str(fresh), "-l", str(text)])

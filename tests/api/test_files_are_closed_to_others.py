@@ -1,0 +1,89 @@
+"""What we write is for our account; what is dropped for us is a file, and no way to another one."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from api.embedded.slapd import EmbeddedSlapd
+from api.exports import write
+from api.files import close_to_others
+from api.nightly import check_dropped
+from api.wiring import Container
+from directory.base.errors import Refusal
+from tests.factories import seed_practitioner
+from tests.interop.conftest import free_port
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def test_what_an_earlier_release_left_open_is_closed_and_no_link_is_followed(tmp_path: Path) -> None:
+    state, outside = tmp_path / "state", tmp_path / "outside"
+    (state / "exports" / "20260901T120000Z").mkdir(parents=True)
+    manifest = state / "exports" / "20260901T120000Z" / "manifest.json"
+    for path in (manifest, outside, state / "program"):
+        path.write_text("")
+    for path, given in ((state, 0o755), (state / "exports", 0o777), (manifest, 0o644), (outside, 0o644)):
+        path.chmod(given)
+    (state / "program").chmod(0o700)
+    (state / "link").symlink_to(outside)
+    close_to_others(state)
+    assert [mode(path) for path in (state, state / "exports", manifest)] == [0o750, 0o750, 0o640]
+    assert (mode(outside), mode(state / "program")) == (0o644, 0o700)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "second name", "folder"])
+def test_what_only_looks_like_a_dropped_file_is_refused(kind: str, tmp_path: Path) -> None:
+    folder, secret = tmp_path / "registers", tmp_path / "secret"
+    folder.mkdir()
+    secret.write_text("a|b\n")
+    path = folder / "PS_LibreAcces_Personne_activite_202609010112.txt"
+    make = {
+        "link": lambda: path.symlink_to(secret),
+        "pipe": lambda: os.mkfifo(path),
+        "second name": lambda: path.hardlink_to(secret),
+        "folder": path.mkdir,
+    }
+    make[kind]()
+    with pytest.raises(Refusal, match="not taken in") as refused:
+        check_dropped(path)
+    assert refused.value.code == "no-such-file"
+
+
+def test_a_dropped_file_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("a|b\n")
+    check_dropped(tmp_path / "file.txt")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("a|b\n")
+    os.chown(tmp_path / "file.txt", 65534, 65534)
+    with pytest.raises(Refusal, match="another account"):
+        check_dropped(tmp_path / "file.txt")
+
+
+def test_an_export_is_closed_to_others_whatever_the_umask(
+    issuing: Container, engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    seed_practitioner(engine)
+    before = os.umask(0)
+    request.addfinalizer(lambda: os.umask(before))
+    made = write(issuing)
+    assert made is not None
+    assert {mode(path) for path in made.folder.iterdir()} == {0o640}
+    assert [mode(path) for path in (made.folder, made.folder.parent)] == [0o750, 0o750]
+
+
+def test_what_configures_slapd_is_closed_to_others(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    before = os.umask(0o022)
+    request.addfinalizer(lambda: os.umask(before))
+    slapd = EmbeddedSlapd(tmp_path / "ldap", port=free_port())
+    slapd.make()
+    found = [path for path in slapd.folder.rglob("*") if mode(path) & 0o007]
+    assert [path for path in found if path.parent.stat().st_mode & 0o007] == []
+    assert mode(slapd.folder / "config.ldif") == 0o600
