@@ -37,7 +37,8 @@ _CONFIRM = text(
 )
 _REDATE = text("""
     INSERT INTO crl_redated (authority_id, shard, number, at)
-    SELECT authority_id, shard, max(number), :at FROM crl WHERE this_update > :now
+    SELECT authority_id, shard, max(number), :at FROM crl
+    WHERE coalesce(made_at, this_update) > :now
     GROUP BY authority_id, shard
     ON CONFLICT (authority_id, shard) DO UPDATE SET number = excluded.number, at = excluded.at
 """)

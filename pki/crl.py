@@ -22,6 +22,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import completeness, crl_store, der, floor, gate, store
 from pki.model import REASON_CODES, Authority, RevocationReason, Serial
+from pki.profiles import BACKDATING
 from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
@@ -233,12 +234,31 @@ def _reserve_delta(connection: Connection, turn: _Turn) -> tuple[bytes, crl_stor
 
 
 def _keep(connection: Connection, turn: _Turn, listed: crl_store.Entries, base: int | None = None) -> bytes:
-    span = {"this_update": turn.now, "next_update": turn.now + turn.lifetime}
+    begins = _this_update(connection, turn)
+    span = {"this_update": begins, "next_update": begins + turn.lifetime}
     points = gate.points(connection, turn.authority, turn.shard)
     tbs = tbs_der(turn.authority, points, turn.number, joined=listed.joined, base=base, **span)
     place, number = turn.authority.id, turn.number
-    crl_store.reserve(connection, place, turn.shard, number, tbs=tbs, listed=listed, base=base, **span)
+    crl_store.reserve(
+        connection, place, turn.shard, number, tbs=tbs, listed=listed, base=base, made_at=turn.now, **span
+    )
     return tbs
+
+
+def _this_update(connection: Connection, turn: _Turn) -> datetime:
+    """As long ago as notBefore of a certificate, for readers whose clocks run late: some refuse a CRL of a
+    second to come.
+
+    Never before what it is the first to list, nor as early as the CRL before: those would have to share a
+    number (RFC 5280 5.2.3).
+    """
+    newest = crl_store.newest(connection, *turn.place)
+    known = 0 if newest is None else newest.number
+    # One dated by a clock that had jumped ahead waits for nothing: a CRL of the future serves nobody.
+    listed = crl_store.last_listed(connection, *turn.place, known, turn.now + gate.CLOCK_SKEW)
+    later = [] if newest is None else [newest.this_update + timedelta(seconds=1)]
+    later += [] if listed is None else [listed.replace(microsecond=0)]
+    return max([turn.now - BACKDATING, *later])
 
 
 def _entry(serial: Serial, at: datetime, code: int) -> bytes:

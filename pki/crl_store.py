@@ -129,6 +129,11 @@ _CHANGED = text("""
            coalesce(array_agg(revoked_at) FILTER (WHERE entry IS NULL), '{}')
     FROM changed
 """)
+_LAST_LISTED = text("""
+    SELECT max(r.revoked_at) FROM crl_event e
+    CROSS JOIN unnest(e.revocations) AS seen (id) JOIN revocation r ON r.id = seen.id
+    WHERE e.authority_id = :authority AND e.shard = :shard AND e.number > :after AND r.revoked_at <= :until
+""")
 _EVENTS = text("""
     SELECT coalesce(sum(cardinality(revocations)), 0) FROM crl_event
     WHERE authority_id = :authority AND shard = :shard AND number > :after AND number <= :number
@@ -143,9 +148,10 @@ _BASE = text("""
 """)
 _RESERVE = text("""
     INSERT INTO crl
-        (authority_id, shard, number, this_update, next_update, entries, watermark, tbs, tbs_sha256, base)
+        (authority_id, shard, number, this_update, next_update, entries, watermark, tbs, tbs_sha256, base,
+         made_at)
     VALUES (:authority, :shard, :number, :this_update, :next_update, :entries, :watermark, :tbs, sha256(:tbs),
-            :base)
+            :base, :made_at)
 """)
 _RESERVED = text("""
     SELECT number, this_update, next_update, entries, watermark, tbs_sha256, base FROM crl
@@ -200,13 +206,13 @@ _DUE = text("""
     SELECT a.id, s.shard FROM authority a
     CROSS JOIN LATERAL generate_series(0, a.shards - 1) AS s (shard)
     LEFT JOIN LATERAL (
-        SELECT number, this_update, next_update FROM crl_dated c
+        SELECT number, made_at, this_update, next_update FROM crl_dated c
         WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL
           AND (c.base IS NOT NULL) = :delta
         ORDER BY c.number DESC LIMIT 1
     ) AS last ON true
     LEFT JOIN LATERAL (
-        SELECT this_update FROM crl_dated c
+        SELECT made_at FROM crl_dated c
         WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL
           AND (c.base IS NOT NULL) <> :delta
         ORDER BY c.number DESC LIMIT 1
@@ -220,10 +226,10 @@ _DUE = text("""
             WHERE e.authority_id = a.id AND e.shard = s.shard AND e.number > coalesce(last.number, 0)
         ) AS events
     ) AS waiting
-    WHERE NOT a.offline AND (last.number IS NULL OR waiting.events OR last.this_update <= :older
-           OR :now > last.this_update + (last.next_update - last.this_update) / 2)
-      AND (other.this_update IS NULL OR other.this_update < :second)
-      AND (NOT :delta OR last.number IS NULL OR other.this_update > :older OR last.this_update <= :lately)
+    WHERE NOT a.offline AND (last.number IS NULL OR waiting.events OR last.made_at <= :older
+           OR :now > last.made_at + (last.next_update - last.this_update) / 2)
+      AND (other.made_at IS NULL OR other.made_at < :second)
+      AND (NOT :delta OR last.number IS NULL OR other.made_at > :older OR last.made_at <= :lately)
       AND (NOT :delta OR a.issuer_id IS NOT NULL AND EXISTS (
           SELECT 1 FROM crl_dated c
           WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL AND c.base IS NULL
@@ -305,6 +311,15 @@ def events_between(connection: Connection, authority_id: str, shard: int, after:
     return int(connection.execute(_EVENTS, asked).scalar_one())
 
 
+def last_listed(
+    connection: Connection, authority_id: str, shard: int, after: int, until: datetime
+) -> datetime | None:
+    """The latest date, not after `until`, of the events that numbers above `after` were the first to see."""
+    asked = {"authority": authority_id, "shard": shard, "after": after, "until": until}
+    found: datetime | None = connection.execute(_LAST_LISTED, asked).scalar_one()
+    return found
+
+
 def base_of_delta(connection: Connection, authority_id: str, shard: int, now: datetime) -> int | None:
     """The number of the oldest complete CRL that holds at `now`; what it has seen is forgotten."""
     place = {"authority": authority_id, "shard": shard}
@@ -325,11 +340,13 @@ def reserve(
     this_update: datetime,
     next_update: datetime,
     base: int | None = None,
+    made_at: datetime | None = None,
 ) -> None:
-    """Keep the bytes that the signer may sign under this number."""
+    """Keep the bytes that the signer may sign under this number; made when they begin unless said."""
     place = {"authority": authority_id, "shard": shard, "number": number, "tbs": tbs, "base": base}
     seen = {"entries": listed.number, "watermark": listed.events}
-    connection.execute(_RESERVE, place | seen | {"this_update": this_update, "next_update": next_update})
+    span = {"this_update": this_update, "next_update": next_update, "made_at": made_at or this_update}
+    connection.execute(_RESERVE, place | seen | span)
 
 
 def bytes_of(

@@ -15,6 +15,7 @@ from typing import Protocol
 from pki import der
 from pki.model import REASON_CODES, RevocationReason, Serial, Standing
 from pki.ocsp_request import HASHES, Question, Request
+from pki.profiles import BACKDATING
 
 _DIGESTS = {
     # Used to find a name, not to protect one (RFC 6960 4.1.1).
@@ -32,6 +33,8 @@ _CERT_HASH = "1.3.36.8.3.13"
 _EXTENDED_REVOKE = "1.3.6.1.5.5.7.48.1.9"
 # RFC 6960 2.2: what was never issued is revoked from then on, as certificateHold.
 _BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
+# As far as the clock of the database, which dates what is done, may be ahead of one that signs.
+_TOLERATED = timedelta(minutes=1)
 _SHA256 = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"))
 _ECDSA_SHA256 = der.sequence(der.oid("1.2.840.10045.4.3.2"))
 
@@ -172,18 +175,30 @@ def sign(
     nonce: bytes | None = None,
 ) -> bytes:
     """A signed answer about each finding, made at `now`, good for `lifetime` (RFC 6960 4.2.1)."""
-    this_update = now.replace(microsecond=0)
+    this_update = begins(findings, now)
     times = der.generalized_time(this_update), der.explicit(0, der.generalized_time(this_update + lifetime))
     data = der.sequence(
         # byKey (RFC 9919): a digest is shorter than a name, and survives a change of name.
         der.explicit(2, der.octet_string(responder.key_hash)),
-        times[0],
+        # producedAt: when it was signed, however long what it says has been known.
+        der.generalized_time(now.replace(microsecond=0)),
         der.sequence(*(_single(issuer, finding, *times) for finding in findings)),
         _extensions(findings, nonce),
     )
     certificates = der.explicit(0, der.sequence(responder.certificate))
     basic = der.sequence(data, _ECDSA_SHA256, der.bit_string(responder.sign(data)), certificates)
     return der.sequence(der.enumerated(0), der.explicit(0, der.sequence(_BASIC, der.octet_string(basic))))
+
+
+def begins(findings: Sequence[Finding], now: datetime) -> datetime:
+    """thisUpdate: as long ago as notBefore of a certificate, for readers whose clocks run late.
+
+    Never before the last thing done to any of these: that was not known before. What a clock that had jumped
+    ahead dated is no reason to date ahead.
+    """
+    done = [finding.standing.revoked_at for finding in findings]
+    known = [at for at in done if at is not None and at <= now + _TOLERATED]
+    return max([now - BACKDATING, *known]).replace(microsecond=0)
 
 
 def agrees(answer: bytes, finding: Finding) -> bool:

@@ -248,6 +248,7 @@ crl = Table(
     Column("der", LargeBinary),
     Column("sha256", LargeBinary),
     Column("base", BigInteger),
+    Column("made_at", UtcDateTime),
     ForeignKeyConstraint(["authority_id", "shard"], ["crl_shard.authority_id", "crl_shard.shard"]),
 )
 

@@ -220,7 +220,7 @@ class Answers:
     ) -> Presigned:
         lifetime = min(lifetime, responder.not_after - now)
         der = ocsp.sign(responder, issuer, findings, now=now, lifetime=lifetime, nonce=nonce)
-        this_update = now.replace(microsecond=0)
+        this_update = ocsp.begins(findings, now)
         return Presigned(der, this_update, this_update + lifetime)
 
     def _current(self, now: datetime, seconds: float) -> Responders:

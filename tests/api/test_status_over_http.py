@@ -252,7 +252,8 @@ def test_a_revocation_within_the_second_of_a_crl_is_no_304(ca: StatusCa, port: i
     dated = send(port, "GET", "/crl/persons-1/0.crl").headers["Last-Modified"]
     ca.revoke(ca.issue())
     listed = ca.publish()
-    assert parsedate_to_datetime(dated) == listed.last_update_utc
+    # Made within one second, they are dated apart all the same.
+    assert parsedate_to_datetime(dated) < listed.last_update_utc
     deadline = time.monotonic() + 20
     while body(send(port, "GET", "/crl/persons-1/0.crl")) != listed.public_bytes(Encoding.DER):
         assert time.monotonic() < deadline

@@ -303,3 +303,52 @@ def test_any_entry_is_read_back_as_it_was_meant(at: datetime, number: int) -> No
     )
     (read,) = x509.load_der_x509_crl(crl.der.sequence(tbs, algorithm, crl.der.bit_string(b"")))
     assert (read.serial_number, read.revocation_date_utc) == (number, at.replace(microsecond=0))
+
+
+def test_a_reader_whose_clock_runs_five_seconds_late_takes_the_crl(ca: StatusCa, tmp_path: Path) -> None:
+    leaf = ca.issue()
+    ca.publish(leaf.shard)
+    ca.now += timedelta(hours=1)
+    made = ca.publish(leaf.shard), ca.publish(0, ROOT)
+    (tmp_path / "lists.pem").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in made))
+    for name, certificate in (("root", ca.certificates[ROOT]), ("issuing", ca.certificates[ISSUING])):
+        (tmp_path / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "leaf.pem").write_bytes(leaf.pem)
+    late = int((ca.now - timedelta(seconds=5)).timestamp())
+    judged = run(
+        "openssl", "verify", "-x509_strict", "-crl_check_all", "-attime", str(late),
+        "-CAfile", tmp_path / "root.pem", "-untrusted", tmp_path / "issuing.pem",
+        "-CRLfile", tmp_path / "lists.pem", tmp_path / "leaf.pem",
+    )  # fmt: skip
+    assert judged.returncode == 0, judged.stderr
+
+
+def test_no_crl_lists_what_was_revoked_after_its_this_update(ca: StatusCa) -> None:
+    leaf, other = ca.issue(shard=0), ca.issue(shard=0)
+    ca.publish(0)
+    before = ca.now
+    for seconds, one in ((3, leaf), (40, other)):
+        ca.now = before + timedelta(minutes=20, seconds=seconds)
+        ca.revoke(one)
+        ca.now += timedelta(seconds=2)
+        listed = ca.publish(0)
+        dates = [entry.revocation_date_utc for entry in listed]
+        assert max(dates) == before + timedelta(minutes=20, seconds=seconds)
+        assert max(dates) <= listed.last_update_utc <= ca.now
+
+
+def test_this_update_rises_from_crl_to_crl_however_fast_they_follow(ca: StatusCa) -> None:
+    leaf = ca.issue(shard=0)
+    instants = [ca.publish(0).last_update_utc for _ in range(3)]
+    ca.now += timedelta(minutes=1)
+    ca.revoke(leaf)
+    instants += [ca.publish(0).last_update_utc for _ in range(2)]
+    assert instants == sorted(set(instants))
+
+
+def test_an_event_of_a_clock_that_jumped_ahead_dates_no_crl_ahead(ca: StatusCa) -> None:
+    leaf = ca.issue(shard=0)
+    ca.revoke(leaf, at=ca.now + timedelta(days=2))
+    listed = ca.publish(0)
+    assert serials(listed) == {leaf.serial}
+    assert listed.last_update_utc <= ca.now

@@ -636,3 +636,24 @@ def test_a_bug_of_ours_is_try_later_or_503_and_never_a_stack_trace(application: 
     assert status.startswith("405")
     status, headers, body = request(application, "HEAD", "/crl/persons-1/0.crl")
     assert (status, headers["Cache-Control"], body) == ("503 Service Unavailable", "no-store", b"")
+
+
+def test_a_reader_whose_clock_runs_late_takes_the_answer(
+    ca: StatusCa, application: StatusApplication
+) -> None:
+    answer = said(application, about(ca, ca.issue()))
+    assert answer.this_update_utc <= ca.now - timedelta(seconds=5)
+    assert answer.produced_at_utc == ca.now.replace(microsecond=0)
+
+
+@pytest.mark.parametrize("action", ["revoke", "hold", "release"])
+def test_nothing_is_said_to_be_known_since_before_it_was_done(
+    ca: StatusCa, application: StatusApplication, action: str
+) -> None:
+    issued = ca.issue()
+    if action == "release":
+        ca.revoke(issued, RevocationReason.CERTIFICATE_HOLD, action="hold", at=ca.now - timedelta(minutes=1))
+    done = ca.now - timedelta(seconds=20)
+    ca.revoke(issued, RevocationReason.CERTIFICATE_HOLD, action=action, at=done)
+    answer = said(application, about(ca, issued))
+    assert answer.this_update_utc == done.replace(microsecond=0)
