@@ -250,6 +250,12 @@ ENTRIES: tuple[Entry, ...] = (
         "Un domaine compte au moins deux étiquettes de lettres, chiffres et traits d'union. Hors ASCII, les "
         "lettres sont celles d'IDNA 2008 (RFC 5891), en minuscules : aucune n'est changée en une autre.",
     ),
+    Entry(
+        "malformed-name", 400, "This is no distinguished name",
+        "Write it as RFC 4514 does: `CN=…,O=…,C=FR`. Order of attributes, case and spaces do not count.",
+        "Ce n'est pas un nom distinctif",
+        "Écrivez-le selon RFC 4514 : `CN=…,O=…,C=FR`. Ordre des attributs, casse et espaces ne comptent pas.",
+    ),
     # ---- Enrolment: four eyes of one authority
     Entry(
         "not-a-registrar", 403, "Only a registrar may do this",

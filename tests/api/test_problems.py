@@ -126,7 +126,7 @@ def test_a_problem_has_the_members_of_rfc_9457(anybody: Caller) -> None:
 
 
 def test_an_unknown_method_is_told_the_known_ones(operator: Caller) -> None:
-    answer = operator.client.delete("/v1/recipients/check", headers=operator.headers)
+    answer = operator.client.delete("/v1/revocations/bulk", headers=operator.headers)
     assert (answer.status_code, answer.get_json()["code"]) == (405, "method-not-allowed")
     assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
 
