@@ -210,6 +210,9 @@ def test_the_document_promises_the_header(app: Flask) -> None:
     document = app.test_client().get("/openapi.json").get_json()
     for path, methods in document["paths"].items():
         for method in {"get", "post"} & set(methods):
+            # What is published to all rests on no register, and comes from caches.
+            if not methods[method]["security"]:
+                continue
             answers = methods[method]["responses"]
             good = next(answers[status] for status in answers if status.startswith("2"))
             assert good["headers"][HEADER]["required"], path

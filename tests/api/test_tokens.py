@@ -1,6 +1,7 @@
 """Who may do what: each operation against no token, a wrong one, and each role, as the document says."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -25,12 +26,32 @@ VALUES = {
 }
 
 
-def operations(app: Flask) -> Iterator[tuple[str, str, set[str]]]:
+def described(app: Flask) -> Iterator[tuple[str, str, dict[str, Any]]]:
     document = app.test_client().get("/openapi.json").get_json()
     for path, methods in document["paths"].items():
         for method, one in methods.items():
             if method != "parameters":
-                yield method.upper(), path.format(**VALUES), set(one["x-roles"])
+                yield method.upper(), path, one
+
+
+def operations(app: Flask) -> Iterator[tuple[str, str, set[str]]]:
+    """Those that ask for a token."""
+    for method, path, one in described(app):
+        if one["security"]:
+            yield method, path.format(**VALUES), set(one["x-roles"])
+
+
+def test_what_asks_for_no_token_is_what_is_published_anyway(app: Flask) -> None:
+    found = {path for _, path, one in described(app) if not one["security"]}
+    assert found == {
+        "/ca/bundle.p7b", "/ca/{ca}.cer", "/ca/{ca}.p7c", "/crl/{ca}/{shard}.crl",
+        "/crl/{ca}/{shard}-delta.crl", "/ocsp", "/ocsp/{request}", "/healthz", "/readyz", "/metrics",
+        "/trust-list.xml", "/trust-list.xml.jws", "/trust-list.xml.sha256", "/v1/trust-list",
+        "/v1/trust-list/{version}",
+        # Proved by the key itself.
+        "/v1/revocations",
+    }  # fmt: skip
+    assert all(not one["x-roles"] for _, _, one in described(app) if not one["security"])
 
 
 def refused_for_the_role(caller: Caller, method: str, path: str) -> bool:
@@ -92,6 +113,10 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("GET", "/v1/corrections"): {"admin", "auditor", "registrar"},
         ("POST", "/v1/corrections/7/withdrawal"): {"admin", "registrar"},
         ("GET", "/v1/attention"): {"admin", "auditor", "registrar"},
+        ("GET", "/v1/withdrawal-limits"): {"admin", "auditor", "operator", "registrar"},
+        ("POST", "/v1/withdrawal-limits/agreements"): {"admin", "operator", "registrar"},
+        ("GET", "/v1/clock/resets"): {"admin", "auditor"},
+        ("POST", "/v1/clock/resets"): {"admin"},
         ("GET", "/v1/changes"): {"operator", "auditor"},
         ("GET", "/v1/exports"): {"operator", "auditor"},
         ("GET", "/v1/exports/latest"): {"operator", "auditor"},
