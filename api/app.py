@@ -43,10 +43,9 @@ from api.rest.registers import registers
 from api.rest.shapes import FORMATS, LARGEST_ID, Problem
 from api.rest.trust_list import trust_list
 from api.rest.withdrawal_limits import withdrawal_limits
+from api.roads import LARGEST_BODY
 from api.wiring import Container
 
-# Room for 10,000 addresses.
-LARGEST_BODY = 1 << 20
 # Pages carry their own style sheet and nothing else: no script, no outside asset.
 CONTENT_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; "

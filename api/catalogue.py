@@ -37,10 +37,11 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "body-too-large", 413, "The request is too large",
-        "A body holds at most one megabyte, which is room for 10,000 addresses. Send it in parts.",
+        "`largest` says how many octets a body of this request holds, unpacked: room for 10,000 addresses, or"
+        " for a batch of a thousand requests. Send it in parts.",
         "Demande trop volumineuse",
-        "Un corps compte au plus un mégaoctet, de quoi porter 10 000 adresses. Envoyez-le en plusieurs "
-        "fois.",
+        "`largest` dit combien d'octets compte au plus un corps de cette demande, décompressé : de quoi"
+        " porter 10 000 adresses, ou un lot de mille demandes. Envoyez-le en plusieurs fois.",
     ),
     Entry(
         "csr-too-large", 413, "The certificate request is too large",
@@ -761,11 +762,11 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "too-many-downloads", 503, "Too many files are being fetched just now",
-        "A token may fetch two at a time, all together eight from each process. Ask again after Retry-After"
-        " seconds.",
+        "A token may fetch two at a time, an address four, all together sixteen from each process. Ask again"
+        " after Retry-After seconds.",
         "Trop de téléchargements en cours",
-        "Un jeton peut en prendre deux à la fois, tous ensemble huit par processus. Recommencez après "
-        "Retry-After secondes.",
+        "Un jeton peut en prendre deux à la fois, une adresse quatre, tous ensemble seize par processus. "
+        "Recommencez après Retry-After secondes.",
     ),
     Entry(
         "no-list-signer", 503, "No signer of lists has been certified yet",
@@ -948,6 +949,55 @@ ENTRIES: tuple[Entry, ...] = (
         "A server has 1 to 100 hosts; a client has none.",
         "Ces hôtes ne peuvent être certifiés ensemble",
         "Un serveur a 1 à 100 hôtes ; un client n'en a pas.",
+    ),
+    Entry(
+        "body-too-slow", 408, "The body came too slowly",
+        "Each stretch of `body_seconds` (10) must bring `body_rate` (500) octets a second, or the end of the"
+        " body. Nothing was done: send it again.",
+        "Corps reçu trop lentement",
+        "Chaque tranche de `body_seconds` (10) doit apporter `body_rate` (500) octets par seconde, ou la fin"
+        " du corps. Rien n'a été fait : renvoyez-le.",
+    ),
+    Entry(
+        "body-cut-short", 400, "The body ended too early",
+        "It is shorter than its Content-Length, or its chunks are broken. Nothing was done.",
+        "Corps interrompu",
+        "Il est plus court que son Content-Length, ou ses morceaux sont abîmés. Rien n'a été fait.",
+    ),
+    Entry(
+        "unknown-encoding", 415, "The body is packed in a way that is not read here",
+        "Send it as it is, or in gzip (Content-Encoding: gzip).",
+        "Compression du corps non prise en charge",
+        "Envoyez-le tel quel, ou en gzip (Content-Encoding: gzip).",
+    ),
+    Entry(
+        "target-too-long", 414, "The URL is too long",
+        "Path and query have at most 16,384 characters. Beyond 65,534 the answer is the status alone.",
+        "URL trop longue",
+        "Chemin et paramètres comptent au plus 16 384 caractères. Au-delà de 65 534, la réponse n'est que le"
+        " statut.",
+    ),
+    Entry(
+        "repeated-key", 400, "A name stands twice in one JSON object",
+        "Readers of JSON differ in which of the two counts, so none does (RFC 8259 4). `key` names it.",
+        "Nom répété dans un objet JSON",
+        "Les lecteurs de JSON diffèrent sur celui des deux qui compte, donc aucun ne compte (RFC 8259 4)."
+        " `key` le nomme.",
+    ),
+    Entry(
+        "share-used-up", 429, "Your share of this process is taken",
+        "An address holds a quarter of the places at most, a token an eighth. Wait for your own requests to"
+        " be answered, and ask again after Retry-After seconds. Behind a proxy, see `trusted_proxies`.",
+        "Votre part de ce processus est prise",
+        "Une adresse occupe au plus un quart des places, un jeton un huitième. Attendez les réponses à vos"
+        " propres demandes, et recommencez après Retry-After secondes. Derrière un mandataire, voyez"
+        " `trusted_proxies`.",
+    ),
+    Entry(
+        "process-full", 503, "All places of this process are taken",
+        "Nothing was done. Ask again after Retry-After seconds.",
+        "Toutes les places de ce processus sont prises",
+        "Rien n'a été fait. Recommencez après Retry-After secondes.",
     ),
     Entry(
         "lint-unavailable", 503, "The certificate could not be checked in time",

@@ -19,7 +19,7 @@ from api import questions, service_tls
 from api.ca_keys import ca_keys
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd
-from api.seats import THREADS
+from api.front.connections import MOST
 from api.settings import (
     Secret,
     Settings,
@@ -201,11 +201,11 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
 
 
 def web_command(settings: Settings) -> list[str]:
-    """Granian in the foreground on the one WSGI application."""
+    """Granian in the foreground on the front of the web (`api/web.py`)."""
     return [
-        sys.executable, "-m", "granian", "--interface", "wsgi",
+        sys.executable, "-m", "granian", "--interface", "rsgi", "--http", "1", "--no-ws",
         "--host", settings.host, "--port", str(settings.port),
-        "--workers", str(settings.web_workers), "--blocking-threads", str(THREADS), "--backlog", "2048",
+        "--workers", str(settings.web_workers), "--backlog", "2048", "--backpressure", str(MOST),
         "--respawn-failed-workers", "--workers-kill-timeout", "3",
         "--no-access-log", "--log-level", "warning", "api.web:application",
     ]  # fmt: skip

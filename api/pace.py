@@ -8,10 +8,10 @@ _REMEMBERED = 10_000
 
 
 class Pace:
-    """A bucket for each source: `a_minute` at once, filled again in a minute; for the rest of the world too.
+    """A bucket for each source: `a_minute` at once, filled again in a minute; one for all of them together.
 
-    Sources are forgotten oldest first beyond some thousands, so that inventing them fills no memory; all
-    together may ask ten times as often as one.
+    What is beyond a source's own is not counted for the others. Sources are forgotten oldest first beyond
+    some thousands, so that inventing them fills no memory; all together may ask ten times as often as one.
     """
 
     def __init__(self, a_minute: int) -> None:
@@ -23,7 +23,8 @@ class Pace:
         """Whether this source may ask now; counts as having asked when it may."""
         now = time.monotonic()
         with self._lock:
-            return self._take("", 10 * self._most, now) and self._take(source, self._most, now)
+            # His own first: what one source asks beyond it takes nothing from the others.
+            return self._take(source, self._most, now) and self._take("", 10 * self._most, now)
 
     def _take(self, source: str, most: int, now: float) -> bool:
         left, at = self._left.pop(source, (float(most), now))

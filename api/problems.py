@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
-from flask import Flask, Response
+from flask import Flask, Response, request
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from api.catalogue import CATALOGUE
+from api.roads import LARGEST_BODY, too_large
 from directory.base.errors import Kind, Refusal
 
 MEDIA_TYPE = "application/problem+json"
@@ -32,7 +33,10 @@ STATUS: Mapping[Kind, int] = MappingProxyType(
         Kind.NOT_FOUND: 404,
         Kind.CONFLICT: 409,
         Kind.GONE: 410,
+        Kind.TOO_SLOW: 408,
         Kind.TOO_LARGE: 413,
+        Kind.TOO_LONG: 414,
+        Kind.UNSUPPORTED: 415,
         Kind.UNACCEPTABLE: 422,
         Kind.TOO_MANY: 429,
         Kind.UNAVAILABLE: 503,
@@ -45,7 +49,9 @@ CODE_OF_STATUS: Mapping[int, str] = MappingProxyType(
         400: "malformed-request",
         404: "no-such-resource",
         405: "method-not-allowed",
+        408: "body-too-slow",
         413: "body-too-large",
+        414: "target-too-long",
         415: "unsupported-media-type",
         416: "range-not-satisfiable",
         422: "invalid-request",
@@ -75,6 +81,8 @@ def problem(
         # RFC 6750 3: the error word only when a token was presented.
         failed = ', error="invalid_token"' if code == "bad-token" else ""
         made.headers["WWW-Authenticate"] = f'Bearer realm="sceau"{failed}'
+    if "accept_encoding" in document:
+        made.headers["Accept-Encoding"] = str(document["accept_encoding"])
     if "retry_after" in document or status == STATUS[Kind.UNAVAILABLE]:
         made.headers["Retry-After"] = str(document.get("retry_after", RETRY_AFTER))
     return made
@@ -114,6 +122,10 @@ def _of_http(base_url: str, error: HTTPException) -> Response:
         return Response(error.get_body(), status, error.get_headers())
     unnamed = "malformed-request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal-error"
     code = CODE_OF_STATUS.get(status, unnamed)
+    if status == STATUS[Kind.TOO_LARGE]:
+        largest = request.max_content_length or LARGEST_BODY
+        told = too_large(largest)
+        return problem(base_url, told.code, status, told.text, told.details)
     messages = getattr(error, "data", {}).get("messages")
     details = {"errors": flattened(messages)} if messages else {}
     made = problem(base_url, code, status, CATALOGUE[code].english, details)

@@ -1,41 +1,44 @@
-"""What keeps some requests from taking every thread of a web process: only a few of them may stay.
+"""Who may hold a thread for a while, or a large file: a few of a process, fewer of one token and one source.
 
-A thread is held while a reader waits for the next change, and while a slow one is handed a large file. OCSP
-is answered by the same threads.
+A thread is held while a reader waits for the next change; a file is open until a slow reader has it.
 """
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 
-# Threads for whatever is answered at once: two for each core that a process is meant for.
-SWIFT = 4
-WAITING, WAITING_EACH = 16, 4
-DOWNLOADS, DOWNLOADS_EACH = 8, 2
-# What the server must be started with, or those who stay would take the threads of those who do not.
-THREADS = SWIFT + WAITING + DOWNLOADS
+WAITING, WAITING_EACH = 32, 4
+DOWNLOADS, DOWNLOADS_EACH = 16, 2
+_OF_A_SOURCE = 4
 
 
 class Seats:
-    """At most `most` stay at a time, and `most_each` of one token."""
+    """At most `most` stay at a time, `most_each` of one token, a quarter of one source."""
 
     def __init__(self, most: int, most_each: int) -> None:
         self._most, self._most_each = most, most_each
         self._taken: Counter[int] = Counter()
+        self._of_source: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def take(self, token: int) -> bool:
+    def take(self, token: int, source: str) -> bool:
         """Take a seat, to be given back by `leave`; False when there is none."""
         with self._lock:
             if self._taken.total() >= self._most or self._taken[token] >= self._most_each:
                 return False
+            if self._of_source[source] >= max(1, self._most // _OF_A_SOURCE):
+                return False
             self._taken[token] += 1
+            self._of_source[source] += 1
             return True
 
-    def leave(self, token: int) -> None:
+    def leave(self, token: int, source: str) -> None:
         """Give one back."""
         with self._lock:
             self._taken[token] -= 1
+            self._of_source[source] -= 1
             self._taken += Counter()  # forgets those at zero
+            self._of_source += Counter()
 
     @property
     def taken(self) -> int:
@@ -61,7 +64,16 @@ class Bell:
         """How often it was; read before one looks, so that nothing falls between looking and waiting."""
         return self._rung
 
-    def wait(self, since: int, seconds: float) -> bool:
-        """Wait until it was rung more often than `since`, for `seconds` at most; whether it was."""
+    def stir(self) -> None:
+        """Somebody may not want to wait any more."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._rung != since, max(0.0, seconds))
+            self._changed.notify_all()
+
+    def wait(self, since: int, seconds: float, given_up: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until it was rung more often than `since`, for `seconds` at most; whether it was.
+
+        Looks whether it was given up when it is rung or stirred.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._rung != since or given_up(), max(0.0, seconds))
+            return self._rung != since

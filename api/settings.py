@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from enum import Enum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,21 @@ class Settings:
     smtp_ca_file: str = _setting(
         "", "CAs (PEM) that the mail server is known by; empty: those of the system."
     )
+    body_seconds: int = _setting(
+        10,
+        "Seconds in which a request's body must bring its least, or end. Longer lets slow ones hold places.",
+    )
+    body_rate: int = _setting(500, "Octets a second that a body must bring at least, over `body_seconds`.")
+    trusted_proxies: str = _setting(
+        "",
+        "Addresses or networks of the proxies in front (`10.0.0.5, 2001:db8::/64`), which say for whom they"
+        " ask. Empty: all behind a proxy share one share. Whoever is named may take on any address.",
+    )
+    proxy_header: str = _setting(
+        "forwarded",
+        "Where those proxies say it: `forwarded` (RFC 7239) or `x-forwarded-for`. The other is not read: a"
+        " client writes it himself.",
+    )
     strict_rpps: bool = _setting(
         default=True, doc="Whether RPPS numbers must pass Luhn; official test data often do not."
     )
@@ -182,6 +198,12 @@ class Settings:
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between 0 and 2160 hours.")
         _quotas_of(self)
         _allowance_of(self)
+        if not 1 <= self.body_seconds <= 120:  # noqa: PLR2004 - a person's patience
+            raise Refusal(Kind.MALFORMED, "bad-setting", "body_seconds must lie between 1 and 120.")
+        if not 0 <= self.body_rate <= 1_000_000:  # noqa: PLR2004 - above it no line of an office sends
+            raise Refusal(Kind.MALFORMED, "bad-setting", "body_rate must lie between 0 and 1,000,000.")
+        _one_of("proxy_header", self.proxy_header, {"forwarded", "x-forwarded-for"})
+        _networks(self.trusted_proxies)
         if not 90 <= self.feed_days <= 3650:  # noqa: PLR2004 - promised to operators; ten years
             raise Refusal(Kind.MALFORMED, "bad-setting", "feed_days must lie between 90 and 3650.")
         if not re.fullmatch(
@@ -230,6 +252,11 @@ class Settings:
     def allowance(self) -> Allowance:
         """From how many a token and a body may take trust within an hour."""
         return _allowance_of(self)
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Addresses of the proxies that may say for whom they ask."""
+        return _networks(self.trusted_proxies)
 
     @property
     def freshness(self) -> Mapping[str, timedelta]:
@@ -307,6 +334,14 @@ def _hours_by_register(words: str) -> Mapping[str, timedelta]:
         raise Refusal(Kind.MALFORMED, "bad-setting", text)
     hours = {name: timedelta(hours=int(value)) for name, value in given}
     return {register: hours.get(register, hours[""]) for register in REGISTERS}
+
+
+def _networks(words: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(word.strip()) for word in words.split(",") if word.strip())
+    except ValueError as error:
+        text = f"trusted_proxies: addresses or networks, with commas between: {error}."
+        raise Refusal(Kind.MALFORMED, "bad-setting", text) from error
 
 
 def _quotas_of(settings: Settings) -> Quotas:

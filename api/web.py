@@ -1,41 +1,89 @@
-"""What the web server loads: `api.web:application`, status answered in front, everything else by Flask.
+"""What the web server loads: `api.web:application`, the front before status and Flask, each trade apart.
 
 Importing this module starts it: settings are read, keys opened, the listener for revocations begun. Each
 worker process of the server imports it for itself.
 """
 
 import gc
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 from api.app import create_app
+from api.front import connections, shortcut
+from api.front.answers import Application  # noqa: TC001 - mypy reads it from the variable alone
+from api.front.application import Front, Lane
+from api.front.askers import Proxies
+from api.front.bodies import Pace
+from api.front.turns import Turns
 from api.log import write_to_stderr
 from api.patience import impatient
+from api.roads import Road, Trade, roads_of
+from api.seats import WAITING
 from api.settings import Secret, load_settings, passphrase
-from api.status.reply import WsgiApplication
-from api.status.wsgi import StatusApplication
-from api.wiring import build, database_url
+from api.status.wsgi import StatusApplication, is_status
+from api.wiring import Container, build, database_url
 from directory.base.db import connect_engine
 from directory.base.instant import dated_by_database
 from pki.lint.pool import LintPool
 from pki.ocsp import Outcome
+from pki.ocsp_request import LARGEST_REQUEST
 
 # Above the longest wait for a lock; status answers within seconds or says tryLater.
 _PATIENCE = 40.0
 _STATUS_PATIENCE = 2.0
 _NEVER_ISSUED = {"unknown": Outcome.UNKNOWN, "revoked": Outcome.NEVER_ISSUED}
+# Threads of each trade in a process: an eighth, which one token may have at work, is one at least.
+_THREADS = {
+    Trade.STATUS: 8,
+    Trade.REVOCATION: 8,
+    Trade.WATCH: 4,
+    Trade.STAY: WAITING,
+    Trade.ORDINARY: 8,
+}
+# Connections of those who take trust away: views that use up theirs leave these free.
+_CONNECTIONS_APART, _KEPT_APART = 10, 2
+# Seconds after which a thread in Python lets another: who answers OCSP is one of many, and must not wait his
+# turn for five thousandths of a second at each of them.
+_SWITCH_SECONDS = 0.0005
+_OF_STATUS = Road(Trade.STATUS, LARGEST_REQUEST)
 
 
-def _start() -> WsgiApplication:
+def _start() -> Front:
     write_to_stderr()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    connections.make_room()
     settings = load_settings()
     lints = LintPool()
     lints.warm()
     container = replace(build(settings), opinion=lints.findings)
-    # Both share the threads of this process: a view that waited for ever would keep OCSP from answering.
+    # A view that waited for ever would keep its thread for ever.
     impatient(container.engine, _PATIENCE)
-    # Connections of its own: views that use up theirs leave these free.
+    status = _status(container).start()
+    container.writing.follow()
+    ordinary, apart = create_app(container), create_app(_apart(container))
+    served: dict[Trade, Application] = {
+        Trade.STATUS: status, Trade.REVOCATION: apart.wsgi_app, Trade.WATCH: apart.wsgi_app,
+        Trade.STAY: ordinary.wsgi_app, Trade.ORDINARY: ordinary.wsgi_app,
+    }  # fmt: skip
+    front = Front(
+        {trade: Lane(serves, Turns(trade.value, _THREADS[trade])) for trade, serves in served.items()},
+        _with_status(roads_of(ordinary)),
+        status.answers.remembered,
+        base_url=settings.base_url,
+        pace=Pace(settings.body_seconds, settings.body_rate),
+        proxies=Proxies(settings.proxies, settings.proxy_header),
+        stir=container.bell.stir,
+    )
+    shortcut.install(front.at_once)
+    return front
+
+
+def _status(container: Container) -> StatusApplication:
+    settings = container.settings
+    # Connections of its own, as for who takes trust away.
     record = dated_by_database(connect_engine(database_url(settings), application="sceau-status"))
-    status = StatusApplication(
+    return StatusApplication(
         impatient(record, _STATUS_PATIENCE),
         keys_folder=settings.web_keys,
         passphrase=passphrase(settings, Secret.WEB),
@@ -46,8 +94,19 @@ def _start() -> WsgiApplication:
         kept=settings.kept,
         shortened=container.writing.shortened,
     )
-    container.writing.follow()
-    return status.start().wrap(create_app(container))
+
+
+def _apart(container: Container) -> Container:
+    url = database_url(container.settings)
+    engine = dated_by_database(
+        connect_engine(url, most=_CONNECTIONS_APART, kept=_KEPT_APART, application="sceau-web-revocation")
+    )
+    engine.hide_parameters = True
+    return replace(container, engine=impatient(engine, _PATIENCE))
+
+
+def _with_status(road: Callable[[str, str], Road]) -> Callable[[str, str], Road]:
+    return lambda method, path: _OF_STATUS if is_status(path) else road(method, path)
 
 
 application = _start()

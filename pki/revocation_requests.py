@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from joserfc import jws
@@ -20,6 +19,7 @@ from sqlalchemy import Connection
 from directory.access import Token
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
+from directory.base.json_text import read_json
 from directory.withdrawal_limits import charge
 from pki import revoking, store, sweep
 from pki.competence import (
@@ -127,7 +127,7 @@ def _read(request: bytes) -> tuple[str, Mapping[str, Any]]:
     try:
         token = request.decode("ascii").strip()
         signed = jws.extract_compact(token.encode(), registry=_HEADERS)
-        claims = orjson.loads(signed.payload)
+        claims = read_json(signed.payload)
     except (JoseError, ValueError, AttributeError) as error:
         # AttributeError: a header that is JSON, and no object.
         raise _malformed("This is no compact JWS over a JSON object.") from error

@@ -26,6 +26,7 @@ from benches import (
     search,
     sources,
     status,
+    storm,
     trust_list,
     verdict,
 )
@@ -34,7 +35,7 @@ from benches.harness import Bench, Figure, installation
 FIGURES: dict[str, Callable[[Bench], Figure]] = {
     **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES, **keys.FIGURES,
     **consequences.FIGURES, **crl.FIGURES, **night.FIGURES, **feed.FIGURES, **sources.FIGURES,
-    **search.FIGURES, **trust_list.FIGURES,
+    **search.FIGURES, **trust_list.FIGURES, **storm.FIGURES,
 }  # fmt: skip
 
 

@@ -99,6 +99,12 @@ def postgres(memory: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     """URL of a fresh, migrated, empty database that is dropped afterwards."""
+    with fresh_database(postgres) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(postgres: EmbeddedPostgres) -> Iterator[str]:
     name = f"t{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(postgres.conninfo, autocommit=True) as link:
         link.execute(f"CREATE DATABASE {name} TEMPLATE template")

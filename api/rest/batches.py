@@ -3,7 +3,6 @@
 from typing import Any
 from uuid import UUID
 
-from flask import request
 from marshmallow import fields, validate
 
 from api.rest.certificates import IssuedAnswer
@@ -18,6 +17,7 @@ from api.rest.enrolments import (
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import Instant, Shape
 from api.rest.vouching import EnrolmentAnswer
+from api.roads import Road
 from api.wiring import Container
 from directory.base.errors import Refusal
 from pki import batch
@@ -110,6 +110,7 @@ class ApprovalsAnswer(Shape):
     answer=BatchAnswer,
     status=201,
     body=BatchRequest,
+    road=Road(largest=LARGEST_BODY),
     problems=("not-a-registrar", "bad-batch", "authority-expired",
               "quota-reached", "signer-unavailable", *PURPOSES),
 )  # fmt: skip
@@ -191,13 +192,7 @@ def approve_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any
 def batches(container: Container) -> Resource:
     """The resource, served on `container`."""
     text = "Lots d'un établissement — Batches for an establishment"
-    made = resource("batches", text, container, issue_batch, see_batch, approve_enrolments)
-    made.before_request(_with_room)
-    return made
-
-
-def _with_room() -> None:
-    request.max_content_length = LARGEST_BODY
+    return resource("batches", text, container, issue_batch, see_batch, approve_enrolments)
 
 
 def _told(made: Batch, items: list[Item]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from api.rest.certificates import REASONS
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.paging import PageQuery
 from api.rest.shapes import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape, Strings
+from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from pki import bulk as use_cases
@@ -128,6 +129,7 @@ class StopRequest(Shape):
     roles={Role.ADMIN},
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Préparer une révocation groupée.
 
     Compte, montre des exemples et donne l'empreinte de ce qui est choisi ; rien n'est révoqué avant l'accord
@@ -214,6 +216,7 @@ def see_bulk(call: Transacted, bulk_id: int) -> Bulk:
     roles={Role.ADMIN},
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Donner son accord à une révocation groupée.
 
     En nommant l'empreinte de ce qu'on a vu. Elle commence avec le dernier accord requis.
@@ -244,6 +247,7 @@ def approve_bulk(call: Transacted, asked: dict[str, Any], bulk_id: int) -> Bulk:
     roles={Role.ADMIN},
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Arrêter une révocation groupée.
 
     Pour toujours, entre deux lots : ce qui est révoqué le reste.

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Pem, Shape
 from api.rest.vouching import EnrolmentInFull, in_full
+from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role, actor_names
 from directory.base.db import transaction
@@ -235,6 +236,7 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
     roles={Role.REGISTRAR, Role.OPERATOR, Role.ADMIN},
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Révoquer un certificat.
 
     Par un agent de l'Ordre du titulaire, par un opérateur pour ses serveurs, par un administrateur. Une clé

@@ -14,9 +14,11 @@ from marshmallow import fields, validate
 from sqlalchemy import Connection
 
 from api.exports import all_exports
+from api.front.views import client_left, may_stay, source_of_request
 from api.rest import freshness
 from api.rest.operation import Call, Opens, Resource, operation, resource
 from api.rest.shapes import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
+from api.roads import Road, Trade
 from api.wiring import Container
 from directory import feed
 from directory.access import Role
@@ -100,6 +102,7 @@ class _Page:
     media=NDJSON,
     query=ChangesQuery,
     problems=("bad-cursor", "cursor-expired"),
+    road=Road(Trade.STAY),
 )
 def changes(call: Call, asked: dict[str, Any]) -> Response:
     """Follow what changes.
@@ -109,12 +112,13 @@ def changes(call: Call, asked: dict[str, Any]) -> Response:
     for the next change.
     """
     container, wait = call.container, asked["wait"]
-    seated = wait > 0 and container.waiting.take(call.token.id)
+    source = source_of_request()
+    seated = wait > 0 and may_stay() and container.waiting.take(call.token.id, source)
     try:
         page = _awaited(container, asked.get("cursor"), asked["limit"], wait if seated else 0)
     finally:
         if seated:
-            container.waiting.leave(call.token.id)
+            container.waiting.leave(call.token.id, source)
     answer = Response(page.lines + page.ending, mimetype=NDJSON)
     if wait and not seated and not page.lines:
         answer.headers["Retry-After"] = str(_RETRY_SECONDS)
@@ -131,15 +135,15 @@ def _awaited(container: Container, cursor: str | None, limit: int, seconds: int)
 
     Nothing of the database is held while waiting: only a thread, and those who may are counted.
     """
-    deadline = time.monotonic() + seconds
+    deadline, left = time.monotonic() + seconds, client_left()
     while True:
         rung = container.bell.rung
         with transaction(container.engine, read_only=True) as connection:
             page = _page(connection, cursor, limit, container)
-        if page.lines or page.more or time.monotonic() >= deadline:
+        if page.lines or page.more or time.monotonic() >= deadline or left():
             return page
         cursor = page.next
-        if container.bell.wait(rung, deadline - time.monotonic()):
+        if container.bell.wait(rung, deadline - time.monotonic(), left):
             time.sleep(_GATHERING_SECONDS)
 
 

@@ -13,6 +13,7 @@ from api.rest.operation import Call, Opens, Resource, Transacted, operation, res
 from api.rest.practitioners import MALFORMED_IDS
 from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
+from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import parse_address, read_finess, read_national_id
@@ -183,6 +184,7 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
     roles=REGISTRARS,
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Retirer une demande.
 
     Par un agent du même Ordre, celui qui l'a faite ou un autre, tant qu'elle n'est pas approuvée. Une autre

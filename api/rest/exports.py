@@ -5,16 +5,18 @@ What they hold is `pki/export.py`'s, when they are made and kept `api/exports.py
 
 from collections.abc import Callable
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 from marshmallow import fields
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import FileWrapper
 
 from api import exports as kept
 from api.exports import Export, all_exports
+from api.front.views import source_of_request
 from api.rest.changes import MAY_COPY
 from api.rest.operation import Call, Opens, Resource, operation, resource
 from api.rest.preconditions import conditional
@@ -134,11 +136,11 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
     if known is None:
         raise _unknown()
     path, digest = known
-    seats, token = call.container.downloads, call.token.id
-    if not seats.take(token):
+    seats, token, source = call.container.downloads, call.token.id, source_of_request()
+    if not seats.take(token, source):
         text = "Too many files are being fetched just now, by all or by this token."
         raise Refusal(Kind.UNAVAILABLE, "too-many-downloads", text)
-    handed = _Seated(path, lambda: seats.leave(token))
+    handed = _Seated(path, lambda: seats.leave(token, source))
     try:
         answer = Response(handed, mimetype=OCTETS, direct_passthrough=True)
         answer.content_length = handed.size
@@ -149,6 +151,9 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
     except RequestedRangeNotSatisfiable:
         handed.close()
         raise
+    if request.method == "HEAD" or answer.status_code == HTTPStatus.NOT_MODIFIED:
+        # Without a body nobody ends the hold on it.
+        handed.close()
     return answer
 
 
@@ -192,6 +197,8 @@ class _Seated(FileWrapper):
             # Forgotten since its name was read.
             self._give_back()
             raise _unknown() from error
+        # Where the server may read it by itself.
+        self.path = path
         self.size = path.stat().st_size
         super().__init__(file, _CHUNK)
 

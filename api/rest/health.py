@@ -25,6 +25,7 @@ from api.beats import LOST_AFTER, WORKER, Beat, last_beat
 from api.first_run import slapd_of
 from api.patience import impatient
 from api.rest.register_figures import register_families
+from api.roads import Road, Trade, on_road
 from api.wiring import Container
 from directory import withdrawal_limits
 from directory.base.db import transaction
@@ -75,6 +76,8 @@ def health(container: Container) -> Blueprint:
     def metrics() -> Response:
         return Response(scraped.text(), content_type=TEXT_FORMAT)
 
+    for view in (healthz, readyz, metrics):
+        on_road(view, Road(Trade.WATCH))
     return made
 
 

@@ -6,6 +6,7 @@ from marshmallow import fields
 
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import Hexadecimal, Shape
+from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from pki import compromise
@@ -31,6 +32,7 @@ class ReportedAnswer(Shape):
     roles=set(Role),
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Signaler une clé compromise.
 
     Par quiconque la détient : la preuve est une demande (CSR) signée par cette clé, dont le nom commun dit

@@ -7,6 +7,7 @@ from marshmallow import fields
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import EXAMPLE_NATIONAL_ID, MALFORMED_IDS, OF_A_PERSON
 from api.rest.shapes import LARGEST_ID, Instant, Line, Shape
+from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import read_national_id
@@ -65,6 +66,7 @@ class MeasuresAnswer(Shape):
     roles={Role.REGISTRAR},
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Suspendre ou radier.
 
     Par un seul agent de l'Ordre du professionnel, et aussitôt : un retard laisserait partir des messages.

@@ -28,11 +28,13 @@ from api.catalogue import CATALOGUE
 from api.idempotent import asked_of
 from api.problems import MEDIA_TYPE
 from api.rest import freshness
+from api.roads import ORDINARY, Road, on_road
 from api.wiring import Container
 from directory import withdrawal_limits
 from directory.access import Role, Token
 from directory.base.db import asking, transaction
-from directory.base.errors import Refusal
+from directory.base.errors import Kind, Refusal
+from directory.base.json_text import RepeatedKeyError, read_json
 from pki import idempotency
 from pki.idempotency import Asked, Kept
 
@@ -97,6 +99,7 @@ class Operation:
     idempotent: bool = False
     while_behind: bool = False
     forms: Mapping[str, Form] = field(default_factory=dict)
+    road: Road = ORDINARY
 
 
 def operation(
@@ -116,6 +119,7 @@ def operation(
     idempotent: bool = False,
     while_behind: bool = False,
     forms: Mapping[str, Form] = MappingProxyType({}),
+    road: Road = ORDINARY,
 ) -> Callable[[View], Operation]:
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
@@ -126,6 +130,7 @@ def operation(
     hold a secret: they are kept in the database for a day. `while_behind` is for what takes trust away, and
     for what shows none: it goes on over a restored record, all else is refused `record-behind`.
     `forms` are other media types that `Accept` may ask for, each made from the JSON of the answer.
+    `road` says which threads serve it, and how large its body may be.
     """
 
     def declare(view: View) -> Operation:
@@ -146,6 +151,7 @@ def operation(
             idempotent,
             while_behind,
             forms,
+            road,
         )
 
     return declare
@@ -172,8 +178,11 @@ class JsonParser(FlaskParser):
         if req.content_length is None and len(body) >= (req.max_content_length or math.inf):
             raise RequestEntityTooLarge
         try:
-            return orjson.loads(body) if body else missing
-        except orjson.JSONDecodeError as error:
+            return read_json(body) if body else missing
+        except RepeatedKeyError as error:
+            text = f"The name {error.key!r} stands twice in one object: which of the two is meant?"
+            raise Refusal(Kind.MALFORMED, "repeated-key", text, key=error.key) from error
+        except ValueError as error:
             raise BadRequest from error
 
 
@@ -200,6 +209,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     inner, lately = _with_schemas(blueprint, one), freshness.Lately()
 
     def apart(**path: Any) -> Response:
+        request.max_content_length = one.road.largest
         secret = presented_secret()
         if not one.while_behind:
             container.watch.need()
@@ -214,6 +224,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         return _once(one, asked, inner, Call(container, now, token), path)
 
     def within(**path: Any) -> Response:
+        request.max_content_length = one.road.largest
         secret = presented_secret()
         if not one.while_behind:
             container.watch.need()
@@ -241,6 +252,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
 
     handler.__doc__ = None
     # Where flask-smorest looks for what it documents.
+    on_road(handler, one.road)
     vars(handler)["_apidoc"] = {**vars(inner)["_apidoc"], "manual_doc": _documented(one)}
     return handler
 
@@ -335,12 +347,21 @@ def _told(text: str) -> tuple[str, str]:
     return title.rstrip("."), " ".join(explanation.split())
 
 
+_OF_EVERY_ROAD = (
+    "no-token", "bad-token", "role-lacking", "database-unavailable", "internal-error", "share-used-up",
+    "process-full",
+)  # fmt: skip
+
+
 def _refusals(one: Operation) -> dict[int, Any]:
-    codes = ["no-token", "bad-token", "role-lacking", "database-unavailable", "internal-error", *one.problems]
+    codes = [*_OF_EVERY_ROAD, *one.problems]
     if not one.while_behind:
         codes.append("record-behind")
     if one.body:
-        codes += ["malformed-request", "invalid-request", "body-too-large", "unsupported-media-type"]
+        codes += [
+            "malformed-request", "repeated-key", "body-cut-short", "invalid-request", "body-too-large",
+            "body-too-slow", "unsupported-media-type", "unknown-encoding",
+        ]  # fmt: skip
     if one.query:
         codes.append("invalid-request")
     if one.parameters:

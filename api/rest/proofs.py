@@ -5,10 +5,12 @@ Says nothing of other people's certificates; what a request holds is read in `pk
 
 import orjson
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import UnsupportedMediaType
 
+from api.front.views import source_of_request
 from api.pace import Pace
 from api.rest.certificates import RevocationAnswer
+from api.roads import Road, Trade, on_road, too_large
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -27,7 +29,7 @@ def proofs(container: Container) -> Blueprint:
 
     @made.post(PATH)
     def revoke_with_key() -> Response:
-        if not pace.allows(request.remote_addr or ""):
+        if not pace.allows(source_of_request()):
             text = f"At most {_A_MINUTE} of these are taken in a minute from one address."
             raise Refusal(Kind.UNAVAILABLE, "too-many-proofs", text)
         signed = _body()
@@ -38,6 +40,7 @@ def proofs(container: Container) -> Blueprint:
             )  # fmt: skip
         return Response(orjson.dumps(RevocationAnswer().dump(event)), 200, mimetype="application/json")
 
+    on_road(revoke_with_key, Road(Trade.REVOCATION, LARGEST_REQUEST))
     return made
 
 
@@ -46,5 +49,5 @@ def _body() -> bytes:
         raise UnsupportedMediaType(f"The body must be {JOSE}.")
     body: bytes = request.stream.read(LARGEST_REQUEST + 1)
     if len(body) > LARGEST_REQUEST:
-        raise RequestEntityTooLarge
+        raise too_large(LARGEST_REQUEST)
     return body

@@ -6,6 +6,7 @@ from marshmallow import fields, validate
 
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import LARGEST_ID, Instant, Line, Shape
+from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory import withdrawal_limits as use_cases
 from directory.access import Role
@@ -82,6 +83,7 @@ def see_withdrawal_limits(call: Transacted) -> dict[str, Any]:
     roles=WITHDRAWING,
     opens=Opens.WRITE,
     while_behind=True,
+    road=TAKES_AWAY,
     french="""Accepter qu'un collègue retire davantage.
 
     Un jeton arrivé à sa limite (`withdrawal-limit-reached`) continue avec l'accord d'un second agent du même

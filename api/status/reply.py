@@ -34,21 +34,29 @@ class Reply:
 
     def send(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request with it: in full, without body to HEAD, or 304 to who has it already."""
-        if self._is_held(environ):
-            start_response("304 Not Modified", [pair for pair in self.headers if pair[0] not in _OF_A_BODY])
+        if self._is_held(environ.get("HTTP_IF_NONE_MATCH"), environ.get("HTTP_IF_MODIFIED_SINCE")):
+            start_response("304 Not Modified", self._unchanged())
             return ()
         start_response(self.status, self.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else (self.body,)
 
-    def _is_held(self, environ: Environ) -> bool:
+    def given(self, tags: str | None, since: str | None) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Status, headers and body for a GET or POST with this `If-None-Match` and `If-Modified-Since`."""
+        if self._is_held(tags, since):
+            return 304, self._unchanged(), b""
+        return int(self.status[:3]), self.headers, self.body
+
+    def _unchanged(self) -> list[tuple[str, str]]:
+        return [pair for pair in self.headers if pair[0] not in _OF_A_BODY]
+
+    def _is_held(self, tags: str | None, since: str | None) -> bool:
         """RFC 9110 13.2.2: the date is asked only where no tag is; it must be ours, to the second.
 
         An earlier or later one tells nothing: what a CRL or an answer is dated by is not when it was made.
         """
-        tags = environ.get("HTTP_IF_NONE_MATCH")
         if tags is not None:
             return bool(self.etag) and _holds(tags, self.etag)
-        return bool(self.modified) and environ.get("HTTP_IF_MODIFIED_SINCE") == self.modified
+        return bool(self.modified) and since == self.modified
 
 
 _OF_A_BODY = ("Content-Type", "Content-Length")

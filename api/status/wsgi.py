@@ -33,6 +33,11 @@ _UNREADABLE = b""
 DEFAULT_CACHE_SIZE = 20_000
 
 
+def is_status(path: str) -> bool:
+    """Whether this path is answered here."""
+    return path.startswith(("/ocsp/", *_FILES)) or path == "/ocsp"
+
+
 class StatusApplication:
     """Revocation status of one process: from memory once `start()`ed, before that from the record each time.
 
@@ -82,8 +87,7 @@ class StatusApplication:
         """A WSGI application that answers status itself and leaves all other paths to `application`."""
 
         def dispatch(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-            path = environ["PATH_INFO"]
-            if path.startswith(("/ocsp/", *_FILES)) or path == "/ocsp":
+            if is_status(environ["PATH_INFO"]):
                 return self(environ, start_response)
             return application(environ, start_response)
 

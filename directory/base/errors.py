@@ -21,6 +21,9 @@ class Kind(Enum):
     CONFLICT = "conflict"
     UNACCEPTABLE = "unacceptable"
     TOO_LARGE = "too-large"
+    TOO_LONG = "too-long"
+    UNSUPPORTED = "unsupported"
+    TOO_SLOW = "too-slow"
     TOO_MANY = "too-many"
     UNAVAILABLE = "unavailable"
 

@@ -55,7 +55,7 @@ _REVOKE = """INSERT INTO revocation
 
 def ocsp_get(bench: Bench) -> Figure:
     """Pre-signed OCSP answers by GET, requests a second, beside a bare callable, cfssl and django-ca."""
-    questions = _questions(bench, _seed(bench))
+    questions = _questions(bench, seeded(bench))
     paths = [quote(b64encode(one).decode(), safe="") for one in questions]
     ours = _rate(bench, bench.web, [f"GET /ocsp/{path}" for path in paths])
     answers = _answers(bench)
@@ -75,7 +75,7 @@ def ocsp_get(bench: Bench) -> Figure:
 
 def ocsp_post(bench: Bench) -> Figure:
     """Pre-signed OCSP answers by POST, requests a second, beside a bare callable and cfssl."""
-    serials = _seed(bench)
+    serials = seeded(bench)
     bodies = [one.hex() for one in _questions(bench, serials)]
     ours = _rate(bench, bench.web, [f"POST /ocsp {body}" for body in bodies], POST)
     answers = _answers(bench)
@@ -94,7 +94,7 @@ def ocsp_nonce(bench: Bench) -> Figure:
 
     OpenSSL closes each connection after its answer, and is asked by `ab`; ours are kept, and asked by wrk.
     """
-    serials = _seed(bench)
+    serials = seeded(bench)
     bodies = [one.hex() for one in _questions(bench, serials, nonce=True)]
     ours = _rate(bench, bench.web, [f"POST /ocsp {body}" for body in bodies], POST)
     with status_peers.openssl(bench, _authority(bench), serials) as url:
@@ -111,7 +111,7 @@ def ocsp_revoked(bench: Bench) -> Figure:
 
     Of 200 revocations. Beside: half of them, and the longest.
     """
-    serials = _seed(bench)
+    serials = seeded(bench)
     with psycopg.connect(bench.postgres.conninfo, autocommit=True) as record, _load(bench, serials):
         taken = sorted(_until_revoked(bench, record, serial) for serial in _unrevoked(bench))
     p99, median = taken[len(taken) * 99 // 100 - 1], taken[len(taken) // 2]
@@ -125,7 +125,7 @@ def _serial(number: int) -> Serial:
     return serial_of(0x998 << 136 | number)
 
 
-def _seed(bench: Bench) -> list[Serial]:
+def seeded(bench: Bench) -> list[Serial]:
     """The serials asked about, once their certificates are there and their answers signed by the worker."""
     count = bench.size or 10_000
     serials = [_serial(number) for number in range(count)]
@@ -201,7 +201,8 @@ def _questions(bench: Bench, serials: list[Serial], *, nonce: bool = False) -> l
     return made
 
 
-def _paths(bench: Bench, serials: list[Serial]) -> list[str]:
+def get_paths(bench: Bench, serials: list[Serial]) -> list[str]:
+    """The paths that ask about them."""
     return [f"/ocsp/{quote(b64encode(one).decode(), safe='')}" for one in _questions(bench, serials)]
 
 
@@ -216,7 +217,7 @@ def _rate(bench: Bench, url: str, lines: list[str], headers: dict[str, str] | No
 @contextmanager
 def _load(bench: Bench, serials: list[Serial]) -> Iterator[None]:
     """The questions of ocsp_get, by 16 connections, without end."""
-    wrk(bench, bench.web, [f"GET {path}" for path in _paths(bench, serials)])
+    wrk(bench, bench.web, [f"GET {path}" for path in get_paths(bench, serials)])
     script = bench.folder / "requests.lua"
     command = ["wrk", "-t2", "-c16", "-d600s", "-s", str(script), bench.web]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -242,7 +243,7 @@ def _until_revoked(bench: Bench, record: psycopg.Connection, serial: Serial) -> 
 
     Eight connections fall to one worker of two in one of 128 trials: the same are not kept for the next.
     """
-    (path,) = _paths(bench, [serial])
+    (path,) = get_paths(bench, [serial])
     links = [
         http.client.HTTPConnection(bench.settings.host, bench.settings.port, timeout=10) for _ in range(8)
     ]

@@ -51,7 +51,16 @@ NEVER_TO_CLIENTS = {
 
 def refusals_in_the_source(*, everywhere: bool = False) -> Iterator[tuple[str, str, str]]:
     """Each `Refusal(Kind.X, "code", …)` with where it stands."""
-    for folder in ("directory", "pki", "api/rest", "api/auth", "api/idempotent.py", "api/writing.py"):
+    for folder in (
+        "directory",
+        "pki",
+        "api/rest",
+        "api/front",
+        "api/roads.py",
+        "api/auth",
+        "api/idempotent.py",
+        "api/writing.py",
+    ):
         for path in sorted((ROOT / folder).rglob("*.py")) or [ROOT / folder]:
             place = path.relative_to(ROOT).as_posix()
             if place.startswith(NEVER_OVER_HTTP) and place not in OVER_HTTP_ALL_THE_SAME and not everywhere:

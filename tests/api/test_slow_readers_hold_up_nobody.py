@@ -1,9 +1,7 @@
 """Under the real server: who waits or fetches slowly takes no thread from those who want an answer now."""
 
 import json
-import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,12 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from api.first_run import web_command
 from api.seats import DOWNLOADS_EACH, WAITING_EACH
-from api.settings import load_settings, save_settings
+from tests.api.serving import connect, exchange, head_of, web_server
 from tests.factories import seed_practitioner, seed_token
 
-ROOT = Path(__file__).resolve().parents[2]
 STAMP = "20260901T040000Z"
 # Larger than what the kernel takes on both ends while nobody reads.
 SIZE = 64 << 20
@@ -28,13 +24,7 @@ ENOUGH_TOKENS = 6
 @pytest.fixture
 def port(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[int]:
     """The web part with one process, as `sceau web` starts it, and an export with one large file."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = int(probe.getsockname()[1])
     state = tmp_path / "state"
-    save_settings(state, {"database_url": database_url, "port": free, "web_workers": 1})
-    (state / "secrets").mkdir()
-    (state / "secrets" / "web.passphrase").write_text("for a test")
     folder = state / "exports" / STAMP
     folder.mkdir(parents=True)
     (folder / "large").write_bytes(bytes(SIZE))
@@ -46,17 +36,8 @@ def port(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[int]:
     for number in range(ENOUGH_TOKENS):
         seed_token(engine, f"operator-{number}", role="operator")
     seed_practitioner(engine)
-    environment = os.environ | {"SCEAU_STATE": str(state)}
-    process = subprocess.Popen(web_command(load_settings(state)), cwd=ROOT, env=environment)
-    try:
-        deadline = time.monotonic() + 20
-        while status_of(free, "/healthz", 0) != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    with web_server(state, database_url) as free:
         yield free
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 def ask(port: int, path: str, token: int) -> socket.socket:
@@ -112,3 +93,44 @@ def test_readers_who_wait_leave_the_others_their_threads(port: int) -> None:
                 waiting.enter_context(closing(ask(port, f"/v1/changes?wait=4&cursor={cursor}", token)))
         time.sleep(0.7)
         assert_swift(port)
+
+
+def test_who_only_asks_about_a_file_holds_no_seat(port: int) -> None:
+    for _ in range(3 * DOWNLOADS_EACH):
+        for more in ("", 'If-None-Match: "00"\r\n'):
+            with closing(socket.create_connection(("127.0.0.1", port), timeout=5)) as link:
+                method = "GET" if more else "HEAD"
+                head = f"{method} /v1/exports/{STAMP}/large HTTP/1.1\r\nHost: x\r\n{more}"
+                link.sendall(f"{head}Authorization: Bearer sceau_operator-0\r\n\r\n".encode())
+                assert link.recv(100).split()[1] == (b"304" if more else b"200")
+
+
+def test_a_part_of_a_file_is_that_part(port: int) -> None:
+    asked = head_of("GET", f"/v1/exports/{STAMP}/large", "sceau_operator-0", Range="bytes=5-14")
+    answer = exchange(port, asked)
+    assert (answer.status, answer.body) == (206, bytes(10))
+    assert answer.headers["content-range"] == f"bytes 5-14/{SIZE}"
+
+
+def test_a_reader_who_hangs_up_while_he_waits_gives_his_seat_to_the_next(port: int) -> None:
+    with closing(ask(port, "/v1/changes?limit=5000", 0)) as link:
+        told = b"".join(iter(lambda: link.recv(65536), b""))
+    cursor = json.loads(told.splitlines()[-1])["next"]
+    path = f"/v1/changes?wait=30&cursor={cursor}"
+    waiting = [ask(port, path, 0) for _ in range(WAITING_EACH)]
+    time.sleep(1)
+    asked = head_of("GET", path, "sceau_operator-0")
+    refused = exchange(port, asked)
+    assert refused.headers["retry-after"], "without a seat the answer comes at once"
+    for link in waiting:
+        link.close()
+    deadline = time.monotonic() + 10
+    while True:
+        with closing(connect(port)) as link:
+            link.sendall(asked)
+            link.settimeout(1)
+            try:
+                link.recv(1)
+            except TimeoutError:
+                break  # it waits: it has a seat
+        assert time.monotonic() < deadline, "who hung up keeps his seat"

@@ -1,0 +1,127 @@
+"""Reading what a client sends, without holding a thread for it: so fast at least, so much at most.
+
+Each stretch of `seconds` must bring `rate` octets for each of them, or the end of the body: who falls silent
+after a quick beginning is cut off as soon as one who never began.
+"""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from api.roads import too_large
+from directory.base.errors import Kind, Refusal
+
+_RETRY_SECONDS = 1
+GZIP = frozenset({"gzip", "x-gzip"})
+# zlib's way of saying: a gzip header and trailer, checked (RFC 1952).
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+
+
+class Incoming(Protocol):
+    """What Granian hands over of a body: piece by piece, or the whole."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces as they come; an empty one ends them, two are a body cut short."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a client may be: a stretch in seconds, octets a second over each."""
+
+    seconds: float
+    rate: int
+
+    @property
+    def least(self) -> float:
+        """Octets that a stretch must bring."""
+        return self.seconds * self.rate
+
+
+async def read(
+    incoming: Incoming, *, declared: int | None, largest: int, pace: Pace, grant: Callable[[int], None]
+) -> bytes:
+    """The body; Refusal `body-too-large`, `body-too-slow`, `body-cut-short`, or what `grant` refuses.
+
+    `grant` is asked before octets are kept: for all that are declared, or for each piece of a body that says
+    no length.
+    """
+    if declared is not None:
+        if declared > largest:
+            raise too_large(largest)
+        grant(declared)
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in _in_time(incoming, pace):
+        size += len(piece)
+        if size > largest:
+            raise too_large(largest)
+        if declared is None:
+            grant(len(piece))
+        pieces.append(piece)
+    if declared is not None and size != declared:
+        raise _cut_short()
+    return b"".join(pieces)
+
+
+async def _in_time(incoming: Incoming, pace: Pace) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    until, still = loop.time() + pace.seconds, pace.least
+    empty = 0
+    pieces = aiter(incoming)
+    while True:
+        try:
+            async with asyncio.timeout_at(until):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            # Granian says an error as an empty piece, and the end as another.
+            if empty > 1:
+                raise _cut_short() from None
+            return
+        except TimeoutError:
+            text = f"A body must bring {pace.rate} octets a second, or its end within {pace.seconds:g} s."
+            raise Refusal(Kind.TOO_SLOW, "body-too-slow", text, retry_after=_RETRY_SECONDS) from None
+        if not piece:
+            empty += 1
+            continue
+        yield piece
+        still -= len(piece)
+        if still <= 0:
+            until, still = loop.time() + pace.seconds, pace.least
+
+
+def unpacked(body: bytes, encoding: str, largest: int) -> bytes:
+    """The body out of its Content-Encoding; `unknown-encoding` or `body-too-large` are refused.
+
+    Never makes more than `largest` octets of it, whatever the body promises.
+    """
+    if encoding.strip().lower() in {"", "identity"}:
+        return body
+    if encoding.strip().lower() not in GZIP:
+        text = "A body may be packed with gzip and with nothing else."
+        raise Refusal(Kind.UNSUPPORTED, "unknown-encoding", text, accept_encoding="gzip")
+    made = bytearray()
+    while body:
+        unpacking = zlib.decompressobj(_GZIP_WINDOW)
+        try:
+            made += unpacking.decompress(body, largest + 1 - len(made))
+        except zlib.error as error:
+            raise _not_gzip() from error
+        if len(made) > largest:
+            raise too_large(largest)
+        if not unpacking.eof:
+            raise _not_gzip()
+        # One member may follow another (RFC 1952 2.2).
+        body = unpacking.unused_data
+    return bytes(made)
+
+
+def _cut_short() -> Refusal:
+    text = "The body ended before what its headers announce, or cannot be read; nothing was done."
+    return Refusal(Kind.MALFORMED, "body-cut-short", text)
+
+
+def _not_gzip() -> Refusal:
+    text = "The body is not the gzip that its Content-Encoding says."
+    return Refusal(Kind.MALFORMED, "malformed-request", text)

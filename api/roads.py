@@ -1,0 +1,70 @@
+"""What a road of the web asks of the process that serves it: which threads, and how large a body.
+
+Said where a road is made; read by `api/front`, which hands each request to the threads of its trade.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from flask import Flask
+from werkzeug.exceptions import HTTPException
+
+from directory.base.errors import Kind, Refusal
+
+# Room for 10,000 addresses.
+LARGEST_BODY = 1 << 20
+_ON_A_VIEW = "sceau_road"
+
+
+class Trade(Enum):
+    """Threads of their own; no trade can take those of another."""
+
+    STATUS = "status"
+    # Takes trust away: never waits for who only asks.
+    REVOCATION = "revocation"
+    # Says how the process is; who watches must hear from a process that is full.
+    WATCH = "watch"
+    # May hold its thread until something happens.
+    STAY = "stay"
+    ORDINARY = "ordinary"
+
+
+@dataclass(frozen=True)
+class Road:
+    """The trade of a road, and the largest body it reads."""
+
+    trade: Trade = Trade.ORDINARY
+    largest: int = LARGEST_BODY
+
+
+ORDINARY = Road()
+TAKES_AWAY = Road(Trade.REVOCATION)
+
+
+def too_large(largest: int) -> Refusal:
+    """The refusal of a body beyond the limit of its road, which it names."""
+    text = f"A body of this request holds at most {largest:,} octets, unpacked. Send it in parts."
+    return Refusal(Kind.TOO_LARGE, "body-too-large", text, largest=largest)
+
+
+def on_road(view: Callable[..., Any], road: Road) -> Callable[..., Any]:
+    """The same view, marked."""
+    setattr(view, _ON_A_VIEW, road)
+    return view
+
+
+def roads_of(app: Flask) -> Callable[[str, str], Road]:
+    """A function from method and path to the road, as the routes of `app` have it; ordinary for no route."""
+    marked = {name: getattr(view, _ON_A_VIEW, ORDINARY) for name, view in app.view_functions.items()}
+    routes = app.url_map.bind("")
+
+    def road(method: str, path: str) -> Road:
+        try:
+            endpoint, _ = routes.match(path, method)
+        except HTTPException:
+            return ORDINARY
+        return marked.get(endpoint, ORDINARY)
+
+    return road

@@ -1,0 +1,296 @@
+"""The parts of the front by themselves: shares, turns, whom a proxy speaks for, what is read of JSON."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from ipaddress import ip_network
+
+import pytest
+from granian import _futures
+
+from api.front import shortcut
+from api.front.askers import X_FORWARDED_FOR, Asker, Proxies, source_of
+from api.front.connections import Connections
+from api.front.senders import Senders
+from api.front.shares import Shares
+from api.front.turns import Turns
+from api.pace import Pace
+from directory.base.errors import Kind, Refusal
+from directory.base.json_text import RepeatedKeyError, read_json
+
+ONE, OTHER = Asker("192.0.2.1", "192.0.2.1", b"one"), Asker("192.0.2.2", "192.0.2.2", b"other")
+PROXIES = Proxies([ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48")])
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (None, "10.0.0.1"),
+        ("for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60"),
+        ("For = 192.0.2.60", "192.0.2.60"),
+        ("for=198.51.100.7, for=192.0.2.60", "192.0.2.60"),
+        ("for=198.51.100.7, for=192.0.2.60, for=10.3.3.3", "192.0.2.60"),
+        ('for="[2001:db8:cafe::17]:4711"', "2001:db8:cafe::17"),
+        ('for="192.0.2.43:47011"', "192.0.2.43"),
+        ('for="[::ffff:192.0.2.43]"', "192.0.2.43"),
+        # Commas and semicolons within a quoted string divide nothing.
+        ('for=192.0.2.9;host="a, for=198.51.100.7;b"', "192.0.2.9"),
+        # Who names nobody, or nonsense, stands for himself.
+        ("for=unknown", "10.0.0.1"),
+        ("for=_hidden, for=10.2.2.2", "10.2.2.2"),
+        ("proto=https", "10.0.0.1"),
+        ("for=1.2.3.4.5", "10.0.0.1"),
+        ("", "10.0.0.1"),
+    ],
+)
+def test_the_rightmost_address_that_is_no_trusted_proxy_counts(said: str | None, found: str) -> None:
+    assert PROXIES.address_behind("10.0.0.1", said) == found
+
+
+def test_who_is_no_proxy_speaks_for_nobody() -> None:
+    assert PROXIES.address_behind("192.0.2.1", "for=198.51.100.7") == "192.0.2.1"
+    assert Proxies([]).address_behind("10.0.0.1", "for=198.51.100.7") == "10.0.0.1"
+
+
+def test_x_forwarded_for_is_read_where_the_setting_says_so() -> None:
+    proxies = Proxies([ip_network("10.0.0.0/8")], X_FORWARDED_FOR)
+    assert proxies.address_behind("10.0.0.1", "198.51.100.7, 192.0.2.60, 10.1.1.1") == "192.0.2.60"
+    assert proxies.address_behind("10.0.0.1", "192.0.2.60:4711") == "192.0.2.60"
+    assert proxies.address_behind("10.0.0.1", "2001:db8::7") == "2001:db8::7"
+
+
+def test_a_site_of_ipv6_is_one_source() -> None:
+    assert source_of("2001:db8:1:2::1") == source_of("2001:db8:1:2:ffff::9") != source_of("2001:db8:1:3::1")
+    assert source_of("::ffff:192.0.2.1") == source_of("192.0.2.1")
+
+
+def test_a_source_has_a_quarter_and_a_credential_an_eighth() -> None:
+    shares = Shares(16, "seats")
+    for number in range(4):
+        shares.take(Asker("192.0.2.1", "192.0.2.1", bytes([number])))
+    with pytest.raises(Refusal, match="Your address holds a quarter") as refused:
+        shares.take(Asker("192.0.2.1", "192.0.2.1", None))
+    assert (refused.value.kind, refused.value.code) == (Kind.TOO_MANY, "share-used-up")
+    for number in (5, 6):
+        shares.take(Asker(f"192.0.2.{number}", f"192.0.2.{number}", b"same"))
+    with pytest.raises(Refusal, match="This token holds an eighth"):
+        shares.take(Asker("192.0.2.7", "192.0.2.7", b"same"))
+    for number in range(8, 13):
+        shares.take(Asker(f"192.0.2.{number}", f"192.0.2.{number}", None), 2)
+    with pytest.raises(Refusal) as full:
+        shares.take(OTHER)
+    assert (full.value.kind, full.value.code) == (Kind.UNAVAILABLE, "process-full")
+    shares.give_back(Asker("192.0.2.8", "192.0.2.8", None), 2)
+    shares.take(OTHER)
+
+
+def test_when_all_places_are_taken_the_longest_of_the_heaviest_source_makes_room() -> None:
+    async def play() -> list[str]:
+        senders, told = Senders(8), []
+
+        async def send(name: str, asker: Asker) -> None:
+            try:
+                async with senders.place(asker):
+                    await asyncio.sleep(30)
+            except Refusal as refusal:
+                told.append(f"{name} {refusal.code}")
+
+        tasks = []
+        # Two each of three sources, one each of two: all eight places.
+        for name, host in (
+            ("a1", 1),
+            ("a2", 1),
+            ("b1", 2),
+            ("b2", 2),
+            ("c1", 3),
+            ("c2", 3),
+            ("d", 4),
+            ("e", 5),
+        ):
+            address = f"192.0.2.{host}"
+            tasks.append(asyncio.create_task(send(name, Asker(address, address, None))))
+            await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(send("new", Asker("192.0.2.9", "192.0.2.9", None))))
+        await asyncio.sleep(0.05)
+        tasks.append(asyncio.create_task(send("again", Asker("192.0.2.9", "192.0.2.9", None))))
+        await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return told
+
+    assert asyncio.run(play()) == ["a1 process-full", "b1 process-full"]
+
+
+def test_who_asks_a_hundred_times_has_an_eighth_of_the_threads_and_the_other_is_next() -> None:
+    async def play() -> tuple[int, int]:
+        turns, lock, most, now = Turns("test", 16), threading.Lock(), 0, 0
+        served = 0
+
+        def work() -> None:
+            nonlocal most, now, served
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.01)
+            with lock:
+                now -= 1
+                served += 1
+
+        many = [turns.ask(ONE, work) for _ in range(100)]
+        await turns.ask(OTHER, lambda: None)
+        before = served
+        await asyncio.gather(*many)
+        return most, before
+
+    most, before = asyncio.run(play())
+    assert most == 2
+    assert before < 50, "served behind those of somebody else"
+
+
+def test_a_turn_that_nobody_wants_any_more_is_not_taken() -> None:
+    async def play() -> list[str]:
+        turns, done, begun, end = Turns("test", 8), [], threading.Event(), threading.Event()
+
+        def work() -> None:
+            begun.set()
+            end.wait(10)
+            done.append("first")
+
+        first = turns.ask(ONE, work)
+        await asyncio.to_thread(begun.wait, 10)
+        second = turns.ask(ONE, lambda: done.append("second"))
+        assert turns.ask_at_once(ONE, lambda: None) is None, "his eighth is at work"
+        assert turns.withdraw(second)
+        assert not turns.withdraw(first)
+        end.set()
+        await first
+        await turns.ask(ONE, lambda: done.append("third"))
+        return done
+
+    assert asyncio.run(play()) == ["first", "third"]
+
+
+def test_what_is_raised_on_a_thread_reaches_who_asked() -> None:
+    async def play() -> None:
+        def fail() -> None:
+            raise Refusal(Kind.CONFLICT, "no", "No.")
+
+        await Turns("test", 1).ask(ONE, fail)
+
+    with pytest.raises(Refusal, match="No"):
+        asyncio.run(play())
+
+
+def test_one_source_that_floods_does_not_use_up_what_all_have_together() -> None:
+    pace = Pace(10)
+    assert [pace.allows("flood") for _ in range(1000)].count(True) == 10
+    assert all(pace.allows(f"source-{number}") for number in range(89))
+    assert sum(pace.allows(f"more-{number}") for number in range(100)) < 20
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as made:
+        yield made
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def is_open(link: socket.socket) -> bool:
+    link.settimeout(0)
+    try:
+        return link.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def test_idle_connections_beyond_a_source_s_quarter_are_ended_and_no_other(listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with ExitStack() as held:
+        links = [
+            held.enter_context(
+                closing(socket.create_connection(("127.0.0.1", port), source_address=(host, 0)))
+            )
+            for host in ["127.0.0.2"] * 10 + ["127.0.0.3"] * 4
+        ]
+        for _ in links:
+            held.enter_context(closing(listener.accept()[0]))
+        busy = "{}:{}".format(*links[0].getsockname())
+        Connections(lambda peer: peer == busy, lambda _: False, most=16).start()
+        until(lambda: len([link for link in links[:10] if is_open(link)]) == 4)
+        assert is_open(links[0]), "one that is being served is let be"
+        assert all(is_open(link) for link in links[10:])
+
+
+def test_the_end_of_a_connection_is_told(listener: socket.socket) -> None:
+    connections, told = Connections(lambda _: True, lambda _: False), threading.Event()
+    connections.start()
+    with closing(socket.create_connection(("127.0.0.1", listener.getsockname()[1]))) as link:
+        ours = listener.accept()[0]
+        connections.when_closed("{}:{}".format(*link.getsockname()), told.set)
+        time.sleep(2)
+        assert not told.is_set()
+    with suppress(OSError):
+        ours.close()
+    assert told.wait(20)
+
+
+def test_this_granian_lets_the_front_answer_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it OCSP is answered all the same, at two thirds of the rate."""
+    monkeypatch.setattr(_futures, "_cbsched_aioschedule", _futures._cbsched_aioschedule)
+    asked: list[object] = []
+    assert shortcut.install(lambda scope, _: asked.append(scope) or scope == "ours")
+
+    class Watcher:
+        proto = None
+
+        def __init__(self, scope: str) -> None:
+            self.scope, self.ended = scope, False
+
+        def done(self) -> None:
+            self.ended = True
+
+    class Loop:
+        def call_soon_threadsafe(self, *_: object, **__: object) -> None:
+            asked.append("by the loop")
+
+    schedule = _futures._cbsched_aioschedule(Loop(), None, lambda _: None)
+    ours, others = Watcher("ours"), Watcher("others")
+    schedule(ours)
+    schedule(others)
+    assert (asked, ours.ended, others.ended) == (["ours", "others", "by the loop"], True, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1, "a": 2}',
+        b'{"a": {"b": [1, {"c": 1, "c": 1}]}}',
+        b'[{"a": 1, "\\u0061": 2}]',
+        b'\xef\xbb\xbf{"a": 1, "b": 2, "a": null}',
+    ],
+)
+def test_a_name_twice_in_one_object_is_refused_at_any_depth(body: bytes) -> None:
+    with pytest.raises(RepeatedKeyError):
+        read_json(body)
+
+
+def test_the_same_name_in_different_objects_is_none_twice() -> None:
+    assert read_json(b'\xef\xbb\xbf{"a": {"a": [{"a": 1}, {"a": 2}]}}') == {"a": {"a": [{"a": 1}, {"a": 2}]}}
+
+
+@pytest.mark.parametrize("body", [b"[" * 990 + b"]" * 990, b"[" * 5000, b"\xff\xfe", b"", b"1" * 5000])
+def test_what_python_and_orjson_read_differently_raises_nothing_but_a_value_error(body: bytes) -> None:
+    with suppress(ValueError):
+        read_json(body)
