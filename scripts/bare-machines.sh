@@ -102,7 +102,16 @@ be_machine() { # FOLDER ACCOUNT COMMAND...
 }
 
 on_machine() { # FOLDER ACCOUNT COMMAND...
-    unshare --mount --propagation private --pid --ipc --uts --kill-child --fork bash "${BASH_SOURCE[0]}" --be-machine "$@"
+    # In the background, so that whoever ends us ends the machine (unshare itself heeds neither SIGINT nor SIGTERM).
+    env --default-signal=INT,QUIT unshare --mount --propagation private --pid --ipc --uts --kill-child --fork \
+        bash "${BASH_SOURCE[0]}" --be-machine "$@" &
+    machine_process=$!
+    trap 'kill -KILL "$machine_process" 2>/dev/null || true' EXIT
+    trap 'exit 130' INT TERM
+    local status=0
+    wait "$machine_process" || status=$?
+    trap - EXIT INT TERM
+    return "$status"
 }
 
 try() { # RELEASE ACCOUNT COMMAND...
@@ -135,6 +144,7 @@ main() {
         shift
     done
     [ "$(id -u)" -eq 0 ] || die "needs root: it makes root folders and mounts into them."
+    (. /etc/os-release && [ "$ID" = debian ]) || die "needs a Debian machine: the bare ones take its package sources."
     command -v debootstrap >/dev/null || die "needs debootstrap: apt-get install debootstrap"
     mkdir -p "$at"
     [ "${#releases[@]}" -gt 0 ] || releases=(bookworm trixie)
@@ -149,5 +159,5 @@ main() {
     done
 }
 
-main "$@"
-exit
+# On one line: bash reads no further, whatever becomes of this file meanwhile.
+main "$@"; exit
