@@ -22,7 +22,8 @@ from api.beats import LAST, WORKER
 from api.embedded.postgres import EmbeddedPostgres
 from api.patience import CONNECT_SECONDS, ImpatientConnection
 from api.supervisor import parts_written
-from api.writing import Writing, libpq
+from api.writing import Writing
+from directory.base.db import libpq
 from pki.signing import wire
 
 Question = Callable[[], bool]

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from api.jobs import JOBS, due_within, run_job
 from api.wiring import Container
-from directory.base.db import asking
+from directory.base.db import asking, libpq
 from directory.base.errors import Refusal
 from directory.feed import is_urgent_waiting
 from directory.ldap import publish
@@ -98,7 +98,7 @@ def _breathe(container: Container, stop: threading.Event) -> None:
 
 def _follow_feed(container: Container, stop: threading.Event) -> None:
     """Run the followers as soon as a change commits; their intervals bound the wait when this link is cut."""
-    conninfo = container.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    conninfo = libpq(container.engine.url)
     while not stop.is_set():
         try:
             with psycopg.connect(conninfo, autocommit=True) as connection:

@@ -14,9 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import psycopg
-from sqlalchemy.engine import make_url
 
 from api.patience import CONNECT_SECONDS, ImpatientConnection
+from directory.base.db import libpq
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.writing")
@@ -38,11 +38,6 @@ _READ_BACK = "SELECT number FROM beat WHERE who = 'readiness'"
 # Spilled to the disk on purpose: a row that replaces another needs no room, the next revocation may.
 _SPILL = """SELECT max(n) FROM (
     SELECT n FROM generate_series(1, 20000) AS n ORDER BY md5(CAST(n AS text))) AS sorted"""
-
-
-def libpq(url: str) -> str:
-    """The database of an SQLAlchemy URL as libpq names it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class Writing:

@@ -19,6 +19,7 @@ from api.status.files import NOT_FOUND, UNAVAILABLE, Files
 from api.status.listener import Listener
 from api.status.reply import Environ, Reply, StartResponse, WsgiApplication, failure, uncacheable
 from directory.base.clock import Clock, utc_now
+from directory.base.db import libpq
 from pki import ocsp, ocsp_request
 from pki.completeness import Kept, Watch
 from pki.ocsp import Outcome
@@ -69,10 +70,9 @@ class StatusApplication:
             shortened=shortened,
         )  # fmt: skip
         self.files = Files(engine, self.answers.replies.is_vouched_for, None if kept is None else kept.floor)
-        url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         caches = (self.answers.replies, self.answers.standings)
         self._changed = changed
-        self.listener = Listener(url, caches, self._heard)
+        self.listener = Listener(libpq(engine.url), caches, self._heard)
 
     def start(self) -> "StatusApplication":
         """Begin to hear of revocations; once in each process, after it was forked."""

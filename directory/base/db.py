@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -65,6 +66,15 @@ def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str
     )
     _ask_after_a_pause(engine)
     return engine
+
+
+def libpq(url: str | URL) -> str:
+    """The database of an SQLAlchemy URL as libpq names it: never the URL again, in which a space is a `+` to
+    the one and not to the other, and several hosts are repeated where libpq wants a list.
+    """
+    known = make_url(url).set(drivername="postgresql+psycopg")
+    _, words = known.get_dialect()().create_connect_args(known)
+    return make_conninfo(**words)
 
 
 def _ask_after_a_pause(engine: Engine) -> None:

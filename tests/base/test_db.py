@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from directory.base.audit import Actor, Event, record
-from directory.base.db import UtcDateTime, connect_engine, transaction
+from directory.base.db import UtcDateTime, connect_engine, libpq, transaction
 
 PARIS_SUMMER = timezone(timedelta(hours=2))
 INSTANTS = Table("instants", MetaData(), Column("id", Integer, primary_key=True), Column("at", UtcDateTime))
@@ -35,6 +36,21 @@ def test_an_instant_comes_back_in_utc_whatever_zone_went_in_or_the_session_has(
         first, second = connection.execute(select(instants.c.at).order_by(instants.c.id)).scalars()
     assert (first, second) == (given, None)
     assert first.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("host=%2Fsrv%2Fun%20%C3%A9tat%2Frun", {"host": "/srv/un état/run"}),
+        ("host=%2Fsrv%2Fa%2Bb", {"host": "/srv/a+b"}),
+        ("host=one:5432&host=two:5433", {"host": "one,two", "port": "5432,5433"}),
+        ("sslmode=verify-full&sslrootcert=%2Fetc%2Four%20ca.pem",
+         {"sslmode": "verify-full", "sslrootcert": "/etc/our ca.pem"}),
+    ],
+)  # fmt: skip
+def test_libpq_is_told_the_place_that_the_url_names(query: str, told: dict[str, str]) -> None:
+    known = conninfo_to_dict(libpq(f"postgresql+psycopg://sceau:a%20b%2Bc@/record?{query}"))
+    assert known == {"user": "sceau", "password": "a b+c", "dbname": "record", **told}
 
 
 def test_a_transaction_commits_when_the_block_ends(engine: Engine, now: datetime, actor: Actor) -> None:
