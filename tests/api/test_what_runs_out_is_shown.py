@@ -14,6 +14,7 @@ from pki.profiles import OF_MAILBOXES, OF_OPERATORS
 from tests.api.certificates import certify, take_back
 from tests.api.commands import Sceau, told
 from tests.api.conftest import Caller
+from tests.api.test_health import give_sign
 from tests.factories import LONG_AGO, seed_practitioner
 
 DAY = timedelta(days=1)
@@ -195,6 +196,7 @@ def test_what_of_ours_runs_out_is_red_on_the_page_and_degrades_readiness(
     client = create_app(Container(issuing.settings, engine, issuing.signer, lambda: late)).test_client()
     page = plain(client.get("/expiring").text)
     assert "À renouveler · To be renewed now : autorité émettrice organisations-1, autorité émettrice" in page
+    give_sign(engine)
     ready = client.get("/readyz").get_json()
     assert (ready["state"], ready["checks"]["lifetimes"]["state"]) == ("degraded", "degraded")
     assert "issuing-ca:persons-1" in ready["checks"]["lifetimes"]["reason"]
