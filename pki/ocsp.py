@@ -175,8 +175,8 @@ def sign(
     nonce: bytes | None = None,
 ) -> bytes:
     """A signed answer about each finding, made at `now`, good for `lifetime` (RFC 6960 4.2.1)."""
-    this_update = begins(findings, now)
-    times = der.generalized_time(this_update), der.explicit(0, der.generalized_time(this_update + lifetime))
+    this_update, next_update = validity(findings, now, lifetime)
+    times = der.generalized_time(this_update), der.explicit(0, der.generalized_time(next_update))
     data = der.sequence(
         # byKey (RFC 9919): a digest is shorter than a name, and survives a change of name.
         der.explicit(2, der.octet_string(responder.key_hash)),
@@ -190,15 +190,18 @@ def sign(
     return der.sequence(der.enumerated(0), der.explicit(0, der.sequence(_BASIC, der.octet_string(basic))))
 
 
-def begins(findings: Sequence[Finding], now: datetime) -> datetime:
-    """thisUpdate: as long ago as notBefore of a certificate, for readers whose clocks run late.
+def validity(findings: Sequence[Finding], now: datetime, lifetime: timedelta) -> tuple[datetime, datetime]:
+    """ThisUpdate and nextUpdate, in whole seconds.
 
-    Never before the last thing done to any of these: that was not known before. What a clock that had jumped
-    ahead dated is no reason to date ahead.
+    thisUpdate is as long ago as notBefore of a certificate, for readers whose clocks run late. It is never
+    before the last thing done to any of these: that was not known before. What a clock that had jumped ahead
+    dated is no reason to date ahead. nextUpdate counts from `now`: counted from thisUpdate, an answer cut
+    short has expired before it leaves.
     """
     done = [finding.standing.revoked_at for finding in findings]
     known = [at for at in done if at is not None and at <= now + _TOLERATED]
-    return max([now - BACKDATING, *known]).replace(microsecond=0)
+    this_update = max([now - BACKDATING, *known]).replace(microsecond=0)
+    return this_update, max(this_update, (now + lifetime).replace(microsecond=0))
 
 
 def agrees(answer: bytes, finding: Finding) -> bool:

@@ -139,8 +139,7 @@ def _answer(
     asking = Request((ocsp.question_about(issuer, asked.hash, asked.serial),))
     found = ocsp.find(asking, issuer, {asked.serial: asked.standing})
     der = ocsp.sign(responder, issuer, found, now=now, lifetime=lifetime)
-    this_update = ocsp.begins(found, now)
-    return Presigned(der, this_update, this_update + lifetime)
+    return Presigned(der, *ocsp.validity(found, now, lifetime))
 
 
 def _open(row: ResponderRow, keys_folder: Path, passphrase: bytes) -> Responder | None:

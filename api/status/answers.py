@@ -220,8 +220,7 @@ class Answers:
     ) -> Presigned:
         lifetime = min(lifetime, responder.not_after - now)
         der = ocsp.sign(responder, issuer, findings, now=now, lifetime=lifetime, nonce=nonce)
-        this_update = ocsp.begins(findings, now)
-        return Presigned(der, this_update, this_update + lifetime)
+        return Presigned(der, *ocsp.validity(findings, now, lifetime))
 
     def _current(self, now: datetime, seconds: float) -> Responders:
         """The CAs and keys, read again after so long; the last ones known while the record is away."""

@@ -85,7 +85,8 @@ def test_an_issued_certificate_is_good_under_the_hash_that_was_asked(
     assert answer.certificate_status is Status.GOOD
     assert answer.hash_algorithm.name == algorithm
     assert serial_of(answer.serial_number) == issued.serial
-    assert answer.next_update_utc - answer.this_update_utc == timedelta(hours=8)
+    assert answer.next_update_utc is not None
+    assert answer.next_update_utc - answer.produced_at_utc == timedelta(hours=8)
 
 
 @pytest.mark.parametrize("reason", RevocationReason)
@@ -427,6 +428,21 @@ def test_a_long_spelling_is_answered_and_not_remembered(ca: StatusCa, applicatio
 def test_without_a_responders_key_the_answer_is_try_later(ca: StatusCa, tmp_path: Path) -> None:
     application = StatusApplication(ca.engine, keys_folder=tmp_path, passphrase=PASSPHRASE, hours=8)
     assert said(application, about(ca, ca.issue())).response_status is Error.TRY_LATER
+
+
+def test_an_answer_of_a_responder_s_last_minutes_has_not_expired_when_it_is_signed(
+    ca: StatusCa, tmp_path: Path
+) -> None:
+    issued, end = ca.issue(), ca.add_responder(tmp_path).not_valid_after_utc
+    now = end - timedelta(minutes=2)
+    late = StatusApplication(
+        ca.engine, keys_folder=tmp_path, passphrase=PASSPHRASE, hours=8, clock=lambda: now
+    )
+    assert said(late, about(ca, issued)).next_update_utc == end
+    assert presign(ca, tmp_path, now)
+    with ca.engine.connect() as connection:
+        ends = connection.execute(text("SELECT DISTINCT next_update FROM ocsp_answer")).scalars().all()
+    assert ends == [end]
 
 
 def presign(ca: StatusCa, folder: Path, now: datetime | None = None, limit: int = 10_000) -> int:
