@@ -565,6 +565,12 @@ ENTRIES: tuple[Entry, ...] = (
         "Aucun n'a été émis ici sous ce numéro.",
     ),
     Entry(
+        "holder-hidden", 403, "The holder of this certificate is on the red list",
+        "A check of the exact address gives the certificate; a serial number tells nobody whose it is.",
+        "Le titulaire de ce certificat est en liste rouge",
+        "Vérifier l'adresse exacte donne le certificat ; un numéro de série ne dit pas le titulaire.",
+    ),
+    Entry(
         "already-revoked", 409, "The certificate is revoked already",
         "A revocation is final; nothing may follow it.",
         "Certificat déjà révoqué",

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from api.list_signer import list_signer
 from api.wiring import Container
-from directory import feed
+from directory import feed, red_list
 from directory.base.db import transaction
+from directory.base.errors import Refusal
 from directory.base.folders import onto_disk
 from directory.base.locks import held_if_free
 from pki import list_signing
-from pki.export import Manifest, write_export
+from pki.export import FORMAT, Manifest, write_export
 
 # A week: who could not fetch one over a holiday still finds it.
 KEPT = 7
@@ -75,16 +76,41 @@ def all_exports(folder: Path) -> list[Export]:
     return [export for stamp in stamps if (export := _read(folder / stamp)) is not None]
 
 
-def find(folder: Path, stamp: str) -> Export | None:
-    """The export of that stamp, or the newest for `latest`; None when there is none."""
+def served(connection: Connection, folder: Path) -> list[Export]:
+    """Those of them that are handed out, the newest first: none holds a mailbox that was red-listed since."""
+    return [export for export in all_exports(folder) if not _is_withdrawn(connection, export)]
+
+
+def find(connection: Connection, folder: Path, stamp: str) -> Export | None:
+    """The export of that stamp, or the newest for `latest`; None when there is none that is handed out."""
     if stamp == "latest":
-        return next(iter(all_exports(folder)), None)
-    return _read(folder / stamp) if _STAMP.fullmatch(stamp) else None
+        return next(iter(served(connection, folder)), None)
+    export = _read(folder / stamp) if _STAMP.fullmatch(stamp) else None
+    return None if export is None or _is_withdrawn(connection, export) else export
 
 
 def export_if_due(container: Container) -> str:
     """The job: an export a day, one after registers were applied, and one when none leads into the feed."""
-    return f"wrote {export.stamp}" if _is_due(container) and (export := write(container)) else ""
+    done = [f"withdrew {stamp}" for stamp in withdraw(container)]
+    if _is_due(container) and (export := write(container)):
+        done.append(f"wrote {export.stamp}")
+    return ", ".join(done)
+
+
+def withdraw(container: Container) -> list[str]:
+    """Remove the exports that hold a mailbox since put on the red list; their stamps.
+
+    They are not handed out from the moment it was put there.
+    """
+    with held_if_free(container.engine, "export") as alone:
+        if not alone:
+            return []
+        with transaction(container.engine, read_only=True) as connection:
+            exports = all_exports(container.settings.exports)
+            doomed = [export for export in exports if _is_withdrawn(connection, export)]
+        for export in doomed:
+            _forget(export.folder)
+        return [export.stamp for export in doomed]
 
 
 def export_now(container: Container) -> str:
@@ -118,6 +144,15 @@ def write(container: Container) -> Export | None:
         return exports[0]
 
 
+def _is_withdrawn(connection: Connection, export: Export) -> bool:
+    """What a record put back says of an export made before it is not known: then it is not handed out."""
+    try:
+        place = feed.place_of(feed.origin(connection), export.manifest["cursor"])
+    except Refusal:
+        return True
+    return red_list.grew_since(connection, place.seen)
+
+
 def _is_due(container: Container) -> bool:
     now = container.clock()
     newest = next(iter(all_exports(container.settings.exports)), None)
@@ -127,7 +162,7 @@ def _is_due(container: Container) -> bool:
         serves = newest is not None and feed.leads_on(connection, newest.manifest["cursor"])
     if applied is None:
         return False
-    if newest is None or not serves or now - newest.made_at >= _DAILY:
+    if newest is None or not serves or newest.manifest["format"] < FORMAT or now - newest.made_at >= _DAILY:
         return True
     return bool(applied > newest.made_at and now - applied >= _QUIET)
 

@@ -435,6 +435,22 @@ feed_floor = Table(
     Column("cluster", BigInteger, nullable=False, server_default=text("sceau_cluster()")),
 )
 
+red_listed = Table(
+    "red_listed",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("cluster", BigInteger, nullable=False, server_default=text("sceau_cluster()")),
+    Column("at", UtcDateTime, nullable=False, server_default=text("transaction_timestamp()")),
+)
+
+feed_key = Table(
+    "feed_key",
+    metadata,
+    Column("single", Boolean, primary_key=True, server_default=text("true")),
+    Column("key", LargeBinary, nullable=False),
+)
+
 feed_clock = Table(
     "feed_clock",
     metadata,

@@ -10,10 +10,11 @@ from sqlalchemy import Connection, select
 from directory import store as directory_store
 from directory.access import Role, Token, actor_of
 from directory.base.errors import Kind, Refusal
+from directory.red_list import is_red_listed
 from directory.rules import registering_authorities
 from directory.tables import api_token
 from pki import rules
-from pki.model import RevocationReason
+from pki.model import IssuedCertificate, RevocationReason
 from pki.reasons import HOLDERS
 from pki.store import Revocable
 from pki.tables import operator_certificate
@@ -40,12 +41,29 @@ def check_may_revoke(
     holder = found.certificate.practitioner
     if holder is None:
         raise reserved_to_owner("This is a certificate of the service itself: no registrar revokes it.")
-    # Whoever departed has no profession left: then it is for those who enrolled.
-    allowed = {found.authority}
-    person = directory_store.practitioners(connection, [holder]).get(holder)
-    allowed |= registering_authorities(person) if person is not None else set()
-    if token.authority not in allowed:
+    if token.authority not in _acting_for(connection, holder, found.authority):
         raise rules.wrong_authority(token.authority)
+
+
+def may_see_holder(
+    connection: Connection, token: Token, found: IssuedCertificate, authority: str | None
+) -> bool:
+    """Whether this reader may learn whose a certificate is from its serial number, which CRLs tell everybody.
+
+    Of a red-listed mailbox only those may who act for its holder, auditors, and the owner of the CA.
+    `authority` enrolled for it.
+    """
+    if found.mailbox is None or not is_red_listed(connection, found.mailbox):
+        return True
+    if token.role is not Role.REGISTRAR:
+        return token.role in (Role.AUDITOR, Role.ADMIN)
+    return token.authority in _acting_for(connection, found.practitioner, authority)
+
+
+def _acting_for(connection: Connection, holder: str | None, enrolled_by: str | None) -> set[str | None]:
+    """Whoever departed has no profession left: then it is for those who enrolled."""
+    people = directory_store.practitioners(connection, [holder]) if holder is not None else {}
+    return {enrolled_by, *(body for person in people.values() for body in registering_authorities(person))}
 
 
 def check_may_release(

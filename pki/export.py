@@ -26,7 +26,8 @@ from directory.store import keys_that_may_show, sources
 from pki import published
 from pki.public import Value, public_values
 
-FORMAT = 1
+# 2: mailboxes have an `opaque_key`.
+FORMAT = 2
 # People and their practices: some 4 MB a page at most, whatever the size of the record.
 _PAGE = 1000
 # A spreadsheet takes a value that begins so for a formula, and runs it; some take the wide forms as well.
@@ -94,7 +95,7 @@ def _practices(value: Value) -> list[Sequence[Any]]:
 def _mailbox(value: Value) -> list[Any]:
     certificates, corrected = " ".join(value["certificates"]), " ".join(value["corrected"])
     purposes = " ".join("+".join(one) for one in value["certificate_purposes"])
-    return [*(value[name] for name in _MAILBOX), certificates, corrected, purposes]
+    return [*(value[name] for name in _MAILBOX), certificates, corrected, purposes, value["opaque_key"]]
 
 
 TABLES: Mapping[Entity, tuple[_Table, ...]] = {
@@ -111,7 +112,7 @@ TABLES: Mapping[Entity, tuple[_Table, ...]] = {
     Entity.MAILBOX: (
         _Table(
             "mailboxes",
-            (*_MAILBOX, "certificates", "corrected", "certificate_purposes"),
+            (*_MAILBOX, "certificates", "corrected", "certificate_purposes", "opaque_key"),
             lambda value: [_mailbox(value)],
         ),
     ),

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from directory.changes import Entity
 from directory.corrections import marks
 from directory.model import MailboxFacts, Organisation, Practitioner
+from directory.red_list import opaque_key, secret_of_keys
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
 from pki import published
@@ -57,10 +58,14 @@ def _mailboxes(connection: Connection, addresses: Sequence[str], now: datetime) 
         if visible(facts, now)
     }
     certificates = published.live_with_purposes(connection, list(shown), now)
-    return {address: _mailbox(facts, certificates.get(address, ())) for address, facts in shown.items()}
+    secret = secret_of_keys(connection)
+    return {
+        address: _mailbox(facts, certificates.get(address, ())) | {"opaque_key": opaque_key(secret, address)}
+        for address, facts in shown.items()
+    }
 
 
-def _mailbox(facts: MailboxFacts, certificates: Sequence[tuple[bytes, frozenset[Purpose]]]) -> Value:
+def _mailbox(facts: MailboxFacts, certificates: Sequence[tuple[bytes, frozenset[Purpose]]]) -> dict[str, Any]:
     mailbox = facts.mailbox
     if mailbox is None:
         raise ValueError("nothing shows of a mailbox that is not registered")

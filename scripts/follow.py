@@ -40,12 +40,15 @@ FILES = {
     "authorities.ndjson.gz": ("authority", "id"),
     "organisations.ndjson.gz": ("organisation", "finess"),
     "practitioners.ndjson.gz": ("practitioner", "national_id"),
-    "mailboxes.ndjson.gz": ("mailbox", "address"),
+    # The feed says under it what goes, so that only who held an address learns which.
+    "mailboxes.ndjson.gz": ("mailbox", "opaque_key"),
 }
 DOCUMENT_SIGNING = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 # Lines between two commits: what is done twice after a kill.
 LINES_A_COMMIT = 500
 WAIT_SECONDS = 30
+# Exports of this format and later say the opaque keys; copies of an earlier form begin again.
+FORMAT = 2
 LONGEST_PAUSE = 60
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS item (entity TEXT, key TEXT, value TEXT, PRIMARY KEY (entity, key)) WITHOUT ROWID;
@@ -137,6 +140,10 @@ class Copy:
         self.link = sqlite3.connect(path, isolation_level=None)
         self.link.execute("PRAGMA journal_mode = WAL")
         self.link.executescript(SCHEMA)
+        if self.link.execute("PRAGMA user_version").fetchone()[0] < FORMAT:
+            # The place first: killed in between, it begins again.
+            self.link.execute("DELETE FROM place")
+            self.link.execute(f"PRAGMA user_version = {FORMAT:d}")
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +170,7 @@ class Copy:
 
     def page(self, service: Service, cursor: str, wait: int) -> bool:
         """Apply one page, line by line; a page that is cut off leaves what came before the cut."""
-        asked = urllib.parse.urlencode({"cursor": cursor, "wait": wait})
+        asked = urllib.parse.urlencode({"cursor": cursor, "wait": wait, "keys": "opaque"})
         with service.get(f"/v1/changes?{asked}") as answer:
             ending, count = None, 0
             self.link.execute("BEGIN IMMEDIATE")
@@ -209,6 +216,8 @@ class Copy:
             stamp = json.load(answer)["stamp"]
         with service.get(f"/v1/exports/{stamp}/manifest.jws") as answer:
             manifest = verified(answer.read(), service.ca, datetime.now(UTC))
+        if manifest["format"] < FORMAT:
+            raise ConnectionError("the newest export is of an earlier form: another must come")
         folder = self.files / stamp
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:

@@ -15,9 +15,10 @@ from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role, actor_names
 from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
 from pki import history, reasons, releasing, revocation_requests, store, use_cases
-from pki.competence import LONGEST_COMMENT
-from pki.model import Revocation, RevocationAction, RevocationReason, Serial
+from pki.competence import LONGEST_COMMENT, may_see_holder
+from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.releasing import Release
 
 IDENTIFIED = {
@@ -54,6 +55,9 @@ def chain_in_pem(container: Container, answer: Any) -> bytes:
     with transaction(container.engine, read_only=True) as connection:
         above = store.chain_of(connection, answer["authority_id"])[:-1]
     chain = "".join(DER_cert_to_PEM_cert(der) for der in above)
+    if answer["pem"] is None:
+        text = "This is the certificate of a red-listed mailbox: a check of its address shows it."
+        raise Refusal(Kind.FORBIDDEN, "holder-hidden", text)
     return f"{answer['pem']}{chain}".encode()
 
 
@@ -83,8 +87,27 @@ class ReleaseAnswer(RevocationAnswer):
 
 
 class CertificateAnswer(IssuedAnswer):
-    """A certificate and what has become of it."""
+    """A certificate and what has become of it.
 
+    Of a red-listed mailbox, what says whose it is is null for operators and for registrars of other bodies.
+    """
+
+    subject = fields.String(required=True, allow_none=True)
+    sha256 = Hexadecimal(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Empreinte du DER — Digest of the DER"},
+    )
+    der = Base64(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Certificat X.509 — X.509 certificate"},
+    )
+    pem = Pem(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Le même en PEM (RFC 7468) — The same in PEM (RFC 7468)"},
+    )
     state = fields.Enum(history.State, by_value=True, required=True)
     revocation = fields.Nested(RevocationAnswer, required=True, allow_none=True)
 
@@ -142,6 +165,8 @@ class HistoryQuery(Shape):
     at = Instant(metadata={"description": "Instant — Instant", "example": "2026-09-01T12:00:00Z"})
 
 
+# The certificate names its mailbox, and its digest lets a guess be tried.
+_TELLS_THE_HOLDER = ("mailbox", "practitioner", "subject", "sha256", "der")
 # Each word with its sentence: wrong reasons come from forms that show the word alone.
 REASONS = {"description": f"{reasons.list_in('french')} — {reasons.list_in('english')}"}
 
@@ -173,23 +198,25 @@ class RevocationRequest(Shape):
     opens=Opens.SNAPSHOT,
     french="""Un certificat.
 
-    Le certificat et son état à cet instant.
+    Le certificat et son état à cet instant. D'une boîte en liste rouge, un opérateur n'apprend que l'état :
+    ce qui dit à qui il est vaut `null`.
     """,
     answer=CertificateAnswer,
-    problems=("malformed-serial", "unknown-certificate"),
+    problems=("malformed-serial", "unknown-certificate", "holder-hidden"),
     parameters=IDENTIFIED,
     forms=PEM_CHAIN,
 )
 def certificate(call: Transacted, serial: str) -> dict[str, Any]:
     """One certificate.
 
-    The certificate and its state at this instant.
+    The certificate and its state at this instant. Of a red-listed mailbox an operator learns the state alone:
+    what says whose it is is null.
     """
     life = history.life(call.connection, use_cases.parse_serial(serial))
     last = life.events[-1] if life.events else None
     # Someone released from hold is as if never held, for who only uses the certificate.
     standing = None if last is None or last.action is RevocationAction.RELEASE else last
-    return {**asdict(life.certificate), "state": life.state(call.now), "revocation": standing}
+    return {**_shown(call, life.certificate), "state": life.state(call.now), "revocation": standing}
 
 
 @operation(
@@ -355,6 +382,15 @@ def certificates(container: Container) -> Resource:
         "certificates", text, container, certificate, certificate_history, revoke_certificate,
         release_certificate, correct_reason,
     )  # fmt: skip
+
+
+def _shown(call: Transacted, found: IssuedCertificate) -> dict[str, Any]:
+    vouched = history.vouched_by(call.connection, found.serial)
+    authority = None if vouched is None else vouched.authority
+    shown = asdict(found)
+    if may_see_holder(call.connection, call.token, found, authority):
+        return shown
+    return shown | dict.fromkeys(_TELLS_THE_HOLDER)
 
 
 def _vouched(connection: Connection, serial: Serial) -> dict[str, Any] | None:

@@ -13,18 +13,18 @@ from flask import Response
 from marshmallow import fields, validate
 from sqlalchemy import Connection
 
-from api.exports import all_exports
+from api.exports import served
 from api.front.views import client_left, may_stay, source_of_request
 from api.rest import freshness
 from api.rest.operation import Call, Opens, Resource, operation, resource
 from api.rest.shapes import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
 from api.roads import Road, Trade
 from api.wiring import Container
-from directory import feed
+from directory import feed, red_list
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.changes import BEGINNING, Change, Place
+from directory.changes import BEGINNING, Change, Entity, Place
 from directory.store import sources
 from pki.public import ENTITIES, Key, Value, public_values
 
@@ -44,7 +44,13 @@ class ChangeLine(Shape):
     cursor = fields.String(metadata={"description": "Reprise après cette ligne — To go on after this line"})
     at = Instant(metadata={"description": "Quand — When"})
     entity = fields.String(validate=validate.OneOf([entity.value for entity in ENTITIES]))
-    key = fields.String(metadata={"example": EXAMPLE_ADDRESS})
+    key = fields.String(
+        metadata={
+            "example": EXAMPLE_ADDRESS,
+            "description": "Avec `keys=opaque`, l'`opaque_key` d'une boîte — With `keys=opaque`, a mailbox's"
+            " `opaque_key`",
+        }
+    )
     act = fields.String(validate=validate.OneOf(["put", "remove"]))
     value = fields.Dict(
         metadata={
@@ -67,6 +73,13 @@ class ChangesQuery(Shape):
         validate=validate.Length(1, feed.LONGEST_CURSOR),
         metadata={
             "description": "`next`, `cursor` d'une ligne ou d'un export — `next`, or a line's, or an export's"
+        },
+    )
+    keys = fields.String(
+        load_default="plain",
+        validate=validate.OneOf(["plain", "opaque"]),
+        metadata={
+            "description": "`opaque` : les boîtes par leur `opaque_key` — `opaque`: mailboxes by `opaque_key`"
         },
     )
     limit = fields.Integer(load_default=1000, validate=validate.Range(1, MOST_ON_A_PAGE))
@@ -115,7 +128,7 @@ def changes(call: Call, asked: dict[str, Any]) -> Response:
     source = source_of_request()
     seated = wait > 0 and may_stay() and container.waiting.take(call.token.id, source)
     try:
-        page = _awaited(container, asked.get("cursor"), asked["limit"], wait if seated else 0)
+        page = _awaited(container, asked, wait if seated else 0)
     finally:
         if seated:
             container.waiting.leave(call.token.id, source)
@@ -130,16 +143,16 @@ def feed_of_changes(container: Container) -> Resource:
     return resource("changes", "Fil des changements — Feed of changes", container, changes)
 
 
-def _awaited(container: Container, cursor: str | None, limit: int, seconds: int) -> _Page:
+def _awaited(container: Container, asked: Mapping[str, Any], seconds: int) -> _Page:
     """The first page with a line, or the empty one that stands when the time is over.
 
     Nothing of the database is held while waiting: only a thread, and those who may are counted.
     """
-    deadline, left = time.monotonic() + seconds, client_left()
+    deadline, cursor, left = time.monotonic() + seconds, asked.get("cursor"), client_left()
     while True:
         rung = container.bell.rung
         with transaction(container.engine, read_only=True) as connection:
-            page = _page(connection, cursor, limit, container)
+            page = _page(connection, cursor, asked, container)
         if page.lines or page.more or time.monotonic() >= deadline or left():
             return page
         cursor = page.next
@@ -147,18 +160,23 @@ def _awaited(container: Container, cursor: str | None, limit: int, seconds: int)
             time.sleep(_GATHERING_SECONDS)
 
 
-def _page(connection: Connection, cursor: str | None, limit: int, container: Container) -> _Page:
+def _page(
+    connection: Connection, cursor: str | None, asked: Mapping[str, Any], container: Container
+) -> _Page:
     generated = sources(connection)
     freshness.rest_on(generated)
     origin = feed.origin(connection)
     try:
         place = BEGINNING if cursor is None else feed.place_of(origin, cursor)
-        told = feed.tell(connection, place, limit)
+        told = feed.tell(connection, place, asked["limit"])
+        secret = _secret_of_keys(connection, place, opaque=asked["keys"] == "opaque")
     except Refusal as refusal:
-        raise _with_a_way_on(refusal, container) from refusal
-    rows = _last_of_each(told, place)
+        raise _with_a_way_on(connection, refusal, container) from refusal
+    rows = _unless_unseen(connection, _last_of_each(told, place), None if cursor is None else place)
     values = public_values(connection, rows, container.clock())
-    lines = b"".join(_line(row, feed.cursor_of(origin, after), values) for row, after in rows.values())
+    lines = b"".join(
+        _line(row, feed.cursor_of(origin, after), values, secret) for row, after in rows.values()
+    )
     following = feed.cursor_of(origin, told.next)
     ending = {
         "next": following,
@@ -183,17 +201,44 @@ def _last_of_each(told: feed.Told, place: Place) -> dict[Key, tuple[Change, Plac
     return ahead | rows
 
 
-def _line(row: Change, cursor: str, values: Mapping[Key, Value]) -> bytes:
+def _secret_of_keys(connection: Connection, place: Place, *, opaque: bool) -> bytes | None:
+    """What hides addresses; None for who reads them plain, and begins again where a mailbox was red-listed.
+
+    To name what he has to remove would name it to all who never had it. Refusal: GONE `cursor-expired`.
+    """
+    if opaque:
+        return red_list.secret_of_keys(connection)
+    if red_list.grew_since(connection, place.seen):
+        text = "A mailbox was put on the red list since this cursor. Ask with keys=opaque, or begin again."
+        raise Refusal(Kind.GONE, "cursor-expired", text)
+    return None
+
+
+def _unless_unseen(
+    connection: Connection, rows: dict[Key, tuple[Change, Place]], place: Place | None
+) -> dict[Key, tuple[Change, Place]]:
+    """Without the red-listed mailboxes that a reader at this place never held: their changes tell of them."""
+    hidden = red_list.red_listed(connection, [key for entity, key in rows if entity is Entity.MAILBOX])
+    unseen = {
+        (Entity.MAILBOX, address) for address, xid in hidden.items() if place is None or xid in place.seen
+    }
+    return {key: row for key, row in rows.items() if key not in unseen}
+
+
+def _line(row: Change, cursor: str, values: Mapping[Key, Value], secret: bytes | None) -> bytes:
     value = values.get((row.entity, row.key))
-    told = {"cursor": cursor, "at": row.at, "entity": row.entity.value, "key": row.key}
+    key = row.key
+    if secret is not None and row.entity is Entity.MAILBOX:
+        key = red_list.opaque_key(secret, row.key)
+    told = {"cursor": cursor, "at": row.at, "entity": row.entity.value, "key": key}
     told |= {"act": "remove"} if value is None else {"act": "put", "value": value}
     return orjson.dumps(told, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
-def _with_a_way_on(refusal: Refusal, container: Container) -> Refusal:
+def _with_a_way_on(connection: Connection, refusal: Refusal, container: Container) -> Refusal:
     """A refusal that names the export to begin from, when the cursor leads nowhere any more."""
     if refusal.kind is not Kind.GONE:
         return refusal
-    newest = next(iter(all_exports(container.settings.exports)), None)
+    newest = next(iter(served(connection, container.settings.exports)), None)
     ways = {"export": None} if newest is None else {"export": f"/v1/exports/{newest.stamp}"}
     return Refusal(refusal.kind, refusal.code, refusal.text, **ways)

@@ -15,13 +15,14 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import FileWrapper
 
 from api import exports as kept
-from api.exports import Export, all_exports
+from api.exports import Export
 from api.front.views import source_of_request
 from api.rest.changes import MAY_COPY
 from api.rest.operation import Call, Opens, Resource, operation, resource
 from api.rest.preconditions import conditional
 from api.rest.shapes import Instant, Shape
 from api.wiring import Container
+from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 
 OCTETS = "application/octet-stream"
@@ -86,7 +87,9 @@ def exports(call: Call) -> dict[str, Any]:
 
     The last whole exports of what is public, the newest first.
     """
-    return {"items": [_answer(one) for one in all_exports(call.container.settings.exports)]}
+    with transaction(call.container.engine, read_only=True) as connection:
+        served = kept.served(connection, call.container.settings.exports)
+    return {"items": [_answer(one) for one in served]}
 
 
 @operation(
@@ -164,7 +167,8 @@ def exports_of_the_public(container: Container) -> Resource:
 
 
 def _found(call: Call, stamp: str) -> Export:
-    found = kept.find(call.container.settings.exports, stamp)
+    with transaction(call.container.engine, read_only=True) as connection:
+        found = kept.find(connection, call.container.settings.exports, stamp)
     if found is None:
         raise _unknown()
     return found

@@ -150,7 +150,7 @@ def _expected(connection: Connection, now: datetime) -> dict[tuple[str, str], An
     values = public_values(connection, sorted(keys, key=str), now)
     assert set(values) == keys
     return {
-        (entity.value, key): json.loads(json.dumps(value, default=str))
+        (entity.value, value.get("opaque_key", key)): json.loads(json.dumps(value, default=str))
         for (entity, key), value in values.items()
     }
 

@@ -17,6 +17,7 @@ from api.wiring import Container
 from directory import feed
 from directory.base.db import transaction
 from directory.changes import START
+from directory.red_list import opaque_key, secret_of_keys
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
 from tests.factories import depart, seed_practitioner
@@ -63,7 +64,10 @@ def test_a_line_says_what_shows_under_its_key_now(operator: Caller, engine: Engi
     lines, ending = page(operator)
     told = {line["entity"]: line for line in lines}
     assert set(told) == {"practitioner", "mailbox"}
+    opaque = {line["key"] for line in page(operator, keys="opaque")[0] if line["entity"] == "mailbox"}
+    assert opaque == {told["mailbox"]["value"]["opaque_key"]}
     assert told["mailbox"]["value"] == {
+        "opaque_key": next(iter(opaque)),
         "address": someone.mailbox, "kind": "PER", "holder": someone.national_id, "structure_type": "",
         "structure_id": "", "structure_name": "", "service": "", "certificates": ["Y2VydGlmaWNhdGUgMQ=="],
         "certificate_purposes": [["encryption", "signature"]],
@@ -97,10 +101,12 @@ def test_unlisted_departed_and_never_known_look_the_same(operator: Caller, engin
     do(engine, "UPDATE mailbox SET departed_at = now() WHERE address = :a", a=closed.mailbox)
     do(engine, "UPDATE trusted_domain SET suspended_at = now() WHERE name = 'd3.example'")
     do(engine, "INSERT INTO change (entity, key) VALUES ('mailbox', 'nobody@one.example')")
-    lines, _ = page(operator, cursor)
+    lines, _ = page(operator, cursor, keys="opaque")
+    with engine.connect() as connection:
+        secret = secret_of_keys(connection)
     assert {line["key"]: sorted(line) for line in lines} == {
-        key: ["act", "at", "cursor", "entity", "key"]
-        for key in (unlisted.mailbox, closed.mailbox, suspended.mailbox, "nobody@one.example")
+        opaque_key(secret, address): ["act", "at", "cursor", "entity", "key"]
+        for address in (unlisted.mailbox, closed.mailbox, suspended.mailbox, "nobody@one.example")
     }
     assert {line["act"] for line in lines} == {"remove"}
 
@@ -191,7 +197,8 @@ def test_who_comes_too_late_is_told_from_which_export_to_begin(
         assert (answer.status_code, answer.get_json()["code"]) == (410, "cursor-expired")
     assert answer.get_json()["export"] is None
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text('{"made_at": "2026-09-01T04:00:00Z"}')
+    made = {"made_at": "2026-09-01T04:00:00Z", "cursor": cursor}
+    (folder / "manifest.json").write_text(json.dumps(made))
     assert operator.get("/v1/changes").get_json()["export"] == "/v1/exports/20260901T040000Z"
 
 
