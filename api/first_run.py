@@ -40,6 +40,8 @@ from pki.signing import process
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 Report = Callable[[str], None]
+# PostgreSQL writes all that it holds when it ends; killed meanwhile, it has to recover.
+CHECKPOINT_SECONDS = 60.0
 
 
 def postgres_of(settings: Settings) -> EmbeddedPostgres:
@@ -75,6 +77,8 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             signal.SIGINT,
             works=questions.postgres(postgres),
             silence=30,
+            recovers=questions.recovering(postgres),
+            ends_within=CHECKPOINT_SECONDS,
         )
     )
     migrate(database_url(settings))

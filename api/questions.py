@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
 
 from api.beats import LAST, WORKER
 from api.embedded.postgres import EmbeddedPostgres
@@ -37,14 +39,30 @@ WEB_SECONDS = 3.0
 
 
 def postgres(cluster: EmbeddedPostgres) -> Question:
-    """Whether it takes a connection and answers on it."""
+    """Whether it takes a connection and answers on it, or refuses one for no fault of its own."""
 
     def answers() -> bool:
-        with suppress(psycopg.Error), _asking(cluster.conninfo) as link:
+        try:
+            link = _asking(cluster.conninfo)
+        except psycopg.Error:
+            # All connections in use (53300) is the fault of those who hold them.
+            return _ping(cluster) == Ping.OK
+        with suppress(psycopg.Error), link:
             return link.execute("SELECT 1").fetchone() is not None
         return False
 
     return answers
+
+
+def recovering(cluster: EmbeddedPostgres) -> Question:
+    """Whether it takes no connection yet (57P03) because it starts up or recovers, and not since it stops."""
+
+    def makes_itself_ready() -> bool:
+        with suppress(OSError):
+            return _ping(cluster) == Ping.REJECT and not cluster.is_stopping()
+        return False
+
+    return makes_itself_ready
 
 
 def signer(socket_path: Path) -> Question:
@@ -132,6 +150,11 @@ def _is_of(process: int, leader: int) -> bool:
     with suppress(OSError, psutil.Error):
         return process != leader and os.getsid(process) == leader
     return False
+
+
+def _ping(cluster: EmbeddedPostgres) -> Ping:
+    # psycopg does not tell the SQLSTATE of a connection that was refused; libpq's ping goes by it.
+    return Ping(PGconn.ping(make_conninfo(cluster.conninfo, connect_timeout=CONNECT_SECONDS).encode()))
 
 
 def _worker_number(url: str) -> int:

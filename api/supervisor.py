@@ -28,8 +28,8 @@ LONGEST_START = 40.0
 ASKED_EVERY = 1.0
 LONGEST_END = 5.0
 LONGEST_AWAY = 2.0
-# Ended as hung twice within so long, a part may hang by what it stands on.
-TWICE_WITHIN = 300.0
+# For a part to end by itself where it is stopped on purpose, or was left behind.
+LONGEST_STOP, LONGEST_LEFT = 20.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Part:
 
     Its environment is its own: a passphrase goes to the part that needs it and to no other. `works` is asked
     while it runs: whether it gave a sign of work since; without one for `silence` seconds, it hangs. It is
-    not judged while the part that it `stands_on` is silent itself.
+    not judged while the part that it `stands_on` is silent itself. `recovers` says of a part without answers
+    that it still makes itself ready: that is work however long it takes, though nobody can stand on it yet.
+    Asked to end, it is given `ends_within` seconds before it is killed.
     """
 
     name: str
@@ -49,16 +51,24 @@ class Part:
     works: Callable[[], bool] | None = None
     silence: float = 15.0
     stands_on: str = ""
+    recovers: Callable[[], bool] = lambda: False
+    ends_within: float = 0.0
 
 
 class _Asked:
     """One part, asked again and again by a thread of its own: a question that hangs holds up nobody."""
 
-    def __init__(self, works: Callable[[], bool]) -> None:
-        self._works = works
+    def __init__(self, works: Callable[[], bool], recovers: Callable[[], bool]) -> None:
+        self._works, self._recovers = works, recovers
         self._stopped = threading.Event()
         self.last = time.monotonic()
+        self._recovered = float("-inf")
         threading.Thread(target=self._ask, daemon=True).start()
+
+    @property
+    def last_busy(self) -> float:
+        """When it last answered, or was seen to make itself ready."""
+        return max(self.last, self._recovered)
 
     def stop(self) -> None:
         self._stopped.set()
@@ -69,6 +79,8 @@ class _Asked:
             with suppress(Exception):
                 if self._works():
                     self.last = max(self.last, time.monotonic())
+                elif self._recovers():
+                    self._recovered = time.monotonic()
 
 
 @dataclass
@@ -83,7 +95,6 @@ class _Running:
     is_held: bool = False
     asked: _Asked | None = None
     killed_at: float = float("inf")
-    hung_at: float = float("-inf")
 
 
 @dataclass
@@ -96,14 +107,21 @@ class Supervisor:
     _stopping: bool = False
 
     def start(self, part: Part) -> None:
-        """Start `part`; return when it serves, refuse with the end of its log when it ends or is silent."""
+        """Start `part`; return when it serves, refuse with the end of its log when it ends or is silent.
+
+        One that recovers is waited for: ended half-way, it would begin anew at each start.
+        """
         running = _Running(part, self._spawn(part), time.time())
         self._running[part.name] = running
         self._write_state()
         deadline = time.monotonic() + LONGEST_START
-        while not part.answers():
+        while True:
+            # Asked before `answers`: recovery that ends between the two is then answered.
+            is_late = time.monotonic() > deadline and not part.recovers()
+            if part.answers():
+                break
             code = running.process.poll()
-            if code is not None or time.monotonic() > deadline:
+            if code is not None or is_late:
                 why = (
                     f"did not answer within {LONGEST_START:.0f} s"
                     if code is None
@@ -114,7 +132,7 @@ class Supervisor:
                 raise Refusal(Kind.UNAVAILABLE, "part-not-started", text)
             time.sleep(0.05)
         if part.works is not None:
-            running.asked = _Asked(part.works)
+            running.asked = _Asked(part.works, part.recovers)
 
     def log_of(self, name: str) -> Path:
         """Where the part's output goes."""
@@ -146,7 +164,7 @@ class Supervisor:
             if running.asked is not None:
                 running.asked.stop()
         for running in reversed(self._running.values()):
-            _end(running.process, running.part.stop_signal)
+            _end(running.process, running.part)
         self._running.clear()
         (self.state / "run" / "parts.json").unlink(missing_ok=True)
 
@@ -189,17 +207,10 @@ class Supervisor:
         below = self._running.get(running.part.stands_on)
         if self._is_paused(running.part.name) or (below is not None and _is_silent(below, now)):
             running.asked.last = max(running.asked.last, now)
-        elif (silent := now - running.asked.last) > running.part.silence:
+        elif (silent := now - running.asked.last_busy) > running.part.silence:
             self.report(f"{running.part.name} gave no sign of work for {silent:.0f} s; ending it")
-            again, running.hung_at = now - running.hung_at < TWICE_WITHIN, now
-            self._end_hung(running, now)
-            if again and below is not None:
-                self.report(f"{below.part.name}, which it stands on, is ended too")
-                self._end_hung(below, now)
-
-    def _end_hung(self, running: _Running, now: float) -> None:
-        running.process.send_signal(running.part.stop_signal)
-        running.killed_at = now + LONGEST_END
+            running.process.send_signal(running.part.stop_signal)
+            running.killed_at = now + max(LONGEST_END, running.part.ends_within)
 
     def _is_paused(self, name: str) -> bool:
         """Whether a living process asked for this part to stay down (a database being put in place)."""
@@ -229,6 +240,7 @@ class Supervisor:
                 "since": r.since,
                 "restarts": r.restarts,
                 "stop": int(r.part.stop_signal),
+                "ends_within": r.part.ends_within,
             }
             for name, r in self._running.items()
         }
@@ -293,12 +305,13 @@ def end_leftovers(state: Path, report: Callable[[str], None]) -> None:
             if abs(process.create_time() - known["since"]) < 2:  # noqa: PLR2004 - seconds between spawn and note
                 report(f"{name} is left from a run that was cut short; stopping it")
                 process.send_signal(signal.Signals(int(known["stop"])))
-                _wait_or_kill(process)
+                # Who was killed may be of a release that did not note it.
+                _wait_or_kill(process, max(LONGEST_LEFT, known.get("ends_within", 0.0)))
         _kill_group(pid, started=known["since"])
 
 
-def _wait_or_kill(process: psutil.Process) -> None:
-    if _still_running([process], 15):
+def _wait_or_kill(process: psutil.Process, seconds: float) -> None:
+    if _still_running([process], seconds):
         process.kill()
         if _still_running([process], 5):
             text = (
@@ -337,11 +350,11 @@ def refuse_taken_port(host: str, port: int, purpose: str, option: str) -> None:
             raise Refusal(Kind.UNAVAILABLE, "port-taken", text, port=port) from error
 
 
-def _end(process: subprocess.Popen[bytes], stop_signal: signal.Signals) -> None:
+def _end(process: subprocess.Popen[bytes], part: Part) -> None:
     if process.poll() is None:
-        process.send_signal(stop_signal)
+        process.send_signal(part.stop_signal)
         try:
-            process.wait(20)
+            process.wait(max(LONGEST_STOP, part.ends_within))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -24,6 +24,9 @@ from api.supervisor import Supervisor, folder_held, supervisor_pid
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 
+# Each part is given its time to end, PostgreSQL a minute.
+LONGEST_DOWN = 120
+
 
 @click.command()
 @click.option("--demo", is_flag=True, help="Fill it with invented registers, people and certificates.")
@@ -73,11 +76,13 @@ def down(state: Path | None) -> None:
             people.print(f"not up (state folder {settings.state})")
             return
         psutil.Process(pid).send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONGEST_DOWN
         while supervisor_pid(settings.state) is not None:
             if time.monotonic() > deadline:
                 raise Refusal(
-                    Kind.UNAVAILABLE, "still-stopping", f"process {pid} has not stopped after 60 s."
+                    Kind.UNAVAILABLE,
+                    "still-stopping",
+                    f"process {pid} has not stopped after {LONGEST_DOWN} s.",
                 )
             time.sleep(0.1)
         people.print("stopped")

@@ -109,6 +109,11 @@ class EmbeddedPostgres:
                     raise Refusal(Kind.UNAVAILABLE, "postgres-silent", text) from error
                 time.sleep(0.05)
 
+    def is_stopping(self) -> bool:
+        """Whether the server was told to end and has not yet, by its own word; OSError when none runs."""
+        lines = (self.data / "postmaster.pid").read_text().split("\n")
+        return any(line.strip() == "stopping" for line in lines)
+
     def _number_taken_over(self) -> bool:
         """Whether the pid file of a killed server names a process that is now something else.
 

@@ -10,12 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import psutil
+import psycopg
 import pytest
 
+from api import questions
+from api.embedded.postgres import EmbeddedPostgres
 from api.files import write_atomically
 from api.supervisor import (
     Part,
@@ -330,7 +334,14 @@ def counting(folder: Path, name: str) -> tuple[list[str], Callable[[], bool]]:
     return ["sh", "-c", script], gets_on
 
 
-def hangable(folder: Path, name: str, *, silence: float = 2, stands_on: str = "") -> Part:
+def hangable(
+    folder: Path,
+    name: str,
+    *,
+    silence: float = 2,
+    stands_on: str = "",
+    recovers: Callable[[], bool] = lambda: False,
+) -> Part:
     command, gets_on = counting(folder, name)
     return Part(
         name,
@@ -340,6 +351,7 @@ def hangable(folder: Path, name: str, *, silence: float = 2, stands_on: str = ""
         works=gets_on,
         silence=silence,
         stands_on=stands_on,
+        recovers=recovers,
     )
 
 
@@ -396,8 +408,8 @@ def test_a_part_is_not_judged_while_what_it_stands_on_is_silent(
     assert parts_written(tmp_path)["postgres"]["restarts"] == 0
 
 
-def test_a_part_that_hangs_again_takes_what_it_stands_on_along(
-    impatient_supervisor: Supervisor, tmp_path: Path
+def test_a_part_that_hangs_again_leaves_alone_what_it_stands_on_and_answers(
+    impatient_supervisor: Supervisor, tmp_path: Path, told: list[str]
 ) -> None:
     impatient_supervisor.start(hangable(tmp_path, "postgres", silence=30))
     impatient_supervisor.start(hangable(tmp_path, "worker", stands_on="postgres"))
@@ -408,4 +420,144 @@ def test_a_part_that_hangs_again_takes_what_it_stands_on_along(
             lambda n=restarts: parts_written(tmp_path)["worker"]["restarts"] == n,  # type: ignore[misc]
             30,
         )
+    later = time.monotonic() + 3
+    watch_until(impatient_supervisor, lambda: time.monotonic() > later)
+    assert parts_written(tmp_path)["postgres"]["restarts"] == 0
+    assert not [line for line in told if "postgres" in line]
+
+
+def test_a_part_that_recovers_is_waited_for_and_those_above_are_not_judged(
+    impatient_supervisor: Supervisor, tmp_path: Path
+) -> None:
+    recovering = threading.Event()
+    recovering.set()
+    below = hangable(tmp_path, "postgres", recovers=recovering.is_set)
+    impatient_supervisor.start(below)
+    impatient_supervisor.start(hangable(tmp_path, "worker", stands_on="postgres"))
+    for name in ("postgres", "worker"):
+        os.kill(pid_of(tmp_path, name), signal.SIGSTOP)
+        # Stopped in this order, so that the worker is never the only one to be silent.
+        later = time.monotonic() + 4
+        watch_until(impatient_supervisor, lambda at=later: time.monotonic() > at)  # type: ignore[misc]
+    assert [parts_written(tmp_path)[name]["restarts"] for name in ("postgres", "worker")] == [0, 0]
+    os.kill(pid_of(tmp_path, "worker"), signal.SIGCONT)
+    recovering.clear()
     watch_until(impatient_supervisor, lambda: parts_written(tmp_path)["postgres"]["restarts"] == 1)
+
+
+def recover_again(cluster: EmbeddedPostgres) -> None:
+    """Have the next start recover from the archive."""
+    signalled, owner = cluster.data / "recovery.signal", cluster.data.stat()
+    signalled.touch()
+    os.chown(signalled, owner.st_uid, owner.st_gid)
+
+
+@pytest.fixture
+def recovering_cluster(passable: Path) -> tuple[EmbeddedPostgres, Path]:
+    """A cluster whose recovery lasts until a file is there: it waits for that file of its archive."""
+    cluster = EmbeddedPostgres(passable / f"recovering-{time.monotonic_ns()}")
+    cluster.make()
+    archive = cluster.folder / "archive"
+    with (cluster.data / "postgresql.auto.conf").open("a") as conf:
+        conf.write(f"restore_command = 'while [ ! -e {archive} ]; do sleep 0.05; done; exit 1'\n")
+        conf.write("hot_standby = off\nmax_connections = 20\nshared_buffers = '16MB'\n")
+    recover_again(cluster)
+    return cluster, archive
+
+
+def is_ready(cluster: EmbeddedPostgres) -> bool:
+    try:
+        cluster.wait_ready(0)
+    except Refusal:
+        return False
+    return True
+
+
+def record_of(cluster: EmbeddedPostgres) -> Part:
+    """The part as `sceau up` starts it, but for its patience."""
+    return Part(
+        "postgres",
+        cluster.command,
+        lambda: is_ready(cluster),
+        os.environ,
+        signal.SIGINT,
+        works=questions.postgres(cluster),
+        silence=3,
+        recovers=questions.recovering(cluster),
+        ends_within=30,
+    )
+
+
+def test_postgresql_is_not_ended_while_it_recovers_however_long_that_takes(
+    impatient_supervisor: Supervisor, recovering_cluster: tuple[EmbeddedPostgres, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, told: list[str],
+) -> None:  # fmt: skip
+    cluster, archive = recovering_cluster
+    monkeypatch.setattr("api.supervisor.LONGEST_START", 3.0)
+    opened = threading.Timer(8, archive.touch)
+    opened.start()
+    # 1. At its first start: the wait for an answer is over long before it has recovered.
+    impatient_supervisor.start(record_of(cluster))
+    opened.join()
+    # 2. After it was killed, under the supervisor.
+    archive.unlink()
+    recover_again(cluster)
+    os.kill(pid_of(tmp_path, "postgres"), signal.SIGKILL)
+    recovering = questions.recovering(cluster)
+    watch_until(impatient_supervisor, recovering, 30)
+    second = pid_of(tmp_path, "postgres")
+    later = time.monotonic() + 9
+    watch_until(impatient_supervisor, lambda: time.monotonic() > later)
+    assert recovering()
+    assert pid_of(tmp_path, "postgres") == second
+    archive.touch()
+    watch_until(impatient_supervisor, questions.postgres(cluster), 30)
+    assert told == ["postgres ended (-9); restarting"]
+
+
+def test_postgresql_answers_when_all_its_connections_are_in_use(
+    impatient_supervisor: Supervisor, recovering_cluster: tuple[EmbeddedPostgres, Path]
+) -> None:
+    cluster, archive = recovering_cluster
+    archive.touch()
+    impatient_supervisor.start(record_of(cluster))
+    answers, held = questions.postgres(cluster), list[psycopg.Connection]()
+    try:
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            held.extend(psycopg.connect(cluster.conninfo) for _ in range(1000))
+        assert answers()
+        assert not questions.recovering(cluster)()
+    finally:
+        for link in held:
+            link.close()
+
+
+def test_a_part_is_given_its_own_time_to_end(supervisor: Supervisor, tmp_path: Path, told: list[str]) -> None:
+    ready, ended = tmp_path / "ready", tmp_path / "ended"
+    slowly = f"trap 'sleep 2; touch {ended}; exit' TERM; touch {ready}; while :; do sleep 0.02; done"
+    patient = Part("record", lambda: ["bash", "-c", slowly], ready.exists, os.environ, ends_within=20)
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("LONGEST_END", "LONGEST_STOP", "LONGEST_LEFT"):
+            patched.setattr(f"api.supervisor.{name}", 0.2)
+        # 1. Ended as hung.
+        supervisor.start(replace(patient, works=lambda: False, silence=0.5))
+        watch_until(supervisor, lambda: any("restarting" in line for line in told))
+        assert told[-1] == "record ended (0); restarting"
+        assert ended.exists()
+        # 2. Stopped with all the others.
+        ended.unlink()
+        supervisor.stop_all()
+        ended.unlink(missing_ok=True)
+        ready.unlink()
+        supervisor.start(patient)
+        supervisor.stop_all()
+        assert ended.exists()
+        # 3. Left behind.
+        ended.unlink()
+        ready.unlink()
+        supervisor.start(patient)
+        reaper = threading.Thread(target=supervisor._running["record"].process.wait)
+        reaper.start()
+        end_leftovers(tmp_path, told.append)
+        reaper.join()
+        assert ended.exists()
