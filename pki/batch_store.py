@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from pki.doubts import UNSETTLED
 from pki.model import (
     Enrolment,
     EnrolmentState,
@@ -44,12 +45,13 @@ _LASTING = text("""
     WHERE e.id = ANY(CAST(:ids AS uuid[])) AND c.not_after > :beyond AND c.serial <> ALL(CAST(:but AS text[]))
     AND NOT EXISTS (SELECT FROM revocation v WHERE v.serial = c.serial AND v.action = 'revoke')
 """)
-_HELD = text("""
+_HELD = text(f"""
     SELECT e.id, min(c.serial) AS serial FROM enrolment e
     JOIN certificate c ON c.mailbox = e.mailbox AND c.practitioner = e.practitioner
-    JOIN standing_hold h ON h.serial = c.serial
-    WHERE e.id = ANY(CAST(:ids AS uuid[])) AND c.not_after > :now GROUP BY e.id
-""")
+    WHERE e.id = ANY(CAST(:ids AS uuid[])) AND (
+        c.not_after > :now AND EXISTS (SELECT FROM standing_hold s WHERE s.serial = c.serial) OR {UNSETTLED})
+    GROUP BY e.id
+""")  # noqa: S608 - a constant of another module
 _HOLD_KEYS = text("""
     INSERT INTO key_holder (spki_sha256, enrolment_id, since)
     SELECT decode(spki_sha256, 'hex'), enrolment_id, reserved_at FROM jsonb_to_recordset(CAST(:rows AS jsonb))

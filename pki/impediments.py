@@ -38,7 +38,7 @@ def standing(
     """The words for all that stands against trust; () when nothing does.
 
     `found` are the causes that hold against the bond, `blocked` is why the key is blocked, `held` another
-    certificate of the same person and mailbox that is on hold.
+    certificate of the same person and mailbox that is on hold, or whose hold was never settled.
     """
     reasons = [cause.value for cause in found if cause not in _STANDS_DESPITE]
     return (*reasons, *[KEY_BLOCKED] * (blocked is not None), *[ON_HOLD] * (held is not None))
@@ -48,6 +48,8 @@ def check(reasons: Sequence[str]) -> None:
     """Refuse `reason-stands`, naming every reason, while there is one."""
     if reasons:
         sentence = f"Nothing is given while this stands: {', '.join(reasons)}."
+        if ON_HOLD in reasons:
+            sentence += " A revocation by somebody else does not end a hold: two persons vouch anew then."
         raise Refusal(Kind.CONFLICT, "reason-stands", sentence, reasons=list(reasons))
 
 

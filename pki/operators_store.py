@@ -50,10 +50,10 @@ _UNFOUNDED = text(f"""
       AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial AND r.action = 'revoke')
     GROUP BY c.serial, o.serial, p.id
 """)  # noqa: S608 - same
-# What it holds itself is its own to replace; what somebody else doubts is not.
+# What it holds itself is its own to replace; what somebody else doubts is not, nor does the operator's own
+# revocation end that, or a job's: another person's does, who revokes or restates the reason.
 _DOUBTED = text("""
     SELECT o.serial FROM operator_certificate o JOIN certificate c USING (serial)
-    JOIN standing_hold s USING (serial)
     WHERE o.operator_id = :id AND c.profile = :profile AND c.not_after > :now
       AND (o.hosts = '{}' OR o.hosts && CAST(:hosts AS text[]))
       AND EXISTS (
@@ -61,7 +61,11 @@ _DOUBTED = text("""
         AND h.actor <> 'key:' || h.serial AND h.actor NOT IN (
             SELECT 'token:' || t.id FROM api_token t WHERE t.operator_id = o.operator_id)
         AND NOT EXISTS (
-            SELECT FROM revocation r WHERE r.serial = h.serial AND r.action = 'release' AND r.id > h.id))
+            SELECT FROM revocation r WHERE r.serial = h.serial AND r.id > h.id
+            AND (r.action = 'release' OR r.action = 'revoke' AND (
+                left(h.actor, 4) = 'job:' OR left(r.actor, 4) NOT IN ('job:', 'key:')
+                AND r.actor NOT IN (
+                    SELECT 'token:' || t.id FROM api_token t WHERE t.operator_id = o.operator_id)))))
     LIMIT 1
 """)
 _MADE = text("""

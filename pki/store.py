@@ -19,11 +19,13 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    and_,
     bindparam,
     cast,
     exists,
     func,
     literal,
+    or_,
     select,
     text,
     true,
@@ -37,6 +39,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_key
 from directory.base.statement import Statement
 from directory.store import person_lock_sql
+from pki.doubts import UNSETTLED
 from pki.model import (
     Authority,
     AuthorityState,
@@ -251,15 +254,22 @@ _LASTING = (
     )
     .limit(1)
 )
-# Whoever doubts the one before does not see a successor made beside it.
+# Whoever doubts the one before does not see a successor made beside it, nor in its place.
+_DOUBTED, _ENROLLED = certificate.alias("c"), enrolment.alias("e")
 _HELD = (
-    select(certificate.c.serial)
-    .join(standing_hold, standing_hold.c.serial == certificate.c.serial)
+    select(_DOUBTED.c.serial)
+    .join(_ENROLLED, _ENROLLED.c.id == bindparam("enrolment"))
     .where(
-        certificate.c.mailbox == bindparam("mailbox"),
-        certificate.c.practitioner == bindparam("practitioner"),
-        certificate.c.not_after > bindparam("now"),
-        certificate.c.serial.is_distinct_from(bindparam("but", type_=Text)),
+        _DOUBTED.c.mailbox == bindparam("mailbox"),
+        _DOUBTED.c.practitioner == bindparam("practitioner"),
+        _DOUBTED.c.serial.is_distinct_from(bindparam("but", type_=Text)),
+        or_(
+            and_(
+                _DOUBTED.c.not_after > bindparam("now"),
+                exists().where(standing_hold.c.serial == _DOUBTED.c.serial),
+            ),
+            text(UNSETTLED),
+        ),
     )
     .limit(1)
 )
@@ -343,7 +353,7 @@ class KeyUse:
     """Whether an operator reserved a certificate for a key, and the last reservation of an enrolment.
 
     `lasting` is a certificate of the enrolment it is asked for now, whatever its key; `held` one of the same
-    person and mailbox that is on hold.
+    person and mailbox that is on hold, or whose hold was never settled (`pki/doubts.py`).
     """
 
     by_operator: bool

@@ -22,6 +22,7 @@ from directory.base.instant import not_before, present
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from pki import (
     blocked_keys,
+    doubts,
     impediments,
     issuance,
     renewals,
@@ -115,13 +116,15 @@ def request_enrolment(
 def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> bool:
     """End the enrolment before, once it carries no certificate any more; whether it has.
 
-    Its identity check is too old, or it vouches for other names than the record shows.
+    Its identity check is too old, it vouches for other names than the record shows, or a hold put since was
+    never settled.
     """
     before = store.standing_enrolment(connection, asked.mailbox, asked.practitioner)
     if before is None:
         return False
     why = "it vouched for other names" if vouched_names.is_void(before, asked) else ""
     why = why if renewals.is_identified(before, now) else "the identity was checked too long ago"
+    why = why or ("a hold put since was never settled" if doubts.stands(connection, before) else "")
     if not why:
         return False
     now = not_before(now, before.approved_at, before.requested_at)

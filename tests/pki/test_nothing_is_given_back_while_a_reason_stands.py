@@ -4,12 +4,13 @@ The worker stands still in these tests: what must hold may not depend on it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import permutations
 from threading import Thread
 from time import monotonic, sleep
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -27,6 +28,7 @@ from pki import (
     measures,
     operators_withdrawal,
     releasing,
+    revocation_requests,
     store,
     use_cases,
 )
@@ -42,6 +44,7 @@ from tests.pki.conftest import (
     Issue,
     Key,
     enrol,
+    identity,
     new_key,
     registrar,
     request_for,
@@ -508,3 +511,80 @@ def test_the_hold_that_a_measure_put_is_no_person_s(scene: Scene) -> None:
             scene.issued.serial: frozenset({consequences.ACTOR.name})
         }
         assert attempt(connection, lambda: scene.release(connection)) == "held-by-measure"
+
+
+def revoked(scene: Scene, token: access.Token, reason: RevocationReason) -> None:
+    with transaction(scene.engine) as connection:
+        use_cases.revoke_as(connection, now=scene.now, token=token, serial=scene.issued.serial, reason=reason)
+
+
+@pytest.mark.parametrize("road", ["alone", "batch"])
+@pytest.mark.parametrize("ended", ["revoked by a colleague", "fourteen days"])
+def test_a_hold_is_not_walked_around_by_revoking_and_issuing_anew(
+    scene: Scene, authority: Established, doubter: access.Token, road: str, ended: str
+) -> None:
+    later = scene.now + holds.LASTS + timedelta(hours=1)
+    authority.signer.clock = lambda: later
+    with transaction(scene.engine) as connection:
+        use_cases.revoke_as(
+            connection, now=scene.now + timedelta(minutes=1), token=doubter, serial=scene.issued.serial,
+            reason=HOLD,
+        )  # fmt: skip
+    if ended == "fourteen days":
+        with transaction(scene.engine) as connection:
+            assert len(holds.end_holds(connection, later)) == 1
+    else:
+        revoked(scene, scene.enrolled.first, RevocationReason.SUPERSEDED)
+    assert ask(scene, authority.signer, later, road) == "reason-stands"
+    # Two persons vouch anew.
+    asked = enrolled_anew(scene, later)
+    again = replace(scene, enrolled=replace(scene.enrolled, id=asked))
+    assert ask(again, authority.signer, later, road) == ""
+
+
+def enrolled_anew(scene: Scene, at: datetime) -> UUID:
+    who = scene.enrolled
+    with transaction(scene.engine) as connection:
+        asked = use_cases.request_enrolment(
+            connection, now=at, token=who.first, practitioner=who.seeded.national_id,
+            mailbox=who.seeded.mailbox, identity_check=identity(at),
+        )  # fmt: skip
+    with transaction(scene.engine) as connection:
+        use_cases.approve_enrolment(connection, now=at, token=who.second, enrolment_id=asked.id)
+    return asked.id
+
+
+@pytest.mark.parametrize("road", ["alone", "batch"])
+def test_whoever_put_a_hold_settles_it_by_a_revocation_or_a_better_reason(
+    scene: Scene, authority: Established, doubter: access.Token, road: str
+) -> None:
+    with transaction(scene.engine) as connection:
+        scene.hold(connection, doubter)
+    revoked(scene, scene.enrolled.first, RevocationReason.SUPERSEDED)
+    assert ask(scene, authority.signer, scene.now, road) == "reason-stands"
+    with transaction(scene.engine) as connection:
+        revocation_requests.restate_as(
+            connection, now=scene.now, token=doubter, serial=scene.issued.serial,
+            reason=RevocationReason.CESSATION_OF_OPERATION, comment="only a lost card",
+        )  # fmt: skip
+    assert ask(scene, authority.signer, scene.now, road) == ""
+
+
+def test_an_operator_ends_nobodys_doubt_by_revoking_its_server(
+    certify: Certify, engine: Engine, now: datetime, doubter: access.Token
+) -> None:
+    made, own = certify("mx.one.example"), token_of(engine, now, name="colleague")
+    with transaction(engine) as connection:
+        use_cases.revoke_as(connection, now=now, token=doubter, serial=made.serial, reason=HOLD)
+    with transaction(engine) as connection:
+        use_cases.revoke_as(
+            connection, now=now, token=own, serial=made.serial, reason=RevocationReason.SUPERSEDED
+        )
+    with pytest.raises(Refusal, match="certificate-on-hold"):
+        certify("mx.one.example")
+    with transaction(engine) as connection:
+        revocation_requests.restate_as(
+            connection, now=now, token=doubter, serial=made.serial,
+            reason=RevocationReason.CESSATION_OF_OPERATION, comment="the host was moved",
+        )  # fmt: skip
+    assert certify("mx.one.example")
