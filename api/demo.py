@@ -210,6 +210,7 @@ def certify_one(
     with transaction(container.engine) as connection:
         query = (
             "SELECT id, state FROM enrolment WHERE practitioner = :p AND mailbox = :m AND state <> 'ended'"
+            " ORDER BY state DESC"
         )
         begun = connection.execute(text(query), {"p": practitioner, "m": address}).first()
         enrolment, state = begun or (None, "")

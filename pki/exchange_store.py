@@ -31,7 +31,7 @@ ORDER BY c.not_after DESC, c.serial"""
 ANSWERABLE = """SELECT DISTINCT e.mailbox, coalesce(u.successor, e.practitioner) AS whose
 FROM {enrolment} e LEFT JOIN {succession} u ON u.national_id = e.practitioner
 WHERE e.mailbox = ANY(CAST(:mailboxes AS text[])) AND (e.state = 'approved'
-    -- Ended by the request that takes its place: whoever answered does so until that is approved or ends.
+    -- Before migration 0032 a request ended it: whoever answered did so until that was approved or ended.
     OR e.state = 'ended' AND e.approved_at IS NOT NULL AND EXISTS (
         SELECT FROM {enrolment} n WHERE n.mailbox = e.mailbox AND n.practitioner = e.practitioner
         AND n.state = 'requested' AND n.requested_at = e.ended_at)) ORDER BY whose"""

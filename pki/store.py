@@ -164,15 +164,19 @@ _STANDING: Select[Any] = (
         enrolment.c.practitioner == bindparam("practitioner"),
         enrolment.c.state != EnrolmentState.ENDED.value,
     )
+    .order_by(enrolment.c.id)
     .with_for_update()
 )
 _ADD_ENROLMENT = Statement(f"""
     WITH done AS (
         INSERT INTO enrolment (id, practitioner, mailbox, authority, identity_check, state, requested_by,
                                requested_at)
-        VALUES (:id, :practitioner, :mailbox, :authority, CAST(:identity_check AS jsonb), :state,
-                :requested_by, :requested_at)
-        ON CONFLICT (mailbox, practitioner) WHERE state <> 'ended' DO NOTHING RETURNING id
+        SELECT :id, :practitioner, :mailbox, :authority, CAST(:identity_check AS jsonb), :state,
+               :requested_by, :requested_at
+        WHERE CAST(:beside AS boolean) OR NOT EXISTS (
+            SELECT FROM enrolment WHERE mailbox = :mailbox AND practitioner = :practitioner
+            AND state = 'approved')
+        ON CONFLICT (mailbox, practitioner) WHERE state = 'requested' DO NOTHING RETURNING id
     ), named AS (
         INSERT INTO enrolment_names (enrolment_id, names) SELECT id, CAST(:names AS jsonb) FROM done
     ), {BESIDE} SELECT id FROM done
@@ -638,13 +642,17 @@ def add_revocations(
         connection.execute(_ADD_REVOCATIONS, {"rows": orjson.dumps(rows).decode()})
 
 
-def add_enrolment(connection: Connection, asked: Enrolment, line: Line) -> bool:
-    """Store a request with its line; False when one lives for the same person and mailbox."""
+def add_enrolment(connection: Connection, asked: Enrolment, line: Line, *, beside_approved: bool) -> bool:
+    """Store a request with its line; False when one awaits approval for the same person and mailbox.
+
+    Without `beside_approved` also where one is approved. The caller holds the person's lock.
+    """
     row = {
         **vars(asked),
         "state": asked.state.value,
         "identity_check": orjson.dumps(dict(asked.identity_check)).decode(),
         "names": orjson.dumps(dict(asked.names or {})).decode(),
+        "beside": beside_approved,
         **beside(line),
     }
     return _ADD_ENROLMENT.row(connection, row) is not None
@@ -692,11 +700,10 @@ def enrolments(
     return [_enrolment(row) for row in connection.execute(query)]
 
 
-def standing_enrolment(connection: Connection, mailbox: str, practitioner: str) -> Enrolment | None:
-    """The enrolment of this person for this mailbox that has not ended, locked; there is one at most."""
+def standing_enrolments(connection: Connection, mailbox: str, practitioner: str) -> list[Enrolment]:
+    """Those of this person and mailbox that have not ended, locked: one asked for, one approved at most."""
     asked = {"mailbox": mailbox, "practitioner": practitioner}
-    row = connection.execute(_STANDING, asked).one_or_none()
-    return None if row is None else _enrolment(row)
+    return [_enrolment(row) for row in connection.execute(_STANDING, asked)]
 
 
 def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:

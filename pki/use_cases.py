@@ -105,35 +105,57 @@ def request_enrolment(
     detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
     line = Line(now, token.actor, Event.ENROLMENT_REQUESTED, str(asked.id), detail)
     # The one before seldom stands: looked at when it is in the way.
-    if not store.add_enrolment(connection, asked, line) and not (
-        _end_outdated(connection, asked, token, now) and store.add_enrolment(connection, asked, line)
+    if not store.add_enrolment(connection, asked, line, beside_approved=False) and not (
+        _has_room(connection, asked, token, now)
+        and store.add_enrolment(connection, asked, line, beside_approved=True)
     ):
         text = "An enrolment of this person for this mailbox is under way or approved."
         raise Refusal(Kind.CONFLICT, "already-enrolled", text)
     return asked
 
 
-def _end_outdated(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> bool:
-    """End the enrolment before, once it carries no certificate any more; whether it has.
+def _has_room(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> bool:
+    """Whether those before carry no certificate any more; a request among them ends.
+
+    An approved one stands until two persons have put another in its place.
+    """
+    for before in store.standing_enrolments(connection, asked.mailbox, asked.practitioner):
+        why = _why_outdated(connection, before, asked, now)
+        if not why:
+            return False
+        if before.state is EnrolmentState.REQUESTED:
+            _end(connection, before, token, now, comment=why)
+    return True
+
+
+def _why_outdated(connection: Connection, before: Enrolment, asked: Enrolment, now: datetime) -> str:
+    """Why an enrolment carries no certificate any more; '' while it does.
 
     Its identity check is too old, it vouches for other names than the record shows, or a hold put since was
     never settled.
     """
-    before = store.standing_enrolment(connection, asked.mailbox, asked.practitioner)
-    if before is None:
-        return False
-    why = "it vouched for other names" if vouched_names.is_void(before, asked) else ""
-    why = why if renewals.is_identified(before, now) else "the identity was checked too long ago"
-    why = why or ("a hold put since was never settled" if doubts.stands(connection, before) else "")
-    if not why:
-        return False
-    now = not_before(now, before.approved_at, before.requested_at)
-    store.end(connection, before.id, now)
+    if not renewals.is_identified(before, now):
+        return "the identity was checked too long ago"
+    if vouched_names.is_void(before, asked):
+        return "it vouched for other names"
+    return "a hold put since was never settled" if doubts.stands(connection, before) else ""
+
+
+def _end_before(connection: Connection, approved: Enrolment, token: Token, now: datetime) -> None:
+    """End the enrolment whose place another takes: two persons have said so by now."""
+    for before in store.standing_enrolments(connection, approved.mailbox, approved.practitioner):
+        if before.id != approved.id:
+            _end(connection, before, token, now, comment=f"replaced by {approved.id}")
+
+
+def _end(connection: Connection, found: Enrolment, token: Token, now: datetime, *, comment: str) -> Enrolment:
+    now = not_before(now, found.approved_at, found.requested_at)
+    ended = store.end(connection, found.id, now)
     record(
-        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(before.id),
-        detail={**_told(before), "comment": why},
+        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(found.id),
+        detail={**_told(found), "comment": comment},
     )  # fmt: skip
-    return True
+    return ended
 
 
 def approve_enrolment(
@@ -141,8 +163,8 @@ def approve_enrolment(
 ) -> Enrolment:
     """The second pair of eyes; the person and the mailbox must still stand, under the names recorded.
 
-    Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`, `enrolment-ended`,
-    `enrolment-void`.
+    The enrolment approved before it ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`,
+    `already-approved`, `enrolment-ended`, `enrolment-void`.
     """
     found = _held(connection, enrolment_id)
     now = not_before(present(connection, now), found.requested_at)
@@ -150,6 +172,7 @@ def approve_enrolment(
     person, facts = _subject(connection, found.practitioner, found.mailbox)
     rules.check_enrolment(found.authority, person, facts, now)
     vouched_names.check_unchanged(found, person, facts)
+    _end_before(connection, found, token, now)
     line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
     return store.approve(connection, found, token.id, line)
 
@@ -159,20 +182,15 @@ def withdraw_enrolment(
 ) -> Enrolment:
     """End a request that awaits approval, by any registrar of its authority: who asked may have erred.
 
-    It makes room for another of the same person and mailbox. Refuses `unknown-enrolment`, `not-a-registrar`,
-    `wrong-authority`, `already-approved`, `enrolment-ended`, `comment-too-long`.
+    What was approved before stands as it stood: this takes trust from nobody. It makes room for another of
+    the same person and mailbox. Refuses `unknown-enrolment`, `not-a-registrar`, `wrong-authority`,
+    `already-approved`, `enrolment-ended`, `comment-too-long`.
     """
     check_comment(comment)
     found = _held(connection, enrolment_id)
     rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
     rules.check_requested(found)
-    now = not_before(present(connection, now), found.requested_at)
-    ended = store.end(connection, enrolment_id, now)
-    record(
-        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(ended.id),
-        detail={**_told(ended), "comment": comment},
-    )  # fmt: skip
-    return ended
+    return _end(connection, found, token, present(connection, now), comment=comment)
 
 
 def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) -> Enrolment:

@@ -210,6 +210,43 @@ def test_who_answered_for_an_establishment_answers_until_the_new_enrolment_is_ap
     assert answer() == ()
 
 
+@pytest.mark.parametrize("outdated", ["name", "identity"])
+def test_one_registrar_takes_nobody_s_answering_away_by_a_request_and_its_withdrawal(
+    engine: Engine, now: datetime, outdated: str
+) -> None:
+    someone, address = seed_practitioner(engine), seed_organisation(engine)
+    who = enrol(engine, now, Seeded(someone.national_id, address))
+    late = now + (WEEK if outdated == "name" else timedelta(days=900))
+    if outdated == "name":
+        run(engine, "UPDATE organisation SET name = 'CLINIQUE DES ROSES'")
+    again = request(engine, late, who.second, someone.national_id, address)
+    with pytest.raises(Refusal) as refused:
+        request(engine, late, who.second, someone.national_id, address)
+    assert refused.value.code == "already-enrolled"
+    with transaction(engine) as connection:
+        use_cases.withdraw_enrolment(
+            connection, now=late, token=who.second, enrolment_id=again.id, comment=""
+        )
+        assert exchange_store.answerable_for(connection, [address], None) == {address: (someone.national_id,)}
+
+
+def test_the_enrolment_before_ends_with_the_approval_of_its_successor_whatever_the_clock(
+    engine: Engine, now: datetime
+) -> None:
+    """The approval before was dated by a clock ahead; of two who answer there is one at a time."""
+    someone, address = seed_practitioner(engine), seed_organisation(engine)
+    who = enrol(engine, now, Seeded(someone.national_id, address))
+    run(engine, "UPDATE organisation SET name = 'CLINIQUE DES ROSES'")
+    run(engine, "UPDATE enrolment SET approved_at = :at", at=now + WEEK)
+    again = request(engine, now, who.second, someone.national_id, address)
+    approve(engine, now, who.first, again.id)
+    with transaction(engine) as connection:
+        before, after = (use_cases.store.load_enrolment(connection, one) for one in (who.id, again.id))
+        assert before is not None
+        assert after is not None
+        assert (before.state.value, before.ended_at, after.state.value) == ("ended", now + WEEK, "approved")
+
+
 def test_what_was_recorded_cannot_be_changed(engine: Engine, enrolled: Enrolled) -> None:
     assert enrolled
     for forbidden in (
