@@ -31,13 +31,15 @@ _ACTOR = Actor("job:withdrawal-limits")
 _CODE = "withdrawal-limit-reached"
 ADMINISTRATORS = "administrators"
 
-# Rows dated after `now` count: a host whose clock is behind must not overlook what the others did.
+# Rows dated a little after `now` count: a host whose clock is behind must not overlook what the others did.
+# What lies farther ahead was dated by a clock that had jumped, and would count for as long as it jumped.
+_UNEVEN = timedelta(minutes=1)
 _STANDING = """
     SELECT asked.scope,
         (SELECT coalesce(sum(u.used), 0) FROM withdrawal_use u
-         WHERE u.scope = asked.scope AND u.at > :since),
+         WHERE u.scope = asked.scope AND u.at > :since AND u.at <= :until),
         (SELECT coalesce(sum(a.number), 0) FROM withdrawal_agreement a
-         WHERE asked.scope = ANY(a.scopes) AND a.agreed_at > :since)
+         WHERE asked.scope = ANY(a.scopes) AND a.agreed_at > :since AND a.agreed_at <= :until)
     FROM unnest(CAST(:scopes AS text[])) WITH ORDINALITY AS asked (scope, place)
 """
 _SEEN = Statement(f"{_STANDING} ORDER BY asked.place")
@@ -47,8 +49,12 @@ _CHARGE = Statement(f"""
         SELECT unnest(CAST(:scopes AS text[])), CAST(:now AS timestamptz), CAST(:number AS integer))
     {_STANDING} ORDER BY asked.place
 """)
+# Without the newest row, which is the refused act's own: no other of the scope came after it.
 _OLDEST_FIRST = text("""
-    SELECT at, used FROM withdrawal_use WHERE scope = :scope AND at > :since ORDER BY at, id
+    SELECT at, used FROM withdrawal_use
+    WHERE scope = :scope AND at > :since AND at <= :until
+        AND id < (SELECT max(id) FROM withdrawal_use WHERE scope = :scope)
+    ORDER BY at, id
 """)
 _AGREE = text("""
     INSERT INTO withdrawal_agreement (token_id, scopes, number, agreed_by, reason, agreed_at)
@@ -57,15 +63,19 @@ _AGREE = text("""
 _TELL = text("""
     INSERT INTO withdrawal_alarm (scope, told_at) VALUES (:scope, :now)
     ON CONFLICT (scope) DO UPDATE SET told_at = :now WHERE withdrawal_alarm.told_at <= :since
+        OR withdrawal_alarm.told_at > :until
     RETURNING scope
 """)
-_IN_WINDOW = text("SELECT DISTINCT scope FROM withdrawal_use WHERE at > :since ORDER BY scope")
+_IN_WINDOW = text(
+    "SELECT DISTINCT scope FROM withdrawal_use WHERE at > :since AND at <= :until ORDER BY scope"
+)
 _COLLEAGUES = text(
     "SELECT id FROM api_token WHERE role = :role AND authority = :authority"
     " AND operator_id IS NOT DISTINCT FROM CAST(:operator_id AS bigint)"
 )
 _OPEN = text("SELECT subject FROM attention WHERE kind = :kind AND resolved_at IS NULL ORDER BY subject")
 _FORGET = text("DELETE FROM withdrawal_use WHERE at < :before")
+_REDATE = text("UPDATE withdrawal_use SET at = :now WHERE at > :until")
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ def charge(connection: Connection, token: Token, *, now: datetime, number: int =
     limits = _limits(token)
     _hold(connection, limits)
     now = present(connection, now)
-    asked = {"scopes": list(limits), "since": now - WINDOW, "now": now, "number": number}
+    asked = {"scopes": list(limits), **_window(now), "now": now, "number": number}
     for scope, used, agreed in _CHARGE.rows(connection, asked):
         standing = Standing(scope, int(used) + number, limits[scope], int(agreed))
         if standing.used > standing.limit + standing.agreed:
@@ -185,7 +195,7 @@ def standings_seen(connection: Connection, *, token: Token, now: datetime) -> li
     """What was used within the hour: by a body and its tokens for its own people, by all for auditors and
     administrators.
     """
-    scopes = list(connection.execute(_IN_WINDOW, {"since": now - WINDOW}).scalars())
+    scopes = list(connection.execute(_IN_WINDOW, _window(now)).scalars())
     if token.role not in {Role.ADMIN, Role.AUDITOR}:
         asked = {"role": token.role.value, "authority": token.authority, "operator_id": token.operator_id}
         own = {_scope_of(number) for number in connection.execute(_COLLEAGUES, asked).scalars()}
@@ -196,7 +206,7 @@ def standings_seen(connection: Connection, *, token: Token, now: datetime) -> li
 def shares(connection: Connection, allowance: Allowance, now: datetime) -> Mapping[str, float]:
     """For each kind of scope the largest share of a limit used within the hour; names nobody."""
     kinds = dict.fromkeys(("token", "authority", "operator", ADMINISTRATORS), 0.0)
-    scopes = list(connection.execute(_IN_WINDOW, {"since": now - WINDOW}).scalars())
+    scopes = list(connection.execute(_IN_WINDOW, _window(now)).scalars())
     for one in _standings(connection, allowance, scopes, now):
         kind = one.scope.partition(":")[0]
         kinds[kind] = max(kinds[kind], one.used / one.limit)
@@ -214,6 +224,15 @@ def let_go(connection: Connection, allowance: Allowance, now: datetime) -> int:
     gone = [one.scope for one in _standings(connection, allowance, noted, now) if not one.is_half_used]
     attention.keep(connection, concern, [], among=gone, now=now, actor=_ACTOR)
     return len(gone)
+
+
+def redate(connection: Connection, now: datetime) -> None:
+    """Count what a clock that had jumped ahead dated as used now, lest it count once that day comes."""
+    connection.execute(_REDATE, {"now": now, "until": now + _UNEVEN})
+
+
+def _window(now: datetime) -> dict[str, datetime]:
+    return {"since": now - WINDOW, "until": now + _UNEVEN}
 
 
 def _body(token: Token) -> str:
@@ -248,7 +267,7 @@ def _hold(connection: Connection, scopes: Sequence[str] | Mapping[str, int]) -> 
 def _standings(
     connection: Connection, allowance: Allowance, scopes: Sequence[str], now: datetime
 ) -> list[Standing]:
-    rows = _SEEN.rows(connection, {"scopes": list(scopes), "since": now - WINDOW})
+    rows = _SEEN.rows(connection, {"scopes": list(scopes), **_window(now)})
     return [Standing(scope, int(used), _limit(allowance, scope), int(agreed)) for scope, used, agreed in rows]
 
 
@@ -286,7 +305,7 @@ def _opens_at(connection: Connection, standing: Standing, *, now: datetime, numb
         return None
     excess = standing.used - standing.limit
     at: datetime
-    for at, used in connection.execute(_OLDEST_FIRST, {"scope": standing.scope, "since": now - WINDOW}):
+    for at, used in connection.execute(_OLDEST_FIRST, {"scope": standing.scope, **_window(now)}):
         excess -= used
         if excess <= 0:
             return at.astimezone(UTC) + WINDOW
@@ -297,7 +316,7 @@ def _tell(engine: Engine, refusal: Refusal, now: datetime) -> None:
     scope = refusal.details["scope"]
     with transaction(engine) as connection:
         now = present(connection, now)
-        asked = {"scope": scope, "now": now, "since": now - WINDOW}
+        asked = {"scope": scope, "now": now, **_window(now)}
         if connection.execute(_TELL, asked).one_or_none() is None:
             return
         detail = {name: refusal.details[name] for name in ("limit", "opens_at") if name in refusal.details}

@@ -1,7 +1,8 @@
 """Two administrators void the last instant signed, where a clock that jumped ahead left it in the future.
 
 One asks, another confirms. From then on what was signed later than now holds back nothing: marks in hosts'
-files (`signing_clock`), CRLs in the record, OCSP answers signed ahead. Numbers go on rising.
+files (`signing_clock`), CRLs in the record, OCSP answers signed ahead. Numbers go on rising. What tokens used
+of their hour in the future counts as used now.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from directory import withdrawal_limits
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
@@ -84,6 +86,7 @@ def reset(connection: Connection, *, now: datetime, token: Token, reason: str) -
     made = _reset(connection.execute(_CONFIRM, {"id": asked.id, "token": token.id, "now": now}).one())
     connection.execute(_REDATE, {"now": now, "at": now - _AS_OLD})
     connection.execute(_UNSIGN, {"now": now})
+    withdrawal_limits.redate(connection, now)
     _tell(connection, Event.CLOCK_RESET, made, token, now)
     return made
 

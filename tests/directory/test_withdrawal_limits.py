@@ -175,8 +175,34 @@ def test_an_act_on_more_than_the_limit_takes_nothing_and_never_opens_by_waiting(
 
 def test_a_row_of_a_host_whose_clock_is_ahead_counts(engine: Engine, now: datetime, holder: Holder) -> None:
     first = holder("first")
-    assert charged(engine, first, now + 15 * MINUTE, 3) == ["ok"] * 3
+    assert charged(engine, first, now + MINUTE, 3) == ["ok"] * 3
     assert charged(engine, first, now, 1) == [f"token:{first.id}"]
+
+
+def test_what_a_clock_that_jumped_dated_ahead_holds_up_nobody(
+    engine: Engine, now: datetime, holder: Holder
+) -> None:
+    first, second, ahead = holder("first"), holder("second"), now + timedelta(days=8)
+    assert charged(engine, first, ahead, 4) == [*["ok"] * 3, f"token:{first.id}"]
+    assert isinstance(agree(engine, second, first.id, ahead), Agreement)
+    # Neither what was used in the future counts, nor what was agreed there.
+    assert charged(engine, first, now, 4) == [*["ok"] * 3, f"token:{first.id}"]
+    assert len(audited(engine, "withdrawal-limit.reached")) == 2
+    # Voided with the instants signed there, it is used now, and gone within the hour.
+    with transaction(engine) as connection:
+        withdrawal_limits.redate(connection, now + WINDOW)
+    assert charged(engine, first, now + WINDOW, 1) == [f"token:{first.id}"]
+    assert charged(engine, first, now + 2 * WINDOW, 1) == ["ok"]
+
+
+def test_the_refused_act_itself_does_not_say_when_more_opens(
+    engine: Engine, now: datetime, holder: Holder
+) -> None:
+    first, earlier = holder("first"), now - MINUTE / 2
+    assert charged(engine, first, now, 3) == ["ok"] * 3
+    refused = charge(engine, first, earlier)
+    assert isinstance(refused, Refusal)
+    assert refused.details["opens_at"] == (now + WINDOW).isoformat()
 
 
 def test_two_processes_with_six_connections_each_do_not_go_beyond(
