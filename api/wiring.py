@@ -94,9 +94,10 @@ class Container:
 
 
 def written_folders(settings: Settings) -> tuple[Path, ...]:
-    """Where a CRL's floor, the log's heads, what parts run by and what they log come to lie."""
+    """Where a CRL's floor, the log's heads, OCSP's keys, what parts run by and what they log come to lie."""
     kept = settings.kept
-    return settings.state / "run", kept.floor.parent, kept.heads.parent, settings.state / "log"
+    run, log = settings.state / "run", settings.state / "log"
+    return run, kept.floor.parent, kept.heads.parent, settings.web_keys, log
 
 
 def database_url(settings: Settings) -> str:

@@ -2,13 +2,17 @@
 
 A clock that differs from the primary database's by over a minute signs nothing, and says so; what takes trust
 away is dated by the database (`directory/base/instant.py`) and goes on. The last instant signed is kept in a
-file of this host: an answer dated before it would let an older truth pass for a newer one. One that lies in
-the future, because the clock once jumped ahead, two administrators void (`clock_reset`).
+file of this host: an answer dated before it would let an older truth pass for a newer one. Without room for
+it, it is kept in memory: what is revoked must still be told, and `api.writing` judges whether anything good
+may be. One that lies in the future, because the clock once jumped ahead, two administrators void
+(`clock_reset`).
 """
 
 import fcntl
 import logging
 import os
+import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,12 +89,14 @@ class SigningClock:
         with self._lock:
             now = self._agreed()
             last = self._last_mark(now)
-            if last is None or now >= last.instant:
-                self._keep(Mark(now, self._resets(last)))
-                return now
-            if last.instant - now > TOLERATED:
+            if last is not None and last.instant - now > TOLERATED:
                 raise self._told(behind(last.instant - now))
-            return last.instant
+            if last is not None and now < last.instant:
+                now = last.instant
+            else:
+                self._keep(Mark(now, self._resets(last)))
+            self._right()
+            return now
 
     def need(self) -> None:
         """Refuse what `instant` refuses, without signing anything."""
@@ -98,6 +104,7 @@ class SigningClock:
             self._agreed()
             if (ahead := self._ahead()) > TOLERATED:
                 raise self._told(behind(ahead))
+            self._right()
 
     def difference(self) -> timedelta:
         """How far this clock is ahead of the database's, as of the last seconds."""
@@ -124,9 +131,6 @@ class SigningClock:
             self._look = None
             if abs(difference := self._looked().difference) > TOLERATED:
                 raise self._told(differs(difference))
-        if self._said:
-            _LOG.warning("the clock of this host is right again: it signs")
-            self._said = ""
         return self._clock()
 
     def _compared(self) -> bool:
@@ -158,7 +162,7 @@ class SigningClock:
     def _last_mark(self, now: datetime) -> Mark | None:
         """The mark that counts: one beyond what is tolerated counts no more once it was voided."""
         if self._last is None or self._last.instant > now + TOLERATED:
-            self._last = _read(self._path)
+            self._last = self._read()
         last = self._last
         if last is None or last.instant <= now + TOLERATED:
             return last
@@ -167,22 +171,40 @@ class SigningClock:
         if resets <= last.resets:
             return last
         _LOG.warning("the last instant signed, %s, was voided by two administrators", last.instant)
-        self._last = Mark(now, resets)
-        _write(self._path, self._last)
         self._written = now
+        self._last = self._put(Mark(now, resets))
         return self._last
 
     def _keep(self, mark: Mark) -> None:
         self._last = mark
         if self._written is None or not timedelta() <= mark.instant - self._written < _WRITTEN_EVERY:
-            with _alone(self._path):
-                # Processes of one host share the file; what another signed later stays.
-                kept = _read(self._path)
-                if kept is None or kept.instant <= mark.instant:
-                    _write(self._path, mark)
-                else:
-                    self._last = kept
             self._written = mark.instant
+            self._last = self._put(mark)
+
+    def _put(self, mark: Mark) -> Mark:
+        """The mark that counts from now on: this one, or what another of this host signed later."""
+        try:
+            with _alone(self._path):
+                kept = self._read()
+                if kept is not None and _stands(kept, mark):
+                    return kept
+                _write(self._path, mark)
+        except PermissionError as error:
+            raise self._told(_closed(self._path, error)) from error
+        except OSError as error:
+            _LOG.error("the last instant signed is kept in memory alone: %s", error)
+        return mark
+
+    def _read(self) -> Mark | None:
+        try:
+            return _read(self._path)
+        except Refusal as refusal:
+            raise self._told(refusal) from refusal.__cause__
+
+    def _right(self) -> None:
+        if self._said:
+            _LOG.warning("the clock of this host is right again: it signs")
+            self._said = ""
 
     def _told(self, refusal: Refusal) -> Refusal:
         if self._said != refusal.code:
@@ -212,30 +234,64 @@ def behind(ahead: timedelta) -> Refusal:
     return Refusal(Kind.UNAVAILABLE, "clock-behind", text)
 
 
+def _closed(path: Path, error: OSError) -> Refusal:
+    text = (
+        f"The last instant signed cannot be kept ({path.parent.name}/{path.name}: {error.strerror}): give the"
+        " file, and the one beside it that ends in .lock, to the account of the service."
+    )
+    return Refusal(Kind.UNAVAILABLE, "clock-behind", text)
+
+
+def _stands(kept: Mark, mark: Mark) -> bool:
+    """Whether what lies in the file is later than this, and not voided by a reset that this one knows."""
+    ahead = kept.instant - mark.instant
+    return ahead > timedelta() and (ahead <= TOLERATED or kept.resets >= mark.resets)
+
+
 def _read(path: Path) -> Mark | None:
-    if not path.exists():
-        return None
     try:
         told = orjson.loads(path.read_bytes())
         return Mark(datetime.fromisoformat(told["instant"]).astimezone(UTC), int(told["resets"]))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _closed(path, error) from error
     except (ValueError, KeyError, TypeError) as error:
         text = f"The last instant signed cannot be read ({path.name}): put the file back or remove it."
         raise Refusal(Kind.UNAVAILABLE, "clock-behind", text) from error
 
 
 def _write(path: Path, mark: Mark) -> None:
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with fresh.open("wb") as file:
-        file.write(orjson.dumps({"instant": mark.instant.isoformat(), "resets": mark.resets}))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
+    try:
+        with fresh.open("wb") as file:
+            _give(file.fileno(), path)
+            file.write(orjson.dumps({"instant": mark.instant.isoformat(), "resets": mark.resets}))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
     onto_disk(path.parent)
+
+
+def _give(file: int, path: Path) -> None:
+    """Let an open file belong to whom `path` belongs, else its folder: a command of root signs here too."""
+    folder = path.parent.stat()
+    known = path.stat() if path.exists() else None
+    if known is not None:
+        os.fchmod(file, stat.S_IMODE(known.st_mode))
+    if os.geteuid() == 0:
+        owner = known if known is not None and known.st_uid else folder
+        os.fchown(file, owner.st_uid, owner.st_gid)
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.with_name(path.name + ".lock").open("w") as file:
+    lock = path.with_name(path.name + ".lock")
+    with lock.open("w") as file:
+        _give(file.fileno(), lock)
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

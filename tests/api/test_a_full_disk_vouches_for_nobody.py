@@ -15,15 +15,17 @@ from api.app import create_app
 from api.embedded.postgres import EmbeddedPostgres
 from api.settings import Settings
 from api.status.answers import Answers
-from api.wiring import Container
+from api.wiring import Container, written_folders
 from api.writing import SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
 from directory.base.clock import utc_now
 from pki.model import RevocationReason
+from pki.signing_clock import FILE
 from tests.api.certificates import certify
 from tests.api.test_health import Pinged
 from tests.conftest import migrate
 from tests.factories import seed_practitioner, seed_token
 from tests.full_disk import fill, serving, small_disk
+from tests.restored import Clock
 from tests.status_ca import ISSUING, PASSPHRASE, Issued, StatusCa
 
 LIFETIME = timedelta(minutes=15)
@@ -156,6 +158,47 @@ def test_ocsp_says_good_of_nobody_then_and_revoked_as_before(
     ticks.now += 31
     assert asked(good).response_status is ocsp.OCSPResponseStatus.TRY_LATER
     assert asked(revoked).certificate_status is ocsp.OCSPCertStatus.REVOKED
+
+
+def test_a_full_disk_of_the_responders_keys_stops_good_and_not_revoked(
+    engine: Engine, passable: Path, ticks: Ticks
+) -> None:
+    clock = Clock(utc_now())
+    with small_disk(passable / "of-the-keys", "size=4m") as keys:
+        ca = StatusCa(engine, clock.now).establish()
+        ca.add_responder(keys)
+        good, revoked = ca.issue(), ca.issue()
+        ca.revoke(revoked, RevocationReason.KEY_COMPROMISE)
+        settings = Settings(state=keys.parent, public_url="https://sceau.example")
+        assert settings.web_keys in written_folders(settings)
+        answers = Answers(
+            engine, keys_folder=keys, passphrase=PASSPHRASE, hours=8, clock=clock, size=10, ticks=ticks,
+            shortened=writing_on(engine, ticks, keys).shortened,
+        )  # fmt: skip
+
+        def said(issued: Issued, seconds: float = 0) -> object:
+            ticks.now += seconds
+            clock.now += timedelta(seconds=seconds)
+            asked = ocsp.OCSPRequestBuilder().add_certificate(
+                issued.certificate, ca.certificates[ISSUING], hashes.SHA256()
+            )
+            der = asked.build().public_bytes(Encoding.DER)
+            found = ocsp.load_der_ocsp_response(answers.answer(der, der, is_get=False).body)
+            if found.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+                return found.response_status
+            return found.certificate_status
+
+        assert said(good) is ocsp.OCSPCertStatus.GOOD
+        fill(keys / "filler")
+        # Longer than the mark of what was signed last waits to be written.
+        assert said(revoked, 6) is ocsp.OCSPCertStatus.REVOKED
+        assert said(good) is ocsp.OCSPCertStatus.GOOD
+        assert said(good, 61) is ocsp.OCSPResponseStatus.TRY_LATER
+        assert said(revoked) is ocsp.OCSPCertStatus.REVOKED
+        assert not list(keys.glob("*.new"))
+        (keys / "filler").unlink()
+        assert said(good, 6) is ocsp.OCSPCertStatus.GOOD
+        assert clock.now.isoformat() in (keys / FILE).read_text()
 
 
 def test_the_disk_of_what_is_kept_beside_the_record_counts_as_well(

@@ -4,6 +4,7 @@ What was signed last is never signed before, and one jump of a clock stops nothi
 have looked at it.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from api import upkeep
 from api.app import create_app
@@ -196,9 +197,49 @@ def test_the_last_instant_is_known_after_a_restart(engine: Engine, now: datetime
     refused("clock-behind", SigningClock(engine, clock, tmp_path).instant)
 
 
-def test_a_mark_that_cannot_be_read_signs_nothing(engine: Engine, now: datetime, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("{")
+@pytest.mark.parametrize("spoil", [lambda mark: mark.write_text("{"), lambda mark: mark.mkdir()])
+def test_a_mark_that_cannot_be_read_signs_nothing(
+    engine: Engine, now: datetime, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    spoil(tmp_path / FILE)
     refused("clock-behind", SigningClock(engine, Clock(now), tmp_path).instant)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_mark_written_by_root_stays_its_account_s(engine: Engine, now: datetime, tmp_path: Path) -> None:
+    clock, mark = Clock(now), tmp_path / FILE
+    signing = SigningClock(engine, clock, tmp_path)
+    os.chown(tmp_path, 65534, 65534)
+    signing.instant()
+    for file in (mark, tmp_path / f"{FILE}.lock"):
+        assert (file.stat().st_uid, file.stat().st_gid) == (65534, 65534)
+    mark.chmod(0o640)
+    os.chown(mark, 65533, 65534)
+    clock.now += APART
+    signing.instant()
+    assert clock.now.isoformat() in mark.read_text()
+    assert (mark.stat().st_uid, mark.stat().st_mode & 0o777) == (65533, 0o640)
+
+
+def test_a_reset_does_not_put_a_mark_before_one_that_another_wrote_meanwhile(
+    engine: Engine, now: datetime, tmp_path: Path
+) -> None:
+    SigningClock(engine, Clock(now + APART), tmp_path).instant()
+    with engine.begin() as connection:
+        query = text("INSERT INTO clock_reset VALUES (DEFAULT, 'jump', :one, :at, :two, :at)")
+        tokens = {"one": seed_token(engine, "one"), "two": seed_token(engine, "two")}
+        connection.execute(query, {**tokens, "at": now})
+    later = now + timedelta(seconds=10)
+
+    others = [SigningClock(engine, Clock(later), tmp_path)]
+
+    def another_writes(*asked: Any) -> None:
+        if "clock_reset" in asked[2] and others:
+            others.pop().instant()
+
+    event.listen(engine, "after_cursor_execute", another_writes)
+    assert SigningClock(engine, Clock(now), tmp_path).instant() == later
+    assert later.isoformat() in (tmp_path / FILE).read_text()
 
 
 @dataclass(frozen=True)
