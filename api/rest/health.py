@@ -30,11 +30,13 @@ from api.wiring import Container
 from directory import withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Refusal
+from directory.base.instant import dated_by_database, is_dated_by_database
 from directory.feed import urgent_lag_seconds
 from directory.ldap.publish import CONSUMER as LDAP
 from directory.sync.history import Condition, conditions
 from pki import completeness, lifetimes
 from pki.figures import Figures, feed_lags, figures
+from pki.signing_clock import SigningClock
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds: a scrape costs the database one pass over its counts, and anybody may ask.
@@ -95,7 +97,10 @@ class _Readiness:
         self._engine = impatient(
             create_engine(container.engine.url, poolclass=NullPool, connect_args=options), PATIENCE
         )
+        if is_dated_by_database(container.engine):
+            dated_by_database(self._engine)
         self._watch = completeness.Watch(self._engine, container.settings.kept)
+        self._signing = SigningClock(self._engine, container.clock, container.settings.crl_floor.parent)
         self._counted: tuple[int, float] = (0, monotonic())
 
     def checks(self) -> dict[str, Check]:
@@ -112,7 +117,7 @@ class _Readiness:
                 beat = last_beat(connection, WORKER)
                 error = connection.execute(_HEARTBEAT_ERROR).scalar()
             lacks = self._watch.look()
-            clock = _clock(container)
+            clock = _clock(self._signing)
         except SQLAlchemyError as lost:
             return {"database": {"state": "failed", "reason": f"not reachable ({type(lost).__name__})"}}
         return {
@@ -160,10 +165,10 @@ def _record(lacks: list[str]) -> Check:
     return {"state": "ok"}
 
 
-def _clock(container: Container) -> Check:
+def _clock(signing: SigningClock) -> Check:
     """Red, and not out of rotation: revocations are recorded, and what was signed is still given."""
-    told: Check = {"state": "ok", "difference_seconds": container.signing.difference().total_seconds()}
-    if reason := container.signing.wrong():
+    told: Check = {"state": "ok", "difference_seconds": signing.difference().total_seconds()}
+    if reason := signing.wrong():
         told |= {"state": "degraded", "reason": reason}
     return told
 

@@ -13,8 +13,10 @@ from sqlalchemy import Engine, text
 from api.app import create_app
 from api.beats import WORKER, beat
 from api.wiring import Container
+from directory.base.clock import utc_now
 from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import dated_by_database
 from pki.signing.client import SignerClient
 from tests.api.certificates import certify, take_back
 from tests.factories import seed_practitioner
@@ -133,6 +135,15 @@ def test_a_signer_that_hangs_is_told_within_seconds(
         answer = app.test_client().get("/readyz")
     assert monotonic() - asked < 5
     assert (answer.status_code, answer.get_json()["checks"]["signer"]["state"]) == (200, "degraded")
+
+
+def test_the_clock_is_asked_on_no_connection_of_the_views(container: Container, database_url: str) -> None:
+    few = dated_by_database(connect_engine(database_url, most=1))
+    app = create_app(Container(container.settings, few, Pinged(), utc_now))  # type: ignore[arg-type]
+    with few.connect():
+        told = app.test_client().get("/readyz").get_json()["checks"]
+    few.dispose()
+    assert (told["database"]["state"], told["clock"]["state"]) == ("ok", "ok")
 
 
 def test_no_connection_is_held_while_the_signer_is_waited_for(container: Container, engine: Engine) -> None:
