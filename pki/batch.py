@@ -63,11 +63,15 @@ _QUOTAS = Quotas()
 
 @dataclass(frozen=True)
 class Asked:
-    """One item: an approved enrolment, the request that gives its key (PEM or DER), and what that serves."""
+    """One item: an approved enrolment, the request that gives its key (PEM or DER), and what that serves.
+
+    `refused` says why it serves nothing: this item is refused, the others are not.
+    """
 
     enrolment_id: UUID
     csr: bytes
     purposes: frozenset[Purpose] = JOINED
+    refused: Refusal | None = None
 
 
 @dataclass(frozen=True)
@@ -201,8 +205,8 @@ def _issue(
     base_url: str,
     quotas: Quotas,
 ) -> None:
-    # 1. Each request gives a key that its sender holds, and nothing else.
-    keys = _without_twins({place: _tried(_key, one.csr) for place, one in asked.items()})
+    # 1. Each request gives a key that its sender holds, and nothing else; what it serves is known.
+    keys = _without_twins({place: _tried(_key, one) for place, one in asked.items()})
     # 2. Reserved and linted, then committed with what each place came to.
     with told(engine, token, now), transaction(engine) as connection:
         results = _reserve(connection, asked, keys, now=now, token=token, base_url=base_url)
@@ -226,11 +230,13 @@ def _issue(
         batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in refused.items()})
 
 
-def _key(csr: bytes) -> PublicKey:
-    key = public_key_of_request(csr)
+def _key(asked: Asked) -> PublicKey:
+    key = public_key_of_request(asked.csr)
     if found := weaknesses(key):
         text = f"This key must not be certified: {', '.join(found)}."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
+    if asked.refused is not None:
+        raise asked.refused
     return key
 
 

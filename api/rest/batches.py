@@ -1,5 +1,6 @@
 """Batches: many enrolments approved, and many keys certified, at once, for people of one authority."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,6 @@ from api.rest.enrolments import (
     EXAMPLE_ENROLMENT,
     EXAMPLE_REQUEST,
     MAY_SEE,
-    PURPOSES,
     REGISTRARS,
     CertificateRequest,
 )
@@ -112,7 +112,7 @@ class ApprovalsAnswer(Shape):
     body=BatchRequest,
     road=Road(largest=LARGEST_BODY),
     problems=("not-a-registrar", "bad-batch", "authority-expired",
-              "quota-reached", "signer-unavailable", *PURPOSES),
+              "quota-reached", "signer-unavailable"),
 )  # fmt: skip
 def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
     """Certify many keys.
@@ -125,10 +125,7 @@ def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
         call.container.signer,
         now=call.now,
         token=call.token,
-        asked=[
-            batch.Asked(one["enrolment"], one["csr"].encode(), call.container.purposes(one.get("purpose")))
-            for one in asked["items"]
-        ],
+        asked=[_asked(call, one) for one in asked["items"]],
         base_url=call.container.settings.base_url,
         quotas=call.container.settings.quotas,
     )
@@ -193,6 +190,14 @@ def batches(container: Container) -> Resource:
     """The resource, served on `container`."""
     text = "Lots d'un établissement — Batches for an establishment"
     return resource("batches", text, container, issue_batch, see_batch, approve_enrolments)
+
+
+def _asked(call: Call, one: Mapping[str, Any]) -> batch.Asked:
+    """An item; a purpose that it lacks, or should not have, is a fault of this item alone."""
+    try:
+        return batch.Asked(one["enrolment"], one["csr"].encode(), call.container.purposes(one.get("purpose")))
+    except Refusal as refusal:
+        return batch.Asked(one["enrolment"], one["csr"].encode(), frozenset(), refusal)
 
 
 def _told(made: Batch, items: list[Item]) -> dict[str, Any]:
