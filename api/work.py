@@ -1,13 +1,15 @@
 """What the jobs of this process did last, by the monotonic clock: a job that hangs is known by its silence.
 
-A job makes progress when the record answers it, or when it says so. Nothing here beats by itself: a thread
-that did would go on beating beside jobs that hang.
+A job makes progress when the record answers it, or when it says so; what its pools' threads are answered
+counts as its own (`directory/base/pools.py`). Nothing here beats by itself: a thread that did would go on
+beating beside jobs that hang.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +31,11 @@ class Work:
     _runs: dict[int, _Run] = field(default_factory=dict)
     _expected: dict[str, tuple[float, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    # There is one `Work` in a process, so that a variable for each is no more than one of the module.
+    _current: ContextVar[_Run | None] = field(default_factory=lambda: ContextVar("run", default=None))
 
     def follow(self, engine: Engine) -> None:
-        """Take each answer of the record as progress of the job whose thread asked."""
+        """Take each answer of the record as progress of the job that asked, by whichever thread."""
 
         def note(*_: Any) -> None:
             self.progressed()
@@ -46,8 +50,8 @@ class Work:
         self._expected = {name: (seconds, now) for name, seconds in allowed.items()}
 
     def progressed(self) -> None:
-        """The job of this thread has got on; nothing where no job runs in it."""
-        run = self._runs.get(threading.get_ident())
+        """The job of this context has got on; nothing where there is none."""
+        run = self._current.get()
         if run is not None:
             run.last = self.ticks()
 
@@ -55,12 +59,14 @@ class Work:
     def running(self, name: str, silence: float) -> Iterator[None]:
         """One run of a job in this thread, which hangs when it stays silent for longer than `silence`."""
         thread = threading.get_ident()
-        before = self._runs.get(thread)
+        before, run = self._runs.get(thread), _Run(name, silence, self.ticks())
+        outer = self._current.set(run)
         with self._lock:
-            self._runs[thread] = _Run(name, silence, self.ticks())
+            self._runs[thread] = run
         try:
             yield
         finally:
+            self._current.reset(outer)
             with self._lock:
                 del self._runs[thread]
                 if before is not None:

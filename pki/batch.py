@@ -6,7 +6,6 @@ stood.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -21,6 +20,7 @@ from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
 from pki import (
     batch_store,
@@ -112,7 +112,7 @@ def issue_all(
             base_url=base_url, quotas=quotas,
         )  # fmt: skip
 
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+    with Pool(_IN_FLIGHT) as pool:
         # What one refuses or breaks on is raised once those begun have ended: nothing is cut off half-way.
         list(pool.map(issue, _chunks(open_places)))
     with transaction(engine, read_only=True) as connection:

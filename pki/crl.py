@@ -5,7 +5,6 @@ due, made and fails by itself. The signature is the signer's, the last look at t
 queries are `crl_store`'s.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -20,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.pools import Pool
 from pki import completeness, crl_store, der, floor, gate, store
 from pki.model import REASON_CODES, Authority, RevocationReason, Serial
 from pki.profiles import BACKDATING
@@ -182,7 +182,7 @@ def publish_due(
         if waiting:
             # Without a signer each try would burn every shard's number and keep its bytes for nothing.
             signer.ping()
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with Pool(_AT_ONCE) as pool:
             failed = [one for one in pool.map(attempt, waiting, repeat(delta)) if one is not None]
         published += len(waiting) - len(failed)
         refusals += failed

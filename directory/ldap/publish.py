@@ -10,7 +10,6 @@ transactions, never inside one. When a pass is due is for the worker to say.
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +20,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
+from directory.base.pools import Pool
 from directory.changes import START, Change, Cursor, Entity
 from directory.feed import (
     floor,
@@ -246,7 +246,7 @@ class Publisher:
         if len(shares) == 1:
             return self._write(self.client, shares[0], wanted.version, overwrite=overwrite)
         report = PublishReport()
-        with ThreadPoolExecutor(len(shares)) as pool:
+        with Pool(len(shares)) as pool:
             running = [
                 pool.submit(self._write, lane, share, wanted.version, overwrite=overwrite)
                 for lane, share in zip(self._lanes, shares, strict=True)

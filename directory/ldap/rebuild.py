@@ -9,7 +9,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,7 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
+from directory.base.pools import Pool
 from directory.changes import Cursor
 from directory.feed import horizon, save_cursor
 from directory.ldap.entry import Attributes, Entry, base_entries, publisher_name
@@ -73,7 +74,7 @@ def _pages(engine: Engine, wanted_record: Record, place: Cursor, now: datetime) 
 def _ahead(pages: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
     """The same pages, made by a thread while those before are used: reading and loading share the time."""
     waiting = deque[Future[list[bytes] | None]]()
-    with ThreadPoolExecutor(1) as reader:
+    with Pool(1) as reader:
         try:
             waiting.extend(reader.submit(next, pages, None) for _ in range(PAGES_AHEAD))
             while (page := waiting.popleft().result()) is not None:

@@ -12,7 +12,6 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
@@ -23,6 +22,7 @@ from typing import IO, cast
 from zoneinfo import ZoneInfo
 
 from directory.base.errors import Kind, Refusal
+from directory.base.pools import Pool
 
 BLOCK = 1 << 20
 # The whole national file is 0.83 GB of text, 230 MB zipped: a ratio of 4.
@@ -172,7 +172,7 @@ def _without_blank_end(lines: bytes) -> tuple[bytes, bytes]:
 
 def _ahead(blocks: Iterator[bytes]) -> Iterator[bytes]:
     """The same blocks, each unpacked while the one before is worked on: unpacking leaves Python to others."""
-    with ThreadPoolExecutor(1) as pool:
+    with Pool(1) as pool:
         coming = pool.submit(next, blocks, b"")
         while block := coming.result():
             coming = pool.submit(next, blocks, b"")

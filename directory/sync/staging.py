@@ -8,15 +8,17 @@ next is read. Memory holds two.
 
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, text
 
 from directory.base import failpoints
+from directory.base.pools import Pool
 from directory.sync.source import refused
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import psycopg
 
 BATCH = 20_000
@@ -82,7 +84,7 @@ class Staging:
         asks the connection for nothing before `wait()`.
         """
         self.wait()
-        pool = ThreadPoolExecutor(1)
+        pool = Pool(1)
         self._sending = pool.submit(self._send_all, batches)
         pool.shutdown(wait=False)
 

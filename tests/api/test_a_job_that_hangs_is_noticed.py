@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -15,6 +16,9 @@ from api.wiring import Container
 from api.work import Work
 from directory.base.db import transaction
 from directory.base.errors import Refusal
+from directory.base.pools import Pool
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Ticks:
@@ -81,6 +85,36 @@ def test_each_answer_of_the_record_is_progress(watched: Container, work: Work, t
             with transaction(watched.engine) as connection:
                 connection.execute(text("SELECT 1"))
         assert work.hung() == []
+
+
+def test_each_answer_of_the_record_to_a_thread_of_its_pool_is_progress(
+    watched: Container, work: Work, ticks: Ticks
+) -> None:
+    def ask(_: int) -> None:
+        with transaction(watched.engine) as connection:
+            connection.execute(text("SELECT 1"))
+        assert work.hung() == []
+        ticks.now += 50
+
+    with work.running("crl", 60):
+        with Pool(1) as pool:
+            list(pool.map(ask, range(10)))
+        pool = Pool(1)
+        pool.submit(ask, 0).result()
+        pool.shutdown()
+        ticks.now += 11
+        assert work.hung() == ["crl is silent for 61 s"]
+
+
+def test_no_pool_forgets_for_whom_it_works() -> None:
+    bare = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("directory", "pki", "api")
+        for path in (ROOT / package).rglob("*.py")
+        if "ThreadPoolExecutor(" in path.read_text()
+    }
+    # The scheduler's seats: each begins a run of its own.
+    assert bare == {"api/scheduler.py"}
 
 
 @pytest.fixture
