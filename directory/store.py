@@ -18,7 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from directory import identifiers
 from directory.base.errors import Refusal
-from directory.base.locks import hold_all_until_commit, lock_key_sql
+from directory.base.locks import hold_all_until_commit, hold_until_commit_if_free, lock_key_sql
 from directory.base.statement import Statement
 from directory.changes import Entity
 from directory.distinguished_names import Spellings
@@ -210,9 +210,20 @@ def lock_person(connection: Connection, national_id: str) -> None:
 
 def lock_people(connection: Connection, national_ids: Collection[str]) -> None:
     """As `lock_person` for each, in one order for all who lock several."""
+    hold_all_until_commit(connection, _person_locks(connection, national_ids).values())
+
+
+def lock_people_if_free(connection: Connection, national_ids: Collection[str]) -> set[str]:
+    """As `lock_people`, without waiting: for who holds something that others wait for. Gives those held."""
+    names = _person_locks(connection, national_ids)
+    held = {name for name in sorted(set(names.values())) if hold_until_commit_if_free(connection, name)}
+    return {one for one, name in names.items() if name in held}
+
+
+def _person_locks(connection: Connection, national_ids: Collection[str]) -> dict[str, str]:
     rows = connection.execute(_SUCCESSORS, {"national_ids": list(national_ids)})
     replaced = {row.national_id: row.successor for row in rows if row.successor is not None}
-    hold_all_until_commit(connection, {f"person:{replaced.get(one, one)}" for one in national_ids})
+    return {one: f"person:{replaced.get(one, one)}" for one in national_ids}
 
 
 def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -80,8 +80,14 @@ class _Plan:
     about: set[Bond] = field(default_factory=set)
 
 
-def settle(connection: Connection, touched: Touched, *, graces: Graces, now: datetime) -> Outcome:
-    """Make the certificates and enrolments of whom is touched what the present record says they should be."""
+def settle(
+    connection: Connection, touched: Touched, *, graces: Graces, now: datetime, waits: bool = True
+) -> Outcome:
+    """Make the certificates and enrolments of whom is touched what the present record says they should be.
+
+    Not to wait is for who holds a person already: one linked to another meanwhile has another lock, and two
+    who each hold one would wait for ever. What is not released then, the job releases.
+    """
     # 0. A measure against somebody, or a departure, is felt under every number he had.
     if touched.people:
         touched = replace(touched, people=directory_store.numbers_of(connection, touched.people))
@@ -93,7 +99,10 @@ def settle(connection: Connection, touched: Touched, *, graces: Graces, now: dat
     if seen.about:
         free = {one.certificate.practitioner or "" for one in seen.release}
         # Nobody takes a measure against them between the look and the release. Before any other lock.
-        directory_store.lock_people(connection, free)
+        if waits:
+            directory_store.lock_people(connection, free)
+        else:
+            free = directory_store.lock_people_if_free(connection, free)
         plan = _plan(connection, _of(seen.about), graces, now, lock=True)
         # Of others who came to be free behind the first look, a change of its own tells.
         plan.release = [one for one in plan.release if one.certificate.practitioner in free]

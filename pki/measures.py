@@ -91,7 +91,8 @@ def lift(
 ) -> Measure:
     """Ask for the end of a measure, or confirm what another registrar asked within a week.
 
-    Confirmed, it ends with the reason that was asked with, and what was put on hold for it is released.
+    Confirmed, it ends with the reason that was asked with, and what was put on hold for it is released: by
+    the job, where the person was linked to another number meanwhile and somebody holds that.
     Refuses `not-a-registrar`, `unknown-measure`, `reason-missing`, `reason-too-long`,
     `measure-not-in-force`, and `self-approval` to whoever asked.
     """
@@ -154,7 +155,9 @@ def _confirm(connection: Connection, now: datetime, token: Token, found: Measure
     )  # fmt: skip
     agreed_at = not_before(present(connection, now), found.lifting_asked_at)
     dual_control.confirm(connection, measure_lifting, found.id, token=token, now=agreed_at)
-    settle(connection, Touched(frozenset({found.practitioner})), graces=graces, now=now)
+    settle(
+        connection, Touched(frozenset({found.practitioner})), graces=graces, now=now, waits=False
+    )  # fmt: skip
 
 
 def _load(connection: Connection, measure_id: int, now: datetime) -> Measure:

@@ -34,6 +34,12 @@ def hold_all_until_commit(connection: Connection, names: Iterable[str]) -> None:
     connection.execute(_HOLD_ALL, {"keys": sorted(lock_key(name) for name in set(names))})
 
 
+def hold_until_commit_if_free(connection: Connection, name: str) -> bool:
+    """Whether nobody else holds the lock `name`; if so it is held until this transaction ends."""
+    query = text("SELECT pg_try_advisory_xact_lock(:key)")
+    return bool(connection.execute(query, {"key": lock_key(name)}).scalar_one())
+
+
 def share_until_commit_if_free(connection: Connection, name: str) -> bool:
     """Whether nobody holds the lock `name` alone; if so others may share it, until this transaction ends."""
     query = text("SELECT pg_try_advisory_xact_lock_shared(:key)")

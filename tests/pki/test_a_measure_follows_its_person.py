@@ -1,11 +1,13 @@
 """A measure is against a person: it stands under the number that replaces his, and is lifted under either."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
 
+from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
@@ -18,6 +20,7 @@ from tests.factories import Seeded, depart, rpps, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar
 from tests.pki.test_consequences import events, follow, replaced, rows, run
 from tests.pki.test_exchange import clock
+from tests.pki.test_nothing_is_given_back_while_a_reason_stands import waits_for_a_lock
 
 OLD, NEW = rpps(1), rpps(8)
 MINUTE = timedelta(minutes=1)
@@ -169,3 +172,33 @@ def test_who_leaves_under_the_new_number_keeps_nothing_of_the_old_one(
     depart(engine, NEW, now)
     follow(follower, now)
     assert events(engine, serial) == [("revoke", "cessationOfOperation")]
+
+
+def test_who_lifts_a_measure_waits_for_nobody_linked_meanwhile(
+    engine: Engine, issue: Issue, enrolled: Enrolled, other: str, now: datetime
+) -> None:
+    """Whoever has the new number may wait for this very measure: each would wait for the other for ever."""
+    assert other
+    serial = issue().serial
+    seen = act(engine, enrolled, OLD, SUSPENDED, now)
+
+    def agreed(who: Token) -> Measure:
+        with transaction(engine) as connection:
+            return lift(connection, now=now, token=who, measure_id=seen.id, reason="appeal", graces=GRACES)
+
+    agreed(enrolled.first)
+    with engine.connect() as before, engine.connect() as after, ThreadPoolExecutor(1) as threads:
+        lock_person(before, OLD)
+        lifted = threads.submit(agreed, enrolled.second)
+        waits_for_a_lock(engine)
+        # Its lock was named by the number as it was when it began to wait.
+        renumber(engine, now)
+        lock_person(after, NEW)
+        before.rollback()
+        try:
+            assert lifted.result(timeout=60).state is MeasureState.LIFTED
+        finally:
+            after.rollback()
+    assert [event for event, _ in events(engine, serial)] == ["hold"]
+    follow(Follower(engine, GRACES), now)
+    assert [event for event, _ in events(engine, serial)] == ["hold", "release"]
