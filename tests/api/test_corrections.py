@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,8 +10,12 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import Engine, text
 
+from directory import corrections
+from directory.access import Allowance, Role, Token
 from directory.base.db import transaction
+from directory.base.errors import Refusal
 from directory.changes import Entity
+from directory.withdrawal_limits import agree, standings_seen
 from pki.export import write_export
 from pki.public import public_values
 from tests.api.commands import Sceau
@@ -263,3 +267,36 @@ def test_a_plus_of_an_address_that_came_as_a_space_is_named(app: Flask, acting: 
     assert (unescaped.status_code, unescaped.get_json()["code"]) == (400, "malformed-address")
     assert "`%2B`" in unescaped.get_json()["detail"]
     assert caller.get("/v1/corrections", entity="mailbox", key="+x@one.example").status_code == 200
+
+
+def test_a_closing_day_counts_each_mailbox_of_the_establishment(engine: Engine, now: datetime) -> None:
+    """One administrator alone closes no hospital of a hundred mailboxes; with another's agreement he does."""
+    seed_organisation(engine, HOSPITAL)
+    more = text(
+        "INSERT INTO mailbox (address, kind, structure_type, structure_id, structure_name, service, row_hash)"
+        " SELECT 'service' || n || '@two.example', 'ORG', '1', :place, 'CLINIQUE', '', ''"
+        " FROM generate_series(1, 6) AS n"
+    )
+    with engine.begin() as connection:
+        connection.execute(more, {"place": HOSPITAL})
+    first, second = (
+        Token(seed_token(engine, name, role="admin"), name, Role.ADMIN, "", now + timedelta(days=1),
+              allowance=Allowance(3, 9))
+        for name in ("a", "b")
+    )  # fmt: skip
+
+    def close() -> None:
+        with transaction(engine) as connection:
+            corrections.correct(
+                connection, now=now, token=first, entity=Entity.ORGANISATION, key=HOSPITAL,
+                field="closed_on", value="2026-01-01", reason="list",
+            )  # fmt: skip
+
+    with pytest.raises(Refusal, match="take trust from 3 within an hour"):
+        close()
+    with transaction(engine) as connection:
+        agree(connection, now=now, token=second, token_id=first.id, reason="letter seen")
+    close()
+    with transaction(engine, read_only=True) as connection:
+        used = {one.scope: one.used for one in standings_seen(connection, token=second, now=now)}
+    assert used[f"token:{first.id}"] == 6
