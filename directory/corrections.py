@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Text, cast, func, insert, select, text, update
 
-from directory import store
+from directory import dual_control, store
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
@@ -22,7 +22,7 @@ from directory.changes import Entity
 from directory.identifiers import parse_address, read_finess, read_national_id
 from directory.precedence import CORRECTABLE
 from directory.rules import check_reason, registering_authorities, search_form
-from directory.tables import correction, mailbox, organisation, practitioner
+from directory.tables import correction, correction_withdrawal, mailbox, organisation, practitioner
 from directory.withdrawal_limits import charge
 
 LONGEST_VALUE = 200
@@ -31,6 +31,13 @@ LARGEST_NUMBER = (1 << 63) - 1
 _MARKS = text("""
     SELECT key, field, register_value, authority, made_at FROM correction
     WHERE entity = :entity AND key = ANY(CAST(:keys AS text[])) AND ending IS NULL ORDER BY key, field
+""")
+_OF_OTHERS = text("""
+    SELECT EXISTS (SELECT FROM correction c
+        WHERE c.entity = :entity AND c.key = :key AND c.field = :field AND c.made_by <> :actor
+        AND c.id > coalesce((
+            SELECT max(o.id) FROM correction o WHERE o.entity = c.entity AND o.key = c.key
+            AND o.field = c.field AND o.ending IN ('withdrawn', 'agreed')), 0))
 """)
 _KEY = {
     Entity.PRACTITIONER: practitioner.c.national_id,
@@ -132,6 +139,11 @@ def correct(
     now = not_before(present(connection, now), old.made_at if old is not None else None)
     said = shown if old is None else old.register_value
     _check_news(field, value, shown, said)
+    if field == "closed_on" and old is not None and value > shown and _of_others(connection, old, token):
+        sentence = (
+            "Somebody else said this closing day: whoever wants a later one withdraws it, by two persons."
+        )
+        raise Refusal(Kind.CONFLICT, "closing-put-off", sentence)
     # 3. The old one ends, the new one stands, the row shows it.
     if old is not None:
         _end(connection, old, now=now, actor=token.actor.name, ending="replaced")
@@ -167,8 +179,9 @@ def withdraw_correction(
 ) -> Correction:
     """Give the field back to the register: it shows what the register said last, from the commit on.
 
-    Refuses `unknown-correction`, `correction-ended`, `register-being-applied`, and
-    `withdrawal-limit-reached` where it hides a mailbox.
+    A closing day that others said takes two persons, as whatever gives trust back: the first one asks, and it
+    stands until another agrees within a week. Refuses `unknown-correction`, `correction-ended`,
+    `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox.
     """
     found = _by_number(connection, correction_id)
     entity = Entity(found.entity)
@@ -182,8 +195,14 @@ def withdraw_correction(
     found = _by_number(connection, correction_id)
     if found.ending is not None:
         raise Refusal(Kind.CONFLICT, "correction-ended", f"Correction {correction_id} has ended already.")
-    _show(connection, entity, found.key, found.field, found.register_value)
     now = not_before(present(connection, now), found.made_at)
+    if found.field == "closed_on" and _of_others(connection, found, token):
+        asked = dual_control.waiting(connection, correction_withdrawal, found.id, now)
+        if asked is None:
+            return _ask(connection, found, token, now)
+        dual_control.check_is_another(asked, token)
+        dual_control.confirm(connection, correction_withdrawal, found.id, token=token, now=now)
+    _show(connection, entity, found.key, found.field, found.register_value)
     ended = _end(connection, found, now=now, actor=token.actor.name, ending="withdrawn")
     detail = {"correction": found.id, "entity": found.entity, "field": found.field, "ending": "withdrawn"}
     record(
@@ -193,6 +212,24 @@ def withdraw_correction(
         # The one withdrawal that takes something away: the mailbox is on the red list again.
         charge(connection, token, now=now)
     return ended
+
+
+def _of_others(connection: Connection, found: Correction, token: Token) -> bool:
+    """Whether anybody else said this field since the register's own value showed last.
+
+    Who replaces another's word does not become its only author.
+    """
+    asked = {"entity": found.entity, "key": found.key, "field": found.field, "actor": token.actor.name}
+    return bool(connection.execute(_OF_OTHERS, asked).scalar_one())
+
+
+def _ask(connection: Connection, found: Correction, token: Token, now: datetime) -> Correction:
+    dual_control.ask(connection, correction_withdrawal, found.id, token=token, reason="", now=now)
+    record(
+        connection, now=now, actor=token.actor, event=Event.CORRECTION_WITHDRAWAL_ASKED, subject=found.key,
+        detail={"correction": found.id, "entity": found.entity, "field": found.field},
+    )  # fmt: skip
+    return found
 
 
 def corrections_made(

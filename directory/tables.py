@@ -332,6 +332,17 @@ measure_lifting = Table(
     Column("confirmed_at", UtcDateTime),
 )
 
+correction_withdrawal = Table(
+    "correction_withdrawal",
+    metadata,
+    Column("correction_id", BigInteger, ForeignKey("correction.id"), primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
+    Column("confirmed_at", UtcDateTime),
+)
+
 correction = Table(
     "correction",
     metadata,

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from directory import dual_control
 from directory import store as directory_store
 from directory import use_cases as directory_use_cases
 from directory.access import Role, Token
@@ -21,7 +22,7 @@ from directory.model import MeasureKind
 from directory.rules import check_reason
 from directory.tables import measure, measure_lifting, practitioner
 from directory.withdrawal_limits import charge
-from pki import dual_control, rules
+from pki import rules
 from pki.consequences import Graces, Touched, settle
 
 

@@ -8,11 +8,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from directory import dual_control
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki import consequences, dual_control, impediments, revoking, store
+from pki import consequences, impediments, revoking, store
 from pki.competence import check_comment, check_may_release
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.store import LastEvent, Revocable

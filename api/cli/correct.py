@@ -67,6 +67,8 @@ def withdraw(
 ) -> None:
     """Give the field of CORRECTION_ID back to the register: it shows what the register said last.
 
+    A closing day that somebody else said takes two persons: the second gives the same command within a week.
+
     \b
     Example:  sceau correct withdraw 7 --as registrar_a
     """

@@ -161,12 +161,13 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     opens=Opens.WRITE,
     french="""Retirer une correction.
 
-    La valeur redevient aussitôt celle que le registre a dite en dernier.
+    La valeur redevient aussitôt celle que le registre a dite en dernier. La date de fermeture dite par autrui
+    demande deux personnes : `ending` reste nul jusqu'à l'accord de la seconde.
     """,
     answer=CorrectionAnswer,
     problems=(
         "unknown-correction", "correction-ended", "register-being-applied",
-        "withdrawal-limit-reached",
+        "self-approval", "withdrawal-limit-reached",
     ),
     parameters={
         "correction_id": {
@@ -180,7 +181,8 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
 def withdraw_correction(call: Transacted, correction_id: int) -> Correction:
     """Withdraw a correction.
 
-    The value is at once what the register said last.
+    The value is at once what the register said last. A closing day that somebody else said takes two persons:
+    `ending` stays null until the second agrees.
     """
     return use_cases.withdraw_correction(
         call.connection, now=call.now, token=call.token, correction_id=correction_id

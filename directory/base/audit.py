@@ -59,6 +59,7 @@ class Event(Enum):
     MEASURE_LIFTING_ASKED = "measure.lifting-asked"
     CORRECTION_MADE = "correction.made"
     CORRECTION_ENDED = "correction.ended"
+    CORRECTION_WITHDRAWAL_ASKED = "correction.withdrawal-asked"
     BATCH_ASKED = "batch.asked"
     CONTACTS_KEPT = "operator.contacts-kept"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a word of the vocabulary, not a secret

@@ -300,3 +300,32 @@ def test_a_closing_day_counts_each_mailbox_of_the_establishment(engine: Engine, 
     with transaction(engine, read_only=True) as connection:
         used = {one.scope: one.used for one in standings_seen(connection, token=second, now=now)}
     assert used[f"token:{first.id}"] == 6
+
+
+def test_who_closed_is_alone_in_opening_again_and_others_are_two(
+    caller: Callable[..., Caller], engine: Engine
+) -> None:
+    seed_organisation(engine, HOSPITAL)
+    first, second, third = (caller("admin", name=name) for name in ("first", "second", "third"))
+    path = f"/v1/recipients/contact-{HOSPITAL}@two.example"
+    operator = caller("operator")
+
+    def is_closed() -> bool:
+        return "organisation-closed" in operator.get(path).get_json()["reasons"]
+
+    def withdraw(who: Caller, number: int) -> dict[str, Any]:
+        answer: dict[str, Any] = who.post(f"/v1/corrections/{number}/withdrawal").get_json()
+        return answer
+
+    made = first.post("/v1/corrections", of_place("closed_on", "2026-08-01")).get_json()
+    later = second.post("/v1/corrections", of_place("closed_on", "2099-01-01"))
+    assert (later.status_code, later.get_json()["code"]) == (409, "closing-put-off")
+    # Nor by making it one's own first.
+    made = second.post("/v1/corrections", of_place("closed_on", "2026-07-01")).get_json()
+    assert withdraw(second, made["id"])["ending"] is None
+    assert withdraw(second, made["id"])["code"] == "self-approval"
+    assert is_closed()
+    assert withdraw(third, made["id"])["ending"] == "withdrawn"
+    assert not is_closed()
+    own = first.post("/v1/corrections", of_place("closed_on", "2026-08-01")).get_json()
+    assert withdraw(first, own["id"])["ending"] == "withdrawn"
