@@ -15,6 +15,7 @@ from werkzeug.routing import IntegerConverter, Map, PathConverter
 
 from api.log import note_requests
 from api.problems import register
+from api.rest import freshness, prices
 from api.rest.attention import attention
 from api.rest.batches import batches
 from api.rest.bulk import bulk_revocations
@@ -25,7 +26,6 @@ from api.rest.corrections import corrections
 from api.rest.enrolments import enrolments
 from api.rest.expiring import expiring_certificates, expiring_page
 from api.rest.exports import exports_of_the_public
-from api.rest.freshness import mark
 from api.rest.health import health
 from api.rest.keys import keys
 from api.rest.measures import measures
@@ -76,7 +76,8 @@ def create_app(container: Container) -> Flask:
     app.url_map.converters["address"] = _Address
     note_requests(app)
     register(app, container.settings.base_url)
-    app.after_request(mark)
+    app.after_request(freshness.mark)
+    app.after_request(prices.mark)
     app.after_request(_read_to_its_end)
     app.after_request(_guarded(secure=container.settings.base_url.startswith("https:")))
     described = _Described(app)

@@ -103,6 +103,15 @@ ENTRIES: tuple[Entry, ...] = (
         "être volé.",
     ),
     Entry(
+        "reading-quota-reached", 429, "The quota of reading is reached",
+        "`policy` says which quota, `left` what is left, `opens_at` and Retry-After when it is enough. "
+        "Ask for fewer, or later. Who needs very many keeps a copy (GET /v1/exports, GET /v1/changes).",
+        "Quota de lecture atteint",
+        "`policy` dit quel quota, `left` ce qu'il en reste, `opens_at` et Retry-After quand ce sera assez. "
+        "Demandez moins, ou plus tard. Pour de très grands besoins, tenez une copie (GET /v1/exports, "
+        "GET /v1/changes).",
+    ),
+    Entry(
         "allotment-open", 409, "More may be taken already",
         "`left` says from how many. An agreement opens one allotment; agree again when it is used.",
         "Une tranche est déjà ouverte",

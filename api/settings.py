@@ -5,7 +5,6 @@ For each: its default, what losing it means, and what someone who can change it 
 """
 
 import os
-import pwd
 import re
 import tomllib
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import orjson
 from api.files import write_atomically
 from directory.access import Allowance
 from directory.base.errors import Kind, Refusal
+from directory.reading_quotas import Reading, ReadingQuotas
 from directory.store import REGISTERS
 from pki.completeness import Kept
 from pki.model import MailKeys
@@ -64,11 +64,6 @@ class Settings:
     web_workers: int = _setting(2, "Granian worker processes.")
     drop_folder: str = _setting(
         "", "Where the nightly job looks for register files; empty: `state/registers`."
-    )
-    drop_accounts: str = _setting(
-        "",
-        "Accounts of this machine (names or numbers, with commas between) whose files in the drop folder are"
-        " taken in, beside root's, our own and its owner's. Whoever is named feeds the record.",
     )
     sources_file: str = _setting(
         "",
@@ -148,6 +143,30 @@ class Settings:
         "The same for all tokens of one body together. Whoever raises it lets stolen ones do more; who lowers"
         " both slows whoever must act.",
     )
+    reading_searches_hour: int = _setting(
+        1000,
+        "Pages of searches and lists that an operator, or all tokens of an authority, may have within 60"
+        " minutes; a registrar's token a fifth. Whoever raises it lets a stolen token copy the directory.",
+    )
+    reading_addresses_hour: int = _setting(
+        200_000,
+        "The same of checked addresses, alone or in bulk. More lets who guesses addresses find more; fewer"
+        " keep an operator from writing.",
+    )
+    reading_numbers_hour: int = _setting(
+        10_000, "The same of practitioners and organisations by number. More lets who counts up find more."
+    )
+    reading_feeds_hour: int = _setting(
+        36_000, "The same of pages of the feed of changes. Fewer make copies late while much changes."
+    )
+    reading_downloads_hour: int = _setting(
+        1000, "The same of answers about exports, parts of files included. Fewer slow who begins a copy."
+    )
+    reading_source_times: int = _setting(
+        5,
+        "How many times as much as an operator one source address may read; 0: sources are not counted."
+        " Behind a proxy that is not trusted all have one address, and are refused together.",
+    )
     feed_days: int = _setting(
         90, "Days a change is kept in the feed. Fewer make slow copies begin anew; each takes room."
     )
@@ -210,7 +229,7 @@ class Settings:
             raise Refusal(Kind.MALFORMED, "bad-setting", "body_rate must lie between 0 and 1,000,000.")
         _one_of("proxy_header", self.proxy_header, {"forwarded", "x-forwarded-for"})
         _networks(self.trusted_proxies)
-        _accounts(self.drop_accounts)
+        _reading_quotas_of(self)
         if not 90 <= self.feed_days <= 3650:  # noqa: PLR2004 - promised to operators; ten years
             raise Refusal(Kind.MALFORMED, "bad-setting", "feed_days must lie between 90 and 3650.")
         if not re.fullmatch(
@@ -241,11 +260,6 @@ class Settings:
         return Path(self.drop_folder) if self.drop_folder else self.state / "registers"
 
     @property
-    def droppers(self) -> frozenset[int]:
-        """Numbers of the accounts whose files in the drop folder are taken in."""
-        return _accounts(self.drop_accounts)
-
-    @property
     def exports(self) -> Path:
         """The folder exports are written to and handed out from."""
         return Path(self.exports_folder) if self.exports_folder else self.state / "exports"
@@ -269,6 +283,11 @@ class Settings:
     def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Addresses of the proxies that may say for whom they ask."""
         return _networks(self.trusted_proxies)
+
+    @property
+    def reading_quotas(self) -> ReadingQuotas:
+        """How much may be read within an hour."""
+        return _reading_quotas_of(self)
 
     @property
     def freshness(self) -> Mapping[str, timedelta]:
@@ -348,18 +367,6 @@ def _hours_by_register(words: str) -> Mapping[str, timedelta]:
     return {register: hours.get(register, hours[""]) for register in REGISTERS}
 
 
-def _accounts(words: str) -> frozenset[int]:
-    try:
-        return frozenset(
-            int(word) if word.isdecimal() else pwd.getpwnam(word).pw_uid
-            for word in map(str.strip, words.split(","))
-            if word
-        )
-    except KeyError as error:
-        text = f"drop_accounts: accounts of this machine, with commas between: {error.args[0]}."
-        raise Refusal(Kind.MALFORMED, "bad-setting", text) from error
-
-
 def _networks(words: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
         return tuple(ip_network(word.strip()) for word in words.split(",") if word.strip())
@@ -383,6 +390,14 @@ def _allowance_of(settings: Settings) -> Allowance:
         return Allowance(settings.withdrawals_token_hour, settings.withdrawals_authority_hour)
     except ValueError as error:
         raise Refusal(Kind.MALFORMED, "bad-setting", f"withdrawals_…: {error}.") from error
+
+
+def _reading_quotas_of(settings: Settings) -> ReadingQuotas:
+    given = {each.value: int(getattr(settings, f"reading_{each.value}_hour")) for each in Reading}
+    try:
+        return ReadingQuotas(**given, source_times=settings.reading_source_times)
+    except ValueError as error:
+        raise Refusal(Kind.MALFORMED, "bad-setting", f"reading_…: {error}.") from error
 
 
 def _token_of(words: str) -> TokenPlace | None:

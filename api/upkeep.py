@@ -16,7 +16,7 @@ from api.beats import WORKER, beat
 from api.settings import Secret, passphrase
 from api.wiring import Container, written_folders
 from api.writing import without_room
-from directory import feed, withdrawal_limits
+from directory import feed, reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
@@ -199,8 +199,9 @@ def recover_issuance(container: Container) -> str:
 
 
 def let_withdrawals_go(container: Container) -> str:
-    """Close the matters of limits that are no longer half used."""
+    """Close the matters of limits that are no longer half used; forget what was read over an hour ago."""
     with transaction(container.engine) as connection:
+        reading_quotas.forget(connection, container.present(connection))
         closed = withdrawal_limits.let_go(connection, container.settings.allowance, container.clock())
     return f"{closed} limits no longer half used" if closed else ""
 

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+from sqlalchemy import Engine
+
 from api.app import create_app
 from api.front import connections, shortcut
 from api.front.answers import Application  # noqa: TC001 - mypy reads it from the variable alone
@@ -20,7 +22,7 @@ from api.log import write_to_stderr
 from api.patience import impatient
 from api.roads import Road, Trade, roads_of
 from api.seats import WAITING
-from api.settings import Secret, load_settings, passphrase
+from api.settings import Secret, Settings, load_settings, passphrase
 from api.status.wsgi import StatusApplication, is_status
 from api.wiring import Container, build, database_url
 from directory.base.db import connect_engine
@@ -56,11 +58,12 @@ def _start() -> Front:
     settings = load_settings()
     lints = LintPool()
     lints.warm()
-    container = replace(build(settings), opinion=lints.findings)
+    container = replace(build(settings), opinion=lints.findings, counting=_counting(settings))
     # A view that waited for ever would keep its thread for ever.
     impatient(container.engine, _PATIENCE)
     status = _status(container).start()
     container.writing.follow()
+    container.readers.follow()
     ordinary, apart = create_app(container), create_app(_apart(container))
     served: dict[Trade, Application] = {
         Trade.STATUS: status, Trade.REVOCATION: apart.wsgi_app, Trade.WATCH: apart.wsgi_app,
@@ -107,6 +110,14 @@ def _apart(container: Container) -> Container:
 
 def _with_status(road: Callable[[str, str], Road]) -> Callable[[str, str], Road]:
     return lambda method, path: _OF_STATUS if is_status(path) else road(method, path)
+
+
+def _counting(settings: Settings) -> Engine:
+    """For the count of what is read: one thread draws at a time, another gives back or tells the log."""
+    made = connect_engine(database_url(settings), most=4, kept=1, application="sceau-readers")
+    # Source addresses are among them.
+    made.hide_parameters = True
+    return impatient(dated_by_database(made), _STATUS_PATIENCE)
 
 
 application = _start()

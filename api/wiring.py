@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.pool import NullPool
 
 from api.embedded.postgres import EmbeddedPostgres
+from api.readers import Readers
 from api.seats import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
 from api.settings import Settings, failpoint
 from api.work import Work
@@ -44,6 +46,8 @@ class Container:
     downloads: Seats = field(default_factory=lambda: Seats(DOWNLOADS, DOWNLOADS_EACH), compare=False)
 
     work: Work = field(default_factory=Work, compare=False)
+    # For the count of what is read, by itself; without one, connections are opened as they are needed.
+    counting: Engine | None = field(default=None, compare=False)
 
     @cached_property
     def watch(self) -> Watch:
@@ -54,6 +58,14 @@ class Container:
     def signing(self) -> SigningClock:
         """The instants under which this process may sign; the last one lies beside the floor."""
         return SigningClock(self.engine, self.clock, self.settings.crl_floor.parent)
+
+    @cached_property
+    def readers(self) -> Readers:
+        """What each reader has left of his quotas."""
+        engine = (
+            create_engine(self.engine.url, poolclass=NullPool) if self.counting is None else self.counting
+        )
+        return Readers(engine, self.settings.reading_quotas, self.clock)
 
     def present(self, connection: Connection | None = None) -> datetime:
         """What an act takes for now: the database's clock where it dates acts, else that of this machine."""

@@ -489,6 +489,26 @@ beat = Table(
     Column("wrong", Text, nullable=False),
 )
 
+# Rewritten all the time and of one hour's worth: a database that crashed begins to count anew.
+reading_use = Table(
+    "reading_use",
+    metadata,
+    Column("reading", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("minute", UtcDateTime, primary_key=True),
+    Column("used", BigInteger, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+
+reading_alarm = Table(
+    "reading_alarm",
+    metadata,
+    Column("reading", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("told_at", UtcDateTime, nullable=False),
+    prefixes=["UNLOGGED"],
+)
+
 audit_pending = Table(
     "audit_pending",
     metadata,

@@ -17,6 +17,7 @@ from api.exports import served
 from api.front.views import client_left, may_stay, source_of_request
 from api.rest import freshness
 from api.rest.operation import Call, Opens, Resource, operation, resource
+from api.rest.prices import PAGE_OF_THE_FEED
 from api.rest.shapes import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
 from api.roads import Road, Trade
 from api.wiring import Container
@@ -105,6 +106,7 @@ class _Page:
     "/v1/changes",
     roles=MAY_COPY,
     opens=Opens.NONE,
+    price=PAGE_OF_THE_FEED,
     french="""Suivre les changements.
 
     Une ligne JSON par clé dont l'état public a changé, retraits compris, puis une dernière ligne avec le

@@ -7,6 +7,7 @@ from marshmallow import fields, validate
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MALFORMED_IDS
+from api.rest.prices import SEARCH
 from api.rest.shapes import LARGEST_ID, Instant, Line, QueryAddress, Shape
 from api.wiring import Container
 from directory import corrections as use_cases
@@ -127,6 +128,7 @@ def make_correction(call: Transacted, asked: dict[str, Any]) -> Correction:
     "/v1/corrections",
     roles={Role.REGISTRAR, Role.ADMIN, Role.AUDITOR},
     opens=Opens.SNAPSHOT,
+    price=SEARCH,
     french="""Les corrections faites ici.
 
     Un agent voit celles de son Ordre, administrateurs et auditeurs toutes, motifs compris.

@@ -11,6 +11,7 @@ from api.rest import paging
 from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MALFORMED_IDS
+from api.rest.prices import SEARCH
 from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.roads import TAKES_AWAY
@@ -219,6 +220,7 @@ def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UU
     "/v1/enrolments",
     roles=MAY_SEE,
     opens=Opens.SNAPSHOT,
+    price=SEARCH,
     french="""Voir les enrôlements.
 
     Un agent voit ceux de son Ordre, un auditeur tous ; avec `state=requested`, ce qui attend une

@@ -12,6 +12,7 @@ from marshmallow import fields
 
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.prices import SEARCH
 from api.rest.register_words import Said, instant, number
 from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, Shape
 from api.wiring import Container
@@ -101,6 +102,7 @@ class ExpiringAnswer(Shape):
     "/v1/expiring",
     roles={Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR, Role.ADMIN},
     opens=Opens.SNAPSHOT,
+    price=SEARCH,
     french="""Certificats bientôt échus.
 
     Ceux qui prennent fin dans le délai et n'ont pas de successeur, les plus proches d'abord. Un agent voit

@@ -20,6 +20,7 @@ from api.front.views import source_of_request
 from api.rest.changes import MAY_COPY
 from api.rest.operation import Call, Opens, Resource, operation, resource
 from api.rest.preconditions import conditional
+from api.rest.prices import DOWNLOAD
 from api.rest.shapes import Instant, Shape
 from api.wiring import Container
 from directory.base.db import transaction
@@ -76,6 +77,7 @@ class ExportsAnswer(Shape):
     "/v1/exports",
     roles=MAY_COPY,
     opens=Opens.NONE,
+    price=DOWNLOAD,
     french="""Les exports.
 
     Les derniers exports complets du public, du plus récent au plus ancien.
@@ -97,6 +99,7 @@ def exports(call: Call) -> dict[str, Any]:
     "/v1/exports/<stamp>",
     roles=MAY_COPY,
     opens=Opens.NONE,
+    price=DOWNLOAD,
     french="""Un export.
 
     Ses fichiers, et le curseur d'où le fil des changements continue. `latest` est le plus récent.
@@ -118,6 +121,7 @@ def export(call: Call, stamp: str) -> dict[str, Any]:
     "/v1/exports/<stamp>/<file>",
     roles=MAY_COPY,
     opens=Opens.NONE,
+    price=DOWNLOAD,
     french="""Un fichier d'un export.
 
     Tel quel, avec un ETag fort ; `Range` en donne une partie, `If-None-Match` rien s'il est déjà connu.

@@ -27,7 +27,7 @@ from api.patience import impatient
 from api.rest.register_figures import register_families
 from api.roads import Road, Trade, on_road
 from api.wiring import Container
-from directory import withdrawal_limits
+from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database, is_dated_by_database
@@ -243,10 +243,14 @@ class _Scraped:
                     registers = conditions(connection, now, self.container.settings.freshness)
                     own = lifetimes.ours(connection, now)
                     used = withdrawal_limits.shares(connection, self.container.settings.allowance, now)
+                    read = reading_quotas.shares(connection, self.container.settings.reading_quotas, now)
                 behind = bool(self.container.watch.lacks())
                 signing = self.container.signing
                 clock = Skew(signing.difference(), signing.ahead())
-                self._made = (now, exposition(counted, registers, own, behind=behind, used=used, clock=clock))
+                self._made = (
+                    now,
+                    exposition(counted, registers, own, behind=behind, used=used, clock=clock, read=read),
+                )
             return self._made[1]
 
 
@@ -269,6 +273,7 @@ def exposition(
     behind: bool = False,
     used: Mapping[str, float] = MappingProxyType({}),
     clock: Skew = _EVEN,
+    read: Mapping[tuple[str, str], float] = MappingProxyType({}),
 ) -> bytes:
     """The figures as Prometheus reads them."""
     registry = CollectorRegistry()
@@ -276,7 +281,7 @@ def exposition(
         _families(counted),
         register_families(registers),
         _own_families(own, counted.at),
-        [_behind(behind), _used(used), *_skew(clock)],
+        [_behind(behind), _used(used), _read(read), *_skew(clock)],
     )
     registry.register(_Fixed(lambda: chain(*told)))
     return generate_latest(registry)
@@ -346,6 +351,14 @@ def _used(shares: Mapping[str, float]) -> Metric:
         "Largest share of a limit on taking trust away used within the hour; 0.5 and more is in attention."
     )
     return _gauge("sceau_withdrawal_limit_used_ratio", text_, "scope", dict(shares))
+
+
+def _read(shares: Mapping[tuple[str, str], float]) -> Metric:
+    text_ = "Largest share of a quota of reading that is used or drawn within the hour; 1 is refused."
+    family = GaugeMetricFamily("sceau_reading_quota_used_ratio", text_, labels=["reading", "scope"])
+    for labels, share in sorted(shares.items()):
+        family.add_metric(labels, share)
+    return family
 
 
 def _own_families(own: Sequence[lifetimes.Lifetime], now: datetime) -> Iterator[Metric]:

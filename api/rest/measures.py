@@ -6,6 +6,7 @@ from marshmallow import fields
 
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import EXAMPLE_NATIONAL_ID, MALFORMED_IDS, OF_A_PERSON
+from api.rest.prices import BY_NUMBER
 from api.rest.shapes import LARGEST_ID, Instant, Line, Shape
 from api.roads import TAKES_AWAY
 from api.wiring import Container
@@ -107,6 +108,7 @@ def take_measure(call: Transacted, asked: dict[str, Any], national_id: str) -> M
     "/v1/practitioners/<national_id>/measures",
     roles={Role.REGISTRAR, Role.AUDITOR},
     opens=Opens.SNAPSHOT,
+    price=BY_NUMBER,
     while_behind=True,
     french="""Les mesures contre un professionnel.
 

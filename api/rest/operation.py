@@ -27,7 +27,8 @@ from api.auth.bearer import admitted, presented_secret
 from api.catalogue import CATALOGUE
 from api.idempotent import asked_of
 from api.problems import MEDIA_TYPE
-from api.rest import freshness
+from api.rest import freshness, prices
+from api.rest.prices import Price
 from api.roads import ORDINARY, Road, on_road
 from api.wiring import Container
 from directory import withdrawal_limits
@@ -35,6 +36,7 @@ from directory.access import Role, Token
 from directory.base.db import asking, transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
+from directory.reading_quotas import CODE as READING_QUOTA_REACHED
 from pki import idempotency
 from pki.idempotency import Asked, Kept
 
@@ -100,6 +102,7 @@ class Operation:
     while_behind: bool = False
     forms: Mapping[str, Form] = field(default_factory=dict)
     road: Road = ORDINARY
+    price: Price | None = None
 
 
 def operation(
@@ -120,6 +123,7 @@ def operation(
     while_behind: bool = False,
     forms: Mapping[str, Form] = MappingProxyType({}),
     road: Road = ORDINARY,
+    price: Price | None = None,
 ) -> Callable[[View], Operation]:
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
@@ -131,6 +135,7 @@ def operation(
     for what shows none: it goes on over a restored record, all else is refused `record-behind`.
     `forms` are other media types that `Accept` may ask for, each made from the JSON of the answer.
     `road` says which threads serve it, and how large its body may be.
+    `price` is what it counts as reading; without one it is not counted.
     """
 
     def declare(view: View) -> Operation:
@@ -152,6 +157,7 @@ def operation(
             while_behind,
             forms,
             road,
+            price,
         )
 
     return declare
@@ -264,14 +270,13 @@ def _allowed(container: Container, token: Token) -> Token:
 
 def _with_schemas(blueprint: Resource, one: Operation) -> View:
     """The view with its arguments loaded and its answer dumped."""
-    inner = one.view
+    inner = one.view if one.price is None else prices.priced(one.view, one.price)
     if one.body:
         inner = blueprint.arguments(one.body())(inner)
     if one.query:
         inner = blueprint.arguments(one.query(), location="query")(inner)
-    made: View = blueprint.response(
-        one.status, one.answer, content_type=one.media, headers=freshness.DOCUMENTED
-    )(inner)
+    headers = {**freshness.DOCUMENTED, **(prices.DOCUMENTED if one.price else {})}
+    made: View = blueprint.response(one.status, one.answer, content_type=one.media, headers=headers)(inner)
     return made
 
 
@@ -357,6 +362,8 @@ def _refusals(one: Operation) -> dict[int, Any]:
     codes = [*_OF_EVERY_ROAD, *one.problems]
     if not one.while_behind:
         codes.append("record-behind")
+    if one.price:
+        codes.append(READING_QUOTA_REACHED)
     if one.body:
         codes += [
             "malformed-request", "repeated-key", "body-cut-short", "invalid-request", "body-too-large",
@@ -381,4 +388,8 @@ def refusal_documented(status: int, codes: list[str]) -> dict[str, Any]:
     }
     if status == HTTPStatus.UNAUTHORIZED:
         made["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}}
+    if READING_QUOTA_REACHED in codes:
+        # The front refuses with the same status before it is known who asks.
+        perhaps = {name: {**facts, "required": False} for name, facts in prices.DOCUMENTED.items()}
+        made["headers"] = {**perhaps, "Retry-After": prices.RETRY_DOCUMENTED}
     return made

@@ -9,6 +9,7 @@ from api.rest import paging
 from api.rest.corrected import corrected
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MAY_SEARCH
+from api.rest.prices import BY_NUMBER, SEARCH
 from api.rest.reachable import PREFERRED, MailboxAnswer, shown
 from api.rest.shapes import Instant, Line, Shape
 from api.wiring import Container
@@ -77,6 +78,7 @@ class OrganisationsQuery(paging.SearchQuery):
     "/v1/organisations",
     roles=MAY_SEARCH,
     opens=Opens.SNAPSHOT,
+    price=SEARCH,
     french="""Chercher des établissements.
 
     Par nom, département et commune, avec leurs boîtes d'organisation.
@@ -101,6 +103,7 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     "/v1/organisations/<finess>",
     roles=MAY_SEARCH,
     opens=Opens.SNAPSHOT,
+    price=BY_NUMBER,
     french="""Un établissement.
 
     Par son numéro FINESS, celui de son entité juridique ou son SIRET.

@@ -8,6 +8,7 @@ from marshmallow import fields
 from api.rest import paging
 from api.rest.corrected import corrected
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.prices import BY_NUMBER, SEARCH
 from api.rest.reachable import PREFERRED, MailboxAnswer, Shown, shown
 from api.rest.shapes import Code, Instant, Line, Pattern, Shape
 from api.wiring import Container
@@ -143,6 +144,7 @@ class PractitionersQuery(paging.SearchQuery):
     "/v1/practitioners",
     roles=MAY_SEARCH,
     opens=Opens.SNAPSHOT,
+    price=SEARCH,
     french="""Chercher des professionnels.
 
     Par nom, profession, savoir-faire, département, commune et lieu d'exercice. Rien n'est tronqué en
@@ -169,6 +171,7 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     "/v1/practitioners/<national_id>",
     roles=MAY_SEARCH,
     opens=Opens.SNAPSHOT,
+    price=BY_NUMBER,
     french="""Un professionnel.
 
     Par son numéro national, chiffre du type compris. Qui a quitté le registre est rendu avec la date de son

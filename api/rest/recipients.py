@@ -13,6 +13,7 @@ from marshmallow import fields, validate
 
 from api.rest.freshness import rest_on
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.rest.prices import ALL_ADDRESSES, ONE_ADDRESS
 from api.rest.shapes import (
     EXAMPLE_ADDRESS,
     EXAMPLE_SERIAL,
@@ -138,6 +139,7 @@ class RecipientsRequest(Shape):
     "/v1/recipients/<address:address>",
     roles=MAY_CHECK,
     opens=Opens.SNAPSHOT,
+    price=ONE_ADDRESS,
     french="""Vérifier un destinataire.
 
     Peut-on envoyer des données de santé à cette adresse, maintenant ou à un instant passé, et avec quel
@@ -172,6 +174,7 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     "/v1/recipients/check",
     roles=MAY_CHECK,
     opens=Opens.SNAPSHOT,
+    price=ALL_ADDRESSES,
     french="""Vérifier jusqu'à 10 000 destinataires.
 
     Les réponses viennent dans l'ordre demandé, sur un seul et même état du registre. Une adresse mal formée

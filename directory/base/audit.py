@@ -75,6 +75,7 @@ class Event(Enum):
     QUOTA_REACHED = "quota.reached"
     WITHDRAWAL_LIMIT_REACHED = "withdrawal-limit.reached"
     WITHDRAWALS_AGREED = "withdrawal-limit.agreed"
+    READING_QUOTA_REACHED = "reading-quota.reached"
     CRL_PUBLISHED = "crl.published"
     TRUST_LIST_PUBLISHED = "trust-list.published"
     LDAP_REBUILT = "ldap.rebuilt"

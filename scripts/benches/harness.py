@@ -169,6 +169,10 @@ def granian(bench: Bench, target: str, source: str) -> Iterator[str]:
 _UNLIMITED = {
     "SCEAU_QUOTA_TOKEN_HOUR": "2000", "SCEAU_WITHDRAWALS_TOKEN_HOUR": "1000000",
     "SCEAU_WITHDRAWALS_AUTHORITY_HOUR": "1000000",
+    **{
+        f"SCEAU_READING_{what}_HOUR": "1000000000"
+        for what in ("SEARCHES", "ADDRESSES", "NUMBERS", "FEEDS", "DOWNLOADS")
+    },
 }  # fmt: skip
 
 
@@ -182,6 +186,6 @@ def installation(folder: Path) -> Iterator[Settings]:
         # Standard output is for figures alone.
         up = [sceau, "up", "--demo", "--detach", "--state", str(state), *ports]
         subprocess.run(up, stdout=sys.stderr, check=True, env={**os.environ, **_UNLIMITED})
-        yield load_settings(state)
+        yield load_settings(state, {**os.environ, **_UNLIMITED})
     finally:
         subprocess.run([sceau, "down", "--state", str(state)], stdout=sys.stderr, check=False)

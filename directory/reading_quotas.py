@@ -1,0 +1,330 @@
+"""How much one caller, and one source address, may read within an hour: the figures, and the count of all.
+
+Whoever reads without end has the whole directory. The count of an installation lies in the record: processes
+draw portions from it and spend them by themselves (`api/readers.py`), so that a read writes nothing.
+A portion counts from when it is drawn; what is left of it is given back.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from directory.access import Role, Token, actor_of
+from directory.base.audit import Event, record
+from directory.base.errors import Kind, Refusal
+from directory.base.instant import present
+from directory.base.locks import hold_all_until_commit
+from directory.base.statement import Statement
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+# For how long who drew a portion may spend it.
+PORTION_HOLDS = timedelta(seconds=10)
+# What was read in an hour was drawn within it or just before, and is counted under the beginning of a minute.
+WINDOW = HOUR + MINUTE + PORTION_HOLDS
+# A portion is this share of the quota, and of what is left: who meets the end of it draws what he asks for.
+_OF_QUOTA, _OF_REST = 100, 8
+_REGISTRARS_SHARE = 5
+CODE = "reading-quota-reached"
+
+_USED = Statement("""
+    SELECT asked.scope, coalesce(sum(u.used), 0), min(u.minute)
+    FROM unnest(CAST(:scopes AS text[])) AS asked (scope)
+    LEFT JOIN reading_use u
+        ON u.reading = :reading AND u.scope = asked.scope AND u.minute > :since AND u.used > 0
+    GROUP BY asked.scope
+""")
+_DRAW = Statement("""
+    INSERT INTO reading_use (reading, scope, minute, used)
+    SELECT :reading, drawn.scope, :minute, drawn.number
+    FROM unnest(CAST(:scopes AS text[]), CAST(:numbers AS bigint[])) AS drawn (scope, number)
+    ON CONFLICT (reading, scope, minute) DO UPDATE SET used = reading_use.used + excluded.used
+    RETURNING scope
+""")
+_GIVE_BACK = Statement("""
+    UPDATE reading_use u SET used = greatest(0, u.used - back.number)
+    FROM unnest(CAST(:readings AS text[]), CAST(:scopes AS text[]), CAST(:minutes AS timestamptz[]),
+        CAST(:numbers AS bigint[])) AS back (reading, scope, minute, number)
+    WHERE u.reading = back.reading AND u.scope = back.scope AND u.minute = back.minute
+    RETURNING u.scope
+""")
+_OLDEST_FIRST = text("""
+    SELECT minute, used FROM reading_use
+    WHERE reading = :reading AND scope = :scope AND minute > :since AND used > 0 ORDER BY minute
+""")
+_SHARES = text("""
+    SELECT reading, scope, sum(used) FROM reading_use WHERE minute > :since GROUP BY reading, scope
+""")
+_TELL = text("""
+    INSERT INTO reading_alarm (reading, scope, told_at) VALUES (:reading, :scope, :now)
+    ON CONFLICT (reading, scope) DO UPDATE SET told_at = :now WHERE reading_alarm.told_at <= :since
+    RETURNING scope
+""")
+_FORGET = (
+    text("DELETE FROM reading_use WHERE minute <= :since"),
+    text("DELETE FROM reading_alarm WHERE told_at <= :since"),
+)
+
+
+class Reading(Enum):
+    """What is counted, each by itself; the words stand in `RateLimit-Policy`."""
+
+    SEARCHES = "searches"
+    ADDRESSES = "addresses"
+    NUMBERS = "numbers"
+    FEEDS = "feeds"
+    DOWNLOADS = "downloads"
+
+
+@dataclass(frozen=True)
+class ReadingQuotas:
+    """What an operator may read in an hour.
+
+    A registrar may have a fifth of it, all of one authority together as much, and a source address
+    `source_times` as much; 0 is for any number.
+    """
+
+    searches: int = 1_000
+    addresses: int = 200_000
+    numbers: int = 10_000
+    feeds: int = 36_000
+    downloads: int = 1_000
+    source_times: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what would let nobody read, or one caller use up the quota of his source."""
+        if any(getattr(self, reading.value) < 1 for reading in Reading):
+            raise ValueError("a quota is above zero")
+        if self.source_times not in range(2, 1001) and self.source_times != 0:
+            raise ValueError("a source may read between 2 and 1000 times as much as an operator, or 0")
+
+    def of(self, reading: Reading, scope: str) -> int:
+        """The quota of a scope, by the word that it begins with."""
+        of_operator = int(getattr(self, reading.value))
+        match scope.partition(":")[0]:
+            case "registrar":
+                return max(1, of_operator // _REGISTRARS_SHARE)
+            case "source":
+                return of_operator * self.source_times
+            case _:
+                return of_operator
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A number drawn from the quota of a scope; `rest` was left to others then, `oldest` counts longest."""
+
+    reading: Reading
+    scope: str
+    minute: datetime
+    number: int
+    rest: int
+    oldest: datetime
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A scope that has too little left for `asked`; `opens_at` is None when its whole quota is less."""
+
+    reading: Reading
+    scope: str
+    asked: int
+    limit: int
+    left: int
+    opens_at: datetime | None
+
+    def refusal(self, now: datetime) -> Refusal:
+        """Refusal TOO_MANY `reading-quota-reached`: what is left and, where it helps to wait, until when."""
+        whose = _WHOSE[self.scope.partition(":")[0]]
+        words = _WORDS[self.reading]
+        details: dict[str, Any] = {
+            "policy": f"{self.reading.value}-{policy_of(self.scope)}", "asked": self.asked,
+            "limit": self.limit, "left": self.left,
+        }  # fmt: skip
+        if self.opens_at is None:
+            when = "this asks for more than that at once"
+        else:
+            seconds = max(1, int((self.opens_at - now).total_seconds()) + 1)
+            details |= {"opens_at": self.opens_at.isoformat(), "retry_after": seconds}
+            when = f"this asks for {self.asked}, to be had from {self.opens_at:%Y-%m-%d %H:%M:%S} UTC"
+        text_ = f"{whose} may have {self.limit} {words} within an hour. {self.left} are left; {when}."
+        return Refusal(Kind.TOO_MANY, "reading-quota-reached", text_, **details)
+
+
+_WHOSE = {
+    "registrar": "This token",
+    "token": "This token",
+    "operator": "All tokens of this operator",
+    "authority": "All tokens of this authority",
+    "source": "This source address",
+}
+_WORDS = {
+    Reading.SEARCHES: "pages of searches and lists",
+    Reading.ADDRESSES: "checked addresses",
+    Reading.NUMBERS: "answers by number",
+    Reading.FEEDS: "pages of the feed",
+    Reading.DOWNLOADS: "answers about exports",
+}
+
+
+def scopes_of(token: Token, source: str, quotas: ReadingQuotas) -> tuple[str, ...]:
+    """Under which names a read is counted: who asks, with his body, and from where.
+
+    Tokens of one operator are one, or another token would buy another quota.
+    """
+    match token.role:
+        case Role.REGISTRAR:
+            who: tuple[str, ...] = (f"registrar:{token.id}", f"authority:{token.authority}")
+        case Role.OPERATOR if token.operator_id is not None:
+            who = (f"operator:{token.operator_id}",)
+        case Role.OPERATOR | Role.AUDITOR | Role.ADMIN:
+            who = (f"token:{token.id}",)
+    return (*who, f"source:{source}") if quotas.source_times else who
+
+
+def policy_of(scope: str) -> str:
+    """The kind of scope in one word, for headers: a registrar's quota is that of his token."""
+    kind = scope.partition(":")[0]
+    return "token" if kind == "registrar" else kind
+
+
+def draw(
+    connection: Connection,
+    quotas: ReadingQuotas,
+    reading: Reading,
+    scopes: Sequence[str],
+    *,
+    number: int,
+    now: datetime,
+    unspent: Sequence[Portion] = (),
+) -> list[Portion] | Reached:
+    """A portion of `number` or more for each scope, or whose quota has too little left: then none is drawn.
+
+    What is `unspent` of the portions before, of the same scopes, is given back first. Who draws for the same
+    scope waits for the commit of the other, so that no number of processes goes beyond.
+    """
+    hold_all_until_commit(connection, [_lock(reading, scope) for scope in scopes])
+    _count_no_more(connection, unspent)
+    now = present(connection, now)
+    minute, since = _minute(now), now - WINDOW
+    asked = {"reading": reading.value, "scopes": list(scopes), "since": since}
+    portions = []
+    for scope, used, oldest in _USED.rows(connection, asked):
+        limit = quotas.of(reading, scope)
+        size = portion(limit, int(used), number)
+        if not size:
+            return _reached(connection, reading, scope, limit=limit, used=int(used), number=number, now=now)
+        rest = limit - int(used) - size
+        portions.append(Portion(reading, scope, minute, size, rest, _utc(oldest or minute)))
+    drawn = {
+        "reading": reading.value,
+        "minute": minute,
+        "scopes": [one.scope for one in portions],
+        "numbers": [one.number for one in portions],
+    }
+    _DRAW.rows(connection, drawn)
+    return portions
+
+
+def portion(limit: int, used: int, number: int) -> int:
+    """How much to draw where `number` is asked for and `used` of `limit` are gone; 0 when it is too much."""
+    left = limit - used
+    return 0 if number > left else max(number, min(limit // _OF_QUOTA, left // _OF_REST))
+
+
+def give_back(connection: Connection, unspent: Sequence[Portion]) -> None:
+    """Count what is left of portions no more."""
+    hold_all_until_commit(connection, [_lock(one.reading, one.scope) for one in unspent])
+    _count_no_more(connection, unspent)
+
+
+def tell(connection: Connection, reached: Reached, token: Token, now: datetime) -> bool:
+    """Write into the log that a quota was reached, once for each scope and hour; whether it was written.
+
+    The log is kept for ever and an address may be a person's: a source is not named in it.
+    """
+    now = present(connection, now)
+    asked = {"reading": reached.reading.value, "scope": reached.scope, "now": now, "since": now - HOUR}
+    if connection.execute(_TELL, asked).one_or_none() is None:
+        return False
+    subject = "source" if reached.scope.startswith("source:") else _in_the_log(reached.scope)
+    detail = {"reading": reached.reading.value, "limit": reached.limit, "asked": reached.asked}
+    record(
+        connection, now=now, actor=token.actor, event=Event.READING_QUOTA_REACHED, subject=subject,
+        detail=detail,
+    )  # fmt: skip
+    return True
+
+
+def shares(connection: Connection, quotas: ReadingQuotas, now: datetime) -> Mapping[tuple[str, str], float]:
+    """For each reading and kind of scope the largest share of a quota in use; names nobody."""
+    kinds = ("token", "operator", "authority", "source")
+    largest = {(reading.value, kind): 0.0 for reading in Reading for kind in kinds}
+    for word, scope, used in connection.execute(_SHARES, {"since": now - WINDOW}):
+        limit = quotas.of(Reading(word), scope)
+        if limit:
+            key = (word, policy_of(scope))
+            largest[key] = max(largest[key], int(used) / limit)
+    return MappingProxyType(largest)
+
+
+def forget(connection: Connection, now: datetime) -> int:
+    """Drop what counts no more, source addresses with it; how many rows."""
+    return sum(connection.execute(query, {"since": now - WINDOW}).rowcount for query in _FORGET)
+
+
+def _reached(
+    connection: Connection, reading: Reading, scope: str, *, limit: int, used: int, number: int, now: datetime
+) -> Reached:
+    left = max(0, limit - used)
+    opens_at = None
+    if number <= limit:
+        opens_at = _opens_at(connection, reading, scope, number - left, since=now - WINDOW)
+    return Reached(reading, scope, number, limit, left, opens_at)
+
+
+def _opens_at(
+    connection: Connection, reading: Reading, scope: str, lacking: int, *, since: datetime
+) -> datetime | None:
+    for minute, used in connection.execute(
+        _OLDEST_FIRST, {"reading": reading.value, "scope": scope, "since": since}
+    ):
+        lacking -= used
+        if lacking <= 0:
+            return _utc(minute) + WINDOW
+    return None
+
+
+def _count_no_more(connection: Connection, unspent: Sequence[Portion]) -> None:
+    if not unspent:
+        return
+    columns = {
+        "readings": [one.reading.value for one in unspent],
+        "scopes": [one.scope for one in unspent],
+        "minutes": [one.minute for one in unspent],
+        "numbers": [one.number for one in unspent],
+    }
+    _GIVE_BACK.rows(connection, columns)
+
+
+def _lock(reading: Reading, scope: str) -> str:
+    return f"reading:{reading.value}:{scope}"
+
+
+def _in_the_log(scope: str) -> str:
+    kind, _, number = scope.partition(":")
+    return actor_of(int(number)).name if kind in {"registrar", "token"} else scope
+
+
+def _minute(now: datetime) -> datetime:
+    return now.replace(second=0, microsecond=0)
+
+
+def _utc(instant: datetime) -> datetime:
+    # psycopg gives instants in the zone of the session.
+    return instant.astimezone(UTC)
