@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.beats import WORKER, last_beat
 from api.first_run import local_web, slapd_of
+from api.front.unnamed import last_unnamed
 from api.nightly import strangers
 from api.patience import impatient
 from api.settings import Settings
@@ -70,6 +71,7 @@ def look(settings: Settings) -> dict[str, Any]:
         "supervisor": supervisor_pid(settings.state),
         "parts": parts,
         "strangers": strangers(settings.registers),
+        "unnamed_proxy": last_unnamed(settings.state),
         "versions": {
             "sceau": version("sceau"),
             "python": platform.python_version(),

@@ -18,6 +18,7 @@ from api.front.application import Front, Lane
 from api.front.askers import Proxies
 from api.front.bodies import Pace
 from api.front.turns import Turns
+from api.front.unnamed import Unnamed
 from api.log import write_to_stderr
 from api.patience import impatient
 from api.roads import Road, Trade, roads_of
@@ -77,6 +78,7 @@ def _start() -> Front:
         pace=Pace(settings.body_seconds, settings.body_rate),
         proxies=Proxies(settings.proxies, settings.proxy_header),
         stir=container.bell.stir,
+        unnamed=Unnamed(settings.state).note,
     )
     shortcut.install(front.at_once)
     return front

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from api.cli.output import ago, answer, json_option, refusals_told, state_option
 from api.condition import look
+from api.front.unnamed import WHAT_TO_DO
 from api.settings import load_settings
 from directory.base.clock import utc_now
 
@@ -50,6 +51,8 @@ def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, s
         ("drop folder", Text(repr(name), "yellow"), "no register's file: nobody reads it")
         for name in found["strangers"]
     ]
+    if (peer := found["unnamed_proxy"]) is not None:
+        rows.append(("proxy", Text(peer, "red"), WHAT_TO_DO))
     rows += [_lifetime(name, one) for name, one in found["lifetimes"].items() if one["state"] != "ok"]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
     rows += [

@@ -30,7 +30,7 @@ from api.front.answers import (
     environment,
     packed,
 )
-from api.front.askers import Asker, Proxies
+from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies
 from api.front.connections import Connections
 from api.front.senders import Senders
 from api.front.shares import Shares
@@ -87,9 +87,11 @@ class Front:
         pace: bodies.Pace,
         proxies: Proxies,
         stir: Callable[[], None] = lambda: None,
+        unnamed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._lanes, self._road, self._remembered = lanes, road, remembered
         self._base_url, self._pace, self._proxies, self._stir = base_url, pace, proxies, stir
+        self._unnamed = unnamed
         self._octets = Shares(OCTETS, "memory for bodies")
         self._at_work: Counter[str] = Counter()
         self._connections = Connections(self._at_work.__contains__, proxies.trusts)
@@ -155,6 +157,9 @@ class Front:
     def _asker(self, scope: Any) -> Asker:
         peer = scope.client.rpartition(":")[0].strip("[]")
         # Several headers of one name are one, in the order of their lines (RFC 9110 5.3).
+        named = (FORWARDED, X_FORWARDED_FOR)
+        if any(scope.headers.get(one) for one in named) and not self._proxies.trusts(peer):
+            self._unnamed(peer)
         said = ", ".join(scope.headers.get_all(self._proxies.header)) or None
         return Asker.of(self._proxies.address_behind(peer, said), scope.headers.get("authorization"))
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from api.cli.main import main
 from api.cli.output import ago
+from api.front.unnamed import Unnamed
 from api.settings import load_settings, save_settings
 from directory.base.clock import utc_now
 from tests.api.certificates import certify
@@ -151,8 +152,12 @@ def test_status_names_each_part_and_says_no_while_one_is_down(sceau: Sceau, stat
     drop.mkdir(exist_ok=True)
     (drop / "registre.csv").write_bytes(b"x")
     assert told(sceau("status", "--json"))["strangers"] == ["registre.csv"]
+    assert found["unnamed_proxy"] is None
+    Unnamed(state).note("192.0.2.7")
+    assert told(sceau("status", "--json"))["unnamed_proxy"] == "192.0.2.7"
     shown = sceau("status")
     assert "'registre.csv'" in shown.stdout
+    assert "192.0.2.7" in shown.stdout
     assert shown.exit_code == 1
     assert {"postgres", "signer", "ldap", "web", "worker"} <= set(shown.stdout.split())
 

@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 from api.embedded.postgres import EmbeddedPostgres
 from api.front.application import LONGEST_TARGET, SENDERS
 from api.front.shares import OF_A_CREDENTIAL, OF_A_SOURCE
+from api.front.unnamed import Unnamed, last_unnamed
 from api.roads import LARGEST_BODY
 from directory.base.db import connect_engine
 from tests.api.serving import Reply, answer_of, connect, exchange, head_of, post, web_server
@@ -210,6 +211,35 @@ def test_behind_a_trusted_proxy_each_client_has_a_share_and_nobody_else_chooses_
         # One who is no proxy speaks for himself, whatever he says.
         alone = [asked(f"for=192.0.2.{number}", "127.0.0.9") for number in range(10, 72)]
         assert alone.count(503) >= 1
+
+
+def test_a_proxy_that_nobody_named_is_said(engine: Engine, tmp_path: Path) -> None:
+    url, state = engine.url.render_as_string(hide_password=False), tmp_path / "state"
+    with web_server(state, url, trusted_proxies="127.0.0.4") as port:
+        head = head_of("GET", "/healthz", Forwarded="for=192.0.2.1")
+        assert exchange(port, head, "127.0.0.4").status == 200
+        assert exchange(port, head_of("GET", "/healthz"), "127.0.0.5").status == 200
+        assert last_unnamed(state) is None
+        assert exchange(port, head, "127.0.0.6").status == 200
+        assert last_unnamed(state) == "127.0.0.6"
+        head = head_of("GET", "/healthz", X_Forwarded_For="192.0.2.1")
+        assert exchange(port, head, "127.0.0.7").status == 200
+        assert last_unnamed(state) == "127.0.0.7"
+
+
+def test_a_proxy_is_said_once_in_an_hour_and_strangers_do_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    unnamed = Unnamed(tmp_path, lambda: now[0])
+    for number in range(100):
+        unnamed.note("192.0.2.1")
+        unnamed.note(f"198.51.100.{number}")
+    assert len(caplog.records) == 16
+    now[0] = 3601
+    unnamed.note("192.0.2.1")
+    assert len(caplog.records) == 17
+    assert "name it in `trusted_proxies`" in caplog.text
 
 
 def ocsp_request() -> bytes:
