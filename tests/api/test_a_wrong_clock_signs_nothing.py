@@ -361,6 +361,18 @@ def test_what_expires_within_the_jump_stays_on_the_list(machine: Machine) -> Non
     assert listed.get_revoked_certificate_by_serial_number(int(revoked.serial, 16)) is not None
 
 
+def test_what_was_used_of_an_hour_in_the_future_is_used_now(jumped: Jumped) -> None:
+    machine = jumped.machine
+    used = text("INSERT INTO withdrawal_use (scope, at, used) VALUES ('authority:CNOM', :at, 60)")
+    with machine.container.engine.begin() as connection:
+        connection.execute(used, {"at": machine.clock.now + timedelta(days=2)})
+    for caller in administrators(machine):
+        assert caller.post("/v1/clock/resets", REASON).status_code == 200
+    with machine.container.engine.connect() as connection:
+        at = connection.execute(text("SELECT at FROM withdrawal_use")).scalar_one()
+    assert at == machine.clock.now
+
+
 def test_only_administrators_void_it(machine: Machine) -> None:
     seed_token(machine.container.engine, "registrar")
     with machine.container.engine.begin() as connection:
