@@ -180,12 +180,17 @@ def make_secrets(settings: Settings, report: Report) -> None:
 
 
 def migrate(url: str) -> None:
-    """Bring the schema to this release's head; two that start at once wait for one another."""
+    """Bring the schema to this release's head; two that start at once wait for one another.
+
+    Each migration commits by itself: a release that still serves takes trust away meanwhile, and a failure
+    leaves done what was done.
+    """
     engine = connect_engine(url)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    with transaction(engine) as connection:
-        hold_until_commit(connection, "migration")
+    # On a connection of its own: the lock is held longer than any transaction of the migrations.
+    with transaction(engine) as turn, engine.connect() as connection:
+        hold_until_commit(turn, "migration")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     engine.dispose()

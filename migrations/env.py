@@ -5,9 +5,14 @@ from sqlalchemy import Connection, create_engine, pool, text
 
 
 def run(connection: Connection) -> None:
+    begun = connection.in_transaction()
     # A migration that waits for a lock makes everyone behind it wait: better to fail and be tried again.
     connection.execute(text("SET lock_timeout = '4s'"))
-    context.configure(connection=connection, transactional_ddl=True)
+    if not begun:
+        connection.commit()
+    # Each in a transaction of its own: what one locked for a moment is free while the next works for minutes,
+    # and what was done before a failure stays done. Within a transaction of the caller's, all are one.
+    context.configure(connection=connection, transactional_ddl=True, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()
 
@@ -17,5 +22,5 @@ if handed_in is not None:
     run(handed_in)
 else:
     engine = create_engine(context.config.get_main_option("sqlalchemy.url", ""), poolclass=pool.NullPool)
-    with engine.connect() as own, own.begin():
+    with engine.connect() as own:
         run(own)

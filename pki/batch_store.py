@@ -24,14 +24,14 @@ from pki.model import (
     Serial,
 )
 from pki.profiles import served_by
-from pki.tables import batch, batch_item, certificate
+from pki.tables import NAMES_OF_ENROLMENT, batch, batch_item, certificate
 
-_ENROLMENTS = text("""
+_ENROLMENTS = text(f"""
     SELECT id, practitioner, mailbox, authority, identity_check, state, requested_by, requested_at,
            approved_by, approved_at, ended_at,
-           (SELECT n.names FROM enrolment_names n WHERE n.enrolment_id = enrolment.id) AS names
+           {NAMES_OF_ENROLMENT.format(id="enrolment.id")} AS names
     FROM enrolment WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id
-""")
+""")  # noqa: S608 - of our own
 _LOCKED_ENROLMENTS = text(f"{_ENROLMENTS.text} FOR UPDATE")
 _TAKEN_KEYS = text("""
     SELECT spki_sha256, enrolment_id FROM key_holder WHERE spki_sha256 = ANY(CAST(:keys AS bytea[]))

@@ -25,6 +25,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     text,
@@ -32,7 +33,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from directory.base.audit import BESIDE, Line, beside, queue
 from directory.base.errors import Kind, Refusal
@@ -55,11 +56,11 @@ from pki.model import (
 )
 from pki.profiles import serving
 from pki.tables import (
+    NAMES_OF_ENROLMENT,
     authority,
     certificate,
     crl_shard,
     enrolment,
-    enrolment_names,
     key_holder,
     operator_certificate,
     reservation,
@@ -77,10 +78,7 @@ _RESERVATION = tuple(column for column in reservation.c if column.name not in ("
 _ENROLMENT_COLUMNS = tuple(column for column in enrolment.c if column.name != "sys_from")
 _ENROLMENT = (
     *_ENROLMENT_COLUMNS,
-    select(enrolment_names.c.names)
-    .where(enrolment_names.c.enrolment_id == enrolment.c.id)
-    .scalar_subquery()
-    .label("names"),
+    literal_column(NAMES_OF_ENROLMENT.format(id="enrolment.id"), JSONB).label("names"),
 )
 _ENROLMENT_FIELDS = (*(column.name for column in _ENROLMENT_COLUMNS), "names")
 _LAST_ACTIONS = text("""
@@ -154,7 +152,7 @@ _HELD_ENROLMENT = Statement(f"""
                (SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:keys AS bigint[])) AS key)
         FROM enrolment e WHERE e.id = :id)
     SELECT {", ".join(column.name for column in _ENROLMENT_COLUMNS)},
-           (SELECT n.names FROM enrolment_names n WHERE n.enrolment_id = e.id)
+           {NAMES_OF_ENROLMENT.format(id="e.id")}
     FROM held CROSS JOIN enrolment e WHERE e.id = :id FOR UPDATE OF e
 """)  # noqa: S608 - an expression and names of our own
 _STANDING: Select[Any] = (

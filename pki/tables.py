@@ -70,6 +70,10 @@ enrolment_names = Table(
     Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), primary_key=True),
     Column("names", JSONB, nullable=False),
 )
+# Of an enrolment written by a release that kept no names, what the history says that both persons saw.
+NAMES_OF_ENROLMENT = """coalesce(
+    (SELECT n.names FROM enrolment_names n WHERE n.enrolment_id = {id}),
+    (SELECT s.names FROM sceau_names_seen(ARRAY[{id}]) AS s))"""
 
 reservation = Table(
     "reservation",

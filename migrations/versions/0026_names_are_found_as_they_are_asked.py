@@ -118,6 +118,8 @@ INDEXES = """
 CREATE INDEX organisation_legal_finess ON organisation (legal_finess) WHERE legal_finess <> '';
 CREATE INDEX organisation_siret ON organisation (siret) WHERE siret <> '';
 """
+# Of 0025: there it would have read every enrolment while nobody could write one.
+VALID = "ALTER TABLE enrolment_names VALIDATE CONSTRAINT enrolment_names_enrolment_id_fkey;"
 NOW = {"sorted": "sceau_saints", "name": "sceau_name_words", "place": "sceau_place_words"}
 BEFORE = {"sorted": "", "name": "sceau_endings", "place": "sceau_fold"}
 
@@ -135,7 +137,8 @@ def execute(sql: str) -> None:
 
 
 def upgrade() -> None:
-    execute(NEW + functions(NOW) + AGAIN + INDEXES)
+    # The indexes last: from then to the commit nobody can write an establishment.
+    execute(VALID + NEW + functions(NOW) + AGAIN + INDEXES)
 
 
 def downgrade() -> None:
