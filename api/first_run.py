@@ -188,12 +188,14 @@ def migrate(url: str) -> None:
     engine = connect_engine(url)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    # On a connection of its own: the lock is held longer than any transaction of the migrations.
-    with transaction(engine) as turn, engine.connect() as connection:
-        hold_until_commit(turn, "migration")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
+    try:
+        # On a connection of its own: the lock is held longer than any transaction of the migrations.
+        with transaction(engine) as turn, engine.connect() as connection:
+            hold_until_commit(turn, "migration")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
 
 
 def serve_signer(settings: Settings, *, establish: bool) -> None:

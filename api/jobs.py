@@ -231,6 +231,12 @@ JOBS = MappingProxyType(
                 _every(60),
                 upkeep.let_withdrawals_go,
             ),
+            Job(
+                "earlier-keys",
+                "Numbers keys that an earlier release certified; revokes what is on a reported one.",
+                _every(60),
+                upkeep.number_earlier_keys,
+            ),
             Job("recovery", "Finds what was signed but not stored.", _every(120), upkeep.recover_issuance),
             Job(
                 "checkpoints",

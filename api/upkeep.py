@@ -23,6 +23,7 @@ from directory.feed import tell_of_time
 from pki import (
     completeness,
     crl,
+    earlier_keys,
     idempotency,
     operators_withdrawal,
     outside_view,
@@ -196,6 +197,18 @@ def recover_issuance(container: Container) -> str:
     """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
     found = use_cases.recover(container.engine, container.signer, container.present())
     return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
+
+
+def number_earlier_keys(container: Container) -> str:
+    """Number the keys that an earlier release certified, and take back what is on a reported one."""
+    keys, revoked = 0, 0
+    while True:
+        with transaction(container.engine) as connection:
+            done = earlier_keys.number(connection, now=container.present())
+        keys, revoked = keys + done.keys, revoked + len(done.revoked)
+        if done.keys < earlier_keys.AT_ONCE:
+            break
+    return f"{keys} keys of an earlier release numbered, {revoked} certificates revoked" if keys else ""
 
 
 def let_withdrawals_go(container: Container) -> str:

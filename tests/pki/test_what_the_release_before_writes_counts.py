@@ -1,0 +1,208 @@
+"""An upgrade beside a release that serves on: it revokes while migrations run, and what it writes counts."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from api import first_run
+from directory.base.db import transaction
+from pki import earlier_keys
+from pki.model import RevocationAction
+from tests.factories import seed_practitioner
+from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key
+from tests.pki.test_every_form_of_a_lost_key_is_blocked import Roads, last, mirrored, report
+from tests.repo.test_migrations import MIGRATIONS, config
+
+BEFORE, GATE = "0021", 4711
+HEAD = (MIGRATIONS / "HEAD").read_text().strip()
+# What the long work of 0025 and of 0026 calls, made to wait for the test; by the last revision done by then.
+LONG_WORK = {
+    "0024": """
+        ALTER FUNCTION mailbox_at(timestamptz) RENAME TO mailbox_kept_at;
+        CREATE FUNCTION mailbox_at(instant timestamptz) RETURNS SETOF mailbox_history LANGUAGE plpgsql AS $$
+        BEGIN PERFORM test_wait(); RETURN QUERY SELECT * FROM mailbox_kept_at(instant); END $$;
+    """,
+    "0025": """
+        ALTER FUNCTION sceau_fold(text) RENAME TO sceau_kept_fold;
+        CREATE FUNCTION sceau_fold(raw text) RETURNS text LANGUAGE plpgsql AS $$
+        BEGIN PERFORM test_wait(); RETURN sceau_kept_fold(raw); END $$;
+    """,
+}
+# Without a wait for a lock, which would end with the migration's lock_timeout.
+WAIT = f"""
+CREATE FUNCTION test_wait() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE NOT pg_try_advisory_xact_lock_shared({GATE}) LOOP PERFORM pg_sleep(0.05); END LOOP;
+END $$;
+"""
+# As the release before writes them.
+REVOKE = text("""
+    INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at, not_after, entry)
+    SELECT serial, authority_id, shard, 'revoke', 'superseded', 'token:first', issued_at, not_after, '\\x00'
+    FROM certificate WHERE serial = :serial
+""")
+END = text("UPDATE enrolment SET state = 'ended', ended_at = clock_timestamp() WHERE id = :id")
+FORGET = """
+    ALTER TABLE {table} DISABLE TRIGGER USER; DELETE FROM {table}; ALTER TABLE {table} ENABLE TRIGGER USER
+"""
+KNOWN = ";".join(
+    f"ALTER TABLE {table} DISABLE TRIGGER USER; UPDATE {table} SET sys_from = '2025-09-01Z';"
+    f"ALTER TABLE {table} ENABLE TRIGGER USER"
+    for table in ("practitioner", "profession", "mailbox")
+)
+
+
+@contextmanager
+def migrating(engine: Engine, database_url: str, done: str) -> Iterator[tuple[Future[None], Connection]]:
+    """The migrations of this release at work in the middle, behind `done`, until the block ends."""
+    with engine.connect() as connection:
+        made = config()
+        made.attributes["connection"] = connection
+        command.downgrade(made, BEFORE)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(WAIT + LONG_WORK[done])
+    with ThreadPoolExecutor(1) as pool, engine.connect() as gate:
+        gate.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": GATE})
+        try:
+            running = pool.submit(first_run.migrate, database_url)
+            until(lambda: sleeper(engine) is not None)
+            yield running, gate
+        finally:
+            gate.rollback()
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def sleeper(engine: Engine) -> int | None:
+    with engine.connect() as connection:
+        found: int | None = connection.execute(
+            text(
+                "SELECT pid FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+            )
+        ).scalar()
+        return found
+
+
+def version(engine: Engine) -> str:
+    with engine.connect() as connection:
+        return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+
+
+@pytest.mark.parametrize("done", LONG_WORK)
+def test_a_revocation_goes_through_while_a_long_migration_works(
+    engine: Engine, database_url: str, issue: Issue, enrolled: Enrolled, done: str
+) -> None:
+    issued = issue()
+    with migrating(engine, database_url, done) as (running, _):
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '3s'"))
+            connection.execute(REVOKE, {"serial": issued.serial})
+            connection.execute(END, {"id": enrolled.id})
+            connection.execute(text("UPDATE api_token SET revoked_at = clock_timestamp()"))
+            connection.execute(text("UPDATE crl_shard SET last_number = last_number + 1"))
+        assert not running.done()
+        assert version(engine) == done
+    running.result(timeout=60)
+    assert version(engine) == HEAD
+    assert last(engine, issued.serial) is RevocationAction.REVOKE
+
+
+def test_what_was_done_before_a_migration_failed_stays_done(
+    engine: Engine, database_url: str, now: datetime
+) -> None:
+    enrolled = enrol_known(engine, now, 60)
+    with migrating(engine, database_url, "0025") as (running, _):
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": sleeper(engine)})
+        with pytest.raises(OperationalError):
+            running.result(timeout=60)
+    assert version(engine) == "0025"
+    first_run.migrate(database_url)
+    assert version(engine) == HEAD
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT enrolment_id FROM enrolment_names")).scalars().all()
+        unsure = connection.execute(text("SELECT conname FROM pg_constraint WHERE NOT convalidated")).all()
+    assert kept == [enrolled.id]
+    assert unsure == []
+
+
+def enrol_known(engine: Engine, now: datetime, number: int) -> Enrolled:
+    """Of somebody whom the record has known for a year: its history tells of them."""
+    seeded = seed_practitioner(engine, number)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(KNOWN)
+    return enrol(engine, now, seeded)
+
+
+def forget(engine: Engine, table: str) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(FORGET.format(table=table))
+
+
+def test_an_enrolment_that_the_release_before_wrote_is_not_void(
+    engine: Engine, authority: Established, now: datetime
+) -> None:
+    """Alone and in a batch: the history says what both persons saw."""
+    alone, of_batch, renamed = (enrol_known(engine, now, number) for number in (60, 61, 62))
+    road = Roads(engine, authority, now)
+    forget(engine, "enrolment_names")
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE practitioner SET family_name = 'CHOSEN' WHERE national_id = :who"),
+            {"who": renamed.seeded.national_id},
+        )
+    assert road.alone(alone, new_key()) == ""
+    assert road.batch((of_batch, new_key()), (renamed, new_key())) == ["", "enrolment-void"]
+    assert road.alone(renamed, new_key()) == "enrolment-void"
+
+
+def test_what_the_release_before_certifies_falls_with_another_form_of_its_key(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    """It knows no numbers: the job gives them, and revokes what a report could not know of."""
+    lost, sound = new_key(), new_key()
+    crew = [enrol(engine, now, seed_practitioner(engine, number)) for number in (60, 61)]
+    first, other = issue(lost, who=crew[0]), issue(sound, who=crew[1])
+    forget(engine, "key_number")
+    report(engine, now, mirrored(lost))
+    assert last(engine, first.serial) is None
+    with transaction(engine) as connection:
+        done = earlier_keys.number(connection, now=now)
+        again = earlier_keys.number(connection, now=now)
+    assert done.revoked == (first.serial,)
+    assert (again.keys, again.revoked) == (0, ())
+    assert last(engine, first.serial) is RevocationAction.REVOKE
+    assert last(engine, other.serial) is None
+    # In any form, from now on.
+    assert report(engine, now, mirrored(sound)).revoked == (other.serial,)
+
+
+def test_the_keys_of_the_release_before_are_numbered_in_portions(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    for number in (60, 61, 62):
+        issue(new_key(), who=enrol(engine, now, seed_practitioner(engine, number)))
+    forget(engine, "key_number")
+    counts = []
+    while not counts or counts[-1] == 2:
+        with transaction(engine) as connection:
+            counts.append(earlier_keys.number(connection, now=now, most=2).keys)
+    with engine.connect() as connection:
+        lacking = connection.execute(
+            text("SELECT spki_sha256 FROM certificate EXCEPT SELECT spki_sha256 FROM key_number")
+        ).all()
+    assert sum(counts) > 3
+    assert lacking == []
