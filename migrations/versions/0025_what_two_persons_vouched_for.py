@@ -47,10 +47,21 @@ BEGIN
                 'finess', CASE m.structure_type WHEN '1' THEN m.structure_id ELSE '' END, 'service', m.service)
             END AS names
         FROM seen s
-        LEFT JOIN LATERAL (SELECT * FROM practitioner_at(s.instant) a WHERE a.national_id = s.practitioner) AS p ON true
-        LEFT JOIN LATERAL (SELECT * FROM mailbox_at(s.instant) a WHERE a.address = s.mailbox) AS m ON true
+        -- Not by the functions practitioner_at and the like: these read whole tables for each row.
         LEFT JOIN LATERAL (
-            SELECT * FROM organisation_at(s.instant) a WHERE m.finess <> '' AND a.finess = m.finess) AS o ON true
+            SELECT t.national_id, t.given_name, t.family_name
+            FROM practitioner t WHERE t.national_id = s.practitioner AND t.sys_from <= s.instant
+            UNION ALL SELECT t.national_id, t.given_name, t.family_name FROM practitioner_history t
+            WHERE t.national_id = s.practitioner AND t.sys_from <= s.instant AND t.sys_to > s.instant) AS p ON true
+        LEFT JOIN LATERAL (
+            SELECT t.address, t.kind, t.finess, t.structure_name, t.structure_type, t.structure_id, t.service
+            FROM mailbox t WHERE t.address = s.mailbox AND t.sys_from <= s.instant
+            UNION ALL SELECT t.address, t.kind, t.finess, t.structure_name, t.structure_type, t.structure_id, t.service
+            FROM mailbox_history t WHERE t.address = s.mailbox AND t.sys_from <= s.instant AND t.sys_to > s.instant) AS m ON true
+        LEFT JOIN LATERAL (
+            SELECT t.name FROM organisation t WHERE t.finess = m.finess AND t.sys_from <= s.instant AND m.finess <> ''
+            UNION ALL SELECT t.name FROM organisation_history t
+            WHERE t.finess = m.finess AND t.sys_from <= s.instant AND t.sys_to > s.instant AND m.finess <> '') AS o ON true
     )
     SELECT n.id, (array_agg(n.names))[1] FROM named n GROUP BY n.id
     HAVING count(n.names) = count(*) AND count(DISTINCT n.names) = 1

@@ -25,9 +25,9 @@ HEAD = (MIGRATIONS / "HEAD").read_text().strip()
 # What the long work of 0025 and of 0026 calls, made to wait for the test; by the last revision done by then.
 LONG_WORK = {
     "0024": """
-        ALTER FUNCTION mailbox_at(timestamptz) RENAME TO mailbox_kept_at;
-        CREATE FUNCTION mailbox_at(instant timestamptz) RETURNS SETOF mailbox_history LANGUAGE plpgsql AS $$
-        BEGIN PERFORM test_wait(); RETURN QUERY SELECT * FROM mailbox_kept_at(instant); END $$;
+        ALTER FUNCTION profession_at(timestamptz) RENAME TO profession_kept_at;
+        CREATE FUNCTION profession_at(instant timestamptz) RETURNS SETOF profession_history LANGUAGE plpgsql AS $$
+        BEGIN PERFORM test_wait(); RETURN QUERY SELECT * FROM profession_kept_at(instant); END $$;
     """,
     "0025": """
         ALTER FUNCTION sceau_fold(text) RENAME TO sceau_kept_fold;
