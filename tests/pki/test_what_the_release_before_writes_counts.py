@@ -26,7 +26,8 @@ HEAD = (MIGRATIONS / "HEAD").read_text().strip()
 LONG_WORK = {
     "0024": """
         ALTER FUNCTION profession_at(timestamptz) RENAME TO profession_kept_at;
-        CREATE FUNCTION profession_at(instant timestamptz) RETURNS SETOF profession_history LANGUAGE plpgsql AS $$
+        CREATE FUNCTION profession_at(instant timestamptz) RETURNS SETOF profession_history
+        LANGUAGE plpgsql AS $$
         BEGIN PERFORM test_wait(); RETURN QUERY SELECT * FROM profession_kept_at(instant); END $$;
     """,
     "0025": """
@@ -106,6 +107,8 @@ def test_a_revocation_goes_through_while_a_long_migration_works(
     engine: Engine, database_url: str, issue: Issue, enrolled: Enrolled, done: str
 ) -> None:
     issued = issue()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(KNOWN)
     with migrating(engine, database_url, done) as (running, _):
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL lock_timeout = '3s'"))
