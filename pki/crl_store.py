@@ -185,6 +185,10 @@ _DATED_ALONE = text("""
           AND other.der IS NOT NULL AND (other.base IS NOT NULL) = :delta
           AND date_trunc('second', other.this_update) = date_trunc('second', this.this_update))
 """)
+_LAST_MADE = text("""
+    SELECT DISTINCT ON (authority_id, shard) authority_id, shard, coalesce(made_at, this_update)
+    FROM crl_dated WHERE der IS NOT NULL ORDER BY authority_id, shard, number DESC
+""")
 _NEWEST = text("""
     SELECT number, this_update, next_update, watermark FROM crl_dated
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL ORDER BY number DESC LIMIT 1
@@ -391,6 +395,11 @@ def latest(connection: Connection, authority_id: str, shard: int, *, delta: bool
     asked = {"authority": authority_id, "shard": shard, "delta": delta}
     row = connection.execute(_LATEST, asked).one_or_none()
     return None if row is None else Published(*row)
+
+
+def last_made(connection: Connection) -> dict[tuple[str, int], datetime]:
+    """When the last CRL or delta of each shard was made, by CA and shard; its thisUpdate is earlier."""
+    return {(authority, shard): made for authority, shard, made in connection.execute(_LAST_MADE)}
 
 
 def newest(connection: Connection, authority_id: str, shard: int) -> Numbered | None:

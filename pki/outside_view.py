@@ -5,7 +5,7 @@ judgement is `chain`'s. It finds what no part finds of itself: a CRL of the wron
 left out, a list or a delta that lost an entry.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain as chained
@@ -61,11 +61,12 @@ def look(connection: Connection, *, now: datetime, start: Serial) -> tuple[int, 
     asked = {"start": start, "now": now, "limit": SAMPLE, "covered": _COVERED, "issuing": ISSUING.name}
     sampled = [_Sampled(*row) for row in connection.execute(_SAMPLE, asked)]
     lists = _lists(connection, known, sampled)
+    made = crl_store.last_made(connection)
     disagreed = []
     for one in sampled:
         recorded = "taken back" if one.action in {"revoke", "hold"} else "trusted"
         seen = _seen(one, known, lists, now)
-        if (recorded == "trusted") != (seen == "trusted") and not _still_to_come(one, lists):
+        if (recorded == "trusted") != (seen == "trusted") and not _still_to_come(one, made):
             disagreed.append(Disagreement(one.serial, one.authority_id, seen, recorded))
     return len(sampled), disagreed
 
@@ -110,7 +111,9 @@ def _seen(
     return seen
 
 
-def _still_to_come(one: _Sampled, lists: Lists) -> bool:
-    """Whether the record changed after the last CRL or delta: the next will say so, within the minute."""
-    made = max((made.last_update_utc for made in lists.get((one.authority_id, one.shard), [])), default=None)
-    return made is not None and one.revoked_at is not None and one.revoked_at >= made
+def _still_to_come(one: _Sampled, made: Mapping[tuple[str, int], datetime]) -> bool:
+    """Whether the record changed after the last CRL or delta was made, which is later than the thisUpdate it
+    bears: the next will say so, within the minute.
+    """
+    last = made.get((one.authority_id, one.shard))
+    return last is not None and one.revoked_at is not None and one.revoked_at >= last

@@ -302,7 +302,7 @@ def test_status_and_jobs_tell_ages_to_people_and_instants_to_machines(sceau: Sce
     sceau("jobs", "run", "heartbeat")
     assert re.search(r"job +heartbeat +last success \d s ago", sceau("status").stdout)
     assert datetime.fromisoformat(told(sceau("status", "--json"))["jobs"]["heartbeat"]["last_success"])
-    assert re.search(r"heartbeat +every 5 s +\d s ago", sceau("jobs", "list").stdout)
+    assert re.search(r"heartbeat +every \d s +\d s ago", sceau("jobs", "list").stdout)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_listed_mailbox_appears_with_its_holder_and_certificate(
     assert entry is not None
     told = entry.attributes
     assert told["cn"] == ("Zoé D'ALEMBERT".encode(),)
-    assert told["uid"] == (person.national_id.encode(),)
+    assert told["uid"] == (person.national_id[1:].encode(), person.national_id.encode())
     assert told["hcProfession"] == (b"10",)
     assert told["sceauDepartment"] == told["st"] == (b"75",)
     assert len(told[CERTIFICATE]) == 1
