@@ -821,7 +821,7 @@ ENTRIES: tuple[Entry, ...] = (
         " certificat.",
     ),
     Entry(
-        "too-many-proofs", 503, "Too many requests of this kind from one address",
+        "too-many-proofs", 429, "Too many requests of this kind from one address",
         "Sixty are taken in a minute. Ask again after Retry-After seconds.",
         "Trop de demandes de ce genre depuis une adresse",
         "Soixante sont admises par minute. Recommencez après Retry-After secondes.",

@@ -20,6 +20,8 @@ PATH = "/v1/revocations"
 JOSE = "application/jose"
 # A person has a handful of certificates, and an operator a few hundred servers behind one address.
 _A_MINUTE = 60
+# Seconds after which the pace lets one more through, and a little.
+_PAUSE = 2
 
 
 def proofs(container: Container) -> Blueprint:
@@ -31,7 +33,7 @@ def proofs(container: Container) -> Blueprint:
     def revoke_with_key() -> Response:
         if not pace.allows(source_of_request()):
             text = f"At most {_A_MINUTE} of these are taken in a minute from one address."
-            raise Refusal(Kind.UNAVAILABLE, "too-many-proofs", text)
+            raise Refusal(Kind.TOO_MANY, "too-many-proofs", text, retry_after=_PAUSE)
         signed = _body()
         with transaction(container.engine) as connection:
             event = revoke_with_proof(

@@ -46,8 +46,8 @@ _KEEP_CONTACT = text(
 )
 _TAKE_BACK = text(
     "INSERT INTO revocation (serial, authority_id, shard, action, reason, comment, actor, revoked_at,"
-    " not_after, entry) VALUES (:serial, 'persons-1', 0, :action, :reason, 'said so', 'token:1', :at, :at,"
-    " :entry)"
+    " not_after, entry) SELECT serial, 'persons-1', 0, :action, :reason, 'said so', 'token:1', :at,"
+    " not_after, :entry FROM certificate WHERE serial = :serial"
 )
 
 
