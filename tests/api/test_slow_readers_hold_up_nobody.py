@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import Engine
 
 from api.seats import DOWNLOADS_EACH, WAITING_EACH
+from directory import feed
+from directory.base.db import transaction
 from tests.api.serving import connect, exchange, head_of, web_server
 from tests.factories import seed_practitioner, seed_token
 
@@ -30,8 +32,11 @@ def port(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[int]:
     (folder / "large").write_bytes(bytes(SIZE))
     facts = {"large": {"sha256": "00", "size": SIZE, "lines": 1}}
     made_at = datetime(2026, 9, 1, 4, tzinfo=UTC).isoformat()
+    with transaction(engine, read_only=True) as connection:
+        # An export that leads nowhere is not handed out.
+        cursor = feed.cursor_of(feed.origin(connection), feed.Place(feed.reached(connection)))
     (folder / "manifest.json").write_text(
-        json.dumps({"made_at": made_at, "cursor": "", "sources": {}, "files": facts})
+        json.dumps({"format": 2, "made_at": made_at, "cursor": cursor, "sources": {}, "files": facts})
     )
     for number in range(ENOUGH_TOKENS):
         seed_token(engine, f"operator-{number}", role="operator")
