@@ -19,26 +19,32 @@ class Seats:
         self._most, self._most_each = most, most_each
         self._taken: Counter[int] = Counter()
         self._of_source: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        self._left = threading.Condition()
 
-    def take(self, token: int, source: str) -> bool:
-        """Take a seat, to be given back by `leave`; False when there is none."""
-        with self._lock:
-            if self._taken.total() >= self._most or self._taken[token] >= self._most_each:
-                return False
-            if self._of_source[source] >= max(1, self._most // _OF_A_SOURCE):
+    def take(self, token: int, source: str, patience: float = 0.0) -> bool:
+        """Take a seat, to be given back by `leave`; False when there is none within `patience` seconds."""
+        with self._left:
+            if not self._left.wait_for(lambda: self._is_free(token, source), patience):
                 return False
             self._taken[token] += 1
             self._of_source[source] += 1
             return True
 
+    def _is_free(self, token: int, source: str) -> bool:
+        return (
+            self._taken.total() < self._most
+            and self._taken[token] < self._most_each
+            and self._of_source[source] < max(1, self._most // _OF_A_SOURCE)
+        )
+
     def leave(self, token: int, source: str) -> None:
         """Give one back."""
-        with self._lock:
+        with self._left:
             self._taken[token] -= 1
             self._of_source[source] -= 1
             self._taken += Counter()  # forgets those at zero
             self._of_source += Counter()
+            self._left.notify_all()
 
     @property
     def taken(self) -> int:

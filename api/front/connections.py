@@ -26,6 +26,8 @@ _OTHER_FILES = 512
 _AMPLE = 16
 _OF_THE_NET = {socket.AF_INET, socket.AF_INET6}
 _LOOK_SECONDS = 1.0
+# While somebody waits for the end of one: the next file of an export, a seat for another reader.
+_AWAITED_SECONDS = 0.1
 # A reader who takes nothing for so long is gone, or wants our memory.
 _UNREAD_MILLISECONDS = 30_000
 
@@ -42,7 +44,9 @@ def make_room() -> None:
 
 
 class Connections:
-    """Looks at them once a second; `is_at_work` says of a client's `address:port` whether he is being served.
+    """Looks at them once a second, more often while an end is awaited.
+
+    `is_at_work` says of a client's `address:port` whether he is being served.
 
     Proxies that are trusted bring everybody's connections: theirs are not counted.
     """
@@ -66,7 +70,7 @@ class Connections:
     def _watch(self) -> None:
         bounded = False
         while True:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_AWAITED_SECONDS if self._awaited else _LOOK_SECONDS)
             # A folder of descriptors that cannot be read now can be the next time.
             with suppress(OSError):
                 bounded = bounded or _bound_unread()

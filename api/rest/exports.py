@@ -45,6 +45,8 @@ NAMED = {
 _CHUNK = 1 << 16
 # A proxy in between keeps nothing; a reader may, and asks by ETag whether it still holds.
 _KEPT_BY_ITS_READER = "private, no-cache"
+# Who fetches one file after another asks for the next before the end of the last one has been seen here.
+_PATIENCE = 2.0
 
 
 class ExportFile(Shape):
@@ -144,7 +146,7 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
         raise _unknown()
     path, digest = known
     seats, token, source = call.container.downloads, call.token.id, source_of_request()
-    if not seats.take(token, source):
+    if not seats.take(token, source, _PATIENCE):
         text = "Too many files are being fetched just now, by all or by this token."
         raise Refusal(Kind.UNAVAILABLE, "too-many-downloads", text)
     handed = _Seated(path, lambda: seats.leave(token, source))

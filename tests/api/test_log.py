@@ -26,7 +26,7 @@ def test_a_request_leaves_one_line_with_the_route_and_the_token(operator: Caller
     operator.get("/v1/recipients/sought.person@one.example", sender="seeking.person@two.example")
     (line,) = lines.getvalue().splitlines()
     told = orjson.loads(line)
-    assert (told["method"], told["route"], told["status"]) == ("GET", "/v1/recipients/<path:address>", 200)
+    assert (told["method"], told["route"], told["status"]) == ("GET", "/v1/recipients/<address:address>", 200)
     assert told["token"] == 1
     assert told["ms"] > 0
     assert told["at"].endswith("Z")

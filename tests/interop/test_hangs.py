@@ -62,7 +62,7 @@ def test_a_part_that_hangs_is_ended_and_started_again(hanging: Installation, nam
     within(60, lambda: hanging.ask("status")["state"] == "ok")
     pid, restarts = part(hanging, name)
     os.kill(pid, signal.SIGSTOP)
-    within(120, lambda: not psutil.pid_exists(pid))
+    within(200, lambda: not psutil.pid_exists(pid))
     within(90, lambda: hanging.ask("status")["state"] == "ok")
     assert part(hanging, name)[1] == restarts + 1
 

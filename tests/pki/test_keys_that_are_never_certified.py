@@ -274,6 +274,7 @@ def test_an_identity_checked_too_long_ago_needs_a_new_enrolment_and_may_have_one
             mailbox=enrolled.seeded.mailbox,
             identity_check=identity(late),
         )
+        use_cases.approve_enrolment(connection, now=late, token=enrolled.second, enrolment_id=asked.id)
         before = store.load_enrolment(connection, enrolled.id)
     assert asked.id != enrolled.id
     assert before is not None
