@@ -126,7 +126,7 @@ class Settings:
         24, "Hours an operator's certificate lives after its domain left it on the trusted list."
     )
     quota_token_hour: int = _setting(
-        300, "Certificates one registrar's token may have made in an hour. More lets a stolen one do more."
+        1000, "Certificates one registrar's token may have made in an hour. More lets a stolen one do more."
     )
     quota_token_day: int = _setting(2000, "The same in 24 hours.")
     quota_authority_hour: int = _setting(

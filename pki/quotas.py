@@ -42,7 +42,7 @@ _CHARGE = Statement("""
 class Quotas:
     """The most certificates, per token and per body (an Ordre), in an hour and in 24 hours."""
 
-    token_hour: int = 300
+    token_hour: int = 1_000
     token_day: int = 2_000
     authority_hour: int = 2_000
     authority_day: int = 10_000

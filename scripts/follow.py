@@ -64,6 +64,10 @@ class TooLateError(Exception):
     """The feed is not kept back to this cursor any more."""
 
 
+# How often a place is asked for before it is given up.
+SEATS_ASKED = 5
+
+
 @dataclass(frozen=True)
 class Service:
     """Where the service is, who asks, and which CA he believes."""
@@ -73,15 +77,22 @@ class Service:
     ca: x509.Certificate
 
     def get(self, path: str, **headers: str) -> Any:
-        """The open answer; TooLateError for 410, urllib's HTTPError for any other refusal."""
+        """The open answer; TooLateError for 410, urllib's HTTPError for any other refusal.
+
+        Where every seat is taken it waits for `Retry-After` and asks again.
+        """
         request = urllib.request.Request(self.url.rstrip("/") + path, headers=headers)  # noqa: S310 - the operator's own URL
         request.add_header("Authorization", f"Bearer {self.token}")
-        try:
-            return urllib.request.urlopen(request, timeout=WAIT_SECONDS + 30)  # noqa: S310 - same
-        except urllib.error.HTTPError as error:
-            if error.code == HTTPStatus.GONE:
-                raise TooLateError from error
-            raise
+        for left in reversed(range(SEATS_ASKED)):
+            try:
+                return urllib.request.urlopen(request, timeout=WAIT_SECONDS + 30)  # noqa: S310 - same
+            except urllib.error.HTTPError as error:
+                if error.code == HTTPStatus.GONE:
+                    raise TooLateError from error
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not left:
+                    raise
+                time.sleep(float(error.headers.get("Retry-After", "2")))
+        raise AssertionError("the last try raises")
 
 
 def main() -> None:

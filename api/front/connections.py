@@ -27,7 +27,7 @@ _AMPLE = 16
 _OF_THE_NET = {socket.AF_INET, socket.AF_INET6}
 _LOOK_SECONDS = 1.0
 # While somebody waits for the end of one: the next file of an export, a seat for another reader.
-_AWAITED_SECONDS = 0.1
+_AWAITED_SECONDS = 0.05
 # A reader who takes nothing for so long is gone, or wants our memory.
 _UNREAD_MILLISECONDS = 30_000
 
@@ -57,6 +57,7 @@ class Connections:
         self._is_at_work, self._is_proxy, self._most = is_at_work, is_proxy, most
         self._awaited: dict[Peer, list[Callable[[], None]]] = {}
         self._lock = threading.Lock()
+        self._wanted = threading.Event()
 
     def start(self) -> None:
         """Begin; once in each process."""
@@ -66,11 +67,16 @@ class Connections:
         """Call `act`, on a thread of its own, once the connection of this client has ended."""
         with self._lock:
             self._awaited.setdefault(peer, []).append(act)
+        self._wanted.set()
 
     def _watch(self) -> None:
         bounded = False
         while True:
-            time.sleep(_AWAITED_SECONDS if self._awaited else _LOOK_SECONDS)
+            if not self._awaited:
+                self._wanted.wait(_LOOK_SECONDS)
+            self._wanted.clear()
+            if self._awaited:
+                time.sleep(_AWAITED_SECONDS)
             # A folder of descriptors that cannot be read now can be the next time.
             with suppress(OSError):
                 bounded = bounded or _bound_unread()

@@ -46,7 +46,7 @@ _CHUNK = 1 << 16
 # A proxy in between keeps nothing; a reader may, and asks by ETag whether it still holds.
 _KEPT_BY_ITS_READER = "private, no-cache"
 # Who fetches one file after another asks for the next before the end of the last one has been seen here.
-_PATIENCE = 2.0
+_PATIENCE = 0.2
 
 
 class ExportFile(Shape):
