@@ -44,6 +44,10 @@ def postgres(cluster: EmbeddedPostgres) -> Question:
     def answers() -> bool:
         try:
             link = _asking(cluster.conninfo)
+        except psycopg.errors.ConnectionTimeout:
+            # libpq's ping would wait as long again and hold up every thread of ours meanwhile. The supervisor
+            # then forgave the silence for ever, as if it had stood still itself.
+            return False
         except psycopg.Error:
             # All connections in use (53300) is the fault of those who hold them.
             return _ping(cluster) == Ping.OK
@@ -59,7 +63,7 @@ def recovering(cluster: EmbeddedPostgres) -> Question:
 
     def makes_itself_ready() -> bool:
         with suppress(OSError):
-            return _ping(cluster) == Ping.REJECT and not cluster.is_stopping()
+            return _refuses(cluster) and _ping(cluster) == Ping.REJECT and not cluster.is_stopping()
         return False
 
     return makes_itself_ready
@@ -149,6 +153,17 @@ class _Processes:
 def _is_of(process: int, leader: int) -> bool:
     with suppress(OSError, psutil.Error):
         return process != leader and os.getsid(process) == leader
+    return False
+
+
+def _refuses(cluster: EmbeddedPostgres) -> bool:
+    """Whether it refuses a connection, rather than saying nothing or taking it."""
+    try:
+        _asking(cluster.conninfo).close()
+    except psycopg.errors.ConnectionTimeout:
+        return False
+    except psycopg.Error:
+        return True
     return False
 
 

@@ -57,12 +57,12 @@ def test_a_worker_that_hangs_is_red_in_time_and_the_struck_off_leave_ldap(hangin
     assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.parametrize("name", ["ldap", "signer"])
+@pytest.mark.parametrize("name", ["ldap", "signer", "postgres"])
 def test_a_part_that_hangs_is_ended_and_started_again(hanging: Installation, name: str) -> None:
     within(60, lambda: hanging.ask("status")["state"] == "ok")
     pid, restarts = part(hanging, name)
     os.kill(pid, signal.SIGSTOP)
-    within(120, lambda: not psutil.pid_exists(pid))
+    within(150, lambda: not psutil.pid_exists(pid))
     within(90, lambda: hanging.ask("status")["state"] == "ok")
     assert part(hanging, name)[1] == restarts + 1
 
