@@ -1,6 +1,7 @@
 """Under the real server: who waits or fetches slowly takes no thread from those who want an answer now."""
 
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -122,20 +123,23 @@ def test_a_reader_who_hangs_up_while_he_waits_gives_his_seat_to_the_next(port: i
         told = b"".join(iter(lambda: link.recv(65536), b""))
     cursor = json.loads(told.splitlines()[-1])["next"]
     path = f"/v1/changes?wait=30&cursor={cursor}"
-    waiting = [ask(port, path, 0) for _ in range(WAITING_EACH)]
-    time.sleep(1)
     asked = head_of("GET", path, "sceau_operator-0")
-    refused = exchange(port, asked)
-    assert refused.headers["retry-after"], "without a seat the answer comes at once"
-    for link in waiting:
-        link.close()
+    with ExitStack() as waiting:
+        while (link := waits(port, asked)) is not None:
+            waiting.enter_context(closing(link))
+        refused = exchange(port, asked)
+        assert refused.headers["retry-after"], "without a seat the answer comes at once"
     deadline = time.monotonic() + 10
-    while True:
-        with closing(connect(port)) as link:
-            link.sendall(asked)
-            link.settimeout(1)
-            try:
-                link.recv(1)
-            except TimeoutError:
-                break  # it waits: it has a seat
+    while (link := waits(port, asked)) is None:
         assert time.monotonic() < deadline, "who hung up keeps his seat"
+    link.close()
+
+
+def waits(port: int, asked: bytes) -> socket.socket | None:
+    """The connection on which this was asked, when it waits: it has a seat. None when it was answered."""
+    link = connect(port)
+    link.sendall(asked)
+    if select.select([link], [], [], 1)[0]:
+        link.close()
+        return None
+    return link
