@@ -391,6 +391,14 @@ ENTRIES: tuple[Entry, ...] = (
         "La liste nationale ne la connaît plus.",
     ),
     Entry(
+        "organisation-unknown", 422, "FINESS does not know the establishment",
+        "FINESS as we have it holds no place under the number of this mailbox: no establishment, no legal"
+        " entity, no SIRET.",
+        "FINESS ne connaît pas l'établissement",
+        "FINESS, tel que nous l'avons, n'a aucun lieu sous le numéro de cette boîte : ni établissement, ni"
+        " entité juridique, ni SIRET.",
+    ),
+    Entry(
         "organisation-closed", 422, "The establishment is closed",
         "FINESS no longer holds the establishment of this mailbox, or says that it closed.",
         "L'établissement est fermé",

@@ -170,7 +170,8 @@ def _taken_from(connection: Connection, token: Token, made: Correction) -> int:
     """
     if made.field != "closed_on":
         return 1
-    mailboxes = len(store.addresses_at(connection, [made.key])[made.key])
+    closing = date.fromisoformat(made.value)
+    mailboxes = len(store.addresses_resting_on(connection, made.key, closing))
     return min(max(1, mailboxes), 2 * token.allowance.token)
 
 

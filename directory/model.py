@@ -35,6 +35,7 @@ class Standing(Enum):
     HOLDER_NOT_PRACTISING = "holder-not-practising"
     HOLDER_SUSPENDED = "holder-suspended"
     HOLDER_STRUCK_OFF = "holder-struck-off"
+    ORGANISATION_UNKNOWN = "organisation-unknown"
     ORGANISATION_CLOSED = "organisation-closed"
     NO_ANSWERABLE_PROFESSIONAL = "no-answerable-professional"
 
@@ -120,6 +121,16 @@ class Mailbox:
         """The FINESS number of the structure, '' when it is named otherwise (TRE_G07 type 1 is FINESS)."""
         return self.structure_id if self.structure_type == "1" else ""
 
+    @property
+    def siret(self) -> str:
+        """The SIRET of the structure, '' when it is named otherwise (TRE_G07 type 3 is SIRET)."""
+        return self.structure_id if self.structure_type == "3" else ""
+
+    @property
+    def establishment(self) -> str:
+        """The number by which FINESS may know the structure, '' when it has none such."""
+        return self.finess or self.siret
+
 
 @dataclass(frozen=True)
 class Trust:
@@ -135,6 +146,8 @@ class Trust:
 class MailboxFacts:
     """All that the directory knows about one address at one instant; `mailbox` is None when not registered.
 
+    `organisation` is the establishment with the mailbox's own number. Where FINESS knows that number as a
+    legal entity's or a SIRET, it is one of the places under it: an open one, if there is one.
     `answerable` are the professionals named for an organisation's mailbox, with their own standing.
     """
 
@@ -146,3 +159,10 @@ class MailboxFacts:
     organisation: Organisation | None = None
     answerable: tuple[Practitioner, ...] = ()
     version: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> Organisation | None:
+        """The establishment with the mailbox's own number; None where it is a legal entity's or a SIRET."""
+        if self.mailbox is None or self.organisation is None:
+            return None
+        return self.organisation if self.organisation.finess == self.mailbox.finess else None

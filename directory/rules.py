@@ -121,7 +121,9 @@ def _of_holder(holder: Practitioner | None) -> list[Standing]:
 
 def _of_organisation(facts: MailboxFacts, at: datetime) -> list[Standing]:
     found = []
-    if facts.organisation is None or not is_open(facts.organisation, at.astimezone(FRANCE).date()):
+    if facts.organisation is None:
+        found.append(Standing.ORGANISATION_UNKNOWN)
+    elif not is_open(facts.organisation, at.astimezone(FRANCE).date()):
         found.append(Standing.ORGANISATION_CLOSED)
     if not any(not _of_holder(person) for person in facts.answerable):
         found.append(Standing.NO_ANSWERABLE_PROFESSIONAL)

@@ -60,13 +60,23 @@ TRUSTS = """(SELECT json_agg(json_build_array(y.certificate_dn, y.name,
     FROM {trusted_domain} x JOIN {operator} y ON y.id = x.operator_id
     WHERE x.name = split_part(asked.address, '@', 2) AND x.departed_at IS NULL)"""
 
+# Whose number a mailbox bears: a place's own, or else that of the legal entity of several, of which an open
+# one speaks for it, or a SIRET. Each is looked for when the one before found nothing (COALESCE).
+_AN_OPEN_ONE_FIRST = "ORDER BY o.departed_at IS NOT NULL, o.closed_on DESC NULLS FIRST, o.finess LIMIT 1"
+STRUCTURE = f"""coalesce(
+    (SELECT {ESTABLISHMENT} FROM {{organisation}} o WHERE m.finess <> '' AND o.finess = m.finess),
+    (SELECT {ESTABLISHMENT} FROM {{organisation}} o
+     WHERE m.finess <> '' AND o.legal_finess = m.finess AND o.legal_finess <> '' {_AN_OPEN_ONE_FIRST}),
+    (SELECT {ESTABLISHMENT} FROM {{organisation}} o
+     WHERE m.structure_type = '3' AND o.siret = m.structure_id AND o.siret <> '' {_AN_OPEN_ONE_FIRST}))"""  # noqa: S608 - constants of this module
+
 # The array stands in a subquery so that the planner cannot count it: it then keeps one prepared plan for any
 # number of addresses, where it would plan each question anew (most of what a question about the past took).
 FACTS = f"""SELECT asked.address, CAST(json_build_array({TRUSTS},
     (SELECT json_build_array(m.kind, m.holder, m.structure_type, m.structure_id, m.structure_name, m.service,
                              m.listed, m.departed_at,
         (SELECT {PERSON} FROM {{practitioner}} p WHERE p.national_id = m.holder),
-        (SELECT {ESTABLISHMENT} FROM {{organisation}} o WHERE m.finess <> '' AND o.finess = m.finess))
+        {STRUCTURE})
      FROM {{mailbox}} m WHERE m.address = asked.address)) AS text)
 FROM unnest((SELECT CAST(:addresses AS text[]))) AS asked (address)"""  # noqa: S608 - constants of this module
 
@@ -127,6 +137,30 @@ _NUMBERS = text("""
     WHERE national_id = ANY(CAST(:national_ids AS text[])) AND successor IS NOT NULL
     UNION ALL SELECT national_id FROM succession WHERE successor = ANY(CAST(:national_ids AS text[]))
 """)
+_OF_PLACES = """
+    FROM unnest(CAST(:finess AS text[])) AS asked (finess) LEFT JOIN organisation o USING (finess)
+    CROSS JOIN LATERAL (
+        SELECT m.address, '' AS entity, '' AS siret FROM mailbox m
+        WHERE m.finess = asked.finess AND m.finess <> '' AND m.holder IS NULL AND m.departed_at IS NULL
+        UNION ALL
+        SELECT m.address, o.legal_finess, '' FROM mailbox m
+        WHERE m.finess = o.legal_finess AND m.finess <> '' AND m.holder IS NULL AND m.departed_at IS NULL
+        AND NOT EXISTS (SELECT FROM organisation x WHERE x.finess = m.finess)
+        UNION ALL
+        SELECT m.address, '', o.siret FROM mailbox m
+        WHERE m.structure_type = '3' AND m.structure_id = o.siret AND m.holder IS NULL
+        AND m.departed_at IS NULL) AS of_it"""
+_ADDRESSES_AT = text(
+    f"SELECT asked.finess, array_agg(of_it.address ORDER BY of_it.address) {_OF_PLACES} GROUP BY asked.finess"
+)
+_ADDRESSES_RESTING_ON = text(f"""
+    SELECT of_it.address {_OF_PLACES} WHERE NOT EXISTS (
+        SELECT FROM organisation x
+        WHERE (x.legal_finess = of_it.entity AND of_it.entity <> '' AND x.legal_finess <> ''
+            OR x.siret = of_it.siret AND of_it.siret <> '' AND x.siret <> '')
+        AND x.finess <> asked.finess AND x.departed_at IS NULL
+        AND (x.closed_on IS NULL OR x.closed_on > :day))
+""")  # noqa: S608 - constants of this module
 _SUCCESSORS = text("SELECT national_id, successor FROM succession WHERE national_id = ANY(:national_ids)")
 
 
@@ -240,17 +274,20 @@ def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[st
 
 
 def addresses_at(connection: Connection, finess: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The addresses of the establishments' own open mailboxes, sorted; people's who work there are theirs."""
+    """The addresses of the establishments' own open mailboxes, sorted; people's who work there are theirs.
+
+    Those under the number of its legal entity and under its SIRET are an establishment's own too.
+    """
     held: dict[str, tuple[str, ...]] = dict.fromkeys(finess, ())
-    rows = connection.execute(
-        text(
-            "SELECT finess, array_agg(address ORDER BY address) FROM mailbox WHERE finess <> ''"
-            " AND finess = ANY(CAST(:finess AS text[])) AND holder IS NULL AND departed_at IS NULL"
-            " GROUP BY finess"
-        ),
-        {"finess": list(held)},
-    )
+    rows = connection.execute(_ADDRESSES_AT, {"finess": list(held)})
     return held | {number: tuple(addresses) for number, addresses in rows}
+
+
+def addresses_resting_on(connection: Connection, finess: str, day: date) -> list[str]:
+    """Those of `addresses_at` that close with the establishment: no other place under their number is open
+    on that day.
+    """
+    return list(connection.execute(_ADDRESSES_RESTING_ON, {"finess": [finess], "day": day}).scalars())
 
 
 def keys_that_may_show(connection: Connection, entity: Entity, after: str, limit: int) -> list[str]:

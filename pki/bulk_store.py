@@ -24,7 +24,10 @@ _SELECTED = text("""
     AND (CAST(:issued_until AS timestamptz) IS NULL OR c.issued_at < :issued_until)
     AND (CAST(:keys AS bytea[]) IS NULL OR c.spki_sha256 = ANY(:keys))
     AND (CAST(:establishment AS text) IS NULL OR sceau_establishment_of(c.subject) = :establishment
-        OR c.mailbox IN (SELECT m.address FROM mailbox m WHERE m.finess = :establishment AND m.finess <> ''))
+        OR c.mailbox IN (
+            SELECT m.address FROM mailbox m WHERE m.finess = :establishment AND m.finess <> ''
+            UNION SELECT m.address FROM mailbox m
+            WHERE m.structure_id = :establishment AND m.structure_type = '3'))
     AND (CAST(:operator AS bigint) IS NULL OR split_part(c.mailbox, '@', 2) IN (
         SELECT d.name FROM trusted_domain d WHERE d.operator_id = :operator)
         OR c.serial IN (SELECT o.serial FROM operator_certificate o WHERE o.operator_id = :operator))
@@ -49,7 +52,7 @@ class Selection:
     """Which certificates: those that meet every criterion given; at least one must be.
 
     `keys` are SHA-256 digests of SubjectPublicKeyInfo in hexadecimal, `operator` the number of an operator,
-    `establishment` a FINESS number; `issued_until` is the first instant that is too late.
+    `establishment` a FINESS number or SIRET; `issued_until` is the first instant that is too late.
     """
 
     serials: tuple[Serial, ...] = ()

@@ -279,7 +279,9 @@ def _list_unanswered(connection: Connection, touched: Touched, now: datetime) ->
     keep(connection, Concern.NO_ANSWERABLE_PROFESSIONAL, matters, among=facts, now=now, actor=ACTOR)
 
 
-_GONE_ANYWAY = frozenset({Standing.MAILBOX_CLOSED, Standing.ORGANISATION_CLOSED})
+_GONE_ANYWAY = frozenset(
+    {Standing.MAILBOX_CLOSED, Standing.ORGANISATION_UNKNOWN, Standing.ORGANISATION_CLOSED}
+)
 
 
 def _list_pending(connection: Connection, serials: Sequence[Serial], now: datetime) -> None:

@@ -183,7 +183,7 @@ def _for_its_holder(
         return certificates
     if mailbox.kind.held:
         return tuple(one for one in certificates if one.practitioner == mailbox.holder)
-    return tuple(one for one in certificates if one.establishment in (None, mailbox.finess))
+    return tuple(one for one in certificates if one.establishment in (None, mailbox.establishment))
 
 
 def with_answerable(

@@ -338,12 +338,16 @@ class PersonNames:
 
 @dataclass(frozen=True)
 class OrganisationNames:
-    """Which establishment a certificate names; `service` is the unit, '' when it is the whole."""
+    """Which establishment a certificate names; `service` is the unit, '' when it is the whole.
+
+    `siret` is what it is known by where it has no FINESS number.
+    """
 
     name: str
     finess: str
     address: str
     service: str = ""
+    siret: str = ""
 
 
 @dataclass(frozen=True)
@@ -353,6 +357,7 @@ class ApplicationNames:
     name: str
     finess: str
     address: str
+    siret: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _CERTIFICATES = text("""
     LEFT JOIN succession u ON u.national_id = c.practitioner
     WHERE c.mailbox = ANY(:addresses) AND c.not_after > :now
       AND CASE WHEN m.kind IN ('PER', 'CAB') THEN m.holder = coalesce(u.successor, c.practitioner)
-               ELSE coalesce(sceau_establishment_of(c.subject) = m.finess, true) END
+               ELSE coalesce(sceau_establishment_of(c.subject) = m.structure_id, true) END
       AND coalesce((
           SELECT r.action = 'release' FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
       ), true)

@@ -111,9 +111,11 @@ _TOUCHED = text("""
 _OF_ESTABLISHMENT = """
     enrolment.id IN (
         SELECT e.id FROM mailbox m JOIN enrolment e ON e.mailbox = m.address {living}
-        WHERE m.finess = :finess AND m.finess <> ''
+        WHERE m.finess = ANY (:establishment) AND m.finess <> ''
+        UNION SELECT e.id FROM mailbox m JOIN enrolment e ON e.mailbox = m.address {living}
+        WHERE m.structure_id = ANY (:establishment) AND m.structure_type = '3'
         UNION SELECT e.id FROM practice p JOIN enrolment e ON e.practitioner = p.national_id
-        WHERE p.finess = :finess AND p.finess <> '')
+        WHERE p.finess = ANY (:establishment) AND p.finess <> '')
 """
 _LIVING_OF_ESTABLISHMENT = text(_OF_ESTABLISHMENT.format(living="AND e.state <> 'ended'"))
 # Ended ones are asked for by auditors, now and then: no index is kept for them.
@@ -679,11 +681,14 @@ def enrolments(
     *,
     authority: str | None,
     state: EnrolmentState | None,
-    establishment: str | None,
+    establishment: Sequence[str] | None,
     after: Enrolment | None,
     limit: int,
 ) -> list[Enrolment]:
-    """The first `limit` that come after `after`, oldest request first; None for any of that."""
+    """The first `limit` that come after `after`, oldest request first; None for any of that.
+
+    `establishment` is each number that it or its places are known by (FINESS, SIRET).
+    """
     query: Select[Any] = select(*_ENROLMENT).order_by(enrolment.c.requested_at, enrolment.c.id).limit(limit)
     if authority is not None:
         query = query.where(enrolment.c.authority == authority)
@@ -692,7 +697,7 @@ def enrolments(
     if establishment is not None:
         living = state is not None and state is not EnrolmentState.ENDED
         of_it = _LIVING_OF_ESTABLISHMENT if living else _ALL_OF_ESTABLISHMENT
-        query = query.where(of_it).params(finess=establishment)
+        query = query.where(of_it).params(establishment=list(establishment))
     if after is not None:
         query = query.where(tuple_(enrolment.c.requested_at, enrolment.c.id) > (after.requested_at, after.id))
     return [_enrolment(row) for row in connection.execute(query)]

@@ -126,8 +126,7 @@ def subject_of(names: Names) -> x509.Name:
             attributes = [
                 (NameOID.COUNTRY_NAME, COUNTRY),
                 (NameOID.ORGANIZATION_NAME, name),
-                # EN 319 412-1 5.1.4: two characters of our own choice and a colon, for a national scheme.
-                (NameOID.ORGANIZATION_IDENTIFIER, f"FI:{COUNTRY}-{names.finess}"),
+                (NameOID.ORGANIZATION_IDENTIFIER, _number_of(names)),
                 (NameOID.COMMON_NAME, name),
             ]
         case ApplicationNames():
@@ -135,7 +134,7 @@ def subject_of(names: Names) -> x509.Name:
             attributes = [
                 (NameOID.COUNTRY_NAME, COUNTRY),
                 (NameOID.ORGANIZATION_NAME, name),
-                (NameOID.ORGANIZATION_IDENTIFIER, f"FI:{COUNTRY}-{names.finess}"),
+                (NameOID.ORGANIZATION_IDENTIFIER, _number_of(names)),
                 # Half an address would be another's: S/MIME BR 7.1.4.2.2 a allows the organisation instead.
                 (NameOID.COMMON_NAME, names.address if len(names.address) <= LONGEST_COMMON_NAME else name),
             ]
@@ -157,6 +156,14 @@ def subject_of(names: Names) -> x509.Name:
             ]
     # Some people have one name: an attribute may be missing, never empty.
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes if value])
+
+
+def _number_of(names: OrganisationNames | ApplicationNames) -> str:
+    """The organizationIdentifier: a SIRET as the register of companies', FINESS as a scheme of our own.
+
+    EN 319 412-1 5.1.4: NTR, the country and a number; or two characters of one's own choice and a colon.
+    """
+    return f"NTR{COUNTRY}-{names.siret}" if names.siret else f"FI:{COUNTRY}-{names.finess}"
 
 
 def _common_name(names: ServiceNames) -> str:

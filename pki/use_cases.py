@@ -20,6 +20,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from directory.model import Mailbox, MailboxFacts, Practitioner
+from directory.search import sites_of
 from pki import (
     blocked_keys,
     doubts,
@@ -101,7 +102,7 @@ def request_enrolment(
         identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
         names=vouched_names.recorded(vouched_names.names_of(person, facts)),
     )  # fmt: skip
-    practises_there = any(p.finess and p.finess == _mailbox(facts).finess for p in person.practices)
+    practises_there = _practises_at(connection, person, _mailbox(facts).establishment)
     detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
     line = Line(now, token.actor, Event.ENROLMENT_REQUESTED, str(asked.id), detail)
     # The one before seldom stands: looked at when it is in the way.
@@ -112,6 +113,12 @@ def request_enrolment(
         text = "An enrolment of this person for this mailbox is under way or approved."
         raise Refusal(Kind.CONFLICT, "already-enrolled", text)
     return asked
+
+
+def _practises_at(connection: Connection, person: Practitioner, establishment: str) -> bool:
+    """Whether one of his practices is at a place under this number (FINESS or SIRET); no for ''."""
+    places = frozenset(sites_of(connection, establishment)) if establishment else ()
+    return any(practice.finess in places for practice in person.practices)
 
 
 def _has_room(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> bool:
@@ -215,8 +222,9 @@ def enrolments_seen(
 ) -> list[Enrolment]:
     """Enrolments in the order they were asked for: those of a registrar's authority, to an auditor all.
 
-    `establishment` leaves those for its mailboxes and for the people who practise there. `after`
-    is the last one of the page before. Refuses `not-a-registrar`, `bad-cursor`.
+    `establishment` leaves those for its mailboxes and for the people who practise there; by the number of a
+    legal entity, those of all its places. `after` is the last one of the page before.
+    Refuses `not-a-registrar`, `bad-cursor`.
     """
     authority = None
     if token.role is not Role.AUDITOR:
@@ -225,8 +233,11 @@ def enrolments_seen(
     last = None if after is None else store.load_enrolment(connection, after)
     if after is not None and last is None:
         raise Refusal(Kind.MALFORMED, "bad-cursor", "This cursor was not given by a search.")
+    numbers = None
+    if establishment is not None:
+        numbers = [establishment, *sites_of(connection, establishment)]
     return store.enrolments(
-        connection, authority=authority, state=state, establishment=establishment, after=last, limit=limit
+        connection, authority=authority, state=state, establishment=numbers, after=last, limit=limit
     )
 
 

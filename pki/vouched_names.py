@@ -27,7 +27,10 @@ _MADE_FOR: Mapping[MailboxKind, type[VouchedNames]] = {
 
 
 def names_of(person: Practitioner, facts: MailboxFacts) -> VouchedNames:
-    """Whom a certificate of this mailbox names now; the establishment as FINESS calls it, if it knows it."""
+    """Whom a certificate of this mailbox names now; the establishment as FINESS calls it, if it knows it.
+
+    Of a legal entity and of a SIRET FINESS tells no name: they are called as the national list calls them.
+    """
     mailbox = facts.mailbox
     if mailbox is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-mailbox", f"There is no mailbox {facts.address}.")
@@ -36,10 +39,10 @@ def names_of(person: Practitioner, facts: MailboxFacts) -> VouchedNames:
         return PersonNames(
             person.given_name, person.family_name, person.national_id, professions, mailbox.address
         )
-    name = mailbox.structure_name if facts.organisation is None else facts.organisation.name
+    name = facts.place.name if facts.place else mailbox.structure_name or mailbox.structure_id
     if mailbox.kind is MailboxKind.APPLICATION:
-        return ApplicationNames(name, mailbox.finess, mailbox.address)
-    return OrganisationNames(name, mailbox.finess, mailbox.address, mailbox.service)
+        return ApplicationNames(name, mailbox.finess, mailbox.address, siret=mailbox.siret)
+    return OrganisationNames(name, mailbox.finess, mailbox.address, mailbox.service, mailbox.siret)
 
 
 def recorded(names: VouchedNames) -> dict[str, Any]:
@@ -76,7 +79,8 @@ def is_void(enrolment: Enrolment, asked: Enrolment) -> bool:
 def differing(kept: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
     """The fields that are not what was recorded, in the order of their names."""
     before, now = _spelt(kept), _spelt(present)
-    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    # A field that came later (`siret`) is not in what was recorded before.
+    return sorted(key for key in before.keys() | now.keys() if before.get(key, "") != now.get(key, ""))
 
 
 def _spelt(values: Mapping[str, Any]) -> dict[str, Any]:

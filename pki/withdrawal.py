@@ -154,7 +154,7 @@ def _moved(bond: Bond, present: Present) -> bool:
         # The same person under a new number holds it still.
         successor = present.successor.national_id if present.successor else bond.practitioner
         return mailbox.holder not in {bond.practitioner, successor}
-    return bond.establishment is not None and bond.establishment != mailbox.finess
+    return bond.establishment is not None and bond.establishment != mailbox.establishment
 
 
 def _organisation_closed(facts: MailboxFacts, at: datetime) -> bool:

@@ -18,10 +18,11 @@ from pki.withdrawal import Bond, Cause
 # What the mailbox was when the enrolment was asked for: two registrars vouched for that establishment. Where
 # the record does not reach back so far, what it is now.
 _ENROLMENTS = text("""
-    SELECT e.id, e.practitioner, e.mailbox, past.kind, nullif(past.finess, '') AS establishment
+    SELECT e.id, e.practitioner, e.mailbox, past.kind, past.establishment
     FROM enrolment e
     LEFT JOIN LATERAL (
-        SELECT m.kind, m.finess FROM mailbox_at(e.requested_at) m WHERE m.address = e.mailbox
+        SELECT m.kind, CASE WHEN m.structure_type IN ('1', '3') THEN m.structure_id END AS establishment
+        FROM mailbox_at(e.requested_at) m WHERE m.address = e.mailbox
         ORDER BY m.sys_from DESC LIMIT 1
     ) AS past ON true
     WHERE e.state <> 'ended' AND e.id IN (

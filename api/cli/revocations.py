@@ -89,7 +89,7 @@ def revoke_many() -> None:
 @click.option("--serials", type=click.File("r"), default=None, help="A file with one serial on each line.")
 @click.option("--authority", default=None, help="Of this CA, e.g. persons-1.")
 @click.option("--profile", default=None, help="Of this profile, e.g. practitioner-smime.")
-@click.option("--establishment", default=None, help="Of this establishment (FINESS).")
+@click.option("--establishment", default=None, help="Of this establishment (FINESS or SIRET).")
 @click.option(
     "--operator", type=NUMBER, default=None, help="Of this operator, and of mailboxes in its domains."
 )

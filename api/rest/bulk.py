@@ -37,7 +37,7 @@ class SelectionRequest(Shape):
     authority = fields.String(validate=_PRINTABLE, metadata={"example": "persons-1"})
     profile = fields.String(validate=_PRINTABLE, metadata={"example": "practitioner-smime"})
     establishment = fields.String(
-        validate=_PRINTABLE, metadata={"description": "FINESS", "example": "750990012"}
+        validate=_PRINTABLE, metadata={"description": "FINESS, SIRET", "example": "750990012"}
     )
     operator = fields.Integer(validate=validate.Range(1, LARGEST_ID))
     issued_from = Instant()

@@ -17,7 +17,7 @@ from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
-from directory.identifiers import parse_address, read_finess, read_national_id
+from directory.identifiers import parse_address, read_national_id, read_place
 from pki import use_cases
 from pki.competence import LONGEST_COMMENT
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
@@ -25,7 +25,8 @@ from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
 REGISTRARS = {Role.REGISTRAR}
 MAY_SEE = {Role.REGISTRAR, Role.AUDITOR}
 AGAINST_THE_MAILBOX = (
-    "domain-not-trusted", "domain-suspended", "operator-suspended", "mailbox-closed", "organisation-closed",
+    "domain-not-trusted", "domain-suspended", "operator-suspended", "mailbox-closed", "organisation-unknown",
+    "organisation-closed",
 )  # fmt: skip
 EXAMPLE_ENROLMENT = "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e"
 IDENTIFIED = {
@@ -69,8 +70,8 @@ class EnrolmentsQuery(paging.PageQuery):
     establishment = Line(
         30,
         metadata={
-            "description": "Numéro FINESS : ses boîtes, et les professionnels qui y exercent — FINESS "
-            "number: its mailboxes, and the people who practise there",
+            "description": "Numéro FINESS ou SIRET : ses boîtes, et les professionnels qui y exercent — "
+            "FINESS number or SIRET: its mailboxes, and the people who practise there",
             "example": "250990033",
         },
     )
@@ -229,7 +230,13 @@ def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UU
     """,
     answer=EnrolmentsAnswer,
     query=EnrolmentsQuery,
-    problems=("not-a-registrar", "bad-cursor", "malformed-finess", "finess-check-digit"),
+    problems=(
+        "not-a-registrar",
+        "bad-cursor",
+        "malformed-finess",
+        "finess-check-digit",
+        "siret-check-digit",
+    ),
 )
 def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """See enrolments.
@@ -243,7 +250,7 @@ def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         call.connection,
         token=call.token,
         state=asked.get("state"),
-        establishment=None if establishment is None else read_finess(establishment),
+        establishment=None if establishment is None else read_place(establishment),
         after=asked.get("after"),
         limit=limit + 1,
     )

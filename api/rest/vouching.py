@@ -23,6 +23,7 @@ class NamesAnswer(Shape):
     professions = fields.List(fields.String(), required=True, allow_none=True, dump_default=None)
     name = fields.String(required=True, allow_none=True, dump_default=None)
     finess = fields.String(required=True, allow_none=True, dump_default=None)
+    siret = fields.String(required=True, allow_none=True, dump_default=None)
     service = fields.String(required=True, allow_none=True, dump_default=None)
 
 

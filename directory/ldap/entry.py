@@ -140,7 +140,7 @@ def mailbox_entry(
     if mailbox.kind.held and facts.holder is not None:
         told = _of_person(mailbox, facts.holder)
     else:
-        told = _of_structure(mailbox, facts.organisation)
+        told = _of_structure(mailbox, facts.place)
     told |= {
         "objectClass": _texts("inetOrgPerson", "sceauMailbox"),
         "mail": (mailbox.address.encode("ascii"),),

@@ -87,6 +87,7 @@ def test_two_registrars_and_a_key_give_a_certificate_that_the_verdict_knows(
             "professions": ["10"],
             "name": None,
             "finess": None,
+            "siret": None,
             "service": None,
         },
     }
@@ -422,8 +423,14 @@ def test_an_establishment_is_found_by_indexes_alone(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         query = f"EXPLAIN SELECT id FROM enrolment WHERE {store._LIVING_OF_ESTABLISHMENT.text}"
-        plan = "\n".join(connection.execute(text(query), {"finess": LILACS}).scalars())
-    for index in ("mailbox_finess", "practice_finess", "enrolment_live", "enrolment_practitioner"):
+        plan = "\n".join(connection.execute(text(query), {"establishment": [LILACS]}).scalars())
+    for index in (
+        "mailbox_finess",
+        "mailbox_siret",
+        "practice_finess",
+        "enrolment_live",
+        "enrolment_practitioner",
+    ):
         assert index in plan
     assert "Seq Scan" not in plan
 
