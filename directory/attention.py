@@ -30,6 +30,8 @@ class Concern(Enum):
     NUMBER_RETIRED = "number-retired"
     # A certificate on another key of somebody who lost one.
     KEY_OF_HOLDER_COMPROMISED = "key-of-holder-compromised"
+    # An approved enrolment that certifies nothing more: the record names otherwise than two persons saw.
+    ENROLMENT_VOID = "enrolment-void"
     # A token or a body that has used half of what it may take trust from within an hour.
     WITHDRAWALS_HALF_USED = "withdrawals-half-used"
 

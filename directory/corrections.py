@@ -5,7 +5,8 @@ register has come to agree. It never gives trust: what may be corrected is in `d
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -25,6 +26,8 @@ from directory.rules import check_reason, registering_authorities, search_form
 from directory.tables import correction, correction_withdrawal, mailbox, organisation, practitioner
 from directory.withdrawal_limits import charge
 
+# Which approved enrolments are void by what a row says now. Only `pki` tells, so the entry point brings it.
+VoidOf = Callable[[Connection, Entity, str], AbstractSet[Any]]
 LONGEST_VALUE = 200
 # Of PostgreSQL's bigint: no row has a number beyond it, and to ask for one is an error there.
 LARGEST_NUMBER = (1 << 63) - 1
@@ -122,9 +125,11 @@ def correct(
     field: str,
     value: str,
     reason: str,
+    void_of: VoidOf,
 ) -> Correction:
     """Say `value` of this field from the commit on; one in force for it is replaced.
 
+    One act within the limits of the token, or as many as the mailboxes it closes or the enrolments it voids.
     Refuses what is no key, `not-correctable`, `bad-correction`, `reason-missing`, `reason-too-long`,
     `unknown-…`, `wrong-authority`, `nothing-to-correct`, `closing-put-off`, `register-being-applied`,
     `withdrawal-limit-reached`.
@@ -154,35 +159,41 @@ def correct(
     made = _correction(
         connection.execute(insert(correction).values(row).returning(correction)).mappings().one()
     )
-    _show(connection, entity, key, field, value)
+    voided = _show(connection, entity, key, field, value, void_of=void_of)
     # The value and its reason may tell of a person's life: they stay in the record, out of a published log.
     detail = {"correction": made.id, "entity": entity.value, "field": field, "authority": authority}
     detail |= {} if old is None else {"replaces": old.id}
     record(connection, now=now, actor=token.actor, event=Event.CORRECTION_MADE, subject=key, detail=detail)
-    charge(connection, token, now=now, number=_taken_from(connection, token, made))
+    charge(connection, token, now=now, number=_taken_from(connection, token, made, voided))
     return made
 
 
-def _taken_from(connection: Connection, token: Token, made: Correction) -> int:
-    """From how many a correction takes trust: a closing day, from each open mailbox of the establishment.
+def _taken_from(connection: Connection, token: Token, made: Correction, voided: int) -> int:
+    """From how many it takes trust: each open mailbox of what it closes, each approved enrolment it voids."""
+    closed = 0
+    if made.field == "closed_on":
+        closing = date.fromisoformat(made.value)
+        closed = len(store.addresses_resting_on(connection, made.key, closing))
+    return _at_most(token, max(1, closed, voided))
 
-    No more than one token may take with a colleague's agreement, or a large hospital could not be closed.
+
+def _at_most(token: Token, number: int) -> int:
+    """No more than one token may take with a colleague's agreement.
+
+    A large hospital could be neither closed nor given its new name else.
     """
-    if made.field != "closed_on":
-        return 1
-    closing = date.fromisoformat(made.value)
-    mailboxes = len(store.addresses_resting_on(connection, made.key, closing))
-    return min(max(1, mailboxes), 2 * token.allowance.token)
+    return min(number, 2 * token.allowance.token)
 
 
 def withdraw_correction(
-    connection: Connection, *, now: datetime, token: Token, correction_id: int
+    connection: Connection, *, now: datetime, token: Token, correction_id: int, void_of: VoidOf
 ) -> Correction:
     """Give the field back to the register: it shows what the register said last, from the commit on.
 
     A closing day that others said takes two persons, as whatever gives trust back: the first one asks, and it
     stands until another agrees within a week. Refuses `unknown-correction`, `correction-ended`,
-    `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox.
+    `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox or
+    voids enrolments approved under the corrected name.
     """
     found = _by_number(connection, correction_id)
     entity = Entity(found.entity)
@@ -203,15 +214,15 @@ def withdraw_correction(
             return _ask(connection, found, token, now)
         dual_control.check_is_another(asked, token)
         dual_control.confirm(connection, correction_withdrawal, found.id, token=token, now=now)
-    _show(connection, entity, found.key, found.field, found.register_value)
+    voided = _show(connection, entity, found.key, found.field, found.register_value, void_of=void_of)
     ended = _end(connection, found, now=now, actor=token.actor.name, ending="withdrawn")
     detail = {"correction": found.id, "entity": found.entity, "field": found.field, "ending": "withdrawn"}
     record(
         connection, now=now, actor=token.actor, event=Event.CORRECTION_ENDED, subject=found.key, detail=detail
     )
-    if (found.field, found.register_value) == ("listed", "false"):
-        # The one withdrawal that takes something away: the mailbox is on the red list again.
-        charge(connection, token, now=now)
+    # What a withdrawal takes away: a mailbox goes back on the red list, a name was vouched for since.
+    hidden = (found.field, found.register_value) == ("listed", "false")
+    charge(connection, token, now=now, number=_at_most(token, max(int(hidden), voided)))
     return ended
 
 
@@ -373,8 +384,14 @@ def _unknown(correction_id: int) -> Refusal:
     return Refusal(Kind.NOT_FOUND, "unknown-correction", f"There is no correction {correction_id}.")
 
 
-def _show(connection: Connection, entity: Entity, key: str, field: str, value: str) -> None:
-    """The row as readers see it; triggers tell the feed and keep its history."""
+def _show(
+    connection: Connection, entity: Entity, key: str, field: str, value: str, *, void_of: VoidOf
+) -> int:
+    """Change the row as readers see it; how many approved enrolments that voids.
+
+    Triggers tell the feed and keep its history.
+    """
+    before = void_of(connection, entity, key)
     column = _KEY[entity]
     values = {field: _as_held(field, value)}
     if field in ("family_name", "given_name"):
@@ -382,6 +399,7 @@ def _show(connection: Connection, entity: Entity, key: str, field: str, value: s
         names = {**_names(connection, key), **values}
         values["search_name"] = search_form(f"{names['family_name']} {names['given_name']}")
     connection.execute(update(column.table).where(column == key).values(values))
+    return len(void_of(connection, entity, key) - before)
 
 
 def _names(connection: Connection, national_id: str) -> Mapping[str, Any]:

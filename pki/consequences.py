@@ -20,11 +20,11 @@ from directory.changes import START, Change, Cursor, Entity
 from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
 from directory.model import Standing
 from directory.rules import registering_authority, standing
-from pki import exchange, impediments, revoking, store, withdrawal_store
+from pki import exchange, impediments, revoking, store, void_enrolments, withdrawal_store
 from pki.model import RevocationAction, Serial
 from pki.revoking import TakingBack
 from pki.store import Revocable
-from pki.withdrawal import RULES, Bond, Cause, Decision, causes, decide, ends_enrolment
+from pki.withdrawal import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 
 CONSUMER = "consequences"
 # Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by
@@ -68,11 +68,13 @@ class Outcome:
 class _Plan:
     """What each touched certificate and enrolment comes to; `about` are those of which something follows.
 
-    `serials` are the certificates looked at, `over` those of them whose end was noted and has come otherwise.
+    `serials` are the certificates looked at, `over` those of them whose end was noted and has come otherwise;
+    `present` is what the record said of whatever was looked at.
     """
 
     serials: Sequence[Serial] = ()
     over: frozenset[Serial] = frozenset()
+    present: Mapping[Bond, Present] = field(default_factory=dict)
     take_back: list[TakingBack] = field(default_factory=list)
     release: list[Revocable] = field(default_factory=list)
     pending: list[tuple[Serial, Cause, datetime]] = field(default_factory=list)
@@ -116,6 +118,10 @@ def settle(
         withdrawal_store.keep_due(connection, noted, plan.pending)
     # 4. What is left for a person to look at.
     _list_unsettled(connection, touched, serials, now)
+    void_enrolments.list_matters(
+        connection, people=touched.people, mailboxes=touched.mailboxes, known=seen.present, now=now,
+        actor=ACTOR,
+    )  # fmt: skip
     held = sum(event.action is RevocationAction.HOLD for event in revoked)
     return Outcome(len(revoked) - held, held, len(plan.release), ended)
 
@@ -207,7 +213,7 @@ def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetim
         connection, [one.certificate.serial for one in found if one.last is RevocationAction.HOLD]
     )
     # 3. What follows.
-    plan = _Plan(serials, frozenset(due.keys() - {one.certificate.serial for one in found}))
+    plan = _Plan(serials, frozenset(due.keys() - {one.certificate.serial for one in found}), present)
     for one in found:
         bond, serial = impediments.bond_of(one), one.certificate.serial
         known = due.get(serial, {})

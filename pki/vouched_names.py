@@ -62,13 +62,19 @@ def check_unchanged(enrolment: Enrolment, person: Practitioner, facts: MailboxFa
     Case and accents count. How a letter is composed (NFC) and white space do not: a certificate never told
     them.
     """
+    differs = differing_now(enrolment.names, person, facts)
     if enrolment.names is None:
-        raise _void("nobody recorded what was seen when it was asked for", ["names"])
-    kept = dict(enrolment.names)
-    if differs := differing(kept, recorded(names_of(person, facts))):
+        raise _void("nobody recorded what was seen when it was asked for", differs)
+    if differs:
         raise _void(f"the record says otherwise by now ({', '.join(differs)})", differs)
+    kept = dict(enrolment.names)
     made: Callable[..., VouchedNames] = _MADE_FOR[MailboxKind(kept.pop("kind"))]
     return made(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
+
+
+def differing_now(kept: Mapping[str, Any] | None, person: Practitioner, facts: MailboxFacts) -> list[str]:
+    """The fields that the record names otherwise by now; `names` where nobody recorded any."""
+    return ["names"] if kept is None else differing(kept, recorded(names_of(person, facts)))
 
 
 def is_void(enrolment: Enrolment, asked: Enrolment) -> bool:

@@ -20,10 +20,13 @@ from directory.base.db import transaction
 def attention(
     kind: str | None, authority: str | None, closed: bool, limit: int, state: Path | None, as_json: bool
 ) -> None:
-    """List what needs a look, oldest first: nobody answers for it, two claim it, it is about to be revoked.
+    """List what needs a look, oldest first: nobody answers for it, two claim it, it is about to be revoked,
+    it was approved under another name. With --json each says what differs, or what is to come.
 
     \b
-    Example:  sceau attention --kind no-answerable-professional
+    Examples:
+      sceau attention --kind no-answerable-professional
+      sceau attention --kind enrolment-void --authority CNOM --json
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:

@@ -12,6 +12,7 @@ from directory.base.db import transaction
 from directory.changes import Entity
 from directory.corrections import Correction
 from directory.precedence import CORRECTABLE
+from pki.void_enrolments import void_of
 
 HEADERS = ("id", "entity", "key", "field", "value", "register says", "by", "since", "ending")
 ENTITIES = click.Choice([entity.value for entity in CORRECTABLE])
@@ -53,6 +54,7 @@ def make(
             field=field,
             value=value,
             reason=reason,
+            void_of=void_of,
         )
     answer(asdict(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
 
@@ -79,6 +81,7 @@ def withdraw(
             now=parts.present(connection),
             token=who_acts(parts, connection, name, secret),
             correction_id=correction_id,
+            void_of=void_of,
         )
     answer(asdict(ended), as_json=as_json, rows=[_row(ended)], headers=HEADERS)
 

@@ -25,7 +25,7 @@ class AttentionQuery(paging.NumberedQuery):
 
 
 class MatterAnswer(Shape):
-    """One matter; `subject` is an address, a national number or a serial, as its kind says."""
+    """One matter; `subject` is an address, a national number, a serial or an enrolment, as its kind says."""
 
     id = fields.Integer(required=True)
     kind = fields.String(required=True, metadata={"example": "no-answerable-professional"})
@@ -53,8 +53,9 @@ class AttentionAnswer(Shape):
     french="""Ce qui demande un regard.
 
     Boîtes d'établissement dont plus personne ne répond, certificats bientôt révoqués, boîtes que deux
-    titulaires réclament, numéros disparus sans successeur. Un agent voit ce qui touche son Ordre,
-    administrateurs et auditeurs tout. Une affaire se ferme d'elle-même quand elle n'a plus lieu d'être.
+    titulaires réclament, numéros disparus sans successeur, enrôlements approuvés sous d'autres noms que ceux
+    d'aujourd'hui (`differs` dit lesquels). Un agent voit ce qui touche son Ordre, administrateurs et
+    auditeurs tout. Une affaire se ferme d'elle-même quand elle n'a plus lieu d'être.
     """,
     answer=AttentionAnswer,
     query=AttentionQuery,
@@ -63,8 +64,9 @@ def see_attention(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """What needs a look.
 
     Mailboxes of establishments that nobody answers for any more, certificates about to be revoked, mailboxes
-    that two holders claim, numbers gone without a successor. A registrar sees what touches his Ordre,
-    administrators and auditors all. A matter closes by itself when it is gone.
+    that two holders claim, numbers gone without a successor, enrolments approved under other names than the
+    record shows now (`differs` says which). A registrar sees what touches his Ordre, administrators and
+    auditors all. A matter closes by itself when it is gone.
     """
     limit: int = asked["limit"]
     found = matters_noted(

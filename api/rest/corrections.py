@@ -16,6 +16,7 @@ from directory.changes import Entity
 from directory.corrections import LONGEST_VALUE, Correction
 from directory.precedence import CORRECTABLE
 from directory.rules import LONGEST_REASON
+from pki.void_enrolments import void_of
 
 MAY_CORRECT = {Role.REGISTRAR, Role.ADMIN}
 LONGEST_KEY = 320
@@ -91,7 +92,9 @@ class CorrectionsAnswer(Shape):
 
     Visible aussitôt partout, et après les fichiers des nuits suivantes, jusqu'au retrait ou jusqu'à ce que le
     registre dise de même. Un agent corrige les professionnels de son Ordre et leurs boîtes, un administrateur
-    tout. Rien de ce qui fonde la confiance ne se corrige ; un jour de fermeture ne peut qu'être avancé.
+    tout. Rien de ce qui fonde la confiance ne se corrige ; un jour de fermeture ne peut qu'être avancé. Un
+    nom compte pour chaque enrôlement approuvé qu'il rend caduc : au-delà de la limite, un second agent ou
+    administrateur consent d'abord.
     """,
     answer=CorrectionAnswer,
     status=201,
@@ -109,7 +112,9 @@ def make_correction(call: Transacted, asked: dict[str, Any]) -> Correction:
 
     Seen at once everywhere, and after the files of the nights to come, until it is withdrawn or the register
     says the same. A registrar corrects the people of his Ordre and their mailboxes, an administrator all.
-    Nothing that trust rests on is corrected; a closing day can only be brought forward.
+    Nothing that trust rests on is corrected; a closing day can only be brought forward. A name counts once
+    for each approved enrolment that it voids: beyond the limit a second registrar or administrator agrees
+    first.
     """
     return use_cases.correct(
         call.connection,
@@ -120,6 +125,7 @@ def make_correction(call: Transacted, asked: dict[str, Any]) -> Correction:
         field=asked["field"],
         value=asked["value"],
         reason=asked["reason"],
+        void_of=void_of,
     )
 
 
@@ -187,7 +193,7 @@ def withdraw_correction(call: Transacted, correction_id: int) -> Correction:
     `ending` stays null until the second agrees.
     """
     return use_cases.withdraw_correction(
-        call.connection, now=call.now, token=call.token, correction_id=correction_id
+        call.connection, now=call.now, token=call.token, correction_id=correction_id, void_of=void_of
     )
 
 

@@ -18,6 +18,7 @@ from directory.changes import Entity
 from directory.withdrawal_limits import agree, standings_seen
 from pki.export import write_export
 from pki.public import public_values
+from pki.void_enrolments import void_of
 from tests.api.commands import Sceau
 from tests.api.conftest import Caller
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token
@@ -290,7 +291,7 @@ def test_a_closing_day_counts_each_mailbox_of_the_establishment(engine: Engine, 
         with transaction(engine) as connection:
             corrections.correct(
                 connection, now=now, token=first, entity=Entity.ORGANISATION, key=HOSPITAL,
-                field="closed_on", value="2026-01-01", reason="list",
+                field="closed_on", value="2026-01-01", reason="list", void_of=void_of,
             )  # fmt: skip
 
     with pytest.raises(Refusal, match="take trust from 3 within an hour"):

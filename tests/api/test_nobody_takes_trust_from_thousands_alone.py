@@ -23,10 +23,15 @@ from pki.model import RevocationReason, Serial
 from tests.api.certificates import certify, certify_operator
 from tests.api.commands import Sceau, token, told
 from tests.api.conftest import AbsentSigner, Caller
-from tests.factories import OPERATOR, rpps, seed_practitioner
+from tests.factories import OPERATOR, Seeded, rpps, seed_organisation, seed_practitioner
+from tests.pki.conftest import enrol
 
 SUSPEND = {"kind": "suspended", "reason": "Décision 117"}
 MANY = "/v1/revocations/bulk"
+HOSPITAL = "750990012"
+RENAMED = {
+    "entity": "organisation", "key": HOSPITAL, "field": "name", "value": "CLINIQUE DES ROSES", "reason": "x",
+}  # fmt: skip
 TAKEN = """
     SELECT (SELECT count(*) FROM measure), (SELECT count(*) FROM revocation),
            (SELECT count(*) FROM correction), (SELECT count(*) FROM blocked_key),
@@ -54,6 +59,16 @@ def is_over(answer: TestResponse) -> bool:
 
 def people(engine: Engine, count: int) -> list[str]:
     return [seed_practitioner(engine, number).national_id for number in range(1, count + 1)]
+
+
+def answered_by(engine: Engine, now: datetime, count: int) -> list[str]:
+    """So many mailboxes of one hospital, each with somebody approved to answer for it; the enrolments."""
+    approved = []
+    for number in range(1, count + 1):
+        address = seed_organisation(engine, HOSPITAL, address=f"service-{number}@two.example")
+        someone = seed_practitioner(engine, number).national_id
+        approved.append(str(enrol(engine, now, Seeded(someone, address)).id))
+    return approved
 
 
 def suspend(who: Caller, person: str) -> TestResponse:
@@ -276,6 +291,24 @@ class TestWithThreeAnHour:
         assert second.post("/v1/withdrawal-limits/agreements", agreed).status_code == 201
         assert begin(serials[6:8], admin).get_json()["state"] == "running"
 
+    def test_the_name_of_a_hospital_counts_the_approvals_it_voids_and_each_needs_a_look(
+        self, engine: Engine, now: datetime, container: Container, caller: Callable[..., Caller]
+    ) -> None:
+        approved = answered_by(engine, now, 4)
+        admin, second = caller("admin", name="alone"), caller("admin", name="second")
+        over = admin.post("/v1/corrections", RENAMED)
+        assert is_over(over)
+        assert taken(engine)[2] == 0
+        agreed = {"token": over.get_json()["token"], "reason": "en-tête vu"}
+        assert second.post("/v1/withdrawal-limits/agreements", agreed).status_code == 201
+        assert admin.post("/v1/corrections", RENAMED).status_code == 201
+        jobs.run_job(container, "consequences")
+        found = caller("registrar", name="looks").get("/v1/attention", kind="enrolment-void").get_json()
+        differs = {one["subject"]: one["detail"]["differs"] for one in found["items"]}
+        assert differs == {each: ["name"] for each in approved}
+        stranger = caller("registrar", name="stranger", authority="CNOP")
+        assert stranger.get("/v1/attention", kind="enrolment-void").get_json()["items"] == []
+
 
 class TestByCommand:
     """The same count from a terminal, by the limits of the installation's settings."""
@@ -333,6 +366,16 @@ class TestByCommand:
         assert [(item["scope"], item["used"], item["agreed"], item["left"]) for item in listed] == [
             ("authority:CNOM", 3, 2, 4), (f"token:{number}", 3, 2, 1),
         ]  # fmt: skip
+
+    def test_the_name_of_a_hospital_by_command_counts_the_approvals_it_voids(
+        self, engine: Engine, sceau: Sceau
+    ) -> None:
+        answered_by(engine, utc_now(), 3)
+        admin = token(sceau, "admin", "admin", "")
+        words = [RENAMED[each] for each in ("entity", "key", "field", "value")]
+        refused = sceau("correct", "make", *words, "--reason", "x", "--json", token=admin)
+        assert (refused.exit_code, told(refused)["type"]) == (1, "withdrawal-limit-reached")
+        assert taken(engine)[2] == 0
 
     def test_a_bulk_by_command_is_counted_too(self, engine: Engine, sceau: Sceau) -> None:
         admin = token(sceau, "admin", "admin", "")

@@ -22,6 +22,7 @@ from pki.consequences import Follower
 from pki.exchange import verdicts
 from pki.model import Verdict
 from pki.published import live_certificates
+from pki.void_enrolments import void_of
 from pki.withdrawal import GRACES
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import BASE_URL, Established, enrol, new_key, request_for
@@ -232,7 +233,7 @@ def test_a_closing_day_is_charged_for_it_only_where_no_other_place_is_open(
         with transaction(engine) as connection:
             correct(
                 connection, now=now, token=token, entity=Entity.ORGANISATION, key=site, field="closed_on",
-                value="2026-01-01", reason="list",
+                value="2026-01-01", reason="list", void_of=void_of,
             )  # fmt: skip
 
     say(SITE)

@@ -18,6 +18,7 @@ from directory.changes import Entity
 from pki import batch, exchange_store, use_cases
 from pki.batch import Asked
 from pki.model import Enrolment
+from pki.void_enrolments import void_of
 from tests.factories import Seeded, seed_organisation, seed_practitioner
 from tests.pki.conftest import (
     BASE_URL,
@@ -44,14 +45,14 @@ def correct(engine: Engine, now: datetime, who: access.Token, someone: Seeded, v
     with transaction(engine) as connection:
         made = corrections.correct(
             connection, now=now, token=who, entity=Entity.PRACTITIONER, key=someone.national_id,
-            field="family_name", value=value, reason="as he says",
+            field="family_name", value=value, reason="as he says", void_of=void_of,
         )  # fmt: skip
     return made.id
 
 
 def withdraw(engine: Engine, now: datetime, who: access.Token, number: int) -> None:
     with transaction(engine) as connection:
-        corrections.withdraw_correction(connection, now=now, token=who, correction_id=number)
+        corrections.withdraw_correction(connection, now=now, token=who, correction_id=number, void_of=void_of)
 
 
 def request(engine: Engine, now: datetime, who: access.Token, practitioner: str, mailbox: str) -> Enrolment:

@@ -16,6 +16,7 @@ from directory.base.locks import hold_until_commit
 from directory.changes import Entity
 from directory.corrections import Correction, correct, lock_of, withdraw_correction
 from directory.sync.run import RunReport, run_register
+from pki.void_enrolments import void_of
 from tests.conftest import NOON
 from tests.directory.sync.files import FINESS, MAILBOXES, VECTORS, Rows, activity, header, someone, zipped
 from tests.factories import rpps, seed_token
@@ -67,7 +68,7 @@ def correction(engine: Engine, now: datetime, admin: Token) -> Correct:
         with transaction(engine) as connection:
             return correct(
                 connection, now=now, token=admin, entity=entity, key=key, field=field, value=value,
-                reason="as on the diploma",
+                reason="as on the diploma", void_of=void_of,
             )  # fmt: skip
 
     return make
@@ -126,7 +127,7 @@ def test_lifted_it_gives_back_what_the_register_said_last(
     night(2, **{NAME: "EXAMPLE"})
     assert standing() == [("MARTIN", "EXAMPLE", None)]
     with transaction(engine) as connection:
-        withdraw_correction(connection, now=now, token=admin, correction_id=made.id)
+        withdraw_correction(connection, now=now, token=admin, correction_id=made.id, void_of=void_of)
     assert shown() == ("EXAMPLE", "ALICE", "EXAMPLE ALICE")
     night(3, **{NAME: "EXAMPLES"})
     assert shown() == ("EXAMPLES", "ALICE", "EXAMPLES ALICE")
