@@ -30,8 +30,12 @@ SHARED_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one of the suite's processes what shares a costly fixture: a file, an installation."""
+    """Keep on one of the suite's processes what shares a costly fixture: a file, an installation.
+
+    Before xdist looks at the marks: of one put later it learns nothing.
+    """
     for item in items:
         shared = "installation" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("installation" if shared else item.path.name))

@@ -1,11 +1,14 @@
 """One whole installation for the tests that judge from outside: `sceau up --demo`, real ports, real fsync."""
 
 import json
+import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +125,43 @@ def installation(passable: Path) -> Iterator[Installation]:
         yield made
     finally:
         made.sceau("down", check=False)
+
+
+@pytest.fixture(scope="session")
+def stopped(passable: Path) -> Path:
+    """The state folder of a demo, started once and stopped: a first run takes much longer than a copy."""
+    made = Installation(passable / "stopped", (free_port(), free_port(), free_port()))
+    made.up()
+    made.sceau("down")
+    return made.state
+
+
+@pytest.fixture
+def copied(passable: Path, stopped: Path) -> Iterator[Installation]:
+    """A running installation of a test's own, to be killed, stopped or put back."""
+    with another(passable, stopped) as made:
+        yield made
+
+
+@contextmanager
+def another(passable: Path, stopped: Path) -> Iterator[Installation]:
+    """A copy of `stopped` with ports of its own, running until the end of the block."""
+    ports = (free_port(), free_port(), free_port())
+    made = Installation(passable / f"copy-{ports[0]}", ports)
+    shutil.copytree(stopped, made.state, symlinks=True)
+    keep_owners(stopped, made.state)
+    made.up()
+    try:
+        yield made
+    finally:
+        made.sceau("down", check=False)
+
+
+def keep_owners(one: Path, other: Path) -> None:
+    """Give each file of a copy the owner of the original: PostgreSQL runs under an account of its own."""
+    for path in (one, *one.rglob("*")):
+        known = path.lstat()
+        os.chown(other / path.relative_to(one), known.st_uid, known.st_gid, follow_symlinks=False)
 
 
 @pytest.fixture(scope="session")

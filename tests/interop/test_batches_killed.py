@@ -1,11 +1,9 @@
 """kill -9 in the middle of a batch: sent again, each key has one certificate and none is unaccounted for."""
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +21,7 @@ from pki import batch, use_cases
 from pki.model import Enrolment
 from pki.signing.process import JOURNAL
 from tests.factories import seed_practitioner
-from tests.interop.conftest import Installation, free_port, within
+from tests.interop.conftest import Installation, within
 from tests.interop.test_kills import csr, green
 
 # Three parts, two of them at a time: while the first is stored, the last is not begun.
@@ -35,15 +33,6 @@ _IN_FORCE = """
     WHERE r.enrolment_id = ANY(%s) AND NOT EXISTS (SELECT FROM revocation v WHERE v.serial = c.serial)
     GROUP BY r.enrolment_id
 """
-
-
-@pytest.fixture
-def killed(passable: Path) -> Iterator[Installation]:
-    ports = (free_port(), free_port(), free_port())
-    made = Installation(passable / f"batch-{ports[0]}", ports)
-    made.up()
-    yield made
-    made.sceau("down", check=False)
 
 
 def record_of(installation: Installation) -> EmbeddedPostgres:
@@ -106,10 +95,10 @@ def signed(installation: Installation) -> set[str]:
 
 
 @pytest.mark.parametrize("part", ["web", "signer"])
-def test_a_batch_cut_off_by_a_kill_is_finished_by_sending_it_again(killed: Installation, part: str) -> None:
-    ids = enrolled(killed)
+def test_a_batch_cut_off_by_a_kill_is_finished_by_sending_it_again(copied: Installation, part: str) -> None:
+    ids = enrolled(copied)
     body = {"items": [{"enrolment": str(one), "csr": csr()} for one in ids]}
-    doomed, info = processes_of(killed, part), record_of(killed).conninfo
+    doomed, info = processes_of(copied, part), record_of(copied).conninfo
     with ThreadPoolExecutor(1) as pool, psycopg.connect(info, autocommit=True) as link:
 
         def number_stored() -> int:
@@ -118,7 +107,7 @@ def test_a_batch_cut_off_by_a_kill_is_finished_by_sending_it_again(killed: Insta
         # 1. Cut off while some are stored; the last part waits for one enrolment, and so cannot have ended.
         with psycopg.connect(info) as holding:
             holding.execute("SELECT FROM enrolment WHERE id = %s FOR UPDATE", [ids[-1]])
-            first = pool.submit(sent, killed, body)
+            first = pool.submit(sent, copied, body)
             within(30, lambda: number_stored() > 0)
             for process in doomed:
                 with suppress(psutil.NoSuchProcess):
@@ -127,9 +116,9 @@ def test_a_batch_cut_off_by_a_kill_is_finished_by_sending_it_again(killed: Insta
         cut = first.result()
         if part == "web":
             assert cut is None
-        within(30, lambda: green(killed))
+        within(30, lambda: green(copied))
         # 2. The very same again, by a colleague, whose quota is whole: all of it.
-        answer = killed.post("/v1/batches", "registrar_b", body)
+        answer = copied.post("/v1/batches", "registrar_b", body)
         assert answer.status_code == 201, answer.text
         items = answer.json()["items"]
         assert [item["enrolment"] for item in items] == [str(one) for one in ids]
@@ -137,6 +126,6 @@ def test_a_batch_cut_off_by_a_kill_is_finished_by_sending_it_again(killed: Insta
         # 3. One certificate in force for each, and nothing signed that the record does not know.
         assert dict(link.execute(_IN_FORCE, [ids]).fetchall()) == dict.fromkeys(ids, 1)
         known = {str(serial) for (serial,) in link.execute("SELECT serial FROM certificate")}
-        assert signed(killed) <= known
+        assert signed(copied) <= known
         assert link.execute("SELECT count(*) FROM batch").fetchone() == (1,)
-    assert killed.ask("audit", "verify")["intact"] is True
+    assert copied.ask("audit", "verify")["intact"] is True

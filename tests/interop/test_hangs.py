@@ -10,17 +10,14 @@ import psutil
 import pytest
 import requests
 
-from tests.interop.conftest import Installation, free_port, within
+from tests.interop.conftest import Installation, another, within
 
 
 @pytest.fixture(scope="module")
-def hanging(passable: Path) -> Iterator[Installation]:
+def hanging(passable: Path, stopped: Path) -> Iterator[Installation]:
     """An installation of its own: its parts are stopped one after the other."""
-    ports = (free_port(), free_port(), free_port())
-    made = Installation(passable / f"hanging-{ports[0]}", ports)
-    made.up()
-    yield made
-    made.sceau("down", check=False)
+    with another(passable, stopped) as made:
+        yield made
 
 
 def ready(installation: Installation) -> int:
@@ -57,7 +54,14 @@ def test_a_worker_that_hangs_is_red_in_time_and_the_struck_off_leave_ldap(hangin
     assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.parametrize("name", ["ldap", "signer", "postgres"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ldap",
+        pytest.param("signer", marks=pytest.mark.long),
+        pytest.param("postgres", marks=pytest.mark.long),
+    ],
+)
 def test_a_part_that_hangs_is_ended_and_started_again(hanging: Installation, name: str) -> None:
     within(60, lambda: hanging.ask("status")["state"] == "ok")
     pid, restarts = part(hanging, name)
@@ -67,6 +71,7 @@ def test_a_part_that_hangs_is_ended_and_started_again(hanging: Installation, nam
     assert part(hanging, name)[1] == restarts + 1
 
 
+@pytest.mark.long
 def test_of_the_web_processes_the_one_that_hangs_is_ended(hanging: Installation) -> None:
     within(60, lambda: hanging.ask("status")["state"] == "ok")
     leader, restarts = part(hanging, "web")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ def made(passable: Path) -> Installation:
     """A place for an installation, in a folder that the account `sceau` may enter."""
     ports = (free_port(), free_port(), free_port())
     return Installation(passable / f"killed-{ports[0]}", ports)
-
-
-@pytest.fixture
-def killed(made: Installation) -> Iterator[Installation]:
-    """An installation of its own: these tests leave nothing standing for others to lean on."""
-    made.up()
-    yield made
-    made.sceau("down", check=False)
 
 
 def green(installation: Installation) -> bool:
@@ -57,25 +48,25 @@ def nothing_lost(installation: Installation, kept: list[tuple[str, str]]) -> Non
     assert installation.ask("audit", "verify")["intact"] is True
 
 
-def test_each_part_killed_comes_back_and_nothing_acknowledged_is_lost(killed: Installation) -> None:
+def test_each_part_killed_comes_back_and_nothing_acknowledged_is_lost(copied: Installation) -> None:
     kept: list[tuple[str, str]] = []
     for part in ("worker", "ldap", "signer", "web", "postgres"):
-        pid = int(killed.ask("status")["parts"][part]["pid"])
-        kept += acknowledged(killed)
+        pid = int(copied.ask("status")["parts"][part]["pid"])
+        kept += acknowledged(copied)
         os.kill(pid, signal.SIGKILL)
-        within(30, lambda: green(killed))
-        assert killed.ask("status")["parts"][part]["restarts"] >= 1
-    nothing_lost(killed, kept)
+        within(30, lambda: green(copied))
+        assert copied.ask("status")["parts"][part]["restarts"] >= 1
+    nothing_lost(copied, kept)
 
 
-def test_everything_killed_at_once_is_taken_up_by_the_next_up(killed: Installation) -> None:
-    status = killed.ask("status")
-    kept = acknowledged(killed)
+def test_everything_killed_at_once_is_taken_up_by_the_next_up(copied: Installation) -> None:
+    status = copied.ask("status")
+    kept = acknowledged(copied)
     for pid in [status["supervisor"], *(int(part["pid"]) for part in status["parts"].values())]:
         with_pid_gone(int(pid))
-    killed.up()
-    assert green(killed)
-    nothing_lost(killed, kept)
+    copied.up()
+    assert green(copied)
+    nothing_lost(copied, kept)
 
 
 def with_pid_gone(pid: int) -> None:
@@ -86,6 +77,7 @@ def with_pid_gone(pid: int) -> None:
             return
 
 
+@pytest.mark.long
 def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(made: Installation) -> None:
     first = made.start()
     try:
@@ -104,6 +96,7 @@ def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(ma
         made.sceau("down", check=False)
 
 
+@pytest.mark.long
 def test_a_load_goes_on_by_itself_while_each_part_is_killed(made: Installation) -> None:
     first = made.start()
     try:

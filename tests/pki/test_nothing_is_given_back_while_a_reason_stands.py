@@ -168,6 +168,7 @@ def test_no_order_gives_anything_back_while_one_reason_stands(
                 undone.rollback()
 
 
+@pytest.mark.long
 def test_all_five_reasons_in_any_order_hold_together(scene: Scene, tried: Connection) -> None:
     for taken in permutations(TAKING):
         undone = tried.begin_nested()
