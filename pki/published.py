@@ -1,13 +1,16 @@
 """What of the PKI the public directory shows: live certificates by address, CAs, CRLs in force. SQL only."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from pki.model import Purpose
+from pki import intact, store
+from pki.model import Authority, Purpose
 from pki.profiles import served_by
 
+_LOG = logging.getLogger(__name__)
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
 # belongs to, is another's key: it does not show.
 _CERTIFICATES = text("""
@@ -31,15 +34,16 @@ _AUTHORITY = text("""
 """)
 # From the shards to the newest of each: every CRL ever published is in the table.
 _CRLS = text("""
-    SELECT s.authority_id, s.shard, last.der, delta.der AS delta FROM crl_shard s
+    SELECT s.authority_id, s.shard, last.number, last.der, delta.number AS delta_number, delta.der AS delta
+    FROM crl_shard s
     CROSS JOIN LATERAL (
-        SELECT c.der FROM crl c
+        SELECT c.number, c.der FROM crl c
         WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
           AND (c.base IS NOT NULL) = false
         ORDER BY c.number DESC LIMIT 1
     ) AS last
     LEFT JOIN LATERAL (
-        SELECT c.der FROM crl c
+        SELECT c.number, c.der FROM crl c
         WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
           AND (c.base IS NOT NULL) = true
         ORDER BY c.number DESC LIMIT 1
@@ -88,7 +92,27 @@ def authority(connection: Connection, name: str) -> tuple[bytes, datetime] | Non
 def crls_in_force(
     connection: Connection, keys: Sequence[str] | None
 ) -> list[tuple[str, int, bytes, bytes | None]]:
-    """The newest CRL of these `CA/shard` keys, or of all shards for None: CA id, shard, DER, its delta's."""
+    """The newest CRL of these `CA/shard` keys, or of all shards for None: CA id, shard, DER, its delta's.
+
+    A shard is left out while either is not what was signed: an older list would un-revoke.
+    """
     given = None if keys is None else list(keys)
     rows = connection.execute(_CRLS, {"keys": given})
-    return [(row.authority_id, row.shard, row.der, row.delta) for row in rows]
+    known = {one.id: one for one in store.authorities(connection)}
+    return [
+        (row.authority_id, row.shard, row.der, row.delta)
+        for row in rows
+        if _is_intact(row.der, known[row.authority_id], row.number, delta=False)
+        and (
+            row.delta is None or _is_intact(row.delta, known[row.authority_id], row.delta_number, delta=True)
+        )
+    ]
+
+
+def _is_intact(der: bytes, authority: Authority, number: int, *, delta: bool) -> bool:
+    try:
+        intact.check_crl(der, authority, number, delta=delta)
+    except intact.DamagedError as damaged:
+        _LOG.error("not published: %s", damaged)
+        return False
+    return True

@@ -18,6 +18,7 @@ from api.trust_lists import publish
 from api.wiring import Container
 from directory.base.clock import utc_now
 from pki import floor, gate, responders
+from pki.published import crls_in_force
 from tests.conftest import NOON
 from tests.factories import seed_practitioner
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, StatusCa
@@ -86,6 +87,26 @@ def test_a_crl_is_refused_and_the_last_good_one_goes_on(
     assert files(kept).crl(ISSUING, 0).status == "503 Service Unavailable"
     put(engine, SPOIL, der=newest, was=bad)
     assert files().crl(ISSUING, 0).body == newest
+
+
+@pytest.mark.parametrize("delta", [False, True], ids=["complete", "delta"])
+def test_ldap_is_given_no_shard_of_which_a_list_is_not_what_was_signed(
+    ca: StatusCa, engine: Engine, *, delta: bool
+) -> None:
+    ca.publish()
+    ca.revoke(ca.issue())
+    ca.now += timedelta(minutes=1)
+    ca.publish(delta=True)
+
+    def shards() -> set[tuple[str, int]]:
+        with engine.connect() as connection:
+            return {(authority, shard) for authority, shard, *_ in crls_in_force(connection, None)}
+
+    before = shards()
+    assert (ISSUING, 0) in before
+    whole = read(engine, NEWEST.replace("shard = 0", f"shard = 0 AND (base IS NOT NULL) = {delta}"))
+    put(engine, SPOIL, der=flipped(whole, len(whole) - 5), was=whole)
+    assert shards() == before - {(ISSUING, 0)}
 
 
 def test_another_shards_crl_of_the_same_ca_is_no_substitute_for_its_number(
