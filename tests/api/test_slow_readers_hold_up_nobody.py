@@ -65,11 +65,12 @@ def status_of(port: int, path: str, token: int) -> int:
 
 
 def assert_swift(port: int) -> None:
+    """None of these waits with those who do, four seconds at the least."""
     for _ in range(8):
         started = time.monotonic()
         assert status_of(port, "/v1/exports/latest", 0) == 200
         assert status_of(port, "/crl/persons-1/0.crl", 0) == 404
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
 
 
 def test_downloads_that_nobody_reads_leave_the_others_their_threads_and_end_with_their_connection(
