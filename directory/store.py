@@ -153,13 +153,13 @@ _OF_PLACES = """
 _ADDRESSES_AT = text(
     f"SELECT asked.finess, array_agg(of_it.address ORDER BY of_it.address) {_OF_PLACES} GROUP BY asked.finess"
 )
+_NUMBERS_OF_PLACE = text("SELECT legal_finess, siret FROM organisation WHERE finess = :finess")
 _ADDRESSES_RESTING_ON = text(f"""
     SELECT of_it.address {_OF_PLACES} WHERE NOT EXISTS (
         SELECT FROM organisation x
         WHERE (x.legal_finess = of_it.entity AND of_it.entity <> '' AND x.legal_finess <> ''
             OR x.siret = of_it.siret AND of_it.siret <> '' AND x.siret <> '')
-        AND x.finess <> asked.finess AND x.departed_at IS NULL
-        AND (x.closed_on IS NULL OR x.closed_on > :day))
+        AND x.finess <> asked.finess AND x.departed_at IS NULL AND x.closed_on IS NULL)
 """)  # noqa: S608 - constants of this module
 _SUCCESSORS = text("SELECT national_id, successor FROM succession WHERE national_id = ANY(:national_ids)")
 
@@ -283,11 +283,15 @@ def addresses_at(connection: Connection, finess: Sequence[str]) -> dict[str, tup
     return held | {number: tuple(addresses) for number, addresses in rows}
 
 
-def addresses_resting_on(connection: Connection, finess: str, day: date) -> list[str]:
-    """Those of `addresses_at` that close with the establishment: no other place under their number is open
-    on that day.
+def addresses_resting_on(connection: Connection, finess: str) -> list[str]:
+    """Those of `addresses_at` that close with the establishment: no place under their number stays open.
+
+    A place that has a closing day, however late, does not stay. Who closes another of them waits until this
+    transaction ends: each would count on the other's place.
     """
-    return list(connection.execute(_ADDRESSES_RESTING_ON, {"finess": [finess], "day": day}).scalars())
+    numbers = connection.execute(_NUMBERS_OF_PLACE, {"finess": finess}).one_or_none() or ()
+    hold_all_until_commit(connection, [f"places-under:{number}" for number in numbers if number])
+    return list(connection.execute(_ADDRESSES_RESTING_ON, {"finess": [finess]}).scalars())
 
 
 def keys_that_may_show(connection: Connection, entity: Entity, after: str, limit: int) -> list[str]:

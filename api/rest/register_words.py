@@ -188,6 +188,9 @@ _FINDINGS: Mapping[tuple[str, str], str] = MappingProxyType(
         ("rpps", "unknown-codes"): "{share} des professionnels recevraient un code inconnu de nos listes.",
         ("finess", "too-many-removals"): "{share} des établissements quitteraient le registre.",
         ("finess", "too-many-closures"): "{share} des établissements seraient fermés.",
+        ("finess", "too-many-mailboxes-deserted"):
+            "{share} des boîtes d'organisations ont un numéro d'entité juridique ou un SIRET qu'aucun"
+            " établissement ne porterait plus.",
         ("finess", "too-many-arrivals"): "{share} d'établissements en plus arriveraient.",
         ("finess", "too-many-changes"): "{share} des établissements changeraient.",
         ("mailboxes", "columns-missing"): "{number} colonnes de moins que le dernier fichier appliqué.",

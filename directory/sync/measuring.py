@@ -85,8 +85,30 @@ WITH acts AS (
     SELECT count(*) AS closures
     FROM planned p JOIN organisation o ON o.finess = p.key JOIN staged s ON s.finess = p.key
     WHERE p.act = 'change' AND o.closed_on IS NULL AND s.closed_on IS NOT NULL
-), held AS (SELECT count(*) AS present FROM organisation WHERE departed_at IS NULL)
-SELECT * FROM acts, shut, held
+), borne AS (
+    -- The numbers of legal entities and the SIRETs of places that change or go, as they are and as they would
+    -- be.
+    SELECT o.legal_finess, o.siret FROM planned p JOIN organisation o ON o.finess = p.key
+    WHERE p.act IN ('change', 'remove') AND o.departed_at IS NULL
+), staying AS (
+    SELECT o.legal_finess, o.siret FROM organisation o WHERE o.departed_at IS NULL
+    AND NOT EXISTS (SELECT FROM planned p WHERE p.key = o.finess AND p.act IN ('change', 'remove'))
+    UNION ALL
+    SELECT s.legal_finess, s.siret FROM planned p JOIN staged s ON s.finess = p.key
+    WHERE p.act IN ('create', 'change')
+), deserted AS (
+    SELECT array_agg(number) AS numbers FROM (
+        (SELECT legal_finess AS number FROM borne UNION SELECT siret FROM borne)
+        EXCEPT (SELECT legal_finess FROM staying UNION SELECT siret FROM staying)) AS gone
+), structures AS (
+    SELECT count(*) FILTER (WHERE m.address IS NOT NULL) AS mailboxes_deserted
+    FROM deserted d CROSS JOIN sceau_mailboxes_of_places('{}', d.numbers, d.numbers) AS of_it (address)
+    JOIN mailbox m USING (address)
+    WHERE m.holder IS NULL AND m.departed_at IS NULL
+    AND NOT EXISTS (SELECT FROM organisation o WHERE m.finess <> '' AND o.finess = m.finess)
+), held AS (SELECT count(*) AS present FROM organisation WHERE departed_at IS NULL),
+    served AS (SELECT count(*) AS mailboxes FROM mailbox WHERE holder IS NULL AND departed_at IS NULL)
+SELECT * FROM acts, shut, structures, held, served
 """
 
 # A person's step from his ADELI number to the number that took its place moves no mailbox.

@@ -3,6 +3,8 @@
 From the verdict over the certificate to what follows when the last of these places closes.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -219,26 +221,40 @@ def test_what_it_has_is_taken_back_when_its_last_place_closes(engine: Engine, no
     assert "certificate-revoked" in reasons(engine, now)
 
 
-@pytest.mark.usefixtures("numbered")
-def test_a_closing_day_is_charged_for_it_only_where_no_other_place_is_open(
-    engine: Engine, now: datetime
-) -> None:
-    """Each place has a mailbox of its own beside it: one is charged for the first, two for the last."""
+@pytest.fixture
+def say(engine: Engine, now: datetime) -> Callable[[str, str], None]:
+    """One administrator, who may take two, gives a place its closing day."""
     token = Token(
         seed_token(engine, "a", role="admin"), "a", Role.ADMIN, "", now + timedelta(days=1),
         allowance=Allowance(2, 9),
     )  # fmt: skip
 
-    def say(site: str) -> None:
+    def act(site: str, day: str) -> None:
         with transaction(engine) as connection:
             correct(
                 connection, now=now, token=token, entity=Entity.ORGANISATION, key=site, field="closed_on",
-                value="2026-01-01", reason="list", void_of=void_of,
+                value=day, reason="list", void_of=void_of,
             )  # fmt: skip
 
-    say(SITE)
+    return act
+
+
+@pytest.mark.usefixtures("numbered")
+@pytest.mark.parametrize("first", ["2026-01-01", "2026-01-02", "2099-01-01"])
+def test_a_closing_day_is_charged_for_it_unless_another_place_stays(
+    say: Callable[[str, str], None], first: str
+) -> None:
+    """Each place has a mailbox of its own beside it: one is charged for the first, two for the last."""
+    say(SITE, first)
     with pytest.raises(Refusal, match="take trust from 2 within an hour"):
-        say(OTHER)
+        say(OTHER, "2026-01-01")
+
+
+@pytest.mark.usefixtures("numbered")
+def test_two_closing_days_at_once_do_not_count_on_one_another(say: Callable[[str, str], None]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        told = [pool.submit(say, site, "2026-01-01") for site in (SITE, OTHER)]
+    assert sorted(type(one.exception()) is Refusal for one in told) == [False, True]
 
 
 @pytest.mark.usefixtures("numbered")

@@ -426,3 +426,36 @@ def test_everything_that_has_a_bound_is_measured(register: str, engine: Engine) 
     named = {name for b in bounds.bounds for name in (b.count, b.whole) if name}
     assert named - of_the_file <= set(measured)
     assert not any(measured.values())
+
+
+def without_numbers(lines: Lines) -> Lines:
+    """No place names its legal entity or its SIRET."""
+
+    def poison(line: str) -> str:
+        cells = line.split(";")
+        if cells[0] == "structureet":
+            cells[2] = cells[22] = ""
+        return ";".join(cells)
+
+    return [poison(line) for line in lines]
+
+
+def test_a_finess_that_loses_the_numbers_of_legal_entities_is_refused(
+    maker: ModuleType, engine: Engine, tmp_path: Path
+) -> None:
+    sizes = {"practitioners": 100, "organisations": 60, "mailboxes": 50, "seed": 5}
+    night = Country(engine, maker.make(tmp_path / "2", maker.Plan(**sizes, **SAME)))
+    assert night.take("finess", maker.make(tmp_path / "1", maker.Plan(**sizes))["finess"]).state == "applied"
+    with engine.begin() as connection:
+        under = (
+            "INSERT INTO mailbox (address, kind, structure_type, structure_id, row_hash)"
+            " SELECT 'place' || n || '@one.example', 'ORG', '1', legal_finess, ''"
+            " FROM generate_series(1, 25) n,"
+            " LATERAL (SELECT legal_finess FROM organisation WHERE legal_finess <> '' OFFSET n LIMIT 1) o"
+        )
+        assert connection.execute(text(under)).rowcount == 25
+    before = night.fingerprint()
+    report = night.take("finess", poisoned(night.tomorrow["finess"], tmp_path, without_numbers))
+    assert (report.state, report.reason) == ("refused", "too-many-mailboxes-deserted")
+    assert night.fingerprint() == before
+    assert night.take("finess", night.tomorrow["finess"]).state == "applied"
