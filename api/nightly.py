@@ -6,8 +6,9 @@ of several files of a register the newest that is a register's wins, and older o
 
 import errno
 import os
+import pwd
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -208,7 +209,7 @@ def _settled(container: Container, register: str, path: Path, told: Told) -> boo
     so that an older one has its turn.
     """
     try:
-        check_dropped(path)
+        check_dropped(path, container.settings.droppers)
         before = _before(container, register, path)
         if before == "":
             told.take(run_file(container, register, path))
@@ -218,9 +219,10 @@ def _settled(container: Container, register: str, path: Path, told: Told) -> boo
     return before != "refused"
 
 
-def check_dropped(path: Path) -> None:
+def check_dropped(path: Path, droppers: Collection[int] = ()) -> None:
     """Refuse (`no-such-file`) what only looks like a file that was dropped: a link, a pipe, a stranger's.
 
+    Files of root, of our own account, of the folder's and of `droppers` (by number) are none of a stranger.
     Whoever may write into the folder may else have any file that this account reads taken for a register, and
     see its lines among those rejected.
     """
@@ -236,10 +238,23 @@ def check_dropped(path: Path) -> None:
         os.close(file)
     if not stat.S_ISREG(found.st_mode):
         raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} is no regular file: not taken in.")
-    ours = {0, os.geteuid(), path.parent.stat().st_uid}
-    if found.st_uid not in ours or found.st_nlink > 1:
-        text = f"{path.name} belongs to another account, or has a second name: not taken in."
+    if found.st_nlink > 1:
+        text = f"{path.name} has a second name, which may lie elsewhere: not taken in. Copy it instead."
         raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
+    if found.st_uid not in {0, os.geteuid(), path.parent.stat().st_uid, *droppers}:
+        account = _account_of(found.st_uid)
+        text = (
+            f"{path.name} belongs to another account, {account}: not taken in."
+            f" Name {account} in `drop_accounts` if it may drop files, or have the folder's owner copy it."
+        )
+        raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
+
+
+def _account_of(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _before(container: Container, register: str, path: Path) -> str:

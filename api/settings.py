@@ -5,6 +5,7 @@ For each: its default, what losing it means, and what someone who can change it 
 """
 
 import os
+import pwd
 import re
 import tomllib
 from collections.abc import Mapping
@@ -64,6 +65,11 @@ class Settings:
     web_workers: int = _setting(2, "Granian worker processes.")
     drop_folder: str = _setting(
         "", "Where the nightly job looks for register files; empty: `state/registers`."
+    )
+    drop_accounts: str = _setting(
+        "",
+        "Accounts of this machine (names or numbers, with commas between) whose files in the drop folder are"
+        " taken in, beside root's, our own and its owner's. Whoever is named feeds the record.",
     )
     sources_file: str = _setting(
         "",
@@ -230,6 +236,7 @@ class Settings:
         _one_of("proxy_header", self.proxy_header, {"forwarded", "x-forwarded-for"})
         _networks(self.trusted_proxies)
         _reading_quotas_of(self)
+        _accounts(self.drop_accounts)
         if not 90 <= self.feed_days <= 3650:  # noqa: PLR2004 - promised to operators; ten years
             raise Refusal(Kind.MALFORMED, "bad-setting", "feed_days must lie between 90 and 3650.")
         if not re.fullmatch(
@@ -258,6 +265,11 @@ class Settings:
     def registers(self) -> Path:
         """The folder the nightly job reads."""
         return Path(self.drop_folder) if self.drop_folder else self.state / "registers"
+
+    @property
+    def droppers(self) -> frozenset[int]:
+        """Numbers of the accounts whose files in the drop folder are taken in."""
+        return _accounts(self.drop_accounts)
 
     @property
     def exports(self) -> Path:
@@ -365,6 +377,18 @@ def _hours_by_register(words: str) -> Mapping[str, timedelta]:
         raise Refusal(Kind.MALFORMED, "bad-setting", text)
     hours = {name: timedelta(hours=int(value)) for name, value in given}
     return {register: hours.get(register, hours[""]) for register in REGISTERS}
+
+
+def _accounts(words: str) -> frozenset[int]:
+    try:
+        return frozenset(
+            int(word) if word.isdecimal() else pwd.getpwnam(word).pw_uid
+            for word in map(str.strip, words.split(","))
+            if word
+        )
+    except KeyError as error:
+        text = f"drop_accounts: accounts of this machine, with commas between: {error.args[0]}."
+        raise Refusal(Kind.MALFORMED, "bad-setting", text) from error
 
 
 def _networks(words: str) -> tuple[IPv4Network | IPv6Network, ...]:

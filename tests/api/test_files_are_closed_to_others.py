@@ -2,6 +2,7 @@
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from sqlalchemy import Engine
 from api.embedded.slapd import EmbeddedSlapd
 from api.exports import write
 from api.files import close_to_others
-from api.nightly import check_dropped
+from api.nightly import check_dropped, take_registers
+from api.settings import Settings
 from api.wiring import Container
 from directory.base.errors import Refusal
 from tests.factories import seed_practitioner
@@ -63,8 +65,37 @@ def test_a_dropped_file_is_taken(tmp_path: Path) -> None:
 def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("a|b\n")
     os.chown(tmp_path / "file.txt", 65534, 65534)
-    with pytest.raises(Refusal, match="another account"):
+    with pytest.raises(Refusal, match=r"another account, nobody: .*Name nobody in `drop_accounts`"):
         check_dropped(tmp_path / "file.txt")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+@pytest.mark.parametrize("named", ["nobody", "backup, nobody", "65534"])
+def test_a_file_of_an_account_that_may_drop_is_taken_at_night(
+    container: Container, tmp_path: Path, named: str
+) -> None:
+    folder = tmp_path / "registers"
+    folder.mkdir()
+    path = folder / "listeblanchemssante.xml"
+    path.write_text("no white list\n")
+    os.chown(path, 65534, 65534)
+    settings = replace(container.settings, drop_folder=str(folder))
+    assert "another account, nobody" in night(replace(container, settings=settings))
+    assert "account" not in night(replace(container, settings=replace(settings, drop_accounts=named)))
+
+
+def night(container: Container) -> str:
+    """What the night refuses."""
+    with pytest.raises(Refusal) as refused:
+        take_registers(container)
+    return refused.value.text
+
+
+@pytest.mark.parametrize("named", ["no-such-account", "nobody;backup", "\N{SUPERSCRIPT TWO}"])
+def test_an_account_that_is_none_is_refused_as_a_setting(named: str) -> None:
+    with pytest.raises(Refusal, match="drop_accounts") as refused:
+        Settings(drop_accounts=named)
+    assert refused.value.code == "bad-setting"
 
 
 def test_an_export_is_closed_to_others_whatever_the_umask(
