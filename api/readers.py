@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from directory import reading_quotas
 from directory.access import Token
 from directory.base.db import transaction
-from directory.reading_quotas import PORTION_HOLDS, WINDOW, Portion, Reached, Reading, ReadingQuotas
+from directory.reading_quotas import PORTION_HOLDS, UNEVEN, WINDOW, Portion, Reached, Reading, ReadingQuotas
 
 _LOG = logging.getLogger("sceau.readers")
 _SWEEP_SECONDS = 5.0
@@ -204,7 +204,7 @@ class _Alone:
         portions = []
         for scope in scopes:
             limit = self._quotas.of(reading, scope)
-            used = [one for one in self._used.get((reading, scope), []) if now - one[0] < WINDOW]
+            used = self._counted(reading, scope, now)
             left = limit - sum(count for _, count in used)
             if number > left:
                 opens_at = _opens_at(used, number - left) if number <= limit else None
@@ -212,9 +212,13 @@ class _Alone:
             oldest = used[0][0] if used else now
             portions.append(Portion(reading, scope, now, number, left - number, oldest))
         for one in portions:
-            used = [each for each in self._used.get((reading, one.scope), []) if now - each[0] < WINDOW]
+            used = self._counted(reading, one.scope, now)
             _remember(self._used, (reading, one.scope), _with(used, now, number))
         return portions
+
+    def _counted(self, reading: Reading, scope: str, now: datetime) -> list[tuple[datetime, int]]:
+        # Under a clock that had jumped ahead it was counted ahead of now.
+        return [one for one in self._used.get((reading, scope), []) if -UNEVEN <= now - one[0] < WINDOW]
 
 
 def _with(used: list[tuple[datetime, int]], now: datetime, number: int) -> list[tuple[datetime, int]]:

@@ -27,6 +27,9 @@ MINUTE = timedelta(minutes=1)
 PORTION_HOLDS = timedelta(seconds=10)
 # What was read in an hour was drawn within it or just before, and is counted under the beginning of a minute.
 WINDOW = HOUR + MINUTE + PORTION_HOLDS
+# A host whose clock is ahead counts a minute ahead at most. What lies farther ahead was counted under a clock
+# that had jumped, and would count for as long as it jumped.
+UNEVEN = MINUTE
 # A portion is this share of the quota, and of what is left: who meets the end of it draws what he asks for.
 _OF_QUOTA, _OF_REST = 100, 8
 _REGISTRARS_SHARE = 5
@@ -36,7 +39,8 @@ _USED = Statement("""
     SELECT asked.scope, coalesce(sum(u.used), 0), min(u.minute)
     FROM unnest(CAST(:scopes AS text[])) AS asked (scope)
     LEFT JOIN reading_use u
-        ON u.reading = :reading AND u.scope = asked.scope AND u.minute > :since AND u.used > 0
+        ON u.reading = :reading AND u.scope = asked.scope AND u.minute > :since AND u.minute <= :until
+        AND u.used > 0
     GROUP BY asked.scope
 """)
 _DRAW = Statement("""
@@ -55,19 +59,22 @@ _GIVE_BACK = Statement("""
 """)
 _OLDEST_FIRST = text("""
     SELECT minute, used FROM reading_use
-    WHERE reading = :reading AND scope = :scope AND minute > :since AND used > 0 ORDER BY minute
+    WHERE reading = :reading AND scope = :scope AND minute > :since AND minute <= :until AND used > 0
+    ORDER BY minute
 """)
 _SHARES = text("""
-    SELECT reading, scope, sum(used) FROM reading_use WHERE minute > :since GROUP BY reading, scope
+    SELECT reading, scope, sum(used) FROM reading_use WHERE minute > :since AND minute <= :until
+    GROUP BY reading, scope
 """)
 _TELL = text("""
     INSERT INTO reading_alarm (reading, scope, told_at) VALUES (:reading, :scope, :now)
-    ON CONFLICT (reading, scope) DO UPDATE SET told_at = :now WHERE reading_alarm.told_at <= :since
+    ON CONFLICT (reading, scope) DO UPDATE SET told_at = :now
+    WHERE reading_alarm.told_at <= :since OR reading_alarm.told_at > :until
     RETURNING scope
 """)
 _FORGET = (
-    text("DELETE FROM reading_use WHERE minute <= :since"),
-    text("DELETE FROM reading_alarm WHERE told_at <= :since"),
+    text("DELETE FROM reading_use WHERE minute <= :since OR minute > :until"),
+    text("DELETE FROM reading_alarm WHERE told_at <= :since OR told_at > :until"),
 )
 
 
@@ -211,8 +218,8 @@ def draw(
     hold_all_until_commit(connection, [_lock(reading, scope) for scope in scopes])
     _count_no_more(connection, unspent)
     now = present(connection, now)
-    minute, since = _minute(now), now - WINDOW
-    asked = {"reading": reading.value, "scopes": list(scopes), "since": since}
+    minute = _minute(now)
+    asked = {"reading": reading.value, "scopes": list(scopes), **_window(now)}
     portions = []
     for scope, used, oldest in _USED.rows(connection, asked):
         limit = quotas.of(reading, scope)
@@ -249,7 +256,13 @@ def tell(connection: Connection, reached: Reached, token: Token, now: datetime) 
     The log is kept for ever and an address may be a person's: a source is not named in it.
     """
     now = present(connection, now)
-    asked = {"reading": reached.reading.value, "scope": reached.scope, "now": now, "since": now - HOUR}
+    asked = {
+        "reading": reached.reading.value,
+        "scope": reached.scope,
+        "now": now,
+        "since": now - HOUR,
+        "until": now + UNEVEN,
+    }
     if connection.execute(_TELL, asked).one_or_none() is None:
         return False
     subject = "source" if reached.scope.startswith("source:") else _in_the_log(reached.scope)
@@ -265,7 +278,7 @@ def shares(connection: Connection, quotas: ReadingQuotas, now: datetime) -> Mapp
     """For each reading and kind of scope the largest share of a quota in use; names nobody."""
     kinds = ("token", "operator", "authority", "source")
     largest = {(reading.value, kind): 0.0 for reading in Reading for kind in kinds}
-    for word, scope, used in connection.execute(_SHARES, {"since": now - WINDOW}):
+    for word, scope, used in connection.execute(_SHARES, _window(now)):
         limit = quotas.of(Reading(word), scope)
         if limit:
             key = (word, policy_of(scope))
@@ -274,8 +287,8 @@ def shares(connection: Connection, quotas: ReadingQuotas, now: datetime) -> Mapp
 
 
 def forget(connection: Connection, now: datetime) -> int:
-    """Drop what counts no more, source addresses with it; how many rows."""
-    return sum(connection.execute(query, {"since": now - WINDOW}).rowcount for query in _FORGET)
+    """Drop what counts no more, source addresses with it, and what lies ahead; how many rows."""
+    return sum(connection.execute(query, _window(now)).rowcount for query in _FORGET)
 
 
 def _reached(
@@ -284,16 +297,15 @@ def _reached(
     left = max(0, limit - used)
     opens_at = None
     if number <= limit:
-        opens_at = _opens_at(connection, reading, scope, number - left, since=now - WINDOW)
+        opens_at = _opens_at(connection, reading, scope, number - left, now)
     return Reached(reading, scope, number, limit, left, opens_at)
 
 
 def _opens_at(
-    connection: Connection, reading: Reading, scope: str, lacking: int, *, since: datetime
+    connection: Connection, reading: Reading, scope: str, lacking: int, now: datetime
 ) -> datetime | None:
-    for minute, used in connection.execute(
-        _OLDEST_FIRST, {"reading": reading.value, "scope": scope, "since": since}
-    ):
+    asked = {"reading": reading.value, "scope": scope, **_window(now)}
+    for minute, used in connection.execute(_OLDEST_FIRST, asked):
         lacking -= used
         if lacking <= 0:
             return _utc(minute) + WINDOW
@@ -319,6 +331,10 @@ def _lock(reading: Reading, scope: str) -> str:
 def _in_the_log(scope: str) -> str:
     kind, _, number = scope.partition(":")
     return actor_of(int(number)).name if kind in {"registrar", "token"} else scope
+
+
+def _window(now: datetime) -> dict[str, datetime]:
+    return {"since": now - WINDOW, "until": now + UNEVEN}
 
 
 def _minute(now: datetime) -> datetime:

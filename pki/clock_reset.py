@@ -2,7 +2,7 @@
 
 One asks, another confirms. From then on what was signed later than now holds back nothing: marks in hosts'
 files (`signing_clock`), CRLs in the record, OCSP answers signed ahead. Numbers go on rising. What tokens used
-of their hour in the future counts as used now.
+of their hour in the future counts as used now; what was read there is forgotten.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from directory import withdrawal_limits
+from directory import reading_quotas, withdrawal_limits
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
@@ -87,6 +87,7 @@ def reset(connection: Connection, *, now: datetime, token: Token, reason: str) -
     connection.execute(_REDATE, {"now": now, "at": now - _AS_OLD})
     connection.execute(_UNSIGN, {"now": now})
     withdrawal_limits.redate(connection, now)
+    reading_quotas.forget(connection, now)
     _tell(connection, Event.CLOCK_RESET, made, token, now)
     return made
 

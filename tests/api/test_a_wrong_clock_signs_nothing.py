@@ -373,6 +373,20 @@ def test_what_was_used_of_an_hour_in_the_future_is_used_now(jumped: Jumped) -> N
     assert at == machine.clock.now
 
 
+def test_what_was_read_in_the_future_is_forgotten(jumped: Jumped) -> None:
+    machine, now = jumped.machine, jumped.machine.clock.now
+    read = text(
+        "INSERT INTO reading_use (reading, scope, minute, used) VALUES ('searches', 'token:1', :at, 60)"
+    )
+    with machine.container.engine.begin() as connection:
+        connection.execute(read, [{"at": now + timedelta(days=2)}, {"at": now - timedelta(minutes=1)}])
+    for caller in administrators(machine):
+        assert caller.post("/v1/clock/resets", REASON).status_code == 200
+    with machine.container.engine.connect() as connection:
+        kept = connection.execute(text("SELECT minute FROM reading_use WHERE scope = 'token:1'")).scalars()
+        assert list(kept) == [now - timedelta(minutes=1)]
+
+
 def test_only_administrators_void_it(machine: Machine) -> None:
     seed_token(machine.container.engine, "registrar")
     with machine.container.engine.begin() as connection:

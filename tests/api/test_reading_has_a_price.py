@@ -213,14 +213,55 @@ def test_what_was_counted_is_forgotten_after_the_hour(
     engine: Engine, operator: Caller, container: Container, clock: Clock
 ) -> None:
     searches(operator, 6)
-    rows = text("SELECT (SELECT count(*) FROM reading_use) + (SELECT count(*) FROM reading_alarm)")
     upkeep.let_withdrawals_go(container)
-    with engine.connect() as connection:
-        assert connection.execute(rows).scalar_one() == 3
+    assert counted_rows(engine) == 3
     clock.now += WINDOW
     upkeep.let_withdrawals_go(container)
+    assert counted_rows(engine) == 0
+
+
+def counted_rows(engine: Engine) -> int:
+    rows = text("SELECT (SELECT count(*) FROM reading_use) + (SELECT count(*) FROM reading_alarm)")
     with engine.connect() as connection:
-        assert connection.execute(rows).scalar_one() == 0
+        return int(connection.execute(rows).scalar_one())
+
+
+AHEAD = timedelta(days=8)
+
+
+def test_what_a_clock_that_jumped_counted_ahead_shuts_out_nobody(
+    engine: Engine, operator: Caller, container: Container, anybody: Caller, clock: Clock
+) -> None:
+    clock.now += AHEAD
+    assert searches(operator, 6) == [200] * 5 + [429]
+    clock.now -= AHEAD
+    other = served_by(container, operator)
+    refused = [other.get(SEARCH, name="martin") for _ in range(6)][-1]
+    assert refused.get_json()["opens_at"] == (clock.now + WINDOW).isoformat()
+    # It is told of the hour that counts, and the share is that hour's.
+    assert len(lines(engine)) == 2
+    clock.now += WINDOW
+    told = anybody.get("/metrics").get_data(as_text=True)
+    assert 'sceau_reading_quota_used_ratio{reading="searches",scope="token"} 0.0' in told
+
+
+def test_what_lies_ahead_is_forgotten(
+    engine: Engine, operator: Caller, container: Container, clock: Clock
+) -> None:
+    clock.now += AHEAD
+    searches(operator, 6)
+    clock.now -= AHEAD
+    upkeep.let_withdrawals_go(container)
+    assert counted_rows(engine) == 0
+
+
+def test_a_host_whose_clock_is_a_little_ahead_counts(
+    operator: Caller, container: Container, clock: Clock
+) -> None:
+    clock.now += timedelta(seconds=50)
+    searches(operator, 4)
+    clock.now -= timedelta(seconds=50)
+    assert searches(served_by(container, operator), 2) == [200, 429]
 
 
 def test_the_largest_share_is_a_metric(operator: Caller, anybody: Caller) -> None:
@@ -303,6 +344,11 @@ def test_who_cannot_write_counts_alone(database_url: str, clock: Clock) -> None:
         who = readers(read_only, clock, 5)
         assert [passes(who) for _ in range(6)] == [True] * 5 + [False]
         clock.now += WINDOW
+        assert passes(who, 5)
+        # What was counted under a clock that had jumped does not count.
+        clock.now += AHEAD
+        assert [passes(who) for _ in range(6)] == [True] * 5 + [False]
+        clock.now -= AHEAD - WINDOW
         assert passes(who, 5)
     finally:
         read_only.dispose()
