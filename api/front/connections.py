@@ -28,6 +28,8 @@ _OF_THE_NET = {socket.AF_INET, socket.AF_INET6}
 _LOOK_SECONDS = 1.0
 # While somebody waits for the end of one: the next file of an export, a seat for another reader.
 _AWAITED_SECONDS = 0.05
+# A look at all of them takes a core, and whoever is served meanwhile waits for it: it may have a twentieth.
+_REST = 20
 # A reader who takes nothing for so long is gone, or wants our memory.
 _UNREAD_MILLISECONDS = 30_000
 
@@ -44,7 +46,7 @@ def make_room() -> None:
 
 
 class Connections:
-    """Looks at them once a second, more often while an end is awaited.
+    """Looks at all of them once a second at most; at those whose end is awaited twenty times a second.
 
     `is_at_work` says of a client's `address:port` whether he is being served.
 
@@ -56,6 +58,10 @@ class Connections:
     ) -> None:
         self._is_at_work, self._is_proxy, self._most = is_at_work, is_proxy, most
         self._awaited: dict[Peer, list[Callable[[], None]]] = {}
+        # Where those awaited were seen last: a descriptor keeps its number as long as it is open.
+        self._numbers: dict[Peer, int] = {}
+        self._rested = float("-inf")
+        self._due = float("-inf")
         self._lock = threading.Lock()
         self._wanted = threading.Event()
 
@@ -80,7 +86,30 @@ class Connections:
             # A folder of descriptors that cannot be read now can be the next time.
             with suppress(OSError):
                 bounded = bounded or _bound_unread()
-                self._look()
+                if self._is_due(time.monotonic()):
+                    self._look_at_all()
+                else:
+                    self._look_at_awaited()
+
+    def _is_due(self, now: float) -> bool:
+        """Whether all are to be looked at: once a second, and as soon as it may be for one not found yet."""
+        with self._lock:
+            all_found = self._awaited.keys() <= self._numbers.keys()
+        return now >= (self._due if all_found else self._rested)
+
+    def _look_at_all(self) -> None:
+        began = time.monotonic()
+        try:
+            self._look()
+        finally:
+            ended = time.monotonic()
+            self._rested = ended + _REST * (ended - began)
+            self._due = max(self._rested, began + _LOOK_SECONDS)
+
+    def _look_at_awaited(self) -> None:
+        for peer, number in list(self._numbers.items()):
+            if not _is_at(number, peer):
+                self._tell(peer)
 
     def _look(self) -> None:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names, each second
@@ -89,11 +118,13 @@ class Connections:
         if len(numbers) < self._most // _AMPLE and not awaited:
             return
         of_source: dict[str, list[Peer]] = defaultdict(list)
-        for _, peer in _connections(numbers):
+        found: dict[Peer, int] = {}
+        for number, _, peer in _connections(numbers):
             of_source[source_of(peer[0])].append(_named(peer))
-        there = {peer for peers in of_source.values() for peer in peers}
+            found[_named(peer)] = number
+        self._numbers = {peer: found[peer] for peer in awaited if peer in found}
         for peer in awaited:
-            if peer not in there:
+            if peer not in found:
                 self._tell(peer)
         surplus = {peer for peers in of_source.values() for peer in self._surplus(peers)}
         if surplus:
@@ -109,28 +140,40 @@ class Connections:
     def _tell(self, peer: Peer) -> None:
         with self._lock:
             acts = self._awaited.pop(peer, [])
+        self._numbers.pop(peer, None)
         for act in acts:
             act()
 
 
 def _end(numbers: list[int], surplus: set[Peer]) -> None:
-    for handle, peer in _connections(numbers):
+    for _, handle, peer in _connections(numbers):
         if _named(peer) in surplus:
             # Already gone is as well.
             with suppress(OSError):
                 handle.shutdown(socket.SHUT_RDWR)
 
 
-def _connections(numbers: list[int]) -> Iterator[tuple[socket.socket, Any]]:
-    """Second handles, one at a time, on the connections that came in by a port of ours; and their peers."""
-    ports = {handle.getsockname()[1] for handle in _sockets(numbers) if _listens(handle)}
-    for handle in _sockets(numbers):
+def _connections(numbers: list[int]) -> Iterator[tuple[int, socket.socket, Any]]:
+    """Second handles, one at a time, on the connections that came in by a port of ours; and their peers.
+
+    Each with the number of the first handle.
+    """
+    ports = {handle.getsockname()[1] for _, handle in _sockets(numbers) if _listens(handle)}
+    for number, handle in _sockets(numbers):
         with suppress(OSError):
             if handle.getsockname()[1] in ports and not _listens(handle):
-                yield handle, handle.getpeername()
+                yield number, handle, handle.getpeername()
 
 
-def _sockets(numbers: list[int]) -> Iterator[socket.socket]:
+def _is_at(number: int, peer: Peer) -> bool:
+    """Whether the connection of this client is open under this number still."""
+    for _, handle in _sockets([number]):
+        with suppress(OSError):
+            return _named(handle.getpeername()) == peer
+    return False
+
+
+def _sockets(numbers: list[int]) -> Iterator[tuple[int, socket.socket]]:
     for number in numbers:
         try:
             copy = os.dup(number)
@@ -143,7 +186,7 @@ def _sockets(numbers: list[int]) -> Iterator[socket.socket]:
             continue
         with handle:
             if handle.family in _OF_THE_NET:
-                yield handle
+                yield number, handle
 
 
 def _listens(handle: socket.socket) -> bool:
@@ -164,7 +207,8 @@ def _bound_unread() -> bool:
     False while nobody listens yet.
     """
     found = False
-    for handle in _sockets([int(name) for name in os.listdir("/proc/self/fd")]):  # noqa: PTH208 - names
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names
+    for _, handle in _sockets(numbers):
         if _listens(handle):
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
             found = True

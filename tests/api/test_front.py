@@ -246,6 +246,54 @@ def test_the_end_of_a_connection_is_told(listener: socket.socket) -> None:
     assert told.wait(20)
 
 
+class Slow(Connections):
+    """Takes long to look at all, as with thousands of them: `looks` tells when each look began and ended."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: True, lambda _: False)
+        self.looks: list[list[float]] = []
+
+    def _look(self) -> None:
+        self.looks.append([time.monotonic()])
+        super()._look()
+        time.sleep(0.2)
+        self.looks[-1].append(time.monotonic())
+
+
+def test_while_a_download_runs_looking_at_all_connections_takes_a_twentieth_of_a_core(
+    listener: socket.socket,
+) -> None:
+    connections = Slow()
+    with (
+        closing(socket.create_connection(("127.0.0.1", listener.getsockname()[1]))) as link,
+        closing(listener.accept()[0]),
+    ):
+        connections.when_closed("{}:{}".format(*link.getsockname()), lambda: None)
+        connections.start()
+        until(lambda: len(connections.looks) == 2)
+    (began, ended), (again, *_) = connections.looks
+    assert again - ended >= 19 * (ended - began), "whoever is served waits for each look"
+
+
+def test_the_end_of_a_download_is_told_before_all_connections_are_looked_at_again(
+    listener: socket.socket,
+) -> None:
+    connections, begun, told = Slow(), [0], threading.Event()
+
+    def tell() -> None:
+        begun.append(len(connections.looks))
+        told.set()
+
+    with closing(socket.create_connection(("127.0.0.1", listener.getsockname()[1]))) as link:
+        with closing(listener.accept()[0]):
+            connections.when_closed("{}:{}".format(*link.getsockname()), tell)
+            connections.start()
+            until(lambda: bool(connections.looks) and len(connections.looks[0]) == 2)
+            assert not told.is_set()
+        assert told.wait(20)
+    assert begun[-1] == 1
+
+
 def test_this_granian_lets_the_front_answer_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it OCSP is answered all the same, at two thirds of the rate."""
     monkeypatch.setattr(_futures, "_cbsched_aioschedule", _futures._cbsched_aioschedule)
