@@ -764,10 +764,12 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "cursor-expired", 410, "What changed since this cursor is not kept any more",
         "Begin again: fetch the export that `export` names (or /v1/exports/latest), replace your copy by it,"
-        " and go on from its cursor. Changes are kept for 90 days at least.",
+        " and go on from its cursor. Where `export` is null one is being written: ask again after Retry-After"
+        " seconds. Changes are kept for 90 days at least.",
         "Les changements depuis ce curseur ne sont plus conservés",
         "Recommencez : prenez l'export que nomme `export` (ou /v1/exports/latest), remplacez-en votre copie "
-        "et reprenez à son curseur. Les changements sont conservés 90 jours au moins.",
+        "et reprenez à son curseur. Si `export` est nul, un export s'écrit : redemandez après Retry-After "
+        "secondes. Les changements sont conservés 90 jours au moins.",
     ),
     Entry(
         "unknown-export", 404, "There is no such export or file",

@@ -32,6 +32,8 @@ KEPT = 7
 MANIFEST, SIGNED, SUMS = "manifest.json", "manifest.jws", "SHA256SUMS"
 # Four registers of one night make one export.
 _QUIET = timedelta(minutes=5)
+# For who finds none to begin from. The job writes one at once: after this it is there, or he asks again.
+RETRY_SECONDS = 60
 _DAILY = timedelta(hours=24)
 _STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _PARTIAL = ".part"
@@ -91,10 +93,30 @@ def find(connection: Connection, folder: Path, stamp: str) -> Export | None:
 
 def export_if_due(container: Container) -> str:
     """The job: an export a day, one after registers were applied, and one when none leads into the feed."""
-    done = [f"withdrew {stamp}" for stamp in withdraw(container)]
+    done = replace_withdrawn(container)
     if _is_due(container) and (export := write(container)):
-        done.append(f"wrote {export.stamp}")
-    return ", ".join(done)
+        done = ", ".join(filter(None, (done, f"wrote {export.stamp}")))
+    return done
+
+
+def replace_withdrawn(container: Container) -> str:
+    """The job: another export as soon as one is withdrawn, since until then there is none to begin from.
+
+    The files withdrawn go afterwards, and also where no other can be written: then `export_if_due` tries
+    again in its time.
+    """
+    with transaction(container.engine, read_only=True) as connection:
+        if not any(_is_withdrawn(connection, export) for export in all_exports(container.settings.exports)):
+            return ""
+    try:
+        export = write(container)
+    except BaseException:
+        withdraw(container)
+        raise
+    if export is None:
+        # Another process writes one, or did this very second: the next run sees what is left to do.
+        return ""
+    return ", ".join([f"wrote {export.stamp}", *(f"withdrew {stamp}" for stamp in withdraw(container))])
 
 
 def withdraw(container: Container) -> list[str]:

@@ -169,6 +169,14 @@ JOBS = MappingProxyType(
                 silence=LONG_SILENCE,
             ),
             Job(
+                "withdrawn-exports",
+                "Writes another export as soon as one is withdrawn, and removes the files of that.",
+                _every(5),
+                exports.replace_withdrawn,
+                waits=True,
+                silence=LONG_SILENCE,
+            ),
+            Job(
                 "trust-list",
                 "Signs a new version of the trust list when its content changed or the last one ages.",
                 _every(5),

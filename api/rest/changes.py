@@ -13,7 +13,7 @@ from flask import Response
 from marshmallow import fields, validate
 from sqlalchemy import Connection
 
-from api.exports import served
+from api.exports import RETRY_SECONDS, served
 from api.front.views import client_left, may_stay, source_of_request
 from api.rest import freshness
 from api.rest.operation import Call, Opens, Resource, operation, resource
@@ -242,5 +242,7 @@ def _with_a_way_on(connection: Connection, refusal: Refusal, container: Containe
     if refusal.kind is not Kind.GONE:
         return refusal
     newest = next(iter(served(connection, container.settings.exports)), None)
-    ways = {"export": None} if newest is None else {"export": f"/v1/exports/{newest.stamp}"}
-    return Refusal(refusal.kind, refusal.code, refusal.text, **ways)
+    if newest is None:
+        details = {"export": None, "retry_after": RETRY_SECONDS}
+        return Refusal(refusal.kind, refusal.code, refusal.text, **details)
+    return Refusal(refusal.kind, refusal.code, refusal.text, export=f"/v1/exports/{newest.stamp}")

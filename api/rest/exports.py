@@ -176,13 +176,13 @@ def _found(call: Call, stamp: str) -> Export:
     with transaction(call.container.engine, read_only=True) as connection:
         found = kept.find(connection, call.container.settings.exports, stamp)
     if found is None:
-        raise _unknown()
+        raise _unknown(**({"retry_after": kept.RETRY_SECONDS} if stamp == "latest" else {}))
     return found
 
 
-def _unknown() -> Refusal:
+def _unknown(**details: int) -> Refusal:
     text = "There is no such export or file, or it is not kept any more."
-    return Refusal(Kind.NOT_FOUND, "unknown-export", text)
+    return Refusal(Kind.NOT_FOUND, "unknown-export", text, **details)
 
 
 def _answer(one: Export) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, text
 
 from api import exports
 from api.app import create_app
+from api.jobs import due_within, run_job
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.changes import Entity
@@ -205,11 +206,6 @@ def test_red_listed_means_unseen_over_every_channel(seed: int, country: Country)
 
 
 def test_exports_of_before_are_withdrawn_and_go_from_the_disk(country: Country, container: Container) -> None:
-    country.do(
-        "INSERT INTO register_run (register, file_name, file_sha256, generated_at, started_at,"
-        " finished_at, state) VALUES ('rpps', 'f', sha256(''), :at, :at, :at, 'applied')",
-        at=country.now - timedelta(hours=1),
-    )  # fmt: skip
     country.export()
     (old,) = country.stamps
     assert country.operator.get(f"/v1/exports/{old}").status_code == 200
@@ -217,13 +213,55 @@ def test_exports_of_before_are_withdrawn_and_go_from_the_disk(country: Country, 
     for path in (f"/v1/exports/{old}", f"/v1/exports/{old}/mailboxes.csv.gz", "/v1/exports/latest"):
         answer = country.operator.get(path)
         assert (answer.status_code, answer.get_json()["code"]) == (404, "unknown-export")
+    assert answer.headers["Retry-After"] == "60"
     later = replace(container, clock=lambda: country.now + timedelta(minutes=1))
-    done = exports.export_if_due(later)
-    assert done.startswith(f"withdrew {old}, wrote ")
-    assert not (container.settings.exports / old).exists()
+    done = run_job(later, "withdrawn-exports")
     (new,) = country.operator.get("/v1/exports").get_json()["items"]
-    assert new["stamp"] != old
+    assert done == f"wrote {new['stamp']}, withdrew {old}"
+    assert not (container.settings.exports / old).exists()
     assert exports.withdraw(container) == []
+    assert exports.replace_withdrawn(later) == ""
+
+
+def test_a_withdrawn_export_is_replaced_within_seconds(country: Country, container: Container) -> None:
+    """Six red-listings an hour, each after a new export, left none for the whole hour."""
+    assert due_within()["withdrawn-exports"] <= 2 * 60 + 10
+    country.export()
+    for minute, someone in enumerate(country.people, 1):
+        country.put(someone, listed=False)
+        assert country.operator.get("/v1/exports/latest").status_code == 404
+        later = replace(container, clock=lambda m=minute: country.now + timedelta(minutes=m))
+        run_job(later, "withdrawn-exports")
+        assert country.operator.get("/v1/exports/latest").status_code == 200
+
+
+def test_the_files_of_a_withdrawn_export_go_where_no_other_can_be_written(
+    country: Country, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    country.export()
+    country.put(country.people[0], listed=False)
+    monkeypatch.setattr(exports, "_seal", full)
+    later = replace(container, clock=lambda: country.now + timedelta(minutes=1))
+    with pytest.raises(OSError, match="No space"):
+        exports.replace_withdrawn(later)
+    assert list(container.settings.exports.iterdir()) == []
+
+
+def test_who_finds_no_export_to_begin_from_is_told_when_to_ask_again(country: Country) -> None:
+    country.mark()
+    country.export()
+    country.put(country.people[0], listed=False)
+    (cursor,) = country.cursors
+    answer = country.operator.get("/v1/changes", cursor=cursor)
+    assert (answer.status_code, answer.get_json()["export"]) == (410, None)
+    assert answer.headers["Retry-After"] == "60"
+    country.export()
+    answer = country.operator.get("/v1/changes", cursor=cursor)
+    assert answer.get_json()["export"] == f"/v1/exports/{country.stamps[-1]}"
+    assert "Retry-After" not in answer.headers
 
 
 def test_who_held_a_red_listed_mailbox_removes_it_by_a_key_that_tells_nobody_else(
