@@ -141,13 +141,14 @@ def approve_all(
     found = batch_store.enrolments(connection, enrolment_ids)
     # In one order for all who lock several people.
     directory_store.lock_people(connection, [one.practitioner for one in found.values()])
+    store.lock_beside(connection, list(found))
     return {one: _approved(connection, now, token, one) for one in sorted(set(enrolment_ids))}
 
 
 def _approved(connection: Connection, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment | Refusal:
     try:
         with connection.begin_nested():
-            return use_cases.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment_id)
+            return use_cases.approve_locked(connection, now=now, token=token, enrolment_id=enrolment_id)
     except Refusal as refusal:
         return refusal
 

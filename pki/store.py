@@ -157,6 +157,18 @@ _HELD_ENROLMENT = Statement(f"""
            {NAMES_OF_ENROLMENT.format(id="e.id")}
     FROM held CROSS JOIN enrolment e WHERE e.id = :id FOR UPDATE OF e
 """)  # noqa: S608 - an expression and names of our own
+# With those of the same person and mailbox that have not ended, in the order of ids, as `withdrawal_store`
+# locks them: who locks one and then another would deadlock with it. Sorted: every person is held before.
+_LOCK_BESIDE = Statement(f"""
+    WITH held AS MATERIALIZED (
+        SELECT e.id, e.mailbox, e.practitioner, pg_advisory_xact_lock({person_lock_sql("e.practitioner")})
+        FROM enrolment e WHERE e.id = ANY(CAST(:ids AS uuid[])))
+    SELECT e.id FROM enrolment e WHERE e.id IN (
+        SELECT id FROM held
+        UNION SELECT x.id FROM held h
+        JOIN enrolment x ON x.mailbox = h.mailbox AND x.practitioner = h.practitioner AND x.state <> 'ended')
+    ORDER BY e.id FOR UPDATE OF e
+""")  # noqa: S608 - an expression of our own
 _STANDING: Select[Any] = (
     select(*_ENROLMENT)
     .where(
@@ -674,6 +686,14 @@ def hold_enrolment(
     asked = {"id": enrolment_id, "keys": sorted(lock_key(name) for name in names)}
     row = _HELD_ENROLMENT.row(connection, asked)
     return None if row is None else _enrolment(row)
+
+
+def lock_beside(connection: Connection, enrolment_ids: Collection[UUID]) -> None:
+    """Lock these enrolments and those that stand beside them, of one person and mailbox; in the order of ids.
+
+    The people are held before. Of several people the caller holds them, in the order of all who lock several.
+    """
+    _LOCK_BESIDE.rows(connection, {"ids": list(enrolment_ids)})
 
 
 def enrolments(

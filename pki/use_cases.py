@@ -173,6 +173,12 @@ def approve_enrolment(
     The enrolment approved before it ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`,
     `already-approved`, `enrolment-ended`, `enrolment-void`.
     """
+    store.lock_beside(connection, [enrolment_id])
+    return approve_locked(connection, now=now, token=token, enrolment_id=enrolment_id)
+
+
+def approve_locked(connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment:
+    """As `approve_enrolment`, where the caller holds it and those beside it (`store.lock_beside`)."""
     found = _held(connection, enrolment_id)
     now = not_before(present(connection, now), found.requested_at)
     rules.check_approval(token, found)

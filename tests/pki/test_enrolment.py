@@ -1,9 +1,12 @@
 """Who may enrol whom, for which mailbox, and who must agree."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from time import monotonic, sleep
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine, text
@@ -11,7 +14,7 @@ from sqlalchemy import Engine, text
 from directory import access
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import use_cases
+from pki import batch, use_cases
 from pki.model import Enrolment, EnrolmentState
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import Enrolled, Issue, enrol, identity, registrar
@@ -265,3 +268,47 @@ def test_an_ended_enrolment_is_neither_approved_nor_used_and_makes_room_for_anot
         issue(who=enrolled)
     assert refused.value.code == "enrolment-ended"
     assert ask(engine, now, enrolled.first, doctor.national_id, doctor.mailbox)
+
+
+def waits_for_a_row(engine: Engine) -> None:
+    """Until somebody stands in line for what another transaction holds."""
+    ends = monotonic() + 30
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.execute(waiting).scalar_one():
+            assert monotonic() < ends, "nobody waits for the enrolment"
+            sleep(0.01)
+
+
+@pytest.mark.parametrize("road", ["alone", "batch"])
+def test_whoever_approves_locks_what_stands_beside_in_the_order_of_ids(
+    engine: Engine, now: datetime, monkeypatch: pytest.MonkeyPatch, road: str
+) -> None:
+    """As the consequences of a departure lock it: they would deadlock with one who holds a later row."""
+    ids = iter([3, 1, 4, 5])
+    monkeypatch.setattr(use_cases, "uuid4", lambda: UUID(int=next(ids)))
+    crew = [enrol(engine, now, seed_practitioner(engine, number)) for number in (1, 2)]
+    run(engine, "UPDATE practitioner SET family_name = 'DURAND'")
+    later = [ask(engine, now, one.first, one.seeded.national_id, one.seeded.mailbox) for one in crew]
+
+    def approves() -> Sequence[Enrolment | Refusal]:
+        if road == "alone":
+            return [approve(engine, now, crew[1].second, later[1])]
+        asked = [one.id for one in later]
+        with transaction(engine) as connection:
+            return list(
+                batch.approve_all(connection, now=now, token=crew[0].second, enrolment_ids=asked).values()
+            )
+
+    hold = text("SELECT id FROM enrolment WHERE id = :id FOR UPDATE")
+    free = text("SELECT id FROM enrolment WHERE id <> :id ORDER BY id FOR UPDATE SKIP LOCKED")
+    with ThreadPoolExecutor(1) as pool:
+        with engine.connect() as departure:
+            departure.execute(hold, {"id": crew[1].id})
+            approving = pool.submit(approves)
+            waits_for_a_row(engine)
+            assert departure.execute(free, {"id": crew[1].id}).scalars().all() == [
+                UUID(int=number) for number in (3, 4, 5)
+            ]
+        done = approving.result(timeout=60)
+    assert all(isinstance(one, Enrolment) and one.state is EnrolmentState.APPROVED for one in done)
