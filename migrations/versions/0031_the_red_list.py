@@ -14,7 +14,12 @@ CREATE TABLE red_listed (
     at       timestamptz NOT NULL DEFAULT transaction_timestamp()
 );
 CREATE INDEX red_listed_xid ON red_listed (xid);
-INSERT INTO red_listed (address) SELECT address FROM mailbox WHERE NOT listed;
+
+CREATE TABLE feed_key (
+    single  boolean PRIMARY KEY DEFAULT true CHECK (single),
+    key     bytea NOT NULL
+);
+INSERT INTO feed_key (key) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
 
 CREATE FUNCTION sceau_red_list() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -22,16 +27,12 @@ BEGIN
     INSERT INTO red_listed (address) SELECT address FROM rows WHERE NOT listed ON CONFLICT (address) DO NOTHING;
     RETURN NULL;
 END $$;
+-- Before the fill: a trigger waits for those who write, so that the fill sees what they listed.
 CREATE TRIGGER red_list_insert AFTER INSERT ON mailbox REFERENCING NEW TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION sceau_red_list();
 CREATE TRIGGER red_list_update AFTER UPDATE ON mailbox REFERENCING NEW TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION sceau_red_list();
-
-CREATE TABLE feed_key (
-    single  boolean PRIMARY KEY DEFAULT true CHECK (single),
-    key     bytea NOT NULL
-);
-INSERT INTO feed_key (key) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+INSERT INTO red_listed (address) SELECT address FROM mailbox WHERE NOT listed ON CONFLICT (address) DO NOTHING;
 """
 
 DOWN = """

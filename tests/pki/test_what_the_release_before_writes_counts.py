@@ -63,10 +63,7 @@ KNOWN = ";".join(
 @contextmanager
 def migrating(engine: Engine, database_url: str, done: str) -> Iterator[tuple[Future[None], Connection]]:
     """The migrations of this release at work in the middle, behind `done`, until the block ends."""
-    with engine.connect() as connection:
-        made = config()
-        made.attributes["connection"] = connection
-        command.downgrade(made, BEFORE)
+    downgrade(engine, BEFORE)
     with engine.begin() as connection:
         connection.exec_driver_sql(WAIT + LONG_WORK[done])
     with ThreadPoolExecutor(1) as pool, engine.connect() as gate:
@@ -77,6 +74,13 @@ def migrating(engine: Engine, database_url: str, done: str) -> Iterator[tuple[Fu
             yield running, gate
         finally:
             gate.rollback()
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    with engine.connect() as connection:
+        made = config()
+        made.attributes["connection"] = connection
+        command.downgrade(made, revision)
 
 
 def until(what: Callable[[], bool]) -> None:
@@ -140,6 +144,20 @@ def test_what_was_done_before_a_migration_failed_stays_done(
         unsure = connection.execute(text("SELECT conname FROM pg_constraint WHERE NOT convalidated")).all()
     assert kept == [enrolled.id]
     assert unsure == []
+
+
+def test_a_mailbox_red_listed_while_the_list_is_made_is_on_it(engine: Engine, database_url: str) -> None:
+    someone, unlisted = seed_practitioner(engine, 60), "UPDATE mailbox SET listed = false"
+    downgrade(engine, "0030")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE relation = 'mailbox'::regclass AND NOT granted")
+    with ThreadPoolExecutor(1) as pool, engine.connect() as looking:
+        with engine.begin() as release_before:
+            release_before.execute(text(unlisted))
+            running = pool.submit(first_run.migrate, database_url)
+            until(lambda: looking.execute(waiting).scalar_one() > 0)
+        running.result(timeout=60)
+        known = looking.execute(text("SELECT address FROM red_listed")).scalars().all()
+    assert known == [someone.mailbox]
 
 
 def enrol_known(engine: Engine, now: datetime, number: int) -> Enrolled:
