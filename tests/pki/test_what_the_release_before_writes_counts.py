@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from alembic import command
@@ -13,16 +13,19 @@ from sqlalchemy.exc import OperationalError
 
 from api import first_run
 from directory.base.db import transaction
+from directory.model import Standing
 from pki import earlier_keys
+from pki.exchange import verdicts
 from pki.model import RevocationAction
-from tests.factories import seed_practitioner
+from tests.factories import Seeded, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key
 from tests.pki.test_every_form_of_a_lost_key_is_blocked import Roads, last, mirrored, report
 from tests.repo.test_migrations import MIGRATIONS, config
 
 BEFORE, GATE = "0021", 4711
 HEAD = (MIGRATIONS / "HEAD").read_text().strip()
-# What the long work of 0025 and of 0026 calls, made to wait for the test; by the last revision done by then.
+# What the long work of 0025 and of 0026 calls, and how 0032 ends building its last index, made to wait for
+# the test; by the last revision done by then.
 LONG_WORK = {
     "0024": """
         ALTER FUNCTION profession_at(timestamptz) RENAME TO profession_kept_at;
@@ -34,6 +37,17 @@ LONG_WORK = {
         ALTER FUNCTION sceau_fold(text) RENAME TO sceau_kept_fold;
         CREATE FUNCTION sceau_fold(raw text) RETURNS text LANGUAGE plpgsql AS $$
         BEGIN PERFORM test_wait(); RETURN sceau_kept_fold(raw); END $$;
+    """,
+    "0031": """
+        CREATE FUNCTION test_built() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() d JOIN pg_index i ON i.indexrelid = d.objid
+                       WHERE i.indrelid = 'enrolment'::regclass AND NOT i.indisunique) THEN
+                PERFORM test_wait();
+            END IF;
+        END $$;
+        CREATE EVENT TRIGGER test_built ON ddl_command_end WHEN TAG IN ('CREATE INDEX')
+            EXECUTE FUNCTION test_built();
     """,
 }
 # Without a wait for a lock, which would end with the migration's lock_timeout.
@@ -61,9 +75,11 @@ KNOWN = ";".join(
 
 
 @contextmanager
-def migrating(engine: Engine, database_url: str, done: str) -> Iterator[tuple[Future[None], Connection]]:
+def migrating(
+    engine: Engine, database_url: str, done: str, before: str = BEFORE
+) -> Iterator[tuple[Future[None], Connection]]:
     """The migrations of this release at work in the middle, behind `done`, until the block ends."""
-    downgrade(engine, BEFORE)
+    downgrade(engine, before)
     with engine.begin() as connection:
         connection.exec_driver_sql(WAIT + LONG_WORK[done])
     with ThreadPoolExecutor(1) as pool, engine.connect() as gate:
@@ -106,7 +122,7 @@ def version(engine: Engine) -> str:
         return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
 
-@pytest.mark.parametrize("done", LONG_WORK)
+@pytest.mark.parametrize("done", ["0024", "0025"])
 def test_a_revocation_goes_through_while_a_long_migration_works(
     engine: Engine, database_url: str, issue: Issue, enrolled: Enrolled, done: str
 ) -> None:
@@ -144,6 +160,24 @@ def test_what_was_done_before_a_migration_failed_stays_done(
         unsure = connection.execute(text("SELECT conname FROM pg_constraint WHERE NOT convalidated")).all()
     assert kept == [enrolled.id]
     assert unsure == []
+
+
+def test_verdicts_are_given_while_an_index_of_enrolments_is_built(
+    engine: Engine, database_url: str, now: datetime
+) -> None:
+    """Of an establishment's mailbox: they read who answers for it."""
+    address = seed_organisation(engine)
+    enrol(engine, now, Seeded(seed_practitioner(engine, 5).national_id, address))
+    with migrating(engine, database_url, "0031", before="0031") as (running, _):
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '3s'"))
+            (found,) = verdicts(
+                connection, [address], sender=None, at=None, now=now, lifetime=timedelta(minutes=15)
+            )
+        assert not running.done()
+    running.result(timeout=60)
+    assert Standing.NO_ANSWERABLE_PROFESSIONAL.value not in found.reasons
+    assert version(engine) == HEAD
 
 
 def test_a_mailbox_red_listed_while_the_list_is_made_is_on_it(engine: Engine, database_url: str) -> None:
