@@ -33,9 +33,9 @@ from api.settings import (
 from api.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.wiring import Container, build, database_url
 from directory.base.audit import Actor
-from directory.base.db import connect_engine, transaction
+from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import hold_until_disconnected
 from pki.signing import process
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
@@ -189,9 +189,11 @@ def migrate(url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     try:
-        # On a connection of its own: the lock is held longer than any transaction of the migrations.
-        with transaction(engine) as turn, engine.connect() as connection:
-            hold_until_commit(turn, "migration")
+        # By the session that migrates: one that idled meanwhile may be ended by the database, and a second
+        # host would begin too.
+        with engine.connect() as connection:
+            hold_until_disconnected(connection, "migration")
+            connection.commit()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     finally:

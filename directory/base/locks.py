@@ -29,6 +29,14 @@ def hold_until_commit(connection: Connection, name: str) -> None:
     connection.execute(_HOLD, {"key": lock_key(name)})
 
 
+def hold_until_disconnected(connection: Connection, name: str) -> None:
+    """Wait for the lock `name` and keep it for as long as this session lasts, over all its transactions.
+
+    Not to be used on a connection that goes back to a pool in use.
+    """
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": lock_key(name)})
+
+
 def hold_all_until_commit(connection: Connection, names: Iterable[str]) -> None:
     """As `hold_until_commit` for each, always in one order, so that two who want several cannot deadlock."""
     connection.execute(_HOLD_ALL, {"keys": sorted(lock_key(name) for name in set(names))})

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from api import first_run
 from directory.base.db import transaction
+from directory.base.locks import is_held
 from directory.model import Standing
 from pki import earlier_keys
 from pki.exchange import verdicts
@@ -76,13 +77,21 @@ KNOWN = ";".join(
 
 @contextmanager
 def migrating(
-    engine: Engine, database_url: str, done: str, before: str = BEFORE
+    engine: Engine, database_url: str, done: str, *, before: str = BEFORE, idle: str = "0"
 ) -> Iterator[tuple[Future[None], Connection]]:
-    """The migrations of this release at work in the middle, behind `done`, until the block ends."""
+    """The migrations of this release at work in the middle, behind `done`, until the block ends.
+
+    `idle` is how long the database lets a session's transaction wait for its next statement.
+    """
     downgrade(engine, before)
     with engine.begin() as connection:
         connection.exec_driver_sql(WAIT + LONG_WORK[done])
     with ThreadPoolExecutor(1) as pool, engine.connect() as gate:
+        gate.exec_driver_sql(
+            f"ALTER DATABASE {engine.url.database} SET idle_in_transaction_session_timeout = '{idle}'"
+        )
+        gate.commit()
+        gate.execute(text("SET idle_in_transaction_session_timeout = 0"))
         gate.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": GATE})
         try:
             running = pool.submit(first_run.migrate, database_url)
@@ -160,6 +169,22 @@ def test_what_was_done_before_a_migration_failed_stays_done(
         unsure = connection.execute(text("SELECT conname FROM pg_constraint WHERE NOT convalidated")).all()
     assert kept == [enrolled.id]
     assert unsure == []
+
+
+def test_no_second_host_begins_where_sessions_that_idle_are_ended(engine: Engine, database_url: str) -> None:
+    """What waits for nothing is ended within a moment: the turn is not lost by it."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as looking:
+        with migrating(engine, database_url, "0031", before="0031", idle="50ms") as (running, gate):
+            idle = text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state = 'idle in transaction' AND pid <> :gate"
+            )
+            beside = {"gate": gate.execute(text("SELECT pg_backend_pid()")).scalar_one()}
+            until(lambda: not looking.execute(idle, beside).scalar_one())
+            assert is_held(looking, "migration")
+        running.result(timeout=60)
+        assert not is_held(looking, "migration")
+    assert version(engine) == HEAD
 
 
 def test_verdicts_are_given_while_an_index_of_enrolments_is_built(
