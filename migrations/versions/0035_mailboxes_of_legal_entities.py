@@ -1,7 +1,7 @@
 """Mailboxes under the number of a legal entity or a SIRET follow the places that FINESS knows by it.
 
-The feed tells of them when such a place opens, closes, leaves, or comes under another number. The indexes serve
-the verdict, now and as of an instant.
+The feed tells of them when such a place opens, closes, leaves, or comes under another number; and once now, since
+they were told closed before. The indexes serve the verdict, now and as of an instant.
 """
 
 from alembic import op
@@ -44,6 +44,16 @@ END $$;
 CREATE TRIGGER feed_update_renumbered AFTER UPDATE ON organisation
     REFERENCING OLD TABLE AS before NEW TABLE AS rows
     FOR EACH STATEMENT EXECUTE FUNCTION sceau_feed_renumbered_place();
+"""
+# After the trigger on `organisation`, which waited for those who write: no place of theirs is missed.
+JUDGED_OTHERWISE = """
+INSERT INTO change (entity, key, urgent)
+SELECT 'mailbox', m.address, {urgent} FROM mailbox m
+WHERE m.kind IN ('ORG', 'APP') AND m.departed_at IS NULL AND (
+    m.finess <> '' AND NOT EXISTS (SELECT FROM organisation o WHERE o.finess = m.finess)
+    AND EXISTS (SELECT FROM organisation o WHERE o.legal_finess = m.finess AND o.legal_finess <> '')
+    OR m.structure_type = '3'
+    AND EXISTS (SELECT FROM organisation o WHERE o.siret = m.structure_id AND o.siret <> ''))
 """
 OF_A_PLACE = r"""
 CREATE OR REPLACE FUNCTION sceau_feed_organisation() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -146,6 +156,7 @@ def upgrade() -> None:
     execute(INDEXES)
     execute(FEED)
     define(NOW)
+    execute(JUDGED_OTHERWISE.format(urgent="false"))
 
 
 def downgrade() -> None:
@@ -154,3 +165,5 @@ def downgrade() -> None:
     execute("DROP FUNCTION sceau_feed_renumbered_place()")
     execute("DROP FUNCTION sceau_mailboxes_of_places(text[], text[], text[])")
     execute("DROP INDEX mailbox_siret, organisation_history_legal_finess, organisation_history_siret")
+    # The release before tells them closed.
+    execute(JUDGED_OTHERWISE.format(urgent="true"))

@@ -12,12 +12,13 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine, text
 
+from api import first_run
 from directory.access import Allowance, Role, Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.changes import Entity
+from directory.changes import START, Entity
 from directory.corrections import correct
-from directory.feed import tell_of_time
+from directory.feed import read_changes, tell_of_time
 from directory.store import addresses_at, mailbox_facts
 from pki.batch import Asked, issue_all
 from pki.consequences import Follower
@@ -28,6 +29,7 @@ from pki.void_enrolments import void_of
 from pki.withdrawal import GRACES
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import BASE_URL, Established, enrol, new_key, request_for
+from tests.pki.test_what_the_release_before_writes_counts import downgrade
 
 ENTITY, SIRET = "750990020", "12345678200010"
 SITE, OTHER = "750990012", "250990033"
@@ -276,3 +278,24 @@ def test_a_place_with_the_number_itself_goes_before_those_under_it(
         assert facts.place is not None
         assert facts.place.name == "SIEGE"
         assert ADDRESS not in addresses_at(connection, [SITE])[SITE]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "told"),
+    [("1", ENTITY, {ADDRESS}), ("3", SIRET, {ADDRESS}), ("1", SITE, set()), ("3", "55555555500013", set())],
+)
+@pytest.mark.usefixtures("places")
+def test_an_upgrade_tells_the_feed_which_mailboxes_come_to_be_seen(
+    engine: Engine, database_url: str, kind: str, number: str, told: set[str]
+) -> None:
+    """Those of places, of people, and of numbers that FINESS does not know are judged as before."""
+    seed_practitioner(engine)
+    move(engine, kind, number)
+    downgrade(engine, "0034")
+    run(engine, "DELETE FROM change")
+    first_run.migrate(database_url)
+    with transaction(engine) as connection:
+        found = read_changes(connection, START, 100)
+    assert [(one.entity, one.key, one.urgent) for one in found] == [
+        (Entity.MAILBOX, address, False) for address in told
+    ]
