@@ -89,14 +89,13 @@ class SigningClock:
         with self._lock:
             now = self._agreed()
             last = self._last_mark(now)
-            if last is not None and last.instant - now > TOLERATED:
+            if last is None or last.instant <= now:
+                # What is kept may be another process's, who signed later meanwhile.
+                last = self._keep(Mark(now, self._resets(last)))
+            if last.instant - now > TOLERATED:
                 raise self._told(behind(last.instant - now))
-            if last is not None and now < last.instant:
-                now = last.instant
-            else:
-                self._keep(Mark(now, self._resets(last)))
             self._right()
-            return now
+            return last.instant
 
     def need(self) -> None:
         """Refuse what `instant` refuses, without signing anything."""
@@ -175,11 +174,13 @@ class SigningClock:
         self._last = self._put(Mark(now, resets))
         return self._last
 
-    def _keep(self, mark: Mark) -> None:
+    def _keep(self, mark: Mark) -> Mark:
+        """The mark that counts from now on, as `_put`."""
         self._last = mark
         if self._written is None or not timedelta() <= mark.instant - self._written < _WRITTEN_EVERY:
             self._written = mark.instant
             self._last = self._put(mark)
+        return self._last
 
     def _put(self, mark: Mark) -> Mark:
         """The mark that counts from now on: this one, or what another of this host signed later."""

@@ -199,6 +199,22 @@ def test_the_last_instant_is_known_after_a_restart(engine: Engine, now: datetime
     refused("clock-behind", SigningClock(engine, clock, tmp_path).instant)
 
 
+def test_nothing_is_signed_before_what_another_process_of_this_host_signed_meanwhile(
+    engine: Engine, now: datetime, tmp_path: Path
+) -> None:
+    clock, ahead = Clock(now), Clock(now + timedelta(seconds=20))
+    signing, other = SigningClock(engine, clock, tmp_path), SigningClock(engine, ahead, tmp_path)
+    assert signing.instant() == now
+    assert other.instant() == ahead.now
+    clock.now += timedelta(seconds=10)
+    assert signing.instant() == ahead.now
+    # Farther than is tolerated, it signs nothing, this time already.
+    ahead.now += APART
+    other.instant()
+    clock.now += timedelta(seconds=15)
+    refused("clock-behind", signing.instant)
+
+
 @pytest.mark.parametrize("spoil", [lambda mark: mark.write_text("{"), lambda mark: mark.mkdir()])
 def test_a_mark_that_cannot_be_read_signs_nothing(
     engine: Engine, now: datetime, tmp_path: Path, spoil: Callable[[Path], object]
