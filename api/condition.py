@@ -20,7 +20,7 @@ from api.front.unnamed import last_unnamed
 from api.nightly import strangers
 from api.patience import impatient
 from api.settings import Settings
-from api.supervisor import parts_written, supervisor_pid
+from api.supervisor import parts_written, supervisor_pid, troubles_written
 from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -37,9 +37,9 @@ FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(la
 def look(settings: Settings) -> dict[str, Any]:
     """Addresses, parts with their state, files of no register, versions, last sync, feed lag and jobs.
 
-    `state` is `ok` when all parts are, the record is complete, the clock agrees with the database's, no
-    register is late and nothing of ours is about to run out; `degraded` when some parts are, `down` when
-    none is.
+    `state` is `ok` when all parts are and none hangs again and again, the record is complete, the clock
+    agrees with the database's, no register is late and nothing of ours is about to run out; `degraded` when
+    some parts are, `down` when none is.
     """
     if not (settings.database_url or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
@@ -60,7 +60,9 @@ def look(settings: Settings) -> dict[str, Any]:
     due = any(one["state"] == "due" for one in counted["lifetimes"].values())
     behind = bool(counted["record"].get("lacks"))
     uneven = bool(counted["clock"].get("reason"))
-    well = all(part["state"] == "ok" for part in parts.values()) and not (late or due or behind or uneven)
+    troubles = troubles_written(settings.state)
+    wrong = late or due or behind or uneven or troubles
+    well = all(part["state"] == "ok" for part in parts.values()) and not wrong
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
         "web": local_web(settings),
@@ -70,6 +72,7 @@ def look(settings: Settings) -> dict[str, Any]:
         "folder": str(settings.state),
         "supervisor": supervisor_pid(settings.state),
         "parts": parts,
+        "troubles": troubles,
         "strangers": strangers(settings.registers),
         "unnamed_proxy": last_unnamed(settings.state),
         "versions": {
@@ -84,7 +87,7 @@ def look(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _part(check: Callable[[], str], process: Mapping[str, float] | None) -> dict[str, Any]:
+def _part(check: Callable[[], str], process: Mapping[str, Any] | None) -> dict[str, Any]:
     known = {} if process is None else {"pid": process["pid"], "restarts": process["restarts"]}
     try:
         return {"state": "ok", "detail": check(), **known}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 import psutil
@@ -28,6 +29,8 @@ LONGEST_START = 40.0
 ASKED_EVERY = 1.0
 LONGEST_END = 5.0
 LONGEST_AWAY = 2.0
+# So often within so many seconds, and a part does not hang by chance: a person is to look at it.
+HANGS, HANGS_WITHIN = 2, 300.0
 # For a part to end by itself where it is stopped on purpose, or was left behind.
 LONGEST_STOP, LONGEST_LEFT = 20.0, 15.0
 
@@ -95,6 +98,8 @@ class _Running:
     is_held: bool = False
     asked: _Asked | None = None
     killed_at: float = float("inf")
+    hung_at: list[float] = field(default_factory=list)
+    trouble: str = ""
 
 
 @dataclass
@@ -171,6 +176,7 @@ class Supervisor:
     def _look_after(self, running: _Running) -> None:
         code = running.process.poll()
         now = time.monotonic()
+        self._call_a_person(running, now)
         if code is None:
             if now - running.started > LONGEST_PAUSE:
                 running.pause = 0.2
@@ -210,7 +216,21 @@ class Supervisor:
         elif (silent := now - running.asked.last_busy) > running.part.silence:
             self.report(f"{running.part.name} gave no sign of work for {silent:.0f} s; ending it")
             running.process.send_signal(running.part.stop_signal)
+            running.hung_at.append(now)
             running.killed_at = now + max(LONGEST_END, running.part.ends_within)
+
+    def _call_a_person(self, running: _Running, now: float) -> None:
+        """Say what to look at once a part hangs again and again; ending it more often helps nobody.
+
+        What it stands on is ended no more than before: that it answers, and yet is at fault, a person sees.
+        """
+        running.hung_at = [at for at in running.hung_at if now - at <= HANGS_WITHIN]
+        trouble = _trouble(running.part) if len(running.hung_at) >= HANGS else ""
+        if trouble != running.trouble:
+            running.trouble = trouble
+            calm = f"{running.part.name} has not hung again and again for {HANGS_WITHIN / 60:.0f} min"
+            self.report(trouble or calm)
+            self._write_state()
 
     def _is_paused(self, name: str) -> bool:
         """Whether a living process asked for this part to stay down (a database being put in place)."""
@@ -241,6 +261,7 @@ class Supervisor:
                 "restarts": r.restarts,
                 "stop": int(r.part.stop_signal),
                 "ends_within": r.part.ends_within,
+                "trouble": r.trouble,
             }
             for name, r in self._running.items()
         }
@@ -254,15 +275,21 @@ def paused_marker(state: Path, name: str) -> Path:
     return state / "run" / f"{name}.paused"
 
 
-def parts_written(state: Path) -> dict[str, dict[str, float]]:
+def parts_written(state: Path) -> dict[str, dict[str, Any]]:
     """The parts as the last supervisor left word of them; {} when none runs or it ended well."""
     try:
-        content: dict[str, dict[str, dict[str, float]]] = orjson.loads(
+        content: dict[str, dict[str, dict[str, Any]]] = orjson.loads(
             (state / "run" / "parts.json").read_bytes()
         )
     except FileNotFoundError:
         return {}
     return content["parts"]
+
+
+def troubles_written(state: Path) -> dict[str, str]:
+    """For each part that hangs again and again, what a person is to look at."""
+    # A supervisor of an earlier release wrote none.
+    return {name: known["trouble"] for name, known in parts_written(state).items() if known.get("trouble")}
 
 
 @contextmanager
@@ -376,6 +403,16 @@ def _kill_group(leader: int, started: float | None = None) -> None:
                 killed.append(process)
     # A killed process holds its port until the kernel has taken it apart.
     _still_running(killed, 5)
+
+
+def _trouble(part: Part) -> str:
+    often = f"{part.name} hung {HANGS} times or more within {HANGS_WITHIN / 60:.0f} min"
+    if not part.stands_on:
+        return f"{often}: look at log/{part.name}.log."
+    return (
+        f"{often} although {part.stands_on} answers, which may be at fault all the same and is not ended"
+        f" for it: look at log/{part.name}.log and log/{part.stands_on}.log."
+    )
 
 
 def _is_silent(running: _Running, now: float) -> bool:

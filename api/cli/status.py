@@ -41,6 +41,7 @@ def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, s
         known = [f"{key} {part[key]}" for key in ("pid", "restarts") if key in part]
         detail = ", ".join([part.get("detail") or part["reason"], *known])
         rows.append((name, Text(part["state"], colour), detail))
+    rows += [(name, Text("hangs", "red"), trouble) for name, trouble in found["troubles"].items()]
     rows += [("record", Text("behind", "red"), lack) for lack in found["record"].get("lacks", ())]
     if reason := found["record"].get("reason"):
         rows.append(("record", Text("behind", "red"), reason))

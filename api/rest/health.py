@@ -26,6 +26,7 @@ from api.first_run import slapd_of
 from api.patience import impatient
 from api.rest.register_figures import register_families
 from api.roads import Road, Trade, on_road
+from api.supervisor import troubles_written
 from api.wiring import Container
 from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
@@ -104,7 +105,7 @@ class _Readiness:
         self._counted: tuple[int, float] = (0, monotonic())
 
     def checks(self) -> dict[str, Check]:
-        """Each check with its state; without the record, of the record alone."""
+        """Each check with its state; without the record, of the record and the parts alone."""
         container, now = self._container, self._container.clock()
         unwritten = container.writing.wrong()
         try:
@@ -119,9 +120,11 @@ class _Readiness:
             lacks = self._watch.look()
             clock = _clock(self._signing)
         except SQLAlchemyError as lost:
-            return {"database": {"state": "failed", "reason": f"not reachable ({type(lost).__name__})"}}
+            failed = {"state": "failed", "reason": f"not reachable ({type(lost).__name__})"}
+            return {"database": failed, "parts": _parts(container)}
         return {
             "database": {"state": "ok"},
+            "parts": _parts(container),
             "writing": _writing(unwritten),
             "record": _record(lacks),
             "clock": clock,
@@ -148,6 +151,12 @@ class _Readiness:
 def _writing(unwritten: str) -> Check:
     """Failed, since what cannot be written cannot be withdrawn."""
     return {"state": "failed", "reason": unwritten} if unwritten else {"state": "ok"}
+
+
+def _parts(container: Container) -> Check:
+    """Red, and not out of rotation: whether a part serves at this moment is for its own check."""
+    troubles = troubles_written(container.settings.state)
+    return {"state": "degraded", "reason": " ".join(troubles.values())} if troubles else {"state": "ok"}
 
 
 def _ldap(container: Container) -> Check:

@@ -20,6 +20,7 @@ from directory.base.clock import utc_now
 from tests.api.certificates import certify
 from tests.api.commands import Sceau, token, told
 from tests.api.signing import request_for, signer_in
+from tests.api.test_health import note_trouble
 from tests.factories import rpps, seed_practitioner
 
 
@@ -152,12 +153,16 @@ def test_status_names_each_part_and_says_no_while_one_is_down(sceau: Sceau, stat
     drop.mkdir(exist_ok=True)
     (drop / "registre.csv").write_bytes(b"x")
     assert told(sceau("status", "--json"))["strangers"] == ["registre.csv"]
+    assert found["troubles"] == {}
+    note_trouble(state, "worker hung: look at log/postgres.log.")
+    assert told(sceau("status", "--json"))["troubles"] == {"worker": "worker hung: look at log/postgres.log."}
     assert found["unnamed_proxy"] is None
     Unnamed(state).note("192.0.2.7")
     assert told(sceau("status", "--json"))["unnamed_proxy"] == "192.0.2.7"
     shown = sceau("status")
     assert "'registre.csv'" in shown.stdout
     assert "192.0.2.7" in shown.stdout
+    assert "look at log/postgres.log." in shown.stdout
     assert shown.exit_code == 1
     assert {"postgres", "signer", "ldap", "web", "worker"} <= set(shown.stdout.split())
 

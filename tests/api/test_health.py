@@ -1,5 +1,6 @@
 """What monitors see: alive, ready with a reason for what is not, figures that Prometheus can read."""
 
+import json
 import os
 import socket
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
@@ -32,6 +34,13 @@ class Pinged:
         if not self.up:
             raise Refusal(Kind.UNAVAILABLE, "signer-unavailable", "The signer does not answer.")
         return "0.1.0"
+
+
+def note_trouble(state: Path, trouble: str) -> None:
+    """As a supervisor whose worker hangs again and again."""
+    known = {"pid": 1, "since": 0.0, "restarts": 2, "stop": 15, "ends_within": 0.0, "trouble": trouble}
+    (state / "run").mkdir(exist_ok=True)
+    (state / "run" / "parts.json").write_text(json.dumps({"supervisor": 1, "parts": {"worker": known}}))
 
 
 def give_sign(engine: Engine, wrong: str = "") -> None:
@@ -61,6 +70,7 @@ def test_ready_when_all_it_stands_on_is_there(container: Container, engine: Engi
     assert {name: check["state"] for name, check in told["checks"].items()} == {
         "database": "ok", "migration": "ok", "signer": "ok", "feed": "ok", "registers": "ok",
         "lifetimes": "ok", "record": "ok", "clock": "ok", "writing": "ok", "worker": "ok", "ldap": "ok",
+        "parts": "ok",
     }  # fmt: skip
 
 
@@ -70,6 +80,24 @@ def test_not_ready_without_the_database(container: Container) -> None:
     answer = app.test_client().get("/readyz")
     assert (answer.status_code, answer.get_json()["state"]) == (503, "failed")
     assert answer.get_json()["checks"]["database"]["state"] == "failed"
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_part_that_hangs_again_and_again_is_named(
+    container: Container, engine: Engine, *, reachable: bool
+) -> None:
+    nowhere = connect_engine("postgresql+psycopg://nobody@/nothing?host=/nonexistent")
+    note_trouble(container.settings.state, "worker hung: look at log/postgres.log.")
+    give_sign(engine)
+    used = engine if reachable else nowhere
+    app = create_app(Container(container.settings, used, Pinged(), container.clock))  # type: ignore[arg-type]
+    answer = app.test_client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["state"]) == (
+        (200, "degraded") if reachable else (503, "failed")
+    )
+    assert answer.get_json()["checks"]["parts"] == {
+        "state": "degraded", "reason": "worker hung: look at log/postgres.log.",
+    }  # fmt: skip
 
 
 def test_red_while_the_worker_gives_no_sign_of_work(container: Container, engine: Engine) -> None:

@@ -30,6 +30,7 @@ from api.supervisor import (
     paused_marker,
     refuse_taken_port,
     supervisor_pid,
+    troubles_written,
 )
 from directory.base.errors import Refusal
 
@@ -423,7 +424,33 @@ def test_a_part_that_hangs_again_leaves_alone_what_it_stands_on_and_answers(
     later = time.monotonic() + 3
     watch_until(impatient_supervisor, lambda: time.monotonic() > later)
     assert parts_written(tmp_path)["postgres"]["restarts"] == 0
-    assert not [line for line in told if "postgres" in line]
+    assert not [line for line in told if line.startswith("postgres")]
+
+
+def test_a_part_that_hangs_again_while_what_it_stands_on_answers_is_a_matter_for_a_person(
+    impatient_supervisor: Supervisor, tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL answered and was at fault; the worker was ended without end, and nothing said why."""
+    impatient_supervisor.start(hangable(tmp_path, "postgres", silence=30))
+    impatient_supervisor.start(hangable(tmp_path, "worker", stands_on="postgres"))
+    watch_until(impatient_supervisor, (tmp_path / "worker").exists)
+    for restarts in (1, 2):
+        assert troubles_written(tmp_path) == {}, "once is chance"
+        os.kill(pid_of(tmp_path, "worker"), signal.SIGSTOP)
+        watch_until(
+            impatient_supervisor,
+            lambda n=restarts: parts_written(tmp_path)["worker"]["restarts"] == n,  # type: ignore[misc]
+            30,
+        )
+    (trouble,) = troubles_written(tmp_path).values()
+    assert trouble.startswith("worker hung 2 times or more within 5 min although postgres answers")
+    assert trouble.endswith("look at log/worker.log and log/postgres.log.")
+    assert (tmp_path / "log" / "postgres.log").exists()
+    assert told.count(trouble) == 1
+    # It is gone once it has been quiet for long enough.
+    monkeypatch.setattr("api.supervisor.HANGS_WITHIN", 0.0)
+    watch_until(impatient_supervisor, lambda: troubles_written(tmp_path) == {})
+    assert parts_written(tmp_path)["postgres"]["restarts"] == 0
 
 
 def test_a_part_that_recovers_is_waited_for_and_those_above_are_not_judged(
