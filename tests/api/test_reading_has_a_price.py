@@ -1,16 +1,17 @@
 """Nobody reads without end: quotas by credential, by body and by source, over all processes together."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from api import upkeep
 from api.app import create_app
@@ -338,20 +339,30 @@ def test_threads_of_two_processes_together_pass_no_more_than_the_quota(engine: E
     assert 392 <= sum(passed) <= 400
 
 
-def test_who_cannot_write_counts_alone(database_url: str, clock: Clock) -> None:
-    read_only = connect_engine(database_url + "&options=-cdefault_transaction_read_only=on")
-    try:
-        who = readers(read_only, clock, 5)
-        assert [passes(who) for _ in range(6)] == [True] * 5 + [False]
-        clock.now += WINDOW
-        assert passes(who, 5)
-        # What was counted under a clock that had jumped does not count.
-        clock.now += AHEAD
-        assert [passes(who) for _ in range(6)] == [True] * 5 + [False]
-        clock.now -= AHEAD - WINDOW
-        assert passes(who, 5)
-    finally:
-        read_only.dispose()
+@pytest.fixture
+def read_only(database_url: str) -> Iterator[Engine]:
+    """An engine on a record that takes no row."""
+    engine = connect_engine(database_url)
+
+    @event.listens_for(engine, "connect")
+    def forbid(link: psycopg.Connection[Any], _: Any) -> None:
+        link.execute("SET default_transaction_read_only = on")
+        link.commit()
+
+    yield engine
+    engine.dispose()
+
+
+def test_who_cannot_write_counts_alone(read_only: Engine, clock: Clock) -> None:
+    who = readers(read_only, clock, 5)
+    assert [passes(who) for _ in range(6)] == [True] * 5 + [False]
+    clock.now += WINDOW
+    assert passes(who, 5)
+    # What was counted under a clock that had jumped does not count.
+    clock.now += AHEAD
+    assert [passes(who) for _ in range(6)] == [True] * 5 + [False]
+    clock.now -= AHEAD - WINDOW
+    assert passes(who, 5)
 
 
 ACTS = st.lists(
