@@ -174,7 +174,8 @@ class Readers:
         return [replace(held.portion, number=held.unspent) for held in taken if held.unspent]
 
     def _tell(self, reached: Reached, token: Token) -> None:
-        key, now = (reached.reading, reached.scope), self._clock()
+        whose = reading_quotas.whose(reached.scope)
+        key, now = (reached.reading, whose), self._clock()
         with self._lock:
             told_at = self._told.get(key)
             if told_at is not None and timedelta() <= now - told_at < reading_quotas.HOUR:
@@ -188,7 +189,7 @@ class Readers:
                 self._told.pop(key, None)
             return
         if told:
-            _LOG.warning("the quota of %s of %s is reached", reached.reading.value, reached.scope)
+            _LOG.warning("the quota of %s of %s is reached", reached.reading.value, whose)
 
 
 class _Alone:
@@ -213,12 +214,13 @@ class _Alone:
             portions.append(Portion(reading, scope, now, number, left - number, oldest))
         for one in portions:
             used = self._counted(reading, one.scope, now)
-            _remember(self._used, (reading, one.scope), _with(used, now, number))
+            _remember(self._used, (reading, reading_quotas.whose(one.scope)), _with(used, now, number))
         return portions
 
     def _counted(self, reading: Reading, scope: str, now: datetime) -> list[tuple[datetime, int]]:
         # Under a clock that had jumped ahead it was counted ahead of now.
-        return [one for one in self._used.get((reading, scope), []) if -UNEVEN <= now - one[0] < WINDOW]
+        used = self._used.get((reading, reading_quotas.whose(scope)), [])
+        return [one for one in used if -UNEVEN <= now - one[0] < WINDOW]
 
 
 def _with(used: list[tuple[datetime, int]], now: datetime, number: int) -> list[tuple[datetime, int]]:

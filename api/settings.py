@@ -152,7 +152,8 @@ class Settings:
     reading_searches_hour: int = _setting(
         1000,
         "Pages of searches and lists that an operator, or all tokens of an authority, may have within 60"
-        " minutes; a registrar's token a fifth. Whoever raises it lets a stolen token copy the directory.",
+        " minutes; one of several tokens of an operator half, a registrar's token a fifth. Whoever raises it"
+        " lets a stolen token copy the directory.",
     )
     reading_addresses_hour: int = _setting(
         200_000,
@@ -163,7 +164,7 @@ class Settings:
         10_000, "The same of practitioners and organisations by number. More lets who counts up find more."
     )
     reading_feeds_hour: int = _setting(
-        36_000, "The same of pages of the feed of changes. Fewer make copies late while much changes."
+        40_000, "The same of pages of the feed of changes. Fewer make copies late while much changes."
     )
     reading_downloads_hour: int = _setting(
         1000, "The same of answers about exports, parts of files included. Fewer slow who begins a copy."

@@ -60,6 +60,7 @@ class Token:
     """A token without its secret; `authority` is the body a registrar acts for, '' for every other role.
 
     `operator_id` is whom on the trusted list an operator's token acts for; with None it only asks.
+    `is_one_of_several` says of a token that asks whether that operator has another one that lives.
     """
 
     id: int
@@ -69,6 +70,7 @@ class Token:
     expires_at: datetime
     revoked_at: datetime | None = None
     operator_id: int | None = None
+    is_one_of_several: bool = False
     allowance: Allowance = Allowance()
 
     @property
@@ -81,8 +83,15 @@ _TOKEN_COLUMNS = (
     api_token.c.id, api_token.c.name, api_token.c.role, api_token.c.authority, api_token.c.expires_at,
     api_token.c.revoked_at, api_token.c.operator_id,
 )  # fmt: skip
+_OTHER = api_token.alias("other")
+_HAS_ANOTHER = (
+    select(_OTHER.c.id)
+    .where(_OTHER.c.operator_id == api_token.c.operator_id, _OTHER.c.id != api_token.c.id)
+    .where(_OTHER.c.expires_at > bindparam("now"), _OTHER.c.revoked_at.is_(None))
+    .exists()
+)
 _LIVE = Statement(
-    select(*_TOKEN_COLUMNS).where(
+    select(*_TOKEN_COLUMNS, _HAS_ANOTHER).where(
         api_token.c.secret_hash == bindparam("hash"),
         api_token.c.expires_at > bindparam("now"),
         # Against no clock: the one who revoked may have had a faster one.

@@ -2,7 +2,8 @@
 
 Whoever reads without end has the whole directory. The count of an installation lies in the record: processes
 draw portions from it and spend them by themselves (`api/readers.py`), so that a read writes nothing.
-A portion counts from when it is drawn; what is left of it is given back.
+A portion counts from when it is drawn; what is left of it is given back. What a token draws from the quota of
+its body is kept under a name of its own (`operator:3/12`): once the token has ended, it counts no more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,19 +31,36 @@ WINDOW = HOUR + MINUTE + PORTION_HOLDS
 # A host whose clock is ahead counts a minute ahead at most. What lies farther ahead was counted under a clock
 # that had jumped, and would count for as long as it jumped.
 UNEVEN = MINUTE
-# A portion is this share of the quota, and of what is left: who meets the end of it draws what he asks for.
+# A portion is this share of the least quota, and of what is left: who meets the end draws what he asks for.
 _OF_QUOTA, _OF_REST = 100, 8
 _REGISTRARS_SHARE = 5
 CODE = "reading-quota-reached"
 
-_USED = Statement("""
-    SELECT asked.scope, coalesce(sum(u.used), 0), min(u.minute)
-    FROM unnest(CAST(:scopes AS text[])) AS asked (scope)
+_LIVING = """
+    living AS (
+        SELECT id, CASE role WHEN 'operator' THEN 'operator:' || operator_id
+            WHEN 'registrar' THEN 'authority:' || authority END AS body
+        FROM api_token WHERE revoked_at IS NULL AND expires_at > :now)
+"""
+# A body has used what those of its tokens drew that live.
+_COUNTED = f"""
+    WITH {_LIVING},
+    asked AS (SELECT scope FROM unnest(CAST(:scopes AS text[])) AS given (scope)),
+    counted (scope, kept) AS (
+        SELECT scope, scope FROM asked
+        UNION
+        SELECT asked.scope, living.body || '/' || living.id
+        FROM asked JOIN living ON living.body = split_part(asked.scope, '/', 1))
+"""  # noqa: S608 - names of this module
+_USED = Statement(f"""
+    {_COUNTED}
+    SELECT counted.scope, coalesce(sum(u.used), 0), min(u.minute)
+    FROM counted
     LEFT JOIN reading_use u
-        ON u.reading = :reading AND u.scope = asked.scope AND u.minute > :since AND u.minute <= :until
+        ON u.reading = :reading AND u.scope = counted.kept AND u.minute > :since AND u.minute <= :until
         AND u.used > 0
-    GROUP BY asked.scope
-""")
+    GROUP BY counted.scope ORDER BY array_position(CAST(:scopes AS text[]), counted.scope)
+""")  # noqa: S608 - names of this module
 _DRAW = Statement("""
     INSERT INTO reading_use (reading, scope, minute, used)
     SELECT :reading, drawn.scope, :minute, drawn.number
@@ -57,15 +75,25 @@ _GIVE_BACK = Statement("""
     WHERE u.reading = back.reading AND u.scope = back.scope AND u.minute = back.minute
     RETURNING u.scope
 """)
-_OLDEST_FIRST = text("""
-    SELECT minute, used FROM reading_use
-    WHERE reading = :reading AND scope = :scope AND minute > :since AND minute <= :until AND used > 0
-    ORDER BY minute
-""")
-_SHARES = text("""
-    SELECT reading, scope, sum(used) FROM reading_use WHERE minute > :since AND minute <= :until
-    GROUP BY reading, scope
-""")
+_OLDEST_FIRST = text(f"""
+    {_COUNTED}
+    SELECT u.minute, u.used FROM reading_use u JOIN counted ON u.scope = counted.kept
+    WHERE u.reading = :reading AND u.minute > :since AND u.minute <= :until AND u.used > 0
+    ORDER BY u.minute
+""")  # noqa: S608 - names of this module
+_SHARES = text(f"""
+    WITH {_LIVING},
+    used AS (
+        SELECT reading, scope, sum(used) AS used,
+            CASE WHEN scope NOT LIKE 'source%' THEN CAST(substring(scope FROM '[0-9]+$') AS bigint) END AS id
+        FROM reading_use WHERE minute > :since AND minute <= :until GROUP BY reading, scope)
+    SELECT used.reading,
+        CASE WHEN used.scope = living.body || '/' || living.id THEN living.body ELSE used.scope END,
+        sum(used.used)
+    FROM used LEFT JOIN living ON living.id = used.id
+    WHERE used.scope LIKE 'source%' OR living.id IS NOT NULL
+    GROUP BY 1, 2
+""")  # noqa: S608 - names of this module
 _TELL = text("""
     INSERT INTO reading_alarm (reading, scope, told_at) VALUES (:reading, :scope, :now)
     ON CONFLICT (reading, scope) DO UPDATE SET told_at = :now
@@ -92,14 +120,14 @@ class Reading(Enum):
 class ReadingQuotas:
     """What an operator may read in an hour.
 
-    A registrar may have a fifth of it, all of one authority together as much, and a source address
-    `source_times` as much; 0 is for any number.
+    One of several tokens of his may have half of it, a registrar a fifth, all of one authority together as
+    much, and a source address `source_times` as much; 0 is for any number.
     """
 
     searches: int = 1_000
     addresses: int = 200_000
     numbers: int = 10_000
-    feeds: int = 36_000
+    feeds: int = 40_000
     downloads: int = 1_000
     source_times: int = 5
 
@@ -114,6 +142,9 @@ class ReadingQuotas:
         """The quota of a scope, by the word that it begins with."""
         of_operator = int(getattr(self, reading.value))
         match scope.partition(":")[0]:
+            case "share":
+                # Rounded up, so that a token has one.
+                return (of_operator + 1) // 2
             case "registrar":
                 return max(1, of_operator // _REGISTRARS_SHARE)
             case "source":
@@ -147,7 +178,7 @@ class Reached:
 
     def refusal(self, now: datetime) -> Refusal:
         """Refusal TOO_MANY `reading-quota-reached`: what is left and, where it helps to wait, until when."""
-        whose = _WHOSE[self.scope.partition(":")[0]]
+        who = _WHOSE[self.scope.partition(":")[0]]
         words = _WORDS[self.reading]
         details: dict[str, Any] = {
             "policy": f"{self.reading.value}-{policy_of(self.scope)}", "asked": self.asked,
@@ -159,11 +190,12 @@ class Reached:
             seconds = max(1, int((self.opens_at - now).total_seconds()) + 1)
             details |= {"opens_at": self.opens_at.isoformat(), "retry_after": seconds}
             when = f"this asks for {self.asked}, to be had from {self.opens_at:%Y-%m-%d %H:%M:%S} UTC"
-        text_ = f"{whose} may have {self.limit} {words} within an hour. {self.left} are left; {when}."
+        text_ = f"{who} may have {self.limit} {words} within an hour. {self.left} are left; {when}."
         return Refusal(Kind.TOO_MANY, "reading-quota-reached", text_, **details)
 
 
 _WHOSE = {
+    "share": "This token",
     "registrar": "This token",
     "token": "This token",
     "operator": "All tokens of this operator",
@@ -182,22 +214,30 @@ _WORDS = {
 def scopes_of(token: Token, source: str, quotas: ReadingQuotas) -> tuple[str, ...]:
     """Under which names a read is counted: who asks, with his body, and from where.
 
-    Tokens of one operator are one, or another token would buy another quota.
+    Tokens of one operator are one, or another token would buy another quota; yet none has it all, or one that
+    was stolen would stop the others.
     """
     match token.role:
         case Role.REGISTRAR:
-            who: tuple[str, ...] = (f"registrar:{token.id}", f"authority:{token.authority}")
+            who = [f"registrar:{token.id}", f"authority:{token.authority}/{token.id}"]
         case Role.OPERATOR if token.operator_id is not None:
-            who = (f"operator:{token.operator_id}",)
+            who = [f"share:{token.id}"] if token.is_one_of_several else []
+            who.append(f"operator:{token.operator_id}/{token.id}")
         case Role.OPERATOR | Role.AUDITOR | Role.ADMIN:
-            who = (f"token:{token.id}",)
-    return (*who, f"source:{source}") if quotas.source_times else who
+            who = [f"token:{token.id}"]
+    return (*who, f"source:{source}") if quotas.source_times else tuple(who)
 
 
 def policy_of(scope: str) -> str:
-    """The kind of scope in one word, for headers: a registrar's quota is that of his token."""
+    """The kind of scope in one word, for headers: a registrar's quota, or a share, is that of a token."""
     kind = scope.partition(":")[0]
-    return "token" if kind == "registrar" else kind
+    return "token" if kind in {"registrar", "share"} else kind
+
+
+def whose(scope: str) -> str:
+    """Whose quota it is: of a body's, without the token that draws from it."""
+    is_of_body = scope.startswith(("operator:", "authority:"))
+    return scope.partition("/")[0] if is_of_body else scope
 
 
 def draw(
@@ -219,11 +259,12 @@ def draw(
     _count_no_more(connection, unspent)
     now = present(connection, now)
     minute = _minute(now)
-    asked = {"reading": reading.value, "scopes": list(scopes), **_window(now)}
+    asked = {"reading": reading.value, "scopes": list(scopes), **_window(now), "now": now}
+    least = min(quotas.of(reading, scope) for scope in scopes)
     portions = []
     for scope, used, oldest in _USED.rows(connection, asked):
         limit = quotas.of(reading, scope)
-        size = portion(limit, int(used), number)
+        size = portion(limit - int(used), number, usual=least // _OF_QUOTA)
         if not size:
             return _reached(connection, reading, scope, limit=limit, used=int(used), number=number, now=now)
         rest = limit - int(used) - size
@@ -238,10 +279,9 @@ def draw(
     return portions
 
 
-def portion(limit: int, used: int, number: int) -> int:
-    """How much to draw where `number` is asked for and `used` of `limit` are gone; 0 when it is too much."""
-    left = limit - used
-    return 0 if number > left else max(number, min(limit // _OF_QUOTA, left // _OF_REST))
+def portion(left: int, number: int, *, usual: int) -> int:
+    """How much to draw where `number` is asked for; 0 when less is left."""
+    return 0 if number > left else max(number, min(usual, left // _OF_REST))
 
 
 def give_back(connection: Connection, unspent: Sequence[Portion]) -> None:
@@ -258,14 +298,14 @@ def tell(connection: Connection, reached: Reached, token: Token, now: datetime) 
     now = present(connection, now)
     asked = {
         "reading": reached.reading.value,
-        "scope": reached.scope,
+        "scope": whose(reached.scope),
         "now": now,
         "since": now - HOUR,
         "until": now + UNEVEN,
     }
     if connection.execute(_TELL, asked).one_or_none() is None:
         return False
-    subject = "source" if reached.scope.startswith("source:") else _in_the_log(reached.scope)
+    subject = "source" if reached.scope.startswith("source:") else _in_the_log(whose(reached.scope))
     detail = {"reading": reached.reading.value, "limit": reached.limit, "asked": reached.asked}
     record(
         connection, now=now, actor=token.actor, event=Event.READING_QUOTA_REACHED, subject=subject,
@@ -278,7 +318,7 @@ def shares(connection: Connection, quotas: ReadingQuotas, now: datetime) -> Mapp
     """For each reading and kind of scope the largest share of a quota in use; names nobody."""
     kinds = ("token", "operator", "authority", "source")
     largest = {(reading.value, kind): 0.0 for reading in Reading for kind in kinds}
-    for word, scope, used in connection.execute(_SHARES, _window(now)):
+    for word, scope, used in connection.execute(_SHARES, {**_window(now), "now": now}):
         limit = quotas.of(Reading(word), scope)
         if limit:
             key = (word, policy_of(scope))
@@ -294,17 +334,17 @@ def forget(connection: Connection, now: datetime) -> int:
 def _reached(
     connection: Connection, reading: Reading, scope: str, *, limit: int, used: int, number: int, now: datetime
 ) -> Reached:
-    left = max(0, limit - used)
     opens_at = None
     if number <= limit:
-        opens_at = _opens_at(connection, reading, scope, number - left, now)
-    return Reached(reading, scope, number, limit, left, opens_at)
+        # More than the limit may be used where it was larger before.
+        opens_at = _opens_at(connection, reading, scope, number - (limit - used), now)
+    return Reached(reading, scope, number, limit, max(0, limit - used), opens_at)
 
 
 def _opens_at(
     connection: Connection, reading: Reading, scope: str, lacking: int, now: datetime
 ) -> datetime | None:
-    asked = {"reading": reading.value, "scope": scope, **_window(now)}
+    asked = {"reading": reading.value, "scopes": [scope], **_window(now), "now": now}
     for minute, used in connection.execute(_OLDEST_FIRST, asked):
         lacking -= used
         if lacking <= 0:
@@ -325,12 +365,12 @@ def _count_no_more(connection: Connection, unspent: Sequence[Portion]) -> None:
 
 
 def _lock(reading: Reading, scope: str) -> str:
-    return f"reading:{reading.value}:{scope}"
+    return f"reading:{reading.value}:{whose(scope)}"
 
 
 def _in_the_log(scope: str) -> str:
     kind, _, number = scope.partition(":")
-    return actor_of(int(number)).name if kind in {"registrar", "token"} else scope
+    return actor_of(int(number)).name if kind in {"registrar", "share", "token"} else scope
 
 
 def _window(now: datetime) -> dict[str, datetime]:

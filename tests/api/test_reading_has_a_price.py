@@ -144,12 +144,71 @@ def test_a_restart_hands_out_no_fresh_quota(operator: Caller, container: Contain
     assert searches(served_by(container, operator), 2) == [200, 429]
 
 
-def test_tokens_of_one_operator_are_one(engine: Engine, caller: Callable[..., Caller]) -> None:
-    seed_practitioner(engine)
-    one, two = caller("operator", name="one"), caller("operator", name="two")
-    of_operator(engine, "one", "two")
-    assert searches(one, 3) + searches(two, 3) == [200] * 5 + [429]
-    assert search(caller("operator", name="of another")) == 200
+class TestOfAnOperator:
+    """Of a quota of five, one of several tokens has three."""
+
+    @pytest.fixture
+    def tokens(self, engine: Engine, caller: Callable[..., Caller]) -> list[Caller]:
+        seed_practitioner(engine)
+        names = ["one", "two", "three"]
+        callers = [caller("operator", name=name) for name in names]
+        of_operator(engine, *names)
+        return callers
+
+    def test_is_one_for_all_its_tokens(self, tokens: list[Caller], caller: Callable[..., Caller]) -> None:
+        one, two, three = tokens
+        assert searches(one, 3) + searches(two, 3) == [200] * 5 + [429]
+        refused = three.get(SEARCH, name="martin")
+        assert (refused.status_code, refused.get_json()["policy"]) == (429, "searches-operator")
+        assert search(caller("operator", name="of another")) == 200
+
+    def test_is_never_used_up_by_one_of_several(self, engine: Engine, tokens: list[Caller]) -> None:
+        stolen, other, _ = tokens
+        assert searches(stolen, 4) == [200] * 3 + [429]
+        refused = stolen.get(SEARCH, name="martin")
+        assert (refused.get_json()["policy"], refused.get_json()["limit"]) == ("searches-token", 3)
+        assert refused.headers["RateLimit-Policy"] == (
+            '"searches-token";q=3;w=3600, "searches-operator";q=5;w=3600, "searches-source";q=25;w=3600'
+        )
+        assert searches(other, 2) == [200] * 2
+        actor = lines(engine)[0][0]
+        assert [subject for _, subject, _ in lines(engine)] == [actor]
+
+    @pytest.mark.parametrize("how", [("revoked_at", timedelta()), ("expires_at", timedelta(minutes=1))])
+    def test_is_whole_again_once_the_stolen_token_has_ended(
+        self, engine: Engine, tokens: list[Caller], clock: Clock, how: tuple[str, timedelta]
+    ) -> None:
+        stolen, other, last = tokens
+        assert searches(stolen, 3) + searches(other, 3) == [200] * 5 + [429]
+        column, wait = how
+        end(engine, column, clock.now + wait, "one")
+        clock.now += timedelta(minutes=1)
+        assert search(stolen) == 401
+        assert searches(other, 2) + searches(last, 3) == [200, 429] + [200] * 2 + [429]
+
+    def test_is_whole_for_the_one_that_lives(
+        self, engine: Engine, tokens: list[Caller], clock: Clock, anybody: Caller
+    ) -> None:
+        assert searches(tokens[1], 3) == [200] * 3
+        end(engine, "revoked_at", clock.now, "two", "three")
+        assert searches(tokens[0], 6) == [200] * 5 + [429]
+        told = anybody.get("/metrics").get_data(as_text=True)
+        assert 'sceau_reading_quota_used_ratio{reading="searches",scope="operator"} 1.0' in told
+
+    def test_is_told_of_once_whoever_of_its_tokens_asks(
+        self, engine: Engine, tokens: list[Caller], container: Container
+    ) -> None:
+        for who in [*tokens, *(served_by(container, each) for each in tokens)]:
+            searches(who, 3)
+        assert sum(subject.startswith("operator:") for _, subject, _ in lines(engine)) == 1
+        assert not any("/" in subject for _, subject, _ in lines(engine))
+
+
+def end(engine: Engine, column: str, at: datetime, *names: str) -> None:
+    """End these tokens, by a revocation or because their time is over."""
+    with engine.begin() as connection:
+        query = text(f"UPDATE api_token SET {column} = :at WHERE name = ANY(:names)")
+        connection.execute(query, {"at": at, "names": list(names)})
 
 
 class TestOfARegistrar:
@@ -157,13 +216,24 @@ class TestOfARegistrar:
     def quotas(self) -> dict[str, int]:
         return {"reading_searches_hour": 10}
 
-    def test_is_a_fifth_and_of_the_authority_the_whole(self, caller: Callable[..., Caller]) -> None:
+    def test_is_a_fifth_and_of_the_authority_so_many_times_as_much(
+        self, caller: Callable[..., Caller]
+    ) -> None:
         registrars = [caller("registrar", name=f"registrar-{n}") for n in range(6)]
         for each in registrars[:5]:
             assert searches(each, 3) == [200, 200, 429]
         last = registrars[5].get(SEARCH, name="martin")
         assert (last.status_code, last.get_json()["policy"]) == (429, "searches-authority")
         assert search(caller("registrar", name="of another", authority="CNOP")) == 200
+
+    def test_what_an_ended_token_read_counts_no_more_against_the_authority(
+        self, engine: Engine, caller: Callable[..., Caller], clock: Clock
+    ) -> None:
+        registrars = [caller("registrar", name=f"registrar-{n}") for n in range(6)]
+        for each in registrars[:5]:
+            searches(each, 2)
+        end(engine, "revoked_at", clock.now, "registrar-0")
+        assert searches(registrars[5], 3) == [200, 200, 429]
 
     def test_lists_of_enrolments_count(self, caller: Callable[..., Caller]) -> None:
         registrar = caller("registrar")
@@ -363,6 +433,15 @@ def test_who_cannot_write_counts_alone(read_only: Engine, clock: Clock) -> None:
     assert [passes(who) for _ in range(6)] == [True] * 5 + [False]
     clock.now -= AHEAD - WINDOW
     assert passes(who, 5)
+
+
+def test_who_cannot_write_counts_all_tokens_of_an_operator_as_one(read_only: Engine, clock: Clock) -> None:
+    tokens = [replace(TOKEN, id=number, operator_id=7, is_one_of_several=True) for number in (1, 2, 3)]
+    who = readers(read_only, clock, 6)
+    for token, left in zip(tokens, (3, 3, 0), strict=True):
+        scopes = scopes_of(token, "192.0.2.1", who.quotas)
+        passed = [who.charge(token, scopes, Reading.SEARCHES) for _ in range(4)]
+        assert sum(not isinstance(each, Reached) for each in passed) == left
 
 
 ACTS = st.lists(
