@@ -151,9 +151,8 @@ class Settings:
     )
     reading_searches_hour: int = _setting(
         1000,
-        "Pages of searches and lists that an operator, or all tokens of an authority, may have within 60"
-        " minutes; one of several tokens of an operator half, a registrar's token a fifth. Whoever raises it"
-        " lets a stolen token copy the directory.",
+        "Pages of searches and lists that an operator may have within 60 minutes; one of several tokens of"
+        " his half, a registrar's token a fifth. Whoever raises it lets a stolen token copy the directory.",
     )
     reading_addresses_hour: int = _setting(
         200_000,
@@ -168,6 +167,11 @@ class Settings:
     )
     reading_downloads_hour: int = _setting(
         1000, "The same of answers about exports, parts of files included. Fewer slow who begins a copy."
+    )
+    reading_authority_times: int = _setting(
+        20,
+        "How many times as much as one of its registrars an authority may read; 0: authorities are not"
+        " counted. More lets many stolen tokens read more; fewer let a few shut out their colleagues.",
     )
     reading_source_times: int = _setting(
         5,
@@ -420,7 +424,11 @@ def _allowance_of(settings: Settings) -> Allowance:
 def _reading_quotas_of(settings: Settings) -> ReadingQuotas:
     given = {each.value: int(getattr(settings, f"reading_{each.value}_hour")) for each in Reading}
     try:
-        return ReadingQuotas(**given, source_times=settings.reading_source_times)
+        return ReadingQuotas(
+            **given,
+            authority_times=settings.reading_authority_times,
+            source_times=settings.reading_source_times,
+        )
     except ValueError as error:
         raise Refusal(Kind.MALFORMED, "bad-setting", f"reading_…: {error}.") from error
 

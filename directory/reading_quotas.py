@@ -120,8 +120,9 @@ class Reading(Enum):
 class ReadingQuotas:
     """What an operator may read in an hour.
 
-    One of several tokens of his may have half of it, a registrar a fifth, all of one authority together as
-    much, and a source address `source_times` as much; 0 is for any number.
+    One of several tokens of his may have half of it, a registrar a fifth, all of one authority together
+    `authority_times` as much as a registrar, and a source address `source_times` as much as an operator; 0 is
+    for any number.
     """
 
     searches: int = 1_000
@@ -129,12 +130,15 @@ class ReadingQuotas:
     numbers: int = 10_000
     feeds: int = 40_000
     downloads: int = 1_000
+    authority_times: int = 20
     source_times: int = 5
 
     def __post_init__(self) -> None:
         """Refuse what would let nobody read, or one caller use up the quota of his source."""
         if any(getattr(self, reading.value) < 1 for reading in Reading):
             raise ValueError("a quota is above zero")
+        if self.authority_times not in range(2, 1001) and self.authority_times != 0:
+            raise ValueError("an authority may read between 2 and 1000 times as much as a registrar, or 0")
         if self.source_times not in range(2, 1001) and self.source_times != 0:
             raise ValueError("a source may read between 2 and 1000 times as much as an operator, or 0")
 
@@ -147,6 +151,8 @@ class ReadingQuotas:
                 return (of_operator + 1) // 2
             case "registrar":
                 return max(1, of_operator // _REGISTRARS_SHARE)
+            case "authority":
+                return max(1, of_operator // _REGISTRARS_SHARE) * self.authority_times
             case "source":
                 return of_operator * self.source_times
             case _:
@@ -219,7 +225,9 @@ def scopes_of(token: Token, source: str, quotas: ReadingQuotas) -> tuple[str, ..
     """
     match token.role:
         case Role.REGISTRAR:
-            who = [f"registrar:{token.id}", f"authority:{token.authority}/{token.id}"]
+            who = [f"registrar:{token.id}"]
+            if quotas.authority_times:
+                who.append(f"authority:{token.authority}/{token.id}")
         case Role.OPERATOR if token.operator_id is not None:
             who = [f"share:{token.id}"] if token.is_one_of_several else []
             who.append(f"operator:{token.operator_id}/{token.id}")

@@ -16,9 +16,11 @@ from sqlalchemy import Engine, event, text
 from api import upkeep
 from api.app import create_app
 from api.readers import Readers
+from api.settings import Settings
 from api.wiring import Container
 from directory.access import Role, Token
 from directory.base.db import connect_engine
+from directory.base.errors import Refusal
 from directory.reading_quotas import HOUR, PORTION_HOLDS, WINDOW, Reached, Reading, ReadingQuotas, scopes_of
 from tests.api.conftest import Caller
 from tests.api.serving import exchange, head_of, web_server
@@ -214,7 +216,7 @@ def end(engine: Engine, column: str, at: datetime, *names: str) -> None:
 class TestOfARegistrar:
     @pytest.fixture
     def quotas(self) -> dict[str, int]:
-        return {"reading_searches_hour": 10}
+        return {"reading_searches_hour": 10, "reading_authority_times": 5}
 
     def test_is_a_fifth_and_of_the_authority_so_many_times_as_much(
         self, caller: Callable[..., Caller]
@@ -234,6 +236,21 @@ class TestOfARegistrar:
             searches(each, 2)
         end(engine, "revoked_at", clock.now, "registrar-0")
         assert searches(registrars[5], 3) == [200, 200, 429]
+
+    def test_few_at_their_own_limit_shut_out_no_authority(
+        self, container: Container, caller: Callable[..., Caller]
+    ) -> None:
+        usual = Settings().reading_authority_times
+        large = replace(container, settings=replace(container.settings, reading_authority_times=usual))
+        for number in range(10):
+            registrar = served_by(large, caller("registrar", name=f"registrar-{number}"))
+            assert searches(registrar, 3) == [200, 200, 429]
+
+    @pytest.mark.parametrize("times", [-1, 1, 1001])
+    def test_an_authority_that_one_registrar_would_use_up_is_refused_as_a_setting(self, times: int) -> None:
+        with pytest.raises(Refusal, match="an authority may read") as refused:
+            Settings(reading_authority_times=times)
+        assert refused.value.code == "bad-setting"
 
     def test_lists_of_enrolments_count(self, caller: Callable[..., Caller]) -> None:
         registrar = caller("registrar")
