@@ -232,6 +232,9 @@ def unreaped(tmp_path: Path) -> Iterator[None]:
         assert first.stdout.readline() == "True\n"
         supervisor = supervisor_pid(tmp_path)
         assert supervisor is not None
+        # Until then a part still ends with it, as the kernel was told before.
+        while any("setpriv" in psutil.Process(pid_of(tmp_path, name)).cmdline() for name in ("one", "two")):
+            time.sleep(0.02)
         os.kill(supervisor, signal.SIGKILL)
         while supervisor_pid(tmp_path) is not None:
             time.sleep(0.02)
