@@ -121,7 +121,11 @@ def test_rsa_keys_prove_themselves_as_well(
 
 def sealed(key: Key, header: object, claims: dict[str, Any]) -> bytes:
     """A compact JWS by the library of X.509 alone: that of JOSE would not write such headers."""
-    segments = [urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=") for one in (header, claims)]
+    return sealed_as_written(key, json.dumps(header), json.dumps(claims))
+
+
+def sealed_as_written(key: Key, header: str, claims: str) -> bytes:
+    segments = [urlsafe_b64encode(one.encode()).rstrip(b"=") for one in (header, claims)]
     raw = key.sign(b".".join(segments), ec.ECDSA(SHA256()))  # type: ignore[union-attr, call-arg, arg-type]
     both = b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(raw))
     return b".".join((*segments, urlsafe_b64encode(both).rstrip(b"=")))
@@ -171,6 +175,32 @@ def test_a_header_that_is_no_header_is_refused(
     with pytest.raises(Refusal) as refusal:
         prove(engine, now, sealed(key, header, asked(issue(key), now)))
     assert refusal.value.code in {"malformed-revocation-request", "bad-proof-of-possession"}
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ('{"alg":"RS256","alg":"ES256"}', "alg"), ('{"alg":"ES256","alg":"ES256"}', "alg"),
+        ('{"crit":["b64"],"alg":"ES256","crit":["b64"]}', "crit"),
+        ('{"alg":"ES256","x":{"kid":"a","kid":"b"}}', "kid"),
+    ],
+)  # fmt: skip
+def test_a_header_with_a_name_twice_is_refused_as_claims_are(
+    engine: Engine, issue: Issue, now: datetime, header: str, name: str
+) -> None:
+    key = new_key()
+    issued = issue(key)
+    claims = json.dumps(asked(issued, now))
+    doubled = claims.replace("{", '{"serial": "2a", ', 1)
+    requests = {
+        name: sealed_as_written(key, header, claims),
+        "serial": sealed_as_written(key, '{"alg":"ES256"}', doubled),
+    }
+    for twice, request in requests.items():
+        with refused("malformed-revocation-request") as refusal:
+            prove(engine, now, request)
+        assert f"{twice!r} stands twice" in str(refusal.value)
+    assert events(engine, issued.serial) == []
 
 
 def test_without_the_key_nothing_is_revoked_and_nothing_is_told(
