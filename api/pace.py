@@ -5,6 +5,8 @@ import time
 from collections import OrderedDict
 
 _REMEMBERED = 10_000
+# What all sources together may ask, in shares of one.
+ALL_TOGETHER = 10
 
 
 class Pace:
@@ -24,7 +26,7 @@ class Pace:
         now = time.monotonic()
         with self._lock:
             # His own first: what one source asks beyond it takes nothing from the others.
-            return self._take(source, self._most, now) and self._take("", 10 * self._most, now)
+            return self._take(source, self._most, now) and self._take("", ALL_TOGETHER * self._most, now)
 
     def _take(self, source: str, most: int, now: float) -> bool:
         left, at = self._left.pop(source, (float(most), now))

@@ -45,7 +45,10 @@ TAKES_AWAY = Road(Trade.REVOCATION)
 
 def too_large(largest: int) -> Refusal:
     """The refusal of a body beyond the limit of its road, which it names."""
-    text = f"A body of this request holds at most {largest:,} octets, unpacked. Send it in parts."
+    text = f"A body of this request holds at most {largest:,} octets, unpacked."
+    if largest == LARGEST_BODY:
+        # A smaller body is one request, as a JWS is: it has no parts.
+        text += " Send it in parts."
     return Refusal(Kind.TOO_LARGE, "body-too-large", text, largest=largest)
 
 

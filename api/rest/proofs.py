@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from api.front.views import source_of_request
-from api.pace import Pace
+from api.pace import ALL_TOGETHER, Pace
 from api.rest.certificates import RevocationAnswer
 from api.roads import Road, Trade, on_road, too_large
 from api.wiring import Container
@@ -32,7 +32,10 @@ def proofs(container: Container) -> Blueprint:
     @made.post(PATH)
     def revoke_with_key() -> Response:
         if not pace.allows(source_of_request()):
-            text = f"At most {_A_MINUTE} of these are taken in a minute from one address."
+            text = (
+                f"One process takes at most {_A_MINUTE} of these in a minute from one address,"
+                f" and {ALL_TOGETHER * _A_MINUTE} from all."
+            )
             raise Refusal(Kind.TOO_MANY, "too-many-proofs", text, retry_after=_PAUSE)
         signed = _body()
         with transaction(container.engine) as connection:

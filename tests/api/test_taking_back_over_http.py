@@ -16,8 +16,10 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Engine, text
 
 from api import jobs
+from api.roads import LARGEST_BODY
 from api.wiring import Container
 from pki.model import RevocationReason
+from pki.revocation_requests import LARGEST_REQUEST
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller, Sceau
 from tests.factories import seed_practitioner, seed_token
@@ -169,11 +171,25 @@ def test_a_key_revokes_its_certificate_without_a_token(
 
 
 def test_one_address_may_not_ask_for_ever(anybody: Caller) -> None:
-    codes = {
-        anybody.client.post("/v1/revocations", data=b"x", content_type="application/jose").json["code"]
+    answers = [
+        anybody.client.post("/v1/revocations", data=b"x", content_type="application/jose").json
         for _ in range(70)
-    }
-    assert codes == {"malformed-revocation-request", "too-many-proofs"}
+    ]
+    assert {answer["code"] for answer in answers} == {"malformed-revocation-request", "too-many-proofs"}
+    # Each process counts for itself: a sentence without it would be untrue of two.
+    assert answers[-1]["detail"] == (
+        "One process takes at most 60 of these in a minute from one address, and 600 from all."
+    )
+
+
+def test_a_request_that_has_no_parts_is_not_told_to_come_in_parts(anybody: Caller, admin: Caller) -> None:
+    large = b"x" * (LARGEST_REQUEST + 1)
+    proof = anybody.client.post("/v1/revocations", data=large, content_type="application/jose")
+    assert (proof.status_code, proof.json["code"], proof.json["largest"]) == (413, "body-too-large", 8192)
+    assert proof.json["detail"] == "A body of this request holds at most 8,192 octets, unpacked."
+    many = admin.post("/v1/revocations/bulk", {"comment": "x" * LARGEST_BODY})
+    assert (many.status_code, many.json["code"]) == (413, "body-too-large")
+    assert many.json["detail"].endswith("Send it in parts.")
 
 
 def test_two_release_from_a_terminal_what_a_third_held(sceau: Sceau, engine: Engine, serial: str) -> None:
