@@ -35,7 +35,8 @@ def identity_option(command: Command) -> Command:
     )(command)
     command = click.option(
         "--token-file",
-        type=click.File("r"),
+        # Windows writes a byte order mark before a text.
+        type=click.File("r", encoding="utf-8-sig"),
         default=None,
         expose_value=False,
         is_eager=True,

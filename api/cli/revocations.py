@@ -18,6 +18,8 @@ from pki.model import RevocationReason
 
 REASON = click.Choice([reason.value for reason in RevocationReason])
 HEADERS = ("id", "state", "total", "reached", "revoked", "skipped", "approvals", "reason", "digest")
+# Windows writes a byte order mark before a text; what is no text at all is no serial number either.
+_LINES = click.File("r", encoding="utf-8-sig", errors="replace")
 _DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
 
@@ -86,7 +88,7 @@ def revoke_many() -> None:
 
 
 @revoke_many.command()
-@click.option("--serials", type=click.File("r"), default=None, help="A file with one serial on each line.")
+@click.option("--serials", type=_LINES, default=None, help="A file with one serial on each line.")
 @click.option("--authority", default=None, help="Of this CA, e.g. persons-1.")
 @click.option("--profile", default=None, help="Of this profile, e.g. practitioner-smime.")
 @click.option("--establishment", default=None, help="Of this establishment (FINESS or SIRET).")
@@ -95,7 +97,7 @@ def revoke_many() -> None:
 )
 @click.option("--issued-from", type=_DAY, default=None, help="Issued from this instant on (UTC).")
 @click.option("--issued-until", type=_DAY, default=None, help="Issued before this instant (UTC).")
-@click.option("--keys", type=click.File("r"), default=None, help="A file of SHA-256 of public keys (SPKI).")
+@click.option("--keys", type=_LINES, default=None, help="A file of SHA-256 of public keys (SPKI).")
 @click.option("--reason", type=REASON, required=True)
 @click.option("--comment", required=True, help="Why, in a sentence; kept in the log.")
 @click.option("--per-second", type=click.IntRange(1, 100_000), default=bulk.USUAL_RATE, show_default=True)

@@ -223,7 +223,8 @@ def test_commands_do_the_same(
     monkeypatch.setenv("COLUMNS", "200")
     assert registrar("revoke", serial, "--reason", "certificateHold").exit_code == 0
     assert registrar("release", serial).exit_code == 0
-    (tmp_path / "serials").write_text(f"{serial}\n")
+    # A byte order mark first, as Windows writes it.
+    (tmp_path / "serials").write_text(f"{serial}\n", "utf-8-sig")
     plan = ("revoke-many", "plan", "--serials", str(tmp_path / "serials"), "--reason", "superseded")
     shown = json.loads(admin(*plan, "--comment", "why").stdout)
     assert (shown["total"], shown["id"]) == (1, None)
@@ -236,3 +237,24 @@ def test_commands_do_the_same(
     assert registrar("revoke", serial, "--reason", "superseded").exit_code == 0
     corrected = registrar("restate", serial, "--reason", "keyCompromise", "--comment", "online")
     assert json.loads(corrected.stdout)["reason"] == "keyCompromise"
+
+
+def test_files_from_windows_are_read_and_what_is_no_text_is_refused(
+    sceau: Sceau, engine: Engine, serial: str, tmp_path: Path
+) -> None:
+    seed_token(engine, "admin", role="admin")
+    with engine.begin() as connection:
+        keys = connection.execute(text("SELECT encode(spki_sha256, 'hex') FROM certificate")).scalars().all()
+    (tmp_path / "token").write_text("sceau_admin\r\n", "utf-8-sig")
+
+    def plan(option: str, written: str, encoding: str) -> Result:
+        (tmp_path / "lines").write_text(f"{written}\r\n", encoding)
+        return sceau(
+            "revoke-many", "plan", option, str(tmp_path / "lines"), "--reason", "superseded",
+            "--comment", "why", "--token-file", str(tmp_path / "token"), "--json",
+        )  # fmt: skip
+
+    for option, written in (("--serials", serial), ("--keys", keys[0])):
+        assert json.loads(plan(option, written, "utf-8-sig").stdout)["total"] == 1
+        refused = plan(option, written, "utf-16")
+        assert (refused.exit_code, json.loads(refused.stdout)["type"][:9]) == (1, "malformed")
