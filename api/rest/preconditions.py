@@ -4,6 +4,8 @@ from typing import Any
 
 from flask import Response, request
 
+from api.http_dates import is_same_date
+
 
 def conditional(answer: Response, **options: Any) -> Response:
     """The answer as it is, a part of it, or 304 to who has it, by its ETag or else by its own Last-Modified.
@@ -12,7 +14,8 @@ def conditional(answer: Response, **options: Any) -> Response:
     before it since. `options` are those of `make_conditional`.
     """
     environ = dict(request.environ)
-    if environ.get("HTTP_IF_MODIFIED_SINCE") != answer.headers.get("Last-Modified"):
-        environ.pop("HTTP_IF_MODIFIED_SINCE", None)
+    sent, ours = environ.pop("HTTP_IF_MODIFIED_SINCE", None), answer.headers.get("Last-Modified", "")
+    if sent is not None and is_same_date(sent, ours):
+        environ["HTTP_IF_MODIFIED_SINCE"] = ours
     answer.make_conditional(environ, **options)
     return answer

@@ -10,6 +10,8 @@ from email.utils import format_datetime
 from hashlib import sha256
 from typing import Any
 
+from api.http_dates import is_same_date
+
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
 WsgiApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
@@ -56,7 +58,7 @@ class Reply:
         """
         if tags is not None:
             return bool(self.etag) and _holds(tags, self.etag)
-        return bool(self.modified) and since == self.modified
+        return bool(self.modified) and is_same_date(since, self.modified)
 
 
 _OF_A_BODY = ("Content-Type", "Content-Length")

@@ -239,6 +239,9 @@ def test_who_sends_the_date_of_a_file_gets_304(ca: StatusCa, port: int) -> None:
         for method in ("GET", "HEAD"):
             known = send(port, method, path, If_Modified_Since=dated)
             assert (known.status, body(known), known.headers["Last-Modified"]) == (304, b"", dated)
+        for form in ("%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"):
+            written = parsedate_to_datetime(dated).strftime(form)
+            assert send(port, "GET", path, If_Modified_Since=written).status == 304, written
         # RFC 9110 13.2.2: a tag counts before a date; 13.1.3: what is no date is passed over.
         assert send(port, "GET", path, If_Modified_Since=dated, If_None_Match='"another"').status == 200
         assert send(port, "GET", path, If_Modified_Since="yesterday").status == 200
