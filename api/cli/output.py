@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -107,6 +107,9 @@ def ago(instant: datetime | None, now: datetime) -> str:
 
 def _cell(value: Any) -> Text:
     """A cell as it is: names and addresses come from outside, and brackets in them are no markup."""
+    if isinstance(value, datetime):
+        # To the microsecond with --json.
+        return Text(f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z")
     return value if isinstance(value, Text) else Text("" if value is None else str(value))
 
 

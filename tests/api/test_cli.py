@@ -93,6 +93,14 @@ def test_a_table_goes_out_in_whole_lines_and_progress_stays_off_stdout(sceau: Sc
     assert len([line for line in listed.stdout.splitlines() if "n" * 100 in line]) == 1
 
 
+def test_a_table_tells_instants_to_the_second_and_json_exactly(sceau: Sceau) -> None:
+    sceau("token", "create", "Gateway", "--role", "operator")
+    (row,) = (line for line in sceau("token", "list").stdout.splitlines() if "Gateway" in line)
+    exact = told(sceau("token", "list", "--json"))["tokens"][0]["expires_at"]
+    assert re.fullmatch(r"\d+ +Gateway +operator +\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ *", row), row
+    assert exact[:19].replace("T", " ") + "Z" in row
+
+
 @pytest.mark.parametrize(
     ("words", "stderr_says"),
     [(["token", "list"], "PostgreSQL says"), (["enrol", "a", "b"], "PostgreSQL says")],
