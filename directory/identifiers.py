@@ -23,6 +23,8 @@ _FINESS = re.compile(r"[0-9A-Z]{9}")
 _WITH_TYPE = re.compile(r"1[0-9A-Z]{9}")
 _SIRET = re.compile(r"[0-9]{14}")
 _LOCAL_NUMBER = re.compile(r"[0-9A-Z]{1,10}")
+# Text processors put hyphens, dashes and the minus sign for each other; Corsica's groups end with a letter.
+_BETWEEN_GROUPS = re.compile(r"(?:(?<=[0-9])|(?<=2[ABab]))[-\u2010-\u2014\u2212](?=[0-9])")
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 # RFC 5321 4.1.2 Dot-string; quoted strings are legal there and nowhere in messaging in health.
 _LOCAL_PART = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -140,7 +142,7 @@ def read_national_id(text: str, *, strict: bool = True) -> str:
 
     Only for what people ask: a register that writes so has an error.
     """
-    together = "".join(text.split())
+    together = _together(text)
     if len(together) == 11 and together.isascii() and together.isdigit():  # noqa: PLR2004 - RPPS
         return f"8{parse_rpps(together, strict=strict)}"
     try:
@@ -152,18 +154,22 @@ def read_national_id(text: str, *, strict: bool = True) -> str:
         raise Refusal(refusal.kind, refusal.code, sentence, **refusal.details) from refusal
 
 
+def _together(text: str) -> str:
+    return _BETWEEN_GROUPS.sub("", "".join(text.split()))
+
+
 def read_place(text: str) -> str:
     """The FINESS number or SIRET of a place, or the FINESS number of its legal entity, as people write it.
 
     Refusal MALFORMED, `malformed-finess` for what is neither.
     """
-    together = "".join(text.split())
+    together = _together(text)
     return parse_siret(together) if _SIRET.fullmatch(together) else read_finess(together)
 
 
 def read_finess(text: str) -> str:
     """As `parse_finess`, as people write it: in groups, or with the 1 of TRE_G07 before it."""
-    together = _upper("".join(text.split()))
+    together = _upper(_together(text))
     return parse_finess(together[1:] if _WITH_TYPE.fullmatch(together) else together)
 
 

@@ -76,6 +76,27 @@ def test_what_is_no_national_identifier_is_refused(text: str) -> None:
         identifiers.parse_national_id(text)
 
 
+@pytest.mark.parametrize("dash", ["-", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212", " - "])
+def test_dashes_between_groups_of_a_number_are_read_over(dash: str) -> None:
+    assert identifiers.read_national_id(dash.join(("8", "10099", "000019"))) == "810099000019"
+    assert identifiers.read_national_id(dash.join(("10", "099", "000019"))) == "810099000019"
+    assert identifiers.read_finess(dash.join(("1", "750", "990012"))) == "750990012"
+    assert identifiers.read_finess(dash.join(("2a", "000", "0012"))) == "2A0000012"
+    assert identifiers.read_place(dash.join(("999", "000", "003", "00015"))) == "99900000300015"
+    # A register that writes so has an error.
+    with pytest.raises(Refusal):
+        identifiers.parse_national_id(dash.join(("8", "10099000019")))
+
+
+@pytest.mark.parametrize(
+    "text", ["-810099000019", "8100990000-", "JEAN-PIERRE", "HOPITAL-9", "8--10099000019"]
+)
+def test_a_dash_that_parts_no_groups_makes_no_number(text: str) -> None:
+    for read in (identifiers.read_national_id, identifiers.read_place):
+        with pytest.raises(Refusal):
+            read(text)
+
+
 def test_people_known_by_their_employer_are_identifiers_too() -> None:
     assert identifiers.parse_national_id("3010000024/AB12") == "3010000024/AB12"
     with pytest.raises(Refusal):

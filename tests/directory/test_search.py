@@ -248,12 +248,14 @@ def test_a_number_asked_as_a_name_finds_whose_it_is(engine: Engine) -> None:
     seed_practitioner(engine, 2)
     number = someone.national_id
     grouped = f"{number[:1]} {number[1:6]} {number[6:]}"
-    for asked in (number, number[1:], grouped, f"{number[1:3]}\u00a0{number[3:]}"):
+    dashed = f"{number[:1]}\u2011{number[1:6]}-{number[6:]}"
+    for asked in (number, number[1:], grouped, f"{number[1:3]}\u00a0{number[3:]}", dashed):
         assert found(engine, asked) == [number], asked
     assert found(engine, number, department="13") == []
     place = "750990012"
     seed_organisation(engine, place)
-    assert places(engine, name=place) == places(engine, name=f"1{place}") == [place]
+    for asked in (place, f"1{place}", "750-990-012", "750 990 \u2013 012"):
+        assert places(engine, name=asked) == [place], asked
 
 
 def test_a_place_is_found_by_its_legal_entity_and_by_siret(engine: Engine) -> None:
