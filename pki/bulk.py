@@ -16,6 +16,8 @@ from directory.access import Role, Token
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.failpoints import passing
+from directory.identifiers import read_place
+from directory.search import sites_of
 from directory.withdrawal_limits import charge
 from pki import bulk_store, revoking, store, sweep
 from pki.bulk_store import Bulk, Selected, Selection
@@ -46,8 +48,8 @@ class Preview:
 
 
 def preview(connection: Connection, *, now: datetime, token: Token, selection: Selection) -> Preview:
-    """Count without writing anything; refuses `role-lacking`, `empty-selection`,
-    `nothing-selected`, `too-many-selected`.
+    """Count without writing anything; refuses `role-lacking`, `empty-selection`, `nothing-selected`,
+    `too-many-selected`, and an establishment that is no number as `read_place` does.
     """
     _check_admin(token)
     return _preview(_select(connection, selection, now), token)
@@ -183,7 +185,7 @@ def _select(connection: Connection, selection: Selection, now: datetime) -> list
             "Say which: serials, a CA, a profile, an establishment, an operator, days of issuance, or keys."
         )
         raise Refusal(Kind.MALFORMED, "empty-selection", text)
-    found = bulk_store.selected(connection, selection, now)
+    found = bulk_store.selected(connection, selection, _places(connection, selection), now)
     if not found:
         text = "No certificate that is in force and not revoked meets this selection."
         raise Refusal(Kind.NOT_FOUND, "nothing-selected", text)
@@ -191,6 +193,13 @@ def _select(connection: Connection, selection: Selection, now: datetime) -> list
         text = f"This selects {len(found)} certificates; at most {LARGEST} go in one."
         raise Refusal(Kind.UNACCEPTABLE, "too-many-selected", text)
     return found
+
+
+def _places(connection: Connection, selection: Selection) -> list[str]:
+    if selection.establishment is None:
+        return []
+    number = read_place(selection.establishment)
+    return [number, *sites_of(connection, number)]
 
 
 def _preview(found: Sequence[Selected], token: Token) -> Preview:

@@ -23,11 +23,11 @@ _SELECTED = text("""
     AND (CAST(:issued_from AS timestamptz) IS NULL OR c.issued_at >= :issued_from)
     AND (CAST(:issued_until AS timestamptz) IS NULL OR c.issued_at < :issued_until)
     AND (CAST(:keys AS bytea[]) IS NULL OR c.spki_sha256 = ANY(:keys))
-    AND (CAST(:establishment AS text) IS NULL OR sceau_establishment_of(c.subject) = :establishment
+    AND (CAST(:establishment AS text[]) IS NULL OR sceau_establishment_of(c.subject) = ANY(:establishment)
         OR c.mailbox IN (
-            SELECT m.address FROM mailbox m WHERE m.finess = :establishment AND m.finess <> ''
+            SELECT m.address FROM mailbox m WHERE m.finess = ANY(:establishment) AND m.finess <> ''
             UNION SELECT m.address FROM mailbox m
-            WHERE m.structure_id = :establishment AND m.structure_type = '3'))
+            WHERE m.structure_id = ANY(:establishment) AND m.structure_type = '3'))
     AND (CAST(:operator AS bigint) IS NULL OR split_part(c.mailbox, '@', 2) IN (
         SELECT d.name FROM trusted_domain d WHERE d.operator_id = :operator)
         OR c.serial IN (SELECT o.serial FROM operator_certificate o WHERE o.operator_id = :operator))
@@ -52,7 +52,8 @@ class Selection:
     """Which certificates: those that meet every criterion given; at least one must be.
 
     `keys` are SHA-256 digests of SubjectPublicKeyInfo in hexadecimal, `operator` the number of an operator,
-    `establishment` a FINESS number or SIRET; `issued_until` is the first instant that is too late.
+    `establishment` a FINESS number or SIRET as people write it, or a legal entity's; `issued_until` is the
+    first instant that is too late.
     """
 
     serials: tuple[Serial, ...] = ()
@@ -123,11 +124,17 @@ _APPROVALS = (
 _BULKS = select(bulk_revocation, _APPROVALS)
 
 
-def selected(connection: Connection, selection: Selection, now: datetime) -> list[Selected]:
-    """What the selection finds that is neither expired nor revoked for good, in the order of serials."""
+def selected(
+    connection: Connection, selection: Selection, places: Sequence[str], now: datetime
+) -> list[Selected]:
+    """What the selection finds that is neither expired nor revoked for good, in the order of serials.
+
+    `places` is each number that its establishment or its places are known by (FINESS, SIRET).
+    """
     asked: dict[str, Any] = {
         **vars(selection),
         "serials": list(selection.serials) or None,
+        "establishment": list(places) or None,
         "keys": [bytes.fromhex(key) for key in selection.keys] or None,
         "now": now,
     }

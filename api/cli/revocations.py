@@ -91,7 +91,11 @@ def revoke_many() -> None:
 @click.option("--serials", type=_LINES, default=None, help="A file with one serial on each line.")
 @click.option("--authority", default=None, help="Of this CA, e.g. persons-1.")
 @click.option("--profile", default=None, help="Of this profile, e.g. practitioner-smime.")
-@click.option("--establishment", default=None, help="Of this establishment (FINESS or SIRET).")
+@click.option(
+    "--establishment",
+    default=None,
+    help="Of this establishment (FINESS or SIRET), or of all of this legal entity.",
+)
 @click.option(
     "--operator", type=NUMBER, default=None, help="Of this operator, and of mailboxes in its domains."
 )

@@ -37,7 +37,12 @@ class SelectionRequest(Shape):
     authority = fields.String(validate=_PRINTABLE, metadata={"example": "persons-1"})
     profile = fields.String(validate=_PRINTABLE, metadata={"example": "practitioner-smime"})
     establishment = fields.String(
-        validate=_PRINTABLE, metadata={"description": "FINESS, SIRET", "example": "750990012"}
+        validate=_PRINTABLE,
+        metadata={
+            "description": "FINESS ou SIRET, aussi d'une entité juridique — FINESS or SIRET, of a legal "
+            "entity too",
+            "example": "750990012",
+        },
     )
     operator = fields.Integer(validate=validate.Range(1, LARGEST_ID))
     issued_from = Instant()
@@ -140,8 +145,8 @@ class StopRequest(Shape):
     status=201,
     body=PlanRequest,
     problems=(
-        "malformed-serial", "empty-selection", "nothing-selected", "too-many-selected", "comment-missing",
-        "comment-too-long",
+        "malformed-serial", "malformed-finess", "finess-check-digit", "siret-check-digit", "empty-selection",
+        "nothing-selected", "too-many-selected", "comment-missing", "comment-too-long",
     ),
     idempotent=True,
 )  # fmt: skip

@@ -128,6 +128,9 @@ def test_a_selection_is_refused_when_it_says_or_finds_nothing(admin: Caller, ser
         ({"profile": "practitioner\0"}, 422, "invalid-request"),
         ({"authority": "\0"}, 422, "invalid-request"),
         ({"establishment": "\0"}, 422, "invalid-request"),
+        ({"establishment": "CLINIQUE"}, 400, "malformed-finess"),
+        ({"establishment": "750990013"}, 400, "finess-check-digit"),
+        ({"establishment": "12345678200011"}, 400, "siret-check-digit"),
     ):
         answer = admin.post(MANY, wanted | {"selection": selection})
         assert (answer.status_code, answer.json["code"]) == (status, code)

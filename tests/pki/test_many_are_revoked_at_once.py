@@ -120,6 +120,43 @@ def test_criteria_add_up(engine: Engine, now: datetime, first: Token) -> None:
     } == expected
 
 
+def test_an_establishment_is_selected_by_any_of_its_numbers(
+    engine: Engine, now: datetime, first: Token
+) -> None:
+    for number, finess in enumerate(("750990012", "250990033"), 1):
+        certify(engine, seed_organisation(engine, finess), now, number=number)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE organisation SET legal_finess = '750990020'"))
+        sql = "UPDATE organisation SET siret = '73282932000074' WHERE finess = '250990033'"
+        connection.execute(text(sql))
+    one, other = f"{1:040x}", f"{2:040x}"
+    expected = {
+        "750990012": [one], "1750990012": [one], "750 990\u00a0012": [one],
+        "73282932000074": [other], "732 829 320 00074": [other],
+        "750990020": [one, other], "1 750990020": [one, other],
+    }  # fmt: skip
+    assert {
+        asked: [one.serial for one in preview(engine, now, first, establishment=asked).samples]
+        for asked in expected
+    } == expected
+    assert plan(engine, now, first, establishment="1750990020").total == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ("CLINIQUE", "malformed-finess"), ("", "malformed-finess"), ("750990013", "finess-check-digit"),
+        ("73282932000075", "siret-check-digit"),
+    ],
+)  # fmt: skip
+def test_an_establishment_that_is_no_number_is_refused(
+    engine: Engine, now: datetime, first: Token, asked: str, code: str
+) -> None:
+    certified(engine, now, 1)
+    with refused(code):
+        preview(engine, now, first, authority="persons-1", establishment=asked)
+
+
 def test_the_certificates_of_the_service_itself_are_never_selected(
     engine: Engine, now: datetime, first: Token
 ) -> None:
