@@ -33,7 +33,7 @@ from directory.sync.fhir_profiles import (
 )
 from directory.sync.layout import Column, fault, normaliser
 from directory.sync.mailboxes import COLUMNS as MAILBOX_COLUMNS
-from directory.sync.mailboxes import mailbox_row, owner_of
+from directory.sync.mailboxes import mailbox_row, owner_of, structure_told
 from directory.sync.register import Read, Reading
 from directory.sync.rpps import (
     ACTIVITIES,
@@ -272,7 +272,8 @@ def read_mailboxes(members: Mapping[str, Member], staging: Staging, *, strict: b
         except Refusal as refusal:
             increment.reject(number, refusal.code, refusal.text, entry)
     known = {
-        address: owner_of(kind, holder, structure_type, structure_id)
+        # Kept by a release before, a number may stand as its register wrote it.
+        address: owner_of(kind, holder, *structure_told(structure_type, structure_id))
         for address, kind, holder, structure_type, structure_id in staging.ask(
             _KNOWN_MAILBOXES, keys=sorted({row[1] for _, _, row in rows})
         )

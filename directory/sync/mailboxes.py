@@ -7,12 +7,13 @@ mailbox.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import blake2b
 
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from directory.identifiers import parse_address, parse_finess, parse_national_id
+from directory.identifiers import parse_address, parse_national_id, parse_siret, read_finess, read_place
 from directory.model import MailboxKind
 from directory.sync.cells import spaced
 from directory.sync.layout import Column, Layout, rows
@@ -40,7 +41,12 @@ ROLES = {
 }
 _KINDS = {kind.value for kind in MailboxKind}
 _OF_STRUCTURES = {MailboxKind.ORGANISATION.value, MailboxKind.APPLICATION.value}
-_FINESS = "1"
+# TRE_G07.
+_FINESS, _SIRET = "1", "3"
+# A FINESS number as it is given, its type before it or not, or a SIRET: what else has nine characters is not
+# taken for one where nothing says so.
+_TELLS_ITS_TYPE = re.compile(r"1?[0-9][0-9A-Z][0-9]{7}|[0-9]{14}")
+_LENGTH_OF_SIRET = 14
 # An address that could only be read as itself; of any other the reader is asked.
 _PLAIN = re.compile(r"[a-z0-9._-]+@[a-z0-9.-]+(?<!\.)")
 # The register's own spelling is not documented; sources disagree. Anything else reads as "not said".
@@ -109,7 +115,10 @@ def _spoken_of(cells: tuple[str, ...]) -> tuple[str, ...]:
     """
     if address := _address(cells[1]):
         return (address,)
-    return tuple(f"of {named}" for named in (cells[4], cells[6]) if named)
+    structure = cells[6]
+    with suppress(Refusal):
+        _, structure = structure_told(cells[5], structure)
+    return tuple(f"of {named}" for named in (cells[4], structure) if named)
 
 
 KEYED = Keyed(("mailboxes",), COLUMNS[1], _spelled)
@@ -127,13 +136,30 @@ def mailbox_row(number: int, cells: tuple[str, ...], holder: str) -> tuple[str, 
         raise refused("no-holder", "A personal mailbox names no holder.")
     if kind in _OF_STRUCTURES and not structure_id:
         raise refused("no-structure", "A structure's mailbox names no structure.")
-    if structure_type == _FINESS:
-        structure_id = parse_finess(structure_id)
+    structure_type, structure_id = structure_told(structure_type, structure_id)
     owner = owner_of(kind, holder, structure_type, structure_id)
     shown = (owner, kind, holder or NULL, structure_type, structure_id, name, service,
              _PAPERLESS.get(paperless.upper(), NULL))  # fmt: skip
     digest = blake2b("|".join(shown).encode(), digest_size=16).hexdigest()
     return (str(number), address, digest, *shown)
+
+
+def structure_told(structure_type: str, number: str) -> tuple[str, str]:
+    """The type and number of a structure in the record's spelling; Refusal for what is no FINESS number but
+    said to be one.
+
+    Without a type the number tells it, where it can be nothing else. Any other stays as it is: no rule is
+    known for it, and it matches no place.
+    """
+    if structure_type == _FINESS:
+        return structure_type, read_finess(number)
+    with suppress(Refusal):
+        if structure_type == _SIRET:
+            return structure_type, parse_siret(number)
+        if not structure_type and _TELLS_ITS_TYPE.fullmatch("".join(number.split())):
+            read = read_place(number)
+            return _SIRET if len(read) == _LENGTH_OF_SIRET else _FINESS, read
+    return structure_type, number
 
 
 def owner_of(kind: str, holder: str, structure_type: str, structure_id: str) -> str:

@@ -128,8 +128,12 @@ WITH acts AS (
                p.act = 'create' OR (p.act = 'change' AND m.departed_at IS NOT NULL) AS opens,
                bool_or(s.structure_type <> ALL (:structure_type)) AS odd,
                bool_or(CASE WHEN m.kind IN ('ORG', 'APP')
-                            THEN (s.kind, s.structure_type, s.structure_id)
-                               = (m.kind, m.structure_type, m.structure_id)
+                            THEN s.kind = m.kind AND (
+                               (s.structure_type, s.structure_id) = (m.structure_type, m.structure_id)
+                               -- As a release before kept it: the spelling of its register.
+                               OR (m.structure_type IN ('', s.structure_type)
+                                   AND replace(m.structure_id, ' ', '')
+                                       IN (s.structure_id, '1' || s.structure_id)))
                             ELSE s.kind = m.kind AND s.holder IS NOT DISTINCT FROM m.holder END
                        OR EXISTS (SELECT FROM succession u
                                   WHERE u.national_id = m.holder AND u.successor = s.holder)) AS keeps

@@ -21,7 +21,7 @@ from directory.sync.source import OPEN_END, Member, Remark, decoded, refused
 from directory.sync.staging import BATCH, Staging
 
 # To be raised whenever the same line would be read otherwise than before: every hash becomes unknown.
-READING = 3
+READING = 4
 # Above this share of lines to read, picking them out saves nothing.
 MOST_PICKED = 0.3
 

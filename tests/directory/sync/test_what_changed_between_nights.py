@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
@@ -206,6 +206,20 @@ def test_an_establishment_that_ends_is_closed_and_one_that_is_inactive_has_left(
         "SELECT finess, closed_on::text, departed_at IS NOT NULL FROM organisation ORDER BY finess LIMIT 2"
     )
     assert rows(query) == [(closing, "2026-08-30", False), (leaving, None, True)]
+
+
+@pytest.mark.usefixtures("first_night")
+def test_a_structure_in_the_spelling_of_a_release_before_is_no_other_one(
+    annuaire: Annuaire, ask: Callable[..., Path], run: Run, rows: Rows, engine: Engine
+) -> None:
+    ((finess,),) = rows("SELECT finess FROM mailbox WHERE kind = 'ORG' ORDER BY address LIMIT 1")
+    with engine.begin() as connection:
+        sql = "UPDATE mailbox SET structure_type = '', structure_id = '1' || structure_id WHERE kind = 'ORG'"
+        connection.execute(text(sql))
+    annuaire.put([{**annuaire.held["Organization", f"001-{finess}"], "name": "AUTRE"}], EVENING)
+    report = run("mailboxes", ask())
+    assert (report.rejections, said(report)) == ((), (0, 0, 0))
+    assert report.counts["unchanged"] > 0
 
 
 @pytest.mark.usefixtures("first_night")
