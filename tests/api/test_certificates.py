@@ -140,6 +140,28 @@ def test_a_registrar_of_another_ordre_may_not_revoke(caller: Callable[..., Calle
     assert (answer.status_code, answer.get_json()["code"]) == (403, "wrong-authority")
 
 
+@pytest.mark.parametrize("seen", ["listed", "red-listed"])
+def test_a_refusal_to_another_body_tells_no_more_than_reading_does(
+    caller: Callable[..., Caller], serial: str, engine: Engine, seen: str
+) -> None:
+    """403 says of a serial number that it was given out; so does GET, to every role that gets this 403."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE mailbox SET listed = :listed"), {"listed": seen == "listed"})
+    for stranger, code in (
+        (caller("registrar", name="stranger", authority="ONCD"), "wrong-authority"),
+        (caller("operator", name="elsewhere"), "not-your-certificate"),
+    ):
+        for number, read, acted in (
+            (serial, 200, (403, code)),
+            ("1" * 40, 404, (404, "unknown-certificate")),
+        ):
+            assert stranger.get(f"{PATH}/{number}").status_code == read
+            for act in ("revocation", "release", "reason"):
+                said = {"comment": "why"} | ({} if act == "release" else {"reason": "superseded"})
+                refused = stranger.post(f"{PATH}/{number}/{act}", said)
+                assert (refused.status_code, refused.get_json()["code"]) == acted, (act, number)
+
+
 def test_what_is_the_ca_owner_s_to_say_is_not_said_by_a_registrar(
     registrar: Caller, operator: Caller, serial: str, engine: Engine
 ) -> None:
