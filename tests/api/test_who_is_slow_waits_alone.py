@@ -356,6 +356,11 @@ def test_a_target_that_is_too_long_is_told_so(port: int) -> None:
     told = exchange(port, head_of("GET", "/v1/practitioners?name=" + "a" * LONGEST_TARGET))
     assert (told.status, told.document["code"]) == (414, "target-too-long")
     assert told.document["type"].endswith("/problems/target-too-long")
+    # docs/divergences.md: beyond this nobody of ours is asked.
+    path = "/v1/practitioners?name=".ljust(65_534, "a")
+    assert exchange(port, head_of("GET", path)).document["code"] == "target-too-long"
+    unread = exchange(port, head_of("GET", f"{path}a"))
+    assert (unread.status, unread.body) == (414, b"")
 
 
 def test_what_http_promises_holds_through_the_front(port: int) -> None:
