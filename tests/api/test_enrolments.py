@@ -402,6 +402,27 @@ def test_an_establishment_is_listed_approved_and_certified_at_once(
     assert {one["certificate"]["mailbox"] for one in made if one["state"] == "issued"} == lilacs
 
 
+def test_a_batch_that_is_no_batch_is_refused_whole_and_an_unreadable_request_alone(
+    first: Caller, second: Caller, lilacs: set[str]
+) -> None:
+    assert lilacs
+    waiting = second.get(PATH, establishment=LILACS, state="requested").get_json()["items"]
+    ids = [one["id"] for one in waiting]
+    second.post(f"{PATH}/approvals", {"enrolments": ids})
+    sound = {"enrolment": ids[0], "csr": request_for(ec.generate_private_key(ec.SECP256R1()))}
+    for wrong, field in (
+        ({"enrolment": ids[1], "csr": None}, "items.1.csr"),
+        ({"enrolment": "x", "csr": sound["csr"]}, "items.1.enrolment"),
+    ):
+        answer = first.post("/v1/batches", {"items": [sound, wrong]})
+        assert refused(answer) == (422, "invalid-request")
+        assert [error["field"] for error in answer.get_json()["errors"]] == [field]
+    made = first.post(
+        "/v1/batches", {"items": [sound, {"enrolment": ids[1], "csr": "unreadable"}]}
+    ).get_json()
+    assert [one["state"] for one in made["items"]] == ["issued", "refused"]
+
+
 def test_another_ordre_sees_nothing_of_an_establishments_enrolments(
     caller: Callable[..., Caller], lilacs: set[str]
 ) -> None:
