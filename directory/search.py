@@ -81,7 +81,8 @@ _SITES = text(
 _LIST = "SELECT sort_name, {key} FROM {table} WHERE {bounds} ORDER BY sort_name, {key} LIMIT :limit"
 _KEYED = """
     SELECT sort_name, {key} FROM {table}
-    WHERE {key} = :asked AND {bounds} AND (CAST(:terms AS text) IS NULL OR {matches})"""
+    WHERE {key} = ANY(:asked) AND {bounds} AND (CAST(:terms AS text) IS NULL OR {matches})
+    ORDER BY sort_name, {key} LIMIT :limit"""
 _COUNT_ALL = "SELECT count(*) FROM (SELECT FROM {table} LIMIT :most) AS counted"
 
 
@@ -108,19 +109,19 @@ PLACES = Index("search_place", "finess", by_family=False)
 @dataclass(frozen=True)
 class Question:
     """What is looked for, in the tables' terms: each of `words` by its alternatives, words of the name of a
-    `place` of practice, `codes`, and a `key`.
+    `place` of practice, `codes`, and any of `keys`.
     """
 
     words: tuple[tuple[str, ...], ...] = ()
     place: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
-    # The key itself, where the name asked is a number.
-    key: str = ""
+    # Where the name asked is a number: the keys of whoever or whatever has it.
+    keys: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """What a cursor remembers of it: two spellings of one question have the same."""
-        parts = [sorted(self.words), sorted(self.place), sorted(self.codes), self.key]
+        parts = [sorted(self.words), sorted(self.place), sorted(self.codes), sorted(self.keys)]
         return blake2b(orjson.dumps(parts), digest_size=9).hexdigest()
 
     @property
@@ -203,18 +204,25 @@ def people_question(
     finess, place = ("", ()) if organisation is None else _organisation(organisation, sites)
     codes += [finess] if finess else []
     if key := _number(read_national_id, name):
-        return Question((), place, tuple(codes), key)
+        return Question((), place, tuple(codes), (key,))
     return Question(_name(name, enough=bool(codes or place)), place, tuple(codes))
 
 
 def places_question(
-    *, name: str | None = None, department: str | None = None, town: str | None = None
+    *,
+    name: str | None = None,
+    department: str | None = None,
+    town: str | None = None,
+    sites: Sequence[str] = (),
 ) -> Question:
-    """The question for places; a name that is a FINESS number asks for it. Refuses as `people_question`."""
+    """The question for places; a name that is a number asks for the places it stands for (`sites`, by
+    `sites_of`). Refuses as `people_question`.
+    """
     codes = [] if department is None else [f"d{department}"]
     codes += [] if town is None else [_town(town)]
     if key := _number(read_place, name):
-        return Question(codes=tuple(codes), key=key)
+        # Without a place it is a question still: it finds none.
+        return Question(codes=tuple(codes), keys=tuple(sites) or (key,))
     return Question(_name(name, enough=bool(codes)), codes=tuple(codes))
 
 
@@ -228,8 +236,6 @@ def sites_of(connection: Connection, number: str) -> list[str]:
 
 def find(connection: Connection, index: Index, question: Question, *, after: Position, limit: int) -> Page:
     """The first `limit` of those who match and come after that position, in order."""
-    if question.key:
-        return Page(tuple(each.key for each in _keyed(connection, index, question, after)), None)
     # One more than shown tells whether anybody follows.
     found = _found_if_few(connection, index, question, after, limit + 1)
     if found is None:
@@ -242,16 +248,20 @@ def find(connection: Connection, index: Index, question: Question, *, after: Pos
 def total(connection: Connection, index: Index, question: Question) -> Total:
     """How many match, counted up to MOST_COUNTED."""
     terms = question.everything
-    if question.key:
-        return Total(len(_keyed(connection, index, question, START)), more=False)
     statement = index.count if terms else index.count_all
     asked = {"most": MOST_COUNTED + 1} | ({"terms": terms} if terms else {})
-    count: int = connection.execute(statement, asked).scalar_one()
+    if question.keys:
+        count = len(_keyed(connection, index, question, START, MOST_COUNTED + 1))
+    else:
+        count = int(connection.execute(statement, asked).scalar_one())
     return Total(min(count, MOST_COUNTED), more=count > MOST_COUNTED)
 
 
-def _keyed(connection: Connection, index: Index, question: Question, after: Position) -> list[Position]:
-    asked = {"asked": question.key, "terms": question.everything, "ends": _AFTER_LETTERS, **vars(after)}
+def _keyed(
+    connection: Connection, index: Index, question: Question, after: Position, limit: int
+) -> list[Position]:
+    asked = {"asked": list(question.keys), "terms": question.everything, "limit": limit}
+    asked |= {"ends": _AFTER_LETTERS, **vars(after)}
     return _positions(connection, index.keyed, asked)
 
 
@@ -259,6 +269,8 @@ def _found_if_few(
     connection: Connection, index: Index, question: Question, after: Position, limit: int
 ) -> list[Position] | None:
     """The page at once where the question tells enough to leave a few; None where it is found otherwise."""
+    if question.keys:
+        return _keyed(connection, index, question, after, limit)
     if question.telling is None:
         return None
     asked = {"telling": question.telling, "terms": question.everything, "few": FEW, "limit": limit}

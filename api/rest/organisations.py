@@ -67,7 +67,8 @@ class OrganisationsQuery(paging.SearchQuery):
     name = Line(
         100,
         metadata={
-            "description": "Débuts de mots des noms — Beginnings of words of the names",
+            "description": "Débuts de mots des noms, ou numéro (FINESS, entité juridique, SIRET) — "
+            "Beginnings of words of the names, or a number (FINESS, legal entity, SIRET)",
             "example": "chu besancon",
         },
     )
@@ -92,9 +93,9 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
 
     By name, department and town, with the mailboxes of their own.
     """
-    question = places_question(
-        **{each: asked[each] for each in ("name", "department", "town") if each in asked}
-    )
+    criteria = ("name", "department", "town")
+    sites = sites_of(call.connection, asked["name"]) if "name" in asked else ()
+    question = places_question(**{each: asked[each] for each in criteria if each in asked}, sites=sites)
     return paging.page_of(call, PLACES, question, asked, _answers)
 
 

@@ -33,6 +33,26 @@ def test_pages_of_establishments_follow_one_another(operator: Caller, engine: En
     assert rest["next"] is None
 
 
+def test_the_places_of_a_number_are_pages_like_others(operator: Caller, engine: Engine) -> None:
+    places = ("750990012", "250990033", "970990012")
+    for finess in places:
+        seed_organisation(engine, finess)
+    seed_organisation(engine, "690990015")
+    with engine.begin() as connection:
+        entity = "UPDATE organisation SET legal_finess = '750990020' WHERE finess <> '690990015'"
+        connection.execute(text(entity))
+        siret = "UPDATE organisation SET siret = '12345678200010' WHERE finess = '250990033'"
+        connection.execute(text(siret))
+    first = operator.get(PATH, name="1 750990020", limit=2, total="true").get_json()
+    assert first["total"] == {"count": 3, "more": False}
+    rest = operator.get(PATH, name="750990020", limit=2, after=first["next"]).get_json()
+    assert [len(page["items"]) for page in (first, rest)] == [2, 1]
+    assert {item["finess"] for page in (first, rest) for item in page["items"]} == set(places)
+    assert rest["next"] is None
+    (item,) = operator.get(PATH, name="123 456 782 00010").get_json()["items"]
+    assert item["finess"] == "250990033"
+
+
 def test_one_establishment_is_given_by_its_number_departed_or_not(operator: Caller, engine: Engine) -> None:
     seed_organisation(engine, "250990033", name="CHI FICTIF")
     assert operator.get(f"{PATH}/250990033").get_json()["departed_at"] is None

@@ -275,3 +275,12 @@ def test_a_place_is_found_by_its_legal_entity_and_by_siret(engine: Engine) -> No
     assert practising_at("750990020") == [rpps(1), rpps(2)]
     assert practising_at("732 829 320 00074") == practising_at(f"1{one}") == [rpps(1)]
     assert practising_at("250990041") == [], "FINESS does not know it"
+
+    def named(number: str, **criteria: str) -> list[str]:
+        with transaction(engine, read_only=True) as connection:
+            sites = sites_of(connection, number)
+        return list(page(engine, places_question(name=number, sites=sites, **criteria), PLACES).keys)
+
+    assert sorted(named("750990020")) == sorted(named("1 750 990 020")) == sorted((one, two))
+    assert named("732 829 320 00074") == named(one) == [one]
+    assert named("750990020", department="13") == named("250990041") == []
