@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from directory.identifiers import parse_address, parse_national_id, parse_siret, read_finess, read_place
+from directory.identifiers import parse_address, parse_national_id, read_finess, read_place
 from directory.model import MailboxKind
 from directory.sync.cells import spaced
 from directory.sync.layout import Column, Layout, rows
@@ -43,9 +43,8 @@ _KINDS = {kind.value for kind in MailboxKind}
 _OF_STRUCTURES = {MailboxKind.ORGANISATION.value, MailboxKind.APPLICATION.value}
 # TRE_G07.
 _FINESS, _SIRET = "1", "3"
-# A FINESS number as it is given, its type before it or not, or a SIRET: what else has nine characters is not
-# taken for one where nothing says so.
-_TELLS_ITS_TYPE = re.compile(r"1?[0-9][0-9A-Z][0-9]{7}|[0-9]{14}")
+# FINESS numbers begin with a department: another word of nine characters is none where nothing says so.
+_TELLS_ITS_TYPE = re.compile(r"[0-9][0-9A-Z][0-9]{7}|[0-9]{14}")
 _LENGTH_OF_SIRET = 14
 # An address that could only be read as itself; of any other the reader is asked.
 _PLAIN = re.compile(r"[a-z0-9._-]+@[a-z0-9.-]+(?<!\.)")
@@ -153,12 +152,12 @@ def structure_told(structure_type: str, number: str) -> tuple[str, str]:
     """
     if structure_type == _FINESS:
         return structure_type, read_finess(number)
-    with suppress(Refusal):
-        if structure_type == _SIRET:
-            return structure_type, parse_siret(number)
-        if not structure_type and _TELLS_ITS_TYPE.fullmatch("".join(number.split())):
+    if structure_type in ("", _SIRET):
+        with suppress(Refusal):
             read = read_place(number)
-            return _SIRET if len(read) == _LENGTH_OF_SIRET else _FINESS, read
+            told = _SIRET if len(read) == _LENGTH_OF_SIRET else _FINESS
+            if told == structure_type or (not structure_type and _TELLS_ITS_TYPE.fullmatch(read)):
+                return told, read
     return structure_type, number
 
 
