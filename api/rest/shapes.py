@@ -14,6 +14,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, missing, validate
 
 from directory.base.errors import Kind, Refusal
+from directory.sync.departments import OVERSEAS
 
 # RFC 3339 5.6, upper case or lower.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
@@ -84,12 +85,13 @@ class Code(fields.String):
 
 
 class Department(Code):
-    """The code of a department, read with its leading zero or without."""
+    """INSEE's code of a department, read with its leading zero or without, or as TRE_G09 has it (9E)."""
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> str:
-        return super()._deserialize(value, attr, data, **kwargs).rjust(2, "0")
+        code = super()._deserialize(value, attr, data, **kwargs)
+        return OVERSEAS.get(code) or code.rjust(2, "0")
 
 
 class Pattern(validate.Validator):

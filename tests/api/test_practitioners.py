@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from api.rest.paging import MOST_ON_A_PAGE
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
-from tests.factories import depart, rpps, seed_practitioner
+from tests.factories import depart, rpps, seed_organisation, seed_practitioner
 
 PATH = "/v1/practitioners"
 
@@ -176,6 +176,20 @@ def test_a_name_with_a_no_break_space_is_found_as_it_was_shown(operator: Caller,
     seed_practitioner(engine, family_name="DE\u00a0BRUMETEST")
     shown = operator.get(PATH, name="brumetest").get_json()["items"][0]["family_name"]
     assert operator.get(PATH, name=shown).get_json()["items"] != []
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/organisations"])
+@pytest.mark.parametrize(("asked", "insee"), [("9E", "975"), ("9a", "971"), ("9j", "986"), ("975", "975")])
+def test_a_department_overseas_is_asked_by_either_of_its_codes(
+    path: str, asked: str, insee: str, operator: Caller, engine: Engine
+) -> None:
+    place = seed_organisation(engine).partition("@")[0].removeprefix("contact-")
+    seed_practitioner(engine, finess=place)
+    with engine.begin() as connection:
+        for table in ("practice", "organisation"):
+            connection.execute(text(f"UPDATE {table} SET department = :insee"), {"insee": insee})
+    assert len(operator.get(path, department=asked).get_json()["items"]) == 1
+    assert operator.get(path, department="75").get_json()["items"] == []
 
 
 def test_numbers_and_codes_are_read_as_people_write_them(operator: Caller, engine: Engine) -> None:
