@@ -54,6 +54,7 @@ class SearchQuery(PageQuery):
         validate=Pattern(
             r"(0[1-9]|[1-8][0-9]|9[0-5]|2[AB]|9[78][0-9])",
             error="The code of a department is expected, as in 01, 2A or 974.",
+            as_sent=r"\s*(0?[1-9]|[1-8][0-9]|9[0-5]|2[ABab]|9[78][0-9]|9[A-FJa-fj])\s*",
         ),
         metadata={"description": "Code du département — Code of the department", "example": "75"},
     )

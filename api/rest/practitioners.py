@@ -10,7 +10,7 @@ from api.rest.corrected import corrected
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.prices import BY_NUMBER, SEARCH
 from api.rest.reachable import PREFERRED, MailboxAnswer, Shown, shown
-from api.rest.shapes import Code, Instant, Line, Pattern, Shape
+from api.rest.shapes import CODE_AS_SENT, Code, Instant, Line, Pattern, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
@@ -122,11 +122,15 @@ class PractitionersQuery(paging.SearchQuery):
         },
     )
     profession = Code(
-        validate=Pattern(r"[0-9A-Z]{1,10}", error="A code of TRE_G15 is expected, as in 10."),
+        validate=Pattern(
+            r"[0-9A-Z]{1,10}", error="A code of TRE_G15 is expected, as in 10.", as_sent=CODE_AS_SENT
+        ),
         metadata={"description": "Code TRE_G15", "example": "10"},
     )
     skill = Code(
-        validate=Pattern(r"[0-9A-Z]{1,10}", error="The code of a skill is expected, as in SM04."),
+        validate=Pattern(
+            r"[0-9A-Z]{1,10}", error="The code of a skill is expected, as in SM04.", as_sent=CODE_AS_SENT
+        ),
         metadata={"description": "Code du savoir-faire — Code of the skill (TRE_R38…)", "example": "SM04"},
     )
     organisation = Line(

@@ -76,12 +76,20 @@ class QueryAddress(Line):
 
 
 class Code(fields.String):
-    """A code of a nomenclature, read in either case (TRE_G09 and others ignore it)."""
+    """A code of a nomenclature, read in either case (TRE_G09 and others ignore it).
+
+    Upper case for ASCII only: of other letters it makes look-alikes.
+    """
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> str:
-        return super()._deserialize(value, attr, data, **kwargs).strip().upper()
+        code = super()._deserialize(value, attr, data, **kwargs).strip()
+        return code.upper() if code.isascii() else code
+
+
+# As it is sent, before `Code` folds it.
+CODE_AS_SENT = r"\s*[0-9A-Za-z]{1,10}\s*"
 
 
 class Department(Code):
@@ -98,16 +106,18 @@ class Pattern(validate.Validator):
     """A regular expression that the whole value must be, written so that ECMA-262 reads it too.
 
     OpenAPI's patterns are ECMA-262's, which knows no capital Z for the end; Python's `$` lets a line end
-    pass. apispec documents the attribute `regex`.
+    pass. apispec documents the attribute `regex`: `as_sent`, where the field folds what is sent into what
+    `pattern` then judges. A client that checks by the document would else refuse what is read.
     """
 
-    def __init__(self, pattern: str, error: str) -> None:
-        self.regex = re.compile(f"^{pattern}$")
+    def __init__(self, pattern: str, error: str, *, as_sent: str = "") -> None:
+        self.regex = re.compile(f"^{as_sent or pattern}$")
+        self._folded = re.compile(pattern)
         self._error = error
 
     def __call__(self, value: str) -> str:
         """The value; ValidationError for another."""
-        if self.regex.fullmatch(value) is None:
+        if self._folded.fullmatch(value) is None:
             raise ValidationError(self._error)
         return value
 

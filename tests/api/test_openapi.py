@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from schemathesis.specs.openapi.checks import (
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.rest.organisations import OrganisationsQuery
+from api.rest.practitioners import PractitionersQuery
+from api.rest.shapes import Shape
 from api.wiring import Container
 from directory.access import Role
 from tests.api.certificates import certify, take_back
@@ -154,6 +158,33 @@ def test_every_pattern_compiles_in_a_javascript_client(document: dict[str, Any])
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == json.dumps(document).count('"pattern": "') >= 10
+
+
+# Beside each of two of these and each number of three digits: what is no department, and other codes.
+SIGNS = "0123456789ABDGJKabdgjkz "
+CODES = [
+    *map("".join, product(SIGNS, repeat=2)), *SIGNS, *(f"{number:03}" for number in range(1000)),
+    " 2a ", "SM04", "sm04", "\u017fm04", "m\u0131", "10\n", "A" * 10, "a" * 11, "é",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "name", "lenient"),
+    [
+        ("/v1/practitioners", PractitionersQuery, "department", "9j"),
+        ("/v1/organisations", OrganisationsQuery, "department", "1"),
+        ("/v1/practitioners", PractitionersQuery, "profession", "a"),
+        ("/v1/practitioners", PractitionersQuery, "skill", "sm04"),
+    ],
+)
+def test_the_document_allows_just_the_codes_that_are_read(
+    path: str, query: type[Shape], name: str, lenient: str, document: dict[str, Any]
+) -> None:
+    parameters = {one["name"]: one["schema"] for one in document["paths"][path]["get"]["parameters"]}
+    check = re.compile(parameters[name]["pattern"])
+    read = {code for code in CODES if not query().validate({name: code})}
+    assert {code for code in CODES if check.search(code)} == read
+    assert lenient in read
 
 
 def test_a_line_end_is_no_part_of_a_code(operator: Caller) -> None:

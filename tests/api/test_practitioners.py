@@ -203,6 +203,7 @@ def test_numbers_and_codes_are_read_as_people_write_them(operator: Caller, engin
     assert len(operator.get(PATH, department="2a").get_json()["items"]) == 1
     assert operator.get(PATH, department="1", name="martin").status_code == 200
     assert operator.get(PATH, skill="sm04", name="martin").status_code == 200
+    assert operator.get(PATH, skill="\u017fm04", name="martin").status_code == 422, "a long s is no S"
     wrong = operator.get(f"{PATH}/1009900001").get_json()
     assert wrong["code"] == "malformed-national-id"
     assert "8 before the eleven digits of RPPS" in wrong["detail"]
