@@ -158,7 +158,7 @@ class _Number(IntegerConverter):
 class _Address(PathConverter):
     """A mailbox address, slashes and all; `check` is the resource beside it, not an address to ask about."""
 
-    regex = "(?!check/?$)[^/].*?"
+    regex = "(?!check/*$)[^/].*?"
 
 
 class _Json(JSONProvider):
