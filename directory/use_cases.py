@@ -71,13 +71,12 @@ def unknown_measure(measure_id: int) -> Refusal:
 
 
 def lift_measure(
-    connection: Connection, *, now: datetime, actor: Actor, measure_id: int, authority: str, reason: str
+    connection: Connection, *, now: datetime, actor: Actor, measure_id: int, authority: str
 ) -> None:
-    """End a measure from `now` on; only the authority that took it may.
+    """End a measure from `now` on; only the authority that took it may. Why it was taken stays with it.
 
-    Refuses `unknown-measure`, `measure-not-in-force` and what `check_reason` refuses.
+    Refuses `unknown-measure`, `measure-not-in-force`.
     """
-    check_reason(reason)
     found = connection.execute(
         select(measure).where(measure.c.id == measure_id).with_for_update()
     ).one_or_none()
@@ -86,12 +85,9 @@ def lift_measure(
         raise unknown_measure(measure_id)
     if found.ends_at is not None:
         raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
-    # Taken and lifted in one instant, it still was: the record keeps no empty periods. The row then says why
-    # it ended; its history, why it began.
+    # Taken and lifted in one instant, it still was: the record keeps no empty periods.
     ends_at = not_before(after(present(connection, now), found.starts_at), found.recorded_at)
-    connection.execute(
-        update(measure).where(measure.c.id == measure_id).values(ends_at=ends_at, reason=reason)
-    )
+    connection.execute(update(measure).where(measure.c.id == measure_id).values(ends_at=ends_at))
     detail = {"measure": measure_id, "kind": found.kind, "authority": authority}
     record(
         connection,

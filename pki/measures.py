@@ -92,8 +92,8 @@ def lift(
 ) -> Measure:
     """Ask for the end of a measure, or confirm what another registrar asked within a week.
 
-    Confirmed, it ends with the reason that was asked with, and what was put on hold for it is released: by
-    the job, where the person was linked to another number meanwhile and somebody holds that.
+    Confirmed, it ends, with the `lifting_reason` that was asked with; what was put on hold for it is
+    released: by the job, where the person was linked to another number meanwhile and somebody holds that.
     Refuses `not-a-registrar`, `unknown-measure`, `reason-missing`, `reason-too-long`,
     `measure-not-in-force`, and `self-approval` to whoever asked.
     """
@@ -151,9 +151,8 @@ def _confirm(connection: Connection, now: datetime, token: Token, found: Measure
         raise TypeError("only what was asked is confirmed")
     dual_control.check_is_another(asked, token)
     directory_use_cases.lift_measure(
-        connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
-        reason=asked.reason,
-    )  # fmt: skip
+        connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority
+    )
     agreed_at = not_before(present(connection, now), found.lifting_asked_at)
     dual_control.confirm(connection, measure_lifting, found.id, token=token, now=agreed_at)
     settle(

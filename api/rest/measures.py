@@ -40,7 +40,7 @@ class LiftingRequest(Shape):
 
 
 class MeasureAnswer(Shape):
-    """A measure as it stands; once lifted, `reason` says why it was."""
+    """A measure as it stands: `reason` says why it was taken, `lifting_reason` why it is lifted."""
 
     id = fields.Integer(required=True, metadata={"example": 12})
     practitioner = fields.String(required=True, metadata={"example": EXAMPLE_NATIONAL_ID})

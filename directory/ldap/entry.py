@@ -211,9 +211,16 @@ def _of_person(mailbox: Mailbox, holder: Practitioner) -> dict[str, tuple[bytes,
 
 def _of_structure(mailbox: Mailbox, organisation: Organisation | None) -> dict[str, tuple[bytes, ...]]:
     name = mailbox.structure_name or (organisation.name if organisation else mailbox.structure_id)
-    told = {} if organisation is None else _place(organisation)
+    told = _number_of(mailbox) if organisation is None else _place(organisation)
     called = _texts(f"{name} {mailbox.service}")
     return told | {"cn": called, "displayName": called, "sn": _texts(name), "o": _texts(name)}
+
+
+def _number_of(mailbox: Mailbox) -> dict[str, tuple[bytes, ...]]:
+    """The number a mailbox is registered under, a legal entity's or a SIRET: FINESS names no place for it."""
+    number = mailbox.establishment
+    identifier = STRUCTURE_IDENTIFIER.format(f"{mailbox.structure_type}{number}")
+    return {"uid": _texts(number), "hcIdentifier": _texts(identifier)} if number else {}
 
 
 def _place(organisation: Organisation) -> dict[str, tuple[bytes, ...]]:

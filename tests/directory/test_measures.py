@@ -27,7 +27,7 @@ def take(engine: Engine, now: datetime, actor: Actor, **given: Any) -> int:
 
 
 def lift(engine: Engine, now: datetime, actor: Actor, measure_id: int, **given: Any) -> None:
-    asked = {"authority": "CNOM", "reason": "appeal upheld"} | given
+    asked = {"authority": "CNOM"} | given
     with transaction(engine) as connection:
         lift_measure(connection, now=now, actor=actor, measure_id=measure_id, **asked)
 
@@ -125,13 +125,12 @@ def test_only_a_measure_in_force_is_lifted_and_only_by_who_took_it(
     seed_practitioner(engine)
     measure = take(engine, now, actor)
     codes = []
-    for number, given in ((measure, {"authority": "CNOP"}), (measure, {"reason": ""}), (measure + 1, {}),
-                          (measure, {}), (measure, {})):  # fmt: skip
+    for number, given in ((measure, {"authority": "CNOP"}), (measure + 1, {}), (measure, {}), (measure, {})):
         try:
             lift(engine, now + HOUR, actor, number, **given)
         except Refusal as refusal:
             codes.append(refusal.code)
-    assert codes == ["unknown-measure", "reason-missing", "unknown-measure", "measure-not-in-force"]
+    assert codes == ["unknown-measure", "unknown-measure", "measure-not-in-force"]
 
 
 def test_a_measure_lifted_in_the_instant_it_was_taken_has_still_been(
@@ -143,7 +142,7 @@ def test_a_measure_lifted_in_the_instant_it_was_taken_has_still_been(
         row = connection.execute(text("SELECT starts_at, ends_at, reason FROM measure")).one()
         before = connection.execute(text("SELECT reason, ends_at FROM measure_history")).one()
     assert row.ends_at > row.starts_at == now
-    assert (row.reason, before.reason, before.ends_at) == ("appeal upheld", "decision 12", None)
+    assert (row.reason, before.reason, before.ends_at) == ("decision 12", "decision 12", None)
 
 
 def test_the_log_tells_of_both_acts_and_keeps_their_reasons_to_itself(

@@ -19,6 +19,7 @@ from directory.base.errors import Refusal
 from directory.changes import START, Entity
 from directory.corrections import correct
 from directory.feed import read_changes, tell_of_time
+from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
 from pki.batch import Asked, issue_all
 from pki.consequences import Follower
@@ -265,6 +266,20 @@ def test_a_place_shows_the_mailboxes_of_its_numbers(engine: Engine) -> None:
         assert addresses_at(connection, [SITE, OTHER]) == {
             SITE: (f"contact-{SITE}@two.example", ADDRESS), OTHER: (f"contact-{OTHER}@two.example", ADDRESS),
         }  # fmt: skip
+
+
+def test_ldap_shows_its_number_and_no_place_of_several(
+    engine: Engine, numbered: tuple[str, str, str], now: datetime
+) -> None:
+    with engine.connect() as connection:
+        facts = mailbox_facts(connection, [ADDRESS])[ADDRESS]
+    entry = mailbox_entry(facts, (), "o=sceau,c=fr", now)
+    assert entry is not None
+    kind, number, _ = numbered
+    assert entry.attributes["uid"] == (number.encode(),)
+    assert entry.attributes["hcIdentifier"] == (f"1.2.250.1.71.4.2.2:IDNST:{kind}{number}:Active".encode(),)
+    assert entry.attributes["o"] == (b"GROUPE FICTIF",)
+    assert "street" not in entry.attributes
 
 
 def test_a_place_with_the_number_itself_goes_before_those_under_it(

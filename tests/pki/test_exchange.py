@@ -204,9 +204,7 @@ def test_a_measure_refuses_until_it_is_lifted_and_the_past_keeps_it(
     taken = clock(engine)
     assert ask(engine, mailbox)[0].reasons == (f"holder-{kind.value}",)
     with transaction(engine) as connection:
-        lift_measure(
-            connection, now=clock(engine), actor=actor, measure_id=measure, authority="CNOM", reason="appeal"
-        )
+        lift_measure(connection, now=clock(engine), actor=actor, measure_id=measure, authority="CNOM")
     assert ask(engine, mailbox)[0].answer is Answer.ALLOWED
     assert ask(engine, mailbox, at=taken)[0].reasons == (f"holder-{kind.value}",)
 
