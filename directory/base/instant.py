@@ -7,11 +7,14 @@ says, so that a test or an import may act at any instant. What an act follows, o
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
+
+from directory.base.statement import Statement
 
 _OPTION = "sceau_dated_by_database"
-_READ = text("SELECT clock_timestamp()")
+_READ = Statement("SELECT clock_timestamp()")
 TICK = timedelta(microseconds=1)
 
 
@@ -35,8 +38,8 @@ def present(connection: Connection, now: datetime) -> datetime:
 
 def read(connection: Connection) -> datetime:
     """What the database's clock says, not what it said when the transaction began."""
-    found: datetime = connection.execute(_READ).scalar_one()
-    return found.astimezone(UTC)
+    ((found,),) = _READ.rows(connection, {})
+    return cast("datetime", found).astimezone(UTC)
 
 
 def after(instant: datetime, *followed: datetime | None) -> datetime:
