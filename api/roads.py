@@ -28,6 +28,8 @@ class Trade(Enum):
     WATCH = "watch"
     # May hold its thread until something happens.
     STAY = "stay"
+    # Much work for one request: it takes turns with its own kind, and single ones do not wait behind it.
+    BULK = "bulk"
     ORDINARY = "ordinary"
 
 

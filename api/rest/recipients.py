@@ -26,6 +26,7 @@ from api.rest.shapes import (
     Shape,
     Strings,
 )
+from api.roads import Road, Trade
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
@@ -183,6 +184,7 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     answer=VerdictsAnswer,
     body=RecipientsRequest,
     problems=("malformed-address", "at-in-the-future", "at-out-of-range"),
+    road=Road(Trade.BULK),
 )
 def check_recipients(call: Transacted, asked: dict[str, Any]) -> Response:
     """Check up to 10,000 recipients.
