@@ -7,6 +7,7 @@ country down or from the common name up. Pure; names within certificates are for
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 
 from directory.base.errors import Kind, Refusal
 
@@ -32,11 +33,14 @@ _KNOWN_AS = {
 Attributes = tuple[tuple[str, str], ...]
 
 
+# A list of thousands of domains names a few operators, over and over.
+@lru_cache(maxsize=4096)
 def attributes(name: str) -> Attributes:
     """Types and values as they are written, escapes resolved; Refusal MALFORMED `malformed-name`."""
     return tuple(_parsed(name))
 
 
+@lru_cache(maxsize=4096)
 def comparable(name: str) -> Attributes:
     """What two spellings of one name have in common; Refusal MALFORMED `malformed-name`.
 
