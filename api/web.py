@@ -44,8 +44,10 @@ _THREADS = {
     Trade.STAY: WAITING,
     Trade.BULK: 8,
     # Whoever certifies waits for locks, the signer and the disk: so many at a time keep both cores at work.
-    Trade.ORDINARY: 32,
+    Trade.ORDINARY: 16,
 }
+# One for each thread that may hold one: who waits for a lock of the record leaves the others theirs.
+_CONNECTIONS = _THREADS[Trade.ORDINARY] + _THREADS[Trade.BULK]
 # Connections of those who take trust away: views that use up theirs leave these free.
 _CONNECTIONS_APART, _KEPT_APART = 10, 2
 # Seconds after which a thread in Python lets another: who answers OCSP is one of many, and must not wait his
@@ -61,7 +63,9 @@ def _start() -> Front:
     settings = load_settings()
     lints = LintPool()
     lints.warm()
-    container = replace(build(settings), opinion=lints.findings, counting=_counting(settings))
+    container = replace(
+        build(settings, connections=_CONNECTIONS), opinion=lints.findings, counting=_counting(settings)
+    )
     # A view that waited for ever would keep its thread for ever.
     impatient(container.engine, _PATIENCE)
     status = _status(container).start()

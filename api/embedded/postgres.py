@@ -29,7 +29,7 @@ SOCKET = ".s.PGSQL.5432"
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "shared_buffers": "128MB",
-    "max_connections": "150",
+    "max_connections": "200",
     "max_wal_size": "1GB",
     "timezone": "UTC",
     "log_timezone": "UTC",
