@@ -110,18 +110,32 @@ def main() -> None:
     what.add_argument("--dump", action="store_true", help="print the copy, a line of JSON an item, and stop")
     given = parser.parse_args()
     if given.dump:
+        if not given.copy.exists():
+            raise SystemExit(f"there is no copy in {given.copy}")
         with Copy(given.copy) as copy:
             copy.dump()
         return
     if not (given.url and given.token_file and given.ca):
         parser.error("--url, --token-file and --ca are needed")
-    ca = x509.load_pem_x509_certificate(given.ca.read_bytes())
-    service = Service(given.url, given.token_file.read_text().strip(), ca)
     try:
+        ca = x509.load_pem_x509_certificate(given.ca.read_bytes())
+        service = Service(given.url, given.token_file.read_text().strip(), ca)
         with Copy(given.copy) as copy:
             follow(service, copy, forever=given.follow)
     except WrongError as error:
         raise SystemExit(f"not believed, and nothing of it kept: {error}") from error
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"refused: {error}: {_told(error)}") from error
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        raise SystemExit(f"not done: {error}") from error
+
+
+def _told(refusal: urllib.error.HTTPError) -> str:
+    """What the service says of its refusal (RFC 9457), as far as it says anything."""
+    try:
+        return str(json.loads(refusal.read())["detail"])
+    except (ValueError, KeyError, OSError):
+        return "no reason was given"
 
 
 def follow(service: Service, copy: "Copy", *, forever: bool) -> None:

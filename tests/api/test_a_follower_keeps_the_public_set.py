@@ -352,3 +352,23 @@ def test_a_download_that_was_cut_goes_on_where_it_ended(desk: Desk, engine: Engi
     part.write_bytes((export.folder / "mailboxes.ndjson.gz").read_bytes()[:50])
     desk.follow()
     assert desk.copy == expected(engine, now)
+
+
+def test_ordinary_mistakes_are_said_in_one_line(desk: Desk) -> None:
+    def told() -> str:
+        done = subprocess.run(desk.command(), capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        return done.stderr
+
+    good = desk.token_file.read_text()
+    desk.token_file.write_text("sceau_nobody")
+    assert told().startswith("refused: HTTP Error 401")
+    desk.token_file.unlink()
+    assert told().startswith("not done: [Errno 2]")
+    desk.token_file.write_text(good)
+    desk.ca.write_text("no certificate")
+    assert told().startswith("not done: ")
+    dump = [*desk.command()[:2], str(desk.path.with_name("none.sqlite")), "--dump"]
+    done = subprocess.run(dump, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no copy" in done.stderr) == (1, True)
+    assert not desk.path.with_name("none.sqlite").exists()
