@@ -268,14 +268,21 @@ def share(value: float) -> str:
 
 
 def age(time: timedelta) -> Said:
-    """How long ago: in minutes below an hour, in hours below three days, then in days."""
+    """How long ago, or in how long: a register may bear a day to come."""
+    said = _span(abs(time))
+    if time < -timedelta(minutes=1):
+        return Said(f"dans {said.fr}", f"in {said.en}")
+    return Said(f"il y a {said.fr}", f"{said.en} ago")
+
+
+def _span(time: timedelta) -> Said:
+    """In minutes below an hour, in hours below three days, then in days."""
     minutes, hours = time // timedelta(minutes=1), time // timedelta(hours=1)
     if hours < 1:
-        return Said(f"il y a {max(0, minutes)}{_FIRM}min", f"{max(0, minutes)} min ago")
+        return Said(f"{minutes}{_FIRM}min", f"{minutes} min")
     if hours < 72:  # noqa: PLR2004 - a limit is told in hours, and 48 of them must not read as "2 days"
-        return Said(f"il y a {hours}{_FIRM}h", f"{hours} h ago")
-    days = time.days
-    return Said(f"il y a {number(days)}{_FIRM}jours", f"{days:,} days ago")
+        return Said(f"{hours}{_FIRM}h", f"{hours} h")
+    return Said(f"{number(time.days)}{_FIRM}jours", f"{time.days:,} days")
 
 
 def hours(time: timedelta) -> str:

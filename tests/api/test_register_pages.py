@@ -233,3 +233,11 @@ def test_ages_are_told_in_the_unit_people_think_in(time: timedelta, fr: str, en:
 )
 def test_shares_have_as_many_digits_as_they_need(value: float, written: str) -> None:
     assert words.share(value).replace("\u00a0", " ") == written
+
+
+def test_a_register_of_a_day_to_come_is_said_to_be_ahead() -> None:
+    hours = timedelta(hours=4, minutes=10)
+    assert (words.age(hours).en, words.age(-hours).en) == ("4 h ago", "in 4 h")
+    assert words.age(-hours).fr.startswith("dans 4")
+    # A clock that is a little behind is none.
+    assert words.age(-timedelta(seconds=30)).en == "0 min ago"
