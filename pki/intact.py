@@ -7,6 +7,7 @@ is for `gate` and `chain`.
 import base64
 import binascii
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ from pki import der, gate
 from pki.model import Authority
 
 _ES256_HALF = 32
+_LOG = logging.getLogger(__name__)
 
 
 class DamagedError(Exception):
@@ -42,6 +44,16 @@ def check_crl(whole: bytes, authority: Authority, number: int, *, delta: bool) -
             or crl.next_update_utc <= crl.last_update_utc
         ):
             raise ValueError("it is another one")
+
+
+def is_crl(whole: bytes, authority: Authority, number: int, *, delta: bool) -> bool:
+    """Whether `check_crl` finds nothing; what it finds is logged, since somebody must look at the record."""
+    try:
+        check_crl(whole, authority, number, delta=delta)
+    except DamagedError as damaged:
+        _LOG.error("not handed out: %s", damaged)
+        return False
+    return True
 
 
 def check_certificates(wanted: Iterable[bytes], known: Iterable[bytes]) -> None:

@@ -1,16 +1,15 @@
 """What of the PKI the public directory shows: live certificates by address, CAs, CRLs in force. SQL only."""
 
-import logging
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from pki import intact, store
 from pki.model import Authority, Purpose
 from pki.profiles import served_by
 
-_LOG = logging.getLogger(__name__)
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
 # belongs to, is another's key: it does not show.
 _CERTIFICATES = text("""
@@ -102,17 +101,12 @@ def crls_in_force(
     return [
         (row.authority_id, row.shard, row.der, row.delta)
         for row in rows
-        if _is_intact(row.der, known[row.authority_id], row.number, delta=False)
-        and (
-            row.delta is None or _is_intact(row.delta, known[row.authority_id], row.delta_number, delta=True)
-        )
+        if _are_intact(row, known[row.authority_id])
     ]
 
 
-def _is_intact(der: bytes, authority: Authority, number: int, *, delta: bool) -> bool:
-    try:
-        intact.check_crl(der, authority, number, delta=delta)
-    except intact.DamagedError as damaged:
-        _LOG.error("not published: %s", damaged)
-        return False
-    return True
+def _are_intact(row: Row[Any], authority: Authority) -> bool:
+    """Whether the complete list of a shard is what was signed, and its delta, where it has one."""
+    return intact.is_crl(row.der, authority, row.number, delta=False) and (
+        row.delta is None or intact.is_crl(row.delta, authority, row.delta_number, delta=True)
+    )
