@@ -445,13 +445,13 @@ ENTRIES: tuple[Entry, ...] = (
         "bad-moment", 400, "Neither a day nor an instant",
         "Give a day of Paris (2027-03-31) or an instant with its offset (2027-03-31T18:00:00+02:00).",
         "Ni un jour ni un instant",
-        "Donnez un jour de Paris (2027-03-31) ou un instant avec son décalage (2027-03-31T18:00:00+02:00).",
+        "Donnez un jour de Paris (2027-03-31) ou un instant et son décalage (2027-03-31T18:00:00+02:00).",
     ),
     Entry(
         "begins-in-the-past", 422, "A measure begins now or later",
         "Leave `from` out, or give today: it begins at once. The past stays as it was known.",
         "Une mesure commence maintenant ou plus tard",
-        "Omettez `from`, ou donnez le jour même : elle commence tout de suite. Le passé reste ce qu'il était.",
+        "Omettez `from`, ou donnez le jour même : elle commence aussitôt. Le passé reste ce qu'il était.",
     ),
     Entry(
         "ends-too-early", 422, "It would end before it begins, or before now",

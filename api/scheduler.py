@@ -24,8 +24,13 @@ from pki import consequences
 log = logging.getLogger("sceau.worker")
 # What must follow a change at once; everything else waits for its hour.
 WOKEN_BY_THE_FEED = ("ldap-publication", "consequences")
-# What began or ended while no worker ran is taken up before anything else.
 WOKEN_BY_THE_CLOCK = ("measures-due",)
+# What restores promises after a stop does not wait for its first interval. What began or ended while no
+# worker ran is taken up before anything else.
+AT_THE_START = (
+    *WOKEN_BY_THE_CLOCK, "consequences", "heartbeat", "completeness", "recovery", "ocsp-responders", "crl",
+    "ocsp-answers",
+)  # fmt: skip
 FOLLOWERS = (publish.CONSUMER, consequences.CONSUMER)
 # The first change of many is followed at once, and what takes something away in its quarter of a second; the
 # others together, since each run costs as much as what it follows.
@@ -62,17 +67,7 @@ def run_worker(container: Container) -> None:
         scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name, executor=seat)
     container.work.expect(due_within())
     scheduler.start()
-    # What restores promises after a stop does not wait for its first interval.
-    for name in (
-        "heartbeat",
-        "completeness",
-        *WOKEN_BY_THE_CLOCK,
-        "consequences",
-        "recovery",
-        "ocsp-responders",
-        "crl",
-        "ocsp-answers",
-    ):
+    for name in AT_THE_START:
         _run(container, name)
     woken = threading.Thread(target=_follow_feed, args=(container, stop), name="feed", daemon=True)
     woken.start()

@@ -1,4 +1,4 @@
-"""Measures that begin or end by the clock: told to the feed when they do, as if somebody had just written them.
+"""Measures that begin or end by the clock: told to the feed when they do, as if just written.
 
 Nothing depends on a job that runs at night, nor on one that ran in time: what a measure is follows from its
 dates, and what was told of it is kept beside. Whatever differs is told, after a stop and after a clock that
@@ -51,7 +51,7 @@ def tell(connection: Connection, now: datetime) -> int:
     changed = connection.execute(_TELL, {"now": now}).all()
     for one in changed:
         event = {_IN_FORCE: Event.MEASURE_BEGAN, _OVER: Event.MEASURE_ENDED}.get(one.phase)
-        # A clock put back un-begins a measure: nobody's act. One that came and went unseen is told by its end.
+        # A clock put back un-begins a measure: nobody's act. What came and went unseen is told by its end.
         if event is not None:
             detail = {
                 "measure": one.measure_id,
@@ -63,6 +63,6 @@ def tell(connection: Connection, now: datetime) -> int:
 
 
 def next_within(connection: Connection, now: datetime) -> float | None:
-    """Seconds until the next measure begins or ends, 0 where one is due; None where none has a date."""
+    """Seconds until the next measure begins or ends, 0 where one is due; None where nothing is to come."""
     seconds: float | None = connection.execute(_NEXT, {"now": now}).scalar_one()
     return None if seconds is None else max(0.0, seconds)

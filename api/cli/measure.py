@@ -13,28 +13,25 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.identifiers import read_national_id
 from directory.model import MeasureKind
+from directory.periods import Moment
 from pki import measures as use_cases
 from pki.measures import Measure
 
 HEADERS = ("id", "practitioner", "kind", "authority", "state", "since", "until", "reason")
 
 
-class Moment(click.ParamType):
-    """A day of Paris or an instant with its offset."""
-
-    name = "day or instant"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """What `periods.read` reads; a usage error for anything else."""
-        try:
-            return periods.read(str(value))
-        except Refusal as refusal:
-            self.fail(refusal.text, param, ctx)
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> Moment | None:
+    """A day of Paris or an instant with its offset; a usage error for anything else."""
+    try:
+        return None if value is None else periods.read(value)
+    except Refusal as refusal:
+        raise click.BadParameter(refusal.text, ctx, param) from refusal
 
 
-MOMENT = Moment()
 until_option = click.option(
-    "--until", type=MOMENT, help="Last day (of Paris), or the instant at which it ends; else until lifted."
+    "--until",
+    callback=_moment,
+    help="Last day (of Paris), or the instant at which it ends; else until lifted.",
 )
 
 
@@ -47,14 +44,16 @@ def measure() -> None:
 @click.argument("practitioner")
 @click.option("--kind", type=click.Choice([kind.value for kind in MeasureKind]), required=True)
 @click.option("--reason", required=True, help="Why; seen by registrars of the authority and auditors.")
-@click.option("--from", "begins", type=MOMENT, help="Day (of Paris) or instant at which it begins; else now.")
+@click.option(
+    "--from", "begins", callback=_moment, help="Day (of Paris) or instant at which it begins; else now."
+)
 @until_option
 @identity_option
 @state_option
 @json_option
 def take(
-    practitioner: str, kind: str, reason: str, begins: Any, until: Any, name: str | None, secret: str | None,
-    state: Path | None, as_json: bool,
+    practitioner: str, kind: str, reason: str, begins: Moment | None, until: Moment | None, name: str | None,
+    secret: str | None, state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Suspend or strike off PRACTITIONER (national id), at once or from a day to come.
 
@@ -88,8 +87,8 @@ def take(
 @state_option
 @json_option
 def prolong(
-    measure_id: int, reason: str, until: Any, name: str | None, secret: str | None, state: Path | None,
-    as_json: bool,
+    measure_id: int, reason: str, until: Moment | None, name: str | None, secret: str | None,
+    state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Have the suspension MEASURE_ID end later, or, without --until, when it is lifted: one registrar does.
 
@@ -112,12 +111,12 @@ def prolong(
 @measure.command()
 @click.argument("measure_id", type=NUMBER)
 @click.option("--reason", required=True, help="Why it ends earlier.")
-@click.option("--until", type=MOMENT, required=True, help="The earlier last day (of Paris), or instant.")
+@click.option("--until", callback=_moment, required=True, help="The earlier last day (of Paris), or instant.")
 @identity_option
 @state_option
 @json_option
 def shorten(
-    measure_id: int, reason: str, until: Any, name: str | None, secret: str | None, state: Path | None,
+    measure_id: int, reason: str, until: Moment, name: str | None, secret: str | None, state: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Ask for an earlier end of the suspension MEASURE_ID, or confirm the end that another asked.

@@ -1,4 +1,4 @@
-"""Measures of an Ordre or agency against a person: taken and prolonged by one registrar, given back by two."""
+"""Measures of an Ordre or agency against a person: taken, prolonged by one registrar, given back by two."""
 
 from typing import Any
 
@@ -85,7 +85,7 @@ class RevisionAnswer(Shape):
 
 
 class ReplacementAnswer(Shape):
-    """A certificate that an annulled strike-off revoked: its successor, or why there is none; neither yet."""
+    """A certificate that an annulled strike-off revoked: its successor, why there is none, or neither yet."""
 
     serial = fields.String(required=True, metadata={"example": EXAMPLE_SERIAL})
     replaced_by = fields.String(required=True, allow_none=True, metadata={"example": None})
@@ -112,7 +112,7 @@ class MeasureAnswer(Shape):
     )  # fmt: skip
     annulment_asked = Instant(
         required=True, allow_none=True,
-        metadata={"description": "Depuis quand un agent la dit une erreur — Since when one calls it an error"},
+        metadata={"description": "Depuis quand un agent la dit erronée — Since when one calls it an error"},
     )  # fmt: skip
     revisions = fields.List(fields.Nested(RevisionAnswer), required=True)
     replacements = fields.List(fields.Nested(ReplacementAnswer), required=True)
