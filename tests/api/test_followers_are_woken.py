@@ -128,7 +128,8 @@ def test_a_measure_is_taken_up_when_its_instant_comes_though_nobody_writes(
         connection.execute(
             text(
                 "INSERT INTO measure (national_id, kind, authority, reason, starts_at, recorded_by,"
-                " recorded_at) VALUES (:id, 'suspended', 'CNOM', 'x', now() + interval '1500 ms', 'test', now())"
+                " recorded_at) VALUES (:id, 'suspended', 'CNOM', 'x', now() + interval '1500 ms', 'test',"
+                " now())"
             ),
             {"id": person},
         )
