@@ -424,54 +424,6 @@ ENTRIES: tuple[Entry, ...] = (
         "Il n'y a plus rien à lever.",
     ),
     Entry(
-        "measure-annulled", 409, "The measure is annulled already",
-        "Its list of replacements says what became of the certificates.",
-        "La mesure est déjà annulée",
-        "La liste de ses remplacements dit ce que deviennent les certificats.",
-    ),
-    Entry(
-        "not-longer", 409, "The suspension lasts as long already",
-        "A prolongation ends later than now planned. For an earlier end, ask for its shortening.",
-        "La suspension dure déjà autant",
-        "Une prolongation finit plus tard que prévu. Pour une fin plus proche, demandez à l'écourter.",
-    ),
-    Entry(
-        "not-shorter", 409, "The suspension ends as early already",
-        "A shortening ends earlier than now planned. For a later end, prolong it.",
-        "La suspension finit déjà aussi tôt",
-        "Écourtée, elle finit plus tôt que prévu. Pour une fin plus lointaine, prolongez-la.",
-    ),
-    Entry(
-        "bad-moment", 400, "Neither a day nor an instant",
-        "Give a day of Paris (2027-03-31) or an instant with its offset (2027-03-31T18:00:00+02:00).",
-        "Ni un jour ni un instant",
-        "Donnez un jour de Paris (2027-03-31) ou un instant et son décalage (2027-03-31T18:00:00+02:00).",
-    ),
-    Entry(
-        "begins-in-the-past", 422, "A measure begins now or later",
-        "Leave `from` out, or give today: it begins at once. The past stays as it was known.",
-        "Une mesure commence maintenant ou plus tard",
-        "Omettez `from`, ou donnez le jour même : elle commence aussitôt. Le passé reste ce qu'il était.",
-    ),
-    Entry(
-        "ends-too-early", 422, "It would end before it begins, or before now",
-        "Give a later end. To end a measure at once, lift it.",
-        "Elle finirait avant de commencer, ou avant maintenant",
-        "Donnez une fin plus lointaine. Pour une fin immédiate, levez la mesure.",
-    ),
-    Entry(
-        "too-far-ahead", 422, "This day is too far ahead",
-        "Ten years ahead at most: leave the end open for what lasts longer.",
-        "Ce jour est trop lointain",
-        "Dix ans au plus : laissez la fin ouverte pour ce qui dure davantage.",
-    ),
-    Entry(
-        "strike-off-has-no-end", 422, "A strike-off has no end of its own",
-        "It lasts until two registrars lift or annul it. A suspension may have an end.",
-        "Une radiation n'a pas de fin propre",
-        "Elle dure jusqu'à ce que deux agents la lèvent ou l'annulent. Une suspension peut avoir une fin.",
-    ),
-    Entry(
         "reason-missing", 400, "A reason is needed",
         "A measure, its lifting, a correction: each needs one; it stays between authority and auditors.",
         "Il faut un motif",
@@ -622,6 +574,14 @@ ENTRIES: tuple[Entry, ...] = (
         "It issues nothing more; its successor must be put in place. Nothing of your request is wrong.",
         "L'autorité émettrice est arrivée à son terme",
         "Elle n'émet plus rien ; sa remplaçante doit être mise en place. Votre demande n'est pas en cause.",
+    ),
+    Entry(
+        "servers-authority-missing", 503, "No authority for servers is in place",
+        "Since 1 July 2027 an authority for mail certifies no servers; one for servers must be made and"
+        " activated here. Nothing of your request is wrong.",
+        "Aucune autorité pour les serveurs n'est en place",
+        "Depuis le 1er juillet 2027, une autorité de messagerie ne certifie plus de serveurs ; une autorité"
+        " pour les serveurs doit être créée et activée ici. Votre demande n'est pas en cause.",
     ),
     Entry(
         "unknown-certificate", 404, "No certificate under this serial number",

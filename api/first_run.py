@@ -36,6 +36,7 @@ from directory.base.audit import Actor
 from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_disconnected
+from pki.model import CrlForm
 from pki.signing import process
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
@@ -209,6 +210,7 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
         socket_path=settings.signer_socket,
         base_url=settings.base_url,
         establish=establish,
+        crl_form=CrlForm(settings.crl_form),
         kept=settings.kept,
     )
 

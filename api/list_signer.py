@@ -7,13 +7,15 @@ from api.upkeep import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import list_signing, renewal, store
+from pki import list_signing, renewal, servers_authority
+from pki.profiles import LIST_SIGNER
 
-ROLE = "persons"
+# Whose CA certified it before there was one for servers.
+FORMERLY = "persons"
 
 
 def list_signer(container: Container) -> list_signing.ListSigner:
-    """The signer of lists under the CA that issues for persons; Refusal UNAVAILABLE `no-list-signer`."""
+    """The signer of lists under the CA for servers; Refusal UNAVAILABLE `no-list-signer`."""
     folder, secret = container.settings.web_keys, web_passphrase(container)
     issuing, now = _issuer(container), container.signing.instant()
     renewal.ensure_list_signer(
@@ -27,7 +29,7 @@ def list_signer(container: Container) -> list_signing.ListSigner:
 def _issuer(container: Container) -> str:
     try:
         with transaction(container.engine, read_only=True) as connection:
-            return store.issuing_authority(connection, ROLE, container.clock()).id
+            return servers_authority.issuing(connection, LIST_SIGNER, FORMERLY, container.clock()).id
     except Refusal as refusal:
         text = f"No CA can certify a signer of lists. {refusal.text}"
         raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text) from refusal

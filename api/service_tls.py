@@ -20,11 +20,12 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.failpoints import passing
-from pki import issuance, store
+from pki import issuance, servers_authority, store
 from pki.model import Authority, RevocationAction, serial_of
 from pki.profiles import SERVICE_TLS, ServiceNames
 
-ROLE = "organisations"
+# Whose CA certified it before there was one for servers.
+FORMERLY = "organisations"
 # Renewed with this much left, or with a third of a life that its CA cut short: time for a person to look when
 # it fails.
 RENEWED_WITH, RENEWED_SHARE = timedelta(days=60), 1 / 3
@@ -82,7 +83,7 @@ def _make(container: Container, actor: Actor) -> None:
     container.signer.ping()
     key = ec.generate_private_key(ec.SECP256R1())
     with transaction(container.engine) as connection:
-        issuer = store.issuing_authority(connection, ROLE, now)
+        issuer = servers_authority.issuing(connection, SERVICE_TLS, FORMERLY, now)
         prepared = issuance.prepare(
             connection, now=now, actor=actor, authority=issuer, profile=SERVICE_TLS,
             public_key=key.public_key(), names=_names(container.settings.host),
@@ -138,7 +139,7 @@ def _what_is_wrong(container: Container) -> str:
             RevocationAction.RELEASE
         ):
             return "the last one was taken back"
-        issuer = store.issuing_authority(connection, ROLE, now)
+        issuer = servers_authority.issuing(connection, SERVICE_TLS, FORMERLY, now)
     # By the CA's name alone a next generation under the same name would be taken for the last.
     if not _is_by(found, issuer):
         return f"{issuer.id} issues now"

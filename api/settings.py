@@ -24,7 +24,7 @@ from directory.base.errors import Kind, Refusal
 from directory.reading_quotas import Reading, ReadingQuotas
 from directory.store import REGISTERS
 from pki.completeness import Kept
-from pki.model import MailKeys
+from pki.model import CrlForm, MailKeys
 from pki.quotas import Quotas
 from pki.signing import token_uri
 from pki.signing.token_uri import TokenPlace
@@ -86,6 +86,11 @@ class Settings:
     )
     web_passphrase_file: str = _setting(
         "", "Passphrase of the OCSP and audit keys. Whoever holds both lies for 30 days."
+    )
+    crl_form: str = _setting(
+        "plain",
+        "Form of the CRLs of the CAs that a first run makes: `plain` (one list, for 100,000 at most), or"
+        " `national` (in parts, with deltas). Those that exist keep theirs; a ceremony's file says its own.",
     )
     crl_hours: int = _setting(72, "Hours from thisUpdate to nextUpdate of a CRL (RFC 5280 5.1.2.5).")
     ocsp_hours: int = _setting(8, "Hours a pre-signed OCSP answer holds; shorter makes replays shorter.")
@@ -228,6 +233,7 @@ class Settings:
         if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
             raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
         _one_of("ocsp_never_issued", self.ocsp_never_issued, {"unknown", "revoked"})
+        _one_of("crl_form", self.crl_form, {one.value for one in CrlForm})
         _one_of("mail_keys", self.mail_keys, {one.value for one in MailKeys})
         for name in (f.name for f in fields(self) if f.name.startswith("grace_")):
             if not 0 <= getattr(self, name) <= 2160:  # noqa: PLR2004 - 90 days, as long as the feed is kept

@@ -17,7 +17,6 @@ from api.settings import Secret, passphrase
 from api.wiring import Container, written_folders
 from api.writing import without_room
 from directory import feed, reading_quotas, withdrawal_limits
-from directory import measures_due as measures
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
@@ -30,7 +29,7 @@ from pki import (
     outside_view,
     renewal,
     responders,
-    restitution,
+    servers_authority,
     signed_note,
     tables,
     transparency,
@@ -116,21 +115,6 @@ def due_changes(container: Container) -> str:
     return ", ".join([*done, *([f"{told} changes told"] if told else [])])
 
 
-def measures_due(container: Container) -> str:
-    """Tell the feed of the measures that begin or end by their dates, and of those told otherwise before."""
-    with transaction(container.engine) as connection:
-        told = measures.tell(connection, container.present(connection))
-    return f"{told} measures began or ended" if told else ""
-
-
-def replace_revoked_in_error(container: Container) -> str:
-    """Certify anew what an annulled strike-off revoked."""
-    made = restitution.replace_all(
-        container.engine, container.signer, now=container.present, base_url=container.settings.base_url
-    )
-    return f"{made} certificates replaced" if made else ""
-
-
 def trim_feed(container: Container) -> str:
     """Remove from the feed what is older than promised, a small batch at a time."""
     # A day more than promised: a row is dated by the beginning of its transaction, and read after its end.
@@ -196,6 +180,8 @@ def renew_responders(container: Container) -> str:
             now=container.signing.instant(),
         )
     ]
+    with transaction(container.engine) as connection:
+        servers_authority.note_missing(connection, container.present(connection))
     return f"made OCSP signers for {', '.join(made)}" if made else ""
 
 

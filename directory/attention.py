@@ -34,6 +34,10 @@ class Concern(Enum):
     ENROLMENT_VOID = "enrolment-void"
     # A token or a body that has used half of what it may take trust from within an hour.
     WITHDRAWALS_HALF_USED = "withdrawals-half-used"
+    # A CA of the plain form whose one CRL lists half of what its readers are promised to be spared, or more.
+    PLAIN_CRL_LARGE = "plain-crl-large"
+    # No CA of its own certifies servers, which a CA for mail may not from some day on.
+    SERVERS_AUTHORITY_MISSING = "servers-authority-missing"
 
 
 @dataclass(frozen=True)

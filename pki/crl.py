@@ -16,13 +16,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Engine
 
+from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from pki import completeness, crl_store, der, floor, gate, store
-from pki.model import REASON_CODES, Authority, RevocationReason, Serial
-from pki.profiles import BACKDATING
+from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
+from pki.profiles import BACKDATING, MOST_IN_PLAIN
 from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
@@ -124,7 +125,8 @@ def publish(
 
     Whatever fails in between burns the number and leaves the last good CRL in service. `floor_file` remembers
     what is published outside the database. Refusal: NOT_FOUND, UNACCEPTABLE from the gate, CONFLICT for a
-    delta without a complete CRL in force, UNAVAILABLE `record-behind` for a number given out before.
+    delta of a plain CA or without a complete CRL in force, UNAVAILABLE `record-behind` for a number given out
+    before.
     """
     place = f"{authority_id}/{shard}"
     least = 0 if floor_file is None else floor.known(floor_file, place)
@@ -147,6 +149,8 @@ def publish(
         detail = {"number": number, "bytes": len(signed), "sha256": sha256(signed).hexdigest()}
         detail |= {"kind": "delta"} if delta else {}
         record(connection, now=now, actor=_ACTOR, event=Event.CRL_PUBLISHED, subject=place, detail=detail)
+        if authority.crl_form is CrlForm.PLAIN:
+            _note_large(connection, authority, listed.number, now)
     if floor_file is not None:
         floor.keep_list(floor_file, place, signed, delta=delta)
     return number
@@ -200,6 +204,16 @@ def let_go(connection: Connection, now: datetime, kept: timedelta) -> int:
     return crl_store.let_go(connection, now - kept, _LET_GO_AT_ONCE)
 
 
+def _note_large(connection: Connection, authority: Authority, entries: int, now: datetime) -> None:
+    """Half of what the plain form is for is time to plan the next generation; publication goes on, whatever
+    the number: a list too long for some is better than none for all.
+    """
+    large = entries * 2 >= MOST_IN_PLAIN
+    matters = [Matter(authority.id, detail={"entries": entries, "most": MOST_IN_PLAIN})] if large else []
+    concern = Concern.PLAIN_CRL_LARGE
+    keep(connection, concern, matters, among=[authority.id], now=now, actor=_ACTOR)
+
+
 def _authority(connection: Connection, authority_id: str, shard: int) -> Authority:
     authority = store.load_authority(connection, authority_id)
     if authority is None or not 0 <= shard < authority.shards:
@@ -216,12 +230,18 @@ def _reserve_complete(connection: Connection, turn: _Turn) -> tuple[bytes, crl_s
     kept = None if previous is None else previous.this_update - INTERVAL
     seen = 0 if previous is None else previous.number
     count, joined = crl_store.entries(connection, *turn.place, kept, previous=seen)
+    if turn.authority.crl_form is CrlForm.PLAIN:
+        # No delta will ask what was new when.
+        crl_store.forget(connection, *turn.place, seen)
     # 3. The bytes, committed before the CA key is touched.
     listed = crl_store.Entries(events, count, joined)
     return _keep(connection, turn, listed), listed
 
 
 def _reserve_delta(connection: Connection, turn: _Turn) -> tuple[bytes, crl_store.Entries]:
+    if turn.authority.crl_form is CrlForm.PLAIN:
+        text = f"The CRL of {turn.authority.id} is plain: it has no deltas."
+        raise Refusal(Kind.CONFLICT, "crl-without-deltas", text)
     base = crl_store.base_of_delta(connection, *turn.place, turn.now)
     if base is None:
         text = "There is no complete CRL in force that a delta could complete."

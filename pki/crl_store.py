@@ -234,7 +234,7 @@ _DUE = text("""
            OR :now > last.made_at + (last.next_update - last.this_update) / 2)
       AND (other.made_at IS NULL OR other.made_at < :second)
       AND (NOT :delta OR last.number IS NULL OR other.made_at > :older OR last.made_at <= :lately)
-      AND (NOT :delta OR a.issuer_id IS NOT NULL AND EXISTS (
+      AND (NOT :delta OR a.crl_form = 'national' AND EXISTS (
           SELECT 1 FROM crl_dated c
           WHERE c.authority_id = a.id AND c.shard = s.shard AND c.der IS NOT NULL AND c.base IS NULL
             AND c.next_update > :now AND NOT c.voided
@@ -329,8 +329,13 @@ def base_of_delta(connection: Connection, authority_id: str, shard: int, now: da
     place = {"authority": authority_id, "shard": shard}
     base: int | None = connection.execute(_BASE, place | {"now": now}).scalar_one()
     if base is not None:
-        connection.execute(_FORGET, place | {"base": base})
+        forget(connection, authority_id, shard, base)
     return base
+
+
+def forget(connection: Connection, authority_id: str, shard: int, seen: int) -> None:
+    """Forget which events CRLs up to number `seen` were the first to see."""
+    connection.execute(_FORGET, {"authority": authority_id, "shard": shard, "base": seen})
 
 
 def reserve(
@@ -433,8 +438,8 @@ def due(
     """Shards with events their last CRL of the kind has not seen, first; then those made before `older`.
 
     Never a shard whose last CRL of the other kind is of this very second: those would have to share a number
-    (RFC 5280 5.2.3). Deltas only below issuing CAs, and where a complete CRL holds; where that is as old as
-    `older`, a delta made a moment ago steps aside for the next complete one.
+    (RFC 5280 5.2.3). Deltas only of CAs of the national form, and where a complete CRL holds; where that is
+    as old as `older`, a delta made a moment ago steps aside for the next complete one.
     """
     asked = {"now": now, "older": older, "second": now.replace(microsecond=0), "lately": now - _STEP_ASIDE}
     return [(row.id, row.shard) for row in connection.execute(_DUE, asked | {"delta": delta})]

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from pki import completeness, crl_store, der
-from pki.model import Authority, serial_of
+from pki.model import Authority, CrlForm, serial_of
 from pki.profiles import Urls
 
 # Baseline requirements 7.2: ten days at most between thisUpdate and nextUpdate.
@@ -82,14 +82,14 @@ class Listing:
 def points(connection: Connection, authority: Authority, shard: int) -> Points:
     """The URLs that the CRL of a shard must name. Refusal NOT_FOUND when there is no issuing CA yet.
 
-    No scope for a CA with one shard, whose CRL covers everything: scoped to a URL, it would not cover the
-    root itself, which names none (openssl -crl_check_all asks). No delta of a root, whose key is not at hand.
+    None of a plain CA, nor scope for any with one shard, whose CRL covers everything: scoped to a URL, it
+    would not cover a root itself, which names none (openssl -crl_check_all asks).
 
     The base is the one that the ceremony wrote into the CA certificates, taken from there rather than from a
     setting: an IssuingDistributionPoint must equal what certificates say already, and a setting may change
     after them.
     """
-    if authority.shards == 1 and authority.issuer_id is None:
+    if authority.crl_form is CrlForm.PLAIN:
         return Points(None, None)
     issued = crl_store.an_issued_authority(connection)
     if issued is None:
@@ -98,8 +98,7 @@ def points(connection: Connection, authority: Authority, shard: int) -> Points:
     named = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     base, _, _ = _only_url(named[0].full_name).rpartition("/crl/")
     scope = Urls(base).crl(authority.id, shard) if authority.shards > 1 else None
-    delta = Urls(base).delta_crl(authority.id, shard) if authority.issuer_id is not None else None
-    return Points(scope, delta)
+    return Points(scope, Urls(base).delta_crl(authority.id, shard))
 
 
 def parse(whole: bytes) -> Listing:
@@ -193,6 +192,8 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
     if reserved.watermark < least:
         # The record itself may agree with such a CRL: it was restored from a backup.
         raise completeness.behind()
+    if listing.base is not None and authority.crl_form is CrlForm.PLAIN:
+        raise _refused("crl-form", "The CRL is a delta, and those of this CA are plain.")
     if listing.base != reserved.base:
         raise _refused("crl-base", "The CRL completes another one than was reserved.")
     if reserved.base is None:

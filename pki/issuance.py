@@ -234,7 +234,10 @@ def check(
 
     Refuses `lint-unavailable` when the second opinion was asked for and did not come.
     """
-    wrong = run(LINTS, Case(candidate, profile, certificate_of(authority.der), mailbox))
+    case = Case(
+        candidate, profile, certificate_of(authority.der), mailbox, authority.crl_form, authority.role
+    )
+    wrong = run(LINTS, case)
     advised: list[Finding] = []
     if opinion is not None and not wrong:
         wrong, advised = opinion(candidate.public_bytes(_DER), profile.name)
@@ -323,7 +326,7 @@ def issuer_of(authority: Authority) -> Issuer:
     key = certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey):
         raise TypeError("CA keys are P-256 or P-384")
-    return Issuer(authority.id, certificate, key)
+    return Issuer(authority.id, certificate, key, authority.crl_form)
 
 
 def key_already_certified(**details: str) -> Refusal:

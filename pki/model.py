@@ -118,11 +118,23 @@ class AuthorityState(Enum):
     RETIRED = "retired"
 
 
+class CrlForm(Enum):
+    """How a CA says what it revoked, fixed when it is made: its certificates point to it for their lives.
+
+    Plain: one complete CRL, no issuingDistributionPoint, no deltas, as GnuPG, NSS and old validators read it.
+    National: in shards, with deltas, for more than one list can carry.
+    """
+
+    PLAIN = "plain"
+    NATIONAL = "national"
+
+
 @dataclass(frozen=True)
 class Authority:
     """One CA: its certificate, and the name of a key that only the signer knows.
 
-    `role` says what it is for (`root`, `persons`, `organisations`), `offline` that the signer lacks its key.
+    `role` says what it is for (`root`, `persons`, `organisations`, `servers`), `offline` that the signer
+    lacks its key.
     """
 
     id: str
@@ -138,6 +150,7 @@ class Authority:
     generation: int
     state: AuthorityState
     offline: bool
+    crl_form: CrlForm
 
 
 @dataclass(frozen=True)
@@ -243,11 +256,9 @@ class Standing:
     """What the record says of one serial of one CA at one instant: issued or not, and its last event.
 
     `certificate_sha256` is None for what was never issued; `action` and `reason` are those of the last event.
-    `changes_at` is the next instant at which a measure against its holder begins or ends.
     """
 
     certificate_sha256: bytes | None
     action: str | None = None
     reason: str | None = None
     revoked_at: datetime | None = None
-    changes_at: datetime | None = None

@@ -15,7 +15,16 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import blocked_keys, impediments, issuance, operators_store, revoking, rules, store
+from pki import (
+    blocked_keys,
+    impediments,
+    issuance,
+    operators_store,
+    revoking,
+    rules,
+    servers_authority,
+    store,
+)
 from pki.certification_request import public_key_of_request
 from pki.issuance import Prepared
 from pki.lint import pkix
@@ -30,6 +39,7 @@ from pki.profiles import (
     RESERVATION_LIFE,
     OperatorNames,
     ServiceNames,
+    family_of,
 )
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
@@ -37,7 +47,8 @@ from pki.rules import PublicKey
 from pki.signing.signer import Signer
 from pki.store import Revocable
 
-ROLE = "organisations"
+# Who certified them before there was a CA for servers.
+FORMERLY = "organisations"
 MOST_HOSTS = 100
 _QUOTAS = Quotas()
 
@@ -59,7 +70,8 @@ def issue(
 
     Whoever gets no answer asks again with the same request: within five minutes the same reservation is
     taken up. Refuses `not-an-operator`, `unknown-profile`, `bad-hosts`, `malformed-domain`,
-    `domain-not-trusted`, `domain-suspended`, `operator-suspended`, `bad-csr`, `csr-too-large`,
+    `domain-not-trusted`, `domain-suspended`, `operator-suspended`, `servers-authority-missing`, `bad-csr`,
+    `csr-too-large`,
     `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-already-certified`, `reason-stands`,
     `lint-failed`,
     `lint-unavailable`, `quota-reached`, `signer-unavailable`.
@@ -116,9 +128,10 @@ def _asked_hosts(profile: str, hosts: Sequence[str]) -> tuple[str, ...]:
         text = f"Operators are given {' and '.join(sorted(OF_OPERATORS))}."
         raise Refusal(Kind.UNACCEPTABLE, "unknown-profile", text)
     wanted = tuple(dict.fromkeys(parse_domain(host) for host in hosts))
-    if profile == OPERATOR_CLIENT.name and wanted:
+    family = PROFILES[profile].family
+    if family == OPERATOR_CLIENT.name and wanted:
         raise _bad_hosts("A client is named by its operator: it has no host.")
-    if profile == OPERATOR_SERVER.name and not 1 <= len(wanted) <= MOST_HOSTS:
+    if family == OPERATOR_SERVER.name and not 1 <= len(wanted) <= MOST_HOSTS:
         raise _bad_hosts(f"A server has 1 to {MOST_HOSTS} hosts.")
     return wanted
 
@@ -148,7 +161,8 @@ def _reserve(
     names = ServiceNames(hosts) if hosts else OperatorNames(operator.name, operator.id)
     prepared = issuance.prepare(
         connection, now=now, actor=token.actor,
-        authority=store.issuing_authority(connection, ROLE, now), profile=PROFILES[profile],
+        authority=servers_authority.issuing(connection, PROFILES[profile], FORMERLY, now),
+        profile=PROFILES[profile],
         public_key=key, names=names, base_url=base_url, opinion=opinion, checked=checked,
     )  # fmt: skip
     serial, spki = prepared.reservation.serial, prepared.reservation.spki_sha256
@@ -219,7 +233,7 @@ def _check_undoubted(
     connection: Connection, operator: Operator, profile: str, hosts: Sequence[str], now: datetime
 ) -> None:
     """Refuse `reason-stands` beside a certificate for the same that somebody else put on hold."""
-    held = operators_store.doubted(connection, operator.id, profile, hosts, now)
+    held = operators_store.doubted(connection, operator.id, family_of(profile), hosts, now)
     impediments.check(impediments.standing((), held=held))
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from pki.model import IssuedCertificate, RevocationAction, Serial
+from pki.profiles import OF_OPERATORS
 from pki.tables import certificate, operator_certificate
 
 _OPERATOR = text("SELECT id, name, suspended_at IS NOT NULL AS suspended FROM operator WHERE id = :id")
@@ -45,7 +46,7 @@ _UNFOUNDED = text(f"""
     FROM certificate c JOIN operator_certificate o USING (serial) JOIN operator p ON p.id = o.operator_id
     LEFT JOIN trusted_domain d ON d.operator_id = o.operator_id AND d.departed_at IS NULL
          AND (o.domains = '{{}}' OR d.name = ANY(o.domains))
-    WHERE c.profile IN ('operator-server', 'operator-client') AND c.not_after > :now
+    WHERE c.profile = ANY(:profiles) AND c.not_after > :now
       AND (CAST(:serials AS text[]) IS NULL OR c.serial = ANY(CAST(:serials AS text[])))
       AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial AND r.action = 'revoke')
     GROUP BY c.serial, o.serial, p.id
@@ -54,7 +55,7 @@ _UNFOUNDED = text(f"""
 # revocation end that, or a job's: another person's does, who revokes or restates the reason.
 _DOUBTED = text("""
     SELECT o.serial FROM operator_certificate o JOIN certificate c USING (serial)
-    WHERE o.operator_id = :id AND c.profile = :profile AND c.not_after > :now
+    WHERE o.operator_id = :id AND c.profile = ANY(:profiles) AND c.not_after > :now
       AND (o.hosts = '{}' OR o.hosts && CAST(:hosts AS text[]))
       AND EXISTS (
         SELECT FROM revocation h WHERE h.serial = o.serial AND h.action = 'hold'
@@ -156,10 +157,10 @@ def of_key(connection: Connection, spki_sha256: bytes) -> OperatorReservation | 
 
 
 def doubted(
-    connection: Connection, operator_id: int, profile: str, hosts: Collection[str], now: datetime
+    connection: Connection, operator_id: int, profiles: Sequence[str], hosts: Collection[str], now: datetime
 ) -> Serial | None:
-    """A certificate of this operator for the same that somebody else put on hold, or None."""
-    asked = {"id": operator_id, "profile": profile, "hosts": list(hosts), "now": now}
+    """A certificate of this operator for the same, under any of these, that somebody else put on hold."""
+    asked = {"id": operator_id, "profiles": list(profiles), "hosts": list(hosts), "now": now}
     found = connection.execute(_DOUBTED, asked).scalar_one_or_none()
     return None if found is None else Serial(found)
 
@@ -178,7 +179,8 @@ def standing(
     connection: Connection, now: datetime, serials: Sequence[Serial] | None = None
 ) -> list[Standing]:
     """Every living certificate of an operator, or those of these serials, with what stands against it."""
-    rows = connection.execute(_UNFOUNDED, {"now": now, "serials": serials})
+    asked = {"now": now, "serials": serials, "profiles": sorted(OF_OPERATORS)}
+    rows = connection.execute(_UNFOUNDED, asked)
     return [
         Standing(Serial(row.serial), row.operator, tuple(row.domains), bool(row.suspended), row.withdrawn)
         for row in rows

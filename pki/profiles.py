@@ -6,14 +6,14 @@ profile.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from cryptography.x509 import ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from pki.model import JOINED, Purpose
+from pki.model import JOINED, CrlForm, Purpose
 
 # A UUID made once for this service, cut into seven numbers as Microsoft's public script for self-assigned
 # OIDs does. One arc of 128 bits (2.25, X.667) would be neater, but decoders with 32-bit arcs refuse the
@@ -32,6 +32,8 @@ LONGEST_BACKDATING = timedelta(hours=1)
 # What was reserved and not signed by then never will be: the signer refuses it and recovery may judge it.
 RESERVATION_LIFE = timedelta(minutes=5)
 SHARDS = 16
+# Entries that a plain CRL is made for: five megabytes, which each reader fetches whole.
+MOST_IN_PLAIN = 100_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Profile:
     """One kind of certificate. `key_usage_*` hold field names of `x509.KeyUsage`, for EC and RSA keys.
 
     `serves` is what a mailbox's key is for, and empty for all others; `variant_of` names the profile that
-    this one is like in everything but its key usage.
+    this one is like in everything but its key usage, or its life.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Profile:
     # The bundle of its issuer: with it a path is found to whichever root a reader has.
     names_bundle: bool = False
     skips_revocation: bool = False
+    # noRevAvail: it ends before anyone would have heard, so nothing points to where one could ask (RFC 9608).
+    without_status: bool = False
     # From the first reservation of a key until then it may be certified anew for the same enrolment.
     key_period: timedelta | None = None
     serves: frozenset[Purpose] = frozenset()
@@ -103,16 +107,20 @@ class Profile:
         """The profile whose names and requirements this one has: itself, or what it is a variant of."""
         return self.variant_of or self.name
 
-    @property
-    def names_delta(self) -> bool:
-        """Whether FreshestCRL is in it; a root makes no deltas, its key is not at hand within the minute."""
-        return self.names_crl and not self.is_authority
+    def names_delta(self, crl_form: CrlForm) -> bool:
+        """Whether FreshestCRL is in it, issued by a CA of that form.
+
+        A root makes no deltas: its key is not at hand within the minute.
+        """
+        return self.names_crl and not self.is_authority and crl_form is CrlForm.NATIONAL
 
 
 _CA_USAGE = frozenset({"key_cert_sign", "crl_sign"})
 _SIGN = frozenset({"digital_signature"})
 # A day less than S/MIME BR 6.3.2 allows, so that no way of counting days is over.
 _MAIL_LONGEST = timedelta(days=824)
+# TLS BR 1.6.1: a short-lived certificate has seven days, both ends counted.
+SHORT_LIFE = timedelta(days=7)
 _MAIL_EC = frozenset({"digital_signature", "key_agreement"})
 _MAIL_RSA = frozenset({"digital_signature", "key_encipherment"})
 
@@ -145,6 +153,23 @@ def _for_encryption(joined: Profile) -> Profile:
             "S/MIME BR 7.1.2.3 e (key management only: RSA keyEncipherment, EC keyAgreement)",
             "ETSI EN 319 412-2 4.3.2, NAT-4.3.2-1 (type E; one use for one key should be)",
             "RFC 8550 4.4.2, RFC 5480 3 (keyAgreement of EC keys), RFC 3279 2.3.1 (keyEncipherment of RSA)",
+        ),
+    )
+
+
+def _short_lived(lasting: Profile, policy: str) -> Profile:
+    return replace(
+        lasting,
+        name=f"{lasting.name}-short-lived",
+        longest=SHORT_LIFE,
+        policy=ObjectIdentifier(policy),
+        names_ocsp=False,
+        names_crl=False,
+        without_status=True,
+        variant_of=lasting.name,
+        sources=(
+            "TLS BR 1.6.1 (short-lived: seven days at most from 2026-03-15), 7.1.2.7.6",
+            "RFC 9608 3 (noRevAvail: no CRL distribution points, no freshestCRL, no OCSP in AIA)",
         ),
     )
 
@@ -268,12 +293,12 @@ OPERATOR_SERVER = Profile(
     longest=timedelta(days=199),
     key_usage_ec=_SIGN,
     key_usage_rsa=_MAIL_RSA,
-    # Operators' proxies open connections to one another as well as taking them.
-    purposes=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+    # Alone: a proxy that opens connections too asks for a client's certificate beside it.
+    purposes=(ExtendedKeyUsageOID.SERVER_AUTH,),
     policy=ObjectIdentifier(f"{POLICIES}.7"),
     sources=(
         "TLS BR 6.3.2 (200 days from 2026-03-15, 199 advised), 7.1.2.7.2 (domain-validated)",
-        "TLS BR 7.1.2.7.10 (serverAuth, and clientAuth beside it)",
+        "TLS BR 7.1.2.7.10 (serverAuth); Chrome Root Program 1.8 (no clientAuth beside it from 2026-03-15)",
         "RFC 9525 2 (names in SAN only)",
     ),
 )
@@ -289,6 +314,8 @@ OPERATOR_CLIENT = Profile(
         "RFC 5280 4.2.1.12 (id-kp-clientAuth with digitalSignature)",
     ),
 )
+OPERATOR_SERVER_SHORT = _short_lived(OPERATOR_SERVER, f"{POLICIES}.9")
+OPERATOR_CLIENT_SHORT = _short_lived(OPERATOR_CLIENT, f"{POLICIES}.10")
 LIST_SIGNER = Profile(
     name="list-signer",
     longest=timedelta(days=30),
@@ -305,13 +332,37 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         for p in (
             ROOT, ISSUING, CROSS, PRACTITIONER, PRACTITIONER_SIGN, PRACTITIONER_ENCRYPT, ORGANISATION,
             ORGANISATION_SIGN, ORGANISATION_ENCRYPT, APPLICATION, APPLICATION_SIGN, APPLICATION_ENCRYPT,
-            OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT,
+            OCSP_SIGNER, LIST_SIGNER, SERVICE_TLS, OPERATOR_SERVER, OPERATOR_CLIENT, OPERATOR_SERVER_SHORT,
+            OPERATOR_CLIENT_SHORT,
         )
     }
 )  # fmt: skip
 # What one mailbox is certified by, by what its holder is.
 OF_MAILBOXES = frozenset(profile.name for profile in PROFILES.values() if profile.serves)
-OF_OPERATORS = frozenset({OPERATOR_SERVER.name, OPERATOR_CLIENT.name})
+OF_OPERATORS = frozenset(
+    profile.name
+    for profile in PROFILES.values()
+    if profile.family in {OPERATOR_SERVER.name, OPERATOR_CLIENT.name}
+)
+# What a CA for servers certifies, its own responder apart.
+OF_SERVERS_CAS = OF_OPERATORS | {SERVICE_TLS.name, LIST_SIGNER.name}
+# A CA that certifies mail certifies nothing else from then on, clients and its own responder apart (S/MIME
+# requirements 1.0.16): servers, and what this service signs its lists with, have a CA of their own.
+MAIL_APART_FROM = datetime(2027, 7, 1, tzinfo=UTC)
+MAIL_ROLES = frozenset({"persons", "organisations"})
+SERVERS_ROLE = "servers"
+OF_MAIL_CAS = frozenset(
+    {
+        ExtendedKeyUsageOID.EMAIL_PROTECTION,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+        ExtendedKeyUsageOID.OCSP_SIGNING,
+    }
+)
+
+
+def family_of(profile: str) -> list[str]:
+    """The names of the profiles that are this one or a variant of the same."""
+    return sorted(one.name for one in PROFILES.values() if one.family == PROFILES[profile].family)
 
 
 def served_by(profile: str) -> frozenset[Purpose]:

@@ -44,6 +44,7 @@ from pki.doubts import UNSETTLED
 from pki.model import (
     Authority,
     AuthorityState,
+    CrlForm,
     Enrolment,
     EnrolmentState,
     IssuedCertificate,
@@ -71,7 +72,7 @@ from pki.tables import (
 _AUTHORITY = (
     authority.c.id, authority.c.kind, authority.c.issuer_id, authority.c.subject, authority.c.key_name,
     authority.c.shards, authority.c.der, authority.c.not_before, authority.c.not_after, authority.c.role,
-    authority.c.generation, authority.c.state, authority.c.offline,
+    authority.c.generation, authority.c.state, authority.c.offline, authority.c.crl_form,
 )  # fmt: skip
 _AUTHORITY_FIELDS = tuple(column.name for column in _AUTHORITY)
 _RESERVATION = tuple(column for column in reservation.c if column.name not in ("lints", "requested_by"))
@@ -436,7 +437,8 @@ def live_of_profile(
 
 def add_authority(connection: Connection, made: Authority, now: datetime) -> None:
     """Store a CA and the counters of its shards, all at zero."""
-    row = {**vars(made), "state": made.state.value, "sha256": sha256(made.der).digest(), "created_at": now}
+    words = {"state": made.state.value, "crl_form": made.crl_form.value}
+    row = {**vars(made), **words, "sha256": sha256(made.der).digest(), "created_at": now}
     connection.execute(insert(authority).values(row))
     shards = [{"authority_id": made.id, "shard": shard} for shard in range(made.shards)]
     connection.execute(insert(crl_shard), shards)
@@ -800,7 +802,8 @@ def holders(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, f
 
 def _authority(row: Sequence[Any]) -> Authority:
     known = dict(zip(_AUTHORITY_FIELDS, row, strict=True))
-    return Authority(**{**known, "state": AuthorityState(known["state"])})
+    words = {"state": AuthorityState(known["state"]), "crl_form": CrlForm(known["crl_form"])}
+    return Authority(**{**known, **words})
 
 
 def _enrolment(row: Sequence[Any]) -> Enrolment:

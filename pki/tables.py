@@ -43,6 +43,7 @@ authority = Table(
     Column("generation", Integer, nullable=False, server_default=text("1")),
     Column("state", Text, nullable=False, server_default=text("'active'::text")),
     Column("offline", Boolean, nullable=False, server_default=text("false")),
+    Column("crl_form", Text, nullable=False),
     UniqueConstraint("sha256"),
     UniqueConstraint("role", "generation"),
 )
@@ -413,15 +414,4 @@ key_holder = Table(
     Column("spki_sha256", LargeBinary, primary_key=True),
     Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), nullable=False),
     Column("since", UtcDateTime, nullable=False),
-)
-
-certificate_replacement = Table(
-    "certificate_replacement",
-    metadata,
-    Column("serial", Text, ForeignKey("certificate.serial"), primary_key=True),
-    Column("measure_id", BigInteger, ForeignKey("measure.id"), nullable=False),
-    Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), nullable=False),
-    Column("asked_at", UtcDateTime, nullable=False),
-    Column("replaced_by", Text, ForeignKey("certificate.serial")),
-    Column("refused", Text),
 )

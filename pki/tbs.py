@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.x509.oid import AuthorityInformationAccessOID as Access
 from cryptography.x509.oid import NameOID
 
-from pki.model import Serial
+from pki.model import CrlForm, Serial
 from pki.profiles import (
     COUNTRY,
     PROFESSION_CODES,
@@ -52,16 +52,21 @@ _READ_AS = {
     NameOID.GIVEN_NAME: "GN",
     NameOID.ORGANIZATION_IDENTIFIER: "organizationIdentifier",
 }
+# RFC 9608 2: the value is NULL, the extension not critical.
+NO_REV_AVAIL, NOTHING = x509.ObjectIdentifier("2.5.29.56"), b"\x05\x00"
 CURVES: dict[str, EllipticCurve] = {"secp256r1": SECP256R1(), "secp384r1": SECP384R1()}
 
 
 @dataclass(frozen=True)
 class Issuer:
-    """The CA a certificate will name: its id, and its certificate (None for a root that names itself)."""
+    """The CA a certificate will name: its id, its certificate (None for a root that names itself), its key,
+    and the form of its CRLs.
+    """
 
     id: str
     certificate: x509.Certificate | None
     key: EllipticCurvePublicKey
+    crl_form: CrlForm
 
 
 @lru_cache(maxsize=64)
@@ -97,7 +102,7 @@ def unsigned(
         *_constraints(profile, rsa=not isinstance(public_key, EllipticCurvePublicKey)),
         *_identifiers(public_key, parent),
         *_purposes(profile),
-        *_status(profile, urls, issuer.id, shard),
+        *_status(profile, urls, issuer, shard),
         *_alternative(names),
         *_admissions(names),
     ]
@@ -216,23 +221,25 @@ def _purposes(profile: Profile) -> Extensions:
     return made
 
 
-def _status(profile: Profile, urls: Urls, issuer_id: str, shard: int) -> Extensions:
+def _status(profile: Profile, urls: Urls, issuer: Issuer, shard: int) -> Extensions:
     access = []
     if profile.names_ocsp:
         access.append(x509.AccessDescription(Access.OCSP, _url(urls.ocsp)))
     if profile.names_issuer:
-        access.append(x509.AccessDescription(Access.CA_ISSUERS, _url(urls.certificate(issuer_id))))
+        access.append(x509.AccessDescription(Access.CA_ISSUERS, _url(urls.certificate(issuer.id))))
     if profile.names_bundle:
-        access.append(x509.AccessDescription(Access.CA_ISSUERS, _url(urls.bundle(issuer_id))))
+        access.append(x509.AccessDescription(Access.CA_ISSUERS, _url(urls.bundle(issuer.id))))
     made: list[tuple[x509.ExtensionType, bool]] = []
     if access:
         made.append((x509.AuthorityInformationAccess(access), False))
     if profile.names_crl:
-        point = x509.DistributionPoint([_url(urls.crl(issuer_id, shard))], None, None, None)
+        point = x509.DistributionPoint([_url(urls.crl(issuer.id, shard))], None, None, None)
         made.append((x509.CRLDistributionPoints([point]), False))
-    if profile.names_delta:
-        fresh = x509.DistributionPoint([_url(urls.delta_crl(issuer_id, shard))], None, None, None)
+    if profile.names_delta(issuer.crl_form):
+        fresh = x509.DistributionPoint([_url(urls.delta_crl(issuer.id, shard))], None, None, None)
         made.append((x509.FreshestCRL([fresh]), False))
+    if profile.without_status:
+        made.append((x509.UnrecognizedExtension(NO_REV_AVAIL, NOTHING), False))
     return made
 
 

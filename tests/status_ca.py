@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sqlalchemy import Connection, Engine, text
 
 from pki import crl, crl_store, der, gate, key_files, responders, store
-from pki.model import RevocationReason, Serial, serial_of
+from pki.model import CrlForm, RevocationReason, Serial, serial_of
 from pki.profiles import Urls
 
 BASE = "http://status.example"
@@ -23,8 +23,8 @@ ROOT, ISSUING = "root-1", "persons-1"
 PASSPHRASE = b"of a test"
 _ESTABLISH = text(
     "INSERT INTO authority (id, kind, issuer_id, subject, key_name, shards, der, sha256,"
-    " not_before, not_after, created_at)"
-    " VALUES (:id, :kind, :issuer, :subject, :id, :shards, :der, sha256(:der), :from, :to, :from)"
+    " not_before, not_after, created_at, crl_form)"
+    " VALUES (:id, :kind, :issuer, :subject, :id, :shards, :der, sha256(:der), :from, :to, :from, :form)"
 )
 _FOLLOW = text(
     "INSERT INTO authority (id, kind, role, generation, issuer_id, subject, key_name, shards, der, sha256,"
@@ -70,6 +70,7 @@ class StatusCa:
     engine: Engine
     now: datetime
     shards: int = 2
+    crl_form: CrlForm = CrlForm.NATIONAL
     keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
     certificates: dict[str, x509.Certificate] = field(default_factory=dict)
 
@@ -78,8 +79,11 @@ class StatusCa:
             self.keys[name] = ec.generate_private_key(curve)
             self.certificates[name] = self._authority(name)
         with self.engine.begin() as connection:
-            connection.execute(_ESTABLISH, [self._row(ROOT, "root", None, 1)])
-            connection.execute(_ESTABLISH, [self._row(ISSUING, "issuing", ROOT, self.shards)])
+            # Of the national form nothing is said, as the release before says nothing.
+            form = "plain" if self.crl_form is CrlForm.PLAIN else None
+            connection.execute(_ESTABLISH, [self._row(ROOT, "root", None, 1) | {"form": None}])
+            row = self._row(ISSUING, "issuing", ROOT, 1 if form else self.shards)
+            connection.execute(_ESTABLISH, [row | {"form": form}])
         return self
 
     def add_issuing(self, name: str, *, days: int = 3650) -> None:
@@ -107,7 +111,8 @@ class StatusCa:
         key = ec.generate_private_key(ec.SECP256R1()).public_key()
         builder = self._builder("Someone", key, authority, self.now - timedelta(minutes=5), days)
         builder = builder.add_extension(_crl_point(authority, shard), critical=False)
-        builder = builder.add_extension(_delta_point(authority, shard), critical=False)
+        if self.crl_form is CrlForm.NATIONAL:
+            builder = builder.add_extension(_delta_point(authority, shard), critical=False)
         return self._store(
             builder.sign(self.keys[authority], hashes.SHA256()), shard, "practitioner-smime", authority
         )

@@ -20,7 +20,7 @@ from pki.ceremony import intake, making, offline, plan, signing
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing
-from pki.model import Authority, RevocationReason, Serial
+from pki.model import Authority, CrlForm, RevocationReason, Serial
 from pki.use_cases import parse_serial
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -226,21 +226,32 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
         due = roll_over.root_crl_ends(connection)
     told = [
         {"id": one.id, "state": one.state.value, "role": one.role, "issuer": one.issuer_id,
-         "offline": one.offline, "subject": one.subject, "not_after": one.not_after}
+         "offline": one.offline, "subject": one.subject, "not_after": one.not_after,
+         "crl": one.crl_form.value, "shards": one.shards}
         for one in found
     ]  # fmt: skip
     bridges = [
         {"id": one.id, "subject": one.subject_id, "issuer": one.issuer_id, "not_after": one.not_after}
         for one in between
     ]
-    lines = [(one.id, _state(one), one.subject, one.issuer_id, f"{one.not_after:%Y-%m-%d}") for one in found]
+    lines: list[tuple[Any, ...]] = [
+        (one.id, _state(one), one.subject, one.issuer_id, f"{one.not_after:%Y-%m-%d}", _crl(one))
+        for one in found
+    ]
     lines += [
-        (one.id, "croisé / cross", one.subject_id, one.issuer_id, f"{one.not_after:%Y-%m-%d}")
+        (one.id, "croisé / cross", one.subject_id, one.issuer_id, f"{one.not_after:%Y-%m-%d}", "")
         for one in between
     ]
-    headers = ("autorité / authority", "état / state", "sujet / subject", "émetteur / issuer", "fin / ends")
+    headers = (
+        "autorité / authority",
+        "état / state",
+        "sujet / subject",
+        "émetteur / issuer",
+        "fin / ends",
+        "CRL",
+    )
     if due is not None:
-        lines.append(("CRL", "hors ligne / offline", "", None, f"{due:%Y-%m-%d}"))
+        lines.append(("CRL", "hors ligne / offline", "", None, f"{due:%Y-%m-%d}", ""))
     whole = {"items": told, "crosses": bridges, "root_crl_ends": due}
     answer(whole, as_json=as_json, rows=lines, headers=headers)
 
@@ -304,6 +315,10 @@ def _turn(act: Callable[..., Authority], name: str, state: Path | None, *, as_js
             {"id": found.id, "state": found.state.value}, as_json=as_json, rows=[(found.id, _state(found))],
             headers=("autorité / authority", "état / state"),
         )  # fmt: skip
+
+
+def _crl(one: Authority) -> str:
+    return one.crl_form.value if one.crl_form is CrlForm.PLAIN else f"{one.crl_form.value} ({one.shards})"
 
 
 def _state(one: Authority) -> str:

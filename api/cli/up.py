@@ -23,6 +23,7 @@ from api.settings import Settings, load_settings
 from api.supervisor import Supervisor, folder_held, supervisor_pid
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
+from pki.model import CrlForm
 
 # Each part is given its time to end, PostgreSQL a minute.
 LONGEST_DOWN = 120
@@ -39,6 +40,12 @@ LONGEST_DOWN = 120
 )
 @click.option(
     "--signer-keys", default=None, metavar="URI", help="Token of the CA keys (docs/how-to/hsm.md) [file]."
+)
+@click.option(
+    "--crl-form",
+    type=click.Choice([one.value for one in CrlForm]),
+    default=None,
+    help="Form of the CRLs of CAs that are made now (docs/how-to/ceremony.md) [plain].",
 )
 @state_option
 def up(demo: bool, detach: bool, state: Path | None, **given: Any) -> None:

@@ -42,6 +42,12 @@ PROFILE_WORDS = {
     },
     "operator-server": Said("serveur d'opérateur", "operator's server"),
     "operator-client": Said("client d'opérateur", "operator's client"),
+    "operator-server-short-lived": Said(
+        "serveur d'opérateur (courte durée)", "operator's server (short-lived)"
+    ),
+    "operator-client-short-lived": Said(
+        "client d'opérateur (courte durée)", "operator's client (short-lived)"
+    ),
 }
 KIND_WORDS = {
     Kind.ROOT: Said("autorité racine", "root CA"),

@@ -77,7 +77,8 @@ class OperatorCertificatesAnswer(Shape):
         "not-an-operator", "unknown-profile", "bad-hosts", "malformed-domain", "domain-not-trusted",
         "domain-suspended", "operator-suspended", "csr-too-large", "bad-csr", "bad-proof-of-possession",
         "weak-key", "key-blocked", "key-already-certified", "lint-failed", "lint-unavailable",
-        "issuance-abandoned", "reason-stands", "authority-expired", "quota-reached", "signer-unavailable",
+        "issuance-abandoned", "reason-stands", "authority-expired", "servers-authority-missing",
+        "quota-reached", "signer-unavailable",
     ),
     forms=PEM_CHAIN,
 )  # fmt: skip

@@ -9,15 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from directory.base.errors import Kind, Refusal
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
-from pki.model import Serial
+from pki.model import CrlForm, Serial
 from pki.profiles import BACKDATING
 from pki.tbs import Issuer, unsigned
 
+LEAST_RSA_OF_CA = 4096
 _SECOND = timedelta(seconds=1)
 
 
@@ -69,14 +71,25 @@ def check(one: Planned, certificate: x509.Certificate, parent: Parent | None) ->
 
 
 def ec_key(certificate: x509.Certificate) -> EllipticCurvePublicKey:
-    """The key of a CA's certificate; TypeError for one that is not on a curve."""
+    """The key of a CA's certificate; refuses `ca-key-unfit` for one that no CA here may have."""
     key = certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey):
-        raise TypeError("CA keys are P-256 or P-384")
+        raise unfit_key(key)
     return key
+
+
+def unfit_key(key: object) -> Refusal:
+    """Why a CA does not get this key, which is on no curve."""
+    what = "This key is not on a curve"
+    if isinstance(key, RSAPublicKey):
+        what = f"This key is RSA of {key.key_size} bits"
+        # CA/B Forum, from 2026-09-15 on.
+        what += f", below the {LEAST_RSA_OF_CA} that a CA's has at least" * (key.key_size < LEAST_RSA_OF_CA)
+    return Refusal(Kind.UNACCEPTABLE, "ca-key-unfit", f"{what}: CAs here have keys on P-256 or P-384.")
 
 
 def _issuer(one: Planned, key: EllipticCurvePublicKey, parent: Parent | None) -> Issuer:
     if parent is None:
-        return Issuer(one.id, None, key)
-    return Issuer(parent.id, parent.certificate, ec_key(parent.certificate))
+        return Issuer(one.id, None, key, CrlForm.PLAIN)
+    # Only roots certify CAs, and their CRLs are plain.
+    return Issuer(parent.id, parent.certificate, ec_key(parent.certificate), CrlForm.PLAIN)

@@ -27,12 +27,16 @@ from pki.ceremony.signing import KeyRing
 from pki.ceremony.store import Cross
 from pki.ceremony.transcript import Step
 from pki.ceremony.wording import describe
-from pki.model import Authority, AuthorityState, IssuedCertificate, serial_of
+from pki.model import Authority, AuthorityState, CrlForm, IssuedCertificate, serial_of
+from pki.profiles import MOST_IN_PLAIN, OF_SERVERS_CAS, SERVERS_ROLE
 from pki.rules import spki_sha256
 from pki.signing.keys import Keys
 from pki.tbs import CURVES, subject_of, subject_text
 
-SHIPPED = Path(__file__).with_name("shipped.toml")
+SHIPPED = {
+    CrlForm.PLAIN: Path(__file__).with_name("shipped.toml"),
+    CrlForm.NATIONAL: Path(__file__).with_name("national.toml"),
+}
 _SECOND = timedelta(seconds=1)
 
 
@@ -63,26 +67,30 @@ class _Course:
     requests: dict[str, bytes] = field(default_factory=dict)
 
 
-def establish(engine: Engine, keys: Keys, *, base_url: str, now: datetime, actor: Actor) -> None:
-    """Make the hierarchy of a first run (`shipped.toml`) where it is absent, every key in `keys`."""
-    plan = read(SHIPPED.read_bytes(), base_url)
-    # What exists keeps its URLs, wherever this installation may have moved since.
-    perform(engine, plan, KeyRing({Place.FILE: keys}), now=now, actor=actor, compare_urls=False)
+def establish(
+    engine: Engine, keys: Keys, *, base_url: str, now: datetime, actor: Actor, crl_form: CrlForm
+) -> None:
+    """Make the hierarchy of a first run where it is absent, every key in `keys`."""
+    plan = read(SHIPPED[crl_form].read_bytes(), base_url)
+    # What exists keeps its URLs, wherever this installation may have moved since, and the form of its CRLs.
+    perform(engine, plan, KeyRing({Place.FILE: keys}), now=now, actor=actor, reviewed=False)
 
 
 def perform(
-    engine: Engine, plan: Plan, ring: KeyRing, *, now: datetime, actor: Actor, compare_urls: bool = True
+    engine: Engine, plan: Plan, ring: KeyRing, *, now: datetime, actor: Actor, reviewed: bool = True
 ) -> Outcome:
     """Make what the plan names and the record lacks; gives what was done. In transactions of its own.
 
     Refuses `ceremony-running`, `ceremony-differs` where the record says otherwise than the file, and what
-    `drawing` and `signing` refuse. One cut short is taken up again with the same keys.
+    `drawing` and `signing` refuse; `plain-too-large`, where the CA before lists more than the plain form
+    carries. One cut short is taken up again with the same keys.
+    Where the file was not `reviewed`, what exists may have other URLs and CRLs than it says.
     """
     with held_if_free(engine, "ceremony") as alone:
         if not alone:
             raise Refusal(Kind.CONFLICT, "ceremony-running", "Another ceremony is under way on this record.")
         with transaction(engine, read_only=True) as connection:
-            course = _begin(connection, plan, compare_urls=compare_urls)
+            course = _begin(connection, plan, reviewed=reviewed)
         for one in plan.in_order:
             if one.id not in course.certificates:
                 _step(plan, one, ring, course, now)
@@ -112,7 +120,7 @@ def preview(connection: Connection, plan: Plan, now: datetime) -> str:
         )  # fmt: skip
         drawing.check(one, drawn, parent)
         course.certificates[one.id] = drawn
-        told.append(describe(f"{one.id}, {_signer(plan, one)}", drawn, drawn=True))
+        told.append(describe(f"{one.id}, {_signer(plan, one)}", drawn, drawn=True) + _crl(one))
     return "\n\n".join(told) + "\n"
 
 
@@ -135,6 +143,7 @@ def _rows_of(
         id=one.id, kind="root" if one.issuer is None else "issuing", issuer_id=one.issuer,
         subject=issued.subject, key_name=one.key.name, shards=one.shards, der=der, not_before=begins,
         not_after=ends, role=one.role, generation=one.generation, state=state, offline=one.offline,
+        crl_form=one.crl_form,
     )  # fmt: skip
     return made, issued
 
@@ -152,7 +161,8 @@ def add(connection: Connection, one: Planned, der: bytes, *, now: datetime, acto
     detail = {
         "sha256": issued.sha256.hex(), "serial": issued.serial, "not_after": issued.not_after.isoformat(),
     }  # fmt: skip
-    record(connection, now=now, actor=actor, event=event, subject=one.id, detail=detail)
+    told = detail | ({"crl": made.crl_form.value} if isinstance(made, Authority) else {})
+    record(connection, now=now, actor=actor, event=event, subject=one.id, detail=told)
     # A CA's certificate is a certificate: the log tells of each, or an unexplained one could hide among them.
     record(
         connection, now=now, actor=actor, event=Event.CERTIFICATE_ISSUED, subject=issued.serial, detail=detail
@@ -175,18 +185,19 @@ def differences(plan: Plan, one: Planned, certificate: x509.Certificate, *, comp
     return found
 
 
-def _begin(connection: Connection, plan: Plan, *, compare_urls: bool = True) -> _Course:
-    """What exists, once it is known to equal the plan; refuses `ceremony-differs`."""
+def _begin(connection: Connection, plan: Plan, *, reviewed: bool = True) -> _Course:
+    """What exists, once it is known to equal the plan; refuses `ceremony-differs`, `plain-too-large`."""
     authorities = {one.id: one for one in store.authorities(connection)}
     crosses = {one.id: one for one in rows.crosses(connection)}
     found = {name: x509.load_der_x509_certificate(one.der) for name, one in (authorities | crosses).items()}
     course = _Course(found)
     for one in plan.in_order:
         if one.id not in found:
+            _check_carried(connection, one)
             continue
-        wrong = differences(plan, one, found[one.id], compare_urls=compare_urls)
+        wrong = differences(plan, one, found[one.id], compare_urls=reviewed)
         if isinstance(one, PlannedAuthority):
-            wrong += _row_differences(one, authorities[one.id])
+            wrong += _row_differences(one, authorities[one.id], reviewed=reviewed)
         if wrong:
             text = f"{one.id} exists, and the file says otherwise of its {', '.join(wrong)}."
             raise Refusal(Kind.CONFLICT, "ceremony-differs", text, differs=wrong)
@@ -194,13 +205,27 @@ def _begin(connection: Connection, plan: Plan, *, compare_urls: bool = True) -> 
     return course
 
 
-def _row_differences(one: PlannedAuthority, known: Authority) -> list[str]:
-    pairs = {
+def _check_carried(connection: Connection, one: Planned) -> None:
+    """A plain CRL is for what its readers can carry: whoever has outgrown it is not made in it again."""
+    if not isinstance(one, PlannedAuthority) or one.issuer is None or one.crl_form is not CrlForm.PLAIN:
+        return
+    listed = rows.listed_by_role(connection, one.role)
+    if listed > MOST_IN_PLAIN:
+        text = (
+            f"{one.id} cannot be plain: the CA before it lists {listed} certificates, and a plain CRL is made"
+            f' for {MOST_IN_PLAIN}. Write `crl = "national"` and a number of `shards`.'
+        )
+        raise Refusal(Kind.UNACCEPTABLE, "plain-too-large", text)
+
+
+def _row_differences(one: PlannedAuthority, known: Authority, *, reviewed: bool) -> list[str]:
+    pairs: dict[str, tuple[object, object]] = {
         "issuer": (one.issuer, known.issuer_id),
         "key": (one.key.name, known.key_name),
         "place": (one.offline, known.offline),
-        "shards": (one.shards, known.shards),
     }
+    if reviewed:
+        pairs |= {"crl": (one.crl_form, known.crl_form), "shards": (one.shards, known.shards)}
     return [name for name, (wanted, found) in pairs.items() if wanted != found]
 
 
@@ -227,7 +252,7 @@ def _step(plan: Plan, one: Planned, ring: KeyRing, course: _Course, now: datetim
     course.used[signer.id] = signing_key
     course.certificates[one.id] = x509.load_der_x509_certificate(der)
     course.made[one.id] = der
-    course.steps.append(Step(f"{one.id}: signed, {_signer(plan, one)}", der))
+    course.steps.append(Step(f"{one.id}: signed, {_signer(plan, one)}{_crl(one)}", der))
 
 
 def _wait(one: Planned, ring: KeyRing, course: _Course) -> None:
@@ -256,11 +281,16 @@ def _store(
 
 
 def _first_state(connection: Connection, one: Planned) -> AuthorityState:
-    """The first of its role issues at once; whoever follows waits until its lists are out (`roll_over`)."""
+    """The first of its role issues at once; whoever follows waits until its lists are out (`roll_over`).
+
+    The first for servers follows too where another CA has certified some: `pki.servers_authority`.
+    """
     if isinstance(one, PlannedCross) or one.issuer is None:
         return AuthorityState.ACTIVE
-    known = any(other.role == one.role for other in store.authorities(connection))
-    return AuthorityState.STANDBY if known else AuthorityState.ACTIVE
+    follows = any(other.role == one.role for other in store.authorities(connection))
+    if one.role == SERVERS_ROLE:
+        follows = follows or rows.has_certified(connection, OF_SERVERS_CAS)
+    return AuthorityState.STANDBY if follows else AuthorityState.ACTIVE
 
 
 def _parent(one: Planned, course: _Course) -> Parent | None:
@@ -271,6 +301,14 @@ def _signer(plan: Plan, one: Planned) -> str:
     if one.issuer is None:
         return f"by its own key ({plan.authority(one.id).key.place.value})"
     return f"by {one.issuer} ({plan.authority(one.issuer).key.place.value})"
+
+
+def _crl(one: Planned) -> str:
+    """What no certificate says of the CA, and what stays for its life."""
+    if isinstance(one, PlannedCross):
+        return ""
+    shards = f", {one.shards} shards" if one.crl_form is CrlForm.NATIONAL else ""
+    return f"\n    Its CRL: {one.crl_form.value}{shards}"
 
 
 def _crl_url(certificate: x509.Certificate) -> str:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from directory.base.errors import Kind, Refusal
 from pki import certification_request
-from pki.ceremony import signing, transcript
+from pki.ceremony import drawing, signing, transcript
 from pki.ceremony.drawing import Parent, ec_key
 from pki.ceremony.making import differences
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
@@ -173,7 +173,9 @@ def _public_key(
 def _requested(one: PlannedAuthority, pem: bytes) -> EllipticCurvePublicKey:
     request = certification_request.read(pem)
     public = request.key
-    if not isinstance(public, EllipticCurvePublicKey) or public.curve.name != one.curve:
+    if not isinstance(public, EllipticCurvePublicKey):
+        raise drawing.unfit_key(public)
+    if public.curve.name != one.curve:
         raise _unfit(one, f"its key is not on {one.curve}", pem)
     if request.subject != subject_of(one.names).public_bytes():
         raise _unfit(one, "its subject is not the file's", pem)

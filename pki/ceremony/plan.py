@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from directory.base.errors import Kind, Refusal
+from pki.model import CrlForm
 from pki.profiles import CROSS, ISSUING, ROOT, AuthorityNames, Profile, Urls
 from pki.rules import LONGEST_COMMON_NAME, plain
 
 CURVES = {"P-256": "secp256r1", "P-384": "secp384r1"}
-ROLES = ("root", "persons", "organisations")
+ROLES = ("root", "persons", "organisations", "servers")
 # As the database, LDAP and URLs have it.
 _ID = re.compile(r"[a-z][a-z0-9-]{1,30}")
 _KEY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -54,6 +55,7 @@ class PlannedAuthority:
     key: PlannedKey
     days: int
     shards: int
+    crl_form: CrlForm
     issuer: str | None = None
 
     @property
@@ -177,8 +179,8 @@ class _Table:
             raise _bad(f"{self.place}: `{name}` is a number from 1 to {most}.")
         return value
 
-    def one_of(self, name: str, words: Iterator[str] | tuple[str, ...]) -> str:
-        value, known = self.take(name, str), tuple(words)
+    def one_of(self, name: str, words: Iterator[str] | tuple[str, ...], default: str | None = None) -> str:
+        value, known = self.take(name, str, default), tuple(words)
         if value not in known:
             raise _bad(f"{self.place}: `{name}` is one of {', '.join(known)}, not {value!r}.")
         return value
@@ -210,6 +212,9 @@ _KINDS: Mapping[type, str] = {
 
 def _authority(table: _Table) -> PlannedAuthority:
     role = table.one_of("role", ROLES)
+    # A file of before this word says what was then: shards and deltas, of a root one complete CRL.
+    usual = CrlForm.PLAIN if role == "root" else CrlForm.NATIONAL
+    form = CrlForm(table.one_of("crl", tuple(one.value for one in CrlForm), usual.value))
     made = PlannedAuthority(
         id=table.text("id"),
         role=role,
@@ -218,7 +223,8 @@ def _authority(table: _Table) -> PlannedAuthority:
         curve=CURVES[table.one_of("curve", tuple(CURVES))],
         key=_key(table),
         days=table.number("days", (ROOT if role == "root" else ISSUING).longest.days),
-        shards=table.number("shards", MOST_SHARDS),
+        shards=table.number("shards", MOST_SHARDS, 1 if form is CrlForm.PLAIN else None),
+        crl_form=form,
         issuer=table.text("issuer") if table.has("issuer") else None,
     )
     table.end()
@@ -232,6 +238,10 @@ def _authority(table: _Table) -> PlannedAuthority:
     if made.issuer is None and made.shards != 1:
         # Its CRL is complete, so that it covers the root itself (openssl -crl_check_all asks).
         raise _bad(f"{table.place}: a root has one shard.")
+    if made.issuer is None and made.crl_form is not CrlForm.PLAIN:
+        raise _bad(f"{table.place}: the CRL of a root is plain: its key is not at hand for deltas.")
+    if made.crl_form is CrlForm.PLAIN and made.shards != 1:
+        raise _bad(f"{table.place}: a plain CRL has one shard.")
     if made.offline and made.issuer is not None:
         raise _bad(f"{table.place}: only a root's key may lie offline: the others sign every day.")
     return made

@@ -1,6 +1,6 @@
 """The rows that a ceremony adds: CAs, what certifies them, CRLs signed elsewhere. Decides nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -13,6 +13,16 @@ from pki import crl_store, store
 from pki.model import AuthorityState, IssuedCertificate, Reservation, RevocationAction, Serial
 from pki.tables import authority, certificate, crl, cross_certificate, reservation, revocation
 
+_LISTED = text("""
+    SELECT max(entries) FROM (
+        SELECT sum(last.entries) AS entries FROM authority a JOIN crl_shard s ON s.authority_id = a.id
+        CROSS JOIN LATERAL (
+            SELECT c.entries FROM crl c
+            WHERE c.authority_id = s.authority_id AND c.shard = s.shard AND c.der IS NOT NULL
+              AND c.base IS NULL
+            ORDER BY c.number DESC LIMIT 1) AS last
+        WHERE a.role = :role GROUP BY a.id) AS listed
+""")
 _LAST = text("SELECT serial, action FROM revocation_state WHERE serial = ANY(:serials)")
 
 
@@ -83,6 +93,17 @@ def known(connection: Connection, serials: Sequence[Serial]) -> set[Serial]:
     """Those of these serials that are in the record."""
     query = select(certificate.c.serial).where(certificate.c.serial.in_(serials))
     return {Serial(one) for one in connection.execute(query).scalars()}
+
+
+def has_certified(connection: Connection, profiles: Collection[str]) -> bool:
+    """Whether any CA of ours has issued under one of these."""
+    query = select(exists().where(certificate.c.profile.in_(sorted(profiles))))
+    return bool(connection.execute(query).scalar_one())
+
+
+def listed_by_role(connection: Connection, role: str) -> int:
+    """How many entries the complete CRLs of the CA with most of this role have, its shards together."""
+    return int(connection.execute(_LISTED, {"role": role}).scalar() or 0)
 
 
 def add_list(

@@ -6,7 +6,7 @@ Data, to be read by an auditor: every line here is a rule of somebody else that 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pki.profiles import SERVICE_TLS
+from pki.profiles import OPERATOR_SERVER_SHORT, SERVICE_TLS
 
 _NOT_PUBLIC = "names are those of the national trusted list and of this installation, not of the public DNS"
 _NO_AUDIT = (
@@ -32,7 +32,8 @@ ACCEPTED: Mapping[str, str] = MappingProxyType(
             "not recommended since TLS BR 2.0, and what our own CRL and OCSP tools find keys by"
         ),
         "cabf.serverauth.subscriber.unknown_extension_present": (
-            "freshestCRL, where the delta of the shard is (RFC 5280 4.2.1.15); our own lints know no other"
+            "freshestCRL, where the delta of the shard is (RFC 5280 4.2.1.15), and noRevAvail (RFC 9608): our"
+            " own lints know no other"
         ),
         "cabf.serverauth.dv.common_name_attribute_present": (
             "not recommended, and the only name that logs of mail servers show"
@@ -49,6 +50,14 @@ ACCEPTED_OF: Mapping[str, Mapping[str, str]] = MappingProxyType(
                     " our lint san-service-hosts knows no other without a dot"
                 ),
             }
-        )
+        ),
+        OPERATOR_SERVER_SHORT.name: MappingProxyType(
+            {
+                "msft.end_entity.revocation_information_absent": (
+                    "Microsoft's root programme wants a CRL or OCSP in each certificate; RFC 9608 3 forbids"
+                    " both beside noRevAvail"
+                ),
+            }
+        ),
     }
 )

@@ -5,10 +5,22 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ExtensionOID
 
 from pki.lint.lint import Case, Lint
-from pki.profiles import OF_MAILBOXES, OPERATOR_SERVER, PRACTITIONER, SERVICE_TLS, Profile
+from pki.model import CrlForm
+from pki.profiles import (
+    MAIL_APART_FROM,
+    MAIL_ROLES,
+    OF_MAIL_CAS,
+    OF_MAILBOXES,
+    OPERATOR_SERVER,
+    PRACTITIONER,
+    SERVERS_ROLE,
+    SERVICE_TLS,
+    Profile,
+)
+from pki.tbs import NO_REV_AVAIL, NOTHING
 
 _Value = TypeVar("_Value", bound=x509.ExtensionType)
 _NAMED = OF_MAILBOXES | {SERVICE_TLS.name, OPERATOR_SERVER.name}
@@ -18,7 +30,7 @@ _USAGES = (
 )  # fmt: skip
 
 
-def expected(profile: Profile, *, has_issuer: bool) -> frozenset[x509.ObjectIdentifier]:
+def expected(profile: Profile, *, has_issuer: bool, crl_form: CrlForm) -> frozenset[x509.ObjectIdentifier]:
     """The extensions that a certificate of this profile has, and it has no other."""
     wanted = {
         ExtensionOID.BASIC_CONSTRAINTS: True,
@@ -27,11 +39,12 @@ def expected(profile: Profile, *, has_issuer: bool) -> frozenset[x509.ObjectIden
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER: has_issuer,
         ExtensionOID.EXTENDED_KEY_USAGE: bool(profile.purposes),
         ExtensionOID.CERTIFICATE_POLICIES: profile.policy is not None,
-        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: profile.name in _NAMED,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: profile.family in _NAMED,
         ExtensionOID.AUTHORITY_INFORMATION_ACCESS: profile.names_ocsp or profile.names_issuer,
         ExtensionOID.CRL_DISTRIBUTION_POINTS: profile.names_crl,
-        ExtensionOID.FRESHEST_CRL: profile.names_delta,
+        ExtensionOID.FRESHEST_CRL: profile.names_delta(crl_form),
         ExtensionOID.OCSP_NO_CHECK: profile.skips_revocation,
+        NO_REV_AVAIL: profile.without_status,
         ExtensionOID.ADMISSIONS: profile.family == PRACTITIONER.name,
     }
     return frozenset(oid for oid, present in wanted.items() if present)
@@ -39,7 +52,7 @@ def expected(profile: Profile, *, has_issuer: bool) -> frozenset[x509.ObjectIden
 
 def _set(case: Case) -> Iterator[str]:
     found = {extension.oid for extension in case.certificate.extensions}
-    wanted = expected(case.profile, has_issuer=case.issuer is not None)
+    wanted = expected(case.profile, has_issuer=case.issuer is not None, crl_form=case.crl_form)
     yield from (f"{oid.dotted_string} is missing" for oid in wanted - found)
     yield from (f"{oid.dotted_string} does not belong there" for oid in found - wanted)
 
@@ -75,6 +88,18 @@ def _purposes(case: Case) -> Iterator[str]:
         yield "an extended key usage that is not the profile's"
 
 
+def _apart(case: Case) -> Iterator[str]:
+    """Mail and servers each under a CA of their own, servers and clients each on a certificate of its own."""
+    found = frozenset(_find(case, x509.ExtendedKeyUsage) or ())
+    if {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= found:
+        yield "a server's and a client's purpose in one certificate"
+    late = case.certificate.not_valid_before_utc >= MAIL_APART_FROM
+    if case.role in MAIL_ROLES and late and not found <= OF_MAIL_CAS:
+        yield "a purpose that is not mail's, under a CA for mail"
+    if case.role == SERVERS_ROLE and ExtendedKeyUsageOID.EMAIL_PROTECTION in found:
+        yield "mail, under a CA for servers"
+
+
 def _constraints(case: Case) -> Iterator[str]:
     limits = _find(case, x509.BasicConstraints)
     if limits is not None and (limits.ca, limits.path_length) != (
@@ -82,6 +107,12 @@ def _constraints(case: Case) -> Iterator[str]:
         case.profile.path_length,
     ):
         yield "basic constraints that are not the profile's"
+
+
+def _without_status(case: Case) -> Iterator[str]:
+    for extension in case.certificate.extensions:
+        if extension.oid == NO_REV_AVAIL and extension.value.public_bytes() != NOTHING:
+            yield "a noRevAvail whose value is not NULL"
 
 
 def _policy(case: Case) -> Iterator[str]:
@@ -128,6 +159,8 @@ LINTS = (
     ),
     Lint("key-usage", "RFC 5280 4.2.1.3, S/MIME BR 7.1.2.3 e", _key_usage),
     Lint("extended-key-usage", "RFC 5280 4.2.1.12, S/MIME BR 7.1.2.3 f", _purposes),
+    Lint("purposes-apart", "S/MIME BR 1.0.16 (mail CAs from 2027-07-01), Chrome Root Program 1.8", _apart),
+    Lint("no-rev-avail", "RFC 9608 2, 3 (noRevAvail is NULL, and stands alone)", _without_status),
     Lint("basic-constraints", "RFC 5280 4.2.1.9", _constraints),
     Lint("certificate-policy", "RFC 5280 4.2.1.4", _policy),
     Lint("key-identifiers", "RFC 5280 4.2.1.1, 4.2.1.2", _key_identifiers),

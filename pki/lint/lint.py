@@ -5,17 +5,25 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
+from pki.model import CrlForm
 from pki.profiles import Profile
+
+ROOT_ROLE = "root"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A certificate to be, its profile, and the CA it names; `issuer` is None for a root."""
+    """A certificate to be, its profile, and the CA it names; `issuer` is None for a root.
+
+    `crl_form` and `role` are that CA's.
+    """
 
     certificate: x509.Certificate
     profile: Profile
     issuer: x509.Certificate | None
     mailbox: str | None = None
+    crl_form: CrlForm = CrlForm.PLAIN
+    role: str = ROOT_ROLE
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def _attributes(case: Case) -> Iterator[str]:
 def _is_without_room(case: Case) -> bool:
     """Whether each host is longer than a common name may be: then there is none (TLS BR 7.1.4.3)."""
     hosts = [str(name.value) for name in _alternative(case) or ()]
-    return case.profile.name in _HOSTS and all(len(host) > LONGEST_COMMON_NAME for host in hosts)
+    return case.profile.family in _HOSTS and all(len(host) > LONGEST_COMMON_NAME for host in hosts)
 
 
 def _spelling(case: Case) -> Iterator[str]:
@@ -106,7 +106,7 @@ def _mailbox(case: Case) -> Iterator[str]:
 
 
 def _hosts(case: Case) -> Iterator[str]:
-    if case.profile.name not in _HOSTS:
+    if case.profile.family not in _HOSTS:
         return
     names = list(_alternative(case) or ())
     if not names or not all(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
@@ -125,7 +125,7 @@ def _service_hosts(case: Case) -> Iterator[str]:
 
 
 def _operators_hosts(case: Case) -> Iterator[str]:
-    if case.profile.name != OPERATOR_SERVER.name:
+    if case.profile.family != OPERATOR_SERVER.name:
         return
     names = list(_alternative(case) or ())
     if not all(isinstance(name, x509.DNSName) and _HOST.fullmatch(name.value) for name in names):

@@ -40,7 +40,8 @@ def inspect(reserved: Reservation, authority: Authority, now: datetime) -> None:
     if certificate.not_valid_before_utc > now + CLOCK_SKEW:
         raise _unfit("it begins later")
     issuer = certificate_of(authority.der)
-    for finding in run(LINTS, Case(certificate, profile, issuer, reserved.mailbox)):
+    case = Case(certificate, profile, issuer, reserved.mailbox, authority.crl_form, authority.role)
+    for finding in run(LINTS, case):
         raise _unfit(f"{finding.lint}: {finding.text}")
 
 

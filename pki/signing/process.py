@@ -24,7 +24,7 @@ from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database
 from pki.ceremony import making
 from pki.completeness import Kept, Watch
-from pki.model import Serial
+from pki.model import CrlForm, Serial
 from pki.signing import wire
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -45,11 +45,13 @@ def serve(
     socket_path: Path,
     base_url: str = "",
     establish: bool = False,
+    crl_form: CrlForm = CrlForm.PLAIN,
     kept: Kept | None = None,
     clock: Clock = utc_now,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent (URLs on `base_url`).
+    """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent.
 
+    Their URLs are on `base_url`, their CRLs in `crl_form`.
     While the record lacks what is `kept` outside it, or the clock differs from the database's, nothing is
     made and nothing signed; the journal is told.
     Refuses `journal-held` when another signer runs on this journal, `journal-damaged`, `ca-key-unreadable`,
@@ -66,7 +68,9 @@ def serve(
     signer = InProcessSigner(engine, keys, journal, clock, kept=kept)
     # What is wrong with the clock it says itself, in the log: then no CA is made, and the journal is told.
     if establish and not lacks and not signer.signing.wrong():
-        making.establish(engine, keys, base_url=base_url, now=signer.signing.instant(), actor=_ACTOR)
+        making.establish(
+            engine, keys, base_url=base_url, now=signer.signing.instant(), actor=_ACTOR, crl_form=crl_form
+        )
     signer.open_keys()
     # 3. The socket, for this account alone.
     try:

@@ -178,13 +178,13 @@ _UNLIMITED = {
 
 @contextmanager
 def installation(folder: Path) -> Iterator[Settings]:
-    """`sceau up --demo` in a folder of its own, stopped afterwards."""
+    """`sceau up --demo` in a folder of its own, stopped afterwards; its CRLs as a nation has them."""
     state, sceau = folder / "var", str(BIN / "sceau")
     folder.chmod(0o711)  # run by root, PostgreSQL may need an account of its own, which must pass here
     ports = ["--port", str(free_port()), "--ldap-port", str(free_port()), "--ldaps-port", str(free_port())]
     try:
         # Standard output is for figures alone.
-        up = [sceau, "up", "--demo", "--detach", "--state", str(state), *ports]
+        up = [sceau, "up", "--demo", "--detach", "--crl-form", "national", "--state", str(state), *ports]
         subprocess.run(up, stdout=sys.stderr, check=True, env={**os.environ, **_UNLIMITED})
         yield load_settings(state, {**os.environ, **_UNLIMITED})
     finally:

@@ -26,7 +26,7 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine
 from pki.ceremony.making import establish
-from pki.model import RevocationReason
+from pki.model import CrlForm, RevocationReason
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -145,7 +145,14 @@ def machine(
     clock = Clock(utc_now().replace(microsecond=0) - timedelta(minutes=15))
     settings, engine = load_settings(state), connect_engine(database_url)
     keys = FileKeys(settings.ca_keys, b"of a test")
-    establish(engine, keys, base_url=settings.base_url, now=clock.now, actor=Actor("test:ceremony"))
+    establish(
+        engine,
+        keys,
+        base_url=settings.base_url,
+        now=clock.now,
+        actor=Actor("test:ceremony"),
+        crl_form=CrlForm.NATIONAL,
+    )
     journal = Journal(settings.ca_keys / "journal.jsonl")
     # A watch of its own for each call, as if seconds had passed.
     signer = _Fresh(engine, keys, journal, clock, settings.kept)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from directory.base.audit import Actor
 from pki.ceremony.making import establish
+from pki.model import CrlForm
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -22,7 +23,9 @@ from pki.signing.journal import Journal
 @contextmanager
 def signer_in(folder: Path, engine: Engine, now: datetime, base_url: str) -> Iterator[InProcessSigner]:
     keys = FileKeys(folder / "ca", b"of a test")
-    establish(engine, keys, base_url=base_url, now=now, actor=Actor("test:ceremony"))
+    establish(
+        engine, keys, base_url=base_url, now=now, actor=Actor("test:ceremony"), crl_form=CrlForm.NATIONAL
+    )
     journal = Journal(folder / "journal")
     try:
         yield InProcessSigner(engine, keys, journal, lambda: now)

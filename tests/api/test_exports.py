@@ -95,7 +95,7 @@ def test_it_holds_what_shows_and_nothing_else(container: Container, engine: Engi
     mailbox = next(one for one in lines(made, "mailboxes") if one["address"] == shown.mailbox)
     assert mailbox["certificates"] == [base64.b64encode(b"certificate 1").decode()]
     authorities = [one["id"] for one in lines(made, "authorities")]
-    assert authorities == ["organisations-1", "persons-1", "root-1"]
+    assert authorities == ["organisations-1", "persons-1", "root-1", "servers-1"]
     assert [row["national_id"] for row in sheet(made, "practices")] == sorted(people)
     assert {row["finess"] for row in sheet(made, "organisations")} == {"750990012"}
 

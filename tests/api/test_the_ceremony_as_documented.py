@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from api.cli import output
 from api.cli.main import main
 from api.settings import Settings
 from api.wiring import Container, build
+from tests.api.certificates import certify_operator
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "ceremony.md"
 BLOCK = re.compile(r"```(sh|toml)\n(.*?)```", re.DOTALL)
@@ -57,14 +59,19 @@ def run(line: str) -> Result:
 
 
 def test_every_command_of_the_page_does_what_it_says(folder: Path, engine: Engine) -> None:
-    review, here, there, back, yearly, switch = blocks("sh")
+    review, here, there, back, yearly, _, switch = blocks("sh")
     shown = run(review.strip())
-    assert shown.stdout.count("Certificate: ") == 3, shown.output
+    assert shown.stdout.count("Certificate: ") == 4, shown.output
+    assert re.findall(r"Its CRL: (.*)", shown.stdout) == [
+        "plain", "national, 16 shards", "national, 16 shards", "plain",
+    ]  # fmt: skip
     for line in (here + there + back + yearly).splitlines():
         done = run(line)
         assert done.exit_code == 0, done.output
     listed = run("sceau ca list").stdout
     assert re.search(r"persons-1 +émet / issues", listed)
+    assert re.search(r"organisations-1 .* national \(16\)", listed)
+    assert re.search(r"servers-1 .* plain", listed)
     numbers = "SELECT number FROM crl WHERE authority_id = 'root-1' ORDER BY number"
     with engine.connect() as connection:
         assert connection.execute(text(numbers)).scalars().all() == [1, 2]
@@ -77,6 +84,27 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path, engine: Engin
         told = (folder / "carried" / transcript).read_text()
         assert "Present: Alice Martin, Benoît Roux" in told
         assert f"\nSignature of {signer}: " in told
+
+
+def test_an_installation_without_a_ca_for_servers_gets_one(folder: Path, engine: Engine) -> None:
+    """The root's key offline, as production has it; operators have certificates of the CA before."""
+    _, here, there, back, _, servers, _ = blocks("sh")
+    whole = (folder / "hierarchy.toml").read_text()
+    (folder / "hierarchy.toml").write_text(whole.partition('[[authority]]\nid = "servers-1"')[0])
+    for line in (here + there + back).splitlines():
+        if "servers-1" not in line:
+            done = run(line)
+            assert done.exit_code == 0, done.output
+    certify_operator(engine, datetime.now(UTC), number=1)
+    (folder / "hierarchy.toml").write_text(whole)
+    *steps, activation = servers.splitlines()
+    for line in steps:
+        done = run(line)
+        assert done.exit_code == 0, done.output
+    assert re.search(r"servers-1 +en attente / stands by", run("sceau ca list").stdout)
+    # No worker runs here, which publishes its CRL and has its responder certified within the minute.
+    done = run(f"{activation} --json")
+    assert (done.exit_code, "not-ready" in done.stdout) == (1, True), done.output
 
 
 def test_one_request_alone_is_what_the_ceremony_wrote(folder: Path) -> None:
@@ -96,5 +124,5 @@ def test_the_bridges_of_the_page_belong_to_a_second_generation(folder: Path) -> 
     second = [one.replace('CA 1"', 'CA 2"') for one in second]
     (folder / "hierarchy.toml").write_text(first + "\n" + "".join(second) + "\n" + bridges)
     shown = run("sceau ca ceremony hierarchy.toml --dry-run")
-    assert shown.stdout.count("Certificate: ") == 8, shown.output
+    assert shown.stdout.count("Certificate: ") == 10, shown.output
     assert "root-2-by-root-1, by root-1 (offline)" in shown.stdout

@@ -38,7 +38,7 @@ def test_every_command_of_the_page_does_what_it_says(
     assert "sceau/audit/" in _run(sceau, accept.strip(), 0)
     machine.later(seconds=10)
     published, complete, verified = (_run(sceau, line, 0) for line in end.splitlines())
-    assert "33" in published
+    assert "49" in published
     assert "complete" in complete
     assert "a log of" in verified
 

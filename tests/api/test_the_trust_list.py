@@ -123,6 +123,7 @@ def test_it_names_domains_operators_and_every_ca(
     assert [(one["certificate_dn"], one["state"]) for one in told["operators"]] == [(OPERATOR, "trusted")]
     assert [(one["id"], one["generation"], one["state"]) for one in told["authorities"]] == [
         ("root-1", 1, "active"), ("organisations-1", 1, "active"), ("persons-1", 1, "active"),
+        ("servers-1", 1, "active"),
     ]  # fmt: skip
     assert (told["version"], told["made_at"], told["next_update"]) == (
         1, "2026-09-01T12:00:00Z", "2026-09-08T12:00:00Z",
@@ -288,12 +289,12 @@ def test_the_bundle_is_read_by_openssl_and_gnutls(engine: Engine, tmp_path: Path
         ["openssl", "pkcs7", "-inform", "DER", "-in", "bundle.p7b", "-print_certs", "-noout"],
         cwd=tmp_path, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert shown.count("subject=") == 3
+    assert shown.count("subject=") == 4
     told = subprocess.run(
         ["certtool", "--p7-info", "--inder", "--infile", "bundle.p7b"],
         cwd=tmp_path, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert told.count("BEGIN CERTIFICATE") == 3
+    assert told.count("BEGIN CERTIFICATE") == 4
     assert request(status, "GET", "/ca/bundle.p7b", HTTP_IF_NONE_MATCH=headers["ETag"])[0].startswith("304")
 
 

@@ -41,9 +41,6 @@ def validate(installation: Installation, der: bytes, *, by: str) -> None:
         points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
         assert points[0].full_name is not None
         lists.append(fetch(points[0].full_name[0].value))
-        fresher = certificate.extensions.get_extension_for_class(x509.FreshestCRL).value
-        assert fresher[0].full_name is not None
-        lists.append(fetch(fresher[0].full_name[0].value))
     else:
         request = ocsp.OCSPRequestBuilder().add_certificate(certificate, parent, hashes.SHA256()).build()
         path = quote(base64.b64encode(request.public_bytes(Encoding.DER)).decode(), safe="")

@@ -18,7 +18,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki import store, use_cases
 from pki.ceremony import making as ceremony
-from pki.model import JOINED, Authority, IssuedCertificate, Purpose
+from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -48,7 +48,9 @@ class Established:
 @pytest.fixture
 def authority(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Established]:
     keys = FileKeys(tmp_path / "keys", PASSPHRASE)
-    ceremony.establish(engine, keys, base_url=BASE_URL, now=now, actor=Actor("test:ceremony"))
+    ceremony.establish(
+        engine, keys, base_url=BASE_URL, now=now, actor=Actor("test:ceremony"), crl_form=CrlForm.NATIONAL
+    )
     journal = Journal(tmp_path / "keys" / "journal.jsonl")
     signer = InProcessSigner(engine, keys, journal, clock=lambda: now)
     with transaction(engine) as connection:

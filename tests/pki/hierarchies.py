@@ -8,16 +8,23 @@ from pki.signing.file import FileKeys
 
 BASE_URL = "http://trust.example"
 PASSPHRASE = b"correct horse battery staple"
-SHIPPED = Path(__file__).resolve().parents[2] / "pki" / "ceremony" / "shipped.toml"
+NATIONAL = Path(__file__).resolve().parents[2] / "pki" / "ceremony" / "national.toml"
 
 
-def generation(number: int, *, place: str = "file", roots_only: bool = False) -> str:
-    """The tables of one generation: root, persons, organisations."""
-    tables = [_table("root", number, place, "Root", "P-384", 9125, 1, None)]
+def generation(
+    number: int,
+    *,
+    place: str = "file",
+    roots_only: bool = False,
+    form: str = "national",
+    roles: tuple[str, ...] = ("persons", "organisations"),
+) -> str:
+    """The tables of one generation: a root, and a CA of each role below it."""
+    tables = [_table("root", number, place, "Root", "P-384", 9125, "shards = 1", None)]
     if not roots_only:
+        crl = "shards = 16" if form == "national" else f'crl = "{form}"'
         tables += [
-            _table(role, number, "file", role.title(), "P-256", 4380, 16, f"root-{number}")
-            for role in ("persons", "organisations")
+            _table(role, number, "file", role.title(), "P-256", 4380, crl, f"root-{number}") for role in roles
         ]
     return "".join(tables)
 
@@ -43,11 +50,11 @@ def ring(folder: Path, place: Place = Place.FILE) -> KeyRing:
 
 
 def _table(  # noqa: PLR0917 - a row of a table
-    role: str, number: int, place: str, name: str, curve: str, days: int, shards: int, issuer: str | None
+    role: str, number: int, place: str, name: str, curve: str, days: int, crl: str, issuer: str | None
 ) -> str:
     under = "" if issuer is None else f'issuer = "{issuer}"\n'
     return (
         f'[[authority]]\nid = "{role}-{number}"\nrole = "{role}"\ngeneration = {number}\n'
         f'subject = "Sceau {name} CA {number}"\ncurve = "{curve}"\n{under}'
-        f'key = {{ name = "{role}-{number}", place = "{place}" }}\ndays = {days}\nshards = {shards}\n\n'
+        f'key = {{ name = "{role}-{number}", place = "{place}" }}\ndays = {days}\n{crl}\n\n'
     )

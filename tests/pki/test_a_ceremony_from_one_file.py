@@ -21,8 +21,9 @@ from pki import store
 from pki.ceremony import making, transcript
 from pki.ceremony.making import Outcome
 from pki.ceremony.plan import Place, Plan, read
+from pki.model import CrlForm
 from pki.signing.file import FileKeys
-from tests.pki.hierarchies import BASE_URL, BRIDGES, PASSPHRASE, SHIPPED, cross, file, generation, plan, ring
+from tests.pki.hierarchies import BASE_URL, BRIDGES, NATIONAL, PASSPHRASE, cross, file, generation, plan, ring
 
 ACTOR = Actor("test:ceremony")
 
@@ -42,14 +43,19 @@ def rows(engine: Engine) -> dict[str, tuple[str, bytes]]:
         (
             'role = "persons"',
             'role = "person"',
-            "`role` is one of root, persons, organisations, not 'person'",
+            "`role` is one of root, persons, organisations, servers, not 'person'",
         ),
         ("days = 9125", "days = 9126", "`days` is a number from 1 to 9125"),
         ("days = 9125", "days = 4000", "its 4380 days are beyond its issuer's 4000"),
         ("days = 9125", "days = true", "`days` is not a whole number"),
         ('curve = "P-256"', 'curve = "P-224"', "`curve` is one of P-256, P-384, not 'P-224'"),
+        ('curve = "P-256"', 'curve = "RSA-2048"', "`curve` is one of P-256, P-384, not 'RSA-2048'"),
         ('curve = "P-384"', 'curve = "P-256"\ncolour = "red"', "unknown `colour`"),
         ("shards = 16", "shards = 0", "`shards` is a number from 1 to 1024"),
+        ("shards = 16\n", "", "`shards` is missing"),
+        ('crl = "national"', 'crl = "plain"', "a plain CRL has one shard"),
+        ('crl = "national"', 'crl = "delta"', "`crl` is one of plain, national, not 'delta'"),
+        ("shards = 1\n", 'shards = 1\ncrl = "national"\n', "the CRL of a root is plain"),
         ("shards = 1\n", "shards = 2\n", "a root has one shard"),
         ("generation = 1", "generation = 2", "`id` is role and generation, root-2"),
         ('place = "file"', 'place = "pocket"', "`place` is one of file, token, offline"),
@@ -66,7 +72,7 @@ def rows(engine: Engine) -> dict[str, tuple[str, bytes]]:
     ],
 )
 def test_nonsense_is_refused_before_any_key_is_touched(before: str, after: str, says: str) -> None:
-    words = SHIPPED.read_text()
+    words = NATIONAL.read_text()
     assert before in words
     with pytest.raises(Refusal) as refused:
         read(words.replace(before, after, 1).encode(), BASE_URL)
@@ -75,7 +81,7 @@ def test_nonsense_is_refused_before_any_key_is_touched(before: str, after: str, 
 
 
 def test_a_refusal_names_the_line_of_its_table() -> None:
-    words = SHIPPED.read_text()
+    words = NATIONAL.read_text()
     line = words.splitlines().index('id = "persons-1"')
     with pytest.raises(Refusal) as refused:
         read(words.replace("shards = 16", "shards = 5000", 1).encode(), BASE_URL)
@@ -256,8 +262,18 @@ def test_two_ceremonies_do_not_run_side_by_side(engine: Engine, tmp_path: Path, 
     assert refused.value.code == "ceremony-running"
 
 
-@pytest.mark.usefixtures("authority")
-def test_a_first_run_is_the_shipped_file(engine: Engine) -> None:
-    shipped = read(SHIPPED.read_bytes(), BASE_URL)
+@pytest.mark.parametrize("form", list(CrlForm))
+def test_a_first_run_is_the_shipped_file(
+    engine: Engine, tmp_path: Path, now: datetime, form: CrlForm
+) -> None:
+    keys = FileKeys(tmp_path / "keys", PASSPHRASE)
+    making.establish(engine, keys, base_url=BASE_URL, now=now, actor=ACTOR, crl_form=form)
+    shipped = read(making.SHIPPED[form].read_bytes(), BASE_URL)
     assert sorted(rows(engine)) == sorted(one.id for one in shipped.authorities)
     assert {state for state, _ in rows(engine).values()} == {"active"}
+    with engine.connect() as connection:
+        known = {one.id: (one.crl_form, one.shards) for one in store.authorities(connection)}
+    issuing = (form, 1 if form is CrlForm.PLAIN else 16)
+    assert known == {
+        "root-1": (CrlForm.PLAIN, 1), "persons-1": issuing, "organisations-1": issuing, "servers-1": issuing,
+    }  # fmt: skip

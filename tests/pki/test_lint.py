@@ -16,16 +16,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 from pki.lint import key, pkix
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
-from pki.model import serial_of
+from pki.model import CrlForm, serial_of
 from pki.profiles import (
     APPLICATION,
     CROSS,
     ISSUING,
     LIST_SIGNER,
+    MAIL_APART_FROM,
     OCSP_SIGNER,
     OF_MAILBOXES,
     OPERATOR_CLIENT,
     OPERATOR_SERVER,
+    OPERATOR_SERVER_SHORT,
     ORGANISATION,
     PRACTITIONER,
     PRACTITIONER_ENCRYPT,
@@ -45,7 +47,7 @@ from pki.profiles import (
     Urls,
 )
 from pki.signing.seal import seal, unsealed
-from pki.tbs import Issuer, unsigned
+from pki.tbs import NO_REV_AVAIL, Issuer, unsigned
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 START = NOW - timedelta(minutes=5)
@@ -89,7 +91,7 @@ def chain() -> tuple[x509.Certificate, x509.Certificate]:
             profile=ROOT,
             names=NAMES[ROOT.name],
             public_key=root_key.public_key(),
-            issuer=Issuer("root-1", None, root_key.public_key()),
+            issuer=Issuer("root-1", None, root_key.public_key(), CrlForm.PLAIN),
             validity=span,
             urls=urls,
             shard=0,
@@ -101,7 +103,7 @@ def chain() -> tuple[x509.Certificate, x509.Certificate]:
             profile=ISSUING,
             names=NAMES[ISSUING.name],
             public_key=ca_key.public_key(),
-            issuer=Issuer("root-1", root, root_key.public_key()),
+            issuer=Issuer("root-1", root, root_key.public_key(), CrlForm.PLAIN),
             validity=span,
             urls=urls,
             shard=0,
@@ -110,7 +112,13 @@ def chain() -> tuple[x509.Certificate, x509.Certificate]:
     return root, issuing
 
 
-def leaf(profile: Profile, names: Names | None = None, *, rsa: bool = False) -> x509.Certificate:
+def leaf(
+    profile: Profile,
+    names: Names | None = None,
+    *,
+    rsa: bool = False,
+    crl_form: CrlForm = CrlForm.NATIONAL,
+) -> x509.Certificate:
     _, ca_key, own = keys()
     key = good_rsa() if rsa else own
     return unsigned(
@@ -118,15 +126,21 @@ def leaf(profile: Profile, names: Names | None = None, *, rsa: bool = False) -> 
         profile=profile,
         names=names or NAMES[profile.family],
         public_key=key.public_key(),
-        issuer=Issuer("persons-1", chain()[1], ca_key.public_key()),
+        issuer=Issuer("persons-1", chain()[1], ca_key.public_key(), crl_form),
         validity=(START, START + min(profile.longest, timedelta(days=824)) - SECOND),
         urls=Urls("http://trust.example"),
         shard=7,
     )
 
 
-def case(certificate: x509.Certificate, profile: Profile = PRACTITIONER, mailbox: str = ADDRESS) -> Case:
-    return Case(certificate, profile, chain()[1], mailbox)
+def case(
+    certificate: x509.Certificate,
+    profile: Profile = PRACTITIONER,
+    mailbox: str = ADDRESS,
+    crl_form: CrlForm = CrlForm.NATIONAL,
+    role: str = "persons",
+) -> Case:
+    return Case(certificate, profile, chain()[1], mailbox, crl_form, role)
 
 
 def of_each_profile() -> list[Case]:
@@ -134,16 +148,9 @@ def of_each_profile() -> list[Case]:
     made = [Case(root, ROOT, None), Case(issuing, ISSUING, root)]
     mail = [PROFILES[name] for name in sorted(OF_MAILBOXES)]
     made += [case(leaf(profile, rsa=True), profile) for profile in mail]
+    every = [profile for profile in PROFILES.values() if not profile.is_authority]
     return made + [
-        case(leaf(profile), profile)
-        for profile in (
-            *mail,
-            OCSP_SIGNER,
-            LIST_SIGNER,
-            SERVICE_TLS,
-            OPERATOR_SERVER,
-            OPERATOR_CLIENT,
-        )
+        case(leaf(profile, crl_form=form), profile, crl_form=form) for profile in every for form in CrlForm
     ]
 
 
@@ -289,6 +296,15 @@ BAD: dict[str, Callable[[], Case]] = {
     "extended-key-usage": lambda: case(
         rebuilt(leaf(PRACTITIONER), add=x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]))
     ),
+    "purposes-apart": lambda: case(
+        rebuilt(leaf(LIST_SIGNER), start=MAIL_APART_FROM, end=MAIL_APART_FROM + timedelta(days=29)),
+        LIST_SIGNER,
+        role="organisations",
+    ),
+    "no-rev-avail": lambda: case(
+        rebuilt(leaf(OPERATOR_SERVER_SHORT), add=x509.UnrecognizedExtension(NO_REV_AVAIL, b"\x04\x00")),
+        OPERATOR_SERVER_SHORT,
+    ),
     "basic-constraints": lambda: case(
         rebuilt(leaf(PRACTITIONER), add=x509.BasicConstraints(ca=True, path_length=None))
     ),
@@ -314,6 +330,38 @@ BAD: dict[str, Callable[[], Case]] = {
         )
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("role", "purposes", "day", "refused"),
+    [
+        ("persons", ["EMAIL_PROTECTION", "CLIENT_AUTH"], 1, False),
+        ("persons", ["SERVER_AUTH"], 1, True),
+        ("persons", ["SERVER_AUTH"], -1, False),
+        ("organisations", ["CODE_SIGNING"], 1, True),
+        ("organisations", ["OCSP_SIGNING"], 1, False),
+        ("servers", ["SERVER_AUTH"], 1, False),
+        ("servers", ["EMAIL_PROTECTION"], -1, True),
+        ("servers", ["SERVER_AUTH", "CLIENT_AUTH"], -1, True),
+    ],
+)
+def test_mail_servers_and_clients_are_kept_apart(
+    role: str, purposes: list[str], day: int, *, refused: bool
+) -> None:
+    """The S/MIME requirements from 2027-07-01 on; what the signer is shown has no other day than its own."""
+    oids = [getattr(ExtendedKeyUsageOID, name) for name in purposes]
+    start = MAIL_APART_FROM + timedelta(days=min(day, 0))
+    made = rebuilt(leaf(PRACTITIONER), start=start, add=x509.ExtendedKeyUsage(oids))
+    found = {finding.lint for finding in run(LINTS, case(made, role=role))}
+    assert ("purposes-apart" in found) == refused
+
+
+@pytest.mark.parametrize("form", list(CrlForm))
+def test_a_certificate_follows_the_form_of_its_ca(form: CrlForm) -> None:
+    made = leaf(PRACTITIONER, crl_form=form)
+    (other,) = set(CrlForm) - {form}
+    assert run(LINTS, case(made, crl_form=form)) == []
+    assert {finding.lint for finding in run(LINTS, case(made, crl_form=other))} == {"extension-set"}
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_a_certificate_of_the_service_goes_from_good_to_revoked_in_ocsp_and_crl(
             reason=RevocationReason.KEY_COMPROMISE, comment="lost",
         )  # fmt: skip
     assert status(desk, issued, now) is library.OCSPCertStatus.REVOKED
-    assert crl.publish_due(engine, desk.authority.signer, now, timedelta(hours=72)) == 33
+    assert crl.publish_due(engine, desk.authority.signer, now, timedelta(hours=72)) == 49
     with transaction(engine) as connection:
         published = crl_store.latest(connection, issued.authority_id, issued.shard)
     assert published is not None

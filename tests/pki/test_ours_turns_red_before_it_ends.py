@@ -50,7 +50,8 @@ def test_every_ca_is_watched_until_another_generation_issues(
 ) -> None:
     assert callable(seen)
     assert seen(now) == dict.fromkeys(
-        ("issuing-ca:organisations-1", "issuing-ca:persons-1", "root:root-1"), Condition.OK
+        ("issuing-ca:organisations-1", "issuing-ca:persons-1", "issuing-ca:servers-1", "root:root-1"),
+        Condition.OK,
     )
     late = authority.issuing.not_after - 300 * DAY
     assert seen(late)["issuing-ca:persons-1"] is Condition.DUE

@@ -21,7 +21,9 @@ from pki.profiles import (
     APPLICATION,
     OF_MAILBOXES,
     OPERATOR_CLIENT,
+    OPERATOR_CLIENT_SHORT,
     OPERATOR_SERVER,
+    OPERATOR_SERVER_SHORT,
     ORGANISATION,
     PRACTITIONER,
     PRACTITIONER_ENCRYPT,
@@ -54,6 +56,22 @@ def test_gnutls_reads_what_we_make(profile: object, tmp_path: Path) -> None:
     ).stdout
     assert "http://trust.example/crl/persons-1/7.crl" in told
     assert "Certificate Authority (CA): FALSE" in told
+
+
+@pytest.mark.parametrize("profile", [OPERATOR_SERVER_SHORT, OPERATOR_CLIENT_SHORT])
+@pytest.mark.parametrize("tool", [("certtool", "-i", "--infile"), ("openssl", "x509", "-text", "-in")])
+def test_a_short_lived_one_points_to_no_status(
+    profile: Profile, tool: tuple[str, ...], tmp_path: Path
+) -> None:
+    """RFC 9608 3: with noRevAvail neither CRL distribution points nor freshestCRL nor OCSP."""
+    made = tmp_path / "made.pem"
+    made.write_bytes(leaf(profile).public_bytes(Encoding.PEM))
+    told = subprocess.run([*tool, str(made)], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"2\.5\.29\.56|No Revocation Available|noRevAvail", told)
+    assert "http://trust.example/ca/persons-1.cer" in told
+    assert not re.search(r"/crl/|/ocsp", told)
+    family = PROFILES[profile.family]
+    assert (profile.key_usage_ec, profile.purposes) == (family.key_usage_ec, family.purposes)
 
 
 def test_openssl_shows_the_professions_of_a_practitioner(tmp_path: Path) -> None:
@@ -127,17 +145,20 @@ def asked_apart(der: bytes, profile: Profile) -> tuple[set[tuple[str, str]], set
 
     wrong: dict[str, str] = {}
     advised: dict[str, str] = {}
+    known = pkix.ACCEPTED.keys() | pkix.ACCEPTED_OF.get(profile.name, {}).keys()
     for requirement in ("pkix", *pkix.REQUIREMENTS.get(profile.family, ())):
         for result in alone(requirement).validate(loader.load_certificate(der, "").root):
             for described in result.finding_descriptions:
                 into = {"ERROR": wrong, "FATAL": wrong, "WARNING": advised, "NOTICE": advised}
                 code, severity = described.finding.code, described.finding.severity.name
-                if code not in pkix.ACCEPTED and severity in into:
+                if code not in known and severity in into:
                     into[severity].setdefault(f"pkilint:{code}", described.message or code)
     return set(wrong.items()), set(advised.items())
 
 
-@pytest.mark.parametrize("profile", [PRACTITIONER, ORGANISATION, OPERATOR_SERVER, SERVICE_TLS])
+@pytest.mark.parametrize(
+    "profile", [PRACTITIONER, ORGANISATION, OPERATOR_SERVER, OPERATOR_SERVER_SHORT, SERVICE_TLS]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_one_walk_finds_what_each_set_finds_by_itself(profile: Profile) -> None:
     """Over a sound certificate, and over forty with a bit turned over that pkilint can still read."""
@@ -212,6 +233,8 @@ def test_no_profile_lasts_longer_than_its_sources_allow() -> None:
         "service-tls": timedelta(days=199),
         "operator-server": timedelta(days=199),
         "operator-client": timedelta(days=398),
+        "operator-server-short-lived": timedelta(days=7),
+        "operator-client-short-lived": timedelta(days=7),
     }
 
 

@@ -28,7 +28,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import crl, issuance, store
 from pki.ceremony import making as ceremony
-from pki.model import Serial, serial_of
+from pki.model import CrlForm, Serial, serial_of
 from pki.profiles import OCSP_SIGNER, ResponderNames
 from pki.signing import wire
 from pki.signing.client import SignerClient
@@ -50,13 +50,14 @@ import sys
 from pathlib import Path
 from pki.signing.file import FileKeys
 from pki.signing.pkcs11 import TokenKeys
+from pki.model import CrlForm
 from pki.signing.process import serve
 from pki.signing.token_uri import read
 url, where, folder, secret, at = sys.argv[1:]
 opened = Path(secret).read_bytes().strip()
 keys = FileKeys(Path(folder), opened) if where == "file" else TokenKeys(read(where), opened)
 serve(database_url=url, keys=keys, journal_folder=Path(folder), socket_path=Path(at),
-      base_url="http://trust.example", establish=True)
+      base_url="http://trust.example", establish=True, crl_form=CrlForm.NATIONAL)
 """
 
 
@@ -129,7 +130,9 @@ def process_on_token(database_url: str, tmp_path: Path, token: SoftToken) -> Ite
 
 @contextmanager
 def in_process(engine: Engine, keys: Keys, folder: Path) -> Iterator[InProcessSigner]:
-    ceremony.establish(engine, keys, base_url=BASE_URL, now=real_now(), actor=Actor("test"))
+    ceremony.establish(
+        engine, keys, base_url=BASE_URL, now=real_now(), actor=Actor("test"), crl_form=CrlForm.NATIONAL
+    )
     journal = Journal(folder / "journal.jsonl")
     yield InProcessSigner(engine, keys, journal)
     journal.close()
@@ -383,15 +386,24 @@ def test_a_crl_whose_key_is_away_leaves_no_line_in_the_journal(
 
 
 def test_a_second_ceremony_changes_nothing(engine: Engine, authority: Established, now: datetime) -> None:
-    ceremony.establish(engine, authority.keys, base_url="http://other.example", now=now, actor=Actor("test"))
+    ceremony.establish(
+        engine,
+        authority.keys,
+        base_url="http://other.example",
+        now=now,
+        actor=Actor("test"),
+        crl_form=CrlForm.NATIONAL,
+    )
     with engine.connect() as connection:
         kept = {found.id: found.der for found in store.authorities(connection)}
-        assert list(kept) == ["root-1", "organisations-1", "persons-1"]
+        assert list(kept) == ["root-1", "organisations-1", "persons-1", "servers-1"]
         assert (kept["root-1"], kept["persons-1"]) == (authority.root.der, authority.issuing.der)
         shards = connection.execute(
             text("SELECT authority_id, count(*) FROM crl_shard GROUP BY 1 ORDER BY 1")
         )
-        assert shards.all() == [("organisations-1", 16), ("persons-1", 16), ("root-1", 1)]
+        assert shards.all() == [
+            ("organisations-1", 16), ("persons-1", 16), ("root-1", 1), ("servers-1", 16),
+        ]  # fmt: skip
 
 
 def test_a_ceremony_cut_short_goes_on_with_the_keys_it_made(
@@ -399,7 +411,9 @@ def test_a_ceremony_cut_short_goes_on_with_the_keys_it_made(
 ) -> None:
     keys = FileKeys(tmp_path / "keys", PASSPHRASE)
     made = keys.make("root-1", ec.SECP384R1()).public_key()
-    ceremony.establish(engine, keys, base_url=BASE_URL, now=now, actor=Actor("test"))
+    ceremony.establish(
+        engine, keys, base_url=BASE_URL, now=now, actor=Actor("test"), crl_form=CrlForm.NATIONAL
+    )
     with engine.connect() as connection:
         root = store.load_authority(connection, "root-1")
     assert root

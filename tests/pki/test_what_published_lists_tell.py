@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pki.model import Authority, AuthorityState, RevocationAction, RevocationReason, serial_of
+from pki.model import Authority, AuthorityState, CrlForm, RevocationAction, RevocationReason, serial_of
 from pki.restoring import PublishedList, Told, lacks_event, together
 from pki.store import LastEvent
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 CA = Authority(
     "persons-1", "issuing", "root-1", "CN=x", "persons-1", 1, b"", NOON, NOON, "persons", 1,
-    AuthorityState.ACTIVE, offline=False,
+    AuthorityState.ACTIVE, offline=False, crl_form=CrlForm.NATIONAL,
 )  # fmt: skip
 ONE = serial_of(1)
 HOLD, LOST, REPLACED = (

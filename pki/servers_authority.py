@@ -1,0 +1,52 @@
+"""Which CA certifies servers, their clients and this service's own signers: one of its own, apart from mail.
+
+An installation made before there was such a CA goes on with the one it had until a ceremony brings one, and
+for what mail's rules forbid no longer than they allow. How it is made is for `pki.ceremony`.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from directory.attention import Concern, Matter, keep
+from directory.base.audit import Actor
+from directory.base.errors import Kind, Refusal
+from pki import store
+from pki.model import Authority, AuthorityState
+from pki.profiles import MAIL_APART_FROM, OF_MAIL_CAS, SERVERS_ROLE, Profile
+
+# Who sees each minute that every CA can answer.
+_ACTOR = Actor("job:ocsp-responders")
+
+
+def issuing(connection: Connection, profile: Profile, formerly: str, now: datetime) -> Authority:
+    """The CA that certifies under this profile; that of the role `formerly` while none was ever activated.
+
+    Refuses `servers-authority-missing` where that one may no longer, and what `store.issuing_authority` does.
+    """
+    if _is_here(connection):
+        # Revoked or at its end it is refused, rather than followed by one that had handed over.
+        return store.issuing_authority(connection, SERVERS_ROLE, now)
+    if now >= MAIL_APART_FROM and not OF_MAIL_CAS.issuperset(profile.purposes):
+        text = (
+            f"Since {MAIL_APART_FROM:%Y-%m-%d} a CA for mail certifies neither servers nor signers of lists:"
+            " make and activate a CA for servers (docs/how-to/ceremony.md)."
+        )
+        raise Refusal(Kind.UNAVAILABLE, "servers-authority-missing", text)
+    return store.issuing_authority(connection, formerly, now)
+
+
+def note_missing(connection: Connection, now: datetime) -> None:
+    """Keep the matter of its absence open, or closed."""
+    absent = not _is_here(connection)
+    detail = {"from": MAIL_APART_FROM.date().isoformat()}
+    matters = [Matter(SERVERS_ROLE, detail=detail)] if absent and store.authorities(connection) else []
+    keep(connection, Concern.SERVERS_AUTHORITY_MISSING, matters, among=None, now=now, actor=_ACTOR)
+
+
+def _is_here(connection: Connection) -> bool:
+    """Whether a CA for servers issues, or did."""
+    return any(
+        one.role == SERVERS_ROLE and one.state is not AuthorityState.STANDBY
+        for one in store.authorities(connection)
+    )
