@@ -124,6 +124,19 @@ JOBS = MappingProxyType(
                 _every(1),
                 revocations.carry_on,
             ),
+            Job(
+                "measures-due",
+                "Tells the feed of the measures that begin or end by their dates.",
+                _every(1),
+                upkeep.measures_due,
+            ),
+            Job(
+                "replacements",
+                "Certifies anew what an annulled strike-off revoked.",
+                _every(5),
+                upkeep.replace_revoked_in_error,
+                waits=True,
+            ),
             Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
             Job(
                 "registers",

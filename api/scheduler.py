@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from api.jobs import JOBS, due_within, run_job
 from api.wiring import Container
+from directory import measures_due
 from directory.base.db import asking, libpq
 from directory.base.errors import Refusal
 from directory.feed import is_urgent_waiting
@@ -23,11 +24,20 @@ from pki import consequences
 log = logging.getLogger("sceau.worker")
 # What must follow a change at once; everything else waits for its hour.
 WOKEN_BY_THE_FEED = ("ldap-publication", "consequences")
+WOKEN_BY_THE_CLOCK = ("measures-due",)
+# What restores promises after a stop does not wait for its first interval. What began or ended while no
+# worker ran is taken up before anything else.
+AT_THE_START = (
+    *WOKEN_BY_THE_CLOCK, "consequences", "heartbeat", "completeness", "recovery", "ocsp-responders", "crl",
+    "ocsp-answers",
+)  # fmt: skip
 FOLLOWERS = (publish.CONSUMER, consequences.CONSUMER)
 # The first change of many is followed at once, and what takes something away in its quarter of a second; the
 # others together, since each run costs as much as what it follows.
 _BREATH = 0.25
 _BREATHS = 4
+_LONGEST_WAIT = 1.0
+_A_HAIR = 0.005
 # Jobs at a time by the clock; beside them run the heartbeat, those of the start and those the feed wakes.
 _BY_THE_CLOCK = 10
 _BEAT = "heartbeat"
@@ -57,8 +67,7 @@ def run_worker(container: Container) -> None:
         scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name, executor=seat)
     container.work.expect(due_within())
     scheduler.start()
-    # What restores promises after a stop does not wait for its first interval.
-    for name in ("heartbeat", "completeness", "recovery", "ocsp-responders", "crl", "ocsp-answers"):
+    for name in AT_THE_START:
         _run(container, name)
     woken = threading.Thread(target=_follow_feed, args=(container, stop), name="feed", daemon=True)
     woken.start()
@@ -80,6 +89,14 @@ def _run(container: Container, name: str, *, forced: bool = False) -> None:
             log.info("job %s: %s", name, did)
 
 
+def _until_due(container: Container) -> float:
+    """Seconds until a measure begins or ends, at most one: what is recorded meanwhile is heard of."""
+    with asking(container.engine) as connection:
+        wait = measures_due.next_within(connection, container.present(connection))
+    # A hair later than the instant itself, before which nothing is due.
+    return _LONGEST_WAIT if wait is None else min(wait + _A_HAIR, _LONGEST_WAIT)
+
+
 def _heard(connection: psycopg.Connection, seconds: float) -> bool:
     """Whether something was committed, within so long; of all that was, one run takes care."""
     heard = list(connection.notifies(timeout=seconds, stop_after=1))
@@ -94,6 +111,8 @@ def _breathe(container: Container, stop: threading.Event) -> None:
         with asking(container.engine) as connection:
             if is_urgent_waiting(connection, FOLLOWERS):
                 return
+            if measures_due.next_within(connection, container.present(connection)) == 0:
+                return
 
 
 def _follow_feed(container: Container, stop: threading.Event) -> None:
@@ -104,7 +123,12 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
             with psycopg.connect(conninfo, autocommit=True) as connection:
                 connection.execute("LISTEN sceau_change")
                 while not stop.is_set():
-                    if _heard(connection, 1):
+                    wait = _until_due(container)
+                    heard = _heard(connection, wait)
+                    if is_due := wait < _LONGEST_WAIT:
+                        for name in WOKEN_BY_THE_CLOCK:
+                            _run(container, name, forced=True)
+                    if heard or is_due:
                         for name in WOKEN_BY_THE_FEED:
                             _run(container, name, forced=True)
                         _breathe(container, stop)

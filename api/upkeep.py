@@ -17,6 +17,7 @@ from api.settings import Secret, passphrase
 from api.wiring import Container, written_folders
 from api.writing import without_room
 from directory import feed, reading_quotas, withdrawal_limits
+from directory import measures_due as measures
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
@@ -29,6 +30,7 @@ from pki import (
     outside_view,
     renewal,
     responders,
+    restitution,
     servers_authority,
     signed_note,
     tables,
@@ -113,6 +115,21 @@ def due_changes(container: Container) -> str:
         told = tell_of_time(connection, container.present(connection))
     done = [f"the feed begins anew in this cluster, {moved} rows removed"] if moved else []
     return ", ".join([*done, *([f"{told} changes told"] if told else [])])
+
+
+def measures_due(container: Container) -> str:
+    """Tell the feed of the measures that begin or end by their dates, and of those told otherwise before."""
+    with transaction(container.engine) as connection:
+        told = measures.tell(connection, container.present(connection))
+    return f"{told} measures began or ended" if told else ""
+
+
+def replace_revoked_in_error(container: Container) -> str:
+    """Certify anew what an annulled strike-off revoked."""
+    made = restitution.replace_all(
+        container.engine, container.signer, now=container.present, base_url=container.settings.base_url
+    )
+    return f"{made} certificates replaced" if made else ""
 
 
 def trim_feed(container: Container) -> str:

@@ -7,6 +7,7 @@ follows, is decided where the act is (`pki/measures.py`, `pki/releasing.py`, `co
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Column, Connection, Table, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -43,10 +44,21 @@ def waiting(connection: Connection, table: Table, subject: int, now: datetime) -
 
 
 def ask(
-    connection: Connection, table: Table, subject: int, *, token: Token, reason: str, now: datetime
+    connection: Connection,
+    table: Table,
+    subject: int,
+    *,
+    token: Token,
+    reason: str,
+    now: datetime,
+    **besides: Any,
 ) -> None:
-    """Note that this person asks; one that was asked and never agreed to in time is asked anew."""
-    asked = {"reason": reason, "asked_by": token.id, "asked_at": now}
+    """Note that this person asks; one never agreed to in time, or done and asked once more, is asked anew.
+
+    `besides` is what the act needs more, as columns of its table.
+    """
+    asked = {"reason": reason, "asked_by": token.id, "asked_at": now, **besides}
+    asked |= {"confirmed_by": None, "confirmed_at": None}
     query = insert(table).values({_key(table).name: subject, **asked})
     connection.execute(query.on_conflict_do_update(index_elements=[_key(table)], set_=asked))
 

@@ -70,7 +70,7 @@ class Practitioner:
     """A person of the national register; `departed_at` is set when the register no longer holds him.
 
     `other_names` (family, given) are those he practises under beside the one shown; verdicts do not ask for
-    them.
+    them. `changes_at` is the next instant at which a measure against him begins or ends, as recorded now.
     """
 
     national_id: str
@@ -84,6 +84,7 @@ class Practitioner:
     struck_off: bool = False
     departed_at: datetime | None = None
     other_names: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    changes_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ the number of addresses: each part is an index probe, so that 1 and 10,000 take 
 
 The past is asked with the same statements over `<table>_at(:at)`. The present is what is recorded as begun
 and not yet ended: what had begun when it was recorded is compared with no clock, since a reader woken by the
-feed may have a slower one.
+feed may have a slower one. A measure with dates is compared with the database's clock as it reads, not as the
+transaction began: whoever is woken by its beginning may have begun before.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -44,12 +45,17 @@ PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name
                                       x.finess, x.structure_name, x.street, x.postal_code, x.town,
                                       x.department, x.registered_by) ORDER BY x.digest)
      FROM {practice} x WHERE x.national_id = p.national_id),
-    (SELECT json_agg(DISTINCT x.kind) FROM {measure} x WHERE x.national_id = ANY(ARRAY(
+    (SELECT json_build_array(
+         json_agg(DISTINCT x.kind) FILTER (WHERE x.starts_at <= coalesce(
+             CAST(:at AS timestamptz), greatest(x.recorded_at, clock_timestamp()))),
+         -- The next instant at which one of them begins or ends; of the past nothing is yet to come.
+         min(CASE WHEN x.starts_at > greatest(x.recorded_at, clock_timestamp()) THEN x.starts_at
+                  ELSE x.ends_at END) FILTER (WHERE CAST(:at AS timestamptz) IS NULL))
+     FROM {measure} x WHERE x.national_id = ANY(ARRAY(
          SELECT p.national_id
          UNION ALL SELECT u.national_id FROM {succession} u WHERE u.successor = p.national_id))
-     AND x.starts_at <= coalesce(CAST(:at AS timestamptz), greatest(x.recorded_at, transaction_timestamp()))
      AND (x.ends_at IS NULL
-          OR x.ends_at > coalesce(CAST(:at AS timestamptz), clock_timestamp()))))"""
+          OR x.ends_at > greatest(x.starts_at, coalesce(CAST(:at AS timestamptz), clock_timestamp())))))"""
 
 ESTABLISHMENT = """json_build_array(o.finess, o.name, o.long_name, o.category_code, o.category_label,
     o.street, o.postal_line, o.department, o.closed_on, o.departed_at)"""
@@ -340,7 +346,8 @@ def _facts(address: str, trusts: list[list[Any]] | None, mailbox: list[Any] | No
 
 
 def _practitioner(row: list[Any], other_names: Iterable[Sequence[str]] = ()) -> Practitioner:
-    national_id, title, family_name, given_name, departed_at, professions, skills, practices, measures = row
+    national_id, title, family_name, given_name, departed_at, professions, skills, practices, against = row
+    measures, changes_at = against
     return Practitioner(
         national_id,
         title,
@@ -353,6 +360,7 @@ def _practitioner(row: list[Any], other_names: Iterable[Sequence[str]] = ()) -> 
         struck_off="struck-off" in (measures or ()),
         departed_at=_instant(departed_at),
         other_names=tuple((family, given) for family, given in other_names),
+        changes_at=_instant(changes_at),
     )
 
 

@@ -332,6 +332,51 @@ measure_lifting = Table(
     Column("confirmed_at", UtcDateTime),
 )
 
+measure_shortening = Table(
+    "measure_shortening",
+    metadata,
+    Column("measure_id", BigInteger, ForeignKey("measure.id"), primary_key=True, autoincrement=False),
+    Column("until", UtcDateTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
+    Column("confirmed_at", UtcDateTime),
+)
+
+measure_annulment = Table(
+    "measure_annulment",
+    metadata,
+    Column("measure_id", BigInteger, ForeignKey("measure.id"), primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
+    Column("confirmed_at", UtcDateTime),
+)
+
+measure_revision = Table(
+    "measure_revision",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("measure_id", BigInteger, ForeignKey("measure.id"), nullable=False),
+    Column("act", Text, nullable=False),
+    Column("ends_at", UtcDateTime),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("confirmed_by", Text),
+    Column("recorded_at", UtcDateTime, nullable=False),
+)
+
+measure_phase = Table(
+    "measure_phase",
+    metadata,
+    Column("measure_id", BigInteger, ForeignKey("measure.id"), primary_key=True, autoincrement=False),
+    Column("phase", Text, nullable=False),
+    Column("told_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+)
+
 correction_withdrawal = Table(
     "correction_withdrawal",
     metadata,

@@ -1,4 +1,4 @@
-"""What an Ordre or an agency may do to a person's standing: suspend, strike off, and take either back.
+"""What an Ordre or an agency may do to a person's standing: suspend, strike off, for a time, and take back.
 
 A measure stands beside the national register and overtakes it: the register may take days to say the same.
 It is against the person: taken under one number, it stands under the one that replaced it.
@@ -7,19 +7,22 @@ Who may call, and for which authority, is checked by the entry point's token; wh
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, Row, insert, select, text, update
 
-from directory import store
+from directory import periods, store
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import after, not_before, present
 from directory.model import MeasureKind
+from directory.periods import Moment, Period
 from directory.rules import check_reason, registering_authorities
 from directory.tables import measure
 
+# An end that is yet to come was written down before it comes.
 _LAST_WRITTEN = text(
-    "SELECT max(greatest(recorded_at, ends_at)) FROM measure"
+    "SELECT max(greatest(recorded_at, CASE WHEN ends_at <= :now THEN ends_at END)) FROM measure"
     " WHERE national_id = ANY(CAST(:numbers AS text[]))"
 )
 
@@ -33,32 +36,42 @@ def take_measure(
     kind: MeasureKind,
     authority: str,
     reason: str,
+    begins: Moment | None = None,
+    until: Moment | None = None,
 ) -> int:
-    """Suspend or strike off a person from `now` on, until lifted; gives the measure's number.
+    """Suspend or strike off a person from `now` on, or from `begins`; gives the measure's number.
 
-    Refuses `unknown-practitioner`, `wrong-authority`, `measure-in-force` and what `check_reason` refuses.
+    A suspension lasts until it is lifted, or `until`. Refuses `unknown-practitioner`, `wrong-authority`,
+    `measure-in-force`, `strike-off-has-no-end` and what `check_reason` and `periods.period` refuse.
     """
     check_reason(reason)
+    if kind is MeasureKind.STRUCK_OFF and until is not None:
+        raise _has_no_end()
     # Two measures of one person are taken one after the other, so that the second sees the first.
     store.lock_person(connection, national_id)
     numbers = store.numbers_of(connection, [national_id])
     _need_competence(connection, national_id, numbers, authority)
-    _need_none_in_force(connection, numbers, kind, authority)
     now = present(connection, now)
-    written = not_before(now, connection.execute(_LAST_WRITTEN, {"numbers": list(numbers)}).scalar_one())
+    period = periods.period(begins, until, now)
+    _need_something_added(connection, numbers, kind, authority, period)
+    asked = {"numbers": list(numbers), "now": now}
+    written = not_before(now, connection.execute(_LAST_WRITTEN, asked).scalar_one())
     row = {
         "national_id": national_id,
         "kind": kind.value,
         "authority": authority,
         "reason": reason,
-        "starts_at": now,
+        "starts_at": period.starts_at,
+        "ends_at": period.ends_at,
         "recorded_by": actor.name,
         # In force from now on, whatever clock dated the one before; written down behind it all the same.
         "recorded_at": written,
     }
     measure_id: int = connection.execute(insert(measure).values(row).returning(measure.c.id)).scalar_one()
     # The reason may tell of a person's health or conduct: it stays in the record, out of a published log.
-    detail = {"measure": measure_id, "kind": kind.value, "authority": authority}
+    detail: dict[str, Any] = {"measure": measure_id, "kind": kind.value, "authority": authority}
+    detail |= {"from": period.starts_at.isoformat()} if begins is not None else {}
+    detail |= _until(period.ends_at) if until is not None else {}
     record(
         connection, now=written, actor=actor, event=Event.MEASURE_TAKEN, subject=national_id, detail=detail
     )
@@ -71,32 +84,126 @@ def unknown_measure(measure_id: int) -> Refusal:
 
 
 def lift_measure(
-    connection: Connection, *, now: datetime, actor: Actor, measure_id: int, authority: str
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    measure_id: int,
+    authority: str,
+    event: Event = Event.MEASURE_LIFTED,
 ) -> None:
     """End a measure from `now` on; only the authority that took it may. Why it was taken stays with it.
 
-    Refuses `unknown-measure`, `measure-not-in-force`.
+    One that has not begun never begins. Refuses `unknown-measure`, `measure-not-in-force`.
     """
-    found = connection.execute(
-        select(measure).where(measure.c.id == measure_id).with_for_update()
-    ).one_or_none()
+    found = _held(connection, measure_id, authority)
+    now = not_before(present(connection, now), found.recorded_at)
+    _need_not_over(found, now)
+    if found.starts_at > now:
+        # What never was in force keeps an empty period.
+        _end_at(connection, found, found.starts_at, now=now, actor=actor, event=event)
+    else:
+        # Taken and lifted in one instant, it still was.
+        ends_at = after(now, found.starts_at)
+        _end_at(connection, found, ends_at, now=ends_at, actor=actor, event=event)
+
+
+def prolong_measure(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    measure_id: int,
+    authority: str,
+    until: Moment | None,
+) -> datetime | None:
+    """Have a suspension end later, or (None) when it is lifted; gives its new end.
+
+    Refuses `unknown-measure`, `measure-not-in-force`, `not-longer` and what `periods.end` refuses.
+    """
+    found = _held(connection, measure_id, authority)
+    now = not_before(present(connection, now), found.recorded_at)
+    _need_not_over(found, now)
+    ends_at = None if until is None else periods.end(until, _period(found), now)
+    if found.ends_at is None or (ends_at is not None and ends_at <= found.ends_at):
+        text_ = "It lasts as long already: ask for its shortening to have it end earlier."
+        raise Refusal(Kind.CONFLICT, "not-longer", text_)
+    _end_at(connection, found, ends_at, now=now, actor=actor, event=Event.MEASURE_PROLONGED)
+    return ends_at
+
+
+def shortened_end(found: Row[Any], until: Moment, now: datetime) -> datetime:
+    """The end that a measure is to have instead of its later one.
+
+    Refuses `measure-not-in-force`, `strike-off-has-no-end`, `not-shorter` and what `periods.end` refuses.
+    """
+    _need_not_over(found, now)
+    if found.kind == MeasureKind.STRUCK_OFF.value:
+        raise _has_no_end()
+    ends_at = periods.end(until, _period(found), now)
+    if found.ends_at is not None and ends_at >= found.ends_at:
+        text_ = "It ends as early already: prolong it to have it end later."
+        raise Refusal(Kind.CONFLICT, "not-shorter", text_)
+    return ends_at
+
+
+def shorten_measure(
+    connection: Connection,
+    *,
+    now: datetime,
+    actor: Actor,
+    measure_id: int,
+    authority: str,
+    until: datetime,
+) -> None:
+    """Have a suspension end earlier. Refuses `unknown-measure` and what `shortened_end` refuses."""
+    found = _held(connection, measure_id, authority)
+    now = not_before(present(connection, now), found.recorded_at)
+    ends_at = shortened_end(found, until, now)
+    _end_at(connection, found, ends_at, now=now, actor=actor, event=Event.MEASURE_SHORTENED)
+
+
+def _held(connection: Connection, measure_id: int, authority: str) -> Row[Any]:
+    query = select(measure).where(measure.c.id == measure_id).with_for_update()
+    found = connection.execute(query).one_or_none()
     # Another body's is not there for it: numbers tried one by one would tell how many it takes.
     if found is None or found.authority != authority:
         raise unknown_measure(measure_id)
-    if found.ends_at is not None:
-        raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
-    # Taken and lifted in one instant, it still was: the record keeps no empty periods.
-    ends_at = not_before(after(present(connection, now), found.starts_at), found.recorded_at)
-    connection.execute(update(measure).where(measure.c.id == measure_id).values(ends_at=ends_at))
-    detail = {"measure": measure_id, "kind": found.kind, "authority": authority}
-    record(
-        connection,
-        now=ends_at,
-        actor=actor,
-        event=Event.MEASURE_LIFTED,
-        subject=found.national_id,
-        detail=detail,
-    )
+    return found
+
+
+def _need_not_over(found: Row[Any], now: datetime) -> None:
+    if found.ends_at is not None and found.ends_at <= max(now, found.starts_at):
+        raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {found.id} has ended already.")
+
+
+def _end_at(
+    connection: Connection,
+    found: Row[Any],
+    ends_at: datetime | None,
+    *,
+    now: datetime,
+    actor: Actor,
+    event: Event,
+) -> None:
+    connection.execute(update(measure).where(measure.c.id == found.id).values(ends_at=ends_at))
+    detail = {"measure": found.id, "kind": found.kind, "authority": found.authority}
+    if event in {Event.MEASURE_PROLONGED, Event.MEASURE_SHORTENED}:
+        detail |= _until(ends_at)
+    record(connection, now=now, actor=actor, event=event, subject=found.national_id, detail=detail)
+
+
+def _period(found: Row[Any]) -> Period:
+    return Period(found.starts_at, found.ends_at)
+
+
+def _until(ends_at: datetime | None) -> dict[str, str | None]:
+    return {"until": None if ends_at is None else ends_at.isoformat()}
+
+
+def _has_no_end() -> Refusal:
+    text_ = "A strike-off lasts until it is lifted or annulled: a suspension may have an end."
+    return Refusal(Kind.UNACCEPTABLE, "strike-off-has-no-end", text_)
 
 
 def _need_competence(
@@ -114,16 +221,19 @@ def _need_competence(
         raise Refusal(Kind.FORBIDDEN, "wrong-authority", sentence, authorities=names)
 
 
-def _need_none_in_force(
-    connection: Connection, numbers: Collection[str], kind: MeasureKind, authority: str
+def _need_something_added(
+    connection: Connection, numbers: Collection[str], kind: MeasureKind, authority: str, asked: Period
 ) -> None:
-    same = select(measure.c.id).where(
-        measure.c.national_id.in_(numbers),
-        measure.c.kind == kind.value,
-        measure.c.authority == authority,
-        measure.c.ends_at.is_(None),
-    )
-    in_force = connection.execute(same).scalars().first()
-    if in_force is not None:
-        sentence = f"{authority} has this measure in force already."
-        raise Refusal(Kind.CONFLICT, "measure-in-force", sentence, measure=in_force)
+    """Refuse `measure-in-force` where one of the same kind and authority lasts as long; others overlap."""
+    same = (
+        select(measure)
+        .where(
+            measure.c.national_id.in_(numbers), measure.c.kind == kind.value,
+            measure.c.authority == authority,
+        )
+        .order_by(measure.c.id)
+    )  # fmt: skip
+    for known in connection.execute(same):
+        if periods.covers(_period(known), asked):
+            sentence = f"{authority} has this measure in force for that time already."
+            raise Refusal(Kind.CONFLICT, "measure-in-force", sentence, measure=known.id)

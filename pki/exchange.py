@@ -75,10 +75,11 @@ def decide(address: str, recipient: Party, sender: Party | None, occasion: Occas
     if occasion.recorded:
         reasons = list(reasons_against(recipient, to, occasion.as_of))
     given = usable(recipient.certificates, to, occasion.as_of)
-    resting_on = list(given)
+    resting_on, changes = list(given), changes_of(recipient)
     if sender is not None and occasion.recorded:
         reasons += [SENDER + reason for reason in reasons_against(sender, by, occasion.as_of)]
         resting_on += usable(sender.certificates, by, occasion.as_of)
+        changes += changes_of(sender)
     answer = _answer(reasons)
     return Verdict(
         address,
@@ -86,7 +87,7 @@ def decide(address: str, recipient: Party, sender: Party | None, occasion: Occas
         tuple(reasons),
         decided_at=occasion.now,
         as_of=occasion.as_of,
-        valid_until=_valid_until(occasion, resting_on if answer is Answer.ALLOWED else ()),
+        valid_until=_valid_until(occasion, resting_on if answer is Answer.ALLOWED else (), changes),
         sources=dict(occasion.sources),
         certificates=given if answer is Answer.ALLOWED else (),
     )
@@ -137,8 +138,19 @@ def _answer(reasons: Sequence[str]) -> Answer:
     return Answer.REFUSED
 
 
-def _valid_until(occasion: Occasion, resting_on: Sequence[CertificateFacts]) -> datetime:
-    ends = [occasion.now + occasion.lifetime, *(certificate.not_after for certificate in resting_on)]
+def changes_of(party: Party) -> list[datetime]:
+    """When a measure against somebody whom this side rests on begins or ends next."""
+    facts = party.facts
+    people = [*([] if facts.holder is None else [facts.holder]), *facts.answerable]
+    return [person.changes_at for person in people if person.changes_at is not None]
+
+
+def _valid_until(
+    occasion: Occasion, resting_on: Sequence[CertificateFacts], changes: Sequence[datetime]
+) -> datetime:
+    ends = [
+        occasion.now + occasion.lifetime, *(certificate.not_after for certificate in resting_on), *changes,
+    ]  # fmt: skip
     return max(occasion.now, min(ends))
 
 

@@ -1,42 +1,91 @@
 """The measures of an Ordre or agency, with what follows for certificates in the same transaction.
 
-Taking one is the act of one registrar, because delay leaks; lifting gives trust back and takes two. Whose
-measure it is and who is competent is decided in `directory/use_cases.py`.
+Taking one, now or for a day to come, is the act of one registrar, because delay leaks; so is to prolong one.
+Lifting, shortening and annulling give trust back and take two. What begins or ends by its date is followed by
+`directory/measures_due.py`; whose measure it is and who is competent is decided in `directory/use_cases.py`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Table, insert, select
 
 from directory import dual_control
 from directory import store as directory_store
 from directory import use_cases as directory_use_cases
-from directory.access import Role, Token
+from directory.access import Role, Token, actor_of
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from directory.model import MeasureKind
+from directory.periods import Moment
 from directory.rules import check_reason
-from directory.tables import measure, measure_lifting, practitioner
+from directory.tables import (
+    measure,
+    measure_annulment,
+    measure_lifting,
+    measure_revision,
+    measure_shortening,
+    practitioner,
+)
 from directory.withdrawal_limits import charge
-from pki import rules
+from pki import restitution, rules
 from pki.consequences import Graces, Touched, settle
+from pki.restitution import Replacement
 
 
 class MeasureState(Enum):
-    """In force; in force, and one registrar asks for its end; ended."""
+    """Yet to begin; in force; one asks for its end; ended by two, or by its date; an error from the start."""
 
+    TO_COME = "to-come"
     IN_FORCE = "in-force"
     LIFTING_ASKED = "lifting-asked"
     LIFTED = "lifted"
+    ENDED = "ended"
+    ANNULLED = "annulled"
+
+
+class Act(Enum):
+    """What was done with a measure after it was taken, beside its lifting."""
+
+    PROLONGED = "prolonged"
+    SHORTENED = "shortened"
+    ANNULLED = "annulled"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One such act: the end it gave, why, and who; `confirmed_by` is None for what one person may do."""
+
+    act: Act
+    ends_at: datetime | None
+    reason: str
+    asked_by: str
+    confirmed_by: str | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """One of two persons who give trust back: what for, and the table that keeps what the first asked."""
+
+    token: Token
+    measure: "Measure"
+    table: Table
+    now: datetime
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure as it stands; `reason` is why it was lifted once it is, `recorded_by` a name of the log."""
+    """A measure as it stands; `reason` is why it was taken, `recorded_by` a name of the log.
+
+    `shortening_asked` and `annulment_asked` are what one registrar asks and nobody has agreed to yet:
+    the end to be, and since when. `replacements` are the certificates that its annulment gives back.
+    """
 
     id: int
     practitioner: str
@@ -50,6 +99,10 @@ class Measure:
     lifting_asked_at: datetime | None
     lifting_reason: str | None
     recorded_at: datetime
+    shortening_asked: datetime | None = None
+    annulment_asked: datetime | None = None
+    revisions: Sequence[Revision] = field(default=())
+    replacements: Sequence[Replacement] = field(default=())
 
 
 _MEASURES = (
@@ -57,8 +110,16 @@ _MEASURES = (
         measure,
         measure_lifting.c.asked_at.label("lifting_asked_at"),
         measure_lifting.c.reason.label("lifting_reason"),
+        measure_lifting.c.confirmed_at.label("lifted_at"),
+        measure_shortening.c.until.label("shorter_until"),
+        measure_shortening.c.asked_at.label("shortening_asked_at"),
+        measure_shortening.c.confirmed_at.label("shortened_at"),
+        measure_annulment.c.asked_at.label("annulment_asked_at"),
+        measure_annulment.c.confirmed_at.label("annulled_at"),
     )
     .outerjoin(measure_lifting, measure_lifting.c.measure_id == measure.c.id)
+    .outerjoin(measure_shortening, measure_shortening.c.measure_id == measure.c.id)
+    .outerjoin(measure_annulment, measure_annulment.c.measure_id == measure.c.id)
     .order_by(measure.c.id)
 )
 
@@ -72,18 +133,104 @@ def take(
     kind: MeasureKind,
     reason: str,
     graces: Graces,
+    begins: Moment | None = None,
+    until: Moment | None = None,
 ) -> Measure:
-    """Suspend or strike off from this commit on: verdict, OCSP and enrolments; LDAP and CRL follow the feed.
+    """Suspend or strike off from this commit on, or from `begins`: verdict, OCSP and enrolments at once.
 
-    Refuses `not-a-registrar`, `withdrawal-limit-reached` and what `directory.use_cases.take_measure` refuses.
+    LDAP and CRL follow the feed. Refuses `not-a-registrar`, `withdrawal-limit-reached` and what
+    `directory.use_cases.take_measure` refuses.
     """
     rules.check_registrar(token)
     measure_id = directory_use_cases.take_measure(
         connection, now=now, actor=token.actor, national_id=national_id, kind=kind,
-        authority=token.authority, reason=reason,
+        authority=token.authority, reason=reason, begins=begins, until=until,
     )  # fmt: skip
     settle(connection, Touched(frozenset({national_id})), graces=graces, now=now)
     charge(connection, token, now=now)
+    return _load(connection, measure_id, now)
+
+
+def prolong(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    measure_id: int,
+    until: Moment | None,
+    reason: str,
+) -> Measure:
+    """Have a suspension end later, or (None) when it is lifted: by one registrar, and within his limits.
+
+    Refuses `not-a-registrar`, `unknown-measure`, `withdrawal-limit-reached`, `reason-missing`,
+    `reason-too-long` and what `directory.use_cases.prolong_measure` refuses.
+    """
+    rules.check_registrar(token)
+    check_reason(reason)
+    _locked(connection, token, measure_id, now)
+    ends_at = directory_use_cases.prolong_measure(
+        connection, now=now, actor=token.actor, measure_id=measure_id, authority=token.authority, until=until
+    )
+    at = present(connection, now)
+    _note(connection, measure_id, Revision(Act.PROLONGED, ends_at, reason, token.actor.name, None, at))
+    charge(connection, token, now=now)
+    return _load(connection, measure_id, now)
+
+
+def shorten(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    measure_id: int,
+    until: Moment,
+    reason: str,
+    graces: Graces,
+) -> Measure:
+    """Ask for an earlier end of a suspension, or confirm the one that another registrar asked within a week.
+
+    Another end than the one asked is asked anew. Refuses `not-a-registrar`, `unknown-measure`,
+    `self-approval`, `reason-missing`, `reason-too-long` and what `directory.use_cases.shortened_end` refuses.
+    """
+    rules.check_registrar(token)
+    check_reason(reason)
+    found = _locked(connection, token, measure_id, now)
+    row = connection.execute(select(measure).where(measure.c.id == measure_id)).one()
+    ends_at = directory_use_cases.shortened_end(
+        row, until, not_before(present(connection, now), row.recorded_at)
+    )
+    asking = _Asking(token, found, measure_shortening, now)
+    if found.shortening_asked != ends_at:
+        _ask(connection, asking, Event.MEASURE_SHORTENING_ASKED, reason, until=ends_at)
+    else:
+        with _agreed(connection, asking, Act.SHORTENED, graces):
+            directory_use_cases.shorten_measure(
+                connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
+                until=ends_at,
+            )  # fmt: skip
+    return _load(connection, measure_id, now)
+
+
+def annul(
+    connection: Connection, *, now: datetime, token: Token, measure_id: int, reason: str, graces: Graces
+) -> Measure:
+    """Say that a measure was an error, or confirm what another registrar said within a week.
+
+    Confirmed, it ends, whatever was held for it is released, and what a strike-off ended or revoked comes
+    back (`pki/restitution.py`). One that has ended is annulled all the same. Refuses `not-a-registrar`,
+    `unknown-measure`, `measure-annulled`, `self-approval`, `reason-missing`, `reason-too-long`.
+    """
+    rules.check_registrar(token)
+    check_reason(reason)
+    found = _locked(connection, token, measure_id, now)
+    if found.state is MeasureState.ANNULLED:
+        raise Refusal(Kind.CONFLICT, "measure-annulled", f"Measure {measure_id} is annulled already.")
+    asking = _Asking(token, found, measure_annulment, now)
+    if found.annulment_asked is None:
+        _ask(connection, asking, Event.MEASURE_ANNULMENT_ASKED, reason)
+    else:
+        with _agreed(connection, asking, Act.ANNULLED, graces):
+            _end_in_error(connection, now, token, found)
     return _load(connection, measure_id, now)
 
 
@@ -91,6 +238,8 @@ def lift(
     connection: Connection, *, now: datetime, token: Token, measure_id: int, reason: str, graces: Graces
 ) -> Measure:
     """Ask for the end of a measure, or confirm what another registrar asked within a week.
+
+    One that is yet to come never begins then.
 
     Confirmed, it ends, with the `lifting_reason` that was asked with; what was put on hold for it is
     released: by the job, where the person was linked to another number meanwhile and somebody holds that.
@@ -100,12 +249,13 @@ def lift(
     rules.check_registrar(token)
     check_reason(reason)
     found = _locked(connection, token, measure_id, now)
-    if found.state is MeasureState.LIFTED:
+    if found.state in _OVER:
         raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
-    if found.state is MeasureState.IN_FORCE:
-        _ask(connection, now, token, found, reason)
-    else:
+    if dual_control.still_holds(found.lifting_asked_at, now):
         _confirm(connection, now, token, found, graces)
+    else:
+        asking = _Asking(token, found, measure_lifting, now)
+        _ask(connection, asking, Event.MEASURE_LIFTING_ASKED, reason)
     return _load(connection, measure_id, now)
 
 
@@ -124,7 +274,7 @@ def measures_seen(connection: Connection, *, token: Token, national_id: str, now
     query = _MEASURES.where(measure.c.national_id.in_(directory_store.numbers_of(connection, [national_id])))
     if token.role is not Role.AUDITOR:
         query = query.where(measure.c.authority == token.authority)
-    return [_measure(row, now) for row in connection.execute(query)]
+    return _measures(connection, connection.execute(query).all(), now)
 
 
 def _locked(connection: Connection, token: Token, measure_id: int, now: datetime) -> Measure:
@@ -135,14 +285,57 @@ def _locked(connection: Connection, token: Token, measure_id: int, now: datetime
     return _load(connection, measure_id, now)
 
 
-def _ask(connection: Connection, now: datetime, token: Token, found: Measure, reason: str) -> None:
-    now = not_before(present(connection, now), found.recorded_at)
-    dual_control.ask(connection, measure_lifting, found.id, token=token, reason=reason, now=now)
+def _ask(connection: Connection, asking: _Asking, event: Event, reason: str, **besides: datetime) -> None:
+    found = asking.measure
+    now = not_before(present(connection, asking.now), found.recorded_at)
+    dual_control.ask(
+        connection, asking.table, found.id, token=asking.token, reason=reason, now=now, **besides
+    )
+    detail: dict[str, Any] = {"measure": found.id, "kind": found.kind.value, "authority": found.authority}
+    detail |= {name: value.isoformat() for name, value in besides.items()}
+    record(
+        connection, now=now, actor=asking.token.actor, event=event, subject=found.practitioner, detail=detail
+    )
+
+
+@contextmanager
+def _agreed(connection: Connection, asking: _Asking, act: Act, graces: Graces) -> Iterator[None]:
+    """Inside, what another asked is done: noted with his reason, with what follows seen to."""
+    found, actor = asking.measure, asking.token.actor
+    asked = dual_control.waiting(connection, asking.table, found.id, asking.now)
+    if asked is None:
+        raise TypeError("only what was asked is confirmed")
+    dual_control.check_is_another(asked, asking.token)
+    yield
+    agreed_at = not_before(present(connection, asking.now), asked.at)
+    dual_control.confirm(connection, asking.table, found.id, token=asking.token, now=agreed_at)
+    ends_at = connection.execute(select(measure.c.ends_at).where(measure.c.id == found.id)).scalar_one()
+    by = actor_of(asked.by).name
+    _note(connection, found.id, Revision(act, ends_at, asked.reason, by, actor.name, agreed_at))
+    if act is Act.ANNULLED and found.kind is MeasureKind.STRUCK_OFF:
+        restitution.give_back(connection, found.id, found.practitioner, now=agreed_at, actor=actor)
+    touched = Touched(frozenset({found.practitioner}))
+    settle(connection, touched, graces=graces, now=asking.now, waits=False)
+
+
+def _end_in_error(connection: Connection, now: datetime, token: Token, found: Measure) -> None:
+    if found.state not in _OVER:
+        directory_use_cases.lift_measure(
+            connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
+            event=Event.MEASURE_ANNULLED,
+        )  # fmt: skip
+        return
+    # Over already: what was taken while it stood comes back, and the log says by whose word.
     detail = {"measure": found.id, "kind": found.kind.value, "authority": found.authority}
     record(
-        connection, now=now, actor=token.actor, event=Event.MEASURE_LIFTING_ASKED, subject=found.practitioner,
-        detail=detail,
+        connection, now=not_before(present(connection, now), found.recorded_at), actor=token.actor,
+        event=Event.MEASURE_ANNULLED, subject=found.practitioner, detail=detail,
     )  # fmt: skip
+
+
+def _note(connection: Connection, measure_id: int, made: Revision) -> None:
+    row = {**vars(made), "act": made.act.value, "measure_id": measure_id}
+    connection.execute(insert(measure_revision).values(row))
 
 
 def _confirm(connection: Connection, now: datetime, token: Token, found: Measure, graces: Graces) -> None:
@@ -164,17 +357,60 @@ def _load(connection: Connection, measure_id: int, now: datetime) -> Measure:
     row = connection.execute(_MEASURES.where(measure.c.id == measure_id)).one_or_none()
     if row is None:
         raise directory_use_cases.unknown_measure(measure_id)
-    return _measure(row, now)
+    return _measures(connection, [row], present(connection, now))[0]
 
 
-def _measure(row: Row[Any], now: datetime) -> Measure:
-    asked = dual_control.still_holds(row.lifting_asked_at, now)
-    if row.ends_at is not None:
-        state = MeasureState.LIFTED
-    else:
-        state = MeasureState.LIFTING_ASKED if asked else MeasureState.IN_FORCE
+def _measures(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -> list[Measure]:
+    numbers = [row.id for row in rows]
+    revisions = _revisions(connection, numbers)
+    replacements = restitution.replacements(connection, numbers)
+    return [_measure(row, now, revisions, replacements) for row in rows]
+
+
+def _revisions(connection: Connection, measure_ids: Sequence[int]) -> dict[int, list[Revision]]:
+    found: dict[int, list[Revision]] = {}
+    query = select(measure_revision).where(measure_revision.c.measure_id.in_(measure_ids))
+    for row in connection.execute(query.order_by(measure_revision.c.id)):
+        made = Revision(
+            Act(row.act), row.ends_at, row.reason, row.asked_by, row.confirmed_by, row.recorded_at
+        )
+        found.setdefault(row.measure_id, []).append(made)
+    return found
+
+
+def _measure(
+    row: Row[Any],
+    now: datetime,
+    revisions: Mapping[int, Sequence[Revision]],
+    replacements: Mapping[int, Sequence[Replacement]],
+) -> Measure:
     return Measure(
-        row.id, row.national_id, MeasureKind(row.kind), row.authority, row.reason, state, row.starts_at,
-        row.ends_at, row.recorded_by, row.lifting_asked_at, row.lifting_reason,
+        row.id, row.national_id, MeasureKind(row.kind), row.authority, row.reason, _state(row, now),
+        row.starts_at, row.ends_at, row.recorded_by, row.lifting_asked_at, row.lifting_reason,
         row.recorded_at,
+        shortening_asked=_waiting(row.shortening_asked_at, row.shortened_at, now) and row.shorter_until,
+        annulment_asked=_waiting(row.annulment_asked_at, row.annulled_at, now),
+        revisions=tuple(revisions.get(row.id, ())), replacements=tuple(replacements.get(row.id, ())),
     )  # fmt: skip
+
+
+def _waiting(asked_at: datetime | None, confirmed_at: datetime | None, now: datetime) -> datetime | None:
+    """Since when somebody waits for a second person; None where nobody does."""
+    return asked_at if confirmed_at is None and dual_control.still_holds(asked_at, now) else None
+
+
+_OVER = frozenset({MeasureState.LIFTED, MeasureState.ENDED, MeasureState.ANNULLED})
+
+
+def _state(row: Row[Any], now: datetime) -> MeasureState:
+    if row.annulled_at is not None:
+        return MeasureState.ANNULLED
+    if row.lifted_at is not None:
+        return MeasureState.LIFTED
+    # By the clock that dated it, where that was ahead of this one.
+    now = not_before(now, row.recorded_at)
+    if row.ends_at is not None and row.ends_at <= max(now, row.starts_at):
+        return MeasureState.ENDED
+    if _waiting(row.lifting_asked_at, row.lifted_at, now) is not None:
+        return MeasureState.LIFTING_ASKED
+    return MeasureState.TO_COME if row.starts_at > now else MeasureState.IN_FORCE

@@ -256,9 +256,11 @@ class Standing:
     """What the record says of one serial of one CA at one instant: issued or not, and its last event.
 
     `certificate_sha256` is None for what was never issued; `action` and `reason` are those of the last event.
+    `changes_at` is the next instant at which a measure against its holder begins or ends.
     """
 
     certificate_sha256: bytes | None
     action: str | None = None
     reason: str | None = None
     revoked_at: datetime | None = None
+    changes_at: datetime | None = None

@@ -196,12 +196,15 @@ def validity(findings: Sequence[Finding], now: datetime, lifetime: timedelta) ->
     thisUpdate is as long ago as notBefore of a certificate, for readers whose clocks run late. It is never
     before the last thing done to any of these: that was not known before. What a clock that had jumped ahead
     dated is no reason to date ahead. nextUpdate counts from `now`: counted from thisUpdate, an answer cut
-    short has expired before it leaves.
+    short has expired before it leaves. It is never after the instant at which a measure recorded ahead begins
+    or ends.
     """
     done = [finding.standing.revoked_at for finding in findings]
     known = [at for at in done if at is not None and at <= now + _TOLERATED]
     this_update = max([now - BACKDATING, *known]).replace(microsecond=0)
-    return this_update, max(this_update, (now + lifetime).replace(microsecond=0))
+    changes = [finding.standing.changes_at for finding in findings]
+    until = min([now + lifetime, *(at for at in changes if at is not None)])
+    return this_update, max(this_update, until.replace(microsecond=0))
 
 
 def agrees(answer: bytes, finding: Finding) -> bool:

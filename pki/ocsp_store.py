@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
@@ -40,26 +40,50 @@ class ResponderRow:
     not_after: datetime
 
 
+# A measure recorded ahead holds its person's certificates from its own instant on, whoever is late to write
+# that down. `ends` is the next instant at which one of them begins or ends: no answer holds beyond it.
+_MEASURED = """
+    LEFT JOIN LATERAL (
+        SELECT min(m.starts_at) FILTER (
+                   WHERE m.starts_at <= clock_timestamp() AND m.starts_at > m.recorded_at) AS begun,
+               min(CASE WHEN m.starts_at > clock_timestamp() THEN m.starts_at ELSE m.ends_at END) AS ends
+        FROM measure m WHERE m.national_id = ANY(ARRAY(
+            SELECT c.practitioner
+            UNION ALL SELECT u.national_id FROM succession u WHERE u.successor = c.practitioner
+            UNION ALL SELECT u.successor FROM succession u JOIN practitioner p USING (national_id)
+            WHERE u.national_id = c.practitioner AND p.departed_at IS NOT NULL))
+        AND (m.ends_at IS NOT NULL OR m.starts_at > m.recorded_at)
+        AND (m.ends_at IS NULL OR m.ends_at > greatest(m.starts_at, clock_timestamp()))
+    ) AS measured ON c.practitioner IS NOT NULL
+    CROSS JOIN LATERAL (
+        SELECT measured.begun IS NOT NULL AND coalesce(last.action, 'release') = 'release' AS late) AS hold
+"""
+_STATE = """
+    CASE WHEN hold.late THEN 'hold' ELSE last.action END,
+    CASE WHEN hold.late THEN 'certificateHold' ELSE last.reason END,
+    CASE WHEN hold.late THEN greatest(measured.begun, c.issued_at) ELSE last.revoked_at END, measured.ends"""
 # One statement, hence one instant: certificate, last event and stored answer belong together.
-_STANDING = text("""
-    SELECT c.sha256, last.action, last.reason, last.revoked_at, a.der, a.this_update, a.next_update
+_STANDING = text(f"""
+    SELECT c.sha256, {_STATE}, a.der, a.this_update, a.next_update
     FROM (SELECT CAST(:serial AS text) AS serial) AS asked
     LEFT JOIN certificate c ON c.serial = asked.serial AND c.authority_id = :authority
     LEFT JOIN LATERAL (
         SELECT action, reason, revoked_at FROM revocation r
         WHERE r.serial = asked.serial AND r.authority_id = :authority ORDER BY r.id DESC LIMIT 1
     ) AS last ON true
+    {_MEASURED}
     LEFT JOIN ocsp_answer a ON a.serial = asked.serial AND a.hash = :hash
-""")
-_STANDINGS = text("""
-    SELECT asked.serial, c.sha256, last.action, last.reason, last.revoked_at
+""")  # noqa: S608 - constants of this module
+_STANDINGS = text(f"""
+    SELECT asked.serial, c.sha256, {_STATE}
     FROM unnest(CAST(:serials AS text[])) AS asked (serial)
     LEFT JOIN certificate c ON c.serial = asked.serial AND c.authority_id = :authority
     LEFT JOIN LATERAL (
         SELECT action, reason, revoked_at FROM revocation r
         WHERE r.serial = asked.serial AND r.authority_id = :authority ORDER BY r.id DESC LIMIT 1
     ) AS last ON true
-""")
+    {_MEASURED}
+""")  # noqa: S608 - same
 # A CA that issues no more is answered for to its end; after it, it can certify nobody to answer.
 _ISSUING = text("""
     SELECT id, der, not_before FROM authority WHERE kind = 'issuing' AND not_after > :now ORDER BY id
@@ -76,18 +100,19 @@ _UNSIGNED = text(f"""
 """)  # noqa: S608 - constants of this module
 _AGEING = text(f"""
     SELECT serial, hash FROM ocsp_answer a WHERE next_update < :before AND {_OURS}
+    AND (this_update < :older OR next_update - this_update >= CAST(:whole AS interval))
     ORDER BY next_update LIMIT :limit FOR UPDATE OF a SKIP LOCKED
 """)  # noqa: S608 - same
-_WAITING = text("""
-    SELECT asked.serial, asked.hash, c.authority_id, c.not_after, c.sha256,
-           last.action, last.reason, last.revoked_at
+_WAITING = text(f"""
+    SELECT asked.serial, asked.hash, c.authority_id, c.not_after, c.sha256, {_STATE}
     FROM unnest(CAST(:serials AS text[]), CAST(:hashes AS text[])) AS asked (serial, hash)
     JOIN certificate c ON c.serial = asked.serial
     LEFT JOIN LATERAL (
         SELECT action, reason, revoked_at FROM revocation r
         WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
     ) AS last ON true
-""")
+    {_MEASURED}
+""")  # noqa: S608 - same
 _STORE = text("""
     UPDATE ocsp_answer a SET responder = :responder, der = made.der, this_update = made.this_update,
            next_update = made.next_update
@@ -117,10 +142,8 @@ def standing(
 ) -> tuple[Standing, Presigned | None]:
     """What the record says of a serial of this CA, and the answer signed ahead, if there is one."""
     asked = {"authority": authority_id, "serial": serial, "hash": hash_name}
-    sha256, action, reason, revoked_at, der, this_update, next_update = connection.execute(
-        _STANDING, asked
-    ).one()
-    known = Standing(sha256, action, reason, revoked_at)
+    *state, der, this_update, next_update = connection.execute(_STANDING, asked).one()
+    known = Standing(*state)
     return known, None if der is None else Presigned(der, this_update, next_update)
 
 
@@ -136,9 +159,19 @@ def issuing(connection: Connection, now: datetime) -> list[tuple[str, bytes, dat
 
 
 def waiting(
-    connection: Connection, now: datetime, before: datetime, limit: int, authorities: Sequence[str]
+    connection: Connection,
+    now: datetime,
+    before: datetime,
+    limit: int,
+    authorities: Sequence[str],
+    *,
+    older: datetime,
+    whole: timedelta,
 ) -> list[Waiting]:
     """Up to `limit` answers to sign: those promised and unsigned first, then those ending before `before`.
+
+    Of the latter, what holds for less than a `whole` lifetime was cut short by a measure that begins or ends:
+    it is signed anew only when it was true since before `older`, since it would last no longer.
 
     Of certificates of these CAs, and of any that have expired by `now`.
 
@@ -147,7 +180,9 @@ def waiting(
     """
     whose = {"authorities": list(authorities), "now": now}
     keys = list(connection.execute(_UNSIGNED, whose | {"limit": limit}))
-    keys += connection.execute(_AGEING, whose | {"before": before, "limit": limit - len(keys)})
+    keys += connection.execute(
+        _AGEING, whose | {"before": before, "older": older, "whole": whole, "limit": limit - len(keys)}
+    )
     asked = {"serials": [row.serial for row in keys], "hashes": [row.hash for row in keys]}
     return [
         Waiting(Serial(serial), hash_name, authority_id, not_after, Standing(*state))

@@ -64,11 +64,18 @@ def _under_way(
         return before
     if stored.not_after > now + rules.RENEWAL_OPENS or store.last_actions(connection, [before.serial]):
         raise issuance.key_already_certified(serial=before.serial)
-    since = store.key_held_since(connection, before.spki_sha256)
+    check_key_period(connection, before.serial, before.spki_sha256, profile, now)
+    return None
+
+
+def check_key_period(
+    connection: Connection, serial: Serial, spki: bytes, profile: Profile, now: datetime
+) -> None:
+    """Refuse `key-period-over` to a key that has served, under `serial` last, as long as one may."""
+    since = store.key_held_since(connection, spki)
     if since is None or profile.key_period is None or now > since + profile.key_period:
         text = "This key has served as long as one may: make a new one."
-        raise Refusal(Kind.UNACCEPTABLE, "key-period-over", text, serial=before.serial)
-    return None
+        raise Refusal(Kind.UNACCEPTABLE, "key-period-over", text, serial=serial)
 
 
 def check_identified(enrolment: Enrolment, now: datetime) -> None:

@@ -21,12 +21,15 @@ from pki.model import Serial
 from pki.ocsp import Issuer
 from pki.ocsp_request import Request
 from pki.ocsp_store import Presigned, ResponderRow, Waiting
+from pki.profiles import BACKDATING
 
 _LOG = logging.getLogger("sceau.status")
 # Answers signed in one transaction: a revocation of one of them waits for so many signatures, some 50 ms.
 _BATCH = 500
 # Renewed well before half is gone, so that none is ever served older than that (rule 1).
 _RENEWED_WITH = 0.6
+# What is cut short is not signed at each look.
+_JUST_NOW = timedelta(minutes=1)
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 
@@ -117,7 +120,10 @@ def _presign(
 ) -> tuple[int, int]:
     """How many answers of one batch were signed, and how many are promised no more."""
     ageing = now + lifetime * _RENEWED_WITH
-    waiting = ocsp_store.waiting(connection, now, ageing, limit, list(responders.by_authority))
+    waiting = ocsp_store.waiting(
+        connection, now, ageing, limit, list(responders.by_authority),
+        older=now - BACKDATING - _JUST_NOW, whole=lifetime,
+    )  # fmt: skip
     ended = [asked for asked in waiting if asked.not_after <= now]
     ocsp_store.drop(connection, ended)
     signed = 0
@@ -126,8 +132,14 @@ def _presign(
         answers = [
             _answer(responders.issuer(authority_id), responder, asked, now, lifetime) for asked in mine
         ]
-        ocsp_store.store(connection, responder.serial, list(zip(mine, answers, strict=True)))
-        signed += len(mine)
+        made = [
+            (asked, answer)
+            for asked, answer in zip(mine, answers, strict=True)
+            # One that a measure ends in this very second serves nobody.
+            if answer.next_update > answer.this_update
+        ]
+        ocsp_store.store(connection, responder.serial, made)
+        signed += len(made)
     return signed, len(ended)
 
 

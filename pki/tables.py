@@ -415,3 +415,14 @@ key_holder = Table(
     Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), nullable=False),
     Column("since", UtcDateTime, nullable=False),
 )
+
+certificate_replacement = Table(
+    "certificate_replacement",
+    metadata,
+    Column("serial", Text, ForeignKey("certificate.serial"), primary_key=True),
+    Column("measure_id", BigInteger, ForeignKey("measure.id"), nullable=False),
+    Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("replaced_by", Text, ForeignKey("certificate.serial")),
+    Column("refused", Text),
+)

@@ -95,7 +95,7 @@ def request_enrolment(
     checked = rules.check_identity(identity_check, now)
     directory_store.lock_person(connection, practitioner)
     now = present(connection, now)
-    person, facts = _subject(connection, practitioner, mailbox)
+    person, facts = subject_of(connection, practitioner, mailbox)
     rules.check_enrolment(token.authority, person, facts, now)
     asked = Enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
@@ -179,10 +179,10 @@ def approve_enrolment(
 
 def approve_locked(connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment:
     """As `approve_enrolment`, where the caller holds it and those beside it (`store.lock_beside`)."""
-    found = _held(connection, enrolment_id)
+    found = held_enrolment(connection, enrolment_id)
     now = not_before(present(connection, now), found.requested_at)
     rules.check_approval(token, found)
-    person, facts = _subject(connection, found.practitioner, found.mailbox)
+    person, facts = subject_of(connection, found.practitioner, found.mailbox)
     rules.check_enrolment(found.authority, person, facts, now)
     vouched_names.check_unchanged(found, person, facts)
     _end_before(connection, found, token, now)
@@ -200,7 +200,7 @@ def withdraw_enrolment(
     `already-approved`, `enrolment-ended`, `comment-too-long`.
     """
     check_comment(comment)
-    found = _held(connection, enrolment_id)
+    found = held_enrolment(connection, enrolment_id)
     rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
     rules.check_requested(found)
     return _end(connection, found, token, present(connection, now), comment=comment)
@@ -288,7 +288,7 @@ def issue_for_enrolment(
     signed = issuance.sign(signer, prepared)
     # 4. Stored; revoked in the same breath when the person left meanwhile.
     with transaction(engine) as connection:
-        issued, refusal = _store(connection, prepared, signed, enrolment_id, now)
+        issued, refusal = store_or_take_back(connection, prepared, signed, enrolment_id, now)
         if refusal is None and keep is not None:
             keep(connection, issued)
     if refusal is not None:
@@ -310,11 +310,12 @@ def _reserve(
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
     spki = rules.spki_sha256(key)
-    enrolment = _held(connection, enrolment_id, blocked_keys.number_lock(blocked_keys.number_of(key)))
+    lock = blocked_keys.number_lock(blocked_keys.number_of(key))
+    enrolment = held_enrolment(connection, enrolment_id, lock)
     now = present(connection, now)
     rules.check_issuance(token, enrolment)
     renewals.check_identified(enrolment, now)
-    person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
+    person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
     rules.check_enrolment(enrolment.authority, person, facts, now)
     names = vouched_names.check_unchanged(enrolment, person, facts)
     impediments.check_given(enrolment, person, facts, now=now)
@@ -334,16 +335,18 @@ def _reserve(
     )  # fmt: skip
 
 
-def _store(
+def store_or_take_back(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    enrolment = _held(connection, enrolment_id, blocked_keys.lock_name(prepared.reservation.spki_sha256))
+    enrolment = held_enrolment(
+        connection, enrolment_id, blocked_keys.lock_name(prepared.reservation.spki_sha256)
+    )
     now = present(connection, now)
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         rules.check_approved(enrolment)
-        person, facts = _subject(connection, enrolment.practitioner, enrolment.mailbox)
+        person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
         rules.check_enrolment(enrolment.authority, person, facts, now)
         blocked, other, held = store.against(
             connection, enrolment, issued, served_by(issued.profile), beyond=now + rules.RENEWAL_OPENS,
@@ -444,7 +447,11 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
     return True
 
 
-def _subject(connection: Connection, national_id: str, mailbox: str) -> tuple[Practitioner, MailboxFacts]:
+def subject_of(connection: Connection, national_id: str, mailbox: str) -> tuple[Practitioner, MailboxFacts]:
+    """The person and the mailbox of an enrolment, as the record has them now.
+
+    Refuses `unknown-practitioner`, `malformed-address`.
+    """
     facts = directory_store.mailbox_facts(connection, [mailbox])[mailbox]
     person = facts.holder
     if person is None or person.national_id != national_id:
@@ -464,8 +471,8 @@ def _mailbox(facts: MailboxFacts) -> Mailbox:
     return facts.mailbox
 
 
-def _held(connection: Connection, enrolment_id: UUID, *names: str) -> Enrolment:
-    """The enrolment, with its person and the locks of these names held."""
+def held_enrolment(connection: Connection, enrolment_id: UUID, *names: str) -> Enrolment:
+    """The enrolment, with its person and the locks of these names held; refuses `unknown-enrolment`."""
     return _enrolment(store.hold_enrolment(connection, enrolment_id, names=names), enrolment_id)
 
 

@@ -1,4 +1,4 @@
-"""`sceau measure`: suspend, strike off, lift, from a terminal, by the same rules as over REST."""
+"""`sceau measure`: suspend, strike off, for a time or not, give back, from a terminal, as over REST."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,35 +8,60 @@ import click
 
 from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
+from directory import periods
 from directory.base.db import transaction
+from directory.base.errors import Refusal
 from directory.identifiers import read_national_id
 from directory.model import MeasureKind
+from directory.periods import Moment
 from pki import measures as use_cases
 from pki.measures import Measure
 
 HEADERS = ("id", "practitioner", "kind", "authority", "state", "since", "until", "reason")
 
 
+def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> Moment | None:
+    """A day of Paris or an instant with its offset; a usage error for anything else."""
+    try:
+        return None if value is None else periods.read(value)
+    except Refusal as refusal:
+        raise click.BadParameter(refusal.text, ctx, param) from refusal
+
+
+until_option = click.option(
+    "--until",
+    callback=_moment,
+    help="Last day (of Paris), or the instant at which it ends; else until lifted.",
+)
+
+
 @click.group()
 def measure() -> None:
-    """Suspend or strike off a person, lift it again, see what stands."""
+    """Suspend or strike off a person, for a time or not, give it back, see what stands."""
 
 
 @measure.command()
 @click.argument("practitioner")
 @click.option("--kind", type=click.Choice([kind.value for kind in MeasureKind]), required=True)
 @click.option("--reason", required=True, help="Why; seen by registrars of the authority and auditors.")
+@click.option(
+    "--from", "begins", callback=_moment, help="Day (of Paris) or instant at which it begins; else now."
+)
+@until_option
 @identity_option
 @state_option
 @json_option
 def take(
-    practitioner: str, kind: str, reason: str, name: str | None, secret: str | None, state: Path | None,
-    as_json: bool,
+    practitioner: str, kind: str, reason: str, begins: Moment | None, until: Moment | None, name: str | None,
+    secret: str | None, state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Suspend or strike off PRACTITIONER (national id), at once: somebody is waiting for it.
+    """Suspend or strike off PRACTITIONER (national id), at once or from a day to come.
 
     \b
-    Example:  sceau measure take 810099000019 --kind suspended --reason "decision 117" --as registrar_a
+    Examples:
+      sceau measure take 810099000019 --kind suspended --reason "decision 117" --as registrar_a
+      sceau measure take 810099000019 --kind suspended --from 2027-01-01 --until 2027-03-31 \\
+        --reason "decision 117" --as registrar_a
     """
     parts = container(state, as_json=as_json)
     with withdrawing(parts, as_json=as_json) as connection:
@@ -46,6 +71,100 @@ def take(
             token=who_acts(parts, connection, name, secret),
             national_id=read_national_id(practitioner, strict=parts.settings.strict_rpps),
             kind=MeasureKind(kind),
+            reason=reason,
+            graces=parts.graces,
+            begins=begins,
+            until=until,
+        )
+    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+
+
+@measure.command()
+@click.argument("measure_id", type=NUMBER)
+@click.option("--reason", required=True, help="Why it lasts longer.")
+@until_option
+@identity_option
+@state_option
+@json_option
+def prolong(
+    measure_id: int, reason: str, until: Moment | None, name: str | None, secret: str | None,
+    state: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Have the suspension MEASURE_ID end later, or, without --until, when it is lifted: one registrar does.
+
+    \b
+    Example:  sceau measure prolong 12 --until 2027-06-30 --reason "decision 9" --as registrar_a
+    """
+    parts = container(state, as_json=as_json)
+    with withdrawing(parts, as_json=as_json) as connection:
+        made = use_cases.prolong(
+            connection,
+            now=parts.present(connection),
+            token=who_acts(parts, connection, name, secret),
+            measure_id=measure_id,
+            until=until,
+            reason=reason,
+        )
+    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+
+
+@measure.command()
+@click.argument("measure_id", type=NUMBER)
+@click.option("--reason", required=True, help="Why it ends earlier.")
+@click.option("--until", callback=_moment, required=True, help="The earlier last day (of Paris), or instant.")
+@identity_option
+@state_option
+@json_option
+def shorten(
+    measure_id: int, reason: str, until: Moment, name: str | None, secret: str | None, state: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Ask for an earlier end of the suspension MEASURE_ID, or confirm the end that another asked.
+
+    \b
+    Examples:
+      sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_a
+      sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_b
+    """
+    parts = container(state, as_json=as_json)
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+        made = use_cases.shorten(
+            connection,
+            now=parts.present(connection),
+            token=who_acts(parts, connection, name, secret),
+            measure_id=measure_id,
+            until=until,
+            reason=reason,
+            graces=parts.graces,
+        )
+    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+
+
+@measure.command()
+@click.argument("measure_id", type=NUMBER)
+@click.option("--reason", required=True, help="Why it was an error.")
+@identity_option
+@state_option
+@json_option
+def annul(
+    measure_id: int, reason: str, name: str | None, secret: str | None, state: Path | None, as_json: bool
+) -> None:
+    """Say that MEASURE_ID was an error, or confirm what another registrar said: everything comes back.
+
+    What a strike-off revoked is certified anew on the same key; `sceau measure list` shows the serials.
+
+    \b
+    Examples:
+      sceau measure annul 12 --reason "a namesake" --as registrar_a
+      sceau measure annul 12 --reason "a namesake" --as registrar_b
+    """
+    parts = container(state, as_json=as_json)
+    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
+        made = use_cases.annul(
+            connection,
+            now=parts.present(connection),
+            token=who_acts(parts, connection, name, secret),
+            measure_id=measure_id,
             reason=reason,
             graces=parts.graces,
         )
@@ -107,7 +226,8 @@ def list_measures(
 
 
 def _told(one: Measure) -> dict[str, Any]:
-    return {**asdict(one), "kind": one.kind.value, "state": one.state.value}
+    revisions = [{**asdict(made), "act": made.act.value} for made in one.revisions]
+    return {**asdict(one), "kind": one.kind.value, "state": one.state.value, "revisions": revisions}
 
 
 def _row(one: Measure) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, missing, validate
 
+from directory import periods
 from directory.base.errors import Kind, Refusal
 from directory.sync.departments import OVERSEAS
 
@@ -120,6 +121,15 @@ class Pattern(validate.Validator):
         if self._folded.fullmatch(value) is None:
             raise ValidationError(self._error)
         return value
+
+
+class DayOrInstant(fields.String):
+    """A day of Paris, or an instant with its zone: from when, or until when, something is to hold."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> Any:
+        return periods.read(super()._deserialize(value, attr, data, **kwargs))
 
 
 class Instant(fields.Field[datetime]):

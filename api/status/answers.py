@@ -187,7 +187,8 @@ class Answers:
         standing, _ = self._read(issuer, question)
         # What is not issued yet may be the next moment: only what exists is remembered.
         if standing is not None and standing != Standing(None):
-            self.standings.keep(key, question.serial, Kept(standing, now + _STANDING_LIFE), generation)
+            until = min(now + _STANDING_LIFE, standing.changes_at or now + _STANDING_LIFE)
+            self.standings.keep(key, question.serial, Kept(standing, until), generation)
         return standing
 
     def _read(self, issuer: Issuer, question: Question) -> tuple[Standing | None, Presigned | None]:

@@ -9,8 +9,6 @@ import unicodedata
 
 # Seen on no screen; a cell of nothing else says nothing.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
-# The no-break space, what is invisible, and all that NFC may compose or replace.
-_SELDOM = re.compile("[\u00a0\u00ad\u0300-\U0010ffff]")
 # What sources write where a nomenclature has no code to give.
 _NO_CODE = frozenset(("0", "-", "."))
 
@@ -45,14 +43,15 @@ def is_plain(line: str, separator: str) -> bool:
     """Whether every cell of a line between separators is plain as it stands: nearly all are, and looking at
     the line is quicker than at fifty cells.
     """
-    return not (
-        "  " in line
-        or f" {separator}" in line
-        or f"{separator} " in line
-        or "\t" in line
-        or line.startswith(" ")
-        or line.endswith(" ")
-        or (not line.isascii() and _SELDOM.search(line) is not None)
+    # No white space is printable but the plain one, and nothing invisible is.
+    return (
+        line.isprintable()
+        and "  " not in line
+        and f" {separator}" not in line
+        and f"{separator} " not in line
+        and not line.startswith(" ")
+        and not line.endswith(" ")
+        and unicodedata.is_normalized("NFC", line)
     )
 
 

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from operator import itemgetter
 
 from directory.sync.cells import are_codes, code, is_plain, plain, spaced
@@ -147,10 +148,10 @@ def normaliser(columns: Sequence[Column]) -> Callable[[str, tuple[str, ...]], tu
     Looked at cell by cell only where the line, or its codes together, are not so already.
     """
     are = tuple(code if column.code else spaced if column.exact else plain for column in columns)
-    coded = [place for place, column in enumerate(columns) if column.code]
+    coded = [column.code for column in columns]
 
     def normal(line: str, cells: tuple[str, ...]) -> tuple[str, ...]:
-        if is_plain(line, "|") and are_codes("|".join([cells[place] for place in coded])):
+        if is_plain(line, "|") and are_codes("|".join(compress(cells, coded))):
             return cells
         return tuple(normalised(cell) for normalised, cell in zip(are, cells, strict=True))
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def test_every_command_shows_its_help_and_the_words_are_never_empty() -> None:
         ["jobs", "run"],
         ["token", "revoke", str(2**63)],
         ["measure", "lift", str(2**63), "--reason", "x"],
+        ["measure", "take", "810099000019", "--kind", "suspended", "--reason", "x", "--from", "31/12/2027"],
         ["correct", "withdraw", str(2**63)],
         ["sync", "run", "rpps", "no-such-file.zip"],
         ["sync", "run", "poems", "settings.toml"],
@@ -365,6 +366,38 @@ def test_a_measure_is_taken_by_one_and_lifted_by_two(sceau: Sceau, engine: Engin
     assert "lifted" in listed.stdout
     (kept,) = told(sceau("measure", "list", someone, "--json", token=one))["items"]
     assert (kept["reason"], kept["lifting_reason"]) == ("x", "y")
+
+
+def test_a_measure_with_dates_is_prolonged_by_one_shortened_and_annulled_by_two(
+    sceau: Sceau, engine: Engine
+) -> None:
+    someone = seed_practitioner(engine).national_id
+    one, two = token(sceau, "one"), token(sceau, "two")
+    first, last = (date.today() + timedelta(days=days) for days in (10, 20))  # noqa: DTZ011 - days of a far month
+    words = (
+        "measure",
+        "take",
+        someone,
+        "--kind",
+        "suspended",
+        "--reason",
+        "x",
+        "--from",
+        str(first),
+        "--json",
+    )
+    taken = told(sceau(*words, "--until", str(last), token=one))
+    assert taken["state"] == "to-come"
+    number = str(taken["id"])
+    longer = told(sceau("measure", "prolong", number, "--reason", "y", "--json", token=one))
+    assert (longer["ends_at"], longer["revisions"][0]["act"]) == (None, "prolonged")
+    shorten = ("measure", "shorten", number, "--until", str(last), "--reason", "z", "--json")
+    assert told(sceau(*shorten, token=two))["ends_at"] is None
+    assert told(sceau(*shorten, token=one))["ends_at"] == taken["ends_at"]
+    annul = ("measure", "annul", number, "--reason", "a namesake", "--json")
+    assert told(sceau(*annul, token=one))["annulment_asked"] is not None
+    assert told(sceau(*annul, token=one))["type"] == "self-approval"
+    assert told(sceau(*annul, token=two))["state"] == "annulled"
 
 
 def test_what_needs_a_look_is_listed_to_whom_it_touches(sceau: Sceau, engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,8 +18,10 @@ from sqlalchemy.exc import OperationalError
 from api import jobs, scheduler
 from api.jobs import JOBS
 from api.wiring import Container
+from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.feed import horizon, save_cursor
+from tests.factories import seed_practitioner
 
 
 class Breaths(threading.Event):
@@ -103,3 +105,52 @@ def _listener(engine: Engine, but: int) -> int:
                 return int(pid)
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_a_measure_is_taken_up_when_its_instant_comes_though_nobody_writes(
+    container: Container, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler stands still here: the instant itself wakes the followers."""
+    run: Queue[tuple[str, str]] = Queue()
+
+    def noted(name: str) -> Callable[[Container], str]:
+        def work(running: Container) -> str:
+            did = JOBS[name].work(running) if name in scheduler.WOKEN_BY_THE_CLOCK else ""
+            run.put((name, did))
+            return did
+
+        return work
+
+    table = {name: replace(job, work=noted(name)) for name, job in JOBS.items()}
+    monkeypatch.setattr(jobs, "JOBS", MappingProxyType(table))
+    person = seed_practitioner(engine).national_id
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO measure (national_id, kind, authority, reason, starts_at, recorded_by,"
+                " recorded_at) VALUES (:id, 'suspended', 'CNOM', 'x', now() + interval '1500 ms', 'test',"
+                " now())"
+            ),
+            {"id": person},
+        )
+    with following(replace(container, clock=utc_now)):
+        heard = []
+        while ("measures-due", "1 measures began or ended") not in heard:
+            heard.append(run.get(timeout=20))
+        assert {run.get(timeout=20)[0], run.get(timeout=20)[0]} <= {
+            *scheduler.WOKEN_BY_THE_FEED,
+            "measures-due",
+        }
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT phase FROM measure_phase")).scalar_one() == "in-force"
+        lines = connection.execute(
+            text("SELECT at, subject FROM audit_pending WHERE event = 'measure.began'")
+        )
+        ((at, subject),) = lines.all()
+        assert subject == person
+        assert at >= connection.execute(text("SELECT starts_at FROM measure")).scalar_one()
+
+
+def test_what_came_due_while_no_worker_ran_is_first_when_one_starts() -> None:
+    assert scheduler.AT_THE_START[: len(scheduler.WOKEN_BY_THE_CLOCK)] == scheduler.WOKEN_BY_THE_CLOCK
+    assert scheduler.AT_THE_START[len(scheduler.WOKEN_BY_THE_CLOCK)] == "consequences"

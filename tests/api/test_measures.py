@@ -1,22 +1,24 @@
 """Suspending, striking off and lifting over REST: one takes, two give back, nights change nothing."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import Engine, text
 
 from api.wiring import Container
 from directory.base.audit import Actor
+from directory.rules import FRANCE
 from directory.sync.run import run_register
 from pki.consequences import Follower
 from pki.withdrawal import GRACES
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
 from tests.directory.sync.files import activity, header, zipped
-from tests.factories import Seeded, seed_organisation, seed_practitioner
+from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token
 
 CHECKED = {"method": "in-person", "document": "carte nationale d'identité", "checked_on": "2026-09-01"}
 SUSPEND = {"kind": "suspended", "reason": "Décision 117"}
@@ -272,3 +274,55 @@ def test_a_matter_that_is_gone_shows_when_asked_for(
         )
     assert len(first.get("/v1/attention").get_json()["items"]) == 1
     assert len(first.get("/v1/attention", closed="true").get_json()["items"]) == 2
+
+
+def test_a_measure_has_dates_and_two_take_an_error_back(
+    issuing: Container, app: Flask, engine: Engine, someone: Seeded
+) -> None:
+    """By the clock of the database, as a running service has it."""
+    first, second = (Caller(app.test_client(), f"sceau_{name}") for name in ("first", "second"))
+    for name in ("first", "second"):
+        seed_token(engine, name, role="registrar", authority="CNOM")
+    day = (issuing.clock().astimezone(FRANCE) + timedelta(days=40)).date()
+    asked = SUSPEND | {"from": day.isoformat(), "until": (day + timedelta(days=9)).isoformat()}
+    taken = first.post(of(someone), asked)
+    assert taken.status_code == 201, taken.get_json()
+    told = taken.get_json()
+    begins = datetime.combine(day, time(), FRANCE)
+    ends = datetime.combine(day + timedelta(days=10), time(), FRANCE)
+    assert told["state"] == "to-come"
+    assert [datetime.fromisoformat(told[name]) for name in ("starts_at", "ends_at")] == [begins, ends]
+    path = f"/v1/measures/{told['id']}"
+    longer = {"until": (day + timedelta(days=19)).isoformat(), "reason": "Décision 9"}
+    assert first.post(f"{path}/prolongation", longer).get_json()["revisions"][0]["act"] == "prolonged"
+    shorter = {"until": (day + timedelta(days=4)).isoformat(), "reason": "Recours"}
+    assert first.post(f"{path}/shortening", shorter).get_json()["shortening_asked"] is not None
+    done = second.post(f"{path}/shortening", shorter).get_json()
+    assert datetime.fromisoformat(done["ends_at"]) == datetime.combine(
+        day + timedelta(days=5), time(), FRANCE
+    )
+    assert first.post(f"{path}/annulment", {"reason": "Homonyme"}).get_json()["annulment_asked"] is not None
+    alone = first.post(f"{path}/annulment", {"reason": "Homonyme"})
+    assert (alone.status_code, alone.get_json()["code"]) == (403, "self-approval")
+    annulled = second.post(f"{path}/annulment", {"reason": "Homonyme"}).get_json()
+    assert (annulled["state"], annulled["replacements"]) == ("annulled", [])
+    again = second.post(f"{path}/annulment", {"reason": "Homonyme"})
+    assert (again.status_code, again.get_json()["code"]) == (409, "measure-annulled")
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "code"),
+    [
+        ({"from": "2026-02-30"}, 400, "bad-moment"),
+        ({"until": "demain"}, 400, "bad-moment"),
+        ({"from": "2001-01-01"}, 422, "begins-in-the-past"),
+        ({"until": "2001-01-01"}, 422, "ends-too-early"),
+        ({"until": "9999-12-31"}, 422, "too-far-ahead"),
+        ({"kind": "struck-off", "until": "2027-12-31"}, 422, "strike-off-has-no-end"),
+    ],
+)
+def test_dates_that_cannot_be_are_refused_in_words(
+    first: Caller, someone: Seeded, given: dict[str, Any], status: int, code: str
+) -> None:
+    refused = first.post(of(someone), SUSPEND | given)
+    assert (refused.status_code, refused.get_json()["code"]) == (status, code)

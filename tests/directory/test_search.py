@@ -177,6 +177,40 @@ def test_a_first_load_of_many_is_found_like_any_other_and_its_indexes_are_whole(
         assert total(connection, PEOPLE, people_question(name="nom77")) == Total(111, more=False)
 
 
+def test_a_first_load_gives_each_the_words_that_he_gets_alone(engine: Engine) -> None:
+    """Names, towns and places that many share are worked out once in a first load."""
+    people = (
+        "INSERT INTO practitioner"
+        " (national_id, id_type, id_number, family_name, given_name, search_name, row_hash)"
+        " SELECT '8' || lpad(n::text, 11, '0'), '8', '',"
+        " (ARRAY['ST GERMAIN', 'd''Aubépine', 'LE GOËLLIC', 'Ste-Rose', 'COEUR'])[n % 5 + 1],"
+        " (ARRAY['Zoé', '', 'Jean-Baptiste'])[n % 3 + 1], '', '' FROM generate_series(1, 10001) AS n"
+    )
+    practices = (
+        "INSERT INTO practice (national_id, digest, profession_code, category, town, structure_name)"
+        " SELECT national_id, uuid_send(gen_random_uuid()), '10', 'C',"
+        " (ARRAY['St Étienne', '', 'L''Île'])[last % 3 + 1],"
+        " (ARRAY['EHPAD N''DIARRAME', '', 'Ste Marie'])[last % 3 + 1]"
+        " FROM (SELECT national_id, right(national_id, 2)::int AS last FROM practitioner) AS p"
+        " WHERE last < 40"
+    )
+    with engine.begin() as connection:
+        connection.execute(text("SELECT set_config('sceau.search', 'at-the-end', true)"))
+        connection.execute(text(people))
+        connection.execute(text(practices))
+        connection.execute(text("ANALYZE practitioner, practice"))
+        connection.execute(text("SELECT sceau_search_people(ARRAY(SELECT national_id FROM practitioner))"))
+        sample = "SELECT national_id FROM practitioner ORDER BY 1 LIMIT 60"
+        words = text(f"SELECT * FROM search_person WHERE national_id IN ({sample}) ORDER BY national_id")
+        together = connection.execute(words).all()
+        connection.execute(text(f"SELECT sceau_search_people(ARRAY[national_id]) FROM ({sample}) AS p"))
+        assert connection.execute(words).all() == together
+    by_number = {row.national_id[-2:]: row for row in together}
+    assert by_number["05"].sort_name == "SAINTGERMAIN JEAN BAPTISTE"
+    assert "'nNDIARRAME'" in by_number["03"].terms
+    assert "'tSAINTETIENNE'" in by_number["03"].terms
+
+
 def test_places_are_found_by_words_of_either_name_department_and_town(engine: Engine) -> None:
     seed_organisation(engine, "750990012", name="CLINIQUE DES LILAS")
     seed_organisation(engine, "250990033", name="CHI FICTIF")

@@ -635,6 +635,7 @@ def test_what_is_to_be_signed_ahead_is_found_by_index_alone(ca: StatusCa) -> Non
         connection.execute(text("SET LOCAL enable_seqscan = off"))
         for query in (ocsp_store._UNSIGNED, ocsp_store._AGEING):
             given = {"limit": 5, "before": ca.now, "now": ca.now, "authorities": [ISSUING]}
+            given |= {"older": ca.now, "whole": timedelta(hours=8)}
             given = {name: given[name] for name in query.compile().params}
             plan = connection.execute(text(f"EXPLAIN {query.text}"), given).scalars()
             lines = "\n".join(plan)

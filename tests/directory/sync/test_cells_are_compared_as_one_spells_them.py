@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from directory.rules import is_practising, registering_authorities
+from directory.rules import is_practising, registering_authorities, search_form
 from directory.store import practitioners
 from directory.sync import scan
 from directory.sync.cells import code, is_plain, plain, spaced
@@ -23,6 +23,7 @@ from directory.sync.cursor import file_name
 from directory.sync.departments import department_of
 from directory.sync.establishment import insee
 from directory.sync.layout import Column, normaliser
+from directory.sync.rpps import _searched
 from tests.directory.sync.annuaire import concept, identifier
 from tests.directory.sync.files import (
     ACTIVITIES,
@@ -53,6 +54,10 @@ OF_STRUCTURES = (
     "Identifiant technique de la structure",
 )  # fmt: skip
 SPELLINGS = st.text(st.sampled_from("aÉé\u0301 \u00a0\t|\u200b0-.2B\u212a"), max_size=6)
+
+NAMES = st.text(
+    st.sampled_from("aÉ\u0301\u0345 -'\u2019ßœ\u212a\u1fef.") | st.characters(codec="utf-8"), max_size=6
+)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +99,17 @@ def test_the_quick_look_at_a_line_gives_what_each_cell_would(cells: list[str]) -
     assert normaliser(columns)(line, tuple(cells)) == one_by_one
     if is_plain(line, "|"):
         assert [plain(cell) for cell in cells] == cells
+
+
+def test_no_letter_that_would_be_normalised_passes_the_quick_look() -> None:
+    letters = [chr(number) for number in range(0x30000) if chr(number) != "|"]
+    assert [one for one in letters if is_plain(f"a{one}b", "|") and plain(f"a{one}b") != f"a{one}b"] == []
+    assert is_plain("CHÂTEAU N\u2019DIARRAME|2A|œ", "|")
+
+
+@given(NAMES, NAMES)
+def test_a_name_is_searched_alike_whole_or_by_parts(family: str, given_name: str) -> None:
+    assert _searched(family, given_name) == search_form(f"{family} {given_name}")
 
 
 def student(tmp_path: Path, cells: dict[str, str], name: str = ACTIVITIES) -> Path:

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0037"
-down_revision = "0036"
+revision = "0039"
+down_revision = "0038"
 
 UP = r"""
 ALTER TABLE authority ADD COLUMN crl_form text, DROP CONSTRAINT authority_role_check;

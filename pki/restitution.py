@@ -1,0 +1,250 @@
+"""What comes back when a strike-off is annulled as an error: enrolments at once, certificates once signed.
+
+A revocation is final whatever it rested on (RFC 5280 5.3.1). So each certificate that fell with the error
+gets a successor on the same key, by the approval that two registrars gave once: no new enrolment, no new
+request of the holder. The rules of any issuance are asked again; what they refuse for good is noted, what a
+suspension stands against waits for its end.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from sqlalchemy import Connection, Engine, text
+
+from directory import store as directory_store
+from directory.base.audit import Actor, Event, record, record_all
+from directory.base.db import transaction
+from directory.base.errors import Kind, Refusal
+from directory.base.instant import not_before, present
+from directory.model import Standing
+from pki import (
+    blocked_keys,
+    consequences,
+    impediments,
+    issuance,
+    renewals,
+    rules,
+    store,
+    use_cases,
+    vouched_names,
+)
+from pki.issuance import Prepared
+from pki.model import IssuedCertificate, RevocationReason, Serial
+from pki.profiles import RESERVATION_LIFE, served_by
+from pki.rules import PublicKey
+from pki.signing.signer import Signer
+
+ACTOR = Actor("job:replacements")
+# What passes by itself, or when two persons say so: these certificates are waited for.
+_PASSES = frozenset({Standing.HOLDER_SUSPENDED.value, "reason-stands"})
+_STRUCK_OFF = """
+    SELECT FROM measure m JOIN measure_annulment a ON a.measure_id = m.id AND a.confirmed_at IS NOT NULL
+    WHERE m.national_id = ANY(CAST(:numbers AS text[])) AND m.kind = 'struck-off'
+    AND {at} >= m.starts_at AND {at} <= coalesce(m.ends_at, 'infinity')
+"""
+# No enrolment is approved while a strike-off stands: one that ended under it ended by it. Another strike-off
+# that was no error, and stood then or since, would have ended it too.
+_ENDED = text(f"""
+    SELECT e.id FROM enrolment e
+    WHERE e.practitioner = ANY(CAST(:numbers AS text[])) AND e.state = 'ended' AND e.approved_at IS NOT NULL
+    AND EXISTS ({_STRUCK_OFF.format(at="e.ended_at")})
+    AND NOT EXISTS (
+        SELECT FROM measure o LEFT JOIN measure_annulment a ON a.measure_id = o.id
+        WHERE o.national_id = ANY(CAST(:numbers AS text[])) AND o.kind = 'struck-off'
+        AND a.confirmed_at IS NULL AND o.starts_at < coalesce(o.ends_at, 'infinity')
+        AND coalesce(o.ends_at, 'infinity') > e.ended_at AND o.starts_at <= :now)
+    AND NOT EXISTS (
+        SELECT FROM enrolment x WHERE x.mailbox = e.mailbox AND x.practitioner = e.practitioner
+        AND x.state = 'approved')
+    ORDER BY e.id FOR UPDATE OF e
+""")  # noqa: S608 - a text of this module
+_RESTORE = text("""
+    UPDATE enrolment SET state = 'approved', ended_at = NULL WHERE id = ANY(CAST(:ids AS uuid[]))
+    RETURNING id, practitioner, mailbox, authority
+""")
+# Of those that served one purpose beside each other, the one that would have lasted longest.
+_NOTE = text("""
+    INSERT INTO certificate_replacement (serial, measure_id, enrolment_id, asked_at)
+    SELECT DISTINCT ON (r.enrolment_id, c.profile) c.serial, :measure_id, r.enrolment_id, :now
+    FROM reservation r JOIN certificate c USING (serial)
+    CROSS JOIN LATERAL (
+        SELECT v.action, v.reason, v.actor FROM revocation v WHERE v.serial = c.serial
+        ORDER BY v.id DESC LIMIT 1) AS last
+    WHERE r.enrolment_id = ANY(CAST(:ids AS uuid[])) AND c.not_after > :now
+    AND last.action = 'revoke' AND last.reason = :reason AND last.actor = :actor
+    ORDER BY r.enrolment_id, c.profile, c.not_after DESC, c.serial
+    ON CONFLICT (serial) DO NOTHING
+""")
+_OF_MEASURES = text("""
+    SELECT measure_id, serial, replaced_by, refused FROM certificate_replacement
+    WHERE measure_id = ANY(CAST(:ids AS bigint[])) ORDER BY measure_id, serial
+""")
+_OPEN = text("""
+    SELECT p.serial, p.enrolment_id, c.der, c.profile, c.not_after FROM certificate_replacement p
+    JOIN certificate c USING (serial)
+    WHERE p.replaced_by IS NULL AND p.refused IS NULL ORDER BY p.asked_at, p.serial
+""")
+_DONE = text("""
+    UPDATE certificate_replacement SET replaced_by = :replaced_by, refused = :refused
+    WHERE serial = :serial AND replaced_by IS NULL AND refused IS NULL
+""")
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A certificate revoked in error: the serial of its successor, or why there is none; neither yet."""
+
+    serial: Serial
+    replaced_by: Serial | None
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class _Revoked:
+    """One that waits for its successor."""
+
+    serial: Serial
+    enrolment_id: UUID
+    der: bytes
+    profile: str
+    not_after: datetime
+
+    @property
+    def key(self) -> PublicKey:
+        """The key it was made for."""
+        key = x509.load_der_x509_certificate(self.der).public_key()
+        if not isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
+            raise TypeError("mail certificates are on EC or RSA keys")
+        return key
+
+
+def give_back(
+    connection: Connection, measure_id: int, national_id: str, *, now: datetime, actor: Actor
+) -> None:
+    """Restore the enrolments that an annulled strike-off ended, and note which certificates to replace.
+
+    The caller holds the person, and settles next: what a departure or a moved mailbox stands against ends
+    again.
+    """
+    numbers = sorted(directory_store.numbers_of(connection, [national_id]))
+    ended = list(connection.execute(_ENDED, {"numbers": numbers, "now": now}).scalars())
+    if not ended:
+        return
+    restored = connection.execute(_RESTORE, {"ids": ended}).all()
+    lines = [
+        (str(one.id), {"practitioner": one.practitioner, "mailbox": one.mailbox, "authority": one.authority,
+                       "measure": measure_id})
+        for one in restored
+    ]  # fmt: skip
+    record_all(connection, now=now, actor=actor, event=Event.ENROLMENT_RESTORED, lines=lines)
+    connection.execute(
+        _NOTE,
+        {"measure_id": measure_id, "ids": ended, "now": now, "actor": consequences.ACTOR.name,
+         "reason": RevocationReason.PRIVILEGE_WITHDRAWN.value},
+    )  # fmt: skip
+
+
+def replacements(connection: Connection, measure_ids: Collection[int]) -> dict[int, list[Replacement]]:
+    """What the annulment of each of these measures gives back."""
+    found: dict[int, list[Replacement]] = {}
+    for measure_id, *known in connection.execute(_OF_MEASURES, {"ids": list(measure_ids)}):
+        found.setdefault(measure_id, []).append(Replacement(*known))
+    return found
+
+
+def replace_all(
+    engine: Engine, signer: Signer, *, now: Callable[[Connection], datetime], base_url: str
+) -> int:
+    """Certify anew the keys of what was revoked in error; how many. In transactions of its own.
+
+    What was cut off goes on where it stood. What cannot be given now is asked again at the next call.
+    """
+    with transaction(engine, read_only=True) as connection:
+        waiting = [_Revoked(*row) for row in connection.execute(_OPEN)]
+    return sum(_replace(engine, signer, one, now=now, base_url=base_url) for one in waiting)
+
+
+def _replace(
+    engine: Engine, signer: Signer, revoked: _Revoked, *, now: Callable[[Connection], datetime], base_url: str
+) -> bool:
+    # 1. Reserved and linted by the rules of any issuance, then committed.
+    with transaction(engine) as connection:
+        prepared = _prepared(connection, revoked, now=now(connection), base_url=base_url)
+    if prepared is None:
+        return False
+    # 2. Signed, with nothing open.
+    signed = issuance.sign(signer, prepared)
+    # 3. Stored; revoked in the same breath when the person left meanwhile.
+    with transaction(engine) as connection:
+        at = now(connection)
+        issued, refusal = use_cases.store_or_take_back(connection, prepared, signed, revoked.enrolment_id, at)
+        if refusal is None:
+            _replaced(connection, revoked, issued, at)
+    return refusal is None
+
+
+def _prepared(connection: Connection, revoked: _Revoked, *, now: datetime, base_url: str) -> Prepared | None:
+    try:
+        # A refusal undoes what was reserved; what it comes to is noted in the same transaction.
+        with connection.begin_nested():
+            return _reserve(connection, revoked, now, base_url)
+    except Refusal as refusal:
+        if refusal.kind is Kind.UNAVAILABLE:
+            raise
+        if refusal.code not in _PASSES or revoked.not_after <= now:
+            asked = {"serial": revoked.serial, "replaced_by": None, "refused": refusal.code}
+            connection.execute(_DONE, asked)
+        return None
+
+
+def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url: str) -> Prepared:
+    key = revoked.key
+    spki = rules.spki_sha256(key)
+    lock = blocked_keys.number_lock(blocked_keys.number_of(key))
+    enrolment = use_cases.held_enrolment(connection, revoked.enrolment_id, lock)
+    now = present(connection, now)
+    # 1. The approval given once still counts, and nothing stands against whom it was given to.
+    rules.check_approved(enrolment)
+    renewals.check_identified(enrolment, now)
+    person, facts = use_cases.subject_of(connection, enrolment.practitioner, enrolment.mailbox)
+    rules.check_enrolment(enrolment.authority, person, facts, now)
+    names = vouched_names.check_unchanged(enrolment, person, facts)
+    impediments.check_given(enrolment, person, facts, now=now)
+    checked = blocked_keys.check(connection, key, held=True)
+    # 2. For what it served, and while nobody has certified anything else meanwhile.
+    if facts.mailbox is None:
+        raise TypeError("the mailbox of a standing enrolment is registered")
+    profile = rules.mail_profile(facts.mailbox.kind, served_by(revoked.profile))
+    use = store.key_use(
+        connection, spki, enrolment, profile.serves, beyond=now + rules.RENEWAL_OPENS, now=now
+    )
+    if use.lasting is not None:
+        raise renewals.already_certified(use.lasting)
+    impediments.check(impediments.standing((), held=use.held))
+    renewals.check_key_period(connection, revoked.serial, spki, profile, now)
+    # 3. One reserved before the worker stopped is taken up while the signer still signs it.
+    last = use.last
+    if last is not None and last.serial != revoked.serial and last.enrolment_id == enrolment.id:
+        stored = store.find_certificate(connection, last.serial)
+        if stored is None and last.reserved_at >= now - RESERVATION_LIFE:
+            return issuance.resume(connection, last, ACTOR)
+    role = rules.ISSUER_OF_MAILBOX[facts.mailbox.kind]
+    return issuance.prepare(
+        connection, now=now, actor=ACTOR, authority=store.issuing_authority(connection, role, now),
+        profile=profile, public_key=key, names=names, base_url=base_url, mailbox=enrolment.mailbox,
+        practitioner=person.national_id, enrolment_id=enrolment.id, thorough=False, checked=checked,
+    )  # fmt: skip
+
+
+def _replaced(connection: Connection, revoked: _Revoked, issued: IssuedCertificate, now: datetime) -> None:
+    asked = {"serial": revoked.serial, "replaced_by": issued.serial, "refused": None}
+    connection.execute(_DONE, asked)
+    record(
+        connection, now=not_before(now, issued.issued_at), actor=ACTOR, event=Event.CERTIFICATE_REPLACED,
+        subject=revoked.serial, detail={"by": issued.serial},
+    )  # fmt: skip
