@@ -247,7 +247,7 @@ def _searched(family: str, given: str) -> str:
 
 
 # Names are shared by many, given names most.
-_folded = lru_cache(maxsize=1 << 16)(search_form)
+_folded = lru_cache(maxsize=1 << 14)(search_form)
 
 
 def _practice(cells: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
