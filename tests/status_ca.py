@@ -107,8 +107,15 @@ class StatusCa:
     def pem(self) -> bytes:
         return b"".join(self.certificates[name].public_bytes(Encoding.PEM) for name in (ISSUING, ROOT))
 
-    def issue(self, *, shard: int = 0, days: int = 300, authority: str = ISSUING) -> Issued:
-        key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    def issue(
+        self,
+        *,
+        shard: int = 0,
+        days: int = 300,
+        authority: str = ISSUING,
+        key: ec.EllipticCurvePublicKey | None = None,
+    ) -> Issued:
+        key = key or ec.generate_private_key(ec.SECP256R1()).public_key()
         builder = self._builder("Someone", key, authority, self.now - timedelta(minutes=5), days)
         builder = builder.add_extension(_crl_point(authority, shard), critical=False)
         if self.crl_form is CrlForm.NATIONAL:

@@ -6,11 +6,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from asn1crypto import cms
 from asn1crypto import crl as asn1_crl
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from cryptography.x509.oid import ExtensionOID
+from pyhanko.sign.validation.generic_cms import async_validate_detached_cms
+from pyhanko.sign.validation.settings import KeyUsageConstraints
 from pyhanko_certvalidator import CertificateValidator, ValidationContext
 from pyhanko_certvalidator.errors import RevokedError
 from sqlalchemy import Engine, text
@@ -245,15 +250,19 @@ def lists(ca: StatusCa) -> list[x509.CertificateRevocationList]:
     return [x509.load_der_x509_crl(der) for _, _, *both in found for der in both if der is not None]
 
 
-def validate(ca: StatusCa, issued: Issued, made: list[x509.CertificateRevocationList]) -> None:
-    context = ValidationContext(
+def context_of(ca: StatusCa, made: list[x509.CertificateRevocationList]) -> ValidationContext:
+    """What is published and nothing more; each certificate needs word of its status."""
+    return ValidationContext(
         trust_roots=[asn1_x509.Certificate.load(ca.der(ROOT))],
+        other_certs=[asn1_x509.Certificate.load(ca.der(ISSUING))],
         crls=[asn1_crl.CertificateList.load(one.public_bytes(Encoding.DER)) for one in made],
         revocation_mode="require", allow_fetching=False, moment=ca.now,
     )  # fmt: skip
+
+
+def validate(ca: StatusCa, issued: Issued, made: list[x509.CertificateRevocationList]) -> None:
     leaf = asn1_x509.Certificate.load(issued.certificate.public_bytes(Encoding.DER))
-    issuing = [asn1_x509.Certificate.load(ca.der(ISSUING))]
-    validator = CertificateValidator(leaf, issuing, validation_context=context)
+    validator = CertificateValidator(leaf, validation_context=context_of(ca, made))
     asyncio.run(validator.async_validate_usage(set()))
 
 
@@ -267,6 +276,31 @@ def test_certvalidator_takes_either_form(engine: Engine, now: datetime, form: Cr
     validate(ca, good, made)
     with pytest.raises(RevokedError):
         validate(ca, lost, made)
+
+
+@pytest.mark.parametrize("form", list(CrlForm))
+def test_pyhanko_judges_a_signed_letter_by_either_form(engine: Engine, now: datetime, form: CrlForm) -> None:
+    ca = StatusCa(engine, now, crl_form=form).establish()
+    letter, keys = b"Bonjour", [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    good, lost = (ca.issue(key=key.public_key()) for key in keys)
+    ca.revoke(lost)
+    made = lists(ca)
+    told = []
+    for issued, key in zip((good, lost), keys, strict=True):
+        signing = pkcs7.PKCS7SignatureBuilder().set_data(letter)
+        signing = signing.add_signer(issued.certificate, key, hashes.SHA256())
+        options = [pkcs7.PKCS7Options.DetachedSignature, pkcs7.PKCS7Options.Binary]
+        signed = cms.ContentInfo.load(signing.sign(Encoding.DER, options))["content"]
+        judged = asyncio.run(
+            async_validate_detached_cms(
+                letter,
+                signed,
+                signer_validation_context=context_of(ca, made),
+                key_usage_settings=KeyUsageConstraints(key_usage=set()),
+            )
+        )
+        told.append((judged.intact and judged.valid, judged.trusted, judged.revoked))
+    assert told == [(True, True, False), (True, False, True)]
 
 
 @pytest.mark.parametrize("form", list(CrlForm))
