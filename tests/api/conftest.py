@@ -137,8 +137,14 @@ def sceau(state: Path, built: dict[str, Any]) -> Sceau:
 
 
 @pytest.fixture
+def crl_form() -> CrlForm:
+    """That of the CAs of `machine`; a test may say another."""
+    return CrlForm.NATIONAL
+
+
+@pytest.fixture
 def machine(
-    state: Path, database_url: str, postgres: EmbeddedPostgres, built: dict[str, Any]
+    state: Path, database_url: str, postgres: EmbeddedPostgres, built: dict[str, Any], crl_form: CrlForm
 ) -> Iterator[Machine]:
     """CAs, responders, first CRLs and a signed head; commands act on the same parts."""
     # The tools that judge know no other day than today, and no answer of the future.
@@ -151,7 +157,7 @@ def machine(
         base_url=settings.base_url,
         now=clock.now,
         actor=Actor("test:ceremony"),
-        crl_form=CrlForm.NATIONAL,
+        crl_form=crl_form,
     )
     journal = Journal(settings.ca_keys / "journal.jsonl")
     # A watch of its own for each call, as if seconds had passed.

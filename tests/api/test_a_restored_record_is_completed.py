@@ -11,7 +11,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki import store
 from pki.gate import number_of
-from pki.model import RevocationReason
+from pki.model import CrlForm, RevocationReason
 from pki.signed_note import last_note, read_notes
 from tests.api.commands import Sceau, told
 from tests.restored import Machine
@@ -20,6 +20,7 @@ Reason = RevocationReason
 AUDITED = "declared by command:restore"
 
 
+@pytest.mark.parametrize("crl_form", list(CrlForm))
 def test_checked_replayed_and_accepted_all_are_taken_back_as_they_were(
     machine: Machine, lost: dict[str, Any], sceau: Sceau, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from pki import outside_view
-from pki.model import RevocationReason, Serial
+from pki.model import CrlForm, RevocationReason, Serial
 from pki.outside_view import Disagreement
 from tests.status_ca import ISSUING, ROOT, Issued, StatusCa
 
@@ -15,8 +15,13 @@ FIRST = Serial("0" * 40)
 
 
 @pytest.fixture
-def ca(engine: Engine, now: datetime) -> StatusCa:
-    return StatusCa(engine, now).establish()
+def crl_form() -> CrlForm:
+    return CrlForm.NATIONAL
+
+
+@pytest.fixture
+def ca(engine: Engine, now: datetime, crl_form: CrlForm) -> StatusCa:
+    return StatusCa(engine, now, crl_form=crl_form).establish()
 
 
 def look(engine: Engine, now: datetime) -> tuple[int, list[Disagreement]]:
@@ -30,6 +35,7 @@ def publish_all(ca: StatusCa, *issued: Issued) -> None:
     ca.publish(0, ROOT)
 
 
+@pytest.mark.parametrize("crl_form", list(CrlForm))
 def test_what_stands_and_what_was_taken_back_are_seen_alike(engine: Engine, ca: StatusCa) -> None:
     good, revoked, held = ca.issue(), ca.issue(), ca.issue()
     ca.revoke(revoked, RevocationReason.KEY_COMPROMISE)
@@ -48,6 +54,7 @@ def test_lists_that_have_ended_are_noticed(engine: Engine, ca: StatusCa) -> None
     }
 
 
+@pytest.mark.parametrize("crl_form", list(CrlForm))
 def test_an_entry_that_a_list_lost_is_noticed(engine: Engine, ca: StatusCa) -> None:
     lost = ca.issue()
     publish_all(ca, lost)
