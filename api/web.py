@@ -86,7 +86,7 @@ def _start() -> Front:
         stir=container.bell.stir,
         unnamed=Unnamed(settings.state).note,
     )
-    shortcut.install(front.at_once)
+    shortcut.install(front.take)
     return front
 
 

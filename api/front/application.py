@@ -4,15 +4,21 @@ The threads of the road's trade then answer it, by the WSGI application there.
 
 A client that sends slowly, reads slowly or waits in a row holds a place here and no thread. What status
 remembers is answered before anything else is looked at.
+
+A request goes from one callback to the next, on whatever thread each is called: a task of the event loop for
+each took more than a third of the process. The loop reads large bodies, and looks four times a second for
+those who are late and those who have left.
 """
 
 import asyncio
 import logging
 import secrets
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -32,11 +38,12 @@ from api.front.answers import (
 )
 from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies
 from api.front.connections import Connections
+from api.front.exchange import Exchange
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
 from api.problems import STATUS, problem
-from api.roads import Road, Trade
+from api.roads import Road, Trade, too_large
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.front")
@@ -47,7 +54,8 @@ OCTETS = 256 << 20
 # For each trade: those who send, and those whose request is whole.
 SENDERS, SEATS = 1024, 512
 # To learn that a client has left costs something: asked only about waits beyond this.
-_SHORT_WAIT = 0.25
+_LOOK_SECONDS = 0.25
+_RETRY_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -56,19 +64,8 @@ class Lane:
 
     application: Application
     turns: Turns
-    senders: Senders = field(default_factory=lambda: Senders(SENDERS))
+    senders: Senders[Exchange] = field(default_factory=lambda: Senders(SENDERS))
     seats: Shares = field(default_factory=lambda: Shares(SEATS, "seats"))
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request that is whole: its head, who asks, its road and its body as it was sent."""
-
-    scope: Scope
-    asker: Asker
-    road: Road
-    body: bytes
-    left: threading.Event = field(default_factory=threading.Event)
 
 
 class Front:
@@ -93,41 +90,48 @@ class Front:
         self._base_url, self._pace, self._proxies, self._stir = base_url, pace, proxies, stir
         self._unnamed = unnamed
         self._octets = Shares(OCTETS, "memory for bodies")
-        self._at_work: Counter[str] = Counter()
+        # Sets and dictionaries of these are changed by one operation at a time, which Python makes whole.
+        self._at_work: set[str] = set()
+        self._waiting: dict[Exchange, None] = {}
+        # Those who are read no further, and those of the look before.
+        self._stopped: list[tuple[Exchange, Refusal]] = []
+        self._let_go: list[tuple[Exchange, Refusal]] = []
+        self._ending = threading.Lock()
         self._connections = Connections(self._at_work.__contains__, proxies.trusts)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called by Granian in each process, before it serves."""
-        del loop
+        self._loop = loop
         self._connections.start()
+        loop.call_soon(self._look)
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        """One request, whatever becomes of it."""
-        peer = scope.client
-        self._at_work[peer] += 1
-        try:
-            if not self.at_once(scope, protocol):
-                await self._serve(scope, protocol)
-        except Refusal as refusal:
-            self._refuse(protocol, refusal.code, STATUS[refusal.kind], refusal.text, refusal.details)
-        except Exception as error:  # noqa: BLE001 - the outermost edge
-            reference = secrets.token_hex(8)
-            _LOG.error("internal error %s", reference, exc_info=error)
-            text = "Something of ours failed; nothing more is shown. Give this reference when you report it."
-            self._refuse(protocol, "internal-error", 500, text, {"reference": reference})
-        finally:
-            self._at_work[peer] -= 1
-            if not self._at_work[peer]:
-                del self._at_work[peer]
+        """One request by the loop, where Granian cannot be made to call `take` itself."""
+        over = asyncio.Event()
+        self.take(scope, protocol, lambda: self._on_the_loop(over.set))
+        await over.wait()
 
-    def at_once(self, scope: Any, protocol: Any) -> bool:
-        """Answer a GET from what status remembers, on whatever thread this is; False when that is nothing."""
+    def take(self, scope: Any, protocol: Any, ended: Callable[[], object]) -> None:
+        """Answer a request, whatever becomes of it, from whatever thread; `ended` is called once, after."""
+        if self._at_once(scope, protocol):
+            ended()
+            return
+        exchange = Exchange(scope, protocol, ended)
+        self._at_work.add(scope.client)
+        self._step(exchange, self._begin)
+
+    def _at_once(self, scope: Any, protocol: Any) -> bool:
+        """Answer a GET from what status remembers; False when that is nothing."""
         if scope.method != "GET":
             return False
         path = scope.path
         if not path.startswith("/ocsp/"):
             return False
-        reply = self._remembered(path)
+        try:
+            reply = self._remembered(path)
+        except Exception:  # noqa: BLE001 - they meet it again, and answer
+            _LOG.exception("what status remembers cannot be read: its threads answer")
+            return False
         if reply is None:
             return False
         headers = scope.headers
@@ -135,24 +139,32 @@ class Front:
         protocol.response_bytes(*reply.given(*known))
         return True
 
-    async def _serve(self, scope: Any, protocol: Any) -> None:
-        asker = self._asker(scope)
-        _refuse_long(scope)
-        road = self._road(scope.method, scope.path)
-        lane = self._lanes[road.trade]
-        held = _Held(self._octets, asker)
+    def _step(self, exchange: Exchange, act: Callable[[Exchange], None]) -> None:
+        """One step of a request: what it raises is the answer."""
         try:
-            body = await self._body(scope, protocol, road, held)
-            if road.trade is Trade.STATUS and body:
-                reply = self._remembered(body)
-                if reply is not None:
-                    protocol.response_bytes(*reply.given(None, None))
-                    return
-            given = await self._answered(Request(scope, asker, road, body), protocol, lane)
-        finally:
-            held.give_back()
-        if given is not None:
-            self._send(scope, protocol, given)
+            act(exchange)
+        except Refusal as refusal:
+            self._refuse(exchange, refusal)
+        except Exception as error:  # noqa: BLE001 - the outermost edge
+            reference = secrets.token_hex(8)
+            _LOG.error("internal error %s", reference, exc_info=error)
+            text = "Something of ours failed; nothing more is shown. Give this reference when you report it."
+            self._end(exchange, self._problem("internal-error", 500, text, {"reference": reference}))
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        said = refusal.code, STATUS[refusal.kind], refusal.text, refusal.details
+        self._end(exchange, self._problem(*said))
+
+    def _begin(self, exchange: Exchange) -> None:
+        scope = exchange.scope
+        exchange.asker = self._asker(scope)
+        _refuse_long(scope)
+        exchange.road = self._road(scope.method, scope.path)
+        declared = scope.headers.get("content-length")
+        if declared == "0" or (declared is None and "transfer-encoding" not in scope.headers):
+            self._seat(exchange)
+        else:
+            self._receive(exchange, None if declared is None else int(declared))
 
     def _asker(self, scope: Any) -> Asker:
         peer = scope.client.rpartition(":")[0].strip("[]")
@@ -163,44 +175,142 @@ class Front:
         said = ", ".join(scope.headers.get_all(self._proxies.header)) or None
         return Asker.of(self._proxies.address_behind(peer, said), scope.headers.get("authorization"))
 
-    async def _body(self, scope: Any, protocol: Any, road: Road, held: "_Held") -> bytes:
-        declared = scope.headers.get("content-length")
-        if declared == "0" or (declared is None and "transfer-encoding" not in scope.headers):
-            return b""
-        length = None if declared is None else int(declared)
-        try:
-            async with self._lanes[road.trade].senders.place(held.asker):
-                return await bodies.read(
-                    protocol, declared=length, largest=road.largest, pace=self._pace, grant=held.take
-                )
-        except Refusal as refusal:
-            if road.trade is Trade.STATUS and refusal.kind is Kind.TOO_LARGE:
-                # OCSP has an answer of its own to what is too long.
-                return bytes(road.largest + 1)
-            raise
+    def _receive(self, exchange: Exchange, declared: int | None) -> None:
+        """Let the body come; what it came to is handed to `_received`."""
+        largest = exchange.road.largest
+        if declared is not None and declared > largest:
+            self._refuse_body(exchange, too_large(largest))
+            return
+        removed = self._lanes[exchange.road.trade].senders.enter(exchange)
+        exchange.sends = True
+        if removed is not None:
+            self._stop(removed, _displaced())
+        if declared is not None:
+            self._grant(exchange, declared)
+        if bodies.comes_at_one_go(declared, self._pace):
+            exchange.due = exchange.began + self._pace.seconds
+            self._read(exchange, declared, exchange.protocol())
+            return
+        grant = partial(self._grant, exchange)
+        pieces = bodies.read(
+            exchange.protocol, declared=declared, largest=largest, pace=self._pace, grant=grant
+        )
+        self._on_the_loop(lambda: self._read(exchange, declared, self._loop.create_task(pieces)))
 
-    async def _answered(self, request: Request, protocol: Any, lane: Lane) -> Answer | None:
-        """The answer, None when the client left before."""
-        lane.seats.take(request.asker)
+    def _grant(self, exchange: Exchange, octets: int) -> None:
+        """Memory for so much of a body."""
+        self._octets.take(exchange.asker, octets)
+        with self._ending:
+            if not exchange.over:
+                exchange.octets += octets
+                return
+        self._octets.give_back(exchange.asker, octets)
+
+    def _read(self, exchange: Exchange, declared: int | None, reading: Any) -> None:
+        exchange.reading = reading
+        received = partial(self._received, declared=declared, reading=reading)
+        reading.add_done_callback(lambda _: self._step(exchange, received))
+        if exchange.stopped:
+            self._on_the_loop(reading.cancel)
+
+    def _stop(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Read no more of this body; its client is told why by the look after next.
+
+        Granian ends a connection only where the body was let go before the answer. A refusal that was raised
+        keeps the frames it passed, and these the body.
+        """
+        exchange.stopped = True
+        self._stopped.append((exchange, refusal))
+        if exchange.reading is not None:
+            self._on_the_loop(exchange.reading.cancel)
+
+    def _received(self, exchange: Exchange, declared: int | None, reading: Any) -> None:
+        """On the loop: the body is there, or what became of it."""
+        exchange.reading = None
+        if not self._lanes[exchange.road.trade].senders.leave(exchange):
+            return
+        exchange.sends = False
+        if reading.cancelled():
+            self._end(exchange, None)
+            return
+        error = reading.exception()
+        if isinstance(error, Refusal):
+            error.__traceback__ = error.__context__ = None
+            self._stop(exchange, error)
+            return
+        exchange.body = bodies.whole(reading, declared)
+        reply = self._remembered(exchange.body) if exchange.road.trade is Trade.STATUS else None
+        if reply is None:
+            self._seat(exchange)
+        else:
+            self._end(exchange, Answer(*reply.given(None, None)))
+
+    def _refuse_body(self, exchange: Exchange, refusal: Refusal) -> None:
+        if refusal.kind is Kind.TOO_LARGE and exchange.road.trade is Trade.STATUS:
+            # OCSP has an answer of its own to what is too long.
+            exchange.body = bytes(exchange.road.largest + 1)
+            self._seat(exchange)
+        else:
+            self._refuse(exchange, refusal)
+
+    def _seat(self, exchange: Exchange) -> None:
+        """A seat, and a turn on the threads."""
+        asker, lane = exchange.asker, self._lanes[exchange.road.trade]
+        lane.seats.take(asker)
+        exchange.seated, exchange.waits = True, time.monotonic()
+        self._waiting[exchange] = None
+        turn = None
+        if exchange.road.trade is Trade.STAY:
+            turn = lane.turns.ask_at_once(asker, partial(self._step, exchange, self._answer_in_time))
+        if turn is not None:
+            exchange.turn = lane.turns, turn
+            return
+        turns = self._lanes[Trade.ORDINARY].turns if exchange.road.trade is Trade.STAY else lane.turns
+        exchange.turn = turns, turns.ask(asker, partial(self._step, exchange, self._answer))
+
+    def _answer_in_time(self, exchange: Exchange) -> None:
+        self._answer(exchange, may_stay=True)
+
+    def _answer(self, exchange: Exchange, *, may_stay: bool = False) -> None:
+        """On a thread of the lane: the body unpacked, the application asked, its answer packed."""
+        scope, headers = exchange.scope, exchange.scope.headers
+        body = bodies.unpacked(exchange.body, headers.get("content-encoding", ""), exchange.road.largest)
+        more = {MAY_STAY: may_stay, CLIENT_LEFT: exchange.left, SOURCE: exchange.asker.source}
+        environ = environment(scope, body, exchange.asker.address, more)
+        application = self._lanes[exchange.road.trade].application
+        self._end(exchange, packed(answer(application, environ), headers.get("accept-encoding", "")))
+
+    def _end(self, exchange: Exchange, given: Answer | None) -> None:
+        """Give back what the request holds, and hand over its answer; the first who says it is heard."""
+        with self._ending:
+            was_over, exchange.over = exchange.over, True
+        if was_over or given is None or exchange.left.told:
+            if given is not None and given.file is not None:
+                given.file.close()
+            given = None
+        if was_over:
+            return
         try:
-            turns, coming = lane.turns, None
-            if request.road.trade is Trade.STAY:
-                coming = turns.ask_at_once(request.asker, lambda: _answer(lane, request, may_stay=True))
-                turns = self._lanes[Trade.ORDINARY].turns if coming is None else turns
-            if coming is None:
-                coming = turns.ask(request.asker, lambda: _answer(lane, request, may_stay=False))
-            done, _ = await asyncio.wait({coming}, timeout=_SHORT_WAIT)
-            if not done and not await _outlasted(coming, protocol):
-                request.left.set()
-                self._stir()
-                if turns.withdraw(coming):
-                    return None
-            given = await coming
+            self._give_back(exchange)
+            if given is not None:
+                self._send(exchange.scope, exchange.protocol, given)
+        except RuntimeError as error:
+            _LOG.warning("an answer could not be handed over: %r", error)
         finally:
-            lane.seats.give_back(request.asker)
-        if request.left.is_set() and given.file is not None:
-            given.file.close()
-        return None if request.left.is_set() else given
+            exchange.ended()
+
+    def _give_back(self, exchange: Exchange) -> None:
+        lane = self._lanes[exchange.road.trade]
+        self._at_work.discard(exchange.scope.client)
+        self._waiting.pop(exchange, None)
+        if exchange.sends:
+            lane.senders.leave(exchange)
+        if exchange.seated:
+            lane.seats.give_back(exchange.asker)
+        if exchange.octets:
+            self._octets.give_back(exchange.asker, exchange.octets)
+        if exchange.watch is not None:
+            self._on_the_loop(exchange.watch.cancel)
 
     def _send(self, scope: Any, protocol: Any, given: Answer) -> None:
         if given.file is None:
@@ -210,47 +320,55 @@ class Front:
         self._connections.when_closed(scope.client, given.file.close)
         _send_file(protocol, given, given.file)
 
-    def _refuse(
-        self, protocol: Any, code: str, status: int, text: str, details: Mapping[str, Any] | None = None
-    ) -> None:
+    def _problem(self, code: str, status: int, text: str, details: Mapping[str, Any] | None = None) -> Answer:
         made = problem(self._base_url, code, status, text, details)
         headers = made.headers.to_wsgi_list()
         headers += [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
-        protocol.response_bytes(status, headers, made.get_data())
+        return Answer(status, headers, made.get_data())
+
+    def _on_the_loop(self, act: Callable[[], object]) -> None:
+        # A loop that is closed has nobody left to tell.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(act)
+
+    def _look(self) -> None:
+        """On the loop, as long as the process serves: who is late with a body, and who has left."""
+        self._loop.call_later(_LOOK_SECONDS, self._look)
+        for exchange, refusal in self._let_go:
+            self._step(exchange, partial(self._refuse_body, refusal=refusal))
+        self._let_go, self._stopped = self._stopped, []
+        now = time.monotonic()
+        for lane in self._lanes.values():
+            for sender in lane.senders.since(now - self._pace.seconds):
+                if sender.due < now and lane.senders.leave(sender):
+                    self._stop(sender, bodies.too_slow(self._pace))
+        for exchange in list(self._waiting):
+            if now - exchange.waits < _LOOK_SECONDS:
+                break
+            if exchange.watch is None:
+                self._watch(exchange)
+
+    def _watch(self, exchange: Exchange) -> None:
+        """Hear of it when the client leaves before its answer."""
+        exchange.watch = asyncio.ensure_future(exchange.protocol.client_disconnect())
+        exchange.watch.add_done_callback(partial(self._left, exchange))
+        if exchange.over:
+            exchange.watch.cancel()
+
+    def _left(self, exchange: Exchange, told: Any) -> None:
+        if told.cancelled():
+            return
+        exchange.left.told = True
+        self._stir()
+        if exchange.turn is not None:
+            turns, turn = exchange.turn
+            if turns.withdraw(turn):
+                self._end(exchange, None)
 
 
-class _Held:
-    """Octets of one request's body, given back together."""
-
-    def __init__(self, octets: Shares, asker: Asker) -> None:
-        self.asker = asker
-        self._octets, self._amount = octets, 0
-
-    def take(self, amount: int) -> None:
-        self._octets.take(self.asker, amount)
-        self._amount += amount
-
-    def give_back(self) -> None:
-        self._octets.give_back(self.asker, self._amount)
-
-
-def _answer(lane: Lane, request: Request, *, may_stay: bool) -> Answer:
-    """On a thread of the lane: the body unpacked, the application asked, its answer packed."""
-    headers = request.scope.headers
-    body = bodies.unpacked(request.body, headers.get("content-encoding", ""), request.road.largest)
-    more = {MAY_STAY: may_stay, CLIENT_LEFT: request.left, SOURCE: request.asker.source}
-    environ = environment(request.scope, body, request.asker.address, more)
-    return packed(answer(lane.application, environ), headers.get("accept-encoding", ""))
-
-
-async def _outlasted(coming: "asyncio.Future[Answer]", protocol: Any) -> bool:
-    """Whether the answer came before the client left."""
-    left = asyncio.ensure_future(protocol.client_disconnect())
-    try:
-        await asyncio.wait({coming, left}, return_when=asyncio.FIRST_COMPLETED)
-        return coming.done()
-    finally:
-        left.cancel()
+def _displaced() -> Refusal:
+    text = "Others needed the place of this request, which was long on its way; nothing was done."
+    return Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS)
 
 
 def _refuse_long(scope: Scope) -> None:

@@ -42,20 +42,26 @@ class Pace:
         return self.seconds * self.rate
 
 
+class Reading(Protocol):
+    """A body on its way: a future of asyncio, or what Granian makes in the place of one."""
+
+    def result(self) -> bytes:
+        """The body; RuntimeError for one cut short, or a Refusal."""
+
+
+def comes_at_one_go(declared: int | None, pace: Pace) -> bool:
+    """Whether the first stretch must bring the whole body: one change of thread where pieces take three."""
+    return declared is not None and declared <= pace.least
+
+
 async def read(
     incoming: Incoming, *, declared: int | None, largest: int, pace: Pace, grant: Callable[[int], None]
 ) -> bytes:
-    """The body; Refusal `body-too-large`, `body-too-slow`, `body-cut-short`, or what `grant` refuses.
+    """The body, piece by piece; Refusal `body-too-large`, `body-too-slow`, `body-cut-short`, or what `grant`
+    refuses.
 
-    `grant` is asked before octets are kept: for all that are declared, or for each piece of a body that says
-    no length.
+    `grant` is asked before octets are kept of a body that says no length.
     """
-    if declared is not None:
-        if declared > largest:
-            raise too_large(largest)
-        grant(declared)
-        if declared <= pace.least:
-            return await _at_one_go(incoming, declared, pace)
     pieces: list[bytes] = []
     size = 0
     async for piece in _in_time(incoming, pace):
@@ -65,21 +71,16 @@ async def read(
         if declared is None:
             grant(len(piece))
         pieces.append(piece)
-    if declared is not None and size != declared:
-        raise _cut_short()
     return b"".join(pieces)
 
 
-async def _at_one_go(incoming: Incoming, declared: int, pace: Pace) -> bytes:
-    """A body that its first stretch must end: one change of thread where pieces take three."""
+def whole(reading: Reading, declared: int | None) -> bytes:
+    """What a reading that ended came to; Refusal `body-cut-short`, or its own."""
     try:
-        async with asyncio.timeout(pace.seconds):
-            body = await incoming()
-    except TimeoutError:
-        raise _too_slow(pace) from None
+        body = reading.result()
     except RuntimeError:
         raise _cut_short() from None
-    if len(body) != declared:
+    if declared is not None and len(body) != declared:
         raise _cut_short()
     return body
 
@@ -99,7 +100,7 @@ async def _in_time(incoming: Incoming, pace: Pace) -> AsyncIterator[bytes]:
                 raise _cut_short() from None
             return
         except TimeoutError:
-            raise _too_slow(pace) from None
+            raise too_slow(pace) from None
         if not piece:
             empty += 1
             continue
@@ -135,7 +136,8 @@ def unpacked(body: bytes, encoding: str, largest: int) -> bytes:
     return bytes(made)
 
 
-def _too_slow(pace: Pace) -> Refusal:
+def too_slow(pace: Pace) -> Refusal:
+    """The refusal of a body that falls behind."""
     text = f"A body must bring {pace.rate} octets a second, or its end within {pace.seconds:g} s."
     return Refusal(Kind.TOO_SLOW, "body-too-slow", text, retry_after=_RETRY_SECONDS)
 

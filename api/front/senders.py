@@ -3,62 +3,76 @@
 When all are taken, the one who is longest at it, of the source that has most, makes room.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import threading
+from typing import Generic, Protocol, TypeVar
 
 from api.front.askers import Asker
 from api.front.shares import Shares
-from directory.base.errors import Kind, Refusal
-
-_RETRY_SECONDS = 2
 
 
-class Senders:
-    """At most `most` at a time, each source and credential within its share."""
+class Sender(Protocol):
+    """Who sends: its asker, and when it began by the clock of this machine's seconds."""
+
+    @property
+    def asker(self) -> Asker:
+        """Whose share its place counts in."""
+
+    @property
+    def began(self) -> float:
+        """Its first second here; never changes."""
+
+
+S = TypeVar("S", bound=Sender)
+
+
+class Senders(Generic[S]):
+    """At most `most` at a time, each source and credential within its share; any thread may call."""
 
     def __init__(self, most: int) -> None:
         self._shares = Shares(most, "places for requests on their way")
         # In the order of their coming.
-        self._under_way: dict[asyncio.Task[Any], Asker] = {}
+        self._under_way: dict[S, None] = {}
+        self._lock = threading.Lock()
 
-    @asynccontextmanager
-    async def place(self, asker: Asker) -> AsyncIterator[None]:
-        """A place for as long as the block lasts; Refusal when there is none, or when it is needed more."""
-        self._make_room(asker)
-        self._shares.take(asker)
-        task = _this_task()
-        self._under_way[task] = asker
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task in self._under_way:
-                raise
-            task.uncancel()
-            text = "Others needed the place of this request, which was long on its way; nothing was done."
-            raise Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS) from None
-        finally:
-            self._leave(task)
+    def enter(self, sender: S) -> S | None:
+        """Give it a place, until `leave`; Refusal when there is none.
 
-    def _make_room(self, asker: Asker) -> None:
+        The one who made room for it is returned, to be told.
+        """
+        with self._lock:
+            removed = self._in_the_way_of(sender.asker)
+            if removed is not None:
+                self._remove(removed)
+            self._shares.take(sender.asker)
+            self._under_way[sender] = None
+            return removed
+
+    def leave(self, sender: S) -> bool:
+        """Free its place; False when it has none any more, having made room or left."""
+        with self._lock:
+            if sender not in self._under_way:
+                return False
+            self._remove(sender)
+            return True
+
+    def since(self, second: float) -> list[S]:
+        """Those who began at this second or before, the longest first."""
+        found: list[S] = []
+        with self._lock:
+            for sender in self._under_way:
+                if sender.began > second:
+                    break
+                found.append(sender)
+        return found
+
+    def _in_the_way_of(self, asker: Asker) -> S | None:
+        if self._shares.taken < self._shares.most:
+            return None
         heaviest = self._shares.heaviest()
-        if self._shares.taken < self._shares.most or heaviest is None:
-            return
-        if self._shares.of_source(heaviest) <= self._shares.of_source(asker.source):
-            return
-        oldest = next(task for task, known in self._under_way.items() if known.source == heaviest)
-        self._leave(oldest)
-        oldest.cancel()
+        if heaviest is None or self._shares.of_source(heaviest) <= self._shares.of_source(asker.source):
+            return None
+        return next(sender for sender in self._under_way if sender.asker.source == heaviest)
 
-    def _leave(self, task: "asyncio.Task[Any]") -> None:
-        asker = self._under_way.pop(task, None)
-        if asker is not None:
-            self._shares.give_back(asker)
-
-
-def _this_task() -> "asyncio.Task[Any]":
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("called outside of a task")
-    return task
+    def _remove(self, sender: S) -> None:
+        del self._under_way[sender]
+        self._shares.give_back(sender.asker)

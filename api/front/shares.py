@@ -1,9 +1,8 @@
 """Shares of what a process has to give: no source holds more than a quarter, no credential more than an
 eighth.
-
-Belongs to the event loop and to no other thread, so it takes no lock.
 """
 
+import threading
 from collections import Counter
 from typing import TypeVar
 
@@ -17,7 +16,10 @@ _RETRY_SECONDS = 2
 
 
 class Shares:
-    """At most `most` at a time of something; `name` says of what, in a sentence shown to who is refused."""
+    """At most `most` at a time of something; `name` says of what, in a sentence shown to who is refused.
+
+    Any thread may call.
+    """
 
     def __init__(self, most: int, name: str) -> None:
         self.most = most
@@ -25,6 +27,7 @@ class Shares:
         self._taken = 0
         self._of_source: Counter[str] = Counter()
         self._of_credential: Counter[bytes] = Counter()
+        self._lock = threading.Lock()
 
     @property
     def taken(self) -> int:
@@ -41,27 +44,33 @@ class Shares:
 
     def take(self, asker: Asker, amount: int = 1) -> None:
         """Take so much, to be given back; Refusal TOO_MANY `share-used-up`, UNAVAILABLE `process-full`."""
-        if self._of_source[asker.source] + amount > self.most // OF_A_SOURCE:
+        with self._lock:
+            self._look_at(asker, amount)
+            self._taken += amount
+            self._of_source[asker.source] += amount
+            if asker.credential is not None:
+                self._of_credential[asker.credential] += amount
+
+    def give_back(self, asker: Asker, amount: int = 1) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._taken -= amount
+            _lower(self._of_source, asker.source, amount)
+            if asker.credential is not None:
+                _lower(self._of_credential, asker.credential, amount)
+
+    def _look_at(self, asker: Asker, amount: int) -> None:
+        """Refuse what is beyond a share, or beyond all; the lock is held."""
+        if self._of_source.get(asker.source, 0) + amount > self.most // OF_A_SOURCE:
             raise self._refused("Your address holds", "a quarter")
         if (
             asker.credential is not None
-            and self._of_credential[asker.credential] + amount > self.most // OF_A_CREDENTIAL
+            and self._of_credential.get(asker.credential, 0) + amount > self.most // OF_A_CREDENTIAL
         ):
             raise self._refused("This token holds", "an eighth")
         if self._taken + amount > self.most:
             text = f"All {self._name} of this process are taken just now; nothing was done."
             raise Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS)
-        self._taken += amount
-        self._of_source[asker.source] += amount
-        if asker.credential is not None:
-            self._of_credential[asker.credential] += amount
-
-    def give_back(self, asker: Asker, amount: int = 1) -> None:
-        """Give back what was taken."""
-        self._taken -= amount
-        _lower(self._of_source, asker.source, amount)
-        if asker.credential is not None:
-            _lower(self._of_credential, asker.credential, amount)
 
     def _refused(self, who: str, part: str) -> Refusal:
         text = f"{who} {part} of the {self._name}, which is the most that one may; nothing was done."

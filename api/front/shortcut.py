@@ -1,7 +1,8 @@
-"""Answers from memory without a turn of the event loop: what makes OCSP as fast under RSGI as under WSGI.
+"""Requests taken by the front without a turn of the event loop: what makes an answer as fast under RSGI as
+under WSGI.
 
 Granian hands each request to the loop: two changes of thread and a task, which an answer from a dictionary
-does not need. Here the front is asked first. This rests on a name inside Granian that may change: without it
+does not need, and threads of ours neither. This rests on a name inside Granian that may change: without it
 every request goes by the loop, which is slower and nothing else.
 """
 
@@ -12,30 +13,18 @@ from typing import Any
 _LOG = logging.getLogger("sceau.front")
 
 
-def install(at_once: Callable[[Any, Any], bool]) -> bool:
-    """Let this process ask `at_once(scope, protocol)` first; called before Granian begins to serve."""
+def install(take: Callable[[Any, Any, Callable[[], object]], None]) -> bool:
+    """Let this process call `take(scope, protocol, ended)`; called before Granian begins to serve."""
     try:
         from granian import _futures  # noqa: PLC0415 - may not be there
 
-        usual = _futures._cbsched_aioschedule  # noqa: SLF001 - the one place
+        _futures._cbsched_aioschedule  # noqa: B018, SLF001 - the one place
     except (ImportError, AttributeError):
-        _LOG.warning("this Granian schedules otherwise: OCSP is answered by the event loop, more slowly")
+        _LOG.warning("this Granian schedules otherwise: requests go by the event loop, more slowly")
         return False
 
-    def schedule_of(loop: Any, context: Any, callback: Any) -> Callable[[Any], None]:
-        by_the_loop: Callable[[Any], None] = usual(loop, context, callback)  # type: ignore[no-untyped-call]
-
-        def schedule(watcher: Any) -> None:
-            try:
-                answered = at_once(watcher.scope, watcher.proto)
-            except Exception:  # noqa: BLE001 - the front meets it again, and answers it
-                answered = False
-            if answered:
-                watcher.done()
-            else:
-                by_the_loop(watcher)
-
-        return schedule
+    def schedule_of(*_: Any) -> Callable[[Any], None]:
+        return lambda watcher: take(watcher.scope, watcher.proto, watcher.done)
 
     _futures._cbsched_aioschedule = schedule_of  # noqa: SLF001 - same
     return True

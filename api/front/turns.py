@@ -4,27 +4,25 @@ credential more than an eighth, and those who wait are served in rotation.
 Whoever asks much waits behind himself: his next request does not come before the first one of somebody else.
 """
 
-import asyncio
+import logging
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
 
 from api.front.askers import Asker
 from api.front.shares import OF_A_CREDENTIAL, OF_A_SOURCE
 
-T = TypeVar("T")
+_LOG = logging.getLogger("sceau.front")
 _Key = tuple[str, bytes | None]
 
 
-@dataclass(slots=True)
-class _Work(Generic[T]):
+@dataclass(slots=True, eq=False)
+class Turn:
+    """What one asker wants done; a receipt for who may withdraw it."""
+
     asker: Asker
-    act: Callable[[], T]
-    loop: asyncio.AbstractEventLoop
-    outcome: "asyncio.Future[T]"
+    act: Callable[[], None]
 
 
 class Turns:
@@ -34,7 +32,7 @@ class Turns:
         self._name, self._threads = name, threads
         self._each_source = max(1, threads // OF_A_SOURCE)
         self._each_credential = max(1, threads // OF_A_CREDENTIAL)
-        self._waiting: OrderedDict[_Key, deque[_Work[Any]]] = OrderedDict()
+        self._waiting: OrderedDict[_Key, deque[Turn]] = OrderedDict()
         self._at_work: Counter[str | bytes] = Counter()
         # At work and waiting.
         self._there: Counter[str | bytes] = Counter()
@@ -42,41 +40,39 @@ class Turns:
         self._started = self._idle = 0
         self._changed = threading.Condition(threading.Lock())
 
-    def ask(self, asker: Asker, act: Callable[[], T]) -> "asyncio.Future[T]":
-        """What `act` comes to, once its turn came."""
-        loop = asyncio.get_running_loop()
-        work = _Work(asker, act, loop, loop.create_future())
+    def ask(self, asker: Asker, act: Callable[[], None]) -> Turn:
+        """Call `act` on a thread once its turn came; it tells what came of it, and raises nothing."""
+        turn = Turn(asker, act)
         with self._changed:
-            self._put(work)
-        return work.outcome
+            self._put(turn)
+        return turn
 
-    def ask_at_once(self, asker: Asker, act: Callable[[], T]) -> "asyncio.Future[T] | None":
+    def ask_at_once(self, asker: Asker, act: Callable[[], None]) -> Turn | None:
         """The same, None unless a thread is free for this asker now."""
-        loop = asyncio.get_running_loop()
+        turn = Turn(asker, act)
         with self._changed:
             if self._in_all >= self._threads or not self._fits(self._there, asker.source, asker.credential):
                 return None
-            work = _Work(asker, act, loop, loop.create_future())
-            self._put(work)
-        return work.outcome
+            self._put(turn)
+        return turn
 
-    def withdraw(self, outcome: "asyncio.Future[Any]") -> bool:
+    def withdraw(self, turn: Turn) -> bool:
         """Take back what was asked for; False when it has begun, or is done."""
+        key = turn.asker.source, turn.asker.credential
         with self._changed:
-            for key, waiting in self._waiting.items():
-                for work in waiting:
-                    if work.outcome is outcome:
-                        waiting.remove(work)
-                        if not waiting:
-                            del self._waiting[key]
-                        self._leave(work.asker)
-                        return True
-        return False
+            waiting = self._waiting.get(key, ())
+            if turn not in waiting:
+                return False
+            self._waiting[key].remove(turn)
+            if not waiting:
+                del self._waiting[key]
+            self._leave(turn.asker)
+            return True
 
-    def _put(self, work: "_Work[Any]") -> None:
+    def _put(self, turn: Turn) -> None:
         """Into the row; the lock is held."""
-        self._waiting.setdefault((work.asker.source, work.asker.credential), deque()).append(work)
-        _count(self._there, work.asker, 1)
+        self._waiting.setdefault((turn.asker.source, turn.asker.credential), deque()).append(turn)
+        _count(self._there, turn.asker, 1)
         self._in_all += 1
         self._begin()
 
@@ -100,34 +96,36 @@ class Turns:
     def _serve(self) -> None:
         while True:
             with self._changed:
-                work = self._next()
-                while work is None:
+                turn = self._next()
+                while turn is None:
                     self._idle += 1
                     self._changed.wait()
-                    work = self._next()
-                _count(self._at_work, work.asker, 1)
+                    turn = self._next()
+                _count(self._at_work, turn.asker, 1)
             try:
-                _done(work)
+                turn.act()
+            except Exception:  # noqa: BLE001 - the thread serves others still
+                _LOG.exception("a turn failed, and told nobody")
             finally:
                 with self._changed:
-                    _count(self._at_work, work.asker, -1)
-                    self._leave(work.asker)
+                    _count(self._at_work, turn.asker, -1)
+                    self._leave(turn.asker)
                     # Who waited for the end of this one may begin, on a thread that slept for lack of work.
                     if self._waiting and self._idle:
                         self._wake()
-            del work
+            del turn
 
-    def _next(self) -> "_Work[Any] | None":
+    def _next(self) -> Turn | None:
         """The first of the next asker in rotation who may begin; the lock is held."""
         for key in self._waiting:
             if self._fits(self._at_work, *key):
                 waiting = self._waiting[key]
-                work = waiting.popleft()
+                turn = waiting.popleft()
                 if waiting:
                     self._waiting.move_to_end(key)
                 else:
                     del self._waiting[key]
-                return work
+                return turn
         return None
 
     def _fits(self, counted: Counter[str | bytes], source: str, credential: bytes | None) -> bool:
@@ -143,23 +141,3 @@ def _count(counted: Counter[str | bytes], asker: Asker, more: int) -> None:
             counted[key] += more
             if not counted[key]:
                 del counted[key]
-
-
-def _done(work: _Work[T]) -> None:
-    """Do it, on this thread, and tell the loop; what it raises is told as well."""
-    try:
-        found = work.act()
-    except BaseException as error:  # noqa: BLE001 - handed to who waits for it, on the loop
-        _tell(work, work.outcome.set_exception, error)
-    else:
-        _tell(work, work.outcome.set_result, found)
-
-
-def _tell(work: _Work[T], tell: Callable[[Any], None], told: Any) -> None:
-    def told_unless_gone() -> None:
-        if not work.outcome.done():
-            tell(told)
-
-    # A loop that is closed has nobody left to tell.
-    with suppress(RuntimeError):
-        work.loop.call_soon_threadsafe(told_unless_gone)

@@ -1,11 +1,11 @@
 """The parts of the front by themselves: shares, turns, whom a proxy speaks for, what is read of JSON."""
 
-import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from ipaddress import ip_network
 
 import pytest
@@ -87,19 +87,23 @@ def test_a_source_has_a_quarter_and_a_credential_an_eighth() -> None:
     shares.take(OTHER)
 
 
+@dataclass(frozen=True, eq=False)
+class Sending:
+    name: str
+    asker: Asker
+    began: float = 0.0
+
+
+def sending(name: str, host: int, began: float = 0.0) -> Sending:
+    address = f"192.0.2.{host}"
+    return Sending(name, Asker(address, address, None), began)
+
+
 def test_when_all_places_are_taken_the_longest_of_the_heaviest_source_makes_room() -> None:
-    async def play() -> list[str]:
-        senders, told = Senders(8), []
-
-        async def send(name: str, asker: Asker) -> None:
-            try:
-                async with senders.place(asker):
-                    await asyncio.sleep(30)
-            except Refusal as refusal:
-                told.append(f"{name} {refusal.code}")
-
-        tasks = []
-        # Two each of three sources, one each of two: all eight places.
+    senders = Senders[Sending](8)
+    # Two each of three sources, one each of two: all eight places.
+    a1, *others = [
+        sending(name, host)
         for name, host in (
             ("a1", 1),
             ("a2", 1),
@@ -109,80 +113,82 @@ def test_when_all_places_are_taken_the_longest_of_the_heaviest_source_makes_room
             ("c2", 3),
             ("d", 4),
             ("e", 5),
-        ):
-            address = f"192.0.2.{host}"
-            tasks.append(asyncio.create_task(send(name, Asker(address, address, None))))
-            await asyncio.sleep(0)
-        tasks.append(asyncio.create_task(send("new", Asker("192.0.2.9", "192.0.2.9", None))))
-        await asyncio.sleep(0.05)
-        tasks.append(asyncio.create_task(send("again", Asker("192.0.2.9", "192.0.2.9", None))))
-        await asyncio.sleep(0.05)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return told
+        )
+    ]
+    assert [senders.enter(one) for one in (a1, *others)] == [None] * 8
+    assert senders.enter(sending("new", 9)) is a1
+    assert not senders.leave(a1), "who made room has no place to give back"
+    assert senders.enter(sending("again", 9)) is others[1]
+    with pytest.raises(Refusal, match="quarter"):
+        senders.enter(sending("third", 9))
+    assert senders.leave(others[0])
+    assert senders.enter(sending("f", 6)) is None
 
-    assert asyncio.run(play()) == ["a1 process-full", "b1 process-full"]
+
+def test_those_who_send_since_a_second_are_told_in_the_order_of_their_coming() -> None:
+    senders = Senders[Sending](8)
+    for host in range(1, 5):
+        senders.enter(sending(f"at {host}", host, began=float(host)))
+    assert [one.name for one in senders.since(2.0)] == ["at 1", "at 2"]
+
+
+class Asked:
+    """What is asked of turns, and waited for."""
+
+    def __init__(self, turns: Turns, asker: Asker, act: Callable[[], object]) -> None:
+        self.done = threading.Event()
+        self.turn = turns.ask(asker, lambda: (act(), self.done.set())[0])
 
 
 def test_who_asks_a_hundred_times_has_an_eighth_of_the_threads_and_the_other_is_next() -> None:
-    async def play() -> tuple[int, int]:
-        turns, lock, most, now = Turns("test", 16), threading.Lock(), 0, 0
-        served = 0
+    turns, lock, most, now, served = Turns("test", 16), threading.Lock(), 0, 0, 0
 
-        def work() -> None:
-            nonlocal most, now, served
-            with lock:
-                now += 1
-                most = max(most, now)
-            time.sleep(0.01)
-            with lock:
-                now -= 1
-                served += 1
+    def work() -> None:
+        nonlocal most, now, served
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+            served += 1
 
-        many = [turns.ask(ONE, work) for _ in range(100)]
-        await turns.ask(OTHER, lambda: None)
-        before = served
-        await asyncio.gather(*many)
-        return most, before
-
-    most, before = asyncio.run(play())
+    many = [Asked(turns, ONE, work) for _ in range(100)]
+    assert Asked(turns, OTHER, lambda: None).done.wait(20)
+    before = served
+    assert all(one.done.wait(20) for one in many)
     assert most == 2
     assert before < 50, "served behind those of somebody else"
 
 
 def test_a_turn_that_nobody_wants_any_more_is_not_taken() -> None:
-    async def play() -> list[str]:
-        turns, done, begun, end = Turns("test", 8), [], threading.Event(), threading.Event()
+    turns, done, begun, end = Turns("test", 8), [], threading.Event(), threading.Event()
 
-        def work() -> None:
-            begun.set()
-            end.wait(10)
-            done.append("first")
+    def work() -> None:
+        begun.set()
+        end.wait(10)
+        done.append("first")
 
-        first = turns.ask(ONE, work)
-        await asyncio.to_thread(begun.wait, 10)
-        second = turns.ask(ONE, lambda: done.append("second"))
-        assert turns.ask_at_once(ONE, lambda: None) is None, "his eighth is at work"
-        assert turns.withdraw(second)
-        assert not turns.withdraw(first)
-        end.set()
-        await first
-        await turns.ask(ONE, lambda: done.append("third"))
-        return done
-
-    assert asyncio.run(play()) == ["first", "third"]
+    first = Asked(turns, ONE, work)
+    assert begun.wait(10)
+    second = turns.ask(ONE, lambda: done.append("second"))
+    assert turns.ask_at_once(ONE, lambda: None) is None, "his eighth is at work"
+    assert turns.withdraw(second)
+    assert not turns.withdraw(second)
+    assert not turns.withdraw(first.turn)
+    end.set()
+    assert Asked(turns, ONE, lambda: done.append("third")).done.wait(10)
+    assert done == ["first", "third"]
 
 
-def test_what_is_raised_on_a_thread_reaches_who_asked() -> None:
-    async def play() -> None:
-        def fail() -> None:
-            raise Refusal(Kind.CONFLICT, "no", "No.")
+def test_a_turn_that_fails_leaves_its_thread_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise Refusal(Kind.CONFLICT, "no", "No.")
 
-        await Turns("test", 1).ask(ONE, fail)
-
-    with pytest.raises(Refusal, match="No"):
-        asyncio.run(play())
+    turns = Turns("test", 1)
+    turns.ask(ONE, fail)
+    assert Asked(turns, OTHER, lambda: None).done.wait(10)
+    assert "told nobody" in caplog.text
 
 
 def test_one_source_that_floods_does_not_use_up_what_all_have_together() -> None:
@@ -294,30 +300,21 @@ def test_the_end_of_a_download_is_told_before_all_connections_are_looked_at_agai
     assert begun[-1] == 1
 
 
-def test_this_granian_lets_the_front_answer_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it OCSP is answered all the same, at two thirds of the rate."""
+def test_this_granian_lets_the_front_take_requests_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it they go by the event loop, at a third of the rate."""
     monkeypatch.setattr(_futures, "_cbsched_aioschedule", _futures._cbsched_aioschedule)
-    asked: list[object] = []
-    assert shortcut.install(lambda scope, _: asked.append(scope) or scope == "ours")
+    assert shortcut.install(lambda _, __, ended: ended())
 
     class Watcher:
-        proto = None
-
-        def __init__(self, scope: str) -> None:
-            self.scope, self.ended = scope, False
+        scope = proto = None
+        ended = False
 
         def done(self) -> None:
             self.ended = True
 
-    class Loop:
-        def call_soon_threadsafe(self, *_: object, **__: object) -> None:
-            asked.append("by the loop")
-
-    schedule = _futures._cbsched_aioschedule(Loop(), None, lambda _: None)
-    ours, others = Watcher("ours"), Watcher("others")
-    schedule(ours)
-    schedule(others)
-    assert (asked, ours.ended, others.ended) == (["ours", "others", "by the loop"], True, False)
+    watcher = Watcher()
+    _futures._cbsched_aioschedule(None, None, None)(watcher)
+    assert watcher.ended
 
 
 @pytest.mark.parametrize(
