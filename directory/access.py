@@ -11,11 +11,12 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
+from directory.base.instant import dated
 from directory.base.statement import Statement
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.store import OPERATORS, operators_by_name
@@ -90,14 +91,14 @@ _HAS_ANOTHER = (
     .where(_OTHER.c.expires_at > bindparam("now"), _OTHER.c.revoked_at.is_(None))
     .exists()
 )
-_LIVE = Statement(
-    select(*_TOKEN_COLUMNS, _HAS_ANOTHER).where(
-        api_token.c.secret_hash == bindparam("hash"),
-        api_token.c.expires_at > bindparam("now"),
-        # Against no clock: the one who revoked may have had a faster one.
-        api_token.c.revoked_at.is_(None),
-    )
+_OF_SECRET = select(*_TOKEN_COLUMNS, _HAS_ANOTHER).where(
+    api_token.c.secret_hash == bindparam("hash"),
+    # Against no clock: the one who revoked may have had a faster one.
+    api_token.c.revoked_at.is_(None),
 )
+_LIVE = Statement(_OF_SECRET.where(api_token.c.expires_at > bindparam("now")))
+# For an act, which is dated in the same breath: whether it lasts is asked against that instant.
+_NOT_REVOKED = Statement(_OF_SECRET.add_columns(func.clock_timestamp()))
 
 
 def actor_of(token_id: int) -> Actor:
@@ -156,8 +157,19 @@ def authenticate(connection: Connection, secret: str, now: datetime) -> Token:
     """
     row = _LIVE.row(connection, {"hash": _hash(secret), "now": now})
     if row is None:
-        raise Refusal(Kind.UNAUTHENTICATED, "bad-token", "This token is unknown, expired or revoked.")
+        raise _bad_token()
     return _token(row)
+
+
+def authenticate_for_act(connection: Connection, secret: str, now: datetime) -> tuple[Token, datetime]:
+    """The same, with the instant of the act that begins: the database's clock, or `now` where that dates."""
+    row = _NOT_REVOKED.row(connection, {"hash": _hash(secret), "now": now})
+    if row is None:
+        raise _bad_token()
+    token, now = _token(row[:-1]), dated(connection, row[-1], now)
+    if token.expires_at <= now:
+        raise _bad_token()
+    return token, now
 
 
 def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_id: int) -> Token:
@@ -215,6 +227,10 @@ def _check_request(name: str, role: Role, authority: str, lifetime: timedelta) -
         raise Refusal(Kind.MALFORMED, "bad-token-authority", text)
     if role is not Role.REGISTRAR and authority:
         raise Refusal(Kind.MALFORMED, "bad-token-authority", "Only a registrar acts for an authority.")
+
+
+def _bad_token() -> Refusal:
+    return Refusal(Kind.UNAUTHENTICATED, "bad-token", "This token is unknown, expired or revoked.")
 
 
 def _operator(connection: Connection, role: Role, certificate_dn: str) -> int | None:

@@ -12,7 +12,7 @@ transaction began: whoever is woken by its beginning may have begun before.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from sqlalchemy import Connection, TextClause, text
@@ -176,7 +176,10 @@ def person_lock_sql(national_id: str) -> str:
     return lock_key_sql(f"'person:' || coalesce({whole}, CAST({national_id} AS text))")
 
 
-_LOCK_PERSON = Statement(f"SELECT pg_advisory_xact_lock({person_lock_sql(':national_id')})")
+_LOCK_PERSON = Statement(f"""
+    WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock({person_lock_sql(":national_id")}))
+    SELECT clock_timestamp() FROM held
+""")  # noqa: S608 - an expression of our own
 
 
 # Whoever serves a domain comes first: of two spellings of one name, that is the operator.
@@ -237,15 +240,18 @@ def numbers_of(connection: Connection, national_ids: Collection[str]) -> frozens
     return frozenset((*national_ids, *rows))
 
 
-def lock_person(connection: Connection, national_id: str) -> None:
+def lock_person(connection: Connection, national_id: str) -> datetime:
     """Make whoever enrols, certifies, suspends or restores this person wait until the transaction ends.
+
+    What the database's clock said once the lock was held.
 
     Numbers linked to one another share one lock: under whichever he is called, he is one person.
 
     Not the row: a register being taken in holds the rows it changes until it commits, and a strike-off waits
     for no register. What a register changes meanwhile is told by the feed.
     """
-    _LOCK_PERSON.rows(connection, {"national_id": national_id})
+    ((held_at,),) = _LOCK_PERSON.rows(connection, {"national_id": national_id})
+    return cast("datetime", held_at)
 
 
 def lock_people(connection: Connection, national_ids: Collection[str]) -> None:

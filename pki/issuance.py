@@ -83,15 +83,17 @@ def prepare(
     thorough: bool = True,
     opinion: pkix.SecondOpinion = pkix.findings,
     checked: blocked_keys.Checked | None = None,
+    dated: bool = False,
 ) -> Prepared:
     """Reserve a serial for these names and key, linted; the caller commits, then calls `issue`.
 
     `authority` is a CA as it was found in this transaction, or its name; `checked` spares looking for the key
-    among those that are blocked, once the caller has. `thorough` adds `opinion`, which is pkilint's. Refuses
+    among those that are blocked, once the caller has; `dated` says that it read `now` under its locks.
+    `thorough` adds `opinion`, which is pkilint's. Refuses
     `unknown-authority`, `authority-expired`, `lint-failed`, `lint-unavailable`, and `key-already-certified`
     when the key serves an enrolment already.
     """
-    now = present(connection, now)
+    now = now if dated else present(connection, now)
     # 1. Who signs, and until when.
     if isinstance(authority, str):
         authority = _authority(connection, authority)
@@ -263,14 +265,16 @@ def sign(signer: Signer, prepared: Prepared) -> bytes:
 
 
 def store_signed(
-    connection: Connection, prepared: Prepared, signed: bytes, now: datetime
+    connection: Connection, prepared: Prepared, signed: bytes, now: datetime, *, dated: bool = False
 ) -> IssuedCertificate:
     """Store a signed certificate once, with its audit line; two who asked for the same get the same.
+
+    `dated` says that the caller read `now` under its locks.
 
     Refuses `issuance-abandoned` when recovery was faster: what it stored, it revoked.
     """
     reserved = prepared.reservation
-    now = max(present(connection, now), reserved.reserved_at)
+    now = max(now if dated else present(connection, now), reserved.reserved_at)
     issued = as_issued(signed, reserved, now)
     detail = {"sha256": issued.sha256.hex(), "not_after": issued.not_after.isoformat()}
     line = _line(Event.CERTIFICATE_ISSUED, reserved, prepared.actor, now, **detail)

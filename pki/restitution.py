@@ -206,8 +206,7 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
     key = revoked.key
     spki = rules.spki_sha256(key)
     lock = blocked_keys.number_lock(blocked_keys.number_of(key))
-    enrolment = use_cases.held_enrolment(connection, revoked.enrolment_id, lock)
-    now = present(connection, now)
+    enrolment, now = use_cases.held_enrolment(connection, revoked.enrolment_id, lock, now=now)
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
     rules.check_approved(enrolment)
     renewals.check_identified(enrolment, now)

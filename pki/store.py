@@ -153,10 +153,12 @@ _HELD_ENROLMENT = Statement(f"""
     WITH held AS MATERIALIZED (
         SELECT pg_advisory_xact_lock({person_lock_sql("e.practitioner")}),
                (SELECT count(pg_advisory_xact_lock(key)) FROM unnest(CAST(:keys AS bigint[])) AS key)
-        FROM enrolment e WHERE e.id = :id)
-    SELECT {", ".join(column.name for column in _ENROLMENT_COLUMNS)},
-           {NAMES_OF_ENROLMENT.format(id="e.id")}
-    FROM held CROSS JOIN enrolment e WHERE e.id = :id FOR UPDATE OF e
+        FROM enrolment e WHERE e.id = :id),
+    found AS MATERIALIZED (
+        SELECT {", ".join(column.name for column in _ENROLMENT_COLUMNS)},
+               {NAMES_OF_ENROLMENT.format(id="e.id")} AS names
+        FROM held CROSS JOIN enrolment e WHERE e.id = :id FOR UPDATE OF e)
+    SELECT found.*, clock_timestamp() FROM found
 """)  # noqa: S608 - an expression and names of our own
 # With those of the same person and mailbox that have not ended, in the order of ids, as `withdrawal_store`
 # locks them: who locks one and then another would deadlock with it. Sorted: every person is held before.
@@ -680,14 +682,14 @@ def load_enrolment(connection: Connection, enrolment_id: UUID) -> Enrolment | No
 
 def hold_enrolment(
     connection: Connection, enrolment_id: UUID, *, names: Iterable[str] = ()
-) -> Enrolment | None:
+) -> tuple[Enrolment, datetime] | None:
     """The enrolment of that id as it is once its person, the locks of these names and its row are held.
 
-    None when there is none, and then nothing is held.
+    With what the database's clock said then. None when there is none, and then nothing is held.
     """
     asked = {"id": enrolment_id, "keys": sorted(lock_key(name) for name in names)}
     row = _HELD_ENROLMENT.row(connection, asked)
-    return None if row is None else _enrolment(row)
+    return None if row is None else (_enrolment(row[:-1]), row[-1])
 
 
 def lock_beside(connection: Connection, enrolment_ids: Collection[UUID]) -> None:

@@ -18,7 +18,7 @@ from directory.access import Role, Token
 from directory.base.audit import Actor, Event, Line, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.instant import not_before, present
+from directory.base.instant import dated, not_before, present
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
 from pki import (
@@ -93,8 +93,7 @@ def request_enrolment(
     """
     rules.check_registrar(token)
     checked = rules.check_identity(identity_check, now)
-    directory_store.lock_person(connection, practitioner)
-    now = present(connection, now)
+    now = dated(connection, directory_store.lock_person(connection, practitioner), now)
     person, facts = subject_of(connection, practitioner, mailbox)
     rules.check_enrolment(token.authority, person, facts, now)
     asked = Enrolment(
@@ -179,8 +178,8 @@ def approve_enrolment(
 
 def approve_locked(connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment:
     """As `approve_enrolment`, where the caller holds it and those beside it (`store.lock_beside`)."""
-    found = held_enrolment(connection, enrolment_id)
-    now = not_before(present(connection, now), found.requested_at)
+    found, now = held_enrolment(connection, enrolment_id, now=now)
+    now = not_before(now, found.requested_at)
     rules.check_approval(token, found)
     person, facts = subject_of(connection, found.practitioner, found.mailbox)
     rules.check_enrolment(found.authority, person, facts, now)
@@ -200,10 +199,10 @@ def withdraw_enrolment(
     `already-approved`, `enrolment-ended`, `comment-too-long`.
     """
     check_comment(comment)
-    found = held_enrolment(connection, enrolment_id)
+    found, now = held_enrolment(connection, enrolment_id, now=now)
     rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
     rules.check_requested(found)
-    return _end(connection, found, token, present(connection, now), comment=comment)
+    return _end(connection, found, token, now, comment=comment)
 
 
 def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) -> Enrolment:
@@ -310,9 +309,8 @@ def _reserve(
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
     spki = rules.spki_sha256(key)
-    lock = blocked_keys.number_lock(blocked_keys.number_of(key))
-    enrolment = held_enrolment(connection, enrolment_id, lock)
-    now = present(connection, now)
+    number = blocked_keys.number_lock(blocked_keys.number_of(key))
+    enrolment, now = held_enrolment(connection, enrolment_id, number, now=now)
     rules.check_issuance(token, enrolment)
     renewals.check_identified(enrolment, now)
     person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
@@ -331,7 +329,7 @@ def _reserve(
         profile=profile, public_key=key,
         names=names, base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
-        opinion=opinion, checked=checked,
+        opinion=opinion, checked=checked, dated=True,
     )  # fmt: skip
 
 
@@ -339,11 +337,9 @@ def store_or_take_back(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    enrolment = held_enrolment(
-        connection, enrolment_id, blocked_keys.lock_name(prepared.reservation.spki_sha256)
-    )
-    now = present(connection, now)
-    issued = issuance.store_signed(connection, prepared, signed, now)
+    lock = blocked_keys.lock_name(prepared.reservation.spki_sha256)
+    enrolment, now = held_enrolment(connection, enrolment_id, lock, now=now)
+    issued = issuance.store_signed(connection, prepared, signed, now, dated=True)
     try:
         rules.check_approved(enrolment)
         person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
@@ -471,9 +467,18 @@ def _mailbox(facts: MailboxFacts) -> Mailbox:
     return facts.mailbox
 
 
-def held_enrolment(connection: Connection, enrolment_id: UUID, *names: str) -> Enrolment:
-    """The enrolment, with its person and the locks of these names held; refuses `unknown-enrolment`."""
-    return _enrolment(store.hold_enrolment(connection, enrolment_id, names=names), enrolment_id)
+def held_enrolment(
+    connection: Connection, enrolment_id: UUID, *names: str, now: datetime
+) -> tuple[Enrolment, datetime]:
+    """The enrolment, with its person and the locks of these names held, and the instant of that.
+
+    Refuses `unknown-enrolment`.
+    """
+    held = store.hold_enrolment(connection, enrolment_id, names=names)
+    if held is None:
+        raise rules.unknown_enrolment(enrolment_id)
+    found, held_at = held
+    return found, dated(connection, held_at, now)
 
 
 def _enrolment(found: Enrolment | None, enrolment_id: UUID) -> Enrolment:

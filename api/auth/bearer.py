@@ -10,7 +10,7 @@ from datetime import datetime
 from flask import g, request
 from sqlalchemy import Connection
 
-from directory.access import Role, Token, authenticate
+from directory.access import Role, Token, authenticate, authenticate_for_act
 from directory.base.errors import Kind, Refusal
 
 # A token has 49 characters; whatever is far longer is not worth hashing.
@@ -21,7 +21,18 @@ def admitted(connection: Connection, secret: str, now: datetime, roles: Abstract
     """The live token with this secret; Refusal UNAUTHENTICATED `bad-token`, FORBIDDEN `role-lacking` with
     `roles`.
     """
-    token = authenticate(connection, secret, now)
+    return _in_role(authenticate(connection, secret, now), roles)
+
+
+def admitted_for_act(
+    connection: Connection, secret: str, now: datetime, roles: AbstractSet[Role]
+) -> tuple[Token, datetime]:
+    """The same, with the instant of the act that begins: the database's where it dates acts, else `now`."""
+    token, now = authenticate_for_act(connection, secret, now)
+    return _in_role(token, roles), now
+
+
+def _in_role(token: Token, roles: AbstractSet[Role]) -> Token:
     g.token_id = token.id
     if token.role not in roles:
         wanted = sorted(role.value for role in roles)

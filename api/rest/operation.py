@@ -23,7 +23,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from api import idempotent as idempotent_requests
-from api.auth.bearer import admitted, presented_secret
+from api.auth.bearer import admitted, admitted_for_act, presented_secret
 from api.catalogue import CATALOGUE
 from api.idempotent import asked_of
 from api.problems import MEDIA_TYPE
@@ -220,8 +220,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         if not one.while_behind:
             container.watch.need()
         with asking(container.engine) as connection:
-            now = container.clock() if one.method == "GET" else container.present(connection)
-            token = _allowed(container, admitted(connection, secret, now, one.roles))
+            token, now = _caller(container, one, connection, secret, acts=one.method != "GET")
             freshness.rest_on(lately.sources(connection))
         asked = asked_of(request, token.id) if one.idempotent else None
         if asked is None:
@@ -238,9 +237,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
             withdrawal_limits.told(container.engine, container.clock()),
             transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection,
         ):
-            # An act is judged and dated by one clock, whichever machine it comes to.
-            now = container.present(connection) if one.opens is Opens.WRITE else container.clock()
-            token = _allowed(container, admitted(connection, secret, now, one.roles))
+            token, now = _caller(container, one, connection, secret, acts=one.opens is Opens.WRITE)
             with freshness.told(connection, lately if one.opens is Opens.WRITE else None):
                 asked = asked_of(request, token.id) if one.idempotent else None
                 kept = None if asked is None else idempotency.claim(connection, asked, now)
@@ -263,9 +260,17 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
     return handler
 
 
-def _allowed(container: Container, token: Token) -> Token:
-    """The token with what it may take away, as this installation is set."""
-    return replace(token, allowance=container.settings.allowance)
+def _caller(
+    container: Container, one: Operation, connection: Connection, secret: str, *, acts: bool
+) -> tuple[Token, datetime]:
+    """The token, with what it may take away as this installation is set, and the instant that counts."""
+    now = container.clock()
+    if acts:
+        # An act is judged and dated by one clock, whichever machine it comes to.
+        token, now = admitted_for_act(connection, secret, now, one.roles)
+    else:
+        token = admitted(connection, secret, now, one.roles)
+    return replace(token, allowance=container.settings.allowance), now
 
 
 def _with_schemas(blueprint: Resource, one: Operation) -> View:

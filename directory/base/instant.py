@@ -31,9 +31,17 @@ def is_dated_by_database(engine: Engine) -> bool:
 
 def present(connection: Connection, now: datetime) -> datetime:
     """The instant of an act that holds its locks: the database's, or `now` where the caller dates it."""
-    if not connection.get_execution_options().get(_OPTION):
-        return now
-    return read(connection)
+    return read(connection) if is_dated(connection) else now
+
+
+def dated(connection: Connection, by_database: datetime, now: datetime) -> datetime:
+    """The same, where the statement that took the locks has read the database's clock after them."""
+    return by_database.astimezone(UTC) if is_dated(connection) else now
+
+
+def is_dated(connection: Connection) -> bool:
+    """Whether acts over this connection are dated by the database."""
+    return bool(connection.get_execution_options().get(_OPTION))
 
 
 def read(connection: Connection) -> datetime:

@@ -515,7 +515,8 @@ def test_who_waited_for_an_enrolment_is_given_it_as_it_has_become(engine: Engine
 
         def wait(found: list[Enrolment | None] = found) -> None:
             with transaction(engine) as connection:
-                found.append(store.hold_enrolment(connection, enrolled.id, names=[name]))
+                held = store.hold_enrolment(connection, enrolled.id, names=[name])
+                found.append(None if held is None else held[0])
 
         with engine.connect() as first:
             hold(first)
