@@ -172,7 +172,7 @@ _LOCK_BESIDE = Statement(f"""
         JOIN enrolment x ON x.mailbox = h.mailbox AND x.practitioner = h.practitioner AND x.state <> 'ended')
     ORDER BY e.id FOR UPDATE OF e
 """)  # noqa: S608 - an expression of our own
-_STANDING: Select[Any] = (
+_STANDING = Statement(
     select(*_ENROLMENT)
     .where(
         enrolment.c.mailbox == bindparam("mailbox"),
@@ -730,7 +730,7 @@ def enrolments(
 def standing_enrolments(connection: Connection, mailbox: str, practitioner: str) -> list[Enrolment]:
     """Those of this person and mailbox that have not ended, locked: one asked for, one approved at most."""
     asked = {"mailbox": mailbox, "practitioner": practitioner}
-    return [_enrolment(row) for row in connection.execute(_STANDING, asked)]
+    return [_enrolment(row) for row in _STANDING.rows(connection, asked)]
 
 
 def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:
