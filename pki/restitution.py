@@ -20,7 +20,7 @@ from directory import store as directory_store
 from directory.base.audit import Actor, Event, record, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.instant import not_before, present
+from directory.base.instant import not_before
 from directory.model import Standing
 from pki import (
     blocked_keys,
