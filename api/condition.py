@@ -14,8 +14,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from api import ldap_gate
 from api.beats import WORKER, last_beat
-from api.first_run import local_web, slapd_of
+from api.embedded.slapd import Slapd
+from api.first_run import ldap_readers_of, local_web, slapd_of
 from api.front.unnamed import last_unnamed
 from api.nightly import strangers
 from api.patience import impatient
@@ -50,7 +52,8 @@ def look(settings: Settings) -> dict[str, Any]:
     checks: dict[str, Callable[[], str]] = {
         "postgres": lambda: _postgres(container),
         "signer": lambda: _signer(container),
-        "ldap": lambda: _ldap(settings),
+        "ldap": lambda: _ldap(slapd_of(settings)),
+        **_readers(settings),
         "web": lambda: _web(settings),
         "worker": lambda: _worker(container),
     }
@@ -66,7 +69,7 @@ def look(settings: Settings) -> dict[str, Any]:
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
         "web": local_web(settings),
-        "ldap": f"ldap://{settings.host}:{settings.ldap_port}",
+        "ldap": _open_ldap(settings),
         "ldaps": f"ldaps://{settings.host}:{settings.ldaps_port}",
         "suffix": settings.suffix,
         "folder": str(settings.state),
@@ -107,8 +110,26 @@ def _signer(container: Container) -> str:
     return str(container.signer.ping())
 
 
-def _ldap(settings: Settings) -> str:
-    slapd = slapd_of(settings)
+def _open_ldap(settings: Settings) -> str:
+    return f"ldap://{settings.host}:{settings.ldap_port}" if settings.ldap_open else "closed (`ldap_open`)"
+
+
+def _readers(settings: Settings) -> dict[str, Callable[[], str]]:
+    """The parts that answer LDAP's readers; where LDAP is elsewhere, none of them is here."""
+    if settings.ldap_url:
+        return {}
+    slapds = ldap_readers_of(settings)
+    readers = {name: lambda slapd=slapd: _ldap(slapd) for name, slapd in slapds.items()}
+    return {"ldap-gate": lambda: _gate(settings), **readers}
+
+
+def _gate(settings: Settings) -> str:
+    if not ldap_gate.answers(settings.ldap_gate):
+        raise OSError("nobody tells slapd which tokens may search")
+    return "answers on its socket"
+
+
+def _ldap(slapd: Slapd) -> str:
     if not slapd.answers():
         raise OSError("slapd does not answer on its socket")
     return "answers on its socket"

@@ -47,6 +47,8 @@ CREDENTIALS = {
     "operator": (access.Role.OPERATOR, ""),
     "auditor": (access.Role.AUDITOR, ""),
 }
+# Whoever tries it out searches as the README says, before he has read of tokens.
+SETTINGS = {"ldap_open": True}
 Show = Callable[[str, int], None]
 
 

@@ -15,10 +15,12 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 
-from api import questions, service_tls
+from api import ldap_gate, questions, service_tls
 from api.ca_keys import ca_keys
 from api.embedded.postgres import EmbeddedPostgres
-from api.embedded.slapd import EmbeddedSlapd
+from api.embedded.slapd import EmbeddedSlapd, Slapd
+from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
+from api.embedded.sockets import make_folder
 from api.front.connections import MOST
 from api.settings import (
     Secret,
@@ -51,15 +53,38 @@ def postgres_of(settings: Settings) -> EmbeddedPostgres:
 
 
 def slapd_of(settings: Settings) -> EmbeddedSlapd:
-    """The embedded directory server of this state folder."""
-    return EmbeddedSlapd(
-        settings.state / "ldap",
+    """The embedded directory server of this state folder: it holds the tree, and answers the publisher."""
+    return EmbeddedSlapd(settings.state / "ldap", suffix=settings.suffix, host=settings.host)
+
+
+def guarded_slapd_of(settings: Settings) -> GuardedSlapd:
+    """The server that answers from that tree whoever shows a token."""
+    return GuardedSlapd(
+        settings.state / "ldap-guarded",
         suffix=settings.suffix,
         host=settings.host,
-        port=settings.ldap_port,
-        ldaps_port=settings.ldaps_port,
+        data=slapd_of(settings).data,
+        gate=settings.ldap_gate,
         tls=service_tls.files(settings.state),
+        port=settings.ldaps_port,
     )
+
+
+def open_slapd_of(settings: Settings) -> OpenSlapd:
+    """The server that answers anybody from that tree, by exact address; whether it runs is a setting."""
+    return OpenSlapd(
+        settings.state / "ldap-open",
+        suffix=settings.suffix,
+        host=settings.host,
+        data=slapd_of(settings).data,
+        port=settings.ldap_port,
+    )
+
+
+def ldap_readers_of(settings: Settings) -> dict[str, Slapd]:
+    """The servers that answer from the tree, by the names of their parts."""
+    readers: dict[str, Slapd] = {"ldap-guarded": guarded_slapd_of(settings)}
+    return {**readers, "ldap-open": open_slapd_of(settings)} if settings.ldap_open else readers
 
 
 def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Container:
@@ -101,12 +126,9 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     service_tls.ensure(container, Actor("command:up"))
     report("signer and CA ready")
     # 3. LDAP, from the data it had or empty; the worker brings it in step.
-    slapd = slapd_of(settings)
-    slapd.make()
-    supervisor.start(
-        Part("ldap", slapd.command, slapd.answers, child_environment(settings), works=slapd.answers)
-    )
-    report(f"LDAP on port {settings.ldap_port}, LDAPS on {settings.ldaps_port}")
+    _start_ldap(settings, supervisor)
+    opened = f", LDAP on {settings.ldap_port}" if settings.ldap_open else ""
+    report(f"LDAPS on port {settings.ldaps_port}{opened}")
     # 4. Those who serve.
     trusted, url = child_environment(settings, Secret.WEB), database_url(settings)
     supervisor.start(
@@ -134,6 +156,36 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     return container
 
 
+def _start_ldap(settings: Settings, supervisor: Supervisor) -> None:
+    """Who holds the tree, who says which token may read it, then those who answer."""
+    environment = child_environment(settings)
+    slapd = slapd_of(settings)
+    slapd.make()
+    supervisor.start(Part("ldap", slapd.command, slapd.answers, environment, works=slapd.answers))
+
+    def gate_answers() -> bool:
+        return ldap_gate.answers(settings.ldap_gate)
+
+    make_folder(settings.ldap_gate.parent, settings.state)
+    supervisor.start(
+        Part(
+            "ldap-gate",
+            lambda: _sceau("ldap-gate", settings),
+            gate_answers,
+            environment,
+            works=gate_answers,
+            stands_on="postgres",
+        )
+    )
+    for name, reader in ldap_readers_of(settings).items():
+        reader.make()
+        # Who holds all connections of the open one is no fault of its own; he has lost them by then.
+        silence = 90.0 if name == "ldap-open" else 15.0
+        supervisor.start(
+            Part(name, reader.command, reader.answers, environment, works=reader.answers, silence=silence)
+        )
+
+
 def settle(state: Path, given: Mapping[str, Any], report: Report) -> Settings:
     """The settings of this start: as kept, changed by what is given; kept only once they can be had.
 
@@ -147,15 +199,17 @@ def settle(state: Path, given: Mapping[str, Any], report: Report) -> Settings:
         wanted = settings_with(state, given)
     elif not wanted.base_url.endswith(f":{wanted.port}"):
         report(f"certificates already issued point to {wanted.base_url}, not to port {wanted.port}")
-    listeners = (
+    listeners = [
         (wanted.port, "web", "--port"),
         (wanted.ldap_port, "LDAP", "--ldap-port"),
         (wanted.ldaps_port, "LDAPS", "--ldaps-port"),
-    )
+    ]
     if len({port for port, _, _ in listeners}) < len(listeners):
         ports = ", ".join(f"{purpose} {port}" for port, purpose, _ in listeners)
         raise Refusal(Kind.MALFORMED, "one-port-twice", f"Each listener needs a port of its own: {ports}.")
     for port, purpose, option in listeners:
+        if purpose == "LDAP" and not wanted.ldap_open:
+            continue
         refuse_taken_port(wanted.host, port, purpose, option)
     save_settings(state, given)
     return load_settings(state)

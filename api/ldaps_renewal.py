@@ -5,7 +5,7 @@ keep the keys they agreed on.
 """
 
 from api import service_tls
-from api.first_run import slapd_of
+from api.first_run import guarded_slapd_of
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
@@ -25,10 +25,10 @@ def renew(container: Container) -> str:
     # The first is made by `sceau up`, before slapd; without one, no slapd of ours serves here.
     if not (service_tls.folder_of(state) / "current").is_symlink():
         return ""
-    if settings.ldap_url and not slapd_of(settings).answers():
+    if settings.ldap_url and not guarded_slapd_of(settings).answers():
         return ""
     why = service_tls.ensure(container, ACTOR)
-    slapd = slapd_of(settings)
+    slapd = guarded_slapd_of(settings)
     if slapd.shows_certificate():
         if not why:
             service_tls.forget_old(state)

@@ -7,13 +7,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from signal import SIGTERM
 from subprocess import SubprocessError
 
-from api.first_run import slapd_of
+from api.first_run import ldap_readers_of, slapd_of
 from api.supervisor import parts_written, paused_marker
 from api.wiring import Container
 from directory import feed
@@ -46,7 +46,7 @@ def publisher_of(container: Container) -> Publisher:
     """The publisher of this process: it remembers between passes how far urgent changes were looked at."""
     settings = container.settings
     client = LdapClient(settings.ldap_url or slapd_of(settings).url, tls=_keys(Path(settings.ldap_keys)))
-    return Publisher(
+    publisher = Publisher(
         container.engine,
         client,
         settings.suffix,
@@ -58,6 +58,8 @@ def publisher_of(container: Container) -> Publisher:
         lanes=[client.another() for _ in range(CONNECTIONS - 1)],
         fills=None if settings.ldap_url else FILLS,
     )
+    publisher.renews = not settings.ldap_url
+    return publisher
 
 
 def _keys(folder: Path) -> ClientTls | None:
@@ -82,10 +84,10 @@ def publish(container: Container) -> str:
             try:
                 return f"{rebuild(container, PUBLICATION, _getting_on(container)).entries} entries loaded"
             except (Refusal, OSError, SubprocessError) as error:
-                if publisher.floods is None:
+                if publisher.floods is None and not publisher.renews:
                     raise
-                log.warning("LDAP cannot be loaded, the flood is written entry by entry: %s", error)
-                publisher.floods = None
+                log.warning("LDAP cannot be loaded, changes are written entry by entry: %s", error)
+                publisher.floods, publisher.renews = None, False
                 continue
         written += report.written
         if not report.more:
@@ -159,22 +161,27 @@ def rebuild(
 
 
 def _swap(container: Container) -> Callable[[], None]:
-    slapd, state = slapd_of(container.settings), container.settings.state
+    settings = container.settings
+    slapd, state = slapd_of(settings), settings.state
+    slapds = {"ldap": slapd, **ldap_readers_of(settings)}
 
     def swap() -> None:
-        with _stopped(state):
+        # Who reads goes first: a reader left alone would answer from the old tree for ever.
+        with ExitStack() as stopped:
+            for name in reversed(slapds):
+                stopped.enter_context(_stopped(state, name))
             slapd.swap()
-        if "ldap" in parts_written(state):
-            slapd.wait_ready()
+        for name in slapds.keys() & parts_written(state).keys():
+            slapds[name].wait_ready()
 
     return swap
 
 
 @contextmanager
-def _stopped(state: Path) -> Iterator[None]:
-    """Slapd stopped and not restarted by the supervisor until the block ends, or until this process does."""
-    marker = paused_marker(state, "ldap")
-    part = parts_written(state).get("ldap")
+def _stopped(state: Path, name: str) -> Iterator[None]:
+    """A slapd stopped, and not restarted by the supervisor until the block or this process ends."""
+    marker = paused_marker(state, name)
+    part = parts_written(state).get(name)
     marker.write_text(str(os.getpid()))
     try:
         if part is not None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from api.embedded.sockets import socket_path
 from api.files import write_atomically
 from directory.access import Allowance
 from directory.base.errors import Kind, Refusal
@@ -55,8 +56,18 @@ class Settings:
     suffix: str = _setting("o=sceau,c=fr", "Base of the LDAP tree. Changing it needs `sceau ldap rebuild`.")
     host: str = _setting("127.0.0.1", "Address that web and LDAP listen on. Opening it exposes plain HTTP.")
     port: int = _setting(8080, "Port of REST, OCSP, CRL and CA files.")
-    ldap_port: int = _setting(3389, "Port of LDAP.")
-    ldaps_port: int = _setting(3636, "Port of LDAPS.")
+    ldap_port: int = _setting(3389, "Port of open LDAP, where `ldap_open` says that there is such.")
+    ldaps_port: int = _setting(3636, "Port of LDAPS, which takes tokens.")
+    ldap_open: bool = _setting(
+        default=False,
+        doc="Whether LDAP answers without a name, in clear: one mailbox, by its exact address. On: who"
+        " guesses addresses is not counted, and who asks for which one is seen on the line.",
+    )
+    ldap_gate_socket: str = _setting(
+        "",
+        "Where slapd asks about tokens (`sceau ldap-gate`), for accounts of its group too; empty: in"
+        " `state/run`, for this account alone. Whoever listens there learns tokens.",
+    )
     public_url: str = _setting(
         "",
         "Base of all URLs; empty: `http://host:port`. Those inside certificates are http in any case. Fixed"
@@ -351,6 +362,12 @@ class Settings:
     def signer_socket(self) -> Path:
         """Where the signer listens."""
         return self.state / "run" / "signer.sock"
+
+    @property
+    def ldap_gate(self) -> Path:
+        """Where slapd asks about tokens."""
+        beside = self.state / "run" / "ldap-gate"
+        return Path(self.ldap_gate_socket) if self.ldap_gate_socket else socket_path(beside)
 
     @property
     def ca_passphrase(self) -> Path:

@@ -100,6 +100,14 @@ _LIVE = Statement(_OF_SECRET.where(api_token.c.expires_at > bindparam("now")))
 # For an act, which is dated in the same breath: whether it lasts is asked against that instant.
 _NOT_REVOKED = Statement(_OF_SECRET.add_columns(func.clock_timestamp()))
 
+_LIVE_BY_NUMBER = Statement(
+    select(*_TOKEN_COLUMNS, _HAS_ANOTHER).where(
+        api_token.c.id == bindparam("id"),
+        api_token.c.expires_at > bindparam("now"),
+        api_token.c.revoked_at.is_(None),
+    )
+)
+
 
 def actor_of(token_id: int) -> Actor:
     """How the audit log names whoever holds the token of that number."""
@@ -170,6 +178,14 @@ def authenticate_for_act(connection: Connection, secret: str, now: datetime) -> 
     if token.expires_at <= now:
         raise _bad_token()
     return token, now
+
+
+def still_live(connection: Connection, token_id: int, now: datetime) -> Token:
+    """The live token of that number, of whoever showed its secret before; Refusal `bad-token` otherwise."""
+    row = _LIVE_BY_NUMBER.row(connection, {"id": token_id, "now": now})
+    if row is None:
+        raise _bad_token()
+    return _token(row)
 
 
 def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_id: int) -> Token:

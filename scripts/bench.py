@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benches import (
+    address_books,
     consequences,
     crl,
     directory,
@@ -35,7 +36,7 @@ from benches.harness import Bench, Figure, installation
 FIGURES: dict[str, Callable[[Bench], Figure]] = {
     **status.FIGURES, **verdict.FIGURES, **directory.FIGURES, **issuance.FIGURES, **keys.FIGURES,
     **consequences.FIGURES, **crl.FIGURES, **night.FIGURES, **feed.FIGURES, **sources.FIGURES,
-    **search.FIGURES, **trust_list.FIGURES, **storm.FIGURES,
+    **search.FIGURES, **trust_list.FIGURES, **storm.FIGURES, **address_books.FIGURES,
 }  # fmt: skip
 
 

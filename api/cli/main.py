@@ -18,7 +18,7 @@ from api.cli.keys import keys
 from api.cli.ldap import ldap
 from api.cli.limits import limits
 from api.cli.measure import measure
-from api.cli.parts import signer, web, worker
+from api.cli.parts import gate, signer, web, worker
 from api.cli.recipients import check
 from api.cli.restore import restore
 from api.cli.revocations import release, restate, revoke_many
@@ -73,6 +73,7 @@ for command in (
     web,
     worker,
     signer,
+    gate,
 ):
     main.add_command(command)
 

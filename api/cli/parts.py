@@ -1,11 +1,14 @@
-"""`sceau web`, `worker`, `signer`: the processes of an installation, each run apart in production."""
+"""`sceau web`, `worker`, `signer`, `ldap-gate`: parts of an installation, each run apart in production."""
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import click
 
+from api import ldap_gate
 from api.cli.output import refusals_told, state_option
 from api.first_run import serve_signer, web_command
 from api.scheduler import CONNECTIONS, KEPT, run_worker
@@ -48,3 +51,21 @@ def signer(establish: bool, state: Path | None) -> None:
     os.umask(PRIVATE)
     with refusals_told():
         serve_signer(load_settings(state), establish=establish)
+
+
+@click.command("ldap-gate")
+@state_option
+def gate(state: Path | None) -> None:
+    """Tell slapd which tokens may search LDAP, and count what they read; one beside each slapd that asks."""
+    with refusals_told():
+        settings = load_settings(state)
+        os.umask(PRIVATE)
+        parts = build(settings, application="sceau-ldap-gate", connections=ldap_gate.THREADS)
+    parts.readers.follow()
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    # Named by hand, it is for a slapd under an account of its own.
+    ldap_gate.serve(ldap_gate.Gate(parts), settings.ldap_gate, 0o660 if settings.ldap_gate_socket else 0o600)
+    stopped.wait()
+    parts.readers.give_back()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from api import ldap_gate
 from api.cli.output import COMMAND, NUMBER, answer, container, json_option, refusals_told, state_option
 from directory import access
 from directory.base.db import transaction
@@ -57,13 +58,14 @@ def create(
         "name": made.name,
         "role": made.role.value,
         "expires_at": made.expires_at,
+        "ldap": ldap_gate.name_of(made, parts.settings.suffix),
         "secret": secret,
     }
     answer(
         told,
         as_json=as_json,
-        rows=[(made.id, made.name, made.role.value, secret)],
-        headers=("id", "name", "role", "secret"),
+        rows=[(made.id, made.name, made.role.value, told["ldap"], secret)],
+        headers=("id", "name", "role", "name in LDAP", "secret"),
     )
 
 

@@ -34,7 +34,7 @@ LONGEST_DOWN = 120
 @click.option("--detach", is_flag=True, help="Return once everything serves; `sceau down` stops it.")
 @click.option("--host", default=None, help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="Port of the web part [8080].")
-@click.option("--ldap-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAP [3389].")
+@click.option("--ldap-port", type=click.IntRange(1, 65535), default=None, help="Port of open LDAP [3389].")
 @click.option(
     "--ldaps-port", type=click.IntRange(1, 65535), default=None, help="Port of LDAPS [LDAP port + 247]."
 )
@@ -130,7 +130,7 @@ def _run(state: Path, told: Mapping[str, Any], outcome: Path, *, demo: bool) -> 
     # Whatever a part writes is for this account alone; what an earlier release left open is closed.
     os.umask(0o077)
     close_to_others(state)
-    settings = settle(state, told, report)
+    settings = settle(state, {**demo_data.SETTINGS, **told} if demo else told, report)
     supervisor = supervisor_of(settings, report)
     try:
         container = bring_up(settings, supervisor, report)
@@ -217,8 +217,10 @@ def _prepare_commands(container: Container) -> None:
 def _say_where(settings: Settings) -> None:
     host = settings.host
     people.print(f"web    http://{host}:{settings.port}   (REST, OCSP, CRL; documentation at /docs)")
-    plain, secured = f"ldap://{host}:{settings.ldap_port}", f"ldaps://{host}:{settings.ldaps_port}"
-    people.print(f"LDAP   {plain}   {secured}   base {settings.suffix}")
+    secured = f"ldaps://{host}:{settings.ldaps_port}"
+    people.print(f"LDAPS  {secured}   (bind with a token)   base {settings.suffix}")
+    if settings.ldap_open:
+        people.print(f"LDAP   ldap://{host}:{settings.ldap_port}   (exact addresses alone, no name)")
     people.print(f"state  {settings.state}", soft_wrap=True)
     path = settings.state / "demo.json"
     if not path.exists():

@@ -1,15 +1,16 @@
-"""A private OpenLDAP slapd in one folder, from the binary the distribution installs.
+"""Private OpenLDAP slapds, each in a folder of its own, from the binary the distribution installs.
 
-Makes its configuration, says how to start it (the supervisor or a test keeps the process), loads a rebuilt
-tree and puts it in place. What the tree holds is for `directory/ldap`.
+Makes their configuration, says how to start them (the supervisor or a test keeps the processes). The one that
+holds the tree listens to the publisher alone, loads a rebuilt tree and puts it in place; those that answer
+readers from its data are `slapd_readers`. What the tree holds is for `directory/ldap`.
 """
 
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -31,22 +32,6 @@ SCHEMAS = (Path("/etc/ldap/schema"), Path("/etc/openldap/schema"))
 APPARMOR_PROFILE = Path("/etc/apparmor.d/usr.sbin.slapd")
 SIXTEEN_GIB = 16 << 30
 
-# Anonymous readers get 100 entries, as from the German directory, and cannot page around it; a filter without
-# an index may look at no more candidates than `unchecked`: nobody reads the whole tree to find one name.
-GUARDED = """\
-olcAccess: {0}to attrs=sceauVersion,sceauDigest,sceauPlace by dn.exact="cn=publisher,$suffix" write by * none
-olcAccess: {1}to * by dn.exact="cn=publisher,$suffix" write by * read
-olcLimits: {0}dn.exact="cn=publisher,$suffix" size=unlimited time=unlimited
-olcLimits: {1}* size.soft=100 size.hard=100 size.unchecked=50000 size.prtotal=hard time=10"""
-BARE = 'olcAccess: {0}to * by dn.exact="cn=publisher,$suffix" write by * read'
-PROVIDER = """\
-dn: olcOverlay={0}syncprov,olcDatabase={1}mdb,cn=config
-objectClass: olcOverlayConfig
-objectClass: olcSyncProvConfig
-olcOverlay: {0}syncprov
-olcSpCheckpoint: 100 10
-olcSpSessionlog: 10000"""
-TLS = "olcTLSProtocolMin: 3.3"
 # What names the files of `TlsFiles`; the access rules of slapd.ldif let us change these and nothing else.
 ATTRIBUTES = {
     "authority": "olcTLSCACertificateFile",
@@ -65,26 +50,16 @@ class TlsFiles:
 
 
 @dataclass(frozen=True)
-class EmbeddedSlapd:
+class Slapd(ABC):
     """A slapd below `folder`; nothing exists until `make()`, nothing runs until somebody starts `command()`.
 
-    LDAPS is served when `tls` and `ldaps_port` are given. `bare` leaves out limits and replication: the plain
-    engine that benchmarks compare with.
+    What all of them have in common; which listens where, and lets whom read what, is said by each.
     """
 
     folder: Path
     suffix: str = "o=sceau,c=fr"
     host: str = "127.0.0.1"
-    port: int = 3389
-    ldaps_port: int | None = None
-    tls: TlsFiles | None = None
-    bare: bool = False
     max_size: int = SIXTEEN_GIB
-
-    @property
-    def data(self) -> Path:
-        """The folder of the database."""
-        return self.folder / "data"
 
     @property
     def socket(self) -> Path:
@@ -93,34 +68,30 @@ class EmbeddedSlapd:
 
     @property
     def url(self) -> str:
-        """Where the publisher writes: the Unix socket, on which the kernel says who is there."""
+        """Where this machine asks it: the Unix socket, on which the kernel says who is there."""
         return f"ldapi://{quote(str(self.socket), safe='')}"
 
     @property
     def public_urls(self) -> tuple[str, ...]:
-        """Where everybody reads."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        plain = f"ldap://{host}:{self.port}"
-        return (plain, f"ldaps://{host}:{self.ldaps_port}") if self._with_tls else (plain,)
+        """Where it answers others."""
+        return ()
 
     def make(self) -> None:
-        """Make the configuration anew, and the folders where missing.
+        """Make the configuration anew, and the folders where missing; leave a server alone that runs.
 
-        The data of an earlier run stay; a server that runs already is left alone. Refuses when slapd is not
-        installed (UNAVAILABLE), or a port or the socket's folder is taken (CONFLICT).
+        Refuses when slapd is not installed (UNAVAILABLE), or a port or the socket's folder is taken
+        (CONFLICT).
         """
         self._refuse_foreign_socket()
         if self.answers():
             return
-        self._refuse_taken_ports()
+        for url in self.public_urls:
+            self._refuse_taken_port(int(url.rpartition(":")[2]))
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         make_folder(self.socket.parent, self.folder)
-        # A swap cut short between its two renames left the old data under another name.
-        if not self.data.exists() and (self.folder / "data.old").exists():
-            (self.folder / "data.old").rename(self.data)
-        self.data.mkdir(exist_ok=True, mode=0o700)
+        self._keep_data()
         self._copy_if_confined()
-        self._configure(self.folder / "config", self.data)
+        self._configure(self.folder / "config", self._data)
 
     def command(self) -> list[str]:
         """The command line of the server; `-d 0` keeps it in the foreground and silent."""
@@ -147,80 +118,23 @@ class EmbeddedSlapd:
                 raise Refusal(Kind.UNAVAILABLE, "slapd-silent", text)
             time.sleep(0.02)
 
-    def shows_certificate(self) -> bool:
-        """Whether a client of LDAPS is shown the certificate in `tls`; False also when it is shown none."""
-        if self.tls is None:
-            return False
-        wanted = ssl.PEM_cert_to_DER_cert(_first_of(self.tls.certificate.read_text()))
-        # No name and no CA is asked for: octet for octet is more than either.
-        asking = ssl.create_default_context()
-        asking.check_hostname, asking.verify_mode = False, ssl.CERT_NONE
-        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
-        try:
-            with (
-                socket.create_connection((address, self.ldaps_port or 0), timeout=5) as plain,
-                asking.wrap_socket(plain) as shown,
-            ):
-                return shown.getpeercert(binary_form=True) == wanted
-        except OSError:
-            return False
-
-    def show_certificate(self) -> None:
-        """Have the running server read the files of `tls`, now and at its restarts; nobody is cut off.
-
-        All three names change in one modification, which slapd writes down as a whole or not at all. A pair
-        that does not fit is refused; slapd 2.5 then is without TLS until the next, later ones keep what they
-        had: look before telling.
-        """
-        client = LdapClient(self.url, seconds=30)
-        try:
-            client.replace("cn=config", {ATTRIBUTES[name]: value for name, value in self._tls_values.items()})
-        finally:
-            client.close()
-
-    def load(self, ldif: Iterable[bytes]) -> None:
-        """Load a whole tree into a fresh database beside the served one; `swap()` puts it in place.
-
-        slapd reads while the pieces of `ldif` are being made. The served tree is untouched whatever happens:
-        refusal UNAVAILABLE `slapd-not-made` when slapd will not have an entry, or the disk is full.
-        """
-        fresh, config = self.folder / "data.next", self.folder / "config.next"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(mode=0o700)
-        try:
-            self._configure(config, fresh)
-            # -q: without the checks that guard a live database; -w: with the context that replicas ask for.
-            self._run(["-T", "add", "-q", "-w", "-F", str(config), "-b", self.suffix], ldif)
-        except BaseException:
-            shutil.rmtree(fresh, ignore_errors=True)
-            raise
-        finally:
-            shutil.rmtree(config, ignore_errors=True)
-
-    def swap(self) -> None:
-        """Serve what `load()` made from the next start on; refuse while the server runs."""
-        if self.answers():
-            raise Refusal(
-                Kind.CONFLICT,
-                "slapd-running",
-                "The database can only be put in place while slapd is stopped.",
-            )
-        old = self.folder / "data.old"
-        shutil.rmtree(old, ignore_errors=True)
-        self.data.rename(old)
-        (self.folder / "data.next").rename(self.data)
-        shutil.rmtree(old)
+    @property
+    @abstractmethod
+    def _data(self) -> Path:
+        """The folder of the tree it answers from."""
 
     @property
-    def _with_tls(self) -> bool:
-        return self.tls is not None and self.ldaps_port is not None
+    @abstractmethod
+    def _kind(self) -> str:
+        """The file beside this one that holds what is particular to it."""
 
-    @property
-    def _tls_values(self) -> dict[str, str]:
-        """In quotes: slapd takes a value apart where it has spaces."""
-        if self.tls is None:
-            return {}
-        return {name: f'"{path.resolve()}"' for name, path in vars(self.tls).items()}
+    def _keep_data(self) -> None:
+        """Make sure that there is a folder of the tree: a reader may be the first to open it."""
+        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _words(self) -> dict[str, str]:
+        """What the files leave open, beside what all have."""
+        return {}
 
     @property
     def _program(self) -> Path:
@@ -268,12 +182,13 @@ class EmbeddedSlapd:
             "schema": (files("directory.ldap") / "sceau.ldif").read_text(),
             "data": str(data.resolve()),
             "max_size": str(self.max_size),
-            "replication": "" if self.bare else PROVIDER,
+            "particular": "olcIdleTimeout: 900",
+            "schema_readers": f'dn.exact="cn=publisher,{self.suffix}" read by * none',
+            "indexes": _text("indexes.ldif").rstrip(),
+            **self._words(),
         }
-        named["access"] = Template(BARE if self.bare else GUARDED).substitute(named)
-        lines = [f"{ATTRIBUTES[name]}: {value}" for name, value in self._tls_values.items()]
-        named["tls"] = "\n".join([*lines, TLS]) if self._with_tls else ""
-        whole = Template((files("api.embedded") / "slapd.ldif").read_text()).substitute(named)
+        named["database"] = Template(_text(self._kind)).substitute(named)
+        whole = Template(_text("slapd.ldif")).substitute(named)
         # An empty part must not end the entry it stands in: two blank lines become one, comments go.
         encoded = (_encoded(line) for line in whole.splitlines() if not line.startswith("#"))
         return "\n".join(encoded).replace("\n\n\n", "\n\n") + "\n"
@@ -306,11 +221,92 @@ class EmbeddedSlapd:
             )
             raise Refusal(Kind.CONFLICT, "socket-folder-taken", text)
 
-    def _refuse_taken_ports(self) -> None:
-        for port in (self.port, self.ldaps_port if self._with_tls else None):
-            if port is not None and _taken(self.host, port):
-                text = f"Port {port} of {self.host} is taken: stop what listens there or choose another."
-                raise Refusal(Kind.CONFLICT, "port-taken", text, port=port)
+    def _refuse_taken_port(self, port: int) -> None:
+        if _taken(self.host, port):
+            text = f"Port {port} of {self.host} is taken: stop what listens there or choose another."
+            raise Refusal(Kind.CONFLICT, "port-taken", text, port=port)
+
+
+@dataclass(frozen=True)
+class EmbeddedSlapd(Slapd):
+    """The slapd that holds the tree: the publisher writes to it over the Unix socket, nobody else asks it.
+
+    `bare` answers everybody on `port`, without limits: the plain engine that benchmarks compare with.
+    """
+
+    bare: bool = False
+    port: int = 3389
+
+    @property
+    def data(self) -> Path:
+        """The folder of the database."""
+        return self.folder / "data"
+
+    @property
+    def public_urls(self) -> tuple[str, ...]:
+        """None, but where it is the bare engine."""
+        return (url_of("ldap", self.host, self.port),) if self.bare else ()
+
+    def load(self, ldif: Iterable[bytes]) -> None:
+        """Load a whole tree into a fresh database beside the served one; `swap()` puts it in place.
+
+        slapd reads while the pieces of `ldif` are being made. The served tree is untouched whatever happens:
+        refusal UNAVAILABLE `slapd-not-made` when slapd will not have an entry, or the disk is full.
+        """
+        fresh, config = self.folder / "data.next", self.folder / "config.next"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        try:
+            self._configure(config, fresh)
+            # -q: without the checks that guard a live database; -w: with the context that replicas ask for.
+            self._run(["-T", "add", "-q", "-w", "-F", str(config), "-b", self.suffix], ldif)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(config, ignore_errors=True)
+
+    def swap(self) -> None:
+        """Serve what `load()` made from the next start on; refuse while the server runs."""
+        if self.answers():
+            raise Refusal(
+                Kind.CONFLICT,
+                "slapd-running",
+                "The database can only be put in place while slapd is stopped.",
+            )
+        old = self.folder / "data.old"
+        shutil.rmtree(old, ignore_errors=True)
+        self.data.rename(old)
+        (self.folder / "data.next").rename(self.data)
+        shutil.rmtree(old)
+
+    @property
+    def _data(self) -> Path:
+        return self.data
+
+    @property
+    def _kind(self) -> str:
+        return "bare.ldif" if self.bare else "holder.ldif"
+
+    def _keep_data(self) -> None:
+        # A swap cut short between its two renames left the old data under another name.
+        if not self.data.exists() and (self.folder / "data.old").exists():
+            (self.folder / "data.old").rename(self.data)
+        super()._keep_data()
+
+
+def url_of(scheme: str, host: str, port: int) -> str:
+    """Where a server listens, as clients are told."""
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def tls_lines(files_: TlsFiles) -> dict[str, str]:
+    """The names of the files as slapd's configuration has them; in quotes, since it takes spaces apart."""
+    return {ATTRIBUTES[name]: f'"{path.resolve()}"' for name, path in vars(files_).items()}
+
+
+def _text(name: str) -> str:
+    return (files("api.embedded") / name).read_text()
 
 
 def _encoded(line: str) -> str:
@@ -332,12 +328,6 @@ def _feed(tool: subprocess.Popen[bytes], given: Iterable[bytes]) -> None:
         raise
     finally:
         tool.wait()
-
-
-def _first_of(pem: str) -> str:
-    """The first certificate of a chain, whose own it is (RFC 8446 4.4.2)."""
-    end = "-----END CERTIFICATE-----"
-    return pem.partition(end)[0] + end
 
 
 def _death(tool: subprocess.Popen[bytes]) -> str:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from api.beats import LOST_AFTER, WORKER, Beat, last_beat
-from api.first_run import slapd_of
+from api.first_run import ldap_readers_of, slapd_of
 from api.patience import impatient
 from api.rest.register_figures import register_families
 from api.roads import Road, Trade, on_road
@@ -161,10 +161,13 @@ def _parts(container: Container) -> Check:
 
 def _ldap(container: Container) -> Check:
     """The slapd of this installation; one elsewhere shows by the feed that it does not follow."""
-    slapd = slapd_of(container.settings)
-    if container.settings.ldap_url or not slapd.socket.exists() or slapd.answers():
+    if container.settings.ldap_url:
         return {"state": "ok"}
-    return {"state": "degraded", "reason": "slapd does not answer on its socket"}
+    slapds = {"ldap": slapd_of(container.settings), **ldap_readers_of(container.settings)}
+    silent = [name for name, slapd in slapds.items() if slapd.socket.exists() and not slapd.answers()]
+    if not silent:
+        return {"state": "ok"}
+    return {"state": "degraded", "reason": f"slapd does not answer on its socket ({', '.join(silent)})"}
 
 
 def _record(lacks: list[str]) -> Check:

@@ -14,13 +14,17 @@ from hashlib import blake2b
 from directory.changes import Entity
 from directory.ldap.names import Name, join, split
 from directory.model import Mailbox, MailboxFacts, Organisation, Practitioner
-from directory.rules import FRANCE, is_open, visible
+from directory.rules import FRANCE, is_open, search_form, visible
 
 Key = tuple[Entity, str]
 Attributes = Mapping[str, tuple[bytes, ...]]
 
 MAILBOXES, ORGANISATIONS, PKI = "ou=mailboxes", "ou=organizations", "ou=pki"
 CERTIFICATE = "userCertificate;binary"
+# A value as people type it stands under a language tag of private use (RFC 3866, RFC 5646 2.2.7). A filter on
+# the attribute finds it; a client that shows the attribute by its name shows the true value alone.
+FOLDED = ";lang-x-folded"
+FOLDED_TOO = ("cn", "sn", "givenName", "o")
 # The class of the entries that everything else hangs from.
 TREE = "sceauTree"
 GENERALIZED_TIME = "%Y%m%d%H%M%SZ"
@@ -148,7 +152,7 @@ def mailbox_entry(
         "sceauService": _texts(mailbox.service),
         CERTIFICATE: tuple(dict.fromkeys(certificates)),
     }
-    return _entry((Entity.MAILBOX, mailbox.address), suffix, told)
+    return _entry((Entity.MAILBOX, mailbox.address), suffix, told | _folded_of(told))
 
 
 def organisation_entry(organisation: Organisation, suffix: str, at: datetime) -> Entry | None:
@@ -161,7 +165,7 @@ def organisation_entry(organisation: Organisation, suffix: str, at: datetime) ->
         "displayName": _texts(organisation.long_name or organisation.name),
         "businessCategory": _texts(organisation.category_code, organisation.category_label),
     }
-    return _entry((Entity.ORGANISATION, organisation.finess), suffix, told)
+    return _entry((Entity.ORGANISATION, organisation.finess), suffix, told | _folded_of(told))
 
 
 def authority_entry(authority: AuthorityEntry, suffix: str) -> Entry:
@@ -237,6 +241,17 @@ def _place(organisation: Organisation) -> dict[str, tuple[bytes, ...]]:
         "st": department,
         "sceauDepartment": department,
     }
+
+
+def _folded_of(told: Attributes) -> dict[str, tuple[bytes, ...]]:
+    """The folded form of each value that LDAP does not hold for equal to it: it ignores case alone."""
+    folded = {}
+    for name in FOLDED_TOO:
+        values = [value.decode() for value in told.get(name, ())]
+        forms = {search_form(value).lower() for value in values}
+        if new := forms.difference(_folded(value) for value in values):
+            folded[name + FOLDED] = _texts(*new)
+    return folded
 
 
 def _entry(key: Key, suffix: str, told: Mapping[str, tuple[bytes, ...]]) -> Entry:

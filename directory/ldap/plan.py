@@ -11,6 +11,8 @@ from directory.base.errors import Kind, Refusal
 from directory.changes import START, Cursor
 from directory.ldap.entry import Attributes, Entry, digest
 
+# What entries say and how they are indexed: a tree of another form is made anew. A number that only rises.
+FORM = "2"
 VERSION, DIGEST, PLACE = "sceauVersion", "sceauDigest", "sceauPlace"
 # What belongs to the act of writing, not to what the record says.
 OF_WRITING = (VERSION, DIGEST, PLACE)
@@ -89,18 +91,30 @@ def base_plan(wanted: Entry, found: Entry | None) -> Operation | None:
     return Modify(found.dn, changes) if changes else None
 
 
-def place_plan(found: Entry, place: Cursor) -> Modify | None:
-    """Note in the topmost entry how far the tree has followed the feed; None when it says so already."""
-    before, after = _of(found, PLACE), (f"{place.xid}/{place.id}".encode(),)
+def place_plan(found: Entry, place: Cursor, form: str) -> Modify | None:
+    """Note in the topmost entry how far the tree has followed the feed, and in which form all of it is.
+
+    None when it says so already.
+    """
+    written = f"{place.xid}/{place.id}/{form}" if form else f"{place.xid}/{place.id}"
+    before, after = _of(found, PLACE), (written.encode(),)
     return None if before == after else Modify(found.dn, {PLACE: (before, after)})
 
 
 def place_of(found: Entry) -> Cursor | None:
     """How far the tree has followed the feed, as its topmost entry says; None when it does not."""
     for value in _of(found, PLACE):
-        xid, _, number = value.decode().partition("/")
+        xid, _, rest = value.decode().partition("/")
+        number = rest.partition("/")[0]
         return Cursor(int(xid), int(number)) if number.isdecimal() and xid.isdecimal() else START
     return None
+
+
+def form_of(found: Entry) -> str:
+    """The form that all entries of the tree have, as the topmost says; '' before there were such."""
+    for value in _of(found, PLACE):
+        return value.decode().partition("/")[2].partition("/")[2]
+    return ""
 
 
 def in_step(wanted: Entry, found: Entry, version: int, writer: str) -> bool:

@@ -35,11 +35,13 @@ from directory.feed import (
 from directory.ldap.entry import MAILBOXES, Entry, Key, base_entries
 from directory.ldap.names import Name, split
 from directory.ldap.plan import (
+    FORM,
     Add,
     Delete,
     Modify,
     Operation,
     base_plan,
+    form_of,
     place_of,
     place_plan,
     plan,
@@ -143,7 +145,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Tree:
-    """How the tree stands: how far it says it followed, whether it is without mailboxes.
+    """How the tree stands: how far it says it followed, whether it is without mailboxes, of which form it is.
 
     `made`: it had to be made, or part of what everything hangs from.
     """
@@ -151,6 +153,7 @@ class _Tree:
     place: Cursor | None
     bare: bool
     made: bool
+    form: str
 
 
 class Publisher:
@@ -178,6 +181,8 @@ class Publisher:
         self.engine = engine
         self.client = client
         self.fills, self.floods = fills, floods
+        # Whether a tree of a former form is left to whoever can load a whole one.
+        self.renews = False
         self._lanes = (client, *lanes)
         self.record = Record(suffix, certificates_of, authorities_of, crls_of)
         # All three only spare work: forgotten with the process, their changes are looked at once more.
@@ -204,6 +209,9 @@ class Publisher:
             registers = sources(connection)
             wanted = self.record.wanted(connection, batch.keys, now)
         tree = self.look(registers)
+        if self.renews and tree.form != FORM and not tree.bare:
+            log.warning("LDAP is of a former form: the tree is made anew")
+            return PublishReport(changes=batch.changes, whole=True)
         lost = start != START and (tree.made or (tree.place is not None and tree.place < start))
         if (lost or batch.more) and tree.bare and self._too_many():
             return PublishReport(changes=batch.changes, whole=True)
@@ -238,7 +246,9 @@ class Publisher:
         top = held.get(split(suffix))
         mailboxes = held.get(split(f"{MAILBOXES},{suffix}"))
         bare = mailboxes is None or mailboxes.attributes.get("hasSubordinates") == (b"FALSE",)
-        return _Tree(None if made or top is None else place_of(top), bare, made)
+        form = "" if top is None else form_of(top)
+        # What is written into an empty tree is of the present form.
+        return _Tree(None if made or top is None else place_of(top), bare, made, FORM if bare else form)
 
     def bring_in_step(self, wanted: Wanted, *, overwrite: bool = False) -> PublishReport:
         """Write each target that is not as wanted; with `overwrite` even over what a later state wrote."""
@@ -299,7 +309,7 @@ class Publisher:
         """
         place = START if tree.made or tree.place is None else tree.place
         log.warning("LDAP knows the feed no further than %s: bringing it in step", place)
-        self._note_place(place)
+        self._note_place(place, tree.form)
         with transaction(self.engine) as connection:
             if START < place >= floor(connection):
                 save_cursor(connection, CONSUMER, place, now)
@@ -313,11 +323,17 @@ class Publisher:
             with transaction(self.engine) as connection:
                 save_cursor(connection, CONSUMER, reached, now)
         if reached not in (tree.place, START):
-            self._note_place(reached)
+            self._note_place(reached, tree.form)
 
-    def _note_place(self, place: Cursor) -> None:
+    def note_form(self) -> None:
+        """Say in the tree that every entry has the present form: for who has just compared them all."""
         top = self.client.read(self.record.suffix)
-        if top is not None and (operation := place_plan(top, place)) is not None:
+        if top is not None and (place := place_of(top)) is not None:
+            self._note_place(place, FORM)
+
+    def _note_place(self, place: Cursor, form: str) -> None:
+        top = self.client.read(self.record.suffix)
+        if top is not None and (operation := place_plan(top, place, form)) is not None:
             self.client.apply(operation)
 
     def _go_on_from(self, start: Cursor) -> None:

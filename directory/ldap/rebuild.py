@@ -24,7 +24,7 @@ from directory.base.pools import Pool
 from directory.changes import Cursor
 from directory.feed import horizon, save_cursor
 from directory.ldap.entry import Attributes, Entry, base_entries, publisher_name
-from directory.ldap.plan import MODIFIER, Add, place_plan, plan
+from directory.ldap.plan import FORM, MODIFIER, Add, place_plan, plan
 from directory.ldap.publish import CONSUMER, Publisher, held_back
 from directory.ldap.wanted import Record
 from directory.store import sources
@@ -63,12 +63,12 @@ def _pages(engine: Engine, wanted_record: Record, place: Cursor, now: datetime) 
     writer = {MODIFIER: (publisher_name(wanted_record.suffix).encode(),)}
     with transaction(engine, read_only=True) as connection:
         top, *units = base_entries(wanted_record.suffix, sources(connection))
-    yield [_ldif_entry(each, writer) for each in (_placed(top, place), *units)]
+    yield [ldif_entry(each, writer) for each in (_placed(top, place), *units)]
     for keys in wanted_record.all_keys(engine, PAGE):
         with transaction(engine, read_only=True) as connection:
             wanted = wanted_record.wanted(connection, keys, now)
         operations = (plan(target.entry, None, wanted.version) for target in wanted.targets)
-        yield [_ldif_entry(each, writer) for each in operations if isinstance(each, Add)]
+        yield [ldif_entry(each, writer) for each in operations if isinstance(each, Add)]
 
 
 def _ahead(pages: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
@@ -154,12 +154,13 @@ def _alone(engine: Engine) -> Iterator[None]:
 
 
 def _placed(top: Entry, place: Cursor) -> Entry:
-    operation = place_plan(top, place)
+    operation = place_plan(top, place, FORM)
     said = {} if operation is None else {name: new for name, (_, new) in operation.changes.items()}
     return Entry(top.dn, {**top.attributes, **said})
 
 
-def _ldif_entry(entry: Entry | Add, more: Attributes) -> bytes:
+def ldif_entry(entry: Entry | Add, more: Attributes) -> bytes:
+    """An entry as LDIF, with what belongs to the act of writing."""
     lines = [_line("dn", entry.dn.encode())]
     told = (*entry.attributes.items(), *more.items())
     lines += [_line(name, value) for name, values in told for value in values]

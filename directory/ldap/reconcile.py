@@ -116,6 +116,9 @@ def reconcile(
     if apply and found.extras:
         brake(found.wrong[Delete], found.compared, force=force)
         found.repaired += _delete(publisher, list(found.extras.items()), now)
+    if apply:
+        with held_back(publisher.engine):
+            publisher.note_form()
     return found.report()
 
 

@@ -23,38 +23,38 @@ def request(operation: Operation, number: int) -> bytes:
     match operation:
         case Add(dn, attributes):
             told = (_attribute(name, values) for name, values in attributes.items())
-            asked = _tlv(ADD, _text(dn), _tlv(SEQUENCE, *told))
+            asked = tlv(ADD, _text(dn), tlv(SEQUENCE, *told))
         case Modify(dn, changes):
             # Removals first: a value may come back in another spelling that LDAP holds for the same.
             edits = (
-                _tlv(SEQUENCE, _tlv(ENUMERATED, bytes((act,))), _attribute(name, values))
+                tlv(SEQUENCE, tlv(ENUMERATED, bytes((act,))), _attribute(name, values))
                 for name, (gone, new) in changes.items()
                 for act, values in ((DELETE_VALUES, gone), (ADD_VALUES, new))
                 if values
             )
-            asked = _tlv(MODIFY, _text(dn), _tlv(SEQUENCE, *edits))
+            asked = tlv(MODIFY, _text(dn), tlv(SEQUENCE, *edits))
         case Delete(dn, version):
-            asked = _tlv(DELETE, dn.encode())
+            asked = tlv(DELETE, dn.encode())
             if version is not None:
-                asked += _tlv(CONTROLS, _not_later_than(version))
-    return _tlv(SEQUENCE, _tlv(INTEGER, _integer(number)), asked)
+                asked += tlv(CONTROLS, _not_later_than(version))
+    return tlv(SEQUENCE, tlv(INTEGER, _integer(number)), asked)
 
 
 def _not_later_than(version: int) -> bytes:
     """The control that holds for an entry of no later state of the record: `(!(sceauVersion>=version+1))`."""
-    later = _tlv(GREATER_OR_EQUAL, _text(VERSION), _text(str(version + 1)))
-    return _tlv(SEQUENCE, _text(ASSERTION), _tlv(BOOLEAN, b"\xff"), _tlv(OCTETS, _tlv(NOT, later)))
+    later = tlv(GREATER_OR_EQUAL, _text(VERSION), _text(str(version + 1)))
+    return tlv(SEQUENCE, _text(ASSERTION), tlv(BOOLEAN, b"\xff"), tlv(OCTETS, tlv(NOT, later)))
 
 
 def _attribute(name: str, values: Iterable[bytes]) -> bytes:
-    return _tlv(SEQUENCE, _text(name), _tlv(SET, *(_tlv(OCTETS, value) for value in values)))
+    return tlv(SEQUENCE, _text(name), tlv(SET, *(tlv(OCTETS, value) for value in values)))
 
 
 def _text(words: str) -> bytes:
-    return _tlv(OCTETS, words.encode())
+    return tlv(OCTETS, words.encode())
 
 
-def _tlv(tag: int, *parts: bytes) -> bytes:
+def tlv(tag: int, *parts: bytes) -> bytes:
     """Tag, length, value (X.690 8.1): short lengths in one byte, others after a byte that counts them."""
     content = b"".join(parts)
     if len(content) < SHORT:

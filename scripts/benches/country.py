@@ -87,7 +87,7 @@ def people(engine: Engine, count: int) -> None:
         "count": count,
         "places": max(1, count // MAILBOXES_PER_ESTABLISHMENT),
         "domains": DOMAINS,
-        "ders": _certificates(since),
+        "ders": certificates(since),
         "different": DIFFERENT_CERTIFICATES,
         "since": since,
         "until": since + timedelta(days=1000),
@@ -111,8 +111,9 @@ def _only_stamped(connection: Connection) -> Iterator[None]:
         connection.execute(text(f"ALTER TABLE {table} ENABLE TRIGGER stamp"))
 
 
-def _certificates(since: datetime) -> list[bytes]:
-    """Certificates in DER of about the size of ours."""
+def certificates(since: datetime | None = None) -> list[bytes]:
+    """Certificates in DER of about the size of ours, a month old where no day is said."""
+    since = since or datetime.now(UTC) - timedelta(days=30)
     key = ec.generate_private_key(ec.SECP256R1())
     return [_certificate(key, number, since) for number in range(DIFFERENT_CERTIFICATES)]
 

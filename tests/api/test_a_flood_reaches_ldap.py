@@ -26,6 +26,7 @@ class Flooded:
     floods: int | None = None
     fills: int | None = None
     left: int = 30
+    renews: bool = False
 
     def publish_once(self, now: datetime) -> PublishReport:
         del now

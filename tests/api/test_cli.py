@@ -154,7 +154,8 @@ def test_status_names_each_part_and_says_no_while_one_is_down(sceau: Sceau, stat
     found = told(result)
     assert (result.exit_code, found["state"]) == (1, "degraded")
     assert {name: part["state"] for name, part in found["parts"].items()} == {
-        "postgres": "ok", "worker": "ok", "signer": "down", "ldap": "down", "web": "down",
+        "postgres": "ok", "worker": "ok", "signer": "down", "ldap": "down", "ldap-gate": "down",
+        "ldap-guarded": "down", "web": "down",
     }  # fmt: skip
     assert all(part["reason"] for part in found["parts"].values() if part["state"] == "down")
     assert found["strangers"] == []

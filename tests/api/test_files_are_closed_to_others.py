@@ -16,7 +16,6 @@ from api.settings import Settings
 from api.wiring import Container
 from directory.base.errors import Refusal
 from tests.factories import seed_practitioner
-from tests.interop.conftest import free_port
 
 
 def mode(path: Path) -> int:
@@ -113,7 +112,7 @@ def test_an_export_is_closed_to_others_whatever_the_umask(
 def test_what_configures_slapd_is_closed_to_others(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     before = os.umask(0o022)
     request.addfinalizer(lambda: os.umask(before))
-    slapd = EmbeddedSlapd(tmp_path / "ldap", port=free_port())
+    slapd = EmbeddedSlapd(tmp_path / "ldap")
     slapd.make()
     found = [path for path in slapd.folder.rglob("*") if mode(path) & 0o007]
     assert [path for path in found if path.parent.stat().st_mode & 0o007] == []

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sqlalchemy import Engine
 
 from api import ldaps_renewal, service_tls
-from api.first_run import slapd_of
+from api.embedded.slapd_readers import GuardedSlapd
+from api.first_run import guarded_slapd_of, slapd_of
 from api.settings import Settings
 from api.wiring import Container
 from directory.base import failpoints
@@ -29,7 +30,7 @@ from pki.model import RevocationReason, serial_of
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
-from tests.directory.ldap.conftest import Server, free_port
+from tests.directory.ldap.conftest import Running, free_port
 from tests.pki.hierarchies import BASE_URL, BRIDGES, PASSPHRASE, generation, plan, ring
 
 ACTOR = Actor("test:someone")
@@ -46,7 +47,7 @@ class Machine:
     settings: Settings
     engine: Engine
     at: datetime
-    server: Server
+    server: Running[GuardedSlapd]
 
     def renew(self) -> str:
         """One run of the job, as a worker that has just started."""
@@ -57,7 +58,8 @@ class Machine:
         """What `sceau up` does until LDAP serves."""
         with self.worker() as container:
             service_tls.ensure(container, Actor("command:up"))
-        self.server.slapd = slapd_of(self.settings)
+        slapd_of(self.settings).make()
+        self.server.slapd = guarded_slapd_of(self.settings)
         self.server.start()
 
     def restart_slapd(self) -> None:
@@ -120,7 +122,7 @@ def machine(engine: Engine, tmp_path: Path) -> Iterator[Machine]:
     )
     now = utc_now().replace(microsecond=0)
     making.perform(engine, plan(generation(1)), ring(settings.state / "ca"), now=now, actor=ACTOR)
-    made = Machine(settings, engine, now, Server(slapd_of(settings)))
+    made = Machine(settings, engine, now, Running(guarded_slapd_of(settings)))
     made.start()
     yield made
     made.server.stop()
@@ -279,7 +281,6 @@ def test_a_slapd_that_was_told_of_a_pair_that_does_not_fit_shows_ours_after_a_re
     machine: Machine,
 ) -> None:
     slapd = machine.server.slapd
-    assert slapd.tls
     with pytest.raises(Refusal):
         replace(slapd, tls=replace(slapd.tls, key=slapd.folder / "nothing")).show_certificate()
     # slapd 2.5 shows none then; a later one goes on with the pair that it had, and needs to be told nothing.

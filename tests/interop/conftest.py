@@ -94,6 +94,19 @@ class Installation:
         headers = {"Authorization": f"Bearer {self.credentials[who]}"}
         return requests.post(self.web + path, json=body, headers=headers, timeout=30)
 
+    @property
+    def ldapsearch(self) -> tuple[str, ...]:
+        """ldapsearch over LDAPS, bound with the operator's token."""
+        tokens = self.ask("token", "list")["tokens"]
+        number = next(
+            token["id"] for token in tokens if (token["name"], token["revoked_at"]) == ("operator", None)
+        )
+        return (
+            "ldapsearch", "-LLL", "-x", "-o", "ldif-wrap=no", "-o", "TLS_REQCERT=never", "-H", self.ldaps,
+            "-D", f"cn={number},ou=tokens,o=sceau,c=fr", "-w", self.credentials["operator"],
+            "-b", "o=sceau,c=fr",
+        )  # fmt: skip
+
     def search(self, *words: str) -> str:
         return run(
             "ldapsearch", "-LLL", "-x", "-o", "ldif-wrap=no", "-H", self.ldap, "-b", "o=sceau,c=fr", *words

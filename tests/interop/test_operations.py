@@ -59,7 +59,7 @@ def test_pages_and_long_lists_are_whole_while_the_tree_is_rebuilt(
 ) -> None:
     """Several readers at once, answers of several entries: all of the old tree, all of the new, or none."""
     name = family_name(installation.search(f"(mail={person[0]})", "sn"))
-    search = ("ldapsearch", "-LLL", "-x", "-H", installation.ldap, "-b", "o=sceau,c=fr")
+    search = installation.ldapsearch
     asked = [
         (*search, "-E", "pr=3/noprompt", f"(sn={name[:3]}*)", "mail"),
         (*search, "-E", "pr=1/noprompt", f"(|(mail={person[0]})(ou=*))", "mail"),
@@ -114,8 +114,13 @@ def test_a_token_works_until_it_is_withdrawn(installation: Installation) -> None
     url = f"{installation.web}/v1/recipients/nobody@nowhere.example"
     assert requests.get(url, headers=headers, timeout=10).status_code == 200
     assert made["secret"] not in installation.sceau("token", "list", "--json").stdout
+    bind = ("-D", made["ldap"], "-w", made["secret"])
+    told = installation.ldapsearch
+    bound = (*told[: told.index("-D")], "-b", "o=sceau,c=fr")
+    assert run(*bound, *bind, "(mail=nobody@nowhere.example)").returncode == 0
     installation.sceau("token", "revoke", str(made["id"]))
     assert requests.get(url, headers=headers, timeout=10).status_code == 401
+    assert run(*bound, *bind, "(mail=nobody@nowhere.example)", check=False).returncode == 49
 
 
 def test_a_body_nobody_reads_costs_no_connection(installation: Installation) -> None:

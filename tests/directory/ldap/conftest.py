@@ -3,15 +3,21 @@
 Certificates are real ones, kept in the tables where `pki` keeps them, whose triggers feed the publisher.
 """
 
+import os
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
+from typing import Any, Generic, TypeVar
 
+import ldap3
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,14 +25,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, Engine, text
 
-from api.embedded.slapd import EmbeddedSlapd, TlsFiles
+from api import ldap_gate
+from api.embedded.slapd import EmbeddedSlapd, Slapd, TlsFiles
+from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
+from api.settings import Settings
+from api.wiring import Container
+from directory import access
+from directory.base.audit import Actor
 from directory.ldap.client import LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry, key_of
 from directory.ldap.plan import Delete
 from directory.ldap.publish import Publisher
 from pki import der as encoding
+from pki.signing.client import SignerClient
 
 SUFFIX = "o=sceau,c=fr"
+Kind = TypeVar("Kind", bound=Slapd)
 KEY = ec.generate_private_key(ec.SECP256R1())
 ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -130,10 +144,10 @@ class Pki:
 
 
 @dataclass
-class Server:
+class Running(Generic[Kind]):
     """A slapd and its process: started, stopped, killed."""
 
-    slapd: EmbeddedSlapd
+    slapd: Kind
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -147,7 +161,7 @@ class Server:
             self.process.wait(timeout=20)
             self.process = None
 
-    def lose_everything(self) -> None:
+    def lose_everything(self: "Running[EmbeddedSlapd]") -> None:
         self.stop()
         shutil.rmtree(self.slapd.data)
         self.start()
@@ -157,6 +171,9 @@ class Server:
         self.process.kill()
         self.process.wait(timeout=20)
         self.process = None
+
+
+Server = Running[EmbeddedSlapd]
 
 
 def make_tls(folder: Path, name: str = "localhost") -> TlsFiles:
@@ -171,14 +188,113 @@ def make_tls(folder: Path, name: str = "localhost") -> TlsFiles:
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("slapd")
-    slapd = EmbeddedSlapd(
-        folder / "state", SUFFIX, port=free_port(), ldaps_port=free_port(), tls=make_tls(folder)
-    )
-    server = Server(slapd)
+    server = Server(EmbeddedSlapd(tmp_path_factory.mktemp("slapd") / "state", SUFFIX))
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_open_server(shared_server: Server) -> Iterator[Running[OpenSlapd]]:
+    holder = shared_server.slapd
+    server = Running(OpenSlapd(holder.folder.parent / "open", SUFFIX, data=holder.data, port=free_port()))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_guarded_server(shared_server: Server) -> Iterator[Running[GuardedSlapd]]:
+    holder, folder = shared_server.slapd, shared_server.slapd.folder.parent
+    server = Running(
+        GuardedSlapd(
+            folder / "guarded",
+            SUFFIX,
+            data=holder.data,
+            gate=folder / "gate",
+            tls=make_tls(folder),
+            port=free_port(),
+        )
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def open_slapd(slapd: EmbeddedSlapd, shared_open_server: Running[OpenSlapd]) -> OpenSlapd:
+    """Answers anybody from the tree of `slapd`."""
+    del slapd
+    return shared_open_server.slapd
+
+
+@dataclass
+class Guarded:
+    """A slapd that asks a gate, and a token to show it."""
+
+    slapd: GuardedSlapd
+    container: Container
+    token: access.Token
+    secret: str
+
+    @property
+    def name(self) -> str:
+        """The name to bind under."""
+        return ldap_gate.name_of(self.token, SUFFIX)
+
+    @property
+    def trust(self) -> dict[str, str]:
+        """By what ldap-utils know the server."""
+        return {"LDAPTLS_CACERT": str(self.slapd.tls.authority)}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """One of ldap-utils, told where to ask and which CA to trust."""
+        environment = {**os.environ, **self.trust}
+        told = (command[0], "-x", "-H", self.slapd.public_urls[0], *command[1:])
+        return subprocess.run(told, capture_output=True, text=True, check=False, env=environment)
+
+    def search(self, *rest: str, secret: str | None = None) -> subprocess.CompletedProcess[str]:
+        """What ldapsearch gets with the token, or with another secret."""
+        bind = ("-D", self.name, "-w", self.secret if secret is None else secret)
+        return self.run("ldapsearch", "-LLL", "-o", "ldif-wrap=no", *bind, *rest)
+
+    @contextmanager
+    def connected(self, *, bind: bool = True) -> Iterator[ldap3.Connection]:
+        """A connection of a client that stays."""
+        tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(self.slapd.tls.authority))
+        server = ldap3.Server(self.slapd.public_urls[0], tls=tls, get_info=ldap3.NONE)
+        told = (self.name, self.secret) if bind else ()
+        with ldap3.Connection(server, *told, receive_timeout=10) as connection:
+            yield connection
+
+
+def make_token(
+    engine: Engine, now: datetime, role: access.Role = access.Role.OPERATOR, **told: Any
+) -> tuple[access.Token, str]:
+    with engine.begin() as connection:
+        return access.create_token(
+            connection, now=now, actor=Actor("test:someone"), name=f"ldap {token_hex(4)}", role=role,
+            lifetime=timedelta(days=30), **told,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def guarded(
+    engine: Engine,
+    slapd: EmbeddedSlapd,
+    shared_guarded_server: Running[GuardedSlapd],
+    now: datetime,
+    tmp_path: Path,
+) -> Iterator[Guarded]:
+    """Answers from the tree of `slapd` whom its gate lets in, by the test's database."""
+    del slapd
+    settings = Settings(state=tmp_path, suffix=SUFFIX)
+    container = Container(settings, engine, SignerClient(tmp_path / "none"), lambda: now)
+    server = shared_guarded_server.slapd
+    listener = ldap_gate.serve(ldap_gate.Gate(container), server.gate)
+    yield Guarded(server, container, *make_token(engine, now))
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 @pytest.fixture
@@ -196,7 +312,7 @@ def slapd(shared_server: Server) -> EmbeddedSlapd:
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Server]:
     """A running slapd that the test may stop, kill and rebuild."""
-    server = Server(EmbeddedSlapd(tmp_path / "ldap", SUFFIX, port=free_port()))
+    server = Server(EmbeddedSlapd(tmp_path / "ldap", SUFFIX))
     server.start()
     yield server
     server.stop()

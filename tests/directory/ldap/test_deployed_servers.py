@@ -1,6 +1,7 @@
 """The configuration files under deploy/slapd make a provider and a replica that work together as promised."""
 
 import os
+import socket
 import ssl
 import subprocess
 import time
@@ -14,17 +15,19 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import Engine
 
-from api import publication
+from api import ldap_gate, publication
 from api.settings import Settings
 from api.wiring import Container
+from directory import access
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.ldap.client import ClientTls, LdapClient
 from directory.ldap.entry import base_entries
 from directory.ldap.plan import Add, Modify
+from directory.ldap.publish import Publisher
 from pki.signing.client import SignerClient
 from tests.conftest import ROOT
-from tests.directory.ldap.conftest import SUFFIX, free_port
+from tests.directory.ldap.conftest import SUFFIX, free_port, make_token
 from tests.factories import seed_practitioner
 
 DEPLOY = ROOT / "deploy" / "slapd"
@@ -69,7 +72,7 @@ def start(stack: ExitStack, folder: Path, kind: str, names: Names, provider_port
     port, own = provider_port if kind == "provider" else free_port(), folder / kind
     (own / "data").mkdir(parents=True)
     (own / "config").mkdir()
-    party = "provider" if kind == "provider" else "replica-1"
+    party = "provider" if kind == "provider" else "replica-1"  # An open one is another replica.
     text = (DEPLOY / f"{kind}.ldif").read_text()
     for deployed, here in {
         "/etc/sceau/slapd/ca.pem": names.authority,
@@ -77,13 +80,15 @@ def start(stack: ExitStack, folder: Path, kind: str, names: Names, provider_port
         "/etc/sceau/slapd/server.key": names.folder / f"{party}.key",
         "/etc/sceau/slapd/sceau.ldif": SCHEMA,
         "/var/lib/sceau-ldap": own / "data",
+        "/run/sceau/ldap-gate": folder / "gate",
         "ldaps://provider.sceau.example:636": f"ldaps://127.0.0.1:{provider_port}",
     }.items():
         text = text.replace(deployed, str(here))
     (own / "config.ldif").write_text(text)
     add = ["/usr/sbin/slapadd", "-n", "0", "-F", str(own / "config"), "-l", str(own / "config.ldif")]
     subprocess.run(add, check=True, capture_output=True)
-    listeners = f"ldaps://127.0.0.1:{port} ldapi://{quote(str(own / 'ldapi'), safe='')}"
+    scheme = "ldap" if kind == "open" else "ldaps"
+    listeners = f"{scheme}://127.0.0.1:{port} ldapi://{quote(str(own / 'ldapi'), safe='')}"
     serve = ["/usr/sbin/slapd", "-F", str(own / "config"), "-h", listeners, "-d", "0"]
     process = subprocess.Popen(serve)
     stack.callback(process.wait, 20)
@@ -97,6 +102,9 @@ class Pair:
 
     names: Names
     provider: int
+    container: Container
+    token: access.Token
+    secret: str
     replica: int = 0
     clients: list[LdapClient] = field(default_factory=list)
 
@@ -107,11 +115,16 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
+def pair(tmp_path: Path, engine: Engine, now: datetime) -> Iterator[Pair]:
     names = Names(tmp_path)
     names.make()
+    container = Container(Settings(state=tmp_path), engine, SignerClient(tmp_path / "none"), lambda: now)
     with ExitStack() as stack:
-        made = Pair(names, start(stack, tmp_path, "provider", names, free_port()))
+        listener = ldap_gate.serve(ldap_gate.Gate(container), tmp_path / "gate", 0o660)
+        stack.callback(listener.close)
+        stack.callback(listener.shutdown, socket.SHUT_RDWR)
+        provider = start(stack, tmp_path, "provider", names, free_port())
+        made = Pair(names, provider, container, *make_token(engine, now))
         plant(made.client(made.provider, "publisher"))
         made.replica = start(stack, tmp_path, "replica", names, made.provider)
         yield made
@@ -119,21 +132,11 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
             client.close()
 
 
-def read_from_replica(pair: Pair, dn: str) -> str:
-    """What ldapsearch gets from the replica without a name."""
-    asked = [
-        "ldapsearch",
-        "-x",
-        "-LLL",
-        "-H",
-        f"ldaps://127.0.0.1:{pair.replica}",
-        "-b",
-        dn,
-        "-s",
-        "base",
-        "*",
-        "+",
-    ]
+def read_from_replica(pair: Pair, dn: str, *, bound: bool = True) -> str:
+    """What ldapsearch gets from the replica, with the token or without a name."""
+    bind = ("-D", ldap_gate.name_of(pair.token, SUFFIX), "-w", pair.secret) if bound else ()
+    asked = ("ldapsearch", "-x", "-LLL", "-H", f"ldaps://127.0.0.1:{pair.replica}", *bind, "-b", dn,
+             "-s", "base", "*", "+")  # fmt: skip
     environment = {"LDAPTLS_CACERT": str(pair.names.authority)}
     return subprocess.run(asked, capture_output=True, text=True, check=False, env=environment).stdout
 
@@ -164,8 +167,61 @@ def test_the_publisher_writes_to_the_provider_and_the_replica_follows(pair: Pair
     publisher, dn = pair.client(pair.provider, "publisher"), f"ou=mailboxes,{SUFFIX}"
     publisher.apply(Add(dn, PEOPLE))
     wait_for(pair, dn, "description: first")
+    assert read_from_replica(pair, dn, bound=False) == ""
     publisher.apply(Modify(dn, {"description": ((b"first",), (b"second",))}))
     assert "description: first" not in wait_for(pair, dn, "description: second")
+
+
+def test_nobody_but_its_publisher_and_replicas_reads_the_provider(pair: Pair) -> None:
+    for name in ("publisher", "replica-1"):
+        assert pair.client(pair.provider, name).read(SUFFIX) is not None
+    assert pair.client(pair.provider, "stranger").read(SUFFIX) is None
+    asked = ("ldapsearch", "-x", "-LLL", "-H", f"ldaps://127.0.0.1:{pair.provider}", "-b", SUFFIX)
+    environment = {"LDAPTLS_CACERT": str(pair.names.authority)}
+    told = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment)
+    assert (told.returncode, told.stdout) == (32, "")
+
+
+def test_an_open_replica_answers_exact_addresses_alone(pair: Pair, engine: Engine, tmp_path: Path) -> None:
+    seed_practitioner(engine)
+    publisher = Publisher(
+        engine,
+        pair.client(pair.provider, "publisher"),
+        SUFFIX,
+        certificates_of=lambda *_: {},
+        authorities_of=lambda _: [],
+        crls_of=lambda *_: [],
+    )
+    publisher.publish_once(pair.container.clock())
+    with ExitStack() as stack:
+        port = start(stack, tmp_path, "open", pair.names, pair.provider)
+        asked = ("ldapsearch", "-x", "-LLL", "-H", f"ldap://127.0.0.1:{port}", "-b", "")
+        deadline = time.monotonic() + 20
+        while "dn: mail=person-1" not in _told(*asked, "(mail=person-1@one.example)"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for crawling in ("(mail=p*)", "(objectClass=*)", "(sn=MARTIN)", "(!(mail=x@one.example))"):
+            assert "dn: " not in _told(*asked, crawling)
+
+
+def test_what_is_deployed_is_what_a_first_run_has() -> None:
+    """Indexes, limits and access rules are the same on one machine and on many."""
+    here = ROOT / "api" / "embedded"
+    indexes = (here / "indexes.ldif").read_text()
+    for kind, files in {"provider": [indexes], "replica": [indexes, *_rules(here / "guarded.ldif")],
+                        "open": _rules(here / "open.ldif")}.items():  # fmt: skip
+        text = (DEPLOY / f"{kind}.ldif").read_text()
+        assert [file for file in files if file.strip() not in text] == []
+
+
+def _rules(path: Path) -> list[str]:
+    """Access rules and limits, one by one, on the suffix of the deployed files."""
+    lines = path.read_text().replace("$suffix", SUFFIX).splitlines()
+    return [line for line in lines if line.startswith(("olcAccess", "olcLimits"))]
+
+
+def _told(*asked: str) -> str:
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 
 
 def test_a_certificate_of_the_same_ca_with_another_name_writes_nothing(pair: Pair) -> None:

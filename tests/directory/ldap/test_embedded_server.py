@@ -13,6 +13,7 @@ import pytest
 
 from api.embedded import slapd as module
 from api.embedded.slapd import EmbeddedSlapd
+from api.embedded.slapd_readers import OpenSlapd
 from directory.base.errors import Kind, Refusal
 from directory.ldap.client import LdapClient
 from directory.ldap.entry import base_entries
@@ -44,7 +45,7 @@ def test_what_was_written_survives_a_kill_and_a_new_configuration(own_server: Se
 
 def test_a_folder_too_deep_for_a_socket_works_all_the_same(tmp_path: Path) -> None:
     deep = tmp_path / ("deep" * 20) / "ldap"
-    server = Server(EmbeddedSlapd(deep, SUFFIX, port=free_port()))
+    server = Server(EmbeddedSlapd(deep, SUFFIX))
     try:
         server.start()
         plant(server.slapd)
@@ -59,7 +60,7 @@ def test_a_folder_too_deep_for_a_socket_works_all_the_same(tmp_path: Path) -> No
 def test_a_folder_somebody_laid_out_for_the_socket_is_not_used(
     trap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slapd = EmbeddedSlapd(tmp_path / ("deep" * 20) / "ldap", SUFFIX, port=free_port())
+    slapd = EmbeddedSlapd(tmp_path / ("deep" * 20) / "ldap", SUFFIX)
     folder = slapd.socket.parent
     if trap == "link":
         folder.symlink_to(tmp_path)
@@ -92,7 +93,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(Refusal) as refused:
-            EmbeddedSlapd(tmp_path / "l", SUFFIX, port=port).make()
+            OpenSlapd(tmp_path / "l", SUFFIX, data=tmp_path, port=port).make()
     assert refused.value.code == "port-taken"
     assert str(port) in refused.value.text
 
@@ -100,7 +101,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 def test_a_missing_slapd_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEARCHED", (str(tmp_path),))
     with pytest.raises(Refusal) as refused:
-        EmbeddedSlapd(tmp_path / "l", SUFFIX, port=free_port()).make()
+        EmbeddedSlapd(tmp_path / "l", SUFFIX).make()
     assert refused.value.code == "slapd-missing"
     assert "apt-get install slapd" in refused.value.text
 
@@ -117,7 +118,7 @@ def test_a_confined_slapd_is_run_from_a_copy_that_follows_upgrades(
     # What Ubuntu's package brings; this machine need not enforce it for the copy to be run.
     (tmp_path / "profile").touch()
     monkeypatch.setattr(module, "APPARMOR_PROFILE", tmp_path / "profile")
-    server = Server(EmbeddedSlapd(tmp_path / "l", SUFFIX, port=free_port()))
+    server = Server(EmbeddedSlapd(tmp_path / "l", SUFFIX))
     copy = tmp_path / "l" / "bin" / "slapd"
     try:
         server.start()
@@ -141,7 +142,7 @@ def test_a_swap_cut_short_finds_its_old_data_again(own_server: Server) -> None:
 
 
 def test_a_silent_server_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
-    slapd = EmbeddedSlapd(tmp_path / "l", SUFFIX, port=free_port())
+    slapd = EmbeddedSlapd(tmp_path / "l", SUFFIX)
     slapd.make()
     with pytest.raises(Refusal) as refused:
         slapd.wait_ready(0.1)
@@ -193,7 +194,7 @@ def test_a_full_disk_leaves_the_served_tree_alone(tmp_path: Path) -> None:
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=False)
     if mounted.returncode:
         pytest.skip("this container mounts nothing")
-    server = Server(EmbeddedSlapd(disk / "ldap", SUFFIX, port=free_port()))
+    server = Server(EmbeddedSlapd(disk / "ldap", SUFFIX))
     try:
         server.start()
         plant(server.slapd)

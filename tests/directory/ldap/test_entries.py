@@ -137,12 +137,14 @@ def test_ldapsearch_finds_addresses_with_odd_characters(slapd: EmbeddedSlapd, ad
     client.close()
     search = [
         "ldapsearch",
-        "-x",
+        "-Q",
+        "-Y",
+        "EXTERNAL",
         "-LLL",
         "-o",
         "ldif-wrap=no",
         "-H",
-        slapd.public_urls[0],
+        slapd.url,
         "-b",
         SUFFIX,
         f"(mail={address})",

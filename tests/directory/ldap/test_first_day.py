@@ -25,7 +25,7 @@ from directory.ldap.entry import MAILBOXES
 from directory.ldap.plan import Delete
 from directory.ldap.publish import BATCH, CONSUMER
 from pki.signing.client import SignerClient
-from tests.directory.ldap.conftest import SUFFIX, free_port
+from tests.directory.ldap.conftest import SUFFIX
 from tests.factories import seed_practitioner
 
 MANY = """INSERT INTO mailbox (address, kind, holder, row_hash)
@@ -65,7 +65,7 @@ class Keeper:
 
 @pytest.fixture
 def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
-    slapd = EmbeddedSlapd(tmp_path / "ldap", SUFFIX, port=free_port())
+    slapd = EmbeddedSlapd(tmp_path / "ldap", SUFFIX)
     slapd.make()
     monkeypatch.setattr(publication, "slapd_of", lambda _: slapd)
     monkeypatch.setattr(publication, "FILLS", BATCH)

@@ -28,7 +28,7 @@ from directory.store import practitioners
 from pki.use_cases import issue_for_enrolment
 from pki.withdrawal import GRACES, Cause
 from tests.api.signing import signer_in
-from tests.directory.ldap.conftest import SUFFIX, Server, free_port
+from tests.directory.ldap.conftest import SUFFIX, Server
 from tests.directory.sync.files import Rows, Run
 from tests.directory.sync.test_numbers_that_follow_one_another import rewritten
 from tests.factories import Seeded, rpps, seed_token
@@ -64,15 +64,16 @@ class Service:
         return said["verdict"], said["reasons"], handed
 
     def in_ldap(self, address: str) -> list[bytes]:
-        command = ["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", self.container.settings.ldap_url,
-                   "-b", SUFFIX, f"(mail={address})", "userCertificate;binary"]  # fmt: skip
+        command = ["ldapsearch", "-Q", "-Y", "EXTERNAL", "-LLL", "-o", "ldif-wrap=no",
+                   "-H", self.container.settings.ldap_url, "-b", SUFFIX, f"(mail={address})",
+                   "userCertificate;binary"]  # fmt: skip
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return [base64.b64decode(found) for found in _CERTIFICATE.findall(said)]
 
 
 @pytest.fixture
 def service(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Service]:
-    server = Server(EmbeddedSlapd(tmp_path / "ldap", SUFFIX, port=free_port()))
+    server = Server(EmbeddedSlapd(tmp_path / "ldap", SUFFIX))
     server.start()
     day = [now]
     settings = Settings(

@@ -1,0 +1,262 @@
+"""What slapd asks before it answers a reader: is this his secret, may he search (yet)?
+
+slapd's overlay `sock` (slapd-sock(5)) puts each bind and each search to this process, over a Unix socket, as
+lines of text. A token is looked up as REST looks it up, and what is read counts under the same quotas
+(`directory/reading_quotas.py`). Whatever is not understood is refused; while this process is away, so is
+everything. What may be found is for slapd, where it listens for `api/embedded/slapd_readers.py`.
+"""
+
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.front.askers import source_of
+from api.wiring import Container
+from directory.access import Role, Token, authenticate, still_live
+from directory.base.db import asking
+from directory.base.errors import Kind, Refusal
+from directory.ldap.names import Name, join, split
+from directory.reading_quotas import Reached, Reading, scopes_of
+
+log = logging.getLogger("sceau.ldap.gate")
+THREADS = 8
+# The roles that search over REST.
+MAY_SEARCH = frozenset({Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR})
+# For so long a token is not asked for again: a revoked one reads no longer.
+HOLDS_SECONDS = 0.5
+# Of binds that a client holds open; beyond, the record is asked each time.
+REMEMBERED = 10_000
+# A request has a filter, which slapd takes up to 256 KiB of, in parts that grow up to threefold as text.
+LONGEST_REQUEST = 1 << 20
+PATIENCE_SECONDS = 5.0
+TOKENS = ("ou", "tokens")
+# RFC 4511 A.1
+SUCCESS, PROTOCOL_ERROR, INVALID_CREDENTIALS, INSUFFICIENT, BUSY, UNAVAILABLE = 0, 2, 49, 50, 51, 52
+CONFIDENTIALITY_REQUIRED, AUTH_METHOD_NOT_SUPPORTED = 13, 7
+SIMPLE = "128"
+# In bits; slapd calls a TLS connection by the strength of its cipher.
+LEAST_STRENGTH = 128
+CONTINUE = b"CONTINUE\n"
+_HEAD = ("msgid", "binddn", "peername", "ssf", "suffix")
+_SEARCH = (*_HEAD, "base", "scope", "deref", "sizelimit", "timelimit", "filter", "attrsonly", "attrs")
+_BIND = (*_HEAD, "dn", "method", "credlen")
+# One address, alone or with conditions that make it fewer.
+_EXACT = re.compile(r"\(mail=[^*()]+\)|\(&\(mail=[^*()]+\).*\)", re.IGNORECASE)
+_PEER = re.compile(r"IP=(?:\[([^\]]+)\]|([^:]+)):\d+")
+
+
+class _Malformed(Exception):  # noqa: N818 - a question that slapd does not ask
+    """Lines other than slapd writes: somebody put line ends into what he asked."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An LDAP result: its code and a sentence for a person."""
+
+    code: int
+    text: str
+
+    def written(self) -> bytes:
+        """As slapd reads it; a line end in the text would begin another line.
+
+        A success has none: slapd sends that by itself, after it gave the text's memory back.
+        """
+        info = f"info: {' '.join(self.text.split())}\n" if self.text else ""
+        return f"RESULT\ncode: {self.code}\n{info}".encode(errors="replace")
+
+
+class Gate:
+    """Answers slapd's questions, from any number of threads."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self._tokens = (TOKENS, *split(container.settings.suffix))
+        self._live: OrderedDict[int, tuple[Token, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def answer(self, question: bytes) -> bytes:
+        """What slapd is to do with this bind or search."""
+        try:
+            if question.startswith(b"SEARCH\n"):
+                return self._search(_fields(question, _SEARCH))
+            if question.startswith(b"BIND\n"):
+                return self._bind(question)
+        except _Malformed:
+            pass
+        except Refusal as refusal:
+            return _refused(refusal).written()
+        except SQLAlchemyError:
+            log.exception("the record does not answer")
+            return Answer(UNAVAILABLE, "The record does not answer: try again later.").written()
+        return Answer(PROTOCOL_ERROR, "This is not understood.").written()
+
+    def _bind(self, question: bytes) -> bytes:
+        head, _, rest = question.partition(b"\ncred: ")
+        asked = _fields(head + b"\n\n", _BIND)
+        if asked["method"] != SIMPLE:
+            return Answer(AUTH_METHOD_NOT_SUPPORTED, "Bind simply, with a token.").written()
+        if int(asked["ssf"]) < LEAST_STRENGTH:
+            return Answer(CONFIDENTIALITY_REQUIRED, "A token is taken over TLS alone.").written()
+        number = self._number(asked["dn"])
+        secret = rest[: int(asked["credlen"])].decode(errors="replace")
+        with asking(self.container.engine) as connection:
+            token = authenticate(connection, secret, self.container.present(connection))
+        # The name is what each search is counted under: nobody binds under another's.
+        if token.id != number:
+            raise Refusal(Kind.UNAUTHENTICATED, "bad-token", "This token has another name.")
+        _check_role(token)
+        self._remember(token)
+        return Answer(SUCCESS, "").written()
+
+    def _search(self, asked: dict[str, str]) -> bytes:
+        # A replica looks by itself for what it is to change: who asks from outside has an address.
+        if not (asked["peername"] or asked["binddn"]):
+            return CONTINUE
+        if not asked["binddn"]:
+            text = "Bind with a token first: cn=<number>,ou=tokens,..., its secret as the password."
+            raise Refusal(Kind.UNAUTHENTICATED, "no-token", text)
+        token = self._token(self._number(asked["binddn"]))
+        readers = self.container.readers
+        scopes = scopes_of(token, _source(asked["peername"]), readers.quotas)
+        reading = Reading.ADDRESSES if _EXACT.fullmatch(asked["filter"]) else Reading.SEARCHES
+        done = readers.charge(token, scopes, reading)
+        if isinstance(done, Reached):
+            raise done.refusal(self.container.clock())
+        return CONTINUE
+
+    def _number(self, dn: str) -> int:
+        match _name(dn):
+            case (("cn", number), *above) if tuple(above) == self._tokens and number.isdecimal():
+                return int(number)
+        text = "Bind under the name of a token: cn=<number>,ou=tokens,..."
+        raise Refusal(Kind.UNAUTHENTICATED, "bad-token", text)
+
+    def _token(self, number: int) -> Token:
+        with self._lock:
+            token, since = self._live.get(number, (None, 0.0))
+        if token is not None and time.monotonic() - since < HOLDS_SECONDS:
+            return token
+        with asking(self.container.engine) as connection:
+            token = still_live(connection, number, self.container.present(connection))
+        _check_role(token)
+        self._remember(token)
+        return token
+
+    def _remember(self, token: Token) -> None:
+        with self._lock:
+            self._live[token.id] = (token, time.monotonic())
+            self._live.move_to_end(token.id)
+            while len(self._live) > REMEMBERED:
+                self._live.popitem(last=False)
+
+
+def name_of(token: Token, suffix: str) -> str:
+    """The name that its holder binds under."""
+    return join("cn", str(token.id), "=".join(TOKENS), suffix)
+
+
+def serve(gate: Gate, path: Path, mode: int = 0o600) -> socket.socket:
+    """Answer on the Unix socket `path`, by threads, until this process ends or the socket is shut down."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o777 & ~mode)
+    listener.bind(str(path))
+    os.umask(before)
+    listener.listen(512)
+    for _ in range(THREADS):
+        threading.Thread(target=_answer_all, args=(gate.answer, listener), daemon=True).start()
+    return listener
+
+
+def answers(path: Path) -> bool:
+    """Whether a gate answers on this socket."""
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.settimeout(2)
+        try:
+            asker.connect(str(path))
+            asker.sendall(b"PING\n\n")
+            return asker.recv(16).startswith(b"RESULT")
+        except OSError:
+            return False
+
+
+def _answer_all(answer: Callable[[bytes], bytes], listener: socket.socket) -> None:
+    while True:
+        try:
+            asker, _ = listener.accept()
+        except OSError:
+            return
+        with asker, suppress(OSError):
+            asker.settimeout(PATIENCE_SECONDS)
+            try:
+                asker.sendall(answer(_received(asker)))
+            except Exception:
+                # Nobody else would take up the work of this thread; unanswered, slapd refuses.
+                log.exception("a question of slapd's failed")
+
+
+def _received(asker: socket.socket) -> bytes:
+    """A whole question: up to the empty line at its end, beyond which slapd waits for us."""
+    question = bytearray()
+    while not question.endswith(b"\n\n") or _lacks_secret(question):
+        received = asker.recv(65_536)
+        question += received
+        if not received or len(question) > LONGEST_REQUEST:
+            return b""
+    return bytes(question)
+
+
+def _lacks_secret(question: bytearray) -> bool:
+    """Whether two line ends are those of a secret that goes on."""
+    head, separator, rest = question.partition(b"\ncred: ")
+    length = re.search(rb"\ncredlen: (\d+)\Z", head)
+    if not question.startswith(b"BIND\n") or not separator or length is None:
+        return False
+    return len(rest) < int(length[1]) + 2
+
+
+def _fields(question: bytes, names: tuple[str, ...]) -> dict[str, str]:
+    """The lines of a question, which are these in this order and no others."""
+    lines = question.decode(errors="replace").split("\n")[1:-2]
+    parts = [line.partition(":") for line in lines]
+    if tuple(name for name, _, _ in parts) != names:
+        raise _Malformed
+    return {name: value.lstrip(" ") for name, _, value in parts}
+
+
+def _name(dn: str) -> Name:
+    try:
+        return split(dn)
+    except ValueError:
+        return ()
+
+
+def _source(peername: str) -> str:
+    """The network that asks, as REST counts it; what comes by a Unix socket is this machine."""
+    found = _PEER.fullmatch(peername)
+    return source_of(found[1] or found[2] if found else "")
+
+
+def _check_role(token: Token) -> None:
+    if token.role not in MAY_SEARCH:
+        raise Refusal(Kind.FORBIDDEN, "role-lacking", "The token's role does not allow searches.")
+
+
+def _refused(refusal: Refusal) -> Answer:
+    match refusal.kind, refusal.code:
+        case Kind.UNAUTHENTICATED, "bad-token":
+            return Answer(INVALID_CREDENTIALS, refusal.text)
+        case Kind.TOO_MANY, _:
+            return Answer(BUSY, refusal.text)
+        case _:
+            return Answer(INSUFFICIENT, refusal.text)
