@@ -404,6 +404,14 @@ ENTRIES: tuple[Entry, ...] = (
         "L'établissement est fermé",
         "FINESS ne connaît plus l'établissement de cette boîte, ou le dit fermé.",
     ),
+    Entry(
+        "name-withheld", 422, "The record names what must not be published",
+        "`fields` says where a number of social security, a birth date or a home address stands. Have the "
+        "register corrected, or correct the field here; then ask again.",
+        "Le registre porte ce qui ne doit pas être publié",
+        "`fields` dit où se trouve un numéro de sécurité sociale, une date de naissance ou une adresse "
+        "privée. Faites corriger le registre, ou corrigez le champ ici, puis recommencez.",
+    ),
     # ---- Measures of an Ordre or agency
     Entry(
         "unknown-measure", 404, "No such measure",

@@ -34,6 +34,7 @@ MANIFEST, SIGNED, SUMS = "manifest.json", "manifest.jws", "SHA256SUMS"
 _QUIET = timedelta(minutes=5)
 # For who finds none to begin from. The job writes one at once: after this it is there, or he asks again.
 RETRY_SECONDS = 60
+HELD_BACK_SINCE = 3
 _DAILY = timedelta(hours=24)
 _STAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _PARTIAL = ".part"
@@ -79,7 +80,7 @@ def all_exports(folder: Path) -> list[Export]:
 
 
 def served(connection: Connection, folder: Path) -> list[Export]:
-    """Those of them that are handed out, the newest first: none holds a mailbox that was red-listed since."""
+    """Those of them that are handed out, the newest first: none holds what was hidden since."""
     return [export for export in all_exports(folder) if not _is_withdrawn(connection, export)]
 
 
@@ -167,7 +168,12 @@ def write(container: Container) -> Export | None:
 
 
 def _is_withdrawn(connection: Connection, export: Export) -> bool:
-    """What a record put back says of an export made before it is not known: then it is not handed out."""
+    """What a record put back says of an export made before it is not known: then it is not handed out.
+
+    Nor is one of an earlier release, which held nothing back (`directory/privacy.py`).
+    """
+    if export.manifest["format"] < HELD_BACK_SINCE:
+        return True
     try:
         place = feed.place_of(feed.origin(connection), export.manifest["cursor"])
     except Refusal:

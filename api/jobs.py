@@ -137,6 +137,13 @@ JOBS = MappingProxyType(
                 upkeep.replace_revoked_in_error,
                 waits=True,
             ),
+            Job(
+                "privacy-watch",
+                "Lists what is held back from publication, for a person to correct.",
+                _every(10),
+                upkeep.watch_privacy,
+                silence=LONG_SILENCE,
+            ),
             Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
             Job(
                 "registers",

@@ -28,6 +28,7 @@ from pki import (
     idempotency,
     operators_withdrawal,
     outside_view,
+    privacy_watch,
     renewal,
     responders,
     restitution,
@@ -122,6 +123,19 @@ def measures_due(container: Container) -> str:
     with transaction(container.engine) as connection:
         told = measures.tell(connection, container.present(connection))
     return f"{told} measures began or ended" if told else ""
+
+
+def watch_privacy(container: Container) -> str:
+    """List what is held back from publication: once in all that shows, then in what changes."""
+    with transaction(container.engine, read_only=True) as connection:
+        begun = privacy_watch.has_begun(connection)
+    if not begun:
+        found = privacy_watch.look_at_all(container.engine, container.present())
+        return f"all was looked at, {found} are held back"
+    while True:
+        with transaction(container.engine) as connection:
+            if privacy_watch.step(connection, container.present(connection)) < privacy_watch.BATCH:
+                return ""
 
 
 def replace_revoked_in_error(container: Container) -> str:

@@ -32,6 +32,8 @@ class Concern(Enum):
     KEY_OF_HOLDER_COMPROMISED = "key-of-holder-compromised"
     # An approved enrolment that certifies nothing more: the record names otherwise than two persons saw.
     ENROLMENT_VOID = "enrolment-void"
+    # A person, place, mailbox or certificate with what may not be published: the field is held back.
+    PRIVATE_DATA_HELD_BACK = "private-data-held-back"
     # A token or a body that has used half of what it may take trust from within an hour.
     WITHDRAWALS_HALF_USED = "withdrawals-half-used"
     # A CA of the plain form whose one CRL lists half of what its readers are promised to be spared, or more.

@@ -7,13 +7,13 @@ register has come to agree. It never gives trust: what may be corrected is in `d
 import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Text, cast, func, insert, select, text, update
 
-from directory import dual_control, store
+from directory import dual_control, privacy, store
 from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
@@ -275,8 +275,14 @@ def marks(connection: Connection, entity: Entity, keys: Sequence[str]) -> dict[s
         return {}
     found: dict[str, tuple[Mark, ...]] = {}
     for key, *mark in connection.execute(_MARKS, {"entity": entity.value, "keys": list(keys)}):
-        found[key] = (*found.get(key, ()), Mark(*mark))
+        found[key] = (*found.get(key, ()), _shown(Mark(*mark)))
     return found
+
+
+def _shown(mark: Mark) -> Mark:
+    """What a register says wrongly may be what nobody outside may read."""
+    secrets = privacy.secrets_in(mark.register_value, is_street=mark.field == "street")
+    return replace(mark, register_value="") if secrets else mark
 
 
 def _checked(entity: Entity, field: str, value: str) -> str:

@@ -71,6 +71,7 @@ class Practitioner:
 
     `other_names` (family, given) are those he practises under beside the one shown; verdicts do not ask for
     them. `changes_at` is the next instant at which a measure against him begins or ends, as recorded now.
+    `withheld` are the fields that may not be published, each with what is in it (`privacy.py`).
     """
 
     national_id: str
@@ -85,6 +86,7 @@ class Practitioner:
     departed_at: datetime | None = None
     other_names: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     changes_at: datetime | None = field(default=None, compare=False)
+    withheld: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Organisation:
     department: str = ""
     closed_on: date | None = None
     departed_at: datetime | None = None
+    withheld: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Mailbox:
     service: str
     listed: bool
     departed_at: datetime | None = None
+    withheld: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def finess(self) -> str:

@@ -10,6 +10,7 @@ from datetime import date, datetime
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
+from directory import privacy
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Organisation, Practitioner, Standing
 
@@ -137,4 +138,6 @@ SHOWN_DESPITE = frozenset({Standing.NO_ANSWERABLE_PROFESSIONAL})
 def visible(facts: MailboxFacts, at: datetime) -> bool:
     """Whether this mailbox may be found in LDAP, REST, exports and pages; red-listed ones only checked."""
     mailbox = facts.mailbox
-    return mailbox is not None and mailbox.listed and set(standing(facts, at)) <= SHOWN_DESPITE
+    if mailbox is None or not mailbox.listed or not set(standing(facts, at)) <= SHOWN_DESPITE:
+        return False
+    return privacy.is_shown(mailbox) and (facts.holder is None or privacy.is_shown(facts.holder))

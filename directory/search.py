@@ -184,6 +184,12 @@ class _Stream:
     ends: str = _AFTER_LETTERS
 
 
+# Nobody is found by what is held back of a name (`privacy.py`): no name of a person has a digit, and no word
+# of a place's name has so many.
+_MOST_DIGITS = 4
+_NOBODY = ("-",)
+
+
 def people_question(
     *,
     name: str | None = None,
@@ -205,7 +211,10 @@ def people_question(
     codes += [finess] if finess else []
     if key := _number(read_national_id, name):
         return Question((), place, tuple(codes), (key,))
-    return Question(_name(name, enough=bool(codes or place)), place, tuple(codes))
+    words = _name(name, enough=bool(codes or place))
+    if _digits(words):
+        return Question((), place, tuple(codes), _NOBODY)
+    return Question(words, place, tuple(codes))
 
 
 def places_question(
@@ -223,7 +232,10 @@ def places_question(
     if key := _number(read_place, name):
         # Without a place it is a question still: it finds none.
         return Question(codes=tuple(codes), keys=tuple(sites) or (key,))
-    return Question(_name(name, enough=bool(codes)), codes=tuple(codes))
+    words = _name(name, enough=bool(codes))
+    if _digits(words) > _MOST_DIGITS:
+        return Question(codes=tuple(codes), keys=_NOBODY)
+    return Question(words, codes=tuple(codes))
 
 
 def sites_of(connection: Connection, number: str) -> list[str]:
@@ -343,6 +355,11 @@ def _words(name: str) -> tuple[tuple[str, ...], ...]:
         found[(*spellings, *together)] = None
         particles = []
     return tuple(found)
+
+
+def _digits(words: tuple[tuple[str, ...], ...]) -> int:
+    """How many digits the word with most of them has."""
+    return max((sum(map(str.isdigit, word)) for found in words for word in found), default=0)
 
 
 def _town(town: str) -> str:

@@ -1,7 +1,8 @@
 """What the record knows: of an address, a person, an establishment, now or as of an instant.
 
-SQL only; whether what it finds is good or bad is for `directory.rules`. One statement per question, whatever
-the number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
+SQL only; whether what it finds is good or bad is for `directory.rules`. What may not be published is held
+back from all that is read (`directory/privacy.py`), so that no channel has it. One statement per question,
+whatever the number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
 
 The past is asked with the same statements over `<table>_at(:at)`. The present is what is recorded as begun
 and not yet ended: what had begun when it was recorded is compared with no clock, since a reader woken by the
@@ -17,7 +18,7 @@ from typing import Any, cast
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
-from directory import identifiers
+from directory import identifiers, privacy
 from directory.base.errors import Refusal
 from directory.base.locks import hold_all_until_commit, hold_until_commit_if_free, lock_key_sql
 from directory.base.statement import Statement
@@ -343,8 +344,18 @@ def _facts(address: str, trusts: list[list[Any]] | None, mailbox: list[Any] | No
         address,
         well_formed=True,
         trusts=trusted,
-        mailbox=Mailbox(
-            address, MailboxKind(kind), holder, scheme, structure, name, service, listed, _instant(departed)
+        mailbox=privacy.of_mailbox(
+            Mailbox(
+                address,
+                MailboxKind(kind),
+                holder,
+                scheme,
+                structure,
+                name,
+                service,
+                listed,
+                _instant(departed),
+            )
         ),
         holder=None if person is None else _practitioner(person),
         organisation=None if place is None else _organisation(place),
@@ -354,7 +365,7 @@ def _facts(address: str, trusts: list[list[Any]] | None, mailbox: list[Any] | No
 def _practitioner(row: list[Any], other_names: Iterable[Sequence[str]] = ()) -> Practitioner:
     national_id, title, family_name, given_name, departed_at, professions, skills, practices, against = row
     measures, changes_at = against
-    return Practitioner(
+    person = Practitioner(
         national_id,
         title,
         family_name,
@@ -368,15 +379,17 @@ def _practitioner(row: list[Any], other_names: Iterable[Sequence[str]] = ()) -> 
         other_names=tuple((family, given) for family, given in other_names),
         changes_at=_instant(changes_at),
     )
+    return privacy.of_person(person)
 
 
 def _organisation(row: list[Any]) -> Organisation:
     finess, name, long_name, code, label, street, postal_line, department, closed_on, departed_at = row
     closed = None if closed_on is None else date.fromisoformat(closed_on)
     departed = _instant(departed_at)
-    return Organisation(
+    place = Organisation(
         finess, name, long_name, code, label, street, postal_line, department, closed, departed
     )
+    return privacy.of_place(place)
 
 
 def _instant(value: str | None) -> datetime | None:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, select
 
+from directory import privacy
 from directory import store as directory_store
 from directory.access import Role, Token, actor_of
 from directory.base.errors import Kind, Refusal
@@ -50,10 +51,12 @@ def may_see_holder(
 ) -> bool:
     """Whether this reader may learn whose a certificate is from its serial number, which CRLs tell everybody.
 
-    Of a red-listed mailbox only those may who act for its holder, auditors, and the owner of the CA.
-    `authority` enrolled for it.
+    Of a red-listed mailbox, or where the subject has what may not be published, only those may who act for
+    its holder, auditors, and the owner of the CA. `authority` enrolled for it.
     """
-    if found.mailbox is None or not is_red_listed(connection, found.mailbox):
+    if found.mailbox is None:
+        return True
+    if not is_red_listed(connection, found.mailbox) and not privacy.secrets_in(found.subject):
         return True
     if token.role is not Role.REGISTRAR:
         return token.role in (Role.AUDITOR, Role.ADMIN)

@@ -26,8 +26,8 @@ from directory.store import keys_that_may_show, sources
 from pki import published
 from pki.public import Value, public_values
 
-# 2: mailboxes have an `opaque_key`.
-FORMAT = 2
+# 2: mailboxes have an `opaque_key`. 3: what may not be published is held back.
+FORMAT = 3
 # People and their practices: some 4 MB a page at most, whatever the size of the record.
 _PAGE = 1000
 # A spreadsheet takes a value that begins so for a formula, and runs it; some take the wide forms as well.
@@ -72,7 +72,7 @@ def _names(kind: type[Any], *without: str) -> tuple[str, ...]:
 
 
 _MAILBOX = ("address", "kind", "holder", "structure_type", "structure_id", "structure_name", "service")
-_ORGANISATION = _names(Organisation, "departed_at")
+_ORGANISATION = _names(Organisation, "departed_at", "withheld")
 _PERSON = ("national_id", "title", "family_name", "given_name")
 _PERSON_SHEET = (*_PERSON, "professions", "skills", "corrected")
 _PRACTICE = _names(Practice)

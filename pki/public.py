@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from directory import privacy
 from directory.changes import Entity
 from directory.corrections import marks
 from directory.model import MailboxFacts, Organisation, Practitioner
@@ -90,12 +91,16 @@ def _organisations(connection: Connection, numbers: Sequence[str], now: datetime
 
 
 def _organisation(place: Organisation) -> Value:
-    return {name: value for name, value in vars(place).items() if name != "departed_at"}
+    return {name: value for name, value in vars(place).items() if name not in ("departed_at", "withheld")}
 
 
 def _practitioners(connection: Connection, numbers: Sequence[str]) -> dict[str, Value]:
     people = practitioners(connection, numbers) if numbers else {}
-    return {number: _practitioner(one) for number, one in people.items() if one.departed_at is None}
+    return {
+        number: _practitioner(one)
+        for number, one in people.items()
+        if one.departed_at is None and privacy.is_shown(one)
+    }
 
 
 def _practitioner(person: Practitioner) -> Value:

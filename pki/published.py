@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
+from directory import privacy
 from pki import intact, store
 from pki.model import Authority, Purpose
 from pki.profiles import served_by
@@ -13,7 +14,7 @@ from pki.profiles import served_by
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
 # belongs to, is another's key: it does not show.
 _CERTIFICATES = text("""
-    SELECT c.mailbox, c.der, c.profile FROM certificate c JOIN mailbox m ON m.address = c.mailbox
+    SELECT c.mailbox, c.der, c.profile, c.subject FROM certificate c JOIN mailbox m ON m.address = c.mailbox
     LEFT JOIN succession u ON u.national_id = c.practitioner
     WHERE c.mailbox = ANY(:addresses) AND c.not_after > :now
       AND CASE WHEN m.kind IN ('PER', 'CAB') THEN m.holder = coalesce(u.successor, c.practitioner)
@@ -68,9 +69,12 @@ def live_with_purposes(
 ) -> dict[str, list[tuple[bytes, frozenset[Purpose]]]]:
     """The same certificates in the same order, each with what it serves."""
     found: dict[str, list[tuple[bytes, frozenset[Purpose]]]] = {}
-    for address, der, profile in connection.execute(
+    for address, der, profile, subject in connection.execute(
         _CERTIFICATES, {"addresses": list(addresses), "now": now}
     ):
+        # What was certified before anybody looked is shown no more; whoever asks for a verdict is given it.
+        if privacy.secrets_in(subject):
+            continue
         found.setdefault(address, []).append((der, served_by(profile)))
     for certificates in found.values():
         certificates.sort(key=lambda one: Purpose.ENCRYPTION not in one[1])

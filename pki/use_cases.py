@@ -96,6 +96,7 @@ def request_enrolment(
     now = dated(connection, directory_store.lock_person(connection, practitioner), now)
     person, facts = subject_of(connection, practitioner, mailbox)
     rules.check_enrolment(token.authority, person, facts, now)
+    vouched_names.check_publishable(person, facts)
     asked = Enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=_mailbox(facts).address, authority=token.authority,
         identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,

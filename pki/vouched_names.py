@@ -26,6 +26,21 @@ _MADE_FOR: Mapping[MailboxKind, type[VouchedNames]] = {
 }
 
 
+def check_publishable(person: Practitioner, facts: MailboxFacts) -> None:
+    """Refuse `name-withheld` where a name that a certificate would bear is one that may not be published."""
+    mailbox, place = facts.mailbox, facts.place
+    if mailbox is None:
+        return
+    if mailbox.kind.held:
+        fields = {field for field, _ in person.withheld} & {"family_name", "given_name"}
+    else:
+        fields = {field for field, _ in mailbox.withheld} & {"structure_name", "service"}
+        fields |= {field for field, _ in place.withheld} & {"name"} if place else set()
+    if fields:
+        text = f"The record has what must not be published ({', '.join(sorted(fields))}): correct it first."
+        raise Refusal(Kind.UNACCEPTABLE, "name-withheld", text, fields=sorted(fields))
+
+
 def names_of(person: Practitioner, facts: MailboxFacts) -> VouchedNames:
     """Whom a certificate of this mailbox names now; the establishment as FINESS calls it, if it knows it.
 
@@ -62,6 +77,7 @@ def check_unchanged(enrolment: Enrolment, person: Practitioner, facts: MailboxFa
     Case and accents count. How a letter is composed (NFC) and white space do not: a certificate never told
     them.
     """
+    check_publishable(person, facts)
     differs = differing_now(enrolment.names, person, facts)
     if enrolment.names is None:
         raise _void("nobody recorded what was seen when it was asked for", differs)

@@ -21,7 +21,7 @@ from api.rest.prices import PAGE_OF_THE_FEED
 from api.rest.shapes import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
 from api.roads import Road, Trade
 from api.wiring import Container
-from directory import feed, red_list
+from directory import feed, privacy, red_list
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -177,7 +177,9 @@ def _page(
     rows = _unless_unseen(connection, _last_of_each(told, place), None if cursor is None else place)
     values = public_values(connection, rows, container.clock())
     lines = b"".join(
-        _line(row, feed.cursor_of(origin, after), values, secret) for row, after in rows.values()
+        _line(row, feed.cursor_of(origin, after), values, secret)
+        for key, (row, after) in rows.items()
+        if key in values or not _is_secret(key, opaque=secret is not None)
     )
     following = feed.cursor_of(origin, told.next)
     ending = {
@@ -225,6 +227,14 @@ def _unless_unseen(
         (Entity.MAILBOX, address) for address, xid in hidden.items() if place is None or xid in place.seen
     }
     return {key: row for key, row in rows.items() if key not in unseen}
+
+
+def _is_secret(key: Key, *, opaque: bool) -> bool:
+    """Whether to name what shows no more would tell what must not be published: an address, a number."""
+    entity, word = key
+    if entity is Entity.MAILBOX:
+        return not opaque and bool(privacy.secrets_in_address(word))
+    return entity is Entity.PRACTITIONER and bool(privacy.secrets_in_number(word))
 
 
 def _line(row: Change, cursor: str, values: Mapping[Key, Value], secret: bytes | None) -> bytes:

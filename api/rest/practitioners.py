@@ -12,6 +12,7 @@ from api.rest.prices import BY_NUMBER, SEARCH
 from api.rest.reachable import PREFERRED, MailboxAnswer, Shown, shown
 from api.rest.shapes import CODE_AS_SENT, Code, Instant, Line, Pattern, Shape
 from api.wiring import Container
+from directory import privacy
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.changes import Entity
@@ -209,7 +210,11 @@ def _answers(call: Transacted, keys: Sequence[str]) -> list[dict[str, Any]]:
     people = found_by_id(call.connection, keys)
     mailboxes = shown(call, addresses_of(call.connection, keys))
     marked = marks(call.connection, Entity.PRACTITIONER, keys)
-    return [_answer(people[key], mailboxes[key], marked.get(key, ())) for key in keys if key in people]
+    return [
+        _answer(people[key], mailboxes[key], marked.get(key, ()))
+        for key in keys
+        if key in people and privacy.is_shown(people[key])
+    ]
 
 
 def _answer(person: Practitioner, mailboxes: Sequence[Shown], marked: Sequence[Mark]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def port(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[int]:
         # An export that leads nowhere is not handed out.
         cursor = feed.cursor_of(feed.origin(connection), feed.Place(feed.reached(connection)))
     (folder / "manifest.json").write_text(
-        json.dumps({"format": 2, "made_at": made_at, "cursor": cursor, "sources": {}, "files": facts})
+        json.dumps({"format": 3, "made_at": made_at, "cursor": cursor, "sources": {}, "files": facts})
     )
     for number in range(ENOUGH_TOKENS):
         seed_token(engine, f"operator-{number}", role="operator")

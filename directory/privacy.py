@@ -1,0 +1,242 @@
+"""What the record holds and nobody outside may read: numbers of social security, birth dates, home addresses.
+
+A public directory is no place for them, and registers carry them all the same: in a name, a service, a
+street. Every person, place and mailbox that is read passes here (`store.py`), so that no channel can forget
+it. The field is held back, never the person: a name gives way to the record's own number. Only where the
+number or the address itself is such a value, what bears it is not shown; a check of the exact address still
+answers.
+
+Pure. Who is told is for `pki/privacy_watch.py`. Numbers of registers and of telephones are none of these:
+RPPS (11 digits), ADELI and FINESS (9), SIRET (14), telephones (10).
+"""
+
+import re
+from calendar import monthrange
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from enum import Enum
+
+from directory.model import Mailbox, Organisation, Practice, Practitioner
+
+
+class Secret(Enum):
+    """What must not be published."""
+
+    SOCIAL_SECURITY_NUMBER = "social-security-number"
+    BIRTH_DATE = "birth-date"
+    PRIVATE_ADDRESS = "private-address"
+
+
+# Between the parts of a number as people write it; a slash parts two numbers (FINESS/internal number).
+_GAP = "[ .\u00a0\u2009\u202f-]"
+# NIR and INS: sex, year, month (20 to 42 and 50 to 99 where it is not known), department or 2A, 2B, commune,
+# order, and the key. Digits in a row beyond are another number's; a key apart may be no key at all.
+_NIR = re.compile(
+    rf"(?<![0-9])([1-478]){_GAP}?(\d\d){_GAP}?(0[1-9]|1[0-2]|[2-3]\d|4[0-2]|[5-9]\d){_GAP}?"
+    rf"(\d\d|2[ABab]){_GAP}?(\d{{3}}){_GAP}?(\d{{3}})(?:({_GAP}?)(\d\d))?(?![0-9])",
+    re.ASCII,
+)
+# The computed INS of before 2021: twenty digits and a key of two.
+_INS_C = re.compile(r"(?<![0-9])(\d{20})(\d\d)(?![0-9])", re.ASCII)
+_DAY_FIRST = re.compile(r"(?<![0-9])(\d{1,2})([/. -])(\d{1,2})\2(\d{4})(?![0-9])", re.ASCII)
+_YEAR_FIRST = re.compile(r"(?<![0-9])(\d{4})([-/.])(\d\d)\2(\d\d)(?![0-9])", re.ASCII)
+_BORN = re.compile(r"(?i)\bn(?:é|e)e? le \d")
+# A street may be called by a day: RUE DU 19/03/1962.
+_NAMED_AFTER = re.compile(r"(?i)\b(?:du|de|le)\s*$")
+_EIGHT = re.compile(r"(?<![0-9])(\d{8})(?![0-9])", re.ASCII)
+# Whoever published today is born in these years; a full date of another is something else.
+_FIRST_YEAR, _LAST_YEAR = 1910, 2099
+# Eight digits in a row say nothing by themselves: only where they can be the birth of somebody grown up.
+_LAST_GROWN_UP = 2012
+_MAIL = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[A-Za-z]{2,}")
+# Streets that say themselves that somebody lives there.
+_HOME = re.compile(
+    r"(?i)\b(?:chez (?:m|mr|mme|mlle|monsieur|madame|mademoiselle)\b"
+    r"|(?:adresse|domicile) (?:personnel(?:le)?|priv[ée]e?)\b|(?:à|a|au) (?:son |mon )?domicile\b"
+    r"|^domicile\b)"
+)
+# What any of the above has in it. Nearly nothing has, and to see that must take next to no time: each address
+# of a check of 10,000 passes here.
+_DIGITS = re.compile(r"\d(?:\d{7}|2[ABab]\d{3}|[/ .\u00a0\u2009\u202f-]\d)", re.ASCII)
+_HOME_WORDS = ("chez m", "domicile", "adresse p")
+# Where people have their private mail. The domains of the trust space are none of these.
+PERSONAL_DOMAINS = frozenset(
+    ("aol.com", "bbox.fr", "club-internet.fr", "free.fr", "gmail.com", "gmx.com", "gmx.fr", "googlemail.com",
+     "hotmail.com", "hotmail.fr", "icloud.com", "laposte.net", "live.com", "live.fr", "mac.com", "me.com",
+     "msn.com", "neuf.fr", "numericable.fr", "orange.fr", "outlook.com", "outlook.fr", "proton.me",
+     "protonmail.com", "sfr.fr", "wanadoo.fr", "yahoo.com", "yahoo.fr", "ymail.com")
+)  # fmt: skip
+_SHORTEST = 13
+_DECEMBER = 12
+_ADDRESS = "address"
+_STREET = "street"
+Withheld = tuple[tuple[str, str], ...]
+
+
+def secrets_in(text: str, *, is_street: bool = False) -> frozenset[Secret]:
+    """What of this may not be published; empty for nearly every text."""
+    found = set()
+    if _is_suspect(text):
+        if _has_number(text):
+            found.add(Secret.SOCIAL_SECURITY_NUMBER)
+        if _BORN.search(text) or any(_dates(text, is_street=is_street)):
+            found.add(Secret.BIRTH_DATE)
+        if _MAIL.search(text):
+            # In a field that is no mailbox: whose it is, nobody outside need know.
+            found.add(Secret.PRIVATE_ADDRESS)
+    if is_street and _HOME.search(text):
+        found.add(Secret.PRIVATE_ADDRESS)
+    return frozenset(found)
+
+
+def secrets_in_address(address: str) -> frozenset[Secret]:
+    """The same of a mailbox's own address: in what stands before the @, and a private domain after it."""
+    local, _, domain = address.partition("@")
+    found = set()
+    if domain in PERSONAL_DOMAINS:
+        found.add(Secret.PRIVATE_ADDRESS)
+    if _has_number(local := local.replace("_", ".").replace("+", ".")):
+        found.add(Secret.SOCIAL_SECURITY_NUMBER)
+    elif any(_dates(local)) or any(map(_is_birthday, _EIGHT.findall(local))):
+        found.add(Secret.BIRTH_DATE)
+    return frozenset(found)
+
+
+def secrets_in_number(number: str) -> frozenset[Secret]:
+    """The same of a number of a register: digits of a social-security number, in a row."""
+    return frozenset(
+        {Secret.SOCIAL_SECURITY_NUMBER} if len(number) >= _SHORTEST and _has_number(number) else ()
+    )
+
+
+def of_person(person: Practitioner) -> Practitioner:
+    """The person as he may be shown; the same object where nothing is to be held back."""
+    texts = [person.title, person.family_name, person.given_name]
+    texts += [name for names in person.other_names for name in names]
+    for practice in person.practices:
+        texts += [practice.structure_name, practice.street, practice.town, practice.postal_code]
+    streets = [practice.street for practice in person.practices]
+    numbers = [person.national_id, *(practice.structure_id for practice in person.practices)]
+    if not _suspect(texts, streets, numbers):
+        return person
+    told: dict[str, frozenset[Secret]] = {
+        "national_id": secrets_in_number(person.national_id),
+        **{name: secrets_in(getattr(person, name)) for name in ("title", "family_name", "given_name")},
+        "other_names": _of_all(name for names in person.other_names for name in names),
+    }
+    practices = tuple(_practice(practice, told) for practice in person.practices)
+    hidden = {name: "" for name in ("title", "given_name") if told[name]}
+    if told["family_name"]:
+        hidden["family_name"] = person.national_id
+    if told["other_names"]:
+        person = replace(person, other_names=())
+    return replace(person, practices=practices, withheld=_withheld(told), **hidden)  # type: ignore[arg-type]
+
+
+def of_place(place: Organisation) -> Organisation:
+    """The establishment as it may be shown; the same object where nothing is to be held back."""
+    names = ("name", "long_name", "category_label", "street", "postal_line")
+    if not _suspect([getattr(place, name) for name in names], [place.street], ()):
+        return place
+    told = {name: secrets_in(getattr(place, name), is_street=name == _STREET) for name in names}
+    hidden = {name: place.finess if name == "name" else "" for name in names if told[name]}
+    return replace(place, withheld=_withheld(told), **hidden)  # type: ignore[arg-type]
+
+
+def of_mailbox(mailbox: Mailbox) -> Mailbox:
+    """The mailbox as it may be shown; the same object where nothing is to be held back."""
+    texts = (mailbox.structure_name, mailbox.service)
+    domain = mailbox.address.rpartition("@")[2]
+    local = mailbox.address[: -len(domain) - 1].replace("_", ".").replace("+", ".")
+    if domain not in PERSONAL_DOMAINS and not _suspect([*texts, local], (), [mailbox.structure_id]):
+        return mailbox
+    told = {
+        _ADDRESS: secrets_in_address(mailbox.address),
+        "structure_id": secrets_in_number(mailbox.structure_id),
+        **{name: secrets_in(getattr(mailbox, name)) for name in ("structure_name", "service")},
+    }
+    hidden = {name: "" for name in ("structure_name", "service") if told[name]}
+    return replace(mailbox, withheld=_withheld(told), **hidden)  # type: ignore[arg-type]
+
+
+def is_shown(of: Mailbox | Practitioner) -> bool:
+    """Whether it may be found at all: not where its own number or address is what must not be published."""
+    return not any(field in {_ADDRESS, "national_id", "structure_id"} for field, _ in of.withheld)
+
+
+def _practice(practice: Practice, told: dict[str, frozenset[Secret]]) -> Practice:
+    found = {
+        "structure_id": secrets_in_number(practice.structure_id),
+        **{
+            name: secrets_in(getattr(practice, name), is_street=name == _STREET)
+            for name in ("structure_name", _STREET, "town", "postal_code")
+        },
+    }
+    for name, secrets in found.items():
+        told[f"practices.{name}"] = told.get(f"practices.{name}", frozenset()) | secrets
+    hidden = {name: "" for name, secrets in found.items() if secrets}
+    return replace(practice, **hidden) if hidden else practice
+
+
+def _suspect(texts: Iterable[str], streets: Iterable[str], numbers: Iterable[str]) -> bool:
+    # A line each, so that two fields never make one number.
+    if _is_suspect("\n".join(texts)):
+        return True
+    lived_in = "\n".join(streets).lower()
+    return any(word in lived_in for word in _HOME_WORDS) or any(
+        len(number) >= _SHORTEST and _has_number(number) for number in numbers
+    )
+
+
+def _is_suspect(text: str) -> bool:
+    if _DIGITS.search(text) is not None or "@" in text:
+        return True
+    low = text.lower()
+    return " le " in low and _BORN.search(low) is not None
+
+
+def _of_all(texts: Iterable[str]) -> frozenset[Secret]:
+    return frozenset(secret for text in texts for secret in secrets_in(text))
+
+
+def _withheld(told: Mapping[str, frozenset[Secret]]) -> Withheld:
+    return tuple(
+        (field, secret.value) for field, secrets in told.items() for secret in sorted(secrets, key=str)
+    )
+
+
+def _has_number(text: str) -> bool:
+    return any(_is_nir(*found.groups()) for found in _NIR.finditer(text)) or any(
+        int(key) == 97 - int(body) % 97 for body, key in _INS_C.findall(text)
+    )
+
+
+def _is_nir(*parts: str | None) -> bool:
+    """Whether the key is right; without one, the form alone says it."""
+    *body, gap, key = parts
+    if key is None or gap:
+        return True
+    department = (body[3] or "").upper()
+    counted = {"2A": "19", "2B": "18"}.get(department, department)
+    number = int("".join([*(part or "" for part in body[:3]), counted, *(part or "" for part in body[4:])]))
+    return int(key) == 97 - number % 97
+
+
+def _dates(text: str, *, is_street: bool = False) -> Iterable[bool]:
+    for found in _DAY_FIRST.finditer(text):
+        day, _, month, year = found.groups()
+        named = is_street and _NAMED_AFTER.search(text[: found.start()]) is not None
+        yield not named and _is_date(int(year), int(month), int(day))
+    for found in _YEAR_FIRST.finditer(text):
+        year, _, month, day = found.groups()
+        yield _is_date(int(year), int(month), int(day))
+
+
+def _is_birthday(digits: str) -> bool:
+    day_first = int(digits[4:]), int(digits[2:4]), int(digits[:2])
+    year_first = int(digits[:4]), int(digits[4:6]), int(digits[6:])
+    return any(_is_date(*date, last=_LAST_GROWN_UP) for date in (day_first, year_first))
+
+
+def _is_date(year: int, month: int, day: int, last: int = _LAST_YEAR) -> bool:
+    return _FIRST_YEAR <= year <= last and 1 <= month <= _DECEMBER and 1 <= day <= monthrange(year, month)[1]

@@ -1,0 +1,191 @@
+"""What must not be published is seen in every spelling; numbers of registers and telephones pass."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from directory import privacy
+from directory.identifiers import luhn_key
+from directory.model import Mailbox, MailboxKind, Organisation, Practice, Practitioner
+from directory.privacy import Secret, secrets_in, secrets_in_address, secrets_in_number
+from tests.factories import rpps
+
+NUMBER, BIRTH, HOME = Secret.SOCIAL_SECURITY_NUMBER, Secret.BIRTH_DATE, Secret.PRIVATE_ADDRESS
+
+
+def keyed(body: str) -> str:
+    """The thirteen characters with their key."""
+    counted = body[:5] + {"2A": "19", "2B": "18"}.get(body[5:7], body[5:7]) + body[7:]
+    return f"{body}{97 - int(counted) % 97:02d}"
+
+
+bodies = st.builds(
+    "{}{:02d}{:02d}{}{:03d}{:03d}".format,
+    st.sampled_from("123478"), st.integers(0, 99),
+    st.one_of(st.integers(1, 12), st.integers(20, 42), st.integers(50, 99)),
+    st.one_of(st.sampled_from(["2A", "2B"]), st.integers(1, 99).map("{:02d}".format)),
+    st.integers(1, 999), st.integers(1, 999),
+)  # fmt: skip
+gaps = st.sampled_from(["", " ", ".", "-", "\u00a0", "\u202f"])
+around = st.sampled_from(
+    [("", ""), ("M. ", " absent"), ("NIR:", ";"), ("n", "."), ("(", ")"), ("le ", " 12")]
+)
+
+
+@given(body=bodies, gap=gaps, around=around, with_key=st.booleans(), lower=st.booleans())
+def test_a_social_security_number_is_seen_however_it_is_written(
+    body: str, gap: str, around: tuple[str, str], *, with_key: bool, lower: bool
+) -> None:
+    number = keyed(body) if with_key else body
+    parts = [number[0], number[1:3], number[3:5], number[5:7], number[7:10], number[10:13], number[13:]]
+    written = around[0] + gap.join(filter(None, parts)) + around[1]
+    assert NUMBER in secrets_in(written.lower() if lower else written)
+
+
+@given(bodies, st.integers(1, 96))
+def test_fifteen_digits_with_another_key_are_another_number(body: str, off: int) -> None:
+    key = (int(keyed(body)[13:]) - 1 + off) % 97 + 1
+    assert NUMBER not in secrets_in(f"{body}{key:02d}")
+
+
+@given(st.integers(0, 99_999), st.sampled_from(["", "8"]))
+def test_a_number_of_the_national_register_passes(number: int, digit: str) -> None:
+    written = digit + rpps(number)[1:]
+    assert not secrets_in(f"DR MARTIN {written}")
+    assert not secrets_in_number(written)
+
+
+@given(st.from_regex(r"[0-9]{9}", fullmatch=True), st.from_regex(r"[0-9]{8}", fullmatch=True))
+def test_finess_adeli_siren_and_phones_pass(nine: str, eight: str) -> None:
+    phone = f"0{nine}"
+    pairs = " ".join(phone[at : at + 2] for at in range(0, 10, 2))
+    for text in (nine, phone, pairs, f"+33{nine}", pairs.replace(" ", "."), f"{nine} {nine}", f"Tel {pairs}"):
+        assert NUMBER not in secrets_in(text), text
+    siren = nine[:8] + luhn_key(nine[:8])
+    siret = siren + eight[:4] + luhn_key(siren + eight[:4])
+    spaced = f"{siret[:3]} {siret[3:6]} {siret[6:9]} {siret[9:]}"
+    for text in (siret, spaced, f"{siren} {siret[9:]}", f"NTRFR-{siret}", f"3{nine}/1234"):
+        assert NUMBER not in secrets_in(text), text
+        assert not secrets_in_number(text), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["12/05/1985", "né le 12.05.1985", "DUPONT 12-05-1985", "1985-05-12", "nee le 3 mai 1985", "Née LE 1 mai",
+     "(1/2/1950)", "12 05 1985"],
+)  # fmt: skip
+def test_a_birth_date_is_seen(text: str) -> None:
+    assert secrets_in(text) == {BIRTH}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["31/02/1985", "12/13/1985", "RUE DU 8 MAI 1945", "12/14/16 RUE DES LILAS", "LOI DU 01/07/1901", "24/7",
+     "0985-05-12", "10.12.14", "75001 PARIS", "BP 12 1985", "CLINIQUE 2000", "ESPACE 3.0", "1-3 RUE", "7/7",
+     "AVENUE CHARLES DE GAULLE", "ASSOCIATION LOI 1901"],
+)  # fmt: skip
+def test_what_is_no_full_date_passes(text: str) -> None:
+    assert not secrets_in(text)
+
+
+def test_a_street_may_be_called_by_a_day() -> None:
+    assert not secrets_in("12 RUE DU 19/03/1962", is_street=True)
+    assert secrets_in("12 RUE DU LAC 19/03/1962", is_street=True) == {BIRTH}
+    assert secrets_in("CABINET DU 19/03/1962") == {BIRTH}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_street", "seen"),
+    [
+        ("CHEZ MME DURAND", True, True),
+        ("12 RUE DES LILAS (DOMICILE PERSONNEL)", True, True),
+        ("A DOMICILE", True, True),
+        ("adresse privée : 3 rue du Lac", True, True),
+        ("LIEU DIT CHEZ RAGON", True, False),
+        ("HOSPITALISATION A DOMICILE", False, False),
+        ("RUE DU DOMICILE", True, False),
+        ("camille@example.org", False, True),
+        ("SERVICE @HOME", False, False),
+    ],
+)
+def test_what_says_itself_private_is_seen(text: str, *, is_street: bool, seen: bool) -> None:
+    assert bool(secrets_in(text, is_street=is_street)) is seen
+
+
+@pytest.mark.parametrize(
+    ("address", "seen"),
+    [
+        ("jean.dupont.12051985@medecin.example", {BIRTH}),
+        ("jdupont19850512@medecin.example", {BIRTH}),
+        ("jean_12_05_1985@medecin.example", {BIRTH}),
+        ("jean.12-05-1985@medecin.example", {BIRTH}),
+        (f"{keyed('1850578006084')}@medecin.example", {NUMBER}),
+        (f"x.{keyed('185052A006084').lower()}@medecin.example", {NUMBER}),
+        ("jean.dupont@gmail.com", {HOME}),
+        ("jean.dupont@gmail.com.medecin.example", set()),
+        ("jean.dupont75@medecin.example", set()),
+        ("cabinet.0123456789@medecin.example", set()),
+        ("750990012@hopital.example", set()),
+        ("810099000019@medecin.example", set()),
+        ("urgences2024.01@hopital.example", set()),
+        ("lot.20240101@hopital.example", set()),
+        ("36252187900034@siret.example", set()),
+    ],
+)
+def test_an_address_is_looked_at_whole(address: str, seen: set[Secret]) -> None:
+    assert secrets_in_address(address) == seen
+
+
+BODY = keyed("2850578006084")
+
+
+def person(**given: object) -> Practitioner:
+    known = {"national_id": rpps(1), "title": "DR", "family_name": "MARTIN", "given_name": "Camille"}
+    return Practitioner(**{**known, **given})  # type: ignore[arg-type]
+
+
+def test_a_field_is_held_back_and_not_the_person() -> None:
+    practice = Practice("10", "C", structure_name="CABINET", street="CHEZ MME MARTIN", town="PARIS")
+    found = privacy.of_person(
+        person(
+            family_name=f"MARTIN {BODY}", given_name="Camille 12/05/1985", practices=(practice,),
+            other_names=(("DURAND", BODY),),
+        )
+    )  # fmt: skip
+    assert (found.family_name, found.given_name, found.other_names) == (rpps(1), "", ())
+    assert (found.practices[0].street, found.practices[0].structure_name) == ("", "CABINET")
+    assert privacy.is_shown(found)
+    assert found.withheld == (
+        ("family_name", NUMBER.value), ("given_name", BIRTH.value), ("other_names", NUMBER.value),
+        ("practices.street", HOME.value),
+    )  # fmt: skip
+
+
+def test_a_place_keeps_its_number_for_a_name() -> None:
+    place = privacy.of_place(Organisation("750990012", f"CABINET {BODY}", long_name="ne le 3 mai 1950"))
+    assert (place.name, place.long_name) == ("750990012", "")
+
+
+def test_what_has_nothing_to_hide_is_the_same_object() -> None:
+    clean = person(practices=(Practice("10", "C", structure_id="750990012", street="12 RUE DU LAC"),))
+    assert privacy.of_person(clean) is clean
+    place = Organisation("750990012", "CHU", street="1 RUE DU 8 MAI", postal_line="75001 PARIS")
+    assert privacy.of_place(place) is place
+    box = Mailbox("a.b@one.example", MailboxKind.ORGANISATION, None, "1", "750990012", "CHU", "", listed=True)
+    assert privacy.of_mailbox(box) is box
+
+
+@pytest.mark.parametrize(
+    "mailbox",
+    [
+        Mailbox(f"{BODY}@one.example", MailboxKind.PERSON, rpps(1), "", "", "", "", listed=True),
+        Mailbox("a@one.example", MailboxKind.ORGANISATION, None, "9", BODY, "X", "", listed=True),
+        Mailbox("a@orange.fr", MailboxKind.PERSON, rpps(1), "", "", "", "", listed=True),
+    ],
+)
+def test_a_mailbox_known_by_what_is_held_back_is_not_shown(mailbox: Mailbox) -> None:
+    assert not privacy.is_shown(privacy.of_mailbox(mailbox))
+
+
+def test_a_person_whose_number_is_one_of_social_security_is_not_shown() -> None:
+    assert not privacy.is_shown(privacy.of_person(person(national_id=f"3750990012/{BODY}")))
