@@ -184,8 +184,8 @@ class _Stream:
     ends: str = _AFTER_LETTERS
 
 
-# Nobody is found by what is held back of a name (`privacy.py`): no name of a person has a digit, and no word
-# of a place's name has so many.
+# Nobody is found by what is held back of a name (`privacy.py`): no word of a name has so many digits, and none
+# of a person's begins with one.
 _MOST_DIGITS = 4
 _NOBODY = ("-",)
 
@@ -212,7 +212,7 @@ def people_question(
     if key := _number(read_national_id, name):
         return Question((), place, tuple(codes), (key,))
     words = _name(name, enough=bool(codes or place))
-    if _digits(words):
+    if _digits(words) > _MOST_DIGITS or any(word[0].isdigit() for found in words for word in found):
         return Question((), place, tuple(codes), _NOBODY)
     return Question(words, place, tuple(codes))
 

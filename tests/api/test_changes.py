@@ -197,7 +197,7 @@ def test_who_comes_too_late_is_told_from_which_export_to_begin(
         assert (answer.status_code, answer.get_json()["code"]) == (410, "cursor-expired")
     assert answer.get_json()["export"] is None
     folder.mkdir(parents=True)
-    made = {"made_at": "2026-09-01T04:00:00Z", "cursor": cursor}
+    made = {"format": 3, "made_at": "2026-09-01T04:00:00Z", "cursor": cursor}
     (folder / "manifest.json").write_text(json.dumps(made))
     assert operator.get("/v1/changes").get_json()["export"] == "/v1/exports/20260901T040000Z"
 
