@@ -184,8 +184,8 @@ class _Stream:
     ends: str = _AFTER_LETTERS
 
 
-# Nobody is found by what is held back of a name (`privacy.py`): no word of a name has so many digits, and none
-# of a person's begins with one.
+# Nobody is found by what is held back of a name (`privacy.py`): no word of a name has so many digits, and
+# none of a person's begins with one.
 _MOST_DIGITS = 4
 _NOBODY = ("-",)
 
