@@ -22,10 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.front.askers import source_of
 from api.wiring import Container
-from directory.access import Role, Token, authenticate, still_live
+from directory.access import Role, Token, authenticate, certified_operator, still_live
 from directory.base.db import asking
 from directory.base.errors import Kind, Refusal
-from directory.ldap.names import Name, join, split
+from directory.ldap.names import Name, join, parent, split
 from directory.reading_quotas import Reached, Reading, scopes_of
 
 log = logging.getLogger("sceau.ldap.gate")
@@ -39,7 +39,7 @@ REMEMBERED = 10_000
 # A request has a filter, which slapd takes up to 256 KiB of, in parts that grow up to threefold as text.
 LONGEST_REQUEST = 1 << 20
 PATIENCE_SECONDS = 5.0
-TOKENS = ("ou", "tokens")
+TOKENS, CERTIFICATES = ("ou", "tokens"), ("ou", "certificates")
 # RFC 4511 A.1
 SUCCESS, PROTOCOL_ERROR, INVALID_CREDENTIALS, INSUFFICIENT, BUSY, UNAVAILABLE = 0, 2, 49, 50, 51, 52
 CONFIDENTIALITY_REQUIRED, AUTH_METHOD_NOT_SUPPORTED = 13, 7
@@ -80,8 +80,9 @@ class Gate:
 
     def __init__(self, container: Container) -> None:
         self.container = container
-        self._tokens = (TOKENS, *split(container.settings.suffix))
-        self._live: OrderedDict[int, tuple[Token, float]] = OrderedDict()
+        suffix = split(container.settings.suffix)
+        self._tokens, self._certificates = (TOKENS, *suffix), (CERTIFICATES, *suffix)
+        self._live: OrderedDict[str, tuple[Token, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def answer(self, question: bytes) -> bytes:
@@ -115,7 +116,6 @@ class Gate:
         if token.id != number:
             raise Refusal(Kind.UNAUTHENTICATED, "bad-token", "This token has another name.")
         _check_role(token)
-        self._remember(token)
         return Answer(SUCCESS, "").written()
 
     def _search(self, asked: dict[str, str]) -> bytes:
@@ -125,7 +125,7 @@ class Gate:
         if not asked["binddn"]:
             text = "Bind with a token first: cn=<number>,ou=tokens,..., its secret as the password."
             raise Refusal(Kind.UNAUTHENTICATED, "no-token", text)
-        token = self._token(self._number(asked["binddn"]))
+        token = self._token(asked["binddn"])
         readers = self.container.readers
         scopes = scopes_of(token, _source(asked["peername"]), readers.quotas)
         reading = Reading.ADDRESSES if _EXACT.fullmatch(asked["filter"]) else Reading.SEARCHES
@@ -141,21 +141,34 @@ class Gate:
         text = "Bind under the name of a token: cn=<number>,ou=tokens,..."
         raise Refusal(Kind.UNAUTHENTICATED, "bad-token", text)
 
-    def _token(self, number: int) -> Token:
+    def _token(self, dn: str) -> Token:
+        """Who bound under this name, if he may search still."""
         with self._lock:
-            token, since = self._live.get(number, (None, 0.0))
+            token, since = self._live.get(dn, (None, 0.0))
         if token is not None and time.monotonic() - since < HOLDS_SECONDS:
             return token
         with asking(self.container.engine) as connection:
-            token = still_live(connection, number, self.container.present(connection))
+            now = self.container.present(connection)
+            subject = self._subject(dn)
+            if subject:
+                token = certified_operator(connection, subject, now)
+            else:
+                token = still_live(connection, self._number(dn), now)
         _check_role(token)
-        self._remember(token)
+        self._remember(dn, token)
         return token
 
-    def _remember(self, token: Token) -> None:
+    def _subject(self, dn: str) -> str:
+        """The subject of a client certificate, which slapd puts above a name of ours; '' for other names."""
+        rest = dn
+        while rest and _name(rest) != self._certificates:
+            rest = parent(rest)
+        return dn.removesuffix(rest).rstrip(", ") if rest else ""
+
+    def _remember(self, dn: str, token: Token) -> None:
         with self._lock:
-            self._live[token.id] = (token, time.monotonic())
-            self._live.move_to_end(token.id)
+            self._live[dn] = (token, time.monotonic())
+            self._live.move_to_end(dn)
             while len(self._live) > REMEMBERED:
                 self._live.popitem(last=False)
 
@@ -254,7 +267,7 @@ def _check_role(token: Token) -> None:
 
 def _refused(refusal: Refusal) -> Answer:
     match refusal.kind, refusal.code:
-        case Kind.UNAUTHENTICATED, "bad-token":
+        case Kind.UNAUTHENTICATED, "bad-token" | "unknown-certificate":
             return Answer(INVALID_CREDENTIALS, refusal.text)
         case Kind.TOO_MANY, _:
             return Answer(BUSY, refusal.text)

@@ -63,6 +63,11 @@ class Settings:
         doc="Whether LDAP answers without a name, in clear: one mailbox, by its exact address. On: who"
         " guesses addresses is not counted, and who asks for which one is seen on the line.",
     )
+    ldap_client_authorities: str = _setting(
+        "",
+        "CAs (PEM) whose client certificates LDAPS takes (SASL EXTERNAL) from the operators that the trusted"
+        " list names; empty: tokens alone. Whoever changes it may search as any of them.",
+    )
     ldap_gate_socket: str = _setting(
         "",
         "Where slapd asks about tokens (`sceau ldap-gate`), for accounts of its group too; empty: in"

@@ -80,6 +80,16 @@ class Token:
         return actor_of(self.id)
 
 
+@dataclass(frozen=True)
+class ClientCertificate(Token):
+    """An operator of the trusted list, known by his certificate: one that asks, beside his tokens."""
+
+    @property
+    def actor(self) -> Actor:
+        """How the audit log names him: no token acts."""
+        return Actor(f"operator:{self.operator_id}")
+
+
 _TOKEN_COLUMNS = (
     api_token.c.id, api_token.c.name, api_token.c.role, api_token.c.authority, api_token.c.expires_at,
     api_token.c.revoked_at, api_token.c.operator_id,
@@ -107,6 +117,13 @@ _LIVE_BY_NUMBER = Statement(
         api_token.c.revoked_at.is_(None),
     )
 )
+
+# Accredited: what he serves is trusted, and he is not suspended.
+_ACCREDITED = Statement("""
+    SELECT o.id FROM operator o
+    WHERE o.certificate_dn = :name AND (o.suspended_at IS NULL OR o.suspended_at > :now) AND EXISTS (
+        SELECT FROM trusted_domain d WHERE d.operator_id = o.id AND d.departed_at IS NULL)
+""")
 
 
 def actor_of(token_id: int) -> Actor:
@@ -186,6 +203,20 @@ def still_live(connection: Connection, token_id: int, now: datetime) -> Token:
     if row is None:
         raise _bad_token()
     return _token(row)
+
+
+def certified_operator(connection: Connection, name: str, now: datetime) -> ClientCertificate:
+    """The operator whose certificate of the trusted list has this subject; Refusal `unknown-certificate`.
+
+    That the certificate is his, and holds, is for whoever spoke TLS with him.
+    """
+    known = operators_by_name(connection.execute(text(OPERATORS)).all())
+    spelt = known.find(name)
+    row = None if spelt is None else _ACCREDITED.row(connection, {"name": spelt, "now": now})
+    if row is None:
+        words = "No accredited operator of the trusted list has a certificate of this name."
+        raise Refusal(Kind.UNAUTHENTICATED, "unknown-certificate", words)
+    return ClientCertificate(0, name, Role.OPERATOR, "", now, operator_id=row[0])
 
 
 def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_id: int) -> Token:

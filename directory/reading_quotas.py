@@ -40,7 +40,10 @@ _LIVING = """
     living AS (
         SELECT id, CASE role WHEN 'operator' THEN 'operator:' || operator_id
             WHEN 'registrar' THEN 'authority:' || authority END AS body
-        FROM api_token WHERE revoked_at IS NULL AND expires_at > :now)
+        FROM api_token WHERE revoked_at IS NULL AND expires_at > :now
+        UNION ALL
+        -- By his certificate an operator asks as a token without a number.
+        SELECT 0, 'operator:' || id FROM operator)
 """
 # A body has used what those of its tokens drew that live.
 _COUNTED = f"""
@@ -90,7 +93,8 @@ _SHARES = text(f"""
     SELECT used.reading,
         CASE WHEN used.scope = living.body || '/' || living.id THEN living.body ELSE used.scope END,
         sum(used.used)
-    FROM used LEFT JOIN living ON living.id = used.id
+    FROM used LEFT JOIN living
+        ON living.id = used.id AND (living.id <> 0 OR used.scope = living.body || '/0')
     WHERE used.scope LIKE 'source%' OR living.id IS NOT NULL
     GROUP BY 1, 2
 """)  # noqa: S608 - names of this module

@@ -30,8 +30,9 @@ class Flooded:
 
     def publish_once(self, now: datetime) -> PublishReport:
         del now
-        if self.left and (self.floods is not None or self.fills is not None):
-            return PublishReport(changes=self.left, whole=True, flooded=self.fills is None)
+        if self.left and (self.floods is not None or self.fills is not None or self.renews):
+            flooded = self.fills is None and not self.renews
+            return PublishReport(changes=self.left, whole=True, flooded=flooded)
         written, self.left = min(self.left, 20), max(0, self.left - 20)
         return PublishReport(changes=written, modified=written, more=self.left > 0)
 
@@ -53,6 +54,15 @@ def test_where_the_tree_cannot_be_loaded_every_entry_is_written(
     monkeypatch.setattr(publication, "rebuild", refused)
     assert publication.publish(container) == "30 entries written"
     assert flooded.left == 0
+
+
+def test_a_tree_of_a_former_form_that_cannot_be_loaded_is_followed_all_the_same(
+    container: Container, flooded: Flooded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publication, "rebuild", refused)
+    flooded.renews = True
+    assert publication.publish(container) == "30 entries written"
+    assert not flooded.renews
 
 
 def test_a_tree_that_is_missing_whole_is_not_written_by_hand(

@@ -22,7 +22,7 @@ from directory.base.db import transaction
 from directory.feed import lag_seconds
 from directory.ldap.client import LdapClient
 from directory.ldap.entry import MAILBOXES
-from directory.ldap.plan import Delete
+from directory.ldap.plan import Delete, Modify
 from directory.ldap.publish import BATCH, CONSUMER
 from pki.signing.client import SignerClient
 from tests.directory.ldap.conftest import SUFFIX
@@ -104,6 +104,26 @@ def test_the_worker_loads_a_country_whole_and_follows_it_from_there(
     with transaction(engine, read_only=True) as connection:
         assert lag_seconds(connection, CONSUMER, now) == 0.0
     assert keeper.starts == 2
+
+
+def test_the_worker_loads_a_tree_of_a_former_form_anew(
+    engine: Engine, keeper: Keeper, container: Container
+) -> None:
+    person = seed_practitioner(engine, given_name="Agnès")
+    assert publication.publish(container) == "1 entries written"
+    publisher = publication.publisher_of(container)
+    top = publisher.client.read(SUFFIX)
+    assert top is not None
+    # As the release before noted it.
+    (place,) = top.attributes["sceauPlace"]
+    former = place.rpartition(b"/")[0]
+    publisher.client.apply(Modify(SUFFIX, {"sceauPlace": ((place,), (former,))}))
+    assert publication.publish(container) == f"{4 + 1} entries loaded"
+    assert keeper.starts == 2
+    entry = publisher.client.read(f"mail={person.mailbox},{MAILBOXES},{SUFFIX}")
+    assert entry is not None
+    assert entry.attributes["givenName;lang-x-folded"] == (b"agnes",)
+    assert publication.publish(container) == ""
 
 
 def test_a_comparison_that_leaves_off_says_what_to_do(
