@@ -21,6 +21,7 @@ from pyhanko_certvalidator.errors import RevokedError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
+from api.status.wsgi import StatusApplication
 from directory.attention import matters_noted
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
@@ -32,6 +33,7 @@ from pki.crl_store import Entries
 from pki.model import CrlForm, RevocationReason, serial_of
 from tests.pki.hierarchies import generation, plan, ring
 from tests.status_ca import ISSUING, ROOT, Issued, StatusCa
+from tests.wsgi_client import request
 
 ACTOR = Actor("test:ceremony")
 HOLD = RevocationReason.CERTIFICATE_HOLD
@@ -79,6 +81,15 @@ def test_it_has_no_deltas_on_any_road(ca: StatusCa) -> None:
         ]
     assert (shard, delta) == (0, None)
     assert serials(x509.load_der_x509_crl(listed))
+
+
+def test_over_http_there_is_one_list_and_nothing_beside_it(ca: StatusCa, tmp_path: Path) -> None:
+    ca.settle()
+    ca.revoke(ca.issue())
+    ca.settle()
+    web = StatusApplication(ca.engine, keys_folder=tmp_path, passphrase=b"", hours=8)
+    told = {name: request(web, "GET", f"/crl/{ISSUING}/{name}.crl")[0][:3] for name in ("0", "0-delta", "1")}
+    assert told == {"0": "200", "0-delta": "404", "1": "404"}
 
 
 def test_the_gate_signs_no_delta_of_it(ca: StatusCa) -> None:
