@@ -633,11 +633,12 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "servers-authority-missing", 503, "No authority for servers is in place",
-        "Since 1 July 2027 an authority for mail certifies no servers; one for servers must be made and"
-        " activated here. Nothing of your request is wrong.",
+        "An authority for mail certifies no servers, from 1 July 2027 on or as its own certificate says; one"
+        " for servers must be made and activated here. Nothing of your request is wrong.",
         "Aucune autorité pour les serveurs n'est en place",
-        "Depuis le 1er juillet 2027, une autorité de messagerie ne certifie plus de serveurs ; une autorité"
-        " pour les serveurs doit être créée et activée ici. Votre demande n'est pas en cause.",
+        "Une autorité de messagerie ne certifie pas de serveurs, dès le 1er juillet 2027 ou selon son propre"
+        " certificat ; une autorité pour les serveurs doit être créée et activée ici. Votre demande n'est pas"
+        " en cause.",
     ),
     Entry(
         "unknown-certificate", 404, "No certificate under this serial number",

@@ -351,13 +351,8 @@ OF_SERVERS_CAS = OF_OPERATORS | {SERVICE_TLS.name, LIST_SIGNER.name}
 MAIL_APART_FROM = datetime(2027, 7, 1, tzinfo=UTC)
 MAIL_ROLES = frozenset({"persons", "organisations"})
 SERVERS_ROLE = "servers"
-OF_MAIL_CAS = frozenset(
-    {
-        ExtendedKeyUsageOID.EMAIL_PROTECTION,
-        ExtendedKeyUsageOID.CLIENT_AUTH,
-        ExtendedKeyUsageOID.OCSP_SIGNING,
-    }
-)
+PURPOSES_OF_MAIL_CAS = (ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.CLIENT_AUTH)
+OF_MAIL_CAS = frozenset({*PURPOSES_OF_MAIL_CAS, ExtendedKeyUsageOID.OCSP_SIGNING})
 
 
 def family_of(profile: str) -> list[str]:

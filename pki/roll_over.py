@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
-from pki import crl_store, ocsp_store, store
+from pki import crl_store, ocsp_store, servers_authority, store
 from pki.ceremony import store as rows
 from pki.model import Authority, AuthorityState
 
@@ -119,6 +119,8 @@ def _lacking(connection: Connection, found: Authority, now: datetime) -> list[st
     root = crl_store.latest(connection, found.issuer_id or "", 0)
     if root is None or root.next_update <= now:
         lacking.append(f"the CRL of {found.issuer_id} is not published")
+    if servers_authority.left_without(connection, found):
+        lacking.append("no CA for servers issues, and this one is for mail alone")
     lacking += [
         f"{one} and {found.issuer_id} have not certified each other" for one in _unbridged(connection, found)
     ]

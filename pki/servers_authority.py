@@ -6,6 +6,7 @@ for what mail's rules forbid no longer than they allow. How it is made is for `p
 
 from datetime import datetime
 
+from cryptography import x509
 from sqlalchemy import Connection
 
 from directory.attention import Concern, Matter, keep
@@ -13,7 +14,8 @@ from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
 from pki import store
 from pki.model import Authority, AuthorityState
-from pki.profiles import MAIL_APART_FROM, OF_MAIL_CAS, SERVERS_ROLE, Profile
+from pki.profiles import MAIL_APART_FROM, MAIL_ROLES, OF_MAIL_CAS, SERVERS_ROLE, Profile
+from pki.tbs import certificate_of
 
 # Who sees each minute that every CA can answer.
 _ACTOR = Actor("job:ocsp-responders")
@@ -27,13 +29,19 @@ def issuing(connection: Connection, profile: Profile, formerly: str, now: dateti
     if _is_here(connection):
         # Revoked or at its end it is refused, rather than followed by one that had handed over.
         return store.issuing_authority(connection, SERVERS_ROLE, now)
-    if now >= MAIL_APART_FROM and not OF_MAIL_CAS.issuperset(profile.purposes):
-        text = (
-            f"Since {MAIL_APART_FROM:%Y-%m-%d} a CA for mail certifies neither servers nor signers of lists:"
-            " make and activate a CA for servers (docs/how-to/ceremony.md)."
-        )
-        raise Refusal(Kind.UNAVAILABLE, "servers-authority-missing", text)
-    return store.issuing_authority(connection, formerly, now)
+    found = store.issuing_authority(connection, formerly, now)
+    if OF_MAIL_CAS.issuperset(profile.purposes) or (now < MAIL_APART_FROM and not _is_for_mail_alone(found)):
+        return found
+    text = (
+        f"{found.id} is for mail, and certifies neither servers nor signers of lists: make and activate a CA"
+        " for servers (docs/how-to/ceremony.md)."
+    )
+    raise Refusal(Kind.UNAVAILABLE, "servers-authority-missing", text)
+
+
+def left_without(connection: Connection, following: Authority) -> bool:
+    """Whether nobody would certify servers once this CA issues for mail."""
+    return following.role in MAIL_ROLES and _is_for_mail_alone(following) and not _is_here(connection)
 
 
 def note_missing(connection: Connection, now: datetime) -> None:
@@ -42,6 +50,15 @@ def note_missing(connection: Connection, now: datetime) -> None:
     detail = {"from": MAIL_APART_FROM.date().isoformat()}
     matters = [Matter(SERVERS_ROLE, detail=detail)] if absent and store.authorities(connection) else []
     keep(connection, Concern.SERVERS_AUTHORITY_MISSING, matters, among=None, now=now, actor=_ACTOR)
+
+
+def _is_for_mail_alone(authority: Authority) -> bool:
+    """Whether its certificate says so, as of each CA for mail made since there are CAs for servers.
+
+    Readers as strict as OpenSSL take a server's certificate from no such CA.
+    """
+    extensions = certificate_of(authority.der).extensions
+    return any(isinstance(one.value, x509.ExtendedKeyUsage) for one in extensions)
 
 
 def _is_here(connection: Connection) -> bool:

@@ -7,7 +7,7 @@ record agrees is for `making`. Pure.
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -15,7 +15,16 @@ from urllib.parse import urlsplit
 
 from directory.base.errors import Kind, Refusal
 from pki.model import CrlForm
-from pki.profiles import CROSS, ISSUING, ROOT, AuthorityNames, Profile, Urls
+from pki.profiles import (
+    CROSS,
+    ISSUING,
+    MAIL_ROLES,
+    PURPOSES_OF_MAIL_CAS,
+    ROOT,
+    AuthorityNames,
+    Profile,
+    Urls,
+)
 from pki.rules import LONGEST_COMMON_NAME, plain
 
 CURVES = {"P-256": "secp256r1", "P-384": "secp384r1"}
@@ -60,8 +69,10 @@ class PlannedAuthority:
 
     @property
     def profile(self) -> Profile:
-        """What its certificate may contain."""
-        return ROOT if self.issuer is None else ISSUING
+        """What its certificate may contain: that of a CA for mail says that it is for nothing else."""
+        if self.issuer is None:
+            return ROOT
+        return replace(ISSUING, purposes=PURPOSES_OF_MAIL_CAS) if self.role in MAIL_ROLES else ISSUING
 
     @property
     def names(self) -> AuthorityNames:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ExtensionOID
 
 from pki.tbs import subject_text
 
@@ -20,8 +20,13 @@ _NAMES = {
     ExtensionOID.SUBJECT_KEY_IDENTIFIER: "X509v3 Subject Key Identifier",
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER: "X509v3 Authority Key Identifier",
     ExtensionOID.CERTIFICATE_POLICIES: "X509v3 Certificate Policies",
+    ExtensionOID.EXTENDED_KEY_USAGE: "X509v3 Extended Key Usage",
     ExtensionOID.AUTHORITY_INFORMATION_ACCESS: "Authority Information Access",
     ExtensionOID.CRL_DISTRIBUTION_POINTS: "X509v3 CRL Distribution Points",
+}
+_PURPOSES = {
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: "E-mail Protection",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "TLS Web Client Authentication",
 }
 _USES = {"key_cert_sign": "Certificate Sign", "crl_sign": "CRL Sign"}
 
@@ -58,13 +63,15 @@ def _key(certificate: x509.Certificate, *, drawn: bool) -> Iterator[str]:
     yield f"    {KEY_PLACEHOLDER if drawn else bits.hex(':')}"
 
 
-def _value(value: x509.ExtensionType, *, drawn: bool) -> Iterator[str]:  # noqa: C901 - one case a kind
+def _value(value: x509.ExtensionType, *, drawn: bool) -> Iterator[str]:  # noqa: C901, PLR0912 - one case a kind
     match value:
         case x509.BasicConstraints():
             limit = "" if value.path_length is None else f", pathlen:{value.path_length}"
             yield f"CA:{'TRUE' if value.ca else 'FALSE'}{limit}"
         case x509.KeyUsage():
             yield ", ".join(words for name, words in _USES.items() if getattr(value, name))
+        case x509.ExtendedKeyUsage():
+            yield ", ".join(_PURPOSES[purpose] for purpose in value)
         case x509.SubjectKeyIdentifier():
             yield KEY_PLACEHOLDER if drawn else value.digest.hex(":")
         case x509.AuthorityKeyIdentifier():

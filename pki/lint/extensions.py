@@ -96,8 +96,20 @@ def _apart(case: Case) -> Iterator[str]:
     late = case.certificate.not_valid_before_utc >= MAIL_APART_FROM
     if case.role in MAIL_ROLES and late and not found <= OF_MAIL_CAS:
         yield "a purpose that is not mail's, under a CA for mail"
+    if case.issuer is not None and not case.profile.is_authority:
+        allowed = _purposes_of(case.issuer)
+        if allowed is not None and not found <= allowed | {ExtendedKeyUsageOID.OCSP_SIGNING}:
+            yield "a purpose that its issuer's certificate does not have"
     if case.role == SERVERS_ROLE and ExtendedKeyUsageOID.EMAIL_PROTECTION in found:
         yield "mail, under a CA for servers"
+
+
+def _purposes_of(issuer: x509.Certificate) -> frozenset[x509.ObjectIdentifier] | None:
+    """What the CA says it is for; None when it does not say."""
+    try:
+        return frozenset(issuer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _constraints(case: Case) -> Iterator[str]:

@@ -31,7 +31,7 @@ from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from tests.directory.ldap.conftest import Running, free_port
-from tests.pki.hierarchies import BASE_URL, BRIDGES, PASSPHRASE, generation, plan, ring
+from tests.pki.hierarchies import BASE_URL, BRIDGES, EVERY, PASSPHRASE, generation, plan, ring
 
 ACTOR = Actor("test:someone")
 DAY = timedelta(days=1)
@@ -121,7 +121,8 @@ def machine(engine: Engine, tmp_path: Path) -> Iterator[Machine]:
         state=tmp_path / "un état", public_url=BASE_URL, ldap_port=free_port(), ldaps_port=free_port()
     )
     now = utc_now().replace(microsecond=0)
-    making.perform(engine, plan(generation(1)), ring(settings.state / "ca"), now=now, actor=ACTOR)
+    first = plan(generation(1, roles=EVERY))
+    making.perform(engine, first, ring(settings.state / "ca"), now=now, actor=ACTOR)
     made = Machine(settings, engine, now, Running(guarded_slapd_of(settings)))
     made.start()
     yield made
@@ -249,20 +250,20 @@ def test_one_that_was_taken_back_is_replaced_at_once(machine: Machine) -> None:
 
 def test_it_follows_a_roll_over_of_its_ca_and_shows_the_roots_of_both(machine: Machine) -> None:
     state = machine.settings.state
-    both = plan(generation(1), generation(2), BRIDGES)
+    both = plan(generation(1, roles=EVERY), generation(2, roles=EVERY), BRIDGES)
     making.perform(machine.engine, both, ring(state / "ca"), now=machine.at, actor=ACTOR)
     assert machine.renew() == ""
     with machine.worker() as container:
         crl.publish_due(machine.engine, container.signer, machine.at, timedelta(hours=72))
         renewal.ensure_responder(
-            machine.engine, container.signer, authority_id="organisations-2", keys_folder=state / "web",
+            machine.engine, container.signer, authority_id="servers-2", keys_folder=state / "web",
             passphrase=PASSPHRASE, base_url=BASE_URL, now=machine.at,
         )  # fmt: skip
     with transaction(machine.engine) as connection:
-        roll_over.activate(connection, "organisations-2", now=machine.at, actor=ACTOR)
-    assert machine.renew() == "LDAPS shows a new certificate: organisations-2 issues now"
+        roll_over.activate(connection, "servers-2", now=machine.at, actor=ACTOR)
+    assert machine.renew() == "LDAPS shows a new certificate: servers-2 issues now"
     chain = x509.load_pem_x509_certificates(service_tls.files(state).certificate.read_bytes())
-    assert [one.subject.rfc4514_string().split(",")[0] for one in chain][1] == "CN=Sceau Organisations CA 2"
+    assert [one.subject.rfc4514_string().split(",")[0] for one in chain][1] == "CN=Sceau Servers CA 2"
     assert len(x509.load_pem_x509_certificates(service_tls.files(state).authority.read_bytes())) == 2
     assert machine.shown() == machine.kept
 

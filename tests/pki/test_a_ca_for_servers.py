@@ -36,8 +36,10 @@ from pki import (
     use_cases,
 )
 from pki.ceremony import intake, making, offline
+from pki.ceremony import plan as planned
+from pki.ceremony import store as rows
 from pki.ceremony.plan import Place
-from pki.model import CrlForm, IssuedCertificate, RevocationReason, serial_of
+from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
 from pki.ocsp_request import Request
 from pki.profiles import (
     LIST_SIGNER,
@@ -56,12 +58,11 @@ from pki.tbs import NO_REV_AVAIL
 from pki.withdrawal import GRACES, Cause
 from tests.factories import seed_practitioner
 from tests.pki.conftest import new_key, request_for
-from tests.pki.hierarchies import BASE_URL, PASSPHRASE, generation, plan, ring
+from tests.pki.hierarchies import BASE_URL, EVERY, PASSPHRASE, generation, plan, ring
 from tests.pki.test_operators_certify_their_own_domains import token_of
 
 ACTOR = Actor("test:roll-over")
 MAIL = ("persons", "organisations")
-EVERY = (*MAIL, "servers")
 HOST = "mx.one.example"
 
 
@@ -74,6 +75,12 @@ class Installation:
     now: datetime
     signer: InProcessSigner
     tokens: list[Token] = field(default_factory=list)
+
+    def hold_as_before(self, *roles: str, national: Sequence[str] = ()) -> making.Outcome:
+        """As the release before made CAs, whose certificates do not say that they are for mail alone."""
+        with pytest.MonkeyPatch.context() as earlier:
+            earlier.setattr(planned, "PURPOSES_OF_MAIL_CAS", ())
+            return self.hold(*roles, national=national)
 
     def hold(self, *roles: str, national: Sequence[str] = ()) -> making.Outcome:
         """A ceremony over a root and these, whose CRLs are plain but for those named."""
@@ -177,7 +184,7 @@ def test_in_a_first_hierarchy_it_certifies_at_once(place: Installation) -> None:
 
 def test_the_roll_over_from_an_installation_without_one(place: Installation) -> None:
     # 1. As it was: the CA of organisations, with a CRL and a responder.
-    place.hold(*MAIL)
+    place.hold_as_before(*MAIL)
     place.publish()
     place.responder("organisations-1")
     before, lost = place.certify(), place.certify(OPERATOR_CLIENT)
@@ -206,7 +213,7 @@ def test_the_roll_over_from_an_installation_without_one(place: Installation) -> 
 def test_an_upgraded_first_run_makes_it_by_itself_and_keeps_what_is(
     place: Installation, engine: Engine, tmp_path: Path
 ) -> None:
-    place.hold(*MAIL, national=MAIL)
+    place.hold_as_before(*MAIL, national=MAIL)
     issued = place.certify()
     for _ in range(2):
         making.establish(
@@ -235,7 +242,7 @@ def test_an_upgraded_first_run_makes_it_by_itself_and_keeps_what_is(
 def test_from_the_day_of_the_rule_a_mail_ca_certifies_no_server(
     place: Installation, profile: Profile, code: str | None
 ) -> None:
-    place.hold(*MAIL)
+    place.hold_as_before(*MAIL)
     moment = timedelta(seconds=1)
 
     def issuing(at: datetime) -> str:
@@ -250,9 +257,43 @@ def test_from_the_day_of_the_rule_a_mail_ca_certifies_no_server(
     assert (found.kind, found.code) == (Kind.UNAVAILABLE, code)
 
 
-def test_whoever_takes_the_mail_ca_all_the_same_gets_no_signature_from_then_on(place: Installation) -> None:
-    """The rule is a lint, which the signer runs again over what it reads in the database."""
+def test_a_ca_made_for_mail_alone_certifies_no_server_before_that_day_either(place: Installation) -> None:
+    """A second generation for mail, and none for servers: openssl would refuse what it certified."""
     place.hold(*MAIL)
+    assert refused(place.certify).code == "servers-authority-missing"
+    client = place.certify(OPERATOR_CLIENT)
+    assert client.authority_id == "organisations-1"
+    with transaction(place.engine) as connection:
+        known = {one.id: one.der for one in store.authorities(connection)}
+    for name, der in known.items():
+        extensions = x509.load_der_x509_certificate(der).extensions
+        found = [one.value for one in extensions if isinstance(one.value, x509.ExtendedKeyUsage)]
+        mail = [[ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.CLIENT_AUTH]]
+        assert [list(one) for one in found] == ([] if name == "root-1" else mail)
+
+
+def test_a_ca_for_mail_alone_takes_over_once_there_is_one_for_servers(place: Installation) -> None:
+    """Or the roll-over of mail would leave operators without a CA."""
+    place.hold(*MAIL)
+    place.publish()
+    for name in MAIL:
+        place.responder(f"{name}-1")
+    without = "no CA for servers issues, and this one is for mail alone"
+    for name in MAIL:
+        with transaction(place.engine) as connection:
+            rows.set_state(connection, f"{name}-1", AuthorityState.STANDBY)
+        assert refused(lambda name=name: place.activate(f"{name}-1")).details["lacking"] == [without]
+    place.hold(*EVERY)
+    for name in MAIL:
+        place.activate(f"{name}-1")
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["made before", "for mail alone"])
+def test_whoever_takes_the_mail_ca_all_the_same_gets_no_signature(
+    place: Installation, *, alone: bool
+) -> None:
+    """The rule is a lint, which the signer runs again over what it reads in the database."""
+    (place.hold if alone else place.hold_as_before)(*MAIL)
 
     def prepare(at: datetime) -> object:
         with transaction(place.engine) as connection:
@@ -262,8 +303,9 @@ def test_whoever_takes_the_mail_ca_all_the_same_gets_no_signature_from_then_on(p
                 base_url=BASE_URL,
             )  # fmt: skip
 
-    assert prepare(MAIL_APART_FROM - timedelta(days=1))
-    found = refused(lambda: prepare(MAIL_APART_FROM + timedelta(days=1)))
+    if not alone:
+        assert prepare(MAIL_APART_FROM - timedelta(days=1))
+    found = refused(lambda: prepare(place.now if alone else MAIL_APART_FROM + timedelta(days=1)))
     assert (found.code, "purposes-apart" in found.text) == ("lint-failed", True)
 
 

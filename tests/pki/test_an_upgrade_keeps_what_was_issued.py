@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 from directory.base.clock import utc_now
 from pki import crl, crl_store, store
 from pki.model import Authority, CrlForm, IssuedCertificate
-from tests.pki.test_a_ca_for_servers import EVERY, MAIL, Installation, place  # noqa: F401 - a fixture
+from tests.pki.hierarchies import EVERY
+from tests.pki.test_a_ca_for_servers import MAIL, Installation, place  # noqa: F401 - a fixture
 from tests.repo.test_migrations import config
 
 # The last migration of the release before: its CAs have shards and deltas, and none is for servers.
@@ -60,7 +61,7 @@ def rows(engine: Engine) -> list[tuple[object, ...]]:
 
 @pytest.fixture
 def kept(place: Installation, engine: Engine) -> Kept:  # noqa: F811 - the fixture
-    place.hold(*MAIL, national=MAIL)
+    place.hold_as_before(*MAIL, national=MAIL)
     good, lost = place.certify(), place.certify()
     place.revoke(lost)
     place.publish()

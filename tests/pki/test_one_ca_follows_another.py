@@ -31,7 +31,7 @@ from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from tests.factories import seed_practitioner
 from tests.pki.conftest import enrol, new_key, request_for
-from tests.pki.hierarchies import BASE_URL, BRIDGES, PASSPHRASE, generation, plan, ring
+from tests.pki.hierarchies import BASE_URL, BRIDGES, EVERY, PASSPHRASE, generation, plan, ring
 
 ACTOR = Actor("test:roll-over")
 
@@ -95,14 +95,14 @@ def authorities(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Autho
     journal = Journal(tmp_path / "journal.jsonl")
     keys = ring(tmp_path / "keys").places[Place.FILE]
     made = Authorities(engine, tmp_path, now, InProcessSigner(engine, keys, journal, clock=lambda: made.now))
-    made.hold(generation(1))
+    made.hold(generation(1, roles=EVERY))
     yield made
     journal.close()
 
 
 @pytest.fixture
 def both(authorities: Authorities) -> Authorities:
-    authorities.hold(generation(1), generation(2), BRIDGES)
+    authorities.hold(generation(1, roles=EVERY), generation(2, roles=EVERY), BRIDGES)
     return authorities
 
 
@@ -248,7 +248,7 @@ def test_without_the_bridge_a_reader_of_the_old_root_would_be_cut_off(
     authorities: Authorities, tmp_path: Path
 ) -> None:
     """The test above could pass for another reason than the bridge: here is none."""
-    authorities.hold(generation(1), generation(2))
+    authorities.hold(generation(1, roles=EVERY), generation(2, roles=EVERY))
     authorities.publish()
     authorities.responder("persons-2")
     refused = authorities.refused(roll_over.activate, "persons-2")
@@ -336,7 +336,7 @@ def test_a_bridge_ends_with_either_root_at_the_latest(authorities: Authorities) 
     assert root
     authorities.now = root.not_after - timedelta(days=3000)
     with pytest.raises(Refusal) as refused:
-        authorities.hold(generation(1), generation(2), BRIDGES)
+        authorities.hold(generation(1, roles=EVERY), generation(2, roles=EVERY), BRIDGES)
     assert refused.value.code == "beyond-issuer"
 
 

@@ -198,7 +198,7 @@ EXTRA = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.OCSP_SIGNING])
     [
         (lambda b: swapped(b, DEEPER), "the extension 2.5.29.19 is not the file's"),
         (lambda b: swapped(b, ELSEWHERE), "another base_url"),
-        (lambda b: b.add_extension(EXTRA, critical=False), "the extension 2.5.29.37 is not the file's"),
+        (lambda b: swapped(b, EXTRA), "the extension 2.5.29.37 is not the file's"),
         (lambda b: _until(b, timedelta(days=-1)), "another days"),
         (lambda b: _with_key(b, ec.generate_private_key(ec.SECP256R1())), "its key is not the one held here"),
         (lambda b: _with_key(b, ec.generate_private_key(ec.SECP384R1())), "another curve"),
