@@ -15,6 +15,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -90,8 +91,8 @@ class Front:
         self._base_url, self._pace, self._proxies, self._stir = base_url, pace, proxies, stir
         self._unnamed = unnamed
         self._octets = Shares(OCTETS, "memory for bodies")
-        # Sets and dictionaries of these are changed by one operation at a time, which Python makes whole.
-        self._at_work: set[str] = set()
+        self._at_work: Counter[str] = Counter()
+        # Changed by one operation at a time, which Python makes whole.
         self._waiting: dict[Exchange, None] = {}
         # Those who are read no further, and those of the look before.
         self._stopped: list[tuple[Exchange, Refusal]] = []
@@ -117,7 +118,8 @@ class Front:
             ended()
             return
         exchange = Exchange(scope, protocol, ended)
-        self._at_work.add(scope.client)
+        with self._ending:
+            self._at_work[scope.client] += 1
         self._step(exchange, self._begin)
 
     def _at_once(self, scope: Any, protocol: Any) -> bool:
@@ -145,7 +147,7 @@ class Front:
             act(exchange)
         except Refusal as refusal:
             self._refuse(exchange, refusal)
-        except Exception as error:  # noqa: BLE001 - the outermost edge
+        except BaseException as error:  # noqa: BLE001 - the outermost edge; a panic in Rust is no Exception
             reference = secrets.token_hex(8)
             _LOG.error("internal error %s", reference, exc_info=error)
             text = "Something of ours failed; nothing more is shown. Give this reference when you report it."
@@ -208,10 +210,16 @@ class Front:
 
     def _read(self, exchange: Exchange, declared: int | None, reading: Any) -> None:
         exchange.reading = reading
-        received = partial(self._received, declared=declared, reading=reading)
-        reading.add_done_callback(lambda _: self._step(exchange, received))
+        # Granian's future keeps what it is to call, and no collector looks into it: that must not name it.
+        reading.add_done_callback(partial(self._came, exchange, declared))
         if exchange.stopped:
             self._on_the_loop(reading.cancel)
+        if reading.done():
+            # Done before it knew whom to call, it told a loop that may sleep.
+            self._on_the_loop(lambda: None)
+
+    def _came(self, exchange: Exchange, declared: int | None, reading: Any) -> None:
+        self._step(exchange, lambda exchange: self._received(exchange, declared, reading))
 
     def _stop(self, exchange: Exchange, refusal: Refusal) -> None:
         """Read no more of this body; its client is told why by the look after next.
@@ -297,12 +305,20 @@ class Front:
         except RuntimeError as error:
             _LOG.warning("an answer could not be handed over: %r", error)
         finally:
+            self._rest(exchange.scope.client)
             exchange.ended()
+
+    def _rest(self, peer: str) -> None:
+        with self._ending:
+            self._at_work[peer] -= 1
+            if not self._at_work[peer]:
+                del self._at_work[peer]
 
     def _give_back(self, exchange: Exchange) -> None:
         lane = self._lanes[exchange.road.trade]
-        self._at_work.discard(exchange.scope.client)
         self._waiting.pop(exchange, None)
+        # Its octets are given back: what counts them must not outlive them.
+        exchange.body, exchange.turn = b"", None
         if exchange.sends:
             lane.senders.leave(exchange)
         if exchange.seated:
@@ -334,9 +350,9 @@ class Front:
     def _look(self) -> None:
         """On the loop, as long as the process serves: who is late with a body, and who has left."""
         self._loop.call_later(_LOOK_SECONDS, self._look)
-        for exchange, refusal in self._let_go:
+        let_go, self._let_go, self._stopped = self._let_go, self._stopped, []
+        for exchange, refusal in let_go:
             self._step(exchange, partial(self._refuse_body, refusal=refusal))
-        self._let_go, self._stopped = self._stopped, []
         now = time.monotonic()
         for lane in self._lanes.values():
             for sender in lane.senders.since(now - self._pace.seconds):
@@ -356,14 +372,14 @@ class Front:
             exchange.watch.cancel()
 
     def _left(self, exchange: Exchange, told: Any) -> None:
+        exchange.watch = None
         if told.cancelled():
             return
         exchange.left.told = True
         self._stir()
-        if exchange.turn is not None:
-            turns, turn = exchange.turn
-            if turns.withdraw(turn):
-                self._end(exchange, None)
+        asked = exchange.turn
+        if asked is not None and asked[0].withdraw(asked[1]):
+            self._end(exchange, None)
 
 
 def _displaced() -> Refusal:

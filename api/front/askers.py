@@ -15,8 +15,11 @@ Network = IPv4Network | IPv6Network
 FORWARDED, X_FORWARDED_FOR = "forwarded", "x-forwarded-for"
 # Providers give each of their customers so much of IPv6 (RFC 6177): all of it is one source.
 _IPV6_SITE = 64
-# An element of RFC 7239 4, commas and semicolons inside a quoted string left where they are.
-_ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+# An element of RFC 7239 4, commas and semicolons inside a quoted string left where they are. A string that is
+# never closed ends with the header: to look for its end again and again would take the process a second.
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?$))+')
+# A longer header names nobody.
+_LONGEST = 2048
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;\s]*))', re.IGNORECASE)
 _NODE = re.compile(
     r"\[(?P<six>[0-9A-Fa-f:.]+)\](?::\S*)?|(?P<four>[0-9]+(?:\.[0-9]+){3})(?::\S*)?|(?P<bare>[0-9A-Fa-f:.]+)"
@@ -65,7 +68,7 @@ class Proxies:
 
         A proxy that names nobody, or nonsense, stands for itself.
         """
-        if not self._trusted or said is None:
+        if said is None or len(said) > _LONGEST or not self._trusted or not self.trusts(peer):
             return peer
         found = peer
         for node in _from_the_right(self.header, said):

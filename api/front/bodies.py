@@ -78,7 +78,9 @@ def whole(reading: Reading, declared: int | None) -> bytes:
     """What a reading that ended came to; Refusal `body-cut-short`, or its own."""
     try:
         body = reading.result()
-    except RuntimeError:
+    except RuntimeError as error:
+        # Granian keeps it, and it would keep the frames it passed.
+        error.__traceback__ = None
         raise _cut_short() from None
     if declared is not None and len(body) != declared:
         raise _cut_short()

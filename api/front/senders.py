@@ -40,6 +40,8 @@ class Senders(Generic[S]):
         The one who made room for it is returned, to be told.
         """
         with self._lock:
+            # Nobody makes room for one who is refused all the same.
+            self._shares.check(sender.asker)
             removed = self._in_the_way_of(sender.asker)
             if removed is not None:
                 self._remove(removed)

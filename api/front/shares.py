@@ -46,10 +46,18 @@ class Shares:
         """Take so much, to be given back; Refusal TOO_MANY `share-used-up`, UNAVAILABLE `process-full`."""
         with self._lock:
             self._look_at(asker, amount)
+            if self._taken + amount > self.most:
+                text = f"All {self._name} of this process are taken just now; nothing was done."
+                raise Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS)
             self._taken += amount
             self._of_source[asker.source] += amount
             if asker.credential is not None:
                 self._of_credential[asker.credential] += amount
+
+    def check(self, asker: Asker, amount: int = 1) -> None:
+        """Refuse what would be beyond the share of this asker, whatever is left for all."""
+        with self._lock:
+            self._look_at(asker, amount)
 
     def give_back(self, asker: Asker, amount: int = 1) -> None:
         """Give back what was taken."""
@@ -60,7 +68,7 @@ class Shares:
                 _lower(self._of_credential, asker.credential, amount)
 
     def _look_at(self, asker: Asker, amount: int) -> None:
-        """Refuse what is beyond a share, or beyond all; the lock is held."""
+        """Refuse what is beyond a share; the lock is held."""
         if self._of_source.get(asker.source, 0) + amount > self.most // OF_A_SOURCE:
             raise self._refused("Your address holds", "a quarter")
         if (
@@ -68,9 +76,6 @@ class Shares:
             and self._of_credential.get(asker.credential, 0) + amount > self.most // OF_A_CREDENTIAL
         ):
             raise self._refused("This token holds", "an eighth")
-        if self._taken + amount > self.most:
-            text = f"All {self._name} of this process are taken just now; nothing was done."
-            raise Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS)
 
     def _refused(self, who: str, part: str) -> Refusal:
         text = f"{who} {part} of the {self._name}, which is the most that one may; nothing was done."

@@ -22,7 +22,7 @@ class Turn:
     """What one asker wants done; a receipt for who may withdraw it."""
 
     asker: Asker
-    act: Callable[[], None]
+    act: Callable[[], None] | None
 
 
 class Turns:
@@ -64,17 +64,18 @@ class Turns:
             if turn not in waiting:
                 return False
             self._waiting[key].remove(turn)
+            turn.act = None
             if not waiting:
                 del self._waiting[key]
             self._leave(turn.asker)
             return True
 
     def _put(self, turn: Turn) -> None:
-        """Into the row; the lock is held."""
+        """Into the row, once there is a thread for it; the lock is held."""
+        self._begin()
         self._waiting.setdefault((turn.asker.source, turn.asker.credential), deque()).append(turn)
         _count(self._there, turn.asker, 1)
         self._in_all += 1
-        self._begin()
 
     def _leave(self, asker: Asker) -> None:
         _count(self._there, asker, -1)
@@ -85,8 +86,19 @@ class Turns:
         if self._idle:
             self._wake()
         elif self._started < self._threads:
+            self._start()
+
+    def _start(self) -> None:
+        name = f"{self._name}-{self._started + 1}"
+        try:
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
+        except RuntimeError:
+            # Those there are serve this one too.
+            if not self._started:
+                raise
+            _LOG.warning("no more threads for %s", self._name)
+        else:
             self._started += 1
-            threading.Thread(target=self._serve, name=f"{self._name}-{self._started}", daemon=True).start()
 
     def _wake(self) -> None:
         """One that sleeps, counted as awake from now: two who ask at once need two."""
@@ -102,9 +114,12 @@ class Turns:
                     self._changed.wait()
                     turn = self._next()
                 _count(self._at_work, turn.asker, 1)
+            # Taken out: the turn and who asked for it know each other.
+            act, turn.act = turn.act, None
             try:
-                turn.act()
-            except Exception:  # noqa: BLE001 - the thread serves others still
+                if act is not None:
+                    act()
+            except BaseException:  # noqa: BLE001 - the thread serves others still
                 _LOG.exception("a turn failed, and told nobody")
             finally:
                 with self._changed:
@@ -113,7 +128,7 @@ class Turns:
                     # Who waited for the end of this one may begin, on a thread that slept for lack of work.
                     if self._waiting and self._idle:
                         self._wake()
-            del turn
+            del turn, act
 
     def _next(self) -> Turn | None:
         """The first of the next asker in rotation who may begin; the lock is held."""

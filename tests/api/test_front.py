@@ -1,6 +1,9 @@
 """The parts of the front by themselves: shares, turns, whom a proxy speaks for, what is read of JSON."""
 
+import http.client
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ from api.pace import Pace
 from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 
+HALF = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nhalf of it"
 ONE, OTHER = Asker("192.0.2.1", "192.0.2.1", b"one"), Asker("192.0.2.2", "192.0.2.2", b"other")
 PROXIES = Proxies([ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48")])
 
@@ -60,6 +64,13 @@ def test_x_forwarded_for_is_read_where_the_setting_says_so() -> None:
     assert proxies.address_behind("10.0.0.1", "198.51.100.7, 192.0.2.60, 10.1.1.1") == "192.0.2.60"
     assert proxies.address_behind("10.0.0.1", "192.0.2.60:4711") == "192.0.2.60"
     assert proxies.address_behind("10.0.0.1", "2001:db8::7") == "2001:db8::7"
+
+
+@pytest.mark.parametrize("said", ['for="' + '\\"' * 900, 'for=";' * 300, "for=192.0.2.60, " * 400])
+def test_a_header_that_never_ends_takes_no_time(said: str) -> None:
+    began = time.thread_time()
+    assert PROXIES.address_behind("10.0.0.1", said) == "10.0.0.1"
+    assert time.thread_time() - began < 0.1, "everybody waits meanwhile"
 
 
 def test_a_site_of_ipv6_is_one_source() -> None:
@@ -123,6 +134,18 @@ def test_when_all_places_are_taken_the_longest_of_the_heaviest_source_makes_room
         senders.enter(sending("third", 9))
     assert senders.leave(others[0])
     assert senders.enter(sending("f", 6)) is None
+
+
+def test_nobody_makes_room_for_one_who_is_refused() -> None:
+    senders = Senders[Sending](8)
+    first, *_ = held = [sending(str(number), number // 2) for number in range(8)]
+    token = b"one token"
+    held[-1] = Sending("7", Asker("192.0.2.3", "192.0.2.3", token))
+    for one in held:
+        senders.enter(one)
+    with pytest.raises(Refusal, match="eighth"):
+        senders.enter(Sending("new", Asker("192.0.2.9", "192.0.2.9", token)))
+    assert senders.leave(first)
 
 
 def test_those_who_send_since_a_second_are_told_in_the_order_of_their_coming() -> None:
@@ -189,6 +212,35 @@ def test_a_turn_that_fails_leaves_its_thread_to_the_next(caplog: pytest.LogCaptu
     turns.ask(ONE, fail)
     assert Asked(turns, OTHER, lambda: None).done.wait(10)
     assert "told nobody" in caplog.text
+
+
+def test_what_is_no_exception_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    def panic() -> None:
+        raise SystemExit(1)
+
+    turns = Turns("test", 1)
+    turns.ask(ONE, panic)
+    assert Asked(turns, OTHER, lambda: None).done.wait(10)
+    assert "told nobody" in caplog.text
+
+
+def test_where_no_thread_can_be_had_nothing_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    none, one, done = Turns("none", 2), Turns("one", 2), threading.Event()
+    begun, end = threading.Event(), threading.Event()
+    one.ask(ONE, lambda: (begun.set(), end.wait(10), None)[2])
+    assert begun.wait(10)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            none.ask(ONE, done.set)
+        late = Asked(one, OTHER, lambda: None)
+    end.set()
+    assert late.done.wait(10), "the thread there is serves him too"
+    assert Asked(none, OTHER, lambda: None).done.wait(10)
+    assert not done.is_set(), "who was refused has nothing done"
 
 
 def test_one_source_that_floods_does_not_use_up_what_all_have_together() -> None:
@@ -315,6 +367,52 @@ def test_this_granian_lets_the_front_take_requests_itself(monkeypatch: pytest.Mo
     watcher = Watcher()
     _futures._cbsched_aioschedule(None, None, None)(watcher)
     assert watcher.ended
+
+
+@pytest.fixture
+def alone() -> Iterator[int]:
+    """The port of a front with nothing behind it, in a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    command = ["granian", "--interface", "rsgi", "--http", "1", "--no-ws", "--port", str(port)]
+    with subprocess.Popen(
+        [sys.executable, "-m", *command, "tests.api.front_alone:application"], stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        try:
+            until(lambda: answers(port))
+            yield port
+        finally:
+            process.terminate()
+
+
+def answers(port: int) -> bool:
+    try:
+        return asked(port, "GET", "/kept").startswith(b"1")
+    except OSError:
+        return False
+
+
+def asked(port: int, method: str, path: str, body: bytes | None = None) -> bytes:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as link:
+        link.request(method, path, body)
+        return link.getresponse().read()
+
+
+def test_nothing_is_kept_of_a_request_that_is_over(alone: int) -> None:
+    for body in (b"a" * 100, b"a" * 100_000):
+        assert [asked(alone, "POST", "/", body) for _ in range(5)] == [str(len(body)).encode()] * 5
+    asked(alone, "GET", "/slow")
+    for sent in (b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n", HALF, HALF.replace(b"99", b"99999")):
+        with closing(socket.create_connection(("127.0.0.1", alone))) as link:
+            link.sendall(sent)
+            time.sleep(0.4)
+    with closing(socket.create_connection(("127.0.0.1", alone), timeout=10)) as late:
+        late.sendall(HALF)
+        assert late.recv(12) == b"HTTP/1.1 408"
+    assert b'"code":"internal-error"' in asked(alone, "GET", "/panic")
+    # The one that asks is there.
+    until(lambda: asked(alone, "GET", "/kept") == b"1")
 
 
 @pytest.mark.parametrize(
