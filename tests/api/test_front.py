@@ -66,7 +66,7 @@ def test_x_forwarded_for_is_read_where_the_setting_says_so() -> None:
     assert proxies.address_behind("10.0.0.1", "2001:db8::7") == "2001:db8::7"
 
 
-@pytest.mark.parametrize("said", ['for="' + '\\"' * 900, 'for=";' * 300, "for=192.0.2.60, " * 400])
+@pytest.mark.parametrize("said", ['for="' + '\\"' * 8000, 'for=";' * 300, "for=192.0.2.60, " * 400])
 def test_a_header_that_never_ends_takes_no_time(said: str) -> None:
     began = time.thread_time()
     assert PROXIES.address_behind("10.0.0.1", said) == "10.0.0.1"
