@@ -48,7 +48,7 @@ CREDENTIALS = {
     "auditor": (access.Role.AUDITOR, ""),
 }
 # Whoever tries it out searches as the README says, before he has read of tokens.
-SETTINGS = {"ldap_open": True}
+SETTINGS = {"ldap_open": True, "trial_addresses": True}
 Show = Callable[[str, int], None]
 
 

@@ -120,6 +120,11 @@ class Settings:
         "Whether a mailbox gets from now on one certificate for signature and encryption (`joined`) or one"
         " for each, on a key of its own (`separate`). Changed, programs that ask the other way are refused.",
     )
+    trial_addresses: bool = _setting(
+        default=False,
+        doc="Whether a check answers the addresses below `reasons.test`, one for each verdict and reason"
+        " (trial-addresses.md). They are nobody's and stand in no directory; the demo has them on.",
+    )
     verdict_minutes: int = _setting(
         15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
     )

@@ -4,7 +4,7 @@
 What stands against a mailbox is `directory.rules.standing`; HTTP, JSON and signatures are for `api`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,10 +14,10 @@ from directory import rules, store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Standing
 from pki import exchange_store
-from pki.model import Answer, CertificateFacts, CertificateReason, Purpose, Verdict
+from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateFacts, CertificateReason, Purpose, Verdict
+from pki.trial_addresses import Trial, trial_of
 
 SENDER = "sender-"
-BEFORE_OUR_RECORDS = "before-our-records"
 # An address we were never told of may exist in another directory: that is not knowing, which is not a no.
 NOT_KNOWING = frozenset({Standing.MAILBOX_UNKNOWN.value, SENDER + Standing.MAILBOX_UNKNOWN.value})
 
@@ -49,18 +49,35 @@ def verdicts(
     at: datetime | None,
     now: datetime,
     lifetime: timedelta,
+    trials: bool = False,
 ) -> list[Verdict]:
     """One verdict for each address, in the order asked; `at` None is the present.
 
-    Malformed addresses are answered, never raised. Refuses `at-in-the-future` and `at-out-of-range`. Open the
-    transaction with `read_only=True`, so that all is read at one instant.
+    With `trials` the addresses of `trial_addresses` are answered as they say themselves. Malformed addresses
+    are answered, never raised. Refuses `at-in-the-future` and `at-out-of-range`. Open the transaction with
+    `read_only=True`, so that all is read at one instant.
     """
     at = None if at is None else _past(at, now)
-    parties = _load(connection, [*addresses, *([] if sender is None else [sender])], at)
+    asked = [*addresses, *([] if sender is None else [sender])]
     occasion = _occasion(connection, at, now, lifetime)
+    tried = _tried(asked, occasion.as_of) if trials else {}
+    parties = _load(connection, [address for address in asked if address not in tried], at)
+    parties |= {address: Party(trial.facts, trial.certificates) for address, trial in tried.items()}
     from_party = None if sender is None else parties[sender]
-    decided = {address: decide(address, parties[address], from_party, occasion) for address in set(addresses)}
+    unrecorded = {address for address, trial in tried.items() if not trial.recorded}
+    decided = {
+        address: decide(
+            address, parties[address], from_party,
+            replace(occasion, recorded=False) if unrecorded & {address, sender} else occasion,
+        )
+        for address in set(addresses)
+    }  # fmt: skip
     return [decided[address] for address in addresses]
+
+
+def _tried(addresses: Iterable[str], at: datetime) -> dict[str, Trial]:
+    found = {address: trial_of(address, at) for address in set(addresses)}
+    return {address: trial for address, trial in found.items() if trial is not None}
 
 
 def decide(address: str, recipient: Party, sender: Party | None, occasion: Occasion) -> Verdict:

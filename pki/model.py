@@ -42,6 +42,10 @@ REASON_CODES = {
 }
 
 
+# The reason beside those of `Standing` and `CertificateReason`: of so long ago nothing is known.
+BEFORE_OUR_RECORDS = "before-our-records"
+
+
 class Purpose(Enum):
     """What the key of a mailbox is for (RFC 8550 4.4.2): to sign what it sends, to decrypt what it gets."""
 

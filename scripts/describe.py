@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Write the reference pages that the program itself can tell: commands (their --help), settings, bounds.
+"""Write the reference pages that the program itself can tell: commands, settings, bounds, addresses to try.
 
 A test fails while they differ from the program; run this, read the difference, commit both together.
 """
 
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -13,7 +14,11 @@ from click.testing import CliRunner
 
 from api.cli.main import main as sceau
 from api.settings import Settings
+from directory.model import MailboxFacts
 from directory.sync.bounds import NEVER, Bound, load_bounds
+from pki import trial_addresses
+from pki.exchange import Occasion, Party, decide
+from pki.trial_addresses import Trial
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 COMMANDS = """\
@@ -64,6 +69,28 @@ An operator's own figures go into a file of the same shape (setting `bounds_file
     profession = ["99"]
 
 Below, n of m: what is counted, of how many. A dash: this level is not there.
+"""
+TRIALS = """\
+# Addresses to try every answer with
+
+An installation with the setting [`trial_addresses`](settings.md) answers a check of each address below with
+exactly the verdict and the reason beside it; the demo does. So whoever connects a mail service can see all of
+them, over REST and by `sceau check`:
+
+    curl -s -H "Authorization: Bearer $TOKEN" \\
+        http://127.0.0.1:8080/v1/recipients/holder-suspended@reasons.test
+
+- Given as `sender`, with `allowed@reasons.test` as the recipient, an address is answered with the same reason
+  after `sender-` (`sender-holder-suspended`).
+- The domain is reserved (RFC 2606): nobody has a mailbox there. The addresses are no part of the record. No
+  search, LDAP entry, feed, export or trust list has them, and nobody can be enrolled for one.
+- The certificate of `allowed@reasons.test` was made by no authority, and its key is no secret. Whoever follows
+  its chain, or asks OCSP, does not trust it. It names nobody. To try a chain, take an address of the demo.
+- Elsewhere, and of any other address below `reasons.test`, the answer is that of an unknown domain:
+  `domain-not-trusted`, `mailbox-unknown`.
+
+| address | verdict | reasons |
+|---|---|---|
 """
 LEVELS = """
 | bound | what | floor | one person | two persons | nobody | why |
@@ -128,7 +155,22 @@ def bounds_page() -> str:
     return "".join([BOUNDS, *tables, "\n## Codes in use\n\n", *known])
 
 
+def trials_page() -> str:
+    """docs/reference/trial-addresses.md."""
+    now = datetime(2026, 12, 1, tzinfo=UTC)
+    rows = []
+    for word in trial_addresses.words():
+        address = trial_addresses.address_of(word)
+        trial = trial_addresses.trial_of(address, now) or Trial(MailboxFacts(address, well_formed=False))
+        occasion = Occasion(now, now, timedelta(minutes=15), {}, trial.recorded)
+        found = decide(address, Party(trial.facts, trial.certificates), None, occasion)
+        told = ", ".join(f"`{reason}`" for reason in found.reasons) or "none"
+        rows.append(f"| `{address}` | `{found.answer.value}` | {told} |\n")
+    return "".join([TRIALS, *rows])
+
+
 if __name__ == "__main__":
+    (REFERENCE / "trial-addresses.md").write_text(trials_page())
     (REFERENCE / "commands.md").write_text(commands_page())
     (REFERENCE / "settings.md").write_text(settings_page())
     (REFERENCE / "bounds.md").write_text(bounds_page())

@@ -34,8 +34,9 @@ def check(
         lifetime = parts.verdict_lifetime
         with transaction(parts.engine, read_only=True) as connection:
             found = verdicts(
-                connection, addresses, sender=sender, at=at, now=parts.clock(), lifetime=lifetime
-            )
+                connection, addresses, sender=sender, at=at, now=parts.clock(), lifetime=lifetime,
+                trials=parts.settings.trial_addresses,
+            )  # fmt: skip
     told = [
         {
             "address": one.address,

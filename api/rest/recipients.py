@@ -32,8 +32,8 @@ from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address
 from directory.model import Standing
-from pki.exchange import BEFORE_OUR_RECORDS, SENDER, verdicts
-from pki.model import Answer, CertificateFacts, CertificateReason, Purpose, Verdict
+from pki.exchange import SENDER, verdicts
+from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateFacts, CertificateReason, Purpose, Verdict
 
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 MOST_ADDRESSES = 10_000
@@ -211,8 +211,9 @@ def _decided(call: Transacted, addresses: list[str], asked: dict[str, Any]) -> l
         _refuse_malformed(sender, SENDER)
     lifetime = call.container.verdict_lifetime
     decided = verdicts(
-        call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now, lifetime=lifetime
-    )
+        call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now, lifetime=lifetime,
+        trials=call.container.settings.trial_addresses,
+    )  # fmt: skip
     rest_on(decided[0].sources)
     return decided
 

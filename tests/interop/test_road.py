@@ -3,6 +3,7 @@
 Then all of it again after a revocation.
 """
 
+import re
 import subprocess
 import sys
 import time
@@ -217,3 +218,14 @@ def test_the_log_is_intact(installation: Installation) -> None:
 
 def test_ldap_equals_the_record(installation: Installation) -> None:
     within(30, lambda: installation.sceau("ldap", "reconcile", check=False).returncode == 0)
+
+
+def test_the_demo_answers_each_address_to_try_with_its_reason(installation: Installation) -> None:
+    page = (ROOT / "docs/reference/trial-addresses.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \| `([a-z]+)` \| (?:none|`([a-z-]+)`) \|$", page, re.MULTILINE)
+    asked = {"addresses": [address for address, _, _ in rows]}
+    told = installation.post("/v1/recipients/check", "operator", asked).json()["items"]
+    assert [(one["address"], one["verdict"], one["reasons"]) for one in told] == [
+        (address, verdict, [reason] if reason else []) for address, verdict, reason in rows
+    ]
+    assert "reasons.test" not in installation.search("(mail=allowed@reasons.test)", "mail")

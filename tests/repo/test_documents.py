@@ -11,7 +11,9 @@ from types import ModuleType
 import pytest
 
 from api.jobs import JOBS
+from api.rest.recipients import REASONS
 from directory.base.audit import Event
+from pki.model import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -52,6 +54,17 @@ def test_every_command_is_described_by_its_own_help() -> None:
     When this fails: scripts/describe.py writes the page; read what changed.
     """
     assert (ROOT / "docs" / "reference" / "commands.md").read_text() == program("describe").commands_page()
+
+
+def test_every_verdict_and_reason_has_an_address_to_try_it_with() -> None:
+    """When this fails: scripts/describe.py writes the page; read what changed."""
+    page = (ROOT / "docs" / "reference" / "trial-addresses.md").read_text()
+    assert page == program("describe").trials_page()
+    row = r"^\| `[^`]+@reasons\.test` \| `([a-z]+)` \| (?:none|`([a-z-]+)`) \|$"
+    told = re.findall(row, page, re.MULTILINE)
+    assert {verdict for verdict, _ in told} == {one.value for one in Answer}
+    # As the API documents them: a new reason needs an address.
+    assert {reason for _, reason in told} == {"", *REASONS}
 
 
 def test_every_bound_of_the_night_is_described_as_it_is() -> None:
