@@ -84,7 +84,7 @@ them, over REST and by `sceau check`:
   after `sender-` (`sender-holder-suspended`).
 - The domain is reserved (RFC 2606): nobody has a mailbox there. The addresses are no part of the record. No
   search, LDAP entry, feed, export or trust list has them, and nobody can be enrolled for one.
-- The certificate of `allowed@reasons.test` was made by no authority, and its key is no secret. Whoever follows
+- The certificate of `allowed@reasons.test` was made by no authority, and its key is no secret. Who follows
   its chain, or asks OCSP, does not trust it. It names nobody. To try a chain, take an address of the demo.
 - Elsewhere, and of any other address below `reasons.test`, the answer is that of an unknown domain:
   `domain-not-trusted`, `mailbox-unknown`.
