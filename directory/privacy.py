@@ -48,7 +48,7 @@ _EIGHT = re.compile(r"(?<![0-9])(\d{8})(?![0-9])", re.ASCII)
 _FIRST_YEAR, _LAST_YEAR = 1910, 2099
 # Eight digits in a row say nothing by themselves: only where they can be the birth of somebody grown up.
 _LAST_GROWN_UP = 2012
-_MAIL = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[A-Za-z]{2,}")
+_MAIL = re.compile(r"[^\s@<>]@([A-Za-z0-9.-]+\.[A-Za-z]{2,})")
 # Streets that say themselves that somebody lives there.
 _HOME = re.compile(
     r"(?i)\b(?:chez (?:m|mr|mme|mlle|monsieur|madame|mademoiselle)\b"
@@ -81,8 +81,7 @@ def secrets_in(text: str, *, is_street: bool = False) -> frozenset[Secret]:
             found.add(Secret.SOCIAL_SECURITY_NUMBER)
         if _BORN.search(text) or any(_dates(text, is_street=is_street)):
             found.add(Secret.BIRTH_DATE)
-        if _MAIL.search(text):
-            # In a field that is no mailbox: whose it is, nobody outside need know.
+        if any(domain.lower() in PERSONAL_DOMAINS for domain in _MAIL.findall(text)):
             found.add(Secret.PRIVATE_ADDRESS)
     if is_street and _HOME.search(text):
         found.add(Secret.PRIVATE_ADDRESS)
@@ -100,6 +99,13 @@ def secrets_in_address(address: str) -> frozenset[Secret]:
     elif any(_dates(local)) or any(map(_is_birthday, _EIGHT.findall(local))):
         found.add(Secret.BIRTH_DATE)
     return frozenset(found)
+
+
+def secrets_in_subject(subject: str, address: str | None) -> frozenset[Secret]:
+    """The same of a certificate's subject (RFC 4514), which may name the mailbox that it is of."""
+    # Without the marks of escapes: neither the address nor a number is another for them.
+    plain = subject.replace("\\", "")
+    return secrets_in(plain.replace(address, "") if address else plain)
 
 
 def secrets_in_number(number: str) -> frozenset[Secret]:

@@ -148,7 +148,7 @@ def _of_certificates(connection: Connection, addresses: Sequence[str], now: date
     found = [
         (Serial(serial), mailbox, secrets)
         for mailbox, serial, subject in rows
-        if (secrets := privacy.secrets_in(subject))
+        if (secrets := privacy.secrets_in_subject(subject, mailbox))
     ]
     bodies = store.enrolled_by(connection, [serial for serial, _, _ in found]) if found else {}
     return [

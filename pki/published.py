@@ -73,7 +73,7 @@ def live_with_purposes(
         _CERTIFICATES, {"addresses": list(addresses), "now": now}
     ):
         # What was certified before anybody looked is shown no more; whoever asks for a verdict is given it.
-        if privacy.secrets_in(subject):
+        if privacy.secrets_in_subject(subject, address):
             continue
         found.setdefault(address, []).append((der, served_by(profile)))
     for certificates in found.values():

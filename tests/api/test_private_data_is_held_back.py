@@ -25,7 +25,7 @@ from tests.factories import seed_practitioner
 NUMBER, SPACED, CORSICAN = "185057800608491", "1 85 05 78 006 084 91", "185052A006084"
 BORN, ISO = "12/05/1985", "1985-05-12"
 ADDRESS = "jean.12051985@d1.example"
-SECRETS = (NUMBER, SPACED, CORSICAN, CORSICAN.lower(), BORN, ISO, "12051985", "CHEZ MME", "home@example.org")
+SECRETS = (NUMBER, SPACED, CORSICAN, CORSICAN.lower(), BORN, ISO, "12051985", "CHEZ MME", "home@orange.fr")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def spoil(country: Country) -> None:
         country.do(practice.format(column), v=value, i=four.national_id)
     country.do("UPDATE mailbox SET service = :v WHERE holder = :i", v=f"urgences {ISO}", i=five.national_id)
     country.do(
-        "UPDATE organisation SET name = :v, long_name = :w", v=f"CLINIQUE {NUMBER}", w="home@example.org"
+        "UPDATE organisation SET name = :v, long_name = :w", v=f"CLINIQUE {NUMBER}", w="home@orange.fr"
     )
     hidden = seed_practitioner(country.container.engine, 9, address=ADDRESS)
     country.people.append(hidden)

@@ -104,7 +104,8 @@ def test_a_street_may_be_called_by_a_day() -> None:
         ("LIEU DIT CHEZ RAGON", True, False),
         ("HOSPITALISATION A DOMICILE", False, False),
         ("RUE DU DOMICILE", True, False),
-        ("camille@example.org", False, True),
+        ("joindre Camille@Orange.fr le soir", False, True),
+        ("accueil@hopital.example", False, False),
         ("SERVICE @HOME", False, False),
     ],
 )
@@ -189,3 +190,13 @@ def test_a_mailbox_known_by_what_is_held_back_is_not_shown(mailbox: Mailbox) -> 
 
 def test_a_person_whose_number_is_one_of_social_security_is_not_shown() -> None:
     assert not privacy.is_shown(privacy.of_person(person(national_id=f"3750990012/{BODY}")))
+
+
+def test_a_subject_may_name_its_own_mailbox_and_nothing_else_of_the_kind() -> None:
+    address = "appli.12051985+x@one.example"
+    own = f"C=FR,O=CHU,organizationIdentifier=FI:FR-750990012,CN={address.replace('+', chr(92) + '+')}"
+    assert privacy.secrets_in_subject(own, address) == set()
+    assert privacy.secrets_in_subject(f"{own} {BODY}", address) == {NUMBER}
+    escaped = f"CN=1{chr(92)} 85 05 78 006 084"
+    assert privacy.secrets_in_subject(escaped, None) == {NUMBER}
+    assert privacy.secrets_in_subject(own.replace("one.example", "free.fr"), address) == {HOME}
