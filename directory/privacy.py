@@ -7,7 +7,7 @@ number or the address itself is such a value, what bears it is not shown; a chec
 answers.
 
 Pure. Who is told is for `pki/privacy_watch.py`. Numbers of registers and of telephones are none of these:
-RPPS (11 digits), ADELI and FINESS (9), SIRET (14), telephones (10).
+RPPS (11 digits), ADELI and FINESS (9), SIRET (14), surgeries (4, RPPS, rank), telephones (10).
 """
 
 import re
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
 
+from directory.identifiers import luhn_ok
 from directory.model import Mailbox, Organisation, Practice, Practitioner
 
 
@@ -67,6 +68,7 @@ PERSONAL_DOMAINS = frozenset(
      "protonmail.com", "sfr.fr", "wanadoo.fr", "yahoo.com", "yahoo.fr", "ymail.com")
 )  # fmt: skip
 _SHORTEST = 13
+_OF_A_SURGERY = 15
 _DECEMBER = 12
 _ADDRESS = "address"
 _STREET = "street"
@@ -212,9 +214,15 @@ def _withheld(told: Mapping[str, frozenset[Secret]]) -> Withheld:
 
 
 def _has_number(text: str) -> bool:
-    return any(_is_nir(*found.groups()) for found in _NIR.finditer(text)) or any(
+    found = (one for one in _NIR.finditer(text) if not _is_of_a_surgery(one.group()))
+    return any(_is_nir(*one.groups()) for one in found) or any(
         int(key) == 97 - int(body) % 97 for body, key in _INS_C.findall(text)
     )
+
+
+def _is_of_a_surgery(number: str) -> bool:
+    """Whether it is a surgery's: 4 (TRE_G07), the RPPS number of its owner with its check digit, its rank."""
+    return len(number) == _OF_A_SURGERY and number[0] == "4" and number.isdigit() and luhn_ok(number[1:12])
 
 
 def _is_nir(*parts: str | None) -> bool:

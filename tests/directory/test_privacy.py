@@ -200,3 +200,14 @@ def test_a_subject_may_name_its_own_mailbox_and_nothing_else_of_the_kind() -> No
     escaped = f"CN=1{chr(92)} 85 05 78 006 084"
     assert privacy.secrets_in_subject(escaped, None) == {NUMBER}
     assert privacy.secrets_in_subject(own.replace("one.example", "free.fr"), address) == {HOME}
+
+
+@given(st.integers(0, 99_999), st.integers(1, 999))
+def test_the_number_of_a_surgery_passes_whatever_its_last_digits_say(number: int, rank: int) -> None:
+    surgery = f"4{rpps(number)[1:]}{rank:03d}"
+    assert not secrets_in_number(surgery)
+    assert not secrets_in_number(surgery[1:])
+
+
+def test_a_number_of_social_security_that_begins_as_a_surgery_s_is_seen() -> None:
+    assert secrets_in_number(keyed("4850578006084")) == {NUMBER}
