@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from api.first_run import make_secrets, settle
+from api import demo
+from api.first_run import ldap_readers_of, make_secrets, settle
 from api.settings import Secret, child_environment, load_settings, passphrase
 from directory.base.errors import Refusal
 
@@ -56,6 +57,20 @@ def test_two_listeners_on_one_port_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as refused:
         settle(tmp_path, {"port": port, "ldap_port": port, "ldaps_port": free()}, print)
     assert refused.value.code == "one-port-twice"
+
+
+def test_ldap_is_open_only_where_a_setting_or_the_demo_opens_it(tmp_path: Path, taken: int) -> None:
+    closed = settle(tmp_path, {**ports(), "ldap_port": taken}, print)
+    # What nobody listens on need not be free.
+    assert set(ldap_readers_of(closed)) == {"ldap-guarded"}
+    with pytest.raises(Refusal, match="--ldap-port"):
+        settle(tmp_path, demo.SETTINGS, print)
+    opened = settle(tmp_path, {**ports(), **demo.SETTINGS}, print)
+    assert set(ldap_readers_of(opened)) == {"ldap-guarded", "ldap-open"}
+    assert [url for each in ldap_readers_of(opened).values() for url in each.public_urls] == [
+        f"ldaps://127.0.0.1:{opened.ldaps_port}",
+        f"ldap://127.0.0.1:{opened.ldap_port}",
+    ]
 
 
 def test_a_passphrase_comes_from_the_environment_or_from_its_file(
