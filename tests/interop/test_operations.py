@@ -104,8 +104,10 @@ def shown(ldif: str) -> list[str]:
     return sorted(line for line in ldif.split("\n") if line.startswith("dn"))
 
 
-def test_every_shard_can_be_published_by_hand(installation: Installation) -> None:
-    assert installation.ask("crl", "publish", "--all")["published"] == 33
+def test_every_list_can_be_published_by_hand(installation: Installation) -> None:
+    issuing = [one for one in installation.ask("ca", "list") if one["role"] != "root"]
+    # One of each, as a first run has plain CRLs.
+    assert installation.ask("crl", "publish", "--all")["published"] == len(issuing) + 1
 
 
 def test_a_token_works_until_it_is_withdrawn(installation: Installation) -> None:
