@@ -15,7 +15,7 @@ from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Standing
 from pki import exchange_store
 from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateFacts, CertificateReason, Purpose, Verdict
-from pki.trial_addresses import Trial, trial_of
+from pki.trial_addresses import MALFORMED, Trial, trial_of
 
 SENDER = "sender-"
 # An address we were never told of may exist in another directory: that is not knowing, which is not a no.
@@ -53,26 +53,46 @@ def verdicts(
 ) -> list[Verdict]:
     """One verdict for each address, in the order asked; `at` None is the present.
 
-    With `trials` the addresses of `trial_addresses` are answered as they say themselves. Malformed addresses
-    are answered, never raised. Refuses `at-in-the-future` and `at-out-of-range`. Open the transaction with
-    `read_only=True`, so that all is read at one instant.
+    With `trials` the addresses of `trial_addresses` are answered as they say themselves, as senders towards
+    one another alone. Malformed addresses are answered, never raised. Refuses `at-in-the-future` and
+    `at-out-of-range`. Open the transaction with `read_only=True`, so that all is read at one instant.
     """
     at = None if at is None else _past(at, now)
     asked = [*addresses, *([] if sender is None else [sender])]
     occasion = _occasion(connection, at, now, lifetime)
     tried = _tried(asked, occasion.as_of) if trials else {}
-    parties = _load(connection, [address for address in asked if address not in tried], at)
-    parties |= {address: Party(trial.facts, trial.certificates) for address, trial in tried.items()}
-    from_party = None if sender is None else parties[sender]
-    unrecorded = {address for address, trial in tried.items() if not trial.recorded}
+    # A sender to try reasons with is none towards a mailbox of the record: there he is judged by the record.
+    known = [address for address in addresses if not _is_trial(address, tried)]
+    loaded = [one for one in asked if one not in tried or (one == sender and known)]
+    parties = _load(connection, loaded, at)
     decided = {
-        address: decide(
-            address, parties[address], from_party,
-            replace(occasion, recorded=False) if unrecorded & {address, sender} else occasion,
-        )
+        address: _decide_among(address, sender, parties, tried if _is_trial(address, tried) else {}, occasion)
         for address in set(addresses)
-    }  # fmt: skip
+    }
     return [decided[address] for address in addresses]
+
+
+def _is_trial(recipient: str, tried: Mapping[str, Trial]) -> bool:
+    """Whether senders to try reasons with count towards this recipient; a malformed one is refused anyhow."""
+    return recipient in tried or (bool(tried) and recipient == MALFORMED)
+
+
+def _decide_among(
+    address: str,
+    sender: str | None,
+    parties: Mapping[str, Party],
+    tried: Mapping[str, Trial],
+    occasion: Occasion,
+) -> Verdict:
+    """The verdict on `address`; what is in `tried` is taken from there, all else from the record."""
+    both = [address, *([] if sender is None else [sender])]
+    sides = [
+        Party(tried[one].facts, tried[one].certificates) if one in tried else parties[one] for one in both
+    ]
+    recorded = occasion.recorded and all(tried[one].recorded for one in both if one in tried)
+    return decide(
+        address, sides[0], None if sender is None else sides[1], replace(occasion, recorded=recorded)
+    )
 
 
 def _tried(addresses: Iterable[str], at: datetime) -> dict[str, Trial]:

@@ -2,7 +2,8 @@
 
 Their domain is reserved (RFC 2606), so that nobody ever has a mailbox there. They are no rows of the record:
 what would be known of each is made here and judged by the same rules as any other (`exchange.decide`). So no
-directory, export, feed or search can take one for a professional. Pure, and off unless a setting says so.
+directory, export, feed or search can take one for a professional. Towards a mailbox of the record none is a
+sender (`exchange.verdicts`). Pure, and off unless a setting says so.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,11 +32,14 @@ from directory.model import (
     Trust,
 )
 from pki.model import BEFORE_OUR_RECORDS, JOINED, CertificateFacts, CertificateReason, serial_of
+from pki.profiles import ARC
+from pki.tbs import NOTHING
 
 DOMAIN = "reasons.test"
 ALLOWED, UNKNOWN = "allowed", "unknown"
 # What no spelling of a domain makes an address: it needs no row here, since it is refused as it stands.
 MALFORMED = f".{Standing.MALFORMED_ADDRESS.value}@{DOMAIN}"
+FOR_TRIAL = x509.ObjectIdentifier(f"{ARC}.3.1")
 _YEAR = timedelta(days=365)
 
 
@@ -146,7 +150,8 @@ _TRIALS: Mapping[str, Callable[[Trial, datetime], Trial]] = MappingProxyType(
 def _certificate(year: int) -> CertificateFacts:
     """A certificate that no authority made, the same in every process: who follows its chain trusts nobody.
 
-    Anyone can work out its key, which is derived from the name of the domain: it protects nothing.
+    Anyone can work out its key, which is derived from the name of the domain: it protects nothing. So a
+    critical extension that no program knows has it refused even where somebody trusts it (RFC 5280 4.2).
     """
     seed = sha256(f"{DOMAIN} {year}".encode()).digest()
     names = [(NameOID.COMMON_NAME, f"TEST {year}: nobody, certified by nobody ({DOMAIN})")]
@@ -161,6 +166,7 @@ def _certificate(year: int) -> CertificateFacts:
         .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.SubjectAlternativeName([x509.RFC822Name(f"{ALLOWED}@{DOMAIN}")]), critical=False)
+        .add_extension(x509.UnrecognizedExtension(FOR_TRIAL, NOTHING), critical=True)
         # Ed25519 signs the same in the same way: of two web processes each gives the same octets.
         .sign(Ed25519PrivateKey.from_private_bytes(seed), None)
     )

@@ -81,11 +81,16 @@ them, over REST and by `sceau check`:
         http://127.0.0.1:8080/v1/recipients/holder-suspended@reasons.test
 
 - Given as `sender`, with `allowed@reasons.test` as the recipient, an address is answered with the same reason
-  after `sender-` (`sender-holder-suspended`).
+  after `sender-` (`sender-holder-suspended`). As senders they count towards one another alone. Towards any
+  other recipient they are of an unknown domain: `sender-domain-not-trusted`, `sender-mailbox-unknown`.
+- As recipients they may be tried with the sender you have. A sender of the record is judged as ever: with
+  nothing against it, `allowed@reasons.test` is `allowed`. No message arrives there.
 - The domain is reserved (RFC 2606): nobody has a mailbox there. The addresses are no part of the record. No
   search, LDAP entry, feed, export or trust list has them, and nobody can be enrolled for one.
-- The certificate of `allowed@reasons.test` was made by no authority, and its key is no secret. Who follows
-  its chain, or asks OCSP, does not trust it. It names nobody. To try a chain, take an address of the demo.
+- The certificate of `allowed@reasons.test` protects nothing: its private key is public by design. No
+  authority made it, and it names nobody. Who follows its chain, or asks OCSP, does not trust it. It has a
+  critical extension that no program knows: even who trusts it must refuse it (RFC 5280 4.2). Encrypt nothing
+  real with it. To try a chain, take an address of the demo.
 - Elsewhere, and of any other address below `reasons.test`, the answer is that of an unknown domain:
   `domain-not-trusted`, `mailbox-unknown`.
 

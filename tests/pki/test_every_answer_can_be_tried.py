@@ -1,10 +1,15 @@
 """Each verdict and each reason has an address that is answered with it alone, where the setting says so."""
 
+import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine, text
 
@@ -17,6 +22,7 @@ from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateReason, Verdict
 from pki.public import public_values
 from pki.trial_addresses import ALLOWED, UNKNOWN, address_of, trial_of, words
 from tests.factories import seed_practitioner
+from tests.pki.conftest import Enrolled, Issue
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 GOOD = address_of(ALLOWED)
@@ -24,24 +30,29 @@ REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*Standing, *CertificateRe
 NOT_KNOWING = {Standing.MAILBOX_UNKNOWN.value, BEFORE_OUR_RECORDS}
 
 
-def judged(
+def several(
     engine: Engine,
-    address: str,
+    addresses: Sequence[str],
     *,
     sender: str | None = None,
     at: datetime | None = None,
+    now: datetime = NOW,
     trials: bool = True,
-) -> Verdict:
+) -> list[Verdict]:
     with transaction(engine, read_only=True) as connection:
-        (found,) = verdicts(
+        return verdicts(
             connection,
-            [address],
+            addresses,
             sender=sender,
             at=at,
-            now=NOW,
+            now=now,
             lifetime=timedelta(minutes=15),
             trials=trials,
         )
+
+
+def judged(engine: Engine, address: str, **asked: Any) -> Verdict:
+    (found,) = several(engine, [address], **asked)
     return found
 
 
@@ -102,10 +113,52 @@ def test_any_other_address_is_judged_by_the_record(engine: Engine, address: str)
     assert judged(engine, address).reasons == ("domain-not-trusted", "mailbox-unknown")
 
 
-def test_a_real_recipient_is_judged_as_ever_beside_them(engine: Engine) -> None:
-    someone = seed_practitioner(engine)
-    found = judged(engine, someone.mailbox, sender=address_of("holder-suspended"))
-    assert found.reasons == ("no-certificate", "sender-holder-suspended")
+NOBODY_S = ("sender-domain-not-trusted", "sender-mailbox-unknown")
+
+
+@pytest.mark.parametrize("word", words())
+def test_none_is_a_sender_towards_a_mailbox_of_the_record(
+    engine: Engine, enrolled: Enrolled, issue: Issue, word: str
+) -> None:
+    issue()
+    mailbox, now = enrolled.seeded.mailbox, datetime.now(UTC) + timedelta(minutes=5)
+    expected = ("sender-malformed-address",) if word == "malformed-address" else NOBODY_S
+    assert judged(engine, mailbox, now=now).answer is Answer.ALLOWED
+    for at in (None, now):
+        found = judged(engine, mailbox, sender=address_of(word), at=at, now=now)
+        assert (found.answer, found.reasons, found.certificates) == (Answer.REFUSED, expected, ())
+    many = several(engine, [mailbox, GOOD, mailbox], sender=address_of(word), now=now)
+    assert [one.reasons for one in many[::2]] == [expected, expected]
+    assert many[1].reasons == judged(engine, GOOD, sender=address_of(word), now=now).reasons
+
+
+def test_a_sender_of_the_record_tries_every_reason(engine: Engine, enrolled: Enrolled, issue: Issue) -> None:
+    issue()
+    mailbox, now = enrolled.seeded.mailbox, datetime.now(UTC) + timedelta(minutes=5)
+    for at in (None, now):
+        for reason in REASONS:
+            found = judged(engine, address_of(reason), sender=mailbox, at=at, now=now)
+            assert (found.reasons, found.certificates) == ((reason,), ())
+        assert judged(engine, GOOD, sender=mailbox, at=at, now=now).answer is Answer.ALLOWED
+    # He is judged as ever: one with nothing to sign with sends to nobody.
+    other = seed_practitioner(engine, 2)
+    assert judged(engine, GOOD, sender=other.mailbox, now=now).reasons == ("sender-no-certificate",)
+    one, two = several(engine, [GOOD, other.mailbox], sender=mailbox, now=now)
+    assert (one.answer, two.reasons) == (Answer.ALLOWED, ("no-certificate",))
+
+
+def test_the_malformed_one_is_tried_with_senders_to_try(engine: Engine) -> None:
+    assert judged(engine, address_of("malformed-address"), sender=GOOD).reasons == ("malformed-address",)
+
+
+def test_who_trusts_the_certificate_cannot_use_it_either(engine: Engine, tmp_path: Path) -> None:
+    (given,) = judged(engine, GOOD).certificates
+    path = tmp_path / "given.pem"
+    path.write_bytes(x509.load_der_x509_certificate(given.der).public_bytes(Encoding.PEM))
+    asked = ("openssl", "verify", "-partial_chain", "-no_check_time", "-trusted", path, path)
+    told = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert told.returncode != 0
+    assert "unhandled critical extension" in told.stderr
 
 
 def test_nothing_that_is_copied_or_searched_has_them(engine: Engine) -> None:
