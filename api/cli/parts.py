@@ -68,4 +68,6 @@ def gate(state: Path | None) -> None:
     # Named by hand, it is for a slapd under an account of its own.
     ldap_gate.serve(ldap_gate.Gate(parts), settings.ldap_gate, 0o660 if settings.ldap_gate_socket else 0o600)
     stopped.wait()
+    # A folder that is copied while all is stopped holds no socket.
+    settings.ldap_gate.unlink(missing_ok=True)
     parts.readers.give_back()
