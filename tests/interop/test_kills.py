@@ -54,7 +54,7 @@ def test_each_part_killed_comes_back_and_nothing_acknowledged_is_lost(copied: In
         pid = int(copied.ask("status")["parts"][part]["pid"])
         kept += acknowledged(copied)
         os.kill(pid, signal.SIGKILL)
-        within(30, lambda: green(copied))
+        within(60, lambda: green(copied))
         assert copied.ask("status")["parts"][part]["restarts"] >= 1
     nothing_lost(copied, kept)
 
