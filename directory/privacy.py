@@ -15,6 +15,7 @@ from calendar import monthrange
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
+from unicodedata import normalize
 
 from directory.identifiers import luhn_ok
 from directory.model import Mailbox, Organisation, Practice, Practitioner
@@ -28,38 +29,78 @@ class Secret(Enum):
     PRIVATE_ADDRESS = "private-address"
 
 
-# Between the parts of a number as people write it; a slash parts two numbers (FINESS/internal number).
-_GAP = "[ .\u00a0\u2009\u202f-]"
+# What nobody sees between two characters: soft hyphens, joiners, marks of direction (category Cf), and marks
+# that Unicode says to ignore.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180b-\u180e\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0001-\U000e01ef]"
+)
+# None of the others changes in what follows; nearly all texts have only them.
+_UNUSUAL = re.compile("[^\n -~\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u00ff\u2019]")
+_DASHES = re.compile("[\u2010-\u2015\u2212]")
+_BLANKS = re.compile(r"[^\S\n ]")
+# Between the parts of a number as people write it, or nothing. A slash or a comma parts two numbers too
+# (FINESS/internal number): it counts only where every part stands apart.
+_GAP = "[ ._-]{0,3}"
+_APART = r"[^0-9A-Za-z\n]{1,3}"
 # NIR and INS: sex, year, month (20 to 42 and 50 to 99 where it is not known), department or 2A, 2B, commune,
 # order, and the key. Digits in a row beyond are another number's; a key apart may be no key at all.
-_NIR = re.compile(
-    rf"(?<![0-9])([1-478]){_GAP}?(\d\d){_GAP}?(0[1-9]|1[0-2]|[2-3]\d|4[0-2]|[5-9]\d){_GAP}?"
-    rf"(\d\d|2[ABab]){_GAP}?(\d{{3}}){_GAP}?(\d{{3}})(?:({_GAP}?)(\d\d))?(?![0-9])",
-    re.ASCII,
-)
+_PARTS = ("(?<![0-9])([1-478])", r"(\d\d)", r"(0[1-9]|1[0-2]|[2-3]\d|4[0-2]|[5-9]\d)",
+          r"(\d\d|2[ABab])", r"(\d{3})", r"(\d{3})")  # fmt: skip
+_NIR = re.compile(_GAP.join(_PARTS) + rf"(?:({_GAP})(\d\d))?(?![0-9])", re.ASCII)
+_NIR_APART = re.compile(_APART.join(_PARTS) + "(?![0-9])", re.ASCII)
 # The computed INS of before 2021: twenty digits and a key of two.
 _INS_C = re.compile(r"(?<![0-9])(\d{20})(\d\d)(?![0-9])", re.ASCII)
-_DAY_FIRST = re.compile(r"(?<![0-9])(\d{1,2})([/. -])(\d{1,2})\2(\d{4})(?![0-9])", re.ASCII)
-_YEAR_FIRST = re.compile(r"(?<![0-9])(\d{4})([-/.])(\d\d)\2(\d\d)(?![0-9])", re.ASCII)
-_BORN = re.compile(r"(?i)\bn(?:é|e)e? le \d")
-# A street may be called by a day: RUE DU 19/03/1962.
+_SIGN = r" {0,2}([/.,_-]) {0,2}"
+_DAY_FIRST = re.compile(
+    rf"(?<![0-9])(\d{{1,2}})(?:{_SIGN}(\d{{1,2}}) {{0,2}}\2 {{0,2}}| {{1,2}}(\d{{1,2}}) {{1,2}})"
+    r"(\d{4})(?![0-9])",
+    re.ASCII,
+)
+_YEAR_FIRST = re.compile(
+    rf"(?<![0-9])(\d{{4}}){_SIGN}(\d{{1,2}}) {{0,2}}\2 {{0,2}}(\d{{1,2}})(?![0-9])", re.ASCII
+)
+_MONTHS = ("jan", "f[eé]v", "mar", "avr", "mai", "juin", "juil", "ao[uû]", "sep", "oct", "nov", "d[eé]c")
+_MONTH = re.compile("|".join(f"({month})" for month in _MONTHS))
+_IN_WORDS = re.compile(
+    r"(?i)(?<![0-9])(\d{1,2})(?:er)?[ ./-]{0,3}"
+    r"(janv(?:ier)?|f[eé]v(?:r(?:ier)?)?|mars|avr(?:il)?|mai|juin|juil(?:let)?|ao[uû]t|sept(?:embre)?"
+    r"|oct(?:obre)?|nov(?:embre)?|d[eé]c(?:embre)?)[ ./-]{0,3}([0-9]{4})(?![0-9])"
+)
+_BORN = re.compile(r"(?i)\bn[ée](?:e|[ (./\u2022\u00b7-]{1,2}e\)?)? {1,3}le {1,3}\d")
+# A street may be called by a day: RUE DU 19/03/1962. A day in words may give its name to anything: CABINET DU
+# 8 MAI 1945, and to a street without the article.
 _NAMED_AFTER = re.compile(r"(?i)\b(?:du|de|le)\s*$")
+_COMMEMORATED = frozenset(((1918, 11, 11), (1940, 6, 18), (1944, 6, 6), (1945, 5, 8), (1962, 3, 19)))
 _EIGHT = re.compile(r"(?<![0-9])(\d{8})(?![0-9])", re.ASCII)
+# In a field the eight digits stand alone: beside others they are a part of a number written in groups.
+_EIGHT_ALONE = re.compile(r"(?<![0-9])(?<![0-9][ .-])(\d{8})(?![0-9]|[ .-]\d)", re.ASCII)
 # Whoever published today is born in these years; a full date of another is something else.
 _FIRST_YEAR, _LAST_YEAR = 1910, 2099
 # Eight digits in a row say nothing by themselves: only where they can be the birth of somebody grown up.
 _LAST_GROWN_UP = 2012
 _MAIL = re.compile(r"[^\s@<>]@([A-Za-z0-9.-]+\.[A-Za-z]{2,})")
-# Streets that say themselves that somebody lives there.
+# Streets that say themselves that somebody lives there. A hamlet may be called CHEZ RAGON: after LIEU DIT or
+# a number it is one. Post goes care of a clinic too.
+_CIVILITY = r"(?:m|mr|mme|mlle|monsieur|madame|mademoiselle|dr|docteur)\b"
+_CARE_OF = "(?:chez|c ?/ ?o) +"
 _HOME = re.compile(
-    r"(?i)\b(?:chez (?:m|mr|mme|mlle|monsieur|madame|mademoiselle)\b"
-    r"|(?:adresse|domicile) (?:personnel(?:le)?|priv[ée]e?)\b|(?:à|a|au) (?:son |mon )?domicile\b"
-    r"|^domicile\b)"
+    rf"(?i)\b{_CARE_OF}{_CIVILITY}"
+    rf"|^ *{_CARE_OF}(?!(?:cabinet|centre|chr?u?|clinique|ehpad|h[oô]pital|maison|pharmacie)\b)\w"
+    r"|\b(?:adresse|domicile) +(?:personnel(?:le)?|priv[ée]e?)\b|\b(?:à|a|au) +(?:son +|mon +)?domicile\b"
+    r"|^domicile\b"
 )
 # What any of the above has in it. Nearly nothing has, and to see that must take next to no time: each address
 # of a check of 10,000 passes here.
-_DIGITS = re.compile(r"\d(?:\d{7}|2[ABab]\d{3}|[/ .\u00a0\u2009\u202f-]\d)", re.ASCII)
-_HOME_WORDS = ("chez m", "domicile", "adresse p")
+_DIGITS = re.compile(
+    r"\d(?:\d{7}|2[ABab]\d{3}|[^0-9A-Za-z\n]{1,5}\d"
+    r"|(?:er|ER|Er)?[ ./-]{0,3}[A-Za-zéÉûÛ]{3,9}[ ./-]{0,3}\d{4})",
+    re.ASCII,
+)
+_HOME_WORDS = ("chez ", "c/o", "c /", "c/ ", "domicile", "adresse p")
+_A_DIGIT = re.compile("[0-9]")
+_NOT_OF_A_NUMBER = re.compile("[^0-9A-Za-z]+")
 # Where people have their private mail. The domains of the trust space are none of these.
 PERSONAL_DOMAINS = frozenset(
     ("aol.com", "bbox.fr", "club-internet.fr", "free.fr", "gmail.com", "gmx.com", "gmx.fr", "googlemail.com",
@@ -78,12 +119,13 @@ Withheld = tuple[tuple[str, str], ...]
 def secrets_in(text: str, *, is_street: bool = False) -> frozenset[Secret]:
     """What of this may not be published; empty for nearly every text."""
     found = set()
+    text = _as_seen(text)
     if _is_suspect(text):
         if _has_number(text):
             found.add(Secret.SOCIAL_SECURITY_NUMBER)
         if _BORN.search(text) or any(_dates(text, is_street=is_street)):
             found.add(Secret.BIRTH_DATE)
-        if any(domain.lower() in PERSONAL_DOMAINS for domain in _MAIL.findall(text)):
+        if any(map(_is_personal, _MAIL.findall(text))):
             found.add(Secret.PRIVATE_ADDRESS)
     if is_street and _HOME.search(text):
         found.add(Secret.PRIVATE_ADDRESS)
@@ -91,12 +133,13 @@ def secrets_in(text: str, *, is_street: bool = False) -> frozenset[Secret]:
 
 
 def secrets_in_address(address: str) -> frozenset[Secret]:
-    """The same of a mailbox's own address: in what stands before the @, and a private domain after it."""
-    local, _, domain = address.partition("@")
+    """The same of a mailbox's own address: in what stands before the @; a number or private domain after."""
+    local, _, domain = _as_seen(address).rpartition("@")
     found = set()
-    if domain in PERSONAL_DOMAINS:
+    if _is_personal(domain):
         found.add(Secret.PRIVATE_ADDRESS)
-    if _has_number(local := local.replace("_", ".").replace("+", ".")):
+    local, domain = (_NOT_OF_A_NUMBER.sub(".", part) for part in (local, domain))
+    if _has_number(local) or _has_number(domain):
         found.add(Secret.SOCIAL_SECURITY_NUMBER)
     elif any(_dates(local)) or any(map(_is_birthday, _EIGHT.findall(local))):
         found.add(Secret.BIRTH_DATE)
@@ -153,10 +196,10 @@ def of_place(place: Organisation) -> Organisation:
 
 def of_mailbox(mailbox: Mailbox) -> Mailbox:
     """The mailbox as it may be shown; the same object where nothing is to be held back."""
-    texts = (mailbox.structure_name, mailbox.service)
-    domain = mailbox.address.rpartition("@")[2]
-    local = mailbox.address[: -len(domain) - 1].replace("_", ".").replace("+", ".")
-    if domain not in PERSONAL_DOMAINS and not _suspect([*texts, local], (), [mailbox.structure_id]):
+    address = _as_seen(mailbox.address)
+    parted = _NOT_OF_A_NUMBER.sub(".", address) if _A_DIGIT.search(address) else ""
+    texts = (mailbox.structure_name, mailbox.service, parted)
+    if not _is_personal(address.rpartition("@")[2]) and not _suspect(texts, (), [mailbox.structure_id]):
         return mailbox
     told = {
         _ADDRESS: secrets_in_address(mailbox.address),
@@ -188,12 +231,27 @@ def _practice(practice: Practice, told: dict[str, frozenset[Secret]]) -> Practic
 
 def _suspect(texts: Iterable[str], streets: Iterable[str], numbers: Iterable[str]) -> bool:
     # A line each, so that two fields never make one number.
-    if _is_suspect("\n".join(texts)):
+    if _is_suspect(_as_seen("\n".join(texts))):
         return True
-    lived_in = "\n".join(streets).lower()
+    lived_in = _as_seen("\n".join(streets)).lower()
     return any(word in lived_in for word in _HOME_WORDS) or any(
         len(number) >= _SHORTEST and _has_number(number) for number in numbers
     )
+
+
+def _as_seen(text: str) -> str:
+    """The text as a reader takes it: one form of digits, accents, dashes and blanks; nothing unseen."""
+    if (text.isascii() and text.isprintable()) or not _UNUSUAL.search(text):
+        return text
+    return _BLANKS.sub(" ", _DASHES.sub("-", _UNSEEN.sub("", normalize("NFKC", text))))
+
+
+def _is_personal(domain: str) -> bool:
+    """Whether the domain is a personal mail service's, or below it."""
+    domain = domain.lower()
+    while domain and domain not in PERSONAL_DOMAINS:
+        domain = domain.partition(".")[2]
+    return bool(domain)
 
 
 def _is_suspect(text: str) -> bool:
@@ -214,6 +272,8 @@ def _withheld(told: Mapping[str, frozenset[Secret]]) -> Withheld:
 
 
 def _has_number(text: str) -> bool:
+    if _NIR_APART.search(text):
+        return True
     found = (one for one in _NIR.finditer(text) if not _is_of_a_surgery(one.group()))
     return any(_is_nir(*one.groups()) for one in found) or any(
         int(key) == 97 - int(body) % 97 for body, key in _INS_C.findall(text)
@@ -238,12 +298,21 @@ def _is_nir(*parts: str | None) -> bool:
 
 def _dates(text: str, *, is_street: bool = False) -> Iterable[bool]:
     for found in _DAY_FIRST.finditer(text):
-        day, _, month, year = found.groups()
+        day, _, month, month_after_a_blank, year = found.groups()
         named = is_street and _NAMED_AFTER.search(text[: found.start()]) is not None
-        yield not named and _is_date(int(year), int(month), int(day))
+        yield not named and _is_date(int(year), int(month or month_after_a_blank), int(day))
     for found in _YEAR_FIRST.finditer(text):
         year, _, month, day = found.groups()
         yield _is_date(int(year), int(month), int(day))
+    yield from map(_is_birthday, _EIGHT_ALONE.findall(text))
+    for found in () if is_street else _IN_WORDS.finditer(text):
+        date = int(found[3]), _month(found[2]), int(found[1])
+        yield _is_date(*date) and date not in _COMMEMORATED and not _NAMED_AFTER.search(text[: found.start()])
+
+
+def _month(name: str) -> int:
+    found = _MONTH.match(name.lower())
+    return found.lastindex or 0 if found else 0
 
 
 def _is_birthday(digits: str) -> bool:

@@ -2,7 +2,8 @@
 
 What may be shown of who is found is for `directory.rules`; what is known of them, for `directory.store`. The
 tables read here hold what the record says in the words it is looked for by; the database keeps them in step
-(migration 0009). They know today only.
+(migration 0009). They know today only, and no text that must not be published (migration 0040, which holds back
+whatever `privacy.py` does): nobody is found or sorted by it, and no total counts him.
 
 The rules, as docs/reference/rest.md gives them to users:
 
@@ -184,12 +185,6 @@ class _Stream:
     ends: str = _AFTER_LETTERS
 
 
-# Nobody is found by what is held back of a name (`privacy.py`): no word of a name has so many digits, and
-# none of a person's begins with one.
-_MOST_DIGITS = 4
-_NOBODY = ("-",)
-
-
 def people_question(
     *,
     name: str | None = None,
@@ -211,10 +206,7 @@ def people_question(
     codes += [finess] if finess else []
     if key := _number(read_national_id, name):
         return Question((), place, tuple(codes), (key,))
-    words = _name(name, enough=bool(codes or place))
-    if _digits(words) > _MOST_DIGITS or any(word[0].isdigit() for found in words for word in found):
-        return Question((), place, tuple(codes), _NOBODY)
-    return Question(words, place, tuple(codes))
+    return Question(_name(name, enough=bool(codes or place)), place, tuple(codes))
 
 
 def places_question(
@@ -232,10 +224,7 @@ def places_question(
     if key := _number(read_place, name):
         # Without a place it is a question still: it finds none.
         return Question(codes=tuple(codes), keys=tuple(sites) or (key,))
-    words = _name(name, enough=bool(codes))
-    if _digits(words) > _MOST_DIGITS:
-        return Question(codes=tuple(codes), keys=_NOBODY)
-    return Question(words, codes=tuple(codes))
+    return Question(_name(name, enough=bool(codes)), codes=tuple(codes))
 
 
 def sites_of(connection: Connection, number: str) -> list[str]:
@@ -355,11 +344,6 @@ def _words(name: str) -> tuple[tuple[str, ...], ...]:
         found[(*spellings, *together)] = None
         particles = []
     return tuple(found)
-
-
-def _digits(words: tuple[tuple[str, ...], ...]) -> int:
-    """How many digits the word with most of them has."""
-    return max((sum(map(str.isdigit, word)) for found in words for word in found), default=0)
 
 
 def _town(town: str) -> str:
