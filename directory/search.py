@@ -2,8 +2,8 @@
 
 What may be shown of who is found is for `directory.rules`; what is known of them, for `directory.store`. The
 tables read here hold what the record says in the words it is looked for by; the database keeps them in step
-(migration 0009). They know today only, and no text that must not be published (migration 0040, which holds back
-whatever `privacy.py` does): nobody is found or sorted by it, and no total counts him.
+(migration 0009). They know today only, and no text that must not be published (migration 0040 leaves out all
+that `privacy.py` holds back): nobody is found or sorted by it, and no total counts him.
 
 The rules, as docs/reference/rest.md gives them to users:
 

@@ -6,7 +6,7 @@ revision = "0040"
 down_revision = "0039"
 
 # Whatever `secrets_in` of directory/privacy.py finds in a text that is no street is in here (a test holds that),
-# and little more: twelve digits and more, any mail address. The whole text is left out, so that no word of it says
+# and little more: thirteen digits and more, any mail address, any date in figures. The whole text is left out, so that no word of it says
 # that the rest is there.
 SEARCHED = r"""
 CREATE FUNCTION sceau_searched(raw text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -21,16 +21,17 @@ BEGIN
     END IF;
     plain := regexp_replace(raw, E'[\u2010-\u2015\u2212]', '-', 'g');
     plain := regexp_replace(plain, E'[\t\x0b\f\r\x1c-\x1f\u0085\u1680\u2028\u2029]', ' ', 'g');
-    plain := lower(regexp_replace(normalize(plain, NFKD), '[^ -~]', '', 'g') COLLATE "C");
-    IF length(regexp_replace(plain, '[^0-9]', '', 'g')) >= 12
-        OR plain ~ '[0-9]{8}'
+    plain := regexp_replace(normalize(plain, NFKD), '[%UNSEEN%]', '', 'g');
+    plain := lower(regexp_replace(plain, '[^ -~]', '~', 'g') COLLATE "C");
+    IF length(regexp_replace(plain, '[^0-9]', '', 'g')) >= (CASE WHEN plain ~ '2[ab]' THEN 12 ELSE 13 END)
+        OR plain ~ '(?<![0-9])[0-9]{8}(?![0-9])'
         OR plain ~ '[0-9]{1,2}[ /.,_-]{1,5}[0-9]{1,2}[ /.,_-]{1,5}[0-9]{4}'
         OR plain ~ '[0-9]{4}[ /.,_-]{1,5}[0-9]{1,2}[ /.,_-]{1,5}[0-9]{1,2}'
         OR plain ~ '\mne([^0-9a-z]{0,2}e[)]?)? {1,3}le {1,3}[0-9]'
         OR plain ~ '[^ @<>]@[a-z0-9.-]+[.][a-z]{2}'
         -- A day that something is called by says nobody's birth.
         OR regexp_replace(
-            regexp_replace(plain, '\m(du|de|le) *' || a_day, '~', 'g'),
+            regexp_replace(plain, '(^| )(du|de|le) *' || a_day, '~', 'g'),
             '\m(11' || month || '1918|18' || month || '1940|0?6' || month || '1944|0?8' || month || '1945|19' || month
             || '1962)', '~', 'g'
         ) ~ a_day
@@ -121,6 +122,13 @@ BEGIN
     $sql$ USING keys;
 END $$;
 """
+# What is not seen, and the accents that stand apart.
+UNSEEN = (
+    r"\u0300-\u036F\u1AB0-\u1AFF\u1DC0-\u1DFF\u20D0-\u20FF\uFE20-\uFE2F"
+    r"\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180b-\u180e\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U000e0001-\U000e01ef"
+)
 # Only those whose words change.
 AGAIN = r"""
 SELECT sceau_search_people(ARRAY(
@@ -143,7 +151,11 @@ def execute(sql: str) -> None:
 
 
 def upgrade() -> None:
-    execute(SEARCHED + (PEOPLE + PLACES).replace("{searched}", "sceau_searched") + AGAIN)
+    execute(
+        SEARCHED.replace("%UNSEEN%", UNSEEN)
+        + (PEOPLE + PLACES).replace("{searched}", "sceau_searched")
+        + AGAIN
+    )
 
 
 def downgrade() -> None:

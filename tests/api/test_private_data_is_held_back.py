@@ -3,6 +3,7 @@
 The channels are those of the red list, asked by the same questions; and registrars are told what to correct.
 """
 
+import base64
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -84,9 +85,31 @@ def test_no_channel_tells_it_and_everybody_is_still_there(country: Country) -> N
         assert everything.count(someone.mailbox) > 5, "the field is held back, never the person"
     verdict = country.operator.get(f"/v1/recipients/{hidden.mailbox}").get_json()
     assert "mailbox-unknown" not in verdict["reasons"], "who has the address was given it"
-    for asked in (NUMBER, SPACED, "18505", "12", "1985"):
-        found = country.operator.get("/v1/practitioners", name=f"martin {asked}", department="75").get_json()
-        assert found["items"] == [], asked
+
+
+def test_no_search_reads_it_out_piece_by_piece(country: Country) -> None:
+    spoil(country)
+    country.do("UPDATE organisation SET name = :v, long_name = ''", v=f"CABINET ZYGOTE {SPACED}")
+    one, two, _, four, *_ = country.people
+    get = country.operator.get
+    for asked in (NUMBER, SPACED, "185", "12", "1985", "camille 1", "78 006", "006 084"):
+        found = get("/v1/practitioners", name=f"martin {asked}", department="75", total=True).get_json()
+        assert (found["items"], found["total"]["count"]) == ([], 0), asked
+        found = get("/v1/organisations", name=f"zygote {asked}", total=True).get_json()
+        assert (found["items"], found["total"]["count"]) == ([], 0), asked
+    assert get("/v1/organisations", name="zygote").get_json()["items"] == []
+    (place,) = get("/v1/organisations", name=HOSPITAL).get_json()["items"]
+    assert place["name"] == HOSPITAL
+    for someone in (one, two, four):
+        (shown,) = get("/v1/practitioners", name=someone.national_id).get_json()["items"]
+        assert shown["national_id"] == someone.national_id
+    assert get("/v1/practitioners", organisation="cabinet 185052").get_json()["items"] == []
+    page, cursors = get("/v1/practitioners", limit=1).get_json(), []
+    while page["next"]:
+        cursors.append(base64.urlsafe_b64decode(page["next"] + "=="))
+        page = get("/v1/practitioners", limit=1, after=page["next"]).get_json()
+    assert len(cursors) == len(country.people) - 1, "nobody is left out of a list"
+    assert not [cursor for cursor in cursors if b"1850" in cursor or b"006" in cursor.split(b",")[1]]
 
 
 def test_a_certificate_that_tells_it_is_not_shown_and_none_is_made(
