@@ -77,6 +77,28 @@ def test_down_and_up_again_keeps_the_cas_apart(engine: Engine, now: datetime) ->
     ]
 
 
+def test_what_is_held_back_now_is_searched_no_more_and_all_is_looked_at_again(engine: Engine) -> None:
+    seed_practitioner(engine, 1, family_name="ZYGOMATIX", given_name="JEAN 12051985")
+    seed_organisation(engine, "750990012", name="CABINET ZYGOTE 12051985")
+    words = text("SELECT sort_name FROM search_person UNION ALL SELECT sort_name FROM search_place")
+    begun = text(
+        "INSERT INTO feed_cursor (consumer, xid, id, updated_at) VALUES ('privacy-watch', '9', 9, now())"
+    )
+    made = config()
+    with engine.connect() as connection:
+        made.attributes["connection"] = connection
+        command.downgrade(made, "0039")
+        before = set(connection.execute(words).scalars())
+        connection.execute(begun)
+        command.upgrade(made, "head")
+        after = set(connection.execute(words).scalars())
+        looked_at = connection.execute(text("SELECT consumer FROM feed_cursor")).scalars().all()
+        connection.rollback()
+    assert before == {"ZYGOMATIX JEAN 12051985", "CABINET ZYGOTE 12051985"}
+    assert after == {"ZYGOMATIX ", ""}
+    assert looked_at == []
+
+
 def test_what_two_persons_saw_is_taken_from_the_history(engine: Engine) -> None:
     """Of enrolments made before names were recorded: the record as of the request and the approval."""
     corrected, renamed, kept, waits = (seed_practitioner(engine, number) for number in range(1, 5))
