@@ -438,6 +438,18 @@ ENTRIES: tuple[Entry, ...] = (
         "La liste de ses remplacements dit ce que deviennent les certificats.",
     ),
     Entry(
+        "already-asked", 409, "A colleague's request waits",
+        "`asked_by` asked it at `asked_at`. To agree, give what the measure shows of it in `confirms`.",
+        "La demande d'un collègue attend",
+        "`asked_by` l'a faite à `asked_at`. Pour l'accepter, donnez en `confirms` ce que montre la mesure.",
+    ),
+    Entry(
+        "nothing-asked", 409, "Nothing waits for a confirmation",
+        "It was never asked, is done, or is over a week old: ask for it without `confirms`.",
+        "Rien n'attend de confirmation",
+        "Cela n'a pas été demandé, est fait, ou a plus de sept jours : demandez-le sans `confirms`.",
+    ),
+    Entry(
         "not-longer", 409, "The suspension lasts as long already",
         "A prolongation ends later than now planned. For an earlier end, ask for its shortening.",
         "La suspension dure déjà autant",

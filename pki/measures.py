@@ -1,7 +1,8 @@
 """The measures of an Ordre or agency, with what follows for certificates in the same transaction.
 
 Taking one, now or for a day to come, is the act of one registrar, because delay leaks; so is to prolong one.
-Lifting, shortening and annulling give trust back and take two. What begins or ends by its date is followed by
+Lifting, shortening and annulling give trust back and take two; who confirms the last two names what he read.
+What begins or ends by its date is followed by
 `directory/measures_due.py`; whose measure it is and who is competent is decided in `directory/use_cases.py`.
 """
 
@@ -186,11 +187,13 @@ def shorten(
     until: Moment,
     reason: str,
     graces: Graces,
+    confirms: datetime | None = None,
 ) -> Measure:
     """Ask for an earlier end of a suspension, or confirm the one that another registrar asked within a week.
 
-    Another end than the one asked is asked anew. Refuses `not-a-registrar`, `unknown-measure`,
-    `self-approval`, `reason-missing`, `reason-too-long` and what `directory.use_cases.shortened_end` refuses.
+    Who confirms names it: `confirms` is `shortening_asked`, and the same as `until`. Whoever asked may ask
+    for another end instead. Refuses `not-a-registrar`, `unknown-measure`, `self-approval`, `already-asked`,
+    `nothing-asked`, `reason-missing`, `reason-too-long` and what `directory.use_cases.shortened_end` refuses.
     """
     rules.check_registrar(token)
     check_reason(reason)
@@ -200,7 +203,8 @@ def shorten(
         row, until, not_before(present(connection, now), row.recorded_at)
     )
     asking = _Asking(token, found, measure_shortening, now)
-    if found.shortening_asked != ends_at:
+    same = found.shortening_asked == ends_at
+    if not _confirms(connection, asking, found.shortening_asked, confirms, same=same):
         _ask(connection, asking, Event.MEASURE_SHORTENING_ASKED, reason, until=ends_at)
     else:
         with _agreed(connection, asking, Act.SHORTENED, graces):
@@ -212,13 +216,23 @@ def shorten(
 
 
 def annul(
-    connection: Connection, *, now: datetime, token: Token, measure_id: int, reason: str, graces: Graces
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    measure_id: int,
+    reason: str,
+    graces: Graces,
+    confirms: datetime | None = None,
 ) -> Measure:
     """Say that a measure was an error, or confirm what another registrar said within a week.
 
+    Who confirms names it: `confirms` is `annulment_asked`.
+
     Confirmed, it ends, whatever was held for it is released, and what a strike-off ended or revoked comes
     back (`pki/restitution.py`). One that has ended is annulled all the same. Refuses `not-a-registrar`,
-    `unknown-measure`, `measure-annulled`, `self-approval`, `reason-missing`, `reason-too-long`.
+    `unknown-measure`, `measure-annulled`, `self-approval`, `already-asked`, `nothing-asked`,
+    `reason-missing`, `reason-too-long`.
     """
     rules.check_registrar(token)
     check_reason(reason)
@@ -226,7 +240,7 @@ def annul(
     if found.state is MeasureState.ANNULLED:
         raise Refusal(Kind.CONFLICT, "measure-annulled", f"Measure {measure_id} is annulled already.")
     asking = _Asking(token, found, measure_annulment, now)
-    if found.annulment_asked is None:
+    if not _confirms(connection, asking, found.annulment_asked, confirms, same=True):
         _ask(connection, asking, Event.MEASURE_ANNULMENT_ASKED, reason)
     else:
         with _agreed(connection, asking, Act.ANNULLED, graces):
@@ -296,6 +310,29 @@ def _ask(connection: Connection, asking: _Asking, event: Event, reason: str, **b
     record(
         connection, now=now, actor=asking.token.actor, event=event, subject=found.practitioner, detail=detail
     )
+
+
+def _confirms(
+    connection: Connection, asking: _Asking, shown: datetime | None, confirms: datetime | None, *, same: bool
+) -> bool:
+    """Whether this call agrees to what waits; False where it asks.
+
+    Who means to ask must not agree unawares to what a thief of the other token asked, nor put his own request
+    in its place: so a colleague's is confirmed by what it shows (`shown`), or refused. `same` is whether this
+    call is about the same as what waits.
+    """
+    asked = dual_control.waiting(connection, asking.table, asking.measure.id, asking.now)
+    if asked is None or shown is None:
+        if confirms is None:
+            return False
+        raise Refusal(Kind.CONFLICT, "nothing-asked", "Nobody asked for this within seven days: ask first.")
+    if same and (confirms == shown or asked.by == asking.token.id):
+        return True
+    if confirms is None and asked.by == asking.token.id:
+        return False
+    by = actor_of(asked.by).name
+    text = f"{by} asked at {asked.at.isoformat()}: to agree, give `confirms` as the measure shows it."
+    raise Refusal(Kind.CONFLICT, "already-asked", text, asked_by=by, asked_at=asked.at.isoformat())
 
 
 @contextmanager

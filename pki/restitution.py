@@ -47,12 +47,18 @@ _STRUCK_OFF = """
     WHERE m.national_id = ANY(CAST(:numbers AS text[])) AND m.kind = 'struck-off'
     AND {at} >= m.starts_at AND {at} <= coalesce(m.ends_at, 'infinity')
 """
-# No enrolment is approved while a strike-off stands: one that ended under it ended by it. Another strike-off
-# that was no error, and stood then or since, would have ended it too.
+# Of those that ended while it stood, the ones that the job of consequences ended, as the log has it: what a
+# registrar ended in between stays so. Another strike-off that was no error, and stood then or since, would
+# have ended it too.
 _ENDED = text(f"""
     SELECT e.id FROM enrolment e
     WHERE e.practitioner = ANY(CAST(:numbers AS text[])) AND e.state = 'ended' AND e.approved_at IS NOT NULL
     AND EXISTS ({_STRUCK_OFF.format(at="e.ended_at")})
+    AND :actor = (
+        SELECT l.actor FROM (
+            SELECT 1 AS later, id AS place, actor, event, subject FROM audit_pending
+            UNION ALL SELECT 0, index, actor, event, subject FROM audit_entry) l
+        WHERE l.subject = e.id::text AND l.event = :ended ORDER BY l.later DESC, l.place DESC LIMIT 1)
     AND NOT EXISTS (
         SELECT FROM measure o LEFT JOIN measure_annulment a ON a.measure_id = o.id
         WHERE o.national_id = ANY(CAST(:numbers AS text[])) AND o.kind = 'struck-off'
@@ -132,7 +138,8 @@ def give_back(
     again.
     """
     numbers = sorted(directory_store.numbers_of(connection, [national_id]))
-    ended = list(connection.execute(_ENDED, {"numbers": numbers, "now": now}).scalars())
+    by = {"actor": consequences.ACTOR.name, "ended": Event.ENROLMENT_ENDED.value}
+    ended = list(connection.execute(_ENDED, {"numbers": numbers, "now": now, **by}).scalars())
     if not ended:
         return
     restored = connection.execute(_RESTORE, {"ids": ended}).all()

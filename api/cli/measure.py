@@ -1,6 +1,7 @@
 """`sceau measure`: suspend, strike off, for a time or not, give back, from a terminal, as over REST."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from directory.periods import Moment
 from pki import measures as use_cases
 from pki.measures import Measure
 
-HEADERS = ("id", "practitioner", "kind", "authority", "state", "since", "until", "reason")
+HEADERS = ("id", "practitioner", "kind", "authority", "state", "since", "until", "asked", "reason")
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> Moment | None:
@@ -28,10 +29,27 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> Mo
         raise click.BadParameter(refusal.text, ctx, param) from refusal
 
 
+def _instant(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """An instant as the measure shows it, to the microsecond."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter("give the instant as `sceau measure list` shows it.", ctx, param) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 until_option = click.option(
     "--until",
     callback=_moment,
     help="Last day (of Paris), or the instant at which it ends; else until lifted.",
+)
+confirm_option = click.option(
+    "--confirm",
+    "confirms",
+    callback=_instant,
+    help="Agree to what a colleague asked: the instant under `asked` of `sceau measure list`.",
 )
 
 
@@ -112,19 +130,23 @@ def prolong(
 @click.argument("measure_id", type=NUMBER)
 @click.option("--reason", required=True, help="Why it ends earlier.")
 @click.option("--until", callback=_moment, required=True, help="The earlier last day (of Paris), or instant.")
+@confirm_option
 @identity_option
 @state_option
 @json_option
 def shorten(
-    measure_id: int, reason: str, until: Moment, name: str | None, secret: str | None, state: Path | None,
-    as_json: bool,
+    measure_id: int, reason: str, until: Moment, confirms: datetime | None, name: str | None,
+    secret: str | None, state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask for an earlier end of the suspension MEASURE_ID, or confirm the end that another asked.
+
+    Who confirms gives --confirm; without it a request of a colleague's is refused, not confirmed unread.
 
     \b
     Examples:
       sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_a
-      sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_b
+      sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_b \\
+        --confirm 2027-02-15T23:00:00Z
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
@@ -135,6 +157,7 @@ def shorten(
             measure_id=measure_id,
             until=until,
             reason=reason,
+            confirms=confirms,
             graces=parts.graces,
         )
     answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
@@ -143,20 +166,29 @@ def shorten(
 @measure.command()
 @click.argument("measure_id", type=NUMBER)
 @click.option("--reason", required=True, help="Why it was an error.")
+@confirm_option
 @identity_option
 @state_option
 @json_option
 def annul(
-    measure_id: int, reason: str, name: str | None, secret: str | None, state: Path | None, as_json: bool
+    measure_id: int,
+    reason: str,
+    confirms: datetime | None,
+    name: str | None,
+    secret: str | None,
+    state: Path | None,
+    as_json: bool,
 ) -> None:
     """Say that MEASURE_ID was an error, or confirm what another registrar said: everything comes back.
 
+    Who confirms gives --confirm; without it a request of a colleague's is refused, not confirmed unread.
     What a strike-off revoked is certified anew on the same key; `sceau measure list` shows the serials.
 
     \b
     Examples:
       sceau measure annul 12 --reason "a namesake" --as registrar_a
-      sceau measure annul 12 --reason "a namesake" --as registrar_b
+      sceau measure annul 12 --reason "a namesake" --as registrar_b \\
+        --confirm 2026-12-01T09:30:00.123456Z
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
@@ -166,6 +198,7 @@ def annul(
             token=who_acts(parts, connection, name, secret),
             measure_id=measure_id,
             reason=reason,
+            confirms=confirms,
             graces=parts.graces,
         )
     answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
@@ -231,7 +264,10 @@ def _told(one: Measure) -> dict[str, Any]:
 
 
 def _row(one: Measure) -> tuple[Any, ...]:
+    asked = one.annulment_asked or one.shortening_asked
+    # To the microsecond: it is given back with --confirm.
+    shown = asked and asked.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return (
         one.id, one.practitioner, one.kind.value, one.authority, one.state.value, one.starts_at, one.ends_at,
-        one.reason,
+        shown, one.reason,
     )  # fmt: skip

@@ -54,16 +54,30 @@ class ProlongationRequest(Shape):
     reason = Line(LONGEST_REASON, required=True, metadata={"example": "Décision 2027-009"})
 
 
+_CONFIRMS = {
+    "description": "Pour confirmer la demande d'un collègue : `{0}` de la mesure — To confirm a colleague's"
+    " request: `{0}` of the measure",
+    "example": None,
+}
+
+
+def _confirming(shown: str) -> Instant:
+    told = _CONFIRMS | {"description": str(_CONFIRMS["description"]).format(shown)}
+    return Instant(load_default=None, allow_none=True, metadata=told)
+
+
 class ShorteningRequest(Shape):
-    """The earlier end, and why. Who confirms gives the same end."""
+    """The earlier end, and why. Who confirms gives the same end, and names it."""
 
     until = DayOrInstant(required=True, metadata=_UNTIL)
+    confirms = _confirming("shortening_asked")
     reason = Line(LONGEST_REASON, required=True, metadata={"example": "Recours accueilli en partie"})
 
 
 class AnnulmentRequest(Shape):
-    """Why it was an error."""
+    """Why it was an error. Who confirms names what he confirms."""
 
+    confirms = _confirming("annulment_asked")
     reason = Line(LONGEST_REASON, required=True, metadata={"example": "Homonyme"})
 
 
@@ -280,14 +294,15 @@ def prolong_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
     french="""Écourter une suspension.
 
     Deux agents de l'Ordre qui l'a prise : le premier demande une fin plus proche, un autre confirme la même
-    dans les sept jours. Une autre fin est une nouvelle demande. Pour une fin immédiate : la levée.
+    dans les sept jours, en donnant `shortening_asked` dans `confirms`. Sans `confirms`, ou pour une autre
+    fin : `already-asked`. Pour une fin immédiate : la levée.
     """,
     answer=MeasureAnswer,
     body=ShorteningRequest,
     problems=(
         "unknown-measure", "not-a-registrar", "self-approval", "reason-missing", "reason-too-long",
         "measure-not-in-force", "not-shorter", "bad-moment", "ends-too-early", "too-far-ahead",
-        "strike-off-has-no-end",
+        "strike-off-has-no-end", "already-asked", "nothing-asked",
     ),
     parameters=IDENTIFIED,
     idempotent=True,
@@ -296,7 +311,8 @@ def shorten_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
     """Shorten a suspension.
 
     Two registrars of the Ordre that took it: the first asks for an earlier end, another confirms the same one
-    within seven days. Another end is a new request. To end it at once, lift it.
+    within seven days, with `shortening_asked` in `confirms`. Without `confirms`, or for another end:
+    `already-asked`. To end it at once, lift it.
     """
     return use_cases.shorten(
         call.connection,
@@ -305,6 +321,7 @@ def shorten_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
         measure_id=measure_id,
         until=asked["until"],
         reason=asked["reason"],
+        confirms=asked["confirms"],
         graces=call.container.graces,
     )
 
@@ -316,7 +333,8 @@ def shorten_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
     opens=Opens.WRITE,
     french="""Annuler une mesure prise par erreur.
 
-    Deux agents de l'Ordre qui l'a prise. La mesure prend fin, les certificats suspendus sont rétablis, les
+    Deux agents de l'Ordre qui l'a prise ; le second donne `annulment_asked` dans `confirms`, sans quoi :
+    `already-asked`. La mesure prend fin, les certificats suspendus sont rétablis, les
     enrôlements reviennent avec leur approbation. Un certificat révoqué le reste (RFC 5280) : un autre est
     émis sur la même clé, sans nouvelle demande, en quelques minutes (`replacements`). Le passé reste tel
     qu'il était connu.
@@ -325,7 +343,7 @@ def shorten_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
     body=AnnulmentRequest,
     problems=(
         "unknown-measure", "not-a-registrar", "self-approval", "reason-missing", "reason-too-long",
-        "measure-annulled",
+        "measure-annulled", "already-asked", "nothing-asked",
     ),
     parameters=IDENTIFIED,
     idempotent=True,
@@ -333,7 +351,8 @@ def shorten_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
 def annul_measure(call: Transacted, asked: dict[str, Any], measure_id: int) -> Measure:
     """Annul a measure taken by error.
 
-    Two registrars of the Ordre that took it. The measure ends, certificates on hold are released, enrolments
+    Two registrars of the Ordre that took it; the second gives `annulment_asked` in `confirms`, and without it
+    gets `already-asked`. The measure ends, certificates on hold are released, enrolments
     come back with their approval. What was revoked stays so (RFC 5280): another certificate is made on the
     same key, without a new request, within minutes (`replacements`). The past stays as it was known.
     """
@@ -343,6 +362,7 @@ def annul_measure(call: Transacted, asked: dict[str, Any], measure_id: int) -> M
         token=call.token,
         measure_id=measure_id,
         reason=asked["reason"],
+        confirms=asked["confirms"],
         graces=call.container.graces,
     )
 

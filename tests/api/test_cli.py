@@ -393,12 +393,18 @@ def test_a_measure_with_dates_is_prolonged_by_one_shortened_and_annulled_by_two(
     longer = told(sceau("measure", "prolong", number, "--reason", "y", "--json", token=one))
     assert (longer["ends_at"], longer["revisions"][0]["act"]) == (None, "prolonged")
     shorten = ("measure", "shorten", number, "--until", str(last), "--reason", "z", "--json")
-    assert told(sceau(*shorten, token=two))["ends_at"] is None
-    assert told(sceau(*shorten, token=one))["ends_at"] == taken["ends_at"]
+    waits = told(sceau(*shorten, token=two))
+    assert waits["ends_at"] is None
+    assert told(sceau(*shorten, token=one))["type"] == "already-asked"
+    agreed = sceau(*shorten, "--confirm", waits["shortening_asked"], token=one)
+    assert told(agreed)["ends_at"] == taken["ends_at"]
     annul = ("measure", "annul", number, "--reason", "a namesake", "--json")
-    assert told(sceau(*annul, token=one))["annulment_asked"] is not None
+    asked = told(sceau(*annul, token=one))["annulment_asked"]
     assert told(sceau(*annul, token=one))["type"] == "self-approval"
-    assert told(sceau(*annul, token=two))["state"] == "annulled"
+    assert told(sceau(*annul, token=two))["type"] == "already-asked"
+    shown = sceau("measure", "list", someone, token=two).stdout
+    assert asked in shown, "the table shows what to confirm"
+    assert told(sceau(*annul, "--confirm", asked, token=two))["state"] == "annulled"
 
 
 def test_what_needs_a_look_is_listed_to_whom_it_touches(sceau: Sceau, engine: Engine) -> None:

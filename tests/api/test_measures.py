@@ -297,14 +297,20 @@ def test_a_measure_has_dates_and_two_take_an_error_back(
     assert first.post(f"{path}/prolongation", longer).get_json()["revisions"][0]["act"] == "prolonged"
     shorter = {"until": (day + timedelta(days=4)).isoformat(), "reason": "Recours"}
     assert first.post(f"{path}/shortening", shorter).get_json()["shortening_asked"] is not None
-    done = second.post(f"{path}/shortening", shorter).get_json()
+    unread = second.post(f"{path}/shortening", shorter)
+    assert (unread.status_code, unread.get_json()["code"]) == (409, "already-asked")
+    (shown,) = second.get(of(someone)).get_json()["items"]
+    assert unread.get_json()["asked_by"].startswith("token:")
+    done = second.post(f"{path}/shortening", shorter | {"confirms": shown["shortening_asked"]}).get_json()
     assert datetime.fromisoformat(done["ends_at"]) == datetime.combine(
         day + timedelta(days=5), time(), FRANCE
     )
-    assert first.post(f"{path}/annulment", {"reason": "Homonyme"}).get_json()["annulment_asked"] is not None
+    error = first.post(f"{path}/annulment", {"reason": "Homonyme"}).get_json()["annulment_asked"]
     alone = first.post(f"{path}/annulment", {"reason": "Homonyme"})
     assert (alone.status_code, alone.get_json()["code"]) == (403, "self-approval")
-    annulled = second.post(f"{path}/annulment", {"reason": "Homonyme"}).get_json()
+    unread = second.post(f"{path}/annulment", {"reason": "Homonyme"})
+    assert (unread.status_code, unread.get_json()["code"]) == (409, "already-asked")
+    annulled = second.post(f"{path}/annulment", {"reason": "Homonyme", "confirms": error}).get_json()
     assert (annulled["state"], annulled["replacements"]) == ("annulled", [])
     again = second.post(f"{path}/annulment", {"reason": "Homonyme"})
     assert (again.status_code, again.get_json()["code"]) == (409, "measure-annulled")

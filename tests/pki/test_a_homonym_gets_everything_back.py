@@ -7,17 +7,18 @@ import pytest
 from cryptography import x509
 from sqlalchemy import Connection, Engine, text
 
-from directory.base.audit import Actor
+from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
-from pki import blocked_keys, measures, restitution, use_cases
+from pki import blocked_keys, measures, restitution, store, use_cases
 from pki.measures import MeasureState
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.store import find_certificate
 from tests.factories import depart, seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, enrol, new_key, registrar, request_for
-from tests.pki.test_measures_with_dates import act, code_of, events, take, verdict, worker
+from tests.pki.passing import pass_time
+from tests.pki.test_measures_with_dates import HOUR, MINUTE, act, code_of, events, take, verdict, worker
 
 Meanwhile = tuple[Callable[[Engine, Enrolled, IssuedCertificate], None], str]
 STRIKE_OFF = {"kind": MeasureKind.STRUCK_OFF}
@@ -44,8 +45,8 @@ def replace(engine: Engine, authority: Established) -> Callable[[], int]:
 
 def annul(engine: Engine, who: Enrolled, measure: measures.Measure) -> measures.Measure:
     """By two persons."""
-    act(engine, measures.annul, who.first, measure, reason="a namesake")
-    return act(engine, measures.annul, who.second, measure)
+    asked = act(engine, measures.annul, who.first, measure, reason="a namesake")
+    return act(engine, measures.annul, who.second, measure, confirms=asked.annulment_asked)
 
 
 def seen(engine: Engine, who: Enrolled) -> measures.Measure:
@@ -83,7 +84,16 @@ def test_two_persons_give_everything_back(
     assert (asked.state, asked.annulment_asked is not None) == (MeasureState.IN_FORCE, True)
     assert code_of(lambda: act(engine, measures.annul, enrolled.first, taken)) == "self-approval"
     assert (replace(), states(engine)) == (0, ["ended"]), "one person gives nothing back"
-    annulled = act(engine, measures.annul, enrolled.second, taken)
+    # A colleague who means to ask does not agree: what he agrees to he names.
+    with pytest.raises(Refusal) as refused:
+        act(engine, measures.annul, enrolled.second, taken)
+    assert (refused.value.code, refused.value.details["asked_by"]) == (
+        "already-asked", enrolled.first.actor.name,
+    )  # fmt: skip
+    other = {"confirms": taken.recorded_at}
+    assert code_of(lambda: act(engine, measures.annul, enrolled.second, taken, **other)) == "already-asked"
+    assert (replace(), states(engine)) == (0, ["ended"])
+    annulled = act(engine, measures.annul, enrolled.second, taken, confirms=asked.annulment_asked)
     assert annulled.state is MeasureState.ANNULLED
     (revision,) = annulled.revisions
     assert (revision.reason, revision.asked_by, revision.confirmed_by) == (
@@ -149,6 +159,36 @@ def test_what_was_ended_before_or_by_another_stays_ended(
         assert connection.execute(query).scalars().all() == [other.id]
 
 
+def test_what_a_registrar_ended_while_it_stood_stays_ended(
+    engine: Engine, enrolled: Enrolled, issue: Issue, replace: Callable[[], int]
+) -> None:
+    """Between the day of a strike-off recorded ahead and the job that follows it, another ended it."""
+    issue()
+    taken = take(engine, enrolled.first, enrolled, begins=datetime.now(UTC) + MINUTE, **STRIKE_OFF)
+    pass_time(engine, HOUR)
+    with transaction(engine) as connection:
+        at = datetime.now(UTC)
+        store.end(connection, enrolled.id, at)
+        record(connection, now=at, actor=enrolled.first.actor, event=Event.ENROLMENT_ENDED,
+               subject=str(enrolled.id), detail={})  # fmt: skip
+    worker(engine)
+    annul(engine, enrolled, taken)
+    assert (states(engine), replace(), seen(engine, enrolled).replacements) == (["ended"], 0, ())
+
+
+def test_what_the_log_has_numbered_comes_back_as_well(
+    engine: Engine, enrolled: Enrolled, issue: Issue, replace: Callable[[], int]
+) -> None:
+    issue()
+    taken = take(engine, enrolled.first, enrolled, **STRIKE_OFF)
+    run(engine, "INSERT INTO audit_entry (index, at, actor, event, subject, detail, leaf_hash)"
+        " SELECT id, at, actor, event, subject, detail, sha256(id::text::bytea)"
+        " FROM audit_pending")  # fmt: skip
+    run(engine, "DELETE FROM audit_pending")
+    annul(engine, enrolled, taken)
+    assert (states(engine), replace()) == (["approved"], 1)
+
+
 def test_nothing_comes_back_while_another_strike_off_stands_and_all_when_both_were_errors(
     engine: Engine, now: datetime, issue: Issue, replace: Callable[[], int]
 ) -> None:
@@ -159,8 +199,8 @@ def test_nothing_comes_back_while_another_strike_off_stands_and_all_when_both_we
     second = take(engine, pharmacists[0], who, **STRIKE_OFF)
     annul(engine, who, taken)
     assert (replace(), states(engine)[-1:]) == (0, ["ended"])
-    for token in pharmacists:
-        act(engine, measures.annul, token, second)
+    asked = act(engine, measures.annul, pharmacists[0], second)
+    act(engine, measures.annul, pharmacists[1], second, confirms=asked.annulment_asked)
     assert (replace(), verdict(engine, who).answer.value, events(engine, revoked)) == (
         1,
         "allowed",

@@ -272,20 +272,33 @@ def test_one_prolongs_and_two_shorten(engine: Engine, enrolled: Enrolled, issued
     assert (
         code_of(lambda: act(engine, measures.shorten, first, taken, until=now + 2 * HOUR)) == "self-approval"
     )
-    # Another end is another request: nobody's confirmation is turned into what he did not read.
-    other = act(engine, measures.shorten, second, taken, until=now + HOUR, reason="sooner")
+    # Whoever asked may ask otherwise; nobody else puts his request in its place, or agrees unawares.
+    other = act(engine, measures.shorten, first, taken, until=now + HOUR, reason="sooner")
     assert (other.ends_at, other.shortening_asked) == (now + 3 * HOUR, now + HOUR)
-    done = act(engine, measures.shorten, first, taken, until=now + HOUR)
+    for given in (
+        {"until": now + HOUR}, {"until": now + 2 * HOUR}, {"until": now + HOUR, "confirms": now + 2 * HOUR},
+        {"until": now + 2 * HOUR, "confirms": now + HOUR}, {"until": now + HOUR, "confirms": now},
+    ):  # fmt: skip
+        with pytest.raises(Refusal) as refused:
+            act(engine, measures.shorten, second, taken, **given)
+        assert refused.value.code == "already-asked"
+        assert refused.value.details["asked_by"] == first.actor.name
+        assert seen(engine, enrolled)[0].shortening_asked == now + HOUR
+    agreed = {"until": now + HOUR, "confirms": now + HOUR}
+    assert code_of(lambda: act(engine, measures.shorten, first, taken, **agreed)) == "self-approval"
+    done = act(engine, measures.shorten, second, taken, **agreed)
     assert (done.ends_at, done.shortening_asked, done.state) == (now + HOUR, None, MeasureState.IN_FORCE)
     assert [
         (one.act.value, one.ends_at, one.reason, one.asked_by, one.confirmed_by) for one in done.revisions
     ] == [
         ("prolonged", now + 3 * HOUR, "because", second.actor.name, None),
-        ("shortened", now + HOUR, "sooner", second.actor.name, first.actor.name),
+        ("shortened", now + HOUR, "sooner", first.actor.name, second.actor.name),
     ]
     # Once more, by the same two: what was agreed to before agrees to nothing now.
+    sooner = {"until": now + MINUTE, "confirms": now + MINUTE}
+    assert code_of(lambda: act(engine, measures.shorten, second, taken, **sooner)) == "nothing-asked"
     assert act(engine, measures.shorten, first, taken, until=now + MINUTE).shortening_asked == now + MINUTE
-    assert act(engine, measures.shorten, second, taken, until=now + MINUTE).ends_at == now + MINUTE
+    assert act(engine, measures.shorten, second, taken, **sooner).ends_at == now + MINUTE
     assert events(engine, issued) == ["hold"]
     pass_time(engine, 2 * MINUTE)
     worker(engine)
@@ -308,7 +321,7 @@ def test_what_is_no_prolongation_or_no_shortening_is_refused(engine: Engine, enr
     assert forever.ends_at is None
     assert code_of(lambda: act(engine, prolong, first, taken, until=now + DAY)) == "not-longer"
     assert act(engine, shorten, first, taken, until=now + 3 * HOUR).shortening_asked == now + 3 * HOUR
-    act(engine, shorten, second, taken, until=now + 3 * HOUR)
+    act(engine, shorten, second, taken, until=now + 3 * HOUR, confirms=now + 3 * HOUR)
     pass_time(engine, 4 * HOUR)
     assert code_of(lambda: act(engine, prolong, first, taken, until=None)) == "measure-not-in-force"
     assert code_of(lambda: act(engine, shorten, first, taken, until=now + DAY)) == "measure-not-in-force"
@@ -396,8 +409,8 @@ def test_the_past_stays_as_it_was_known(engine: Engine, enrolled: Enrolled) -> N
     in_force = datetime.now(UTC)
     assert "holder-suspended" in verdict(engine, enrolled, at=in_force).reasons
     assert "holder-suspended" not in verdict(engine, enrolled, at=recorded).reasons
-    for who in (enrolled.first, enrolled.second):
-        act(engine, measures.annul, who, taken)
+    asked = act(engine, measures.annul, enrolled.first, taken)
+    act(engine, measures.annul, enrolled.second, taken, confirms=asked.annulment_asked)
     assert "holder-suspended" in verdict(engine, enrolled, at=in_force).reasons, "as it was known"
     assert "holder-suspended" not in verdict(engine, enrolled).reasons
     assert verdict(engine, enrolled, at=in_force).valid_until > in_force + LIFETIME / 2
