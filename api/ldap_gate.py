@@ -136,7 +136,7 @@ class Gate:
 
     def _number(self, dn: str) -> int:
         match _name(dn):
-            case (("cn", number), *above) if tuple(above) == self._tokens and number.isdecimal():
+            case (("cn", number), *above) if tuple(above) == self._tokens and _is_plain(number):
                 return int(number)
         text = "Bind under the name of a token: cn=<number>,ou=tokens,..."
         raise Refusal(Kind.UNAUTHENTICATED, "bad-token", text)
@@ -171,6 +171,11 @@ class Gate:
             self._live.move_to_end(dn)
             while len(self._live) > REMEMBERED:
                 self._live.popitem(last=False)
+
+
+def _is_plain(number: str) -> bool:
+    """Whether it is written as `name_of` writes it: a token with several names would be several readers."""
+    return number.isascii() and number.isdecimal() and number == str(int(number))
 
 
 def name_of(token: Token, suffix: str) -> str:

@@ -45,7 +45,7 @@ class OpenSlapd(Slapd):
 
     def _words(self) -> dict[str, str]:
         # 40 addresses fill what a request may be long: a guesser has no more of them in one search.
-        limits = ("olcIdleTimeout: 60", "olcSockbufMaxIncoming: 2048", "olcConnMaxPending: 10")
+        limits = ("olcIdleTimeout: 10", "olcSockbufMaxIncoming: 2048", "olcConnMaxPending: 10")
         return {"particular": "\n".join((*limits, "olcDisallows: bind_simple")), "schema_readers": "* none"}
 
 

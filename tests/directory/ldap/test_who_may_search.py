@@ -67,7 +67,7 @@ def test_a_token_opens_under_its_own_name_alone(engine: Engine, shown: Guarded, 
     number = shown.token.id
     names = ("cn=999999,ou=tokens,", "cn=publisher,", "cn=x,ou=tokens,", "ou=tokens,", "",
              f"cn={number},ou=mailboxes,", f"cn={number},cn=1,ou=tokens,",
-             f"cn={other.id},ou=tokens,")  # fmt: skip
+             f"cn=0{number},ou=tokens,", f"cn={other.id},ou=tokens,")  # fmt: skip
     for name in names:
         told = name + SUFFIX
         found = shown.run("ldapsearch", "-D", told, "-w", shown.secret, "-b", SUFFIX, PREFIX)
