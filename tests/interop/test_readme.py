@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from tests.interop.conftest import Installation
+from tests.interop.conftest import MANY_SEARCHES, Installation
 
 ROOT = Path(__file__).resolve().parents[2]
 # What makes, stops or measures an installation is run by whoever releases, not inside another one.
@@ -43,7 +43,7 @@ def test_every_command_of_the_readme_works_when_pasted(installation: Installatio
 
 
 def test_the_five_commands_of_a_first_run_work_when_pasted(installation: Installation) -> None:
-    told = installation.sceau("up", "--detach").stderr
+    told = installation.sceau("up", "--detach", env=MANY_SEARCHES).stderr
     commands = [line.strip() for line in told.partition("can be pasted):")[2].split("\n") if line.strip()]
     assert len(commands) == 5
     for command in commands:
