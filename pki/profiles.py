@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
-from cryptography.x509 import ObjectIdentifier
+from cryptography.x509 import Certificate, CertificatePolicies, ExtensionNotFound, KeyUsage, ObjectIdentifier
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.model import JOINED, CrlForm, Purpose
@@ -353,6 +353,37 @@ MAIL_ROLES = frozenset({"persons", "organisations"})
 SERVERS_ROLE = "servers"
 PURPOSES_OF_MAIL_CAS = (ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.CLIENT_AUTH)
 OF_MAIL_CAS = frozenset({*PURPOSES_OF_MAIL_CAS, ExtendedKeyUsageOID.OCSP_SIGNING})
+
+
+_USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign",
+)  # fmt: skip
+
+
+def usages_of(usage: KeyUsage) -> frozenset[str]:
+    """What a key is for, by the field names that profiles have."""
+    return frozenset(name for name in _USAGES if getattr(usage, name))
+
+
+def profile_of(certificate: Certificate) -> Profile | None:
+    """The profile that a certificate of ours was made by, None for another's; not for a CA's.
+
+    One for both purposes and those for one have the same policy: what the key is for tells them apart.
+    """
+    try:
+        policies = certificate.extensions.get_extension_for_class(CertificatePolicies).value
+        usages = usages_of(certificate.extensions.get_extension_for_class(KeyUsage).value)
+    except ExtensionNotFound:
+        return None
+    found = (
+        one
+        for one in PROFILES.values()
+        if not one.is_authority
+        and one.policy == policies[0].policy_identifier
+        and usages in (one.key_usage_ec, one.key_usage_rsa)
+    )
+    return next(found, None)
 
 
 def family_of(profile: str) -> list[str]:

@@ -34,7 +34,7 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.profiles import PRACTITIONER, PROFILES, RESERVATION_LIFE
+from pki.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.revoking import TakingBack
 from pki.signed_note import AuditKey
 from pki.signing.signer import Signer
@@ -45,7 +45,6 @@ ACTOR = Actor("command:restore")
 UNKNOWN_PROFILE = "unknown"
 _HELD = RevocationReason.CERTIFICATE_HOLD
 _REASONS = {reason.value: reason for reason in RevocationReason}
-_BY_POLICY = {one.policy: one for one in PROFILES.values() if not one.is_authority}
 _DER = Encoding.DER
 _PEM = b"-----BEGIN X509 CRL-----"
 
@@ -278,15 +277,15 @@ def _reservation(signed: bytes, authorities: Sequence[Authority]) -> Reservation
     if authority is None:
         text = f"The certificate {serial} is of a CA that the record does not have: bring the CA in first."
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", text)
-    policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
-    profile = _BY_POLICY.get(policies[0].policy_identifier)
+    profile = profile_of(certificate)
+    of_person = profile is not None and profile.family == PRACTITIONER.name
     named = certificate.subject.get_attributes_for_oid(NameOID.SERIAL_NUMBER)
     tbs = certificate.tbs_certificate_bytes
     return Reservation(
         serial=serial, authority_id=authority.id,
         profile=UNKNOWN_PROFILE if profile is None else profile.name,
         shard=rules.shard_of(serial, authority.shards), mailbox=_mailbox(certificate),
-        practitioner=str(named[0].value) if profile is PRACTITIONER and named else None, enrolment_id=None,
+        practitioner=str(named[0].value) if of_person and named else None, enrolment_id=None,
         spki_sha256=sha256(gate.issuer_fields(signed)[1]).digest(), tbs=tbs, tbs_sha256=sha256(tbs).digest(),
         reserved_at=certificate.not_valid_before_utc,
     )  # fmt: skip

@@ -19,15 +19,12 @@ from pki.profiles import (
     SERVERS_ROLE,
     SERVICE_TLS,
     Profile,
+    usages_of,
 )
 from pki.tbs import NO_REV_AVAIL, NOTHING
 
 _Value = TypeVar("_Value", bound=x509.ExtensionType)
 _NAMED = OF_MAILBOXES | {SERVICE_TLS.name, OPERATOR_SERVER.name}
-_USAGES = (
-    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-    "key_cert_sign", "crl_sign",
-)  # fmt: skip
 
 
 def expected(profile: Profile, *, has_issuer: bool, crl_form: CrlForm) -> frozenset[x509.ObjectIdentifier]:
@@ -78,7 +75,7 @@ def _key_usage(case: Case) -> Iterator[str]:
     usage = _find(case, x509.KeyUsage)
     rsa = isinstance(case.certificate.public_key(), RSAPublicKey)
     wanted = case.profile.key_usage_rsa if rsa else case.profile.key_usage_ec
-    if usage is not None and {name for name in _USAGES if getattr(usage, name)} != wanted:
+    if usage is not None and usages_of(usage) != wanted:
         yield "a key usage that is not the profile's for this kind of key"
 
 

@@ -45,6 +45,7 @@ from pki.profiles import (
     ResponderNames,
     ServiceNames,
     Urls,
+    profile_of,
 )
 from pki.signing.seal import seal, unsealed
 from pki.tbs import NO_REV_AVAIL, Issuer, unsigned
@@ -160,6 +161,11 @@ def test_what_each_profile_makes_passes_our_lints_and_pkilint() -> None:
         assert pkix.findings(made.certificate.public_bytes(Encoding.DER), made.profile.name) == ([], []), (
             made.profile.name
         )
+
+
+def test_each_profile_is_known_again_by_what_it_made() -> None:
+    for made in of_each_profile():
+        assert profile_of(made.certificate) is (None if made.profile.is_authority else made.profile)
 
 
 # One way of being wrong each: rebuild a good certificate with one thing changed.
