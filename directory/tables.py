@@ -321,15 +321,23 @@ measure = Table(
     Column("sys_from", UtcDateTime, nullable=False),
 )
 
+
+def agreement() -> tuple[Column[Any], ...]:
+    """What one person asked for and another agrees to (`directory/dual_control.py`)."""
+    return (
+        Column("reason", Text, nullable=False),
+        Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
+        Column("asked_at", UtcDateTime, nullable=False),
+        Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
+        Column("confirmed_at", UtcDateTime),
+    )
+
+
 measure_lifting = Table(
     "measure_lifting",
     metadata,
     Column("measure_id", BigInteger, ForeignKey("measure.id"), primary_key=True, autoincrement=False),
-    Column("reason", Text, nullable=False),
-    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
-    Column("asked_at", UtcDateTime, nullable=False),
-    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
-    Column("confirmed_at", UtcDateTime),
+    *agreement(),
 )
 
 measure_shortening = Table(
@@ -337,22 +345,14 @@ measure_shortening = Table(
     metadata,
     Column("measure_id", BigInteger, ForeignKey("measure.id"), primary_key=True, autoincrement=False),
     Column("until", UtcDateTime, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
-    Column("asked_at", UtcDateTime, nullable=False),
-    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
-    Column("confirmed_at", UtcDateTime),
+    *agreement(),
 )
 
 measure_annulment = Table(
     "measure_annulment",
     metadata,
     Column("measure_id", BigInteger, ForeignKey("measure.id"), primary_key=True, autoincrement=False),
-    Column("reason", Text, nullable=False),
-    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
-    Column("asked_at", UtcDateTime, nullable=False),
-    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
-    Column("confirmed_at", UtcDateTime),
+    *agreement(),
 )
 
 measure_revision = Table(
@@ -381,11 +381,7 @@ correction_withdrawal = Table(
     "correction_withdrawal",
     metadata,
     Column("correction_id", BigInteger, ForeignKey("correction.id"), primary_key=True, autoincrement=False),
-    Column("reason", Text, nullable=False),
-    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
-    Column("asked_at", UtcDateTime, nullable=False),
-    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
-    Column("confirmed_at", UtcDateTime),
+    *agreement(),
 )
 
 correction = Table(

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from directory.base.db import UtcDateTime
-from directory.tables import metadata
+from directory.tables import agreement, metadata
 
 authority = Table(
     "authority",
@@ -143,11 +143,7 @@ hold_release = Table(
     "hold_release",
     metadata,
     Column("hold_id", BigInteger, ForeignKey("revocation.id"), primary_key=True, autoincrement=False),
-    Column("reason", Text, nullable=False),
-    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
-    Column("asked_at", UtcDateTime, nullable=False),
-    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
-    Column("confirmed_at", UtcDateTime),
+    *agreement(),
 )
 
 bulk_revocation = Table(
@@ -221,11 +217,7 @@ clock_reset = Table(
     "clock_reset",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("reason", Text, nullable=False),
-    Column("asked_by", BigInteger, ForeignKey("api_token.id"), nullable=False),
-    Column("asked_at", UtcDateTime, nullable=False),
-    Column("confirmed_by", BigInteger, ForeignKey("api_token.id")),
-    Column("confirmed_at", UtcDateTime),
+    *agreement(),
 )
 
 crl_redated = Table(
