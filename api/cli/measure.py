@@ -1,5 +1,6 @@
 """`sceau measure`: suspend, strike off, for a time or not, give back, from a terminal, as over REST."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,20 +82,12 @@ def take(
       sceau measure take 810099000019 --kind suspended --from 2027-01-01 --until 2027-03-31 \\
         --reason "decision 117" --as registrar_a
     """
-    parts = container(state, as_json=as_json)
-    with withdrawing(parts, as_json=as_json) as connection:
-        made = use_cases.take(
-            connection,
-            now=parts.present(connection),
-            token=who_acts(parts, connection, name, secret),
-            national_id=read_national_id(practitioner, strict=parts.settings.strict_rpps),
-            kind=MeasureKind(kind),
-            reason=reason,
-            graces=parts.graces,
-            begins=begins,
-            until=until,
-        )
-    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+    _act(
+        state, name, secret, lambda parts, **acting: use_cases.take(
+            **acting, national_id=read_national_id(practitioner, strict=parts.settings.strict_rpps),
+            kind=MeasureKind(kind), reason=reason, graces=parts.graces, begins=begins, until=until,
+        ), as_json=as_json,
+    )  # fmt: skip
 
 
 @measure.command()
@@ -113,17 +106,11 @@ def prolong(
     \b
     Example:  sceau measure prolong 12 --until 2027-06-30 --reason "decision 9" --as registrar_a
     """
-    parts = container(state, as_json=as_json)
-    with withdrawing(parts, as_json=as_json) as connection:
-        made = use_cases.prolong(
-            connection,
-            now=parts.present(connection),
-            token=who_acts(parts, connection, name, secret),
-            measure_id=measure_id,
-            until=until,
-            reason=reason,
-        )
-    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+    _act(
+        state, name, secret, lambda _, **acting: use_cases.prolong(
+            **acting, measure_id=measure_id, until=until, reason=reason
+        ), as_json=as_json,
+    )  # fmt: skip
 
 
 @measure.command()
@@ -148,19 +135,12 @@ def shorten(
       sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_b \\
         --confirm 2027-02-15T23:00:00Z
     """
-    parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        made = use_cases.shorten(
-            connection,
-            now=parts.present(connection),
-            token=who_acts(parts, connection, name, secret),
-            measure_id=measure_id,
-            until=until,
-            reason=reason,
-            confirms=confirms,
+    _act(
+        state, name, secret, lambda parts, **acting: use_cases.shorten(
+            **acting, measure_id=measure_id, until=until, reason=reason, confirms=confirms,
             graces=parts.graces,
-        )
-    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+        ), as_json=as_json,
+    )  # fmt: skip
 
 
 @measure.command()
@@ -190,18 +170,11 @@ def annul(
       sceau measure annul 12 --reason "a namesake" --as registrar_b \\
         --confirm 2026-12-01T09:30:00.123456Z
     """
-    parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        made = use_cases.annul(
-            connection,
-            now=parts.present(connection),
-            token=who_acts(parts, connection, name, secret),
-            measure_id=measure_id,
-            reason=reason,
-            confirms=confirms,
-            graces=parts.graces,
-        )
-    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+    _act(
+        state, name, secret, lambda parts, **acting: use_cases.annul(
+            **acting, measure_id=measure_id, reason=reason, confirms=confirms, graces=parts.graces
+        ), as_json=as_json,
+    )  # fmt: skip
 
 
 @measure.command()
@@ -220,17 +193,11 @@ def lift(
       sceau measure lift 12 --reason "appeal upheld" --as registrar_a
       sceau measure lift 12 --reason "appeal upheld" --as registrar_b
     """
-    parts = container(state, as_json=as_json)
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        made = use_cases.lift(
-            connection,
-            now=parts.present(connection),
-            token=who_acts(parts, connection, name, secret),
-            measure_id=measure_id,
-            reason=reason,
-            graces=parts.graces,
-        )
-    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
+    _act(
+        state, name, secret, lambda parts, **acting: use_cases.lift(
+            **acting, measure_id=measure_id, reason=reason, graces=parts.graces
+        ), as_json=as_json,
+    )  # fmt: skip
 
 
 @measure.command(name="list")
@@ -256,6 +223,20 @@ def list_measures(
         )
     told = {"items": [_told(one) for one in found]}
     answer(told, as_json=as_json, rows=[_row(one) for one in found], headers=HEADERS)
+
+
+def _act(
+    state: Path | None, name: str | None, secret: str | None, act: Callable[..., Measure], *, as_json: bool
+) -> None:
+    """Do it in the name of whoever acts, and show the measure as it is then.
+
+    `act` takes the parts, and by name the connection, the instant and the token.
+    """
+    parts = container(state, as_json=as_json)
+    with withdrawing(parts, as_json=as_json) as connection:
+        token = who_acts(parts, connection, name, secret)
+        made = act(parts, connection=connection, now=parts.present(connection), token=token)
+    answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
 
 
 def _told(one: Measure) -> dict[str, Any]:
