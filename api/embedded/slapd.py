@@ -88,6 +88,7 @@ class Slapd(ABC):
         for url in self.public_urls:
             self._refuse_taken_port(int(url.rpartition(":")[2]))
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.folder / "sasl").mkdir(exist_ok=True, mode=0o700)
         make_folder(self.socket.parent, self.folder)
         self._keep_data()
         self._copy_if_confined()
@@ -96,7 +97,10 @@ class Slapd(ABC):
     def command(self) -> list[str]:
         """The command line of the server; `-d 0` keeps it in the foreground and silent."""
         listeners = " ".join((self.url, *(f"{url}/" for url in self.public_urls)))
-        return [str(self._program), "-F", str(self.folder / "config"), "-h", listeners, "-d", "0"]
+        # A folder without plugins: SASL then has EXTERNAL, and no password to try.
+        sasl = f"SASL_PATH={self.folder / 'sasl'}"
+        program = (str(self._program), "-F", str(self.folder / "config"))
+        return ["/usr/bin/env", sasl, *program, "-h", listeners, "-d", "0"]
 
     def answers(self) -> bool:
         """Whether a server answers on the Unix socket."""

@@ -122,7 +122,7 @@ def test_a_confined_slapd_is_run_from_a_copy_that_follows_upgrades(
     copy = tmp_path / "l" / "bin" / "slapd"
     try:
         server.start()
-        assert server.slapd.command()[0] == str(copy)
+        assert str(copy) in server.slapd.command()
         assert server.process is not None
         assert Path(f"/proc/{server.process.pid}/exe").resolve() == copy.resolve()
         plant(server.slapd)

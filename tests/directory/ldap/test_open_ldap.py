@@ -1,5 +1,6 @@
 """The open LDAP tells one thing: what stands under an exact address. A crawler learns nothing from it."""
 
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -64,6 +65,12 @@ def test_an_exact_address_is_answered(shown: OpenSlapd) -> None:
 def test_a_crawler_learns_nothing(shown: OpenSlapd) -> None:
     told = {asked: search(shown, "-b", SUFFIX, asked).stdout for asked in CRAWLING}
     assert {asked: answer for asked, answer in told.items() if "dn:" in answer} == {}
+
+
+def test_no_password_can_be_tried(shown: OpenSlapd) -> None:
+    root = search(shown, "-b", "", "-s", "base", "supportedSASLMechanisms", "namingContexts").stdout
+    assert f"namingContexts: {SUFFIX}" in root
+    assert set(re.findall(r"^supportedSASLMechanisms: (.*)$", root, re.MULTILINE)) <= {"EXTERNAL"}
 
 
 def test_no_entry_is_where_a_search_begins(shown: OpenSlapd) -> None:

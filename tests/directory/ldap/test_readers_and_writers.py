@@ -1,6 +1,7 @@
 """What who bound reads from LDAP, and that nobody but the publisher writes; asked with ldap-utils."""
 
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -50,8 +51,9 @@ def test_the_filter_of_direct_clients_finds_it_too(
     person = seed_practitioner(engine)
     issue(engine, person.mailbox)
     publisher.publish_once(now)
-    root = guarded.search("-b", "", "-s", "base", "namingContexts")
+    root = guarded.search("-b", "", "-s", "base", "namingContexts", "supportedSASLMechanisms")
     assert "namingContexts: o=sceau,c=fr" in root.stdout
+    assert not re.search("supportedSASLMechanisms: (?!EXTERNAL)", root.stdout), "a password to be tried"
     asked = f"(&(mail={person.mailbox})(|(userCertificate;binary=*)(userCertificate=*)))"
     assert f"dn: {DN}" in guarded.search("-b", SUFFIX, asked, "mail").stdout
 
