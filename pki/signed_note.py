@@ -115,12 +115,19 @@ def open_note(note: str, public_key: Ed25519PublicKey) -> Head:
 
 def read_notes(path: Path) -> tuple[list[str], str]:
     """The notes kept in `path`, oldest first, and what stands there that is none ('' when all is well)."""
-    content = path.read_bytes() if path.exists() else b""
+    content = _content(path) if path.exists() else b""
     notes, end = [], 0
     while match := _KEPT.match(content, end):
         notes.append(match.group()[:-1].decode())
         end = match.end()
     return notes, content[end:].decode(errors="replace")
+
+
+def _content(path: Path) -> bytes:
+    # Who appends at this moment has written a half of its note perhaps.
+    with path.open("rb") as kept:
+        fcntl.flock(kept, fcntl.LOCK_SH)
+        return kept.read()
 
 
 def last_note(path: Path) -> str | None:

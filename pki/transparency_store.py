@@ -74,40 +74,55 @@ _KNOWS = text("""
         WHERE subject = :subject AND event = :event AND detail ->> 'lost_head' = :note)
 """)
 
-# What counts as an act, and the event that tells of it, once each.
-ACTS: Mapping[str, tuple[Event, str]] = {
-    "certificate": (Event.CERTIFICATE_ISSUED, "SELECT serial FROM certificate"),
-    "revocation of": (
+
+@dataclass(frozen=True)
+class Act:
+    """What counts as an act: the rows that hold it, a subject each, and the event that tells of each once.
+
+    `undone_by` is the event of an act that takes such a row away again.
+    """
+
+    event: Event
+    rows: str
+    undone_by: Event | None = None
+
+
+ACTS: Mapping[str, Act] = {
+    "certificate": Act(Event.CERTIFICATE_ISSUED, "SELECT serial FROM certificate"),
+    "revocation of": Act(
         Event.CERTIFICATE_REVOKED,
         "SELECT serial FROM revocation WHERE action = 'revoke' AND restates IS NULL",
     ),
-    "corrected reason of": (
+    "corrected reason of": Act(
         Event.REVOCATION_RESTATED,
         "SELECT serial FROM revocation WHERE restates IS NOT NULL",
     ),
-    "hold on": (Event.CERTIFICATE_HELD, "SELECT serial FROM revocation WHERE action = 'hold'"),
-    "release of": (Event.CERTIFICATE_RELEASED, "SELECT serial FROM revocation WHERE action = 'release'"),
-    "approved enrolment": (
+    "hold on": Act(Event.CERTIFICATE_HELD, "SELECT serial FROM revocation WHERE action = 'hold'"),
+    "release of": Act(Event.CERTIFICATE_RELEASED, "SELECT serial FROM revocation WHERE action = 'release'"),
+    "approved enrolment": Act(
         Event.ENROLMENT_APPROVED,
         "SELECT CAST(id AS text) FROM enrolment WHERE approved_at IS NOT NULL",
     ),
-    "ended enrolment": (
+    # An annulled strike-off gives enrolments back: their rows say so no longer, the log says both.
+    "ended enrolment": Act(
         Event.ENROLMENT_ENDED,
         "SELECT CAST(id AS text) FROM enrolment WHERE ended_at IS NOT NULL",
+        undone_by=Event.ENROLMENT_RESTORED,
     ),
 }
 UNEQUAL = """SELECT subject, coalesce(done.n, 0), coalesce(told.n, 0)
 FROM (SELECT subject, count(*) AS n FROM ({acts}) AS act (subject) GROUP BY subject) AS done
-FULL JOIN (SELECT subject, count(*) AS n FROM (
-    SELECT subject FROM audit_entry WHERE event = :event
-    UNION ALL SELECT subject FROM audit_pending WHERE event = :event) AS line GROUP BY subject) AS told
-USING (subject) WHERE done.n IS DISTINCT FROM told.n ORDER BY subject"""
+FULL JOIN (SELECT subject, sum(CASE event WHEN :event THEN 1 ELSE -1 END) AS n FROM (
+    SELECT subject, event FROM audit_entry WHERE event IN (:event, :undone_by)
+    UNION ALL SELECT subject, event FROM audit_pending WHERE event IN (:event, :undone_by)) AS line
+    GROUP BY subject) AS told
+USING (subject) WHERE coalesce(done.n, 0) <> coalesce(told.n, 0) ORDER BY subject"""
 # The line of an issuance names the certificate's hash; the bytes kept must still be those.
 EXCHANGED = """SELECT c.serial FROM certificate c JOIN (
     SELECT subject, detail FROM audit_entry WHERE event = :event
     UNION ALL SELECT subject, detail FROM audit_pending WHERE event = :event) AS line
 ON line.subject = c.serial WHERE line.detail ->> 'sha256' <> encode(sha256(c.der), 'hex') ORDER BY c.serial"""
-_UNEQUAL = {name: (event, text(UNEQUAL.format(acts=acts))) for name, (event, acts) in ACTS.items()}
+_UNEQUAL = {name: (act, text(UNEQUAL.format(acts=act.rows))) for name, act in ACTS.items()}
 
 
 def waiting(connection: Connection, limit: int) -> list[tuple[int, Line]]:
@@ -197,8 +212,9 @@ def store_checkpoint(connection: Connection, made: Checkpoint, now: datetime) ->
 
 def unequal_acts(connection: Connection) -> Iterator[tuple[str, str, int, int]]:
     """Acts the log tells of more or fewer times than the record holds them: kind, subject, done, told."""
-    for kind, (event, query) in _UNEQUAL.items():
-        for subject, done, told in connection.execute(query, {"event": event.value}):
+    for kind, (act, query) in _UNEQUAL.items():
+        asked = {"event": act.event.value, "undone_by": (act.undone_by or act.event).value}
+        for subject, done, told in connection.execute(query, asked):
             yield kind, subject, done, told
 
 

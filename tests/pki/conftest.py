@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import store, use_cases
+from pki import store, transparency_store, use_cases
 from pki.ceremony import making as ceremony
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
 from pki.signing.file import FileKeys
@@ -46,7 +46,9 @@ class Established:
 
 
 @pytest.fixture
-def authority(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Established]:
+def authority(
+    engine: Engine, tmp_path: Path, now: datetime, request: pytest.FixtureRequest
+) -> Iterator[Established]:
     keys = FileKeys(tmp_path / "keys", PASSPHRASE)
     ceremony.establish(
         engine, keys, base_url=BASE_URL, now=now, actor=Actor("test:ceremony"), crl_form=CrlForm.NATIONAL
@@ -60,6 +62,10 @@ def authority(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Establi
     assert issuing
     yield Established(root, issuing, signer, keys, BASE_URL, tmp_path)
     journal.close()
+    if request.node.get_closest_marker("behind_the_log") is None:
+        with engine.connect() as connection:
+            untold = list(transparency_store.unequal_acts(connection))
+        assert untold == [], "the log tells of every act, once"
 
 
 def registrar(engine: Engine, name: str, authority: str = "CNOM") -> access.Token:

@@ -139,6 +139,7 @@ def test_an_error_that_was_lifted_first_is_annulled_all_the_same(
     assert (annulled.state, states(engine), replace()) == (MeasureState.ANNULLED, ["approved"], 1)
 
 
+@pytest.mark.behind_the_log
 def test_what_was_ended_before_or_by_another_stays_ended(
     engine: Engine, enrolled: Enrolled, issue: Issue, replace: Callable[[], int], now: datetime
 ) -> None:

@@ -258,6 +258,7 @@ def test_a_registrar_of_another_authority_gets_no_certificate_out_of_an_enrolmen
     assert refused.value.code == "unknown-enrolment"
 
 
+@pytest.mark.behind_the_log
 def test_an_ended_enrolment_is_neither_approved_nor_used_and_makes_room_for_another(
     engine: Engine, issue: Issue, now: datetime
 ) -> None:

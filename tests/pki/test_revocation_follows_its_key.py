@@ -280,6 +280,7 @@ def test_a_holder_does_not_say_what_others_decide(
         prove(engine, now, signed(key, **asked(issue(key), now, reason=reason)))
 
 
+@pytest.mark.behind_the_log
 def test_a_lost_key_is_blocked_and_takes_its_other_certificate_along(
     engine: Engine, issue: Issue, now: datetime
 ) -> None:
@@ -297,6 +298,7 @@ def test_a_lost_key_is_blocked_and_takes_its_other_certificate_along(
         ]
 
 
+@pytest.mark.behind_the_log
 def test_another_reason_leaves_the_other_certificate_alone(
     engine: Engine, issue: Issue, now: datetime
 ) -> None:
@@ -306,6 +308,7 @@ def test_another_reason_leaves_the_other_certificate_alone(
     assert events(engine, other) == []
 
 
+@pytest.mark.behind_the_log
 def test_who_lost_a_key_has_his_other_certificates_listed_until_they_are_settled(
     engine: Engine, issue: Issue, now: datetime
 ) -> None:
@@ -334,6 +337,7 @@ def test_who_lost_a_key_has_his_other_certificates_listed_until_they_are_settled
         assert connection.execute(text(listed), asked_for).all() == []
 
 
+@pytest.mark.behind_the_log
 def test_a_corrected_reason_shows_everywhere_and_leaves_the_date(
     engine: Engine, issue: Issue, now: datetime
 ) -> None:
