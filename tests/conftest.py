@@ -112,7 +112,8 @@ def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
 def fresh_database(postgres: EmbeddedPostgres) -> Iterator[str]:
     name = f"t{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-        link.execute(f"CREATE DATABASE {name} TEMPLATE template")
+        # Files copied, where nothing is flushed: half the time of a copy through the log.
+        link.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
     yield postgres.url.replace("/sceau?", f"/{name}?")
     with psycopg.connect(postgres.conninfo, autocommit=True) as link:
         link.execute(f"DROP DATABASE {name} WITH (FORCE)")

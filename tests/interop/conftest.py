@@ -1,5 +1,6 @@
 """One whole installation for the tests that judge from outside: `sceau up --demo`, real ports, real fsync."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -8,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -136,23 +138,41 @@ class Installation:
             return [(str(a), str(s), str(n)) for a, s, n in link.execute(query)]
 
 
-@pytest.fixture(scope="session")
-def installation(passable: Path) -> Iterator[Installation]:
-    made = Installation(passable / "un état", (free_port(), free_port(), free_port()))
-    made.up()
-    try:
+@pytest.fixture(scope="package")
+def installation(passable: Path, stopped: Path) -> Iterator[Installation]:
+    """The one that most tests share; down with the last of them, since an idle one takes time as well."""
+    ports = (free_port(), free_port(), free_port())
+    with running(Installation(passable / "un état", ports), stopped) as made:
         yield made
-    finally:
-        made.sceau("down", check=False)
 
 
 @pytest.fixture(scope="session")
-def stopped(passable: Path) -> Path:
-    """The state folder of a demo, started once and stopped: a first run takes much longer than a copy."""
-    made = Installation(passable / "stopped", (free_port(), free_port(), free_port()))
-    made.up()
-    made.sceau("down")
-    return made.state
+def stopped() -> Iterator[Path]:
+    """The state folder of a demo, started once for all processes of a run, and stopped: a copy is quicker."""
+    run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    folder = Path(gettempdir()) / f"sceau-tests-{run_id}"
+    folder.mkdir(mode=0o711, exist_ok=True)
+    folder.chmod(0o711)
+    made = Installation(folder / "stopped", (free_port(), free_port(), free_port()))
+    with (folder / "users").open("w") as users:
+        with alone(folder / "making"):
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not (folder / "made").exists():
+                made.up()
+                made.sceau("down")
+                (folder / "made").touch()
+        yield made.state
+        with suppress(BlockingIOError):
+            # Whoever is the last.
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
@@ -166,7 +186,12 @@ def copied(passable: Path, stopped: Path) -> Iterator[Installation]:
 def another(passable: Path, stopped: Path) -> Iterator[Installation]:
     """A copy of `stopped` with ports of its own, running until the end of the block."""
     ports = (free_port(), free_port(), free_port())
-    made = Installation(passable / f"copy-{ports[0]}", ports)
+    with running(Installation(passable / f"copy-{ports[0]}", ports), stopped) as made:
+        yield made
+
+
+@contextmanager
+def running(made: Installation, stopped: Path) -> Iterator[Installation]:
     shutil.copytree(stopped, made.state, symlinks=True)
     keep_owners(stopped, made.state)
     made.up()
@@ -174,6 +199,7 @@ def another(passable: Path, stopped: Path) -> Iterator[Installation]:
         yield made
     finally:
         made.sceau("down", check=False)
+        shutil.rmtree(made.state)
 
 
 def keep_owners(one: Path, other: Path) -> None:
