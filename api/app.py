@@ -2,6 +2,7 @@
 defined here.
 """
 
+import threading
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response, request
 from flask.json.provider import JSONProvider
-from flask_smorest import Api
+from flask_smorest import Api, Blueprint
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import IntegerConverter, Map, PathConverter
 
@@ -112,7 +113,7 @@ def create_app(container: Container) -> Flask:
     app.register_blueprint(register_pages(container))
     app.register_blueprint(trust_list(container))
     app.register_blueprint(expiring_page(container))
-    app.register_blueprint(pages(with_open(described.spec.to_dict()), release()))
+    app.register_blueprint(pages(lambda: with_open(described.document()), release()))
     return app
 
 
@@ -133,10 +134,35 @@ def release() -> str:
 
 
 class _Described(Api):  # type: ignore[misc] # flask-smorest is untyped
-    """flask-smorest without its own errors and pages: those are `api/problems.py` and `api/rest/pages.py`."""
+    """flask-smorest without its own errors and pages: those are `api/problems.py` and `api/rest/pages.py`.
+
+    It describes what it serves when somebody asks: a process of the web part has two applications, and most
+    are never asked.
+    """
 
     ERROR_SCHEMA = Problem
     DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def __init__(self, app: Flask) -> None:
+        super().__init__(app)
+        self._undescribed: list[Blueprint] = []
+        self._describing = threading.Lock()
+
+    def register_blueprint(self, resource: Blueprint) -> None:
+        """Serve it now; describe it later."""
+        self._app.register_blueprint(resource)
+        self._undescribed.append(resource)
+
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document of all that is served by now."""
+        with self._describing:
+            while self._undescribed:
+                self._describe(self._undescribed.pop(0))
+            return dict(self.spec.to_dict())
+
+    def _describe(self, resource: Blueprint) -> None:
+        resource.register_views_in_doc(self, self._app, self.spec, name=resource.name, parameters=None)
+        self.spec.tag({"name": resource.name, "description": resource.description})
 
     def _register_error_handlers(self) -> None:
         """Left to `api.problems.register`."""

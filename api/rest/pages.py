@@ -3,8 +3,9 @@
 French first, then English. No script and nothing from outside: what is read here is what this server says.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import orjson
@@ -42,21 +43,22 @@ class Row:
     example: str
 
 
-def pages(document: Spec, release: str) -> Blueprint:
-    """/docs, /openapi.json and /problems/<code>, on an OpenAPI document that is complete by now."""
-    serialised = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+def pages(document: Callable[[], Spec], release: str) -> Blueprint:
+    """/docs, /openapi.json and /problems/<code>, on an OpenAPI document that is made when first asked for."""
+    known = cache(document)
+    serialised = cache(lambda: orjson.dumps(known(), option=orjson.OPT_INDENT_2))
     made = Blueprint("pages", __name__)
     made.add_app_template_filter(_marked, "marked")
 
     @made.get("/openapi.json")
     def openapi() -> Response:
-        return Response(serialised, mimetype="application/json")
+        return Response(serialised(), mimetype="application/json")
 
     @made.get("/")
     @made.get("/docs")
     def docs() -> str:
         return render_template(
-            "docs.html", chapters=list(_chapters(document)), introduction=INTRODUCTION, release=release
+            "docs.html", chapters=list(_chapters(known())), introduction=INTRODUCTION, release=release
         )
 
     @made.get("/problems")
