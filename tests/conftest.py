@@ -41,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("installation" if shared else item.path.name))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a run whose groups are torn apart: it takes twice the time, and two installations one port."""
+    if getattr(session.config.option, "loadgroup", False):
+        apart = [item.nodeid for item in session.items if "@" not in item.nodeid]
+        assert not apart, f"pytest-xdist left these in no group: {apart[:3]}"
+
+
 def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(ROOT / "migrations"))

@@ -140,8 +140,11 @@ class Installation:
 
 @pytest.fixture(scope="package")
 def installation(passable: Path, stopped: Path) -> Iterator[Installation]:
-    """The one that most tests share; down with the last of them, since an idle one takes time as well."""
-    ports = (free_port(), free_port(), free_port())
+    """The one that most tests share, on the ports that its certificates name.
+
+    Down with the last of them: an idle one takes time as well.
+    """
+    ports = tuple(json.loads((stopped / "ports.json").read_text()))
     with running(Installation(passable / "un état", ports), stopped) as made:
         yield made
 
@@ -160,6 +163,7 @@ def stopped() -> Iterator[Path]:
             if not (folder / "made").exists():
                 made.up()
                 made.sceau("down")
+                (made.state / "ports.json").write_text(json.dumps(made.ports))
                 (folder / "made").touch()
         yield made.state
         with suppress(BlockingIOError):

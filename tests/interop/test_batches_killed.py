@@ -95,6 +95,7 @@ def signed(installation: Installation) -> set[str]:
 
 
 @pytest.mark.parametrize("part", ["web", "signer"])
+@pytest.mark.long
 def test_a_batch_cut_off_by_a_kill_is_finished_by_sending_it_again(copied: Installation, part: str) -> None:
     ids = enrolled(copied)
     body = {"items": [{"enrolment": str(one), "csr": csr()} for one in ids]}

@@ -33,6 +33,7 @@ def part(installation: Installation, name: str) -> tuple[int, int]:
     return int(known["pid"]), int(known["restarts"])
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_red_in_time_and_the_struck_off_leave_ldap(hanging: Installation) -> None:
     within(60, lambda: ready(hanging) == 200)
     address, serial, _ = hanging.certified()[0]
@@ -54,14 +55,8 @@ def test_a_worker_that_hangs_is_red_in_time_and_the_struck_off_leave_ldap(hangin
     assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ldap",
-        pytest.param("signer", marks=pytest.mark.long),
-        pytest.param("postgres", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["ldap", "signer", "postgres"])
 def test_a_part_that_hangs_is_ended_and_started_again(hanging: Installation, name: str) -> None:
     within(60, lambda: hanging.ask("status")["state"] == "ok")
     pid, restarts = part(hanging, name)

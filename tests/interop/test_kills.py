@@ -59,6 +59,7 @@ def test_each_part_killed_comes_back_and_nothing_acknowledged_is_lost(copied: In
     nothing_lost(copied, kept)
 
 
+@pytest.mark.long
 def test_everything_killed_at_once_is_taken_up_by_the_next_up(copied: Installation) -> None:
     status = copied.ask("status")
     kept = acknowledged(copied)
