@@ -12,20 +12,17 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine
 
-from directory.base.audit import Actor
-from pki.ceremony.making import establish
 from pki.model import CrlForm
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
+from tests import made_once
 
 
 @contextmanager
 def signer_in(folder: Path, engine: Engine, now: datetime, base_url: str) -> Iterator[InProcessSigner]:
     keys = FileKeys(folder / "ca", b"of a test")
-    establish(
-        engine, keys, base_url=base_url, now=now, actor=Actor("test:ceremony"), crl_form=CrlForm.NATIONAL
-    )
+    made_once.establish(engine, keys, base_url=base_url, now=now, crl_form=CrlForm.NATIONAL)
     journal = Journal(folder / "journal")
     try:
         yield InProcessSigner(engine, keys, journal, lambda: now)

@@ -14,14 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine
 
 from directory import access
-from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki import store, transparency_store, use_cases
-from pki.ceremony import making as ceremony
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
+from tests import made_once
 from tests.factories import Seeded, seed_practitioner, seed_token
 
 BASE_URL = "http://trust.example"
@@ -50,9 +49,7 @@ def authority(
     engine: Engine, tmp_path: Path, now: datetime, request: pytest.FixtureRequest
 ) -> Iterator[Established]:
     keys = FileKeys(tmp_path / "keys", PASSPHRASE)
-    ceremony.establish(
-        engine, keys, base_url=BASE_URL, now=now, actor=Actor("test:ceremony"), crl_form=CrlForm.NATIONAL
-    )
+    made_once.establish(engine, keys, base_url=BASE_URL, now=now, crl_form=CrlForm.NATIONAL)
     journal = Journal(tmp_path / "keys" / "journal.jsonl")
     signer = InProcessSigner(engine, keys, journal, clock=lambda: now)
     with transaction(engine) as connection:
