@@ -2,9 +2,12 @@
 and the command.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from tests.api.commands import Sceau
 from tests.api.signing import signer_in
+from tests.conftest import fresh_database
 from tests.factories import seed_token
 from tests.restored import Clock, Machine
 
@@ -102,9 +106,7 @@ def operator(caller: Callable[..., Caller]) -> Caller:
 
 @pytest.fixture
 def state(tmp_path: Path, database_url: str) -> Path:
-    save_settings(tmp_path / "var", {"database_url": database_url, "public_url": "https://sceau.example"})
-    (tmp_path / "var" / "secrets").mkdir()
-    (tmp_path / "var" / "secrets" / "web.passphrase").write_text("for a test")
+    _settle(tmp_path / "var", database_url)
     return tmp_path / "var"
 
 
@@ -142,33 +144,107 @@ def crl_form() -> CrlForm:
     return CrlForm.NATIONAL
 
 
+# The tools that judge know no other day than today, and no answer of the future.
+_DAWN = utc_now().replace(microsecond=0) - timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A machine as it was at an instant, to go on from: its database, its files, and what was issued."""
+
+    database: str
+    files: Path
+    now: datetime
+    ticks: float
+    people: int
+    issued: dict[str, Any]
+
+
+Starts = Callable[[str, CrlForm], Start]
+
+
+@pytest.fixture(scope="session")
+def starts(postgres: EmbeddedPostgres, memory: Path) -> Starts:
+    """`starts("fresh", form)`, and `starts("lost", form)` with a backup put back; made once in a process."""
+
+    @cache
+    def made(what: str, crl_form: CrlForm) -> Start:
+        files = memory / f"{what}-{crl_form.value}"
+        with fresh_database(postgres) as url:
+            _settle(files, url)
+            begin = made("fresh", crl_form) if what == "lost" else None
+            with _running(load_settings(files), connect_engine(url), postgres, begin) as machine:
+                if begin is None:
+                    _found(machine, crl_form)
+                issued = _lose(machine) if what == "lost" else {}
+                name = machine.back_up(f"_{what}")
+            return Start(name, files, machine.clock.now, machine.ticks, machine.people, issued)
+
+    return made
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest, crl_form: CrlForm, starts: Starts) -> Start:
+    """That of the test's machine."""
+    return starts("lost" if "lost" in request.fixturenames else "fresh", crl_form)
+
+
 @pytest.fixture
 def machine(
-    state: Path, database_url: str, postgres: EmbeddedPostgres, built: dict[str, Any], crl_form: CrlForm
+    state: Path, postgres: EmbeddedPostgres, built: dict[str, Any], start: Start
 ) -> Iterator[Machine]:
     """CAs, responders, first CRLs and a signed head; commands act on the same parts."""
-    # The tools that judge know no other day than today, and no answer of the future.
-    clock = Clock(utc_now().replace(microsecond=0) - timedelta(minutes=15))
-    settings, engine = load_settings(state), connect_engine(database_url)
-    keys = FileKeys(settings.ca_keys, b"of a test")
-    establish(
-        engine,
-        keys,
-        base_url=settings.base_url,
-        now=clock.now,
-        actor=Actor("test:ceremony"),
-        crl_form=crl_form,
-    )
-    journal = Journal(settings.ca_keys / "journal.jsonl")
+    settings = load_settings(state)
+    with _running(settings, connect_engine(settings.database_url), postgres, start) as made:
+        container = made.container
+        built |= {"signer": container.signer, "clock": made.clock, "engine": container.engine}
+        yield made
+
+
+@pytest.fixture
+def lost(start: Start) -> dict[str, Any]:
+    """Certificates by what became of them; the record is of before, but for the one revoked by then."""
+    return dict(start.issued)
+
+
+def _settle(folder: Path, url: str) -> None:
+    save_settings(folder, {"database_url": url, "public_url": "https://sceau.example"})
+    (folder / "secrets").mkdir()
+    (folder / "secrets" / "web.passphrase").write_text("for a test")
+
+
+@contextmanager
+def _running(
+    settings: Settings, engine: Engine, postgres: EmbeddedPostgres, start: Start | None
+) -> Iterator[Machine]:
+    if start is not None:
+        # The settings alone are its own: they name its database.
+        shutil.copytree(start.files, settings.state, dirs_exist_ok=True, ignore=lambda *_: ["settings.toml"])
+    keys, journal = FileKeys(settings.ca_keys, b"of a test"), Journal(settings.ca_keys / "journal.jsonl")
+    clock = Clock(_DAWN if start is None else start.now)
     # A watch of its own for each call, as if seconds had passed.
-    signer = _Fresh(engine, keys, journal, clock, settings.kept)
+    signer: Any = _Fresh(engine, keys, journal, clock, settings.kept)
     made = Machine(Container(settings=settings, engine=engine, signer=signer, clock=clock), postgres, clock)
-    built |= {"signer": signer, "clock": clock, "engine": engine}
-    upkeep.renew_responders(made.container)
-    made.run_jobs()
+    if start is not None:
+        made.people, made.ticks = start.people, start.ticks
+        made.put_back(start.database)
     yield made
     journal.close()
     engine.dispose()
+
+
+def _found(machine: Machine, crl_form: CrlForm) -> None:
+    container = machine.container
+    establish(
+        container.engine,
+        FileKeys(container.settings.ca_keys, b"of a test"),
+        base_url=container.settings.base_url,
+        now=machine.clock.now,
+        actor=Actor("test:ceremony"),
+        crl_form=crl_form,
+    )
+    upkeep.renew_responders(container)
+    machine.run_jobs()
 
 
 class _Fresh:
@@ -182,9 +258,7 @@ class _Fresh:
         return getattr(InProcessSigner(*parts, kept=kept), name)
 
 
-@pytest.fixture
-def lost(machine: Machine) -> dict[str, Any]:
-    """Certificates by what became of them; the record is of before, but for the one revoked by then."""
+def _lose(machine: Machine) -> dict[str, Any]:
     made: dict[str, Any] = {
         name: machine.issue() for name in ("revoked before", "revoked", "held", "released", "good")
     }
