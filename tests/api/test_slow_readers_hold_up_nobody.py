@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from api.embedded.postgres import EmbeddedPostgres
 from api.seats import DOWNLOADS_EACH, WAITING_EACH
 from directory import feed
-from directory.base.db import transaction
+from directory.base.db import connect_engine, transaction
 from tests.api.serving import connect, exchange, head_of, web_server
+from tests.conftest import fresh_database
 from tests.factories import seed_practitioner, seed_token
 
 STAMP = "20260901T040000Z"
@@ -24,10 +26,24 @@ SIZE = 64 << 20
 ENOUGH_TOKENS = 6
 
 
-@pytest.fixture
-def port(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[int]:
-    """The web part with one process, as `sceau web` starts it, and an export with one large file."""
-    state = tmp_path / "state"
+@pytest.fixture(scope="module")
+def port(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The web part with one process, as `sceau web` starts it, and an export with one large file.
+
+    One for all: what is tested here writes nothing, and each reader's seat is free again once he hung up.
+    """
+    with fresh_database(postgres) as url:
+        engine, state = connect_engine(url), tmp_path_factory.mktemp("web") / "state"
+        put_an_export(engine, state)
+        for number in range(ENOUGH_TOKENS):
+            seed_token(engine, f"operator-{number}", role="operator")
+        seed_practitioner(engine)
+        engine.dispose()
+        with web_server(state, url) as free:
+            yield free
+
+
+def put_an_export(engine: Engine, state: Path) -> None:
     folder = state / "exports" / STAMP
     folder.mkdir(parents=True)
     (folder / "large").write_bytes(bytes(SIZE))
@@ -39,11 +55,6 @@ def port(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[int]:
     (folder / "manifest.json").write_text(
         json.dumps({"format": 3, "made_at": made_at, "cursor": cursor, "sources": {}, "files": facts})
     )
-    for number in range(ENOUGH_TOKENS):
-        seed_token(engine, f"operator-{number}", role="operator")
-    seed_practitioner(engine)
-    with web_server(state, database_url) as free:
-        yield free
 
 
 def ask(port: int, path: str, token: int) -> socket.socket:

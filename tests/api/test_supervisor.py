@@ -412,6 +412,7 @@ def test_a_part_is_not_judged_while_what_it_stands_on_is_silent(
     assert parts_written(tmp_path)["postgres"]["restarts"] == 0
 
 
+@pytest.mark.long
 def test_a_part_that_hangs_again_leaves_alone_what_it_stands_on_and_answers(
     impatient_supervisor: Supervisor, tmp_path: Path, told: list[str]
 ) -> None:
@@ -518,6 +519,7 @@ def record_of(cluster: EmbeddedPostgres) -> Part:
     )
 
 
+@pytest.mark.long
 def test_postgresql_is_not_ended_while_it_recovers_however_long_that_takes(
     impatient_supervisor: Supervisor, recovering_cluster: tuple[EmbeddedPostgres, Path], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, told: list[str],

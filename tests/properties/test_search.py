@@ -13,6 +13,7 @@ from directory import search
 from directory.base.db import transaction
 from directory.rules import search_form
 from directory.search import PEOPLE, START, Question, find, people_question, total
+from tests.examples import examples
 
 FAMILIES = (
     "MARTIN", "Martinez", "De La Bruyelle", "D'Aubépine", "DAUBEPINE", "Le Goëllic", "LEGOELLIC", "Lamartin",
@@ -199,7 +200,7 @@ def test_a_search_finds_all_that_a_scan_finds_in_the_same_order_and_nobody_else(
     with transaction(engine) as connection:
         put(connection, people)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=examples(30), deadline=None)
     @given(questions, st.integers(1, 30))
     def finds_all(asked: dict[str, str], limit: int) -> None:
         question = people_question(**asked)
@@ -219,7 +220,7 @@ def test_pages_hold_whoever_stays_once_while_others_come_move_and_go(engine: Eng
         put(connection, [*staying, *(somebody(dice, number) for number in range(150, 300))])
     keys = {person.national_id for person in staying}
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=examples(6), deadline=None)
     @given(questions, st.integers(5, 30), st.integers(0, 1000))
     def stays(asked: dict[str, str], limit: int, seed: int) -> None:
         chance, found = Random(seed), list[str]()

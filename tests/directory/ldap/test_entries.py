@@ -28,6 +28,7 @@ from directory.model import (
 from directory.rules import visible
 from tests.conftest import NOON
 from tests.directory.ldap.conftest import SUFFIX, certificate
+from tests.examples import examples
 
 TRUSTED = (Trust("CN=op", "op"),)
 
@@ -154,7 +155,9 @@ def test_ldapsearch_finds_addresses_with_odd_characters(slapd: EmbeddedSlapd, ad
     assert f"mail: {address}" in found
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20),
     st.lists(

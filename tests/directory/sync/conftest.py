@@ -4,17 +4,57 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from sqlalchemy import Engine, text
 
+from api.embedded.postgres import EmbeddedPostgres
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.sync.run import RunReport, run_register
+from tests.conftest import fresh_database
+from tests.directory.sync.evenings import SOURCES, Evening, Night, copied, make_evening
 from tests.directory.sync.files import Rows, Run
 from tests.directory.sync.sources import Authority, Server, authority, serving
+
+
+@pytest.fixture
+def source_name() -> str:
+    """Of which source the record holds the file of the evening before: of none, or a test's parameter."""
+    return ""
+
+
+@pytest.fixture(scope="session")
+def evening_of(
+    postgres: EmbeddedPostgres, maker: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Evening]:
+    """The evening of a source, made when it is first asked for."""
+
+    @cache
+    def of(source: str) -> Evening:
+        return make_evening(postgres, maker, source, tmp_path_factory.mktemp(source))
+
+    return of
+
+
+@pytest.fixture
+def database_url(
+    postgres: EmbeddedPostgres, source_name: str, evening_of: Callable[[str], Evening]
+) -> Iterator[str]:
+    """A fresh database, or a copy of the evening's."""
+    made = copied(postgres, evening_of(source_name).database) if source_name else fresh_database(postgres)
+    with made as url:
+        yield url
+
+
+@pytest.fixture
+def night(source_name: str, evening_of: Callable[[str], Evening], run: Run, tmp_path: Path) -> Night:
+    """The night after the evening of `source_name`, for a test with that parameter."""
+    evening = evening_of(source_name)
+    return Night(source_name, SOURCES[source_name][0], evening.name, evening.text, run, tmp_path)
 
 
 @pytest.fixture

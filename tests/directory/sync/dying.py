@@ -1,6 +1,5 @@
-"""A run in a process of its own that dies at a named place: `dying.py URL REGISTER FILE SPEC BATCH`."""
+"""A run in a process of its own that dies at a named place."""
 
-import sys
 from pathlib import Path
 
 from directory.base import failpoints
@@ -10,17 +9,16 @@ from directory.sync import staging
 from directory.sync.run import run_register
 from tests.conftest import NOON
 
-if __name__ == "__main__":
-    url, register, file, spec, batch = sys.argv[1:]
+
+def take_and_die(url: str, file: str, spec: str) -> None:
     # Several batches of a small file, so that there is a place between two of them.
-    staging.BATCH = int(batch)
+    staging.BATCH = 100
     failpoints.arm(spec)
-    report = run_register(
+    run_register(
         connect_engine(url),
-        register=register,
+        register="rpps",
         path=Path(file),
         now=NOON,
         actor=Actor("test:someone"),
         apply=True,
     )
-    sys.stdout.write(report.state)

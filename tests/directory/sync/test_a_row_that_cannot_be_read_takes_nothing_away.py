@@ -2,13 +2,12 @@
 
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tests.directory.sync.evenings import Night
 from tests.directory.sync.files import ACTIVITIES, MAILBOXES, TRUSTED, VECTORS, Rows, Run, header, someone
 from tests.directory.sync.test_bad_files_change_nothing import mailbox_line, mailboxes, number
-from tests.directory.sync.test_every_register_stands_bad_input import evening
 from tests.directory.sync.test_one_operator_however_its_name_is_written import (
     domains,
     entry,
@@ -95,9 +94,8 @@ def test_a_mailbox(address: str, tmp_path: Path, run: Run, rows: Rows) -> None:
     assert rows("SELECT address FROM mailbox WHERE departed_at IS NOT NULL") == [("y@a.invalid",)]
 
 
-@pytest.mark.parametrize("source", ["finess", "finess-json"])
-def test_an_establishment(source: str, maker: ModuleType, run: Run, tmp_path: Path, rows: Rows) -> None:
-    night = evening(source, maker, run, tmp_path)
+@pytest.mark.parametrize("source_name", ["finess", "finess-json"])
+def test_an_establishment(night: Night, rows: Rows) -> None:
     told = night.text.decode()
     ((known,),) = rows("SELECT min(finess) FROM organisation")
     spoilt = told.replace(f";{known};", ";?;").replace(f'"{known}"', '"?"')

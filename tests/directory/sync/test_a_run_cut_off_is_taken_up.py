@@ -2,10 +2,9 @@
 
 import errno
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 
@@ -21,9 +20,12 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.sync.logbook import MOST_ATTEMPTS, STEPS
 from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
-from tests.conftest import NOON, ROOT
+from tests.conftest import NOON
+from tests.directory.sync.dying import take_and_die
 
-DYING = Path(__file__).with_name("dying.py")
+# Forks of a process that has imported all there is to import, and has no thread and no connection.
+CLEAN = get_context("forkserver")
+CLEAN.set_forkserver_preload(["tests.directory.sync.dying"])
 SOMEONE = Actor("test:someone")
 # The record as content, without the instants, which differ from run to run.
 CONTENT = {
@@ -107,12 +109,11 @@ def disarmed() -> Iterator[None]:
 
 def die(url: str, file: Path, spec: str) -> int:
     """A run in a process of its own, in batches of 100 rows, with this fail point; its exit code."""
-    command = [sys.executable, str(DYING), url, "rpps", str(file), spec, "100"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
+    process = CLEAN.Process(target=take_and_die, args=(url, str(file), spec))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode
 
 
 def due(engine: Engine) -> list[int]:

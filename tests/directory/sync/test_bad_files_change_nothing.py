@@ -36,6 +36,7 @@ from tests.directory.sync.files import (
     someone,
     zipped,
 )
+from tests.examples import examples
 
 Fingerprint = Callable[[], object]
 ARCHIVE = "PS_LibreAcces_202608260200.zip"
@@ -180,7 +181,9 @@ def test_a_text_that_is_no_whole_register_is_refused(
     ]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(cut=st.integers(0, len(GOOD) - 1))
 def test_a_file_cut_anywhere_is_refused_or_holds_whole_rows_only(cut: int, run: Run, rows: Rows) -> None:
     with TemporaryDirectory() as folder:
@@ -197,7 +200,9 @@ def test_a_file_cut_anywhere_is_refused_or_holds_whole_rows_only(cut: int, run: 
     assert rows("SELECT count(*) FROM practitioner") == [(0,)]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(cut=st.integers(0, 10_000))
 def test_an_archive_cut_anywhere_is_refused(cut: int, run: Run) -> None:
     made = io.BytesIO()
@@ -218,7 +223,9 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.parametrize("register", SAMPLES)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(junk=st.lists(PIECES | st.binary(max_size=8), max_size=12).map(b"".join), place=st.integers(0, 5000))
 def test_whatever_bytes_stand_in_a_file_the_run_ends_in_a_report_that_adds_up(
     register: str, junk: bytes, place: int, run: Run

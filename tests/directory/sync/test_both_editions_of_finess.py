@@ -18,6 +18,7 @@ from directory.sync import finess_json, source
 from directory.sync.finess import ROLES
 from directory.sync.source import opened
 from tests.directory.sync.files import Rows, Run
+from tests.examples import examples
 
 DAILY = "finess-structures-journalier-20260901.json.gz"
 COLUMNS = (
@@ -229,7 +230,9 @@ def test_a_text_that_is_no_whole_edition_is_refused(
     assert fingerprint() == before
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=examples(12), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(cut=st.integers(0, len(WHOLE) - 1))
 def test_an_edition_cut_anywhere_is_refused_and_removes_nobody(cut: int, run: Run) -> None:
     with TemporaryDirectory() as folder:
@@ -238,7 +241,9 @@ def test_an_edition_cut_anywhere_is_refused_and_removes_nobody(cut: int, run: Ru
     assert report.reason in {"empty-file", "truncated", "missing-header", "no-rows"}
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(cut=st.integers(0, 10_000))
 def test_a_gzip_cut_anywhere_is_refused(cut: int, run: Run) -> None:
     whole = gzip.compress(WHOLE)

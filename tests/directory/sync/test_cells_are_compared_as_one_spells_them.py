@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from directory.sync.establishment import insee
 from directory.sync.layout import Column, normaliser
 from directory.sync.rpps import _searched
 from tests.directory.sync.annuaire import concept, identifier
+from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import (
     ACTIVITIES,
     KNOW_HOW,
@@ -37,7 +37,6 @@ from tests.directory.sync.files import (
     zipped,
 )
 from tests.directory.sync.test_bad_files_change_nothing import many, number
-from tests.directory.sync.test_every_register_stands_bad_input import SOURCES, Night, evening
 
 STUDENT = "810099000019"
 # What a register's cell may hold that says nothing.
@@ -145,10 +144,8 @@ def test_a_student_whose_sector_is_0_is_not_practising(
     assert not practising(engine)
 
 
-def test_a_student_of_the_restricted_extraction_is_not_practising_either(
-    maker: ModuleType, tmp_path: Path, run: Run, rows: Rows
-) -> None:
-    night = evening("rpps-psc", maker, run, tmp_path)
+@pytest.mark.parametrize("source_name", ["rpps-psc"])
+def test_a_student_of_the_restricted_extraction_is_not_practising_either(night: Night, rows: Rows) -> None:
     without = "SELECT national_id FROM practitioner p WHERE NOT EXISTS"
     without += " (SELECT FROM practice t WHERE t.national_id = p.national_id) ORDER BY 1"
     before = rows(without)
@@ -260,14 +257,13 @@ def respelled(source: str, told: str) -> str:
     )
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source_name", SOURCES)
 def test_a_register_written_otherwise_changes_nobody(
-    source: str, maker: ModuleType, run: Run, tmp_path: Path, fingerprint: Callable[[], object]
+    source_name: str, night: Night, fingerprint: Callable[[], object]
 ) -> None:
-    night: Night = evening(source, maker, run, tmp_path)
     rejected = night.bring(night.text, apply=False).counts["rejected"]
     before = fingerprint()
-    told = respelled(source, night.text.decode())
+    told = respelled(source_name, night.text.decode())
     assert told != night.text.decode()
     report = night.bring(told.encode())
     counts = report.counts

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from directory.sync import source
 from directory.sync.run import REGISTERS
 from directory.sync.source import Member, oldest, written_at
+from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import (
     ACTIVITIES,
     FINESS,
@@ -30,7 +30,6 @@ from tests.directory.sync.files import (
 )
 from tests.directory.sync.test_bad_files_change_nothing import many, number
 from tests.directory.sync.test_cells_are_compared_as_one_spells_them import increment
-from tests.directory.sync.test_every_register_stands_bad_input import SOURCES, Night, evening
 
 Fingerprint = Callable[[], object]
 GOOD = (VECTORS / ACTIVITIES).read_bytes()
@@ -45,11 +44,10 @@ BLANKS = {
 @pytest.mark.parametrize("blank", BLANKS.values(), ids=BLANKS)
 @pytest.mark.parametrize("source_name", SOURCES)
 def test_blank_lines_at_the_end_of_any_register_are_left_out(
-    source_name: str, blank: bytes, *, maker: ModuleType, run: Run, tmp_path: Path, fingerprint: Fingerprint
+    source_name: str, blank: bytes, *, night: Night, fingerprint: Fingerprint
 ) -> None:
     if source_name in {"finess-json", "trusted-domains"} and b"\xc2" in blank:
         blank = blank.replace(b"\xc2\xa0", b"")
-    night: Night = evening(source_name, maker, run, tmp_path)
     expected = night.bring(night.text, apply=False).counts
     before = fingerprint()
     report = night.bring(night.text + blank)
@@ -68,10 +66,7 @@ def test_a_blank_line_within_a_file_is_a_row_that_cannot_be_read(tmp_path: Path,
 
 
 @pytest.mark.parametrize("source_name", ["rpps", "rpps-psc", "finess", "mailboxes"])
-def test_a_last_row_that_is_whole_needs_no_line_end(
-    source_name: str, maker: ModuleType, run: Run, tmp_path: Path, fingerprint: Fingerprint
-) -> None:
-    night: Night = evening(source_name, maker, run, tmp_path)
+def test_a_last_row_that_is_whole_needs_no_line_end(night: Night, fingerprint: Fingerprint) -> None:
     expected = night.bring(night.text, apply=False).counts
     before = fingerprint()
     for text in (night.text.rstrip(b"\n"), night.text.replace(b"\n", b"\r\n").removesuffix(b"\r\n")):
@@ -83,9 +78,8 @@ def test_a_last_row_that_is_whole_needs_no_line_end(
 
 @pytest.mark.parametrize("source_name", ["rpps", "rpps-psc", "finess", "mailboxes"])
 def test_a_last_row_that_lacks_a_cell_was_cut(
-    source_name: str, maker: ModuleType, run: Run, tmp_path: Path, fingerprint: Fingerprint
+    source_name: str, night: Night, fingerprint: Fingerprint
 ) -> None:
-    night: Night = evening(source_name, maker, run, tmp_path)
     separator = b";" if source_name == "finess" else b"|"
     before = fingerprint()
     text = night.text.rstrip(b"\n")
@@ -137,9 +131,8 @@ WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 @pytest.mark.parametrize("case", INSTEAD)
 @pytest.mark.parametrize("source_name", SOURCES)
 def test_what_stands_in_the_place_of_a_register_is_named(
-    source_name: str, case: str, *, maker: ModuleType, run: Run, tmp_path: Path, fingerprint: Fingerprint
+    case: str, *, night: Night, run: Run, tmp_path: Path, fingerprint: Fingerprint
 ) -> None:
-    night: Night = evening(source_name, maker, run, tmp_path)
     text, reason = INSTEAD[case]
     before = fingerprint()
     assert night.bring(text).reason == reason
@@ -152,10 +145,7 @@ def test_what_stands_in_the_place_of_a_register_is_named(
 
 @pytest.mark.parametrize("encoding", WIDE)
 @pytest.mark.parametrize("source_name", ["rpps", "rpps-psc", "finess", "finess-json", "mailboxes"])
-def test_a_wide_encoding_is_named(
-    source_name: str, encoding: str, *, maker: ModuleType, run: Run, tmp_path: Path
-) -> None:
-    night: Night = evening(source_name, maker, run, tmp_path)
+def test_a_wide_encoding_is_named(encoding: str, night: Night) -> None:
     assert night.bring(night.text.decode().encode(encoding)).reason == "wrong-encoding"
 
 
