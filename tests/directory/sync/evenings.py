@@ -5,7 +5,7 @@ The evening is made once for each source; a test of the night gets a copy of its
 
 import gzip
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -66,18 +66,24 @@ class Night:
 def make_evening(postgres: EmbeddedPostgres, maker: ModuleType, source: str, folder: Path) -> Evening:
     register, told = SOURCES[source]
     day = maker.Plan(**PLAN, **told)
-    database = f"evening_{source.replace('-', '_')}"
-    _create(postgres, database, "template")
-    engine = connect_engine(url_of(postgres, database))
     before = maker.make(folder / "before", day)[register]
-    report = run_register(
-        engine, register=register, path=before, now=NOON, actor=Actor("test:someone"), apply=True
-    )
-    # A database in use cannot be copied.
-    engine.dispose()
-    assert report.state == "applied"
+    database = make_loaded(postgres, f"evening_{source.replace('-', '_')}", [(register, before)])
     tonight = maker.make(folder / "tonight", maker.replace(day, day=maker.date(2026, 9, 2)))[register]
     return Evening(database, *unpacked(tonight))
+
+
+def make_loaded(postgres: EmbeddedPostgres, database: str, files: Iterable[tuple[str, Path]]) -> str:
+    """Make a database that holds these files, each of a register, and is there to be copied; its name."""
+    _create(postgres, database, "template")
+    engine = connect_engine(url_of(postgres, database))
+    for register, path in files:
+        report = run_register(
+            engine, register=register, path=path, now=NOON, actor=Actor("test:someone"), apply=True
+        )
+        assert report.state == "applied"
+    # A database in use cannot be copied.
+    engine.dispose()
+    return database
 
 
 @contextmanager
