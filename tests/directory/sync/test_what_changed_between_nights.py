@@ -6,7 +6,8 @@ The people of `scripts/make_registers.py`, once as files and once as FHIR resour
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from api.embedded.postgres import EmbeddedPostgres
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.sync import cursor
@@ -23,7 +25,9 @@ from directory.sync.fetch import Origin
 from directory.sync.fhir_client import Api, Client
 from directory.sync.increment import gather
 from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
-from tests.directory.sync.annuaire import KEY, Annuaire, concept, everything, serving
+from tests.conftest import fresh_database
+from tests.directory.sync.annuaire import KEY, Annuaire, Resource, concept, everything, serving
+from tests.directory.sync.evenings import copied, make_loaded
 from tests.directory.sync.files import Rows, Run, restamped
 from tests.directory.sync.sources import Authority
 from tests.directory.sync.test_a_run_cut_off_is_taken_up import die
@@ -47,15 +51,20 @@ def api(ca: Authority, annuaire: Annuaire, tmp_path: Path) -> Api:
     return Api(origin, tmp_path / "key")
 
 
-class World:
-    """Two days of the same people, as files and as resources on the server."""
+@dataclass(frozen=True)
+class Days:
+    """Two days of the same people, as files and as resources."""
 
-    def __init__(self, maker: ModuleType, folder: Path, annuaire: Annuaire) -> None:
-        sizes = {"practitioners": 60, "organisations": 24, "mailboxes": 50, "seed": 3}
-        first = maker.Plan(**sizes, day=FIRST_NIGHT.date())
-        second = replace(first, next_day=True, arrivals=0.1, moves=0.2, departures=0.1)
-        self.files = {day: maker.make(folder / str(day), plan) for day, plan in ((1, first), (2, second))}
-        self._resources = {day: list(everything(maker, plan)) for day, plan in ((1, first), (2, second))}
+    files: dict[int, dict[str, Path]]
+    resources: dict[int, list[Resource]]
+
+
+class World:
+    """The two days, the first of them on the server."""
+
+    def __init__(self, days: Days, annuaire: Annuaire) -> None:
+        # A test may change them.
+        self.files, self._resources = days.files, deepcopy(days.resources)
         self._annuaire = annuaire
         annuaire.put(self._resources[1], FIRST_NIGHT - timedelta(hours=1))
 
@@ -67,15 +76,43 @@ class World:
             self._annuaire.retire(kind, resource_id, at)
 
 
-@pytest.fixture
-def world(maker: ModuleType, tmp_path: Path, annuaire: Annuaire) -> World:
-    return World(maker, tmp_path, annuaire)
+@pytest.fixture(scope="module")
+def days(maker: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Days:
+    folder = tmp_path_factory.mktemp("days")
+    sizes = {"practitioners": 60, "organisations": 24, "mailboxes": 50, "seed": 3}
+    first = maker.Plan(**sizes, day=FIRST_NIGHT.date())
+    second = replace(first, next_day=True, arrivals=0.1, moves=0.2, departures=0.1)
+    plans = ((1, first), (2, second))
+    return Days(
+        {day: maker.make(folder / str(day), plan) for day, plan in plans},
+        {day: list(everything(maker, plan)) for day, plan in plans},
+    )
 
 
 @pytest.fixture
-def first_night(world: World, run: Run) -> None:
-    for register in REGISTERS:
-        assert run(register, world.files[1][register]).state == "applied"
+def world(days: Days, annuaire: Annuaire) -> World:
+    return World(days, annuaire)
+
+
+@pytest.fixture(scope="module")
+def loaded(postgres: EmbeddedPostgres, days: Days) -> str:
+    """The database that holds the files of the first day."""
+    files = [(register, days.files[1][register]) for register in REGISTERS]
+    return make_loaded(postgres, "first_night", files)
+
+
+@pytest.fixture
+def first_night(world: World) -> None:
+    """The server holds the first day, and the record its files: `database_url` sees to these."""
+    del world
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, postgres: EmbeddedPostgres) -> Iterator[str]:
+    held = "first_night" in request.fixturenames
+    made = copied(postgres, request.getfixturevalue("loaded")) if held else fresh_database(postgres)
+    with made as url:
+        yield url
 
 
 @pytest.fixture
