@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./setup.sh
-# A judge of certificates and CRLs that only these tests call.
-need_packages default-jdk-headless
+# A judge of certificates and CRLs, and a mail program, that only these tests call.
+need_packages default-jdk-headless thunderbird
 ./test.sh -q -n 2 --dist loadgroup -m long "$@"
 SCEAU_EXAMPLES=50 ./test.sh -q -n 2 --dist loadgroup tests/api/test_openapi.py tests/properties tests/directory "$@"

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 need_packages git jq slapd ldap-utils openssl gnutls-bin curl chromium chromium-driver softhsm2 opensc libnss3-tools gpgsm \
-    gpg-agent dirmngr gpgconf postfix xxd nodejs node-ajv
+    gpg-agent dirmngr gpgconf postfix postfix-ldap xxd nodejs node-ajv
 need_venv requirements-test.lock
 export PATH="$PWD/.venv/bin:$PATH"
 if [ "$#" -gt 0 ]; then exec pytest "$@"; fi
