@@ -4,7 +4,6 @@ Holds no rule and no schedule of its own. Two workers may run side by side: each
 """
 
 import logging
-import signal
 import threading
 
 import psycopg
@@ -15,6 +14,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from api.jobs import JOBS, due_within, run_job
 from api.wiring import Container
 from directory import measures_due
+from directory.base.asked_to_stop import asked_to_stop
 from directory.base.db import asking, libpq
 from directory.base.errors import Refusal
 from directory.feed import is_urgent_waiting
@@ -53,9 +53,7 @@ KEPT = 2 * AT_A_TIME
 
 def run_worker(container: Container) -> None:
     """Run jobs until SIGTERM or SIGINT, then let the running ones end."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    wait = asked_to_stop()
     scheduler = BackgroundScheduler(
         executors={"default": ThreadPoolExecutor(_BY_THE_CLOCK), _BEAT: ThreadPoolExecutor(1)},
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
@@ -69,9 +67,11 @@ def run_worker(container: Container) -> None:
     scheduler.start()
     for name in AT_THE_START:
         _run(container, name)
+    stop = threading.Event()
     woken = threading.Thread(target=_follow_feed, args=(container, stop), name="feed", daemon=True)
     woken.start()
-    stop.wait()
+    wait()
+    stop.set()
     scheduler.shutdown(wait=True)
 
 

@@ -1,9 +1,7 @@
 """`sceau web`, `worker`, `signer`, `ldap-gate`: parts of an installation, each run apart in production."""
 
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
 import click
@@ -14,6 +12,7 @@ from api.first_run import serve_signer, web_command
 from api.scheduler import CONNECTIONS, KEPT, run_worker
 from api.settings import child_environment, load_settings
 from api.wiring import build
+from directory.base.asked_to_stop import asked_to_stop
 
 # Whatever a part writes is for its account alone, unless it says otherwise.
 PRIVATE = 0o077
@@ -62,12 +61,10 @@ def gate(state: Path | None) -> None:
         os.umask(PRIVATE)
         parts = build(settings, application="sceau-ldap-gate", connections=ldap_gate.THREADS)
     parts.readers.follow()
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    wait = asked_to_stop()
     # Named by hand, it is for a slapd under an account of its own.
     ldap_gate.serve(ldap_gate.Gate(parts), settings.ldap_gate, 0o660 if settings.ldap_gate_socket else 0o600)
-    stopped.wait()
+    wait()
     # A folder that is copied while all is stopped holds no socket.
     settings.ldap_gate.unlink(missing_ok=True)
     parts.readers.give_back()

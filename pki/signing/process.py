@@ -8,7 +8,6 @@ import ctypes
 import logging
 import os
 import resource
-import signal
 import socket
 import socketserver
 import threading
@@ -17,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from directory.base.asked_to_stop import asked_to_stop
 from directory.base.audit import Actor
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
@@ -182,12 +182,14 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
 
 
 def _stop_on_signal(server: _Server) -> None:
-    def stop(*_: object) -> None:
-        # From the serving thread itself it would wait for itself.
-        threading.Thread(target=server.shutdown).start()
+    wait = asked_to_stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    def stop() -> None:
+        wait()
+        server.shutdown()
+
+    # From the serving thread itself it would wait for itself.
+    threading.Thread(target=stop, daemon=True).start()
 
 
 def _harden() -> None:

@@ -261,7 +261,12 @@ class Guarded:
     @contextmanager
     def connected(self, *, bind: bool = True) -> Iterator[ldap3.Connection]:
         """A connection of a client that stays."""
-        tls = ldap3.Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=str(self.slapd.tls.authority))
+        tls = ldap3.Tls(
+            validate=ssl.CERT_REQUIRED,
+            ca_certs_file=str(self.slapd.tls.authority),
+            # From Python 3.12 on ldap3 compares names by itself, and knows no addresses.
+            valid_names=["localhost"],
+        )
         server = ldap3.Server(self.slapd.public_urls[0], tls=tls, get_info=ldap3.NONE)
         told = (self.name, self.secret) if bind else ()
         with ldap3.Connection(server, *told, receive_timeout=10) as connection:
