@@ -200,6 +200,7 @@ def test_parts_left_by_a_killed_supervisor_are_ended_and_others_are_not(
         assert killed.stdout
         assert killed.stdout.readline() == "True\n"
         assert supervisor_pid(tmp_path) == killed.pid
+        until_on_their_own(tmp_path)
         killed.kill()
     assert supervisor_pid(tmp_path) is None
     left = [pid_of(tmp_path, name) for name in ("one", "two")]
@@ -220,6 +221,12 @@ def test_parts_left_by_a_killed_supervisor_are_ended_and_others_are_not(
     assert [line.split()[0] for line in told] == ["two", "one"]
 
 
+def until_on_their_own(folder: Path) -> None:
+    """Until `setpriv` ran: before, a part ends with its supervisor, as the kernel was told."""
+    while any("setpriv" in psutil.Process(pid_of(folder, name)).cmdline() for name in ("one", "two")):
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def unreaped(tmp_path: Path) -> Iterator[None]:
     """A supervisor was killed, and whoever inherits its parts reaps nobody."""
@@ -232,9 +239,7 @@ def unreaped(tmp_path: Path) -> Iterator[None]:
         assert first.stdout.readline() == "True\n"
         supervisor = supervisor_pid(tmp_path)
         assert supervisor is not None
-        # Until then a part still ends with it, as the kernel was told before.
-        while any("setpriv" in psutil.Process(pid_of(tmp_path, name)).cmdline() for name in ("one", "two")):
-            time.sleep(0.02)
+        until_on_their_own(tmp_path)
         os.kill(supervisor, signal.SIGKILL)
         while supervisor_pid(tmp_path) is not None:
             time.sleep(0.02)
