@@ -25,14 +25,13 @@ from api.cli.main import main
 from api.embedded.postgres import EmbeddedPostgres
 from api.settings import Settings, load_settings, save_settings
 from api.wiring import Container, build
-from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine
-from pki.ceremony.making import establish
 from pki.model import CrlForm, RevocationReason
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
+from tests import made_once
 from tests.api.commands import Sceau
 from tests.api.signing import signer_in
 from tests.conftest import fresh_database
@@ -235,13 +234,9 @@ def _running(
 
 def _found(machine: Machine, crl_form: CrlForm) -> None:
     container = machine.container
-    establish(
-        container.engine,
-        FileKeys(container.settings.ca_keys, b"of a test"),
-        base_url=container.settings.base_url,
-        now=machine.clock.now,
-        actor=Actor("test:ceremony"),
-        crl_form=crl_form,
+    keys, settings = FileKeys(container.settings.ca_keys, b"of a test"), container.settings
+    made_once.establish(
+        container.engine, keys, base_url=settings.base_url, now=machine.clock.now, crl_form=crl_form
     )
     upkeep.renew_responders(container)
     machine.run_jobs()

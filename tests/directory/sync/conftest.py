@@ -16,7 +16,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.sync.run import RunReport, run_register
 from tests.conftest import fresh_database
-from tests.directory.sync.evenings import SOURCES, Evening, Night, copied, make_evening
+from tests.directory.sync.evenings import SOURCES, Evening, Night, make_evening
 from tests.directory.sync.files import Rows, Run
 from tests.directory.sync.sources import Authority, Server, authority, serving
 
@@ -45,7 +45,7 @@ def database_url(
     postgres: EmbeddedPostgres, source_name: str, evening_of: Callable[[str], Evening]
 ) -> Iterator[str]:
     """A fresh database, or a copy of the evening's."""
-    made = copied(postgres, evening_of(source_name).database) if source_name else fresh_database(postgres)
+    made = fresh_database(postgres, evening_of(source_name).database if source_name else "template")
     with made as url:
         yield url
 

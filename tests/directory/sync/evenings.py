@@ -5,21 +5,17 @@ The evening is made once for each source; a test of the night gets a copy of its
 
 import gzip
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-
-import psycopg
 
 from api.embedded.postgres import EmbeddedPostgres
 from directory.base.audit import Actor
 from directory.base.db import connect_engine
 from directory.sync.run import RunReport, run_register
-from tests.conftest import NOON
+from tests.conftest import NOON, copy_database
 from tests.directory.sync.files import Run
 
 PLAN = {"practitioners": 60, "organisations": 40, "mailboxes": 40, "seed": 4}
@@ -32,7 +28,6 @@ SOURCES = {
     "mailboxes": ("mailboxes", {}),
     "trusted-domains": ("trusted-domains", {}),
 }
-_copies = count(1)
 
 
 @dataclass(frozen=True)
@@ -74,8 +69,7 @@ def make_evening(postgres: EmbeddedPostgres, maker: ModuleType, source: str, fol
 
 def make_loaded(postgres: EmbeddedPostgres, database: str, files: Iterable[tuple[str, Path]]) -> str:
     """Make a database that holds these files, each of a register, and is there to be copied; its name."""
-    _create(postgres, database, "template")
-    engine = connect_engine(url_of(postgres, database))
+    engine = connect_engine(copy_database(postgres, database))
     for register, path in files:
         report = run_register(
             engine, register=register, path=path, now=NOON, actor=Actor("test:someone"), apply=True
@@ -84,25 +78,6 @@ def make_loaded(postgres: EmbeddedPostgres, database: str, files: Iterable[tuple
     # A database in use cannot be copied.
     engine.dispose()
     return database
-
-
-@contextmanager
-def copied(postgres: EmbeddedPostgres, database: str) -> Iterator[str]:
-    """URL of a copy of a database, dropped afterwards."""
-    name = f"{database}_{next(_copies)}"
-    _create(postgres, name, database)
-    yield url_of(postgres, name)
-    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-        link.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def url_of(postgres: EmbeddedPostgres, database: str) -> str:
-    return postgres.url.replace("/sceau?", f"/{database}?")
-
-
-def _create(postgres: EmbeddedPostgres, database: str, template: str) -> None:
-    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
-        link.execute(f"CREATE DATABASE {database} TEMPLATE {template} STRATEGY file_copy")
 
 
 def unpacked(path: Path) -> tuple[str, bytes]:

@@ -27,7 +27,7 @@ from directory.sync.increment import gather
 from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
 from tests.conftest import fresh_database
 from tests.directory.sync.annuaire import KEY, Annuaire, Resource, concept, everything, serving
-from tests.directory.sync.evenings import copied, make_loaded
+from tests.directory.sync.evenings import make_loaded
 from tests.directory.sync.files import Rows, Run, restamped
 from tests.directory.sync.sources import Authority
 from tests.directory.sync.test_a_run_cut_off_is_taken_up import die
@@ -110,7 +110,7 @@ def first_night(world: World) -> None:
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, postgres: EmbeddedPostgres) -> Iterator[str]:
     held = "first_night" in request.fixturenames
-    made = copied(postgres, request.getfixturevalue("loaded")) if held else fresh_database(postgres)
+    made = fresh_database(postgres, request.getfixturevalue("loaded") if held else "template")
     with made as url:
         yield url
 
