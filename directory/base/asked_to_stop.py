@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 
 def asked_to_stop() -> Callable[[], None]:
-    """Hear the signals from now on; what is given waits until one came. Call it on the main thread."""
+    """Hear the signals from now on; gives what waits until one came. For the main thread alone."""
     # Its `put` may interrupt itself and `get` (queue.SimpleQueue).
     heard: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):

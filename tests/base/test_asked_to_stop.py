@@ -8,7 +8,7 @@ AT_EVERY_STEP = """
 import os, signal, sys, threading
 from directory.base.asked_to_stop import asked_to_stop
 
-for step in range(1, 40):
+for step in range(1, 20):
     wait, left = asked_to_stop(), [step]
 
     def trace(frame, event, argument):

@@ -427,6 +427,25 @@ def test_a_hold_and_its_release_are_acts_with_lines_of_their_own(log: Log, now: 
     ]  # fmt: skip
 
 
+def test_what_ended_and_was_given_back_is_told_both_times(log: Log, now: datetime) -> None:
+    """Of an enrolment without an end in the record: an end alone is one too many, so is a return alone."""
+    ended, restored = Event.ENROLMENT_ENDED, Event.ENROLMENT_RESTORED
+    told = {"ended": [ended], "back": [ended, restored], "came from nowhere": [restored]}
+    told["twice, back once"] = [ended, restored, ended]
+    with transaction(log.engine) as connection:
+        for subject, events in told.items():
+            for event in events:
+                record(connection, now=now, actor=Actor("x"), event=event, subject=subject)
+    found = [
+        "ended enrolment came from nowhere: 0 in the record, -1 in the log",
+        "ended enrolment ended: 0 in the record, 1 in the log",
+        "ended enrolment twice, back once: 0 in the record, 1 in the log",
+    ]
+    assert log.findings() == found
+    log.number(now)
+    assert log.findings() == found
+
+
 def test_a_certificate_exchanged_for_another_is_found(log: Log, now: datetime) -> None:
     serial, told = "0" * 39 + "3", {"sha256": sha256(b"").hexdigest()}
     with transaction(log.engine) as connection:
