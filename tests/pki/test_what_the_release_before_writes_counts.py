@@ -185,7 +185,8 @@ def test_no_second_host_begins_where_sessions_that_idle_are_ended(engine: Engine
             until(lambda: not looking.execute(idle, beside).scalar_one())
             assert is_held(looking, "migration")
         running.result(timeout=60)
-        assert not is_held(looking, "migration")
+        # The server ends a session some time after its client hung up.
+        until(lambda: not is_held(looking, "migration"))
     assert version(engine) == HEAD
 
 
