@@ -148,13 +148,6 @@ def _why_outdated(connection: Connection, before: Enrolment, asked: Enrolment, n
     return "a hold put since was never settled" if doubts.stands(connection, before) else ""
 
 
-def _end_before(connection: Connection, approved: Enrolment, token: Token, now: datetime) -> None:
-    """End the enrolment whose place another takes: two persons have said so by now."""
-    for before in store.standing_enrolments(connection, approved.mailbox, approved.practitioner):
-        if before.id != approved.id:
-            _end(connection, before, token, now, comment=f"replaced by {approved.id}")
-
-
 def _end(connection: Connection, found: Enrolment, token: Token, now: datetime, *, comment: str) -> Enrolment:
     now = not_before(now, found.approved_at, found.requested_at)
     ended = store.end(connection, found.id, now)
@@ -173,19 +166,27 @@ def approve_enrolment(
     The enrolment approved before it ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`,
     `already-approved`, `enrolment-ended`, `enrolment-void`.
     """
-    store.lock_beside(connection, [enrolment_id])
+    store.hold_person(connection, enrolment_id)
     return approve_locked(connection, now=now, token=token, enrolment_id=enrolment_id)
 
 
 def approve_locked(connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment:
-    """As `approve_enrolment`, where the caller holds it and those beside it (`store.lock_beside`)."""
-    found, now = held_enrolment(connection, enrolment_id, now=now)
-    now = not_before(now, found.requested_at)
+    """As `approve_enrolment`, where the caller holds the person.
+
+    Who approves several holds each and those beside it before (`store.lock_beside`).
+    """
+    locked = store.enrolment_and_standing(connection, enrolment_id)
+    if locked is None:
+        raise rules.unknown_enrolment(enrolment_id)
+    found, standing, held_at = locked
+    now = not_before(dated(connection, held_at, now), found.requested_at)
     rules.check_approval(token, found)
     person, facts = subject_of(connection, found.practitioner, found.mailbox)
     rules.check_enrolment(found.authority, person, facts, now)
     vouched_names.check_unchanged(found, person, facts)
-    _end_before(connection, found, token, now)
+    for before in standing:
+        # Its place is taken: two persons have said so by now.
+        _end(connection, before, token, now, comment=f"replaced by {found.id}")
     line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
     return store.approve(connection, found, token.id, line)
 
