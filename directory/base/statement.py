@@ -42,7 +42,8 @@ class Statement:
             # As SQLAlchemy does by itself; it refuses where a transaction was ended within its block.
             connection.begin()
         try:
-            rows = _cursor(connection).execute(self.sql, {**self._given, **asked}).fetchall()
+            given = {**self._given, **{name: _as_text(value) for name, value in asked.items()}}
+            rows = _cursor(connection).execute(self.sql, given).fetchall()
         except psycopg.Error as error:
             raise _as_ever(connection, self.sql, error) from error
         if len(rows) > _MANY:
@@ -55,6 +56,26 @@ class Statement:
         if len(rows) > 1:
             raise ValueError(f"{len(rows)} rows where there is one at most: {self.sql}")
         return rows[0] if rows else None
+
+
+def _as_text(value: Any) -> Any:
+    """A list of texts or whole numbers as PostgreSQL writes an array; anything else as it is.
+
+    To find out what a list holds takes psycopg longer than all else it does for a question.
+    """
+    if type(value) is not list:
+        return value
+    if all(type(one) is int for one in value):
+        return "{" + ",".join(map(str, value)) + "}"
+    if all(type(one) is str for one in value):
+        return "{" + ",".join(map(_quoted, value)) + "}"
+    return value
+
+
+def _quoted(element: str) -> str:
+    # Quoted, an element is no NULL and no braces; within quotes two characters mean something.
+    escaped = element.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _cursor(connection: Connection) -> psycopg.Cursor[Any]:

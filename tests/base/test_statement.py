@@ -15,6 +15,7 @@ from directory.tables import audit_pending
 _WORDS = Statement(
     "SELECT word, place FROM unnest(CAST(:words AS text[])) WITH ORDINALITY AS w (word, place)"
 )
+_NUMBERS = Statement("SELECT CAST(:numbers AS bigint[])")
 
 
 def test_rows_are_those_that_sqlalchemy_gives(engine: Engine) -> None:
@@ -43,6 +44,20 @@ def test_what_a_select_holds_by_itself_is_asked_with_the_rest(engine: Engine) ->
         for event, subject in (("x", "y"), ("x", "z"), ("w", "y")):
             connection.execute(text(add), {"e": event, "s": subject})
         assert Statement(query).rows(connection, {"subject": "y"}) == [("x",)]
+
+
+def test_a_list_comes_as_it_is_written(engine: Engine) -> None:
+    words = ["", "null", "NULL", " a ", "a,b", "{}", 'say "so"', "back\\slash", "\\", "D'Été\n", "%s", ":x"]
+    numbers = [-(2**63), 0, 2**63 - 1]
+    with transaction(engine) as connection:
+        assert [word for word, _ in _WORDS.rows(connection, {"words": words})] == words
+        for given in (numbers, []):
+            assert _NUMBERS.row(connection, {"numbers": given}) == (given,)
+        assert Statement("SELECT CAST(:ids AS uuid[]), CAST(:octets AS bytea[])").row(
+            connection, {"ids": [uuid := uuid4()], "octets": [b"\x00", b'"\\']}
+        ) == ([uuid], [b"\x00", b'"\\'])
+        with pytest.raises(DBAPIError, match="NUL"):
+            _WORDS.rows(connection, {"words": ["a\0"]})
 
 
 def test_one_row_is_one_at_most(engine: Engine) -> None:
