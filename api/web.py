@@ -53,6 +53,8 @@ _CONNECTIONS_APART, _KEPT_APART = 10, 2
 # Seconds after which a thread in Python lets another: who answers OCSP is one of many, and must not wait his
 # turn for five thousandths of a second at each of them.
 _SWITCH_SECONDS = 0.0005
+# Objects made since the youngest were looked through, and how often that is done before the older ones are.
+_GARBAGE = (20_000, 20, 20)
 _OF_STATUS = Road(Trade.STATUS, LARGEST_REQUEST)
 
 
@@ -132,3 +134,6 @@ application = _start()
 # What is loaded by now stays: without this each full collection goes through all of it again.
 gc.collect()
 gc.freeze()
+# A request makes thousands of objects and hardly a cycle: with Python's own thresholds a tenth of each
+# certificate went to looking for some.
+gc.set_threshold(*_GARBAGE)
