@@ -135,9 +135,7 @@ def build(
     # profile.
     engine.hide_parameters = True
     signer = SignerClient(settings.signer_socket)
-    made = Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
-    made.work.follow(engine)
-    return made
+    return Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
 
 
 def _bounds(settings: Settings) -> Mapping[str, RegisterBounds]:
