@@ -12,6 +12,7 @@ transaction began: whoever is woken by its beginning may have begun before.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -136,6 +137,8 @@ def present_and_past(template: str, tables: Sequence[str] = TABLES) -> Mapping[b
 
 
 _FACTS = {is_past: Statement(query) for is_past, query in present_and_past(FACTS).items()}
+# A certificate asks of its mailbox four times within a second, and hardly anything has changed meanwhile.
+_ASKED_AGAIN = 1024
 _PEOPLE = present_and_past(PEOPLE)
 _ESTABLISHMENTS = present_and_past(ESTABLISHMENTS)
 _SOURCES = text(SOURCES)
@@ -206,7 +209,7 @@ def mailbox_facts(
     canonical = {asked: _canonical(asked) for asked in addresses}
     wanted = list({address for address in canonical.values() if address is not None})
     rows = _FACTS[at is not None].rows(connection, {"addresses": wanted, "at": at}) if wanted else ()
-    found = {address: _facts(address, *orjson.loads(known)) for address, known in rows}
+    found = {address: _facts(address, known) for address, known in rows}
     return {
         asked: MailboxFacts(asked, well_formed=False) if address is None else found[address]
         for asked, address in canonical.items()
@@ -335,7 +338,10 @@ def _canonical(asked: str) -> str | None:
         return None
 
 
-def _facts(address: str, trusts: list[list[Any]] | None, mailbox: list[Any] | None) -> MailboxFacts:
+@lru_cache(_ASKED_AGAIN)
+def _facts(address: str, known: str) -> MailboxFacts:
+    """What PostgreSQL wrote of an address, read: the same text says the same."""
+    trusts, mailbox = orjson.loads(known)
     trusted = tuple(Trust(dn, name, bool(d), bool(o)) for dn, name, d, o in trusts or ())
     if mailbox is None:
         return MailboxFacts(address, well_formed=True, trusts=trusted)
