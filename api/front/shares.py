@@ -3,7 +3,6 @@ eighth.
 """
 
 import threading
-from collections import Counter
 from typing import TypeVar
 
 from api.front.askers import Asker
@@ -25,8 +24,8 @@ class Shares:
         self.most = most
         self._name = name
         self._taken = 0
-        self._of_source: Counter[str] = Counter()
-        self._of_credential: Counter[bytes] = Counter()
+        self._of_source: dict[str, int] = {}
+        self._of_credential: dict[bytes, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -36,7 +35,7 @@ class Shares:
 
     def of_source(self, source: str) -> int:
         """How much one source has."""
-        return self._of_source[source]
+        return self._of_source.get(source, 0)
 
     def heaviest(self) -> str | None:
         """The source that has most, None while nothing is taken."""
@@ -50,9 +49,9 @@ class Shares:
                 text = f"All {self._name} of this process are taken just now; nothing was done."
                 raise Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS)
             self._taken += amount
-            self._of_source[asker.source] += amount
+            _raise(self._of_source, asker.source, amount)
             if asker.credential is not None:
-                self._of_credential[asker.credential] += amount
+                _raise(self._of_credential, asker.credential, amount)
 
     def check(self, asker: Asker, amount: int = 1) -> None:
         """Refuse what would be beyond the share of this asker, whatever is left for all."""
@@ -82,7 +81,14 @@ class Shares:
         return Refusal(Kind.TOO_MANY, "share-used-up", text, retry_after=_RETRY_SECONDS)
 
 
-def _lower(counted: Counter[Key], key: Key, amount: int) -> None:
-    counted[key] -= amount
-    if not counted[key]:
+# A `Counter` takes four times as long for each.
+def _raise(counted: dict[Key, int], key: Key, amount: int) -> None:
+    counted[key] = counted.get(key, 0) + amount
+
+
+def _lower(counted: dict[Key, int], key: Key, amount: int) -> None:
+    left = counted[key] - amount
+    if left:
+        counted[key] = left
+    else:
         del counted[key]

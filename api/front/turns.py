@@ -6,7 +6,7 @@ Whoever asks much waits behind himself: his next request does not come before th
 
 import logging
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,9 +33,9 @@ class Turns:
         self._each_source = max(1, threads // OF_A_SOURCE)
         self._each_credential = max(1, threads // OF_A_CREDENTIAL)
         self._waiting: OrderedDict[_Key, deque[Turn]] = OrderedDict()
-        self._at_work: Counter[str | bytes] = Counter()
+        self._at_work: dict[str | bytes, int] = {}
         # At work and waiting.
-        self._there: Counter[str | bytes] = Counter()
+        self._there: dict[str | bytes, int] = {}
         self._in_all = 0
         self._started = self._idle = 0
         self._changed = threading.Condition(threading.Lock())
@@ -143,16 +143,18 @@ class Turns:
                 return turn
         return None
 
-    def _fits(self, counted: Counter[str | bytes], source: str, credential: bytes | None) -> bool:
+    def _fits(self, counted: dict[str | bytes, int], source: str, credential: bytes | None) -> bool:
         """Whether one more of this asker is within his share."""
-        if counted[source] >= self._each_source:
+        if counted.get(source, 0) >= self._each_source:
             return False
-        return credential is None or counted[credential] < self._each_credential
+        return credential is None or counted.get(credential, 0) < self._each_credential
 
 
-def _count(counted: Counter[str | bytes], asker: Asker, more: int) -> None:
+def _count(counted: dict[str | bytes, int], asker: Asker, more: int) -> None:
     for key in (asker.source, asker.credential):
         if key is not None:
-            counted[key] += more
-            if not counted[key]:
+            # None is left at zero: the next source is another, and these would be kept for good.
+            if now := counted.get(key, 0) + more:
+                counted[key] = now
+            else:
                 del counted[key]
