@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -57,6 +58,7 @@ def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str
         pool_size=min(kept, most),
         pool_use_lifo=True,
         max_overflow=max(0, most - kept),
+        json_deserializer=orjson.loads,
         connect_args={
             "application_name": application,
             "options": "-c timezone=UTC -c lock_timeout=30s",
