@@ -36,13 +36,11 @@ class Statement:
 
     def rows(self, connection: Connection, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Every row; raises as `connection.execute` does."""
-        if any(isinstance(value, datetime) and value.tzinfo is None for value in asked.values()):
-            raise ValueError("naive datetime")
+        given = _as_given(self._given, asked)
         if not connection.in_transaction():
             # As SQLAlchemy does by itself; it refuses where a transaction was ended within its block.
             connection.begin()
         try:
-            given = {**self._given, **{name: _as_text(value) for name, value in asked.items()}}
             rows = _cursor(connection).execute(self.sql, given).fetchall()
         except psycopg.Error as error:
             raise _as_ever(connection, self.sql, error) from error
@@ -58,13 +56,22 @@ class Statement:
         return rows[0] if rows else None
 
 
-def _as_text(value: Any) -> Any:
-    """A list of texts or whole numbers as PostgreSQL writes an array; anything else as it is.
+def _as_given(by_itself: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters as psycopg takes them; ValueError for an instant without a zone."""
+    given = {**by_itself, **asked}
+    for name, value in asked.items():
+        if type(value) is list:
+            given[name] = _as_array(value)
+        elif isinstance(value, datetime) and value.tzinfo is None:
+            raise ValueError("naive datetime")
+    return given
+
+
+def _as_array(value: list[Any]) -> Any:
+    """A list of texts or whole numbers as PostgreSQL writes an array; of anything else as it is.
 
     To find out what a list holds takes psycopg longer than all else it does for a question.
     """
-    if type(value) is not list:
-        return value
     if all(type(one) is int for one in value):
         return "{" + ",".join(map(str, value)) + "}"
     if all(type(one) is str for one in value):
