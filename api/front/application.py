@@ -15,7 +15,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -52,6 +51,8 @@ _LOG = logging.getLogger("sceau.front")
 LONGEST_TARGET = 16_384
 # Octets of bodies kept at a time; an eighth is more than the largest one.
 OCTETS = 256 << 20
+# Such a body asks for no share of them: all that have a place hold less together than the rest of the process.
+UNCOUNTED = 4 << 10
 # For each trade: those who send, and those whose request is whole.
 SENDERS, SEATS = 1024, 512
 # To learn that a client has left costs something: asked only about waits beyond this.
@@ -91,7 +92,7 @@ class Front:
         self._base_url, self._pace, self._proxies, self._stir = base_url, pace, proxies, stir
         self._unnamed = unnamed
         self._octets = Shares(OCTETS, "memory for bodies")
-        self._at_work: Counter[str] = Counter()
+        self._at_work: dict[str, int] = {}
         # Changed by one operation at a time, which Python makes whole.
         self._waiting: dict[Exchange, None] = {}
         # Those who are read no further, and those of the look before.
@@ -119,7 +120,7 @@ class Front:
             return
         exchange = Exchange(scope, protocol, ended)
         with self._ending:
-            self._at_work[scope.client] += 1
+            self._at_work[scope.client] = self._at_work.get(scope.client, 0) + 1
         self._step(exchange, self._begin)
 
     def _at_once(self, scope: Any, protocol: Any) -> bool:
@@ -187,7 +188,7 @@ class Front:
         exchange.sends = True
         if removed is not None:
             self._stop(removed, _displaced())
-        if declared is not None:
+        if declared is not None and declared > UNCOUNTED:
             self._grant(exchange, declared)
         if bodies.comes_at_one_go(declared, self._pace):
             exchange.due = exchange.began + self._pace.seconds
@@ -310,8 +311,9 @@ class Front:
 
     def _rest(self, peer: str) -> None:
         with self._ending:
-            self._at_work[peer] -= 1
-            if not self._at_work[peer]:
+            if left := self._at_work[peer] - 1:
+                self._at_work[peer] = left
+            else:
                 del self._at_work[peer]
 
     def _give_back(self, exchange: Exchange) -> None:
