@@ -51,7 +51,7 @@ _LOG = logging.getLogger("sceau.front")
 LONGEST_TARGET = 16_384
 # Octets of bodies kept at a time; an eighth is more than the largest one.
 OCTETS = 256 << 20
-# Such a body asks for no share of them: all that have a place hold less together than the rest of the process.
+# A body as short takes no share of them: all who have a place hold less together than a process weighs.
 UNCOUNTED = 4 << 10
 # For each trade: those who send, and those whose request is whole.
 SENDERS, SEATS = 1024, 512
