@@ -315,7 +315,8 @@ def _reserve(
             results[place] = issuance.resume(connection, one, token.actor)
     fresh = {place: one for place, one in found.items() if isinstance(one, _Subject)}
     purposes = {place: asked[place].purposes for place in fresh}
-    blocked_keys.note(connection, [key for place in fresh if not isinstance(key := keys[place], Refusal)])
+    known = {spki[place]: key for place in fresh if not isinstance(key := keys[place], Refusal)}
+    blocked_keys.note(connection, known)
     return results | _prepare(connection, fresh, keys, purposes, now=now, token=token, base_url=base_url)
 
 

@@ -7,7 +7,7 @@ in `pki/sweep.py`.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -177,9 +177,9 @@ def stopped_among(connection: Connection, keys: Iterable[PublicKey]) -> frozense
     return frozenset(found | {parts[(row.form, bytes(row.digest))] for row in rows})
 
 
-def note(connection: Connection, keys: Iterable[PublicKey]) -> None:
-    """Keep the numbers of keys that are about to be certified, as `check` does for one."""
-    rows = [{"spki": spki_sha256(key), "number": number_of(key)} for key in keys]
+def note(connection: Connection, keys: Mapping[bytes, PublicKey]) -> None:
+    """Keep the numbers of keys, by the SHA-256 that the record knows each by, as `check` does for one."""
+    rows = [{"spki": spki, "number": number_of(key)} for spki, key in keys.items()]
     if rows:
         connection.execute(_NOTE, rows)
 

@@ -19,7 +19,7 @@ from pki import blocked_keys, revoking, store
 from pki.blocked_keys import Cause
 from pki.model import RevocationReason, Serial
 from pki.revoking import TakingBack
-from pki.rules import PublicKey, spki_sha256
+from pki.rules import PublicKey
 
 AT_ONCE = 200
 _ACTOR = Actor("job:earlier-keys")
@@ -29,7 +29,7 @@ _UNNUMBERED = text("""
         SELECT c.spki_sha256 AS spki FROM certificate c
         WHERE NOT EXISTS (SELECT FROM key_number k WHERE k.spki_sha256 = c.spki_sha256)
         GROUP BY c.spki_sha256)
-    SELECT one.der FROM lacking CROSS JOIN LATERAL (
+    SELECT lacking.spki, one.der FROM lacking CROSS JOIN LATERAL (
         SELECT c.der FROM certificate c WHERE c.spki_sha256 = lacking.spki AND c.der <> '' LIMIT 1) AS one
     LIMIT :most
 """)
@@ -55,13 +55,15 @@ class Numbered:
 
 def number(connection: Connection, *, now: datetime, most: int = AT_ONCE) -> Numbered:
     """Number at most so many keys that lack it, and revoke what is on one that was reported in any form."""
-    keys = [_key(bytes(der)) for der in connection.execute(_UNNUMBERED, {"most": most}).scalars()]
+    rows = connection.execute(_UNNUMBERED, {"most": most})
+    # Under the digest of the row: one that is another key's would lack its number for ever.
+    keys = {bytes(spki): _key(bytes(der)) for spki, der in rows}
     if not keys:
         return Numbered(0, ())
     # As for who reports them: nobody asks for a certificate for another form of them meanwhile.
-    blocked_keys.hold_families(connection, keys, ())
+    blocked_keys.hold_families(connection, keys.values(), keys)
     blocked_keys.note(connection, keys)
-    return Numbered(len(keys), _take_back(connection, {spki_sha256(key) for key in keys}, now))
+    return Numbered(len(keys), _take_back(connection, keys.keys(), now))
 
 
 def _take_back(connection: Connection, keys: Collection[bytes], now: datetime) -> tuple[Serial, ...]:

@@ -297,7 +297,7 @@ def bring_back(
     verify_signed(signed, reserved, prepared.authority)
     key = certificate_of(signed).public_key()
     if isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
-        blocked_keys.note(connection, [key])
+        blocked_keys.note(connection, {reserved.spki_sha256: key})
     return store_signed(connection, prepared, signed, now)
 
 

@@ -44,6 +44,9 @@ _CERTIFIED = """
     SELECT serial, authority_id, profile, shard, 'CN=bench', spki_sha256, spki_sha256, spki_sha256, now(),
         now() + interval '1 year', now() FROM generate_series(CAST(:first AS bigint), :last) AS n
     JOIN reservation ON serial = lpad(to_hex(n), 40, '0')"""
+_NUMBERED = """
+    INSERT INTO key_number (spki_sha256, number) SELECT sha256(int8send(n)), sha256(int8send(n))
+    FROM generate_series(CAST(:first AS bigint), :last) AS n"""
 _TAKEN_BACK = """
     INSERT INTO revocation (serial, authority_id, shard, action, reason, actor, revoked_at, not_after, entry)
     SELECT serial, authority_id, shard, 'revoke', 'superseded', 'bench', now(), not_after, spki_sha256
@@ -61,6 +64,7 @@ _COLUMNS = {
     " tbs, tbs_sha256, lints, requested_by, reserved_at",
     "certificate": "serial, authority_id, profile, shard, mailbox, practitioner, subject, spki_sha256, der,"
     " sha256, not_before, not_after, issued_at",
+    "key_number": "spki_sha256, number",
 }
 # What a night's file does to those it no longer names (directory/sync/rpps.py).
 _DEPART = (
@@ -164,7 +168,7 @@ def _revoked_already(engine: Engine, count: int) -> None:
     rows = {"first": 1, "last": count}
     with transaction(engine) as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for statement in (_RESERVED, _CERTIFIED, _TAKEN_BACK):
+        for statement in (_RESERVED, _NUMBERED, _CERTIFIED, _TAKEN_BACK):
             connection.execute(text(statement), rows)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in ("reservation", "certificate", "revocation"):
@@ -177,7 +181,7 @@ def _medians(engines: list[Engine], after: int) -> list[float]:
     rows = {"first": after + 1, "last": after + _TAKEN}
     for engine in engines:
         with transaction(engine) as connection:
-            for statement in (_RESERVED, _CERTIFIED):
+            for statement in (_RESERVED, _NUMBERED, _CERTIFIED):
                 connection.execute(text(statement), rows)
     taken: list[list[float]] = [[] for _ in engines]
     for number in range(rows["first"], rows["last"] + 1):
@@ -270,6 +274,7 @@ def _seed(bench: Bench, conninfo: str, count: int) -> None:
         made["reservation"].append(
             (written, *same, enrolment, spki, b"", sha256(written.encode()).digest(), "[]", "bench", now)
         )
+        made["key_number"].append((spki, spki))
         made["certificate"].append(
             (written, *same, f"CN={one}", spki, der, sha256(der).digest(), now, now + timedelta(365), now)
         )

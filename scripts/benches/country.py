@@ -68,6 +68,9 @@ STATEMENTS = (
                'person.' || n || '@domain-' || n % :domains || '.invalid', {NUMBER}, digest.of, '', digest.of,
                '{{}}', 'bench', :since
         FROM generate_series(1, :count) AS n, LATERAL (SELECT sha256(n::text::bytea) AS of) AS digest""",
+    """INSERT INTO key_number (spki_sha256, number)
+        SELECT digest.of, digest.of
+        FROM generate_series(1, :count) AS n, LATERAL (SELECT sha256(n::text::bytea) AS of) AS digest""",
     f"""INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,
                                  spki_sha256, der, sha256, not_before, not_after, issued_at)
         SELECT lpad(to_hex(n), 40, '0'), 'persons-1', 'practitioner-smime', 0,

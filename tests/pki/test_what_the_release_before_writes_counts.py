@@ -289,3 +289,20 @@ def test_the_keys_of_the_release_before_are_numbered_in_portions(
         ).all()
     assert sum(counts) > 3
     assert lacking == []
+
+
+def test_a_row_under_the_digest_of_another_key_is_numbered_once(
+    engine: Engine, issue: Issue, now: datetime
+) -> None:
+    """It stays under that digest: what looks for keys without a number would find it again for ever."""
+    issued = issue(new_key())
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE certificate DISABLE TRIGGER USER"))
+        connection.execute(text("UPDATE certificate SET spki_sha256 = sha256('another key')"))
+        connection.execute(text("ALTER TABLE certificate ENABLE TRIGGER USER"))
+    with transaction(engine) as connection:
+        done = [earlier_keys.number(connection, now=now).keys for _ in range(2)]
+        known = connection.execute(text("SELECT count(*) FROM key_number")).scalar_one()
+    assert done == [1, 0]
+    assert known == 2
+    assert last(engine, issued.serial) is None
