@@ -148,7 +148,7 @@ def approve_all(
 def _approved(connection: Connection, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment | Refusal:
     try:
         with connection.begin_nested():
-            return use_cases.approve_locked(connection, now=now, token=token, enrolment_id=enrolment_id)
+            return use_cases.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment_id)
     except Refusal as refusal:
         return refusal
 

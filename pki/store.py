@@ -182,19 +182,20 @@ _STANDING = Statement(
     .order_by(enrolment.c.id)
     .with_for_update()
 )
-_HOLD_PERSON = Statement(f"""
-    SELECT pg_advisory_xact_lock({person_lock_sql("e.practitioner")}) FROM enrolment e WHERE e.id = :id
-""")  # noqa: S608 - an expression of our own
-# Their ids as an array: with a subquery the planner would read every enrolment.
+# As above, for an approval, with all of its person and mailbox. No other can be asked for while this one is,
+# and an ended one may be given back while the lock is waited for: each row is given as it is once it is
+# locked. Their ids as an array, or the planner would read every enrolment.
 _FOUND_WITH_STANDING = Statement(f"""
-    WITH found AS MATERIALIZED (
+    WITH held AS MATERIALIZED (
+        SELECT e.id, e.mailbox, e.practitioner, pg_advisory_xact_lock({person_lock_sql("e.practitioner")})
+        FROM enrolment e WHERE e.id = :id),
+    found AS MATERIALIZED (
         SELECT {", ".join(f"e.{column.name}" for column in _ENROLMENT_COLUMNS)},
                {NAMES_OF_ENROLMENT.format(id="e.id")} AS names
         FROM enrolment e WHERE e.id = ANY(ARRAY(
-            SELECT CAST(:id AS uuid)
-            UNION SELECT x.id FROM enrolment one
-            JOIN enrolment x ON x.mailbox = one.mailbox AND x.practitioner = one.practitioner
-            WHERE one.id = :id AND x.state <> 'ended'))
+            SELECT id FROM held
+            UNION SELECT x.id FROM held JOIN enrolment x
+            ON x.mailbox = held.mailbox AND x.practitioner = held.practitioner))
         ORDER BY e.id FOR UPDATE OF e)
     SELECT found.*, clock_timestamp() FROM found
 """)  # noqa: S608 - an expression and names of our own
@@ -716,24 +717,18 @@ def lock_beside(connection: Connection, enrolment_ids: Collection[UUID]) -> None
     _LOCK_BESIDE.rows(connection, {"ids": list(enrolment_ids)})
 
 
-def hold_person(connection: Connection, enrolment_id: UUID) -> None:
-    """Hold the person of this enrolment; nobody, where there is none of that id."""
-    _HOLD_PERSON.rows(connection, {"id": enrolment_id})
-
-
 def enrolment_and_standing(
     connection: Connection, enrolment_id: UUID
 ) -> tuple[Enrolment, list[Enrolment], datetime] | None:
-    """The enrolment of that id, and those of its person and mailbox that have not ended, all locked.
+    """The enrolment of that id, and those of its person and mailbox that have not ended, under their locks.
 
-    With what the database's clock said then; None when there is none. The caller holds the person.
+    The person is held too. With what the database's clock said then; None when there is none.
     """
     rows = _FOUND_WITH_STANDING.rows(connection, {"id": enrolment_id})
     known = {one.id: one for one in (_enrolment(row[:-1]) for row in rows)}
     found = known.pop(enrolment_id, None)
     if found is None:
         return None
-    # One may have ended while its lock was waited for.
     standing = [one for one in known.values() if one.state is not EnrolmentState.ENDED]
     return found, standing, rows[-1][-1]
 
