@@ -37,8 +37,11 @@ class Turns:
         # At work and waiting.
         self._there: dict[str | bytes, int] = {}
         self._in_all = 0
-        self._started = self._idle = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._started = 0
+        self._changed = threading.Lock()
+        # What each thread that sleeps waits for. The last to fall asleep is woken first: it is in the caches.
+        # A condition would make a lock for each sleep, and wake the first.
+        self._idle: list[threading.Lock] = []
 
     def ask(self, asker: Asker, act: Callable[[], None]) -> Turn:
         """Call `act` on a thread once its turn came; it tells what came of it, and raises nothing."""
@@ -102,18 +105,24 @@ class Turns:
 
     def _wake(self) -> None:
         """One that sleeps, counted as awake from now: two who ask at once need two."""
-        self._idle -= 1
-        self._changed.notify()
+        self._idle.pop().release()
 
-    def _serve(self) -> None:
+    def _take(self, woken: threading.Lock) -> Turn:
+        """The next turn, counted as at work; sleeps until there is one."""
         while True:
             with self._changed:
                 turn = self._next()
-                while turn is None:
-                    self._idle += 1
-                    self._changed.wait()
-                    turn = self._next()
-                _count(self._at_work, turn.asker, 1)
+                if turn is not None:
+                    _count(self._at_work, turn.asker, 1)
+                    return turn
+                self._idle.append(woken)
+            woken.acquire()
+
+    def _serve(self) -> None:
+        woken = threading.Lock()
+        woken.acquire()
+        while True:
+            turn = self._take(woken)
             # Taken out: the turn and who asked for it know each other.
             act, turn.act = turn.act, None
             try:
