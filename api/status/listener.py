@@ -24,7 +24,7 @@ _PULSE_SECONDS = 0.25
 _RETRY_SECONDS = 0.1
 # What is told within so long is heard together: woken for each of two hundred commits a second, two processes
 # would spend a tenth of the machine on listening. A revocation waits no longer than this for its turn.
-_GATHERING_SECONDS = 0.02
+_GATHERING_SECONDS = 0.05
 
 
 class Listener:
