@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from directory.base.db import libpq
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.writing")
-# A look counts for so long: what it costs is one connection and one row for each process and interval.
+# A look counts for so long: what it costs is one row for each process and interval.
 HOLD_SECONDS = 3.0
 # Three looks that failed are no longer chance: from here on what is given out is cut short.
 SHORTENED_AFTER = 10.0
@@ -56,6 +57,9 @@ class Writing:
         self._ticks = ticks
         self._wrote_at = self._looked_at = float("-inf")
         self._wrong = ""
+        # Kept from look to look by who follows: to begin one costs the database ten times what a row does.
+        self._keeps = False
+        self._link: ImpatientConnection | None = None
         self._looking = threading.Lock()
 
     @property
@@ -97,6 +101,7 @@ class Writing:
 
     def follow(self) -> None:
         """Look again and again from now on, in a thread of its own, so that no request waits for a look."""
+        self._keeps = True
         threading.Thread(target=self._follow, name="writing", daemon=True).start()
 
     def _follow(self) -> None:
@@ -107,7 +112,7 @@ class Writing:
 
     def _look(self) -> None:
         asked_at = self._ticks()
-        wrong = _unwritten(self._conninfo) or next(filter(None, map(without_room, self._folders)), "")
+        wrong = self._unwritten() or next(filter(None, map(without_room, self._folders)), "")
         if wrong and not self._wrong:
             # Once for each time: the log may lie on the very disk that is full.
             _LOG.error("nothing can be written: %s", wrong)
@@ -115,23 +120,48 @@ class Writing:
             self._wrote_at = asked_at
         self._wrong, self._looked_at = wrong, self._ticks()
 
+    def _unwritten(self) -> str:
+        """Why the record does not take a row, '' when it does."""
+        if self._link is not None:
+            # A server that restarted ended this one, and takes rows over another.
+            with suppress(psycopg.Error):
+                return _taken(self._link)
+            self._link.close()
+            self._link = None
+        try:
+            link = _connect(self._conninfo)
+            try:
+                told = _taken(link)
+            except psycopg.Error:
+                link.close()
+                raise
+        except psycopg.Error as error:
+            return f"the record takes no row ({type(error).__name__})"
+        if self._keeps:
+            self._link = link
+        else:
+            link.close()
+        return told
 
-def _unwritten(conninfo: str) -> str:
-    """Why the record does not take a row, '' when it does."""
+
+def _taken(link: ImpatientConnection) -> str:
+    written = link.execute(_BEAT).fetchone()
+    found = link.execute(_READ_BACK).fetchone()
+    link.execute(_SPILL)
+    if written and found and found[0] >= written[0]:
+        return ""
+    return "the record lost a row that it had taken"
+
+
+def _connect(conninfo: str) -> ImpatientConnection:
     limits = {"statement_timeout": "3s", "lock_timeout": "2s", "work_mem": "64kB"}
     options = " ".join(f"-c {name}={value}" for name, value in limits.items())
-    try:
-        with ImpatientConnection.connect(
-            conninfo, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name=APPLICATION,
-            options=options,
-        ) as link:  # fmt: skip
-            link.patience = PATIENCE
-            written = link.execute(_BEAT).fetchone()
-            found = link.execute(_READ_BACK).fetchone()
-            link.execute(_SPILL)
-    except psycopg.Error as error:
-        return f"the record takes no row ({type(error).__name__})"
-    return "" if written and found and found[0] >= written[0] else "the record lost a row that it had taken"
+    link = ImpatientConnection.connect(
+        conninfo, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name=APPLICATION,
+        options=options,
+    )  # fmt: skip
+    link.patience = PATIENCE
+    return link
 
 
 def without_room(folder: Path) -> str:
