@@ -1,11 +1,13 @@
 """The way to the signer process: `Signer` over its socket; asks again when an answer was lost.
 
-Every question is safe to repeat, so one lost answer is no reason to refuse. A connection per question costs
-some tens of microseconds and leaves nothing to go stale.
+Every question is safe to repeat, so one lost answer is no reason to refuse. Connections are kept: for each
+new one the signer begins a thread. One that went stale counts for no try.
 """
 
 import socket
+import weakref
 from base64 import b64decode
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from pki.signing import wire
 TRIES = 2
 # Whoever asks whether it is well waits for the answer: a signer that hangs is not well.
 PING_SECONDS = 2.0
+# Kept at rest; the signer has a thread waiting on each.
+_MOST_KEPT = 8
 
 
 class SignerClient:
@@ -25,6 +29,9 @@ class SignerClient:
     def __init__(self, socket_path: Path, timeout: float = 10) -> None:
         self._path = socket_path
         self._timeout = timeout
+        # Taken and given back by one operation each, from whatever thread.
+        self._kept: deque[socket.socket] = deque()
+        weakref.finalize(self, _close, self._kept)
 
     def sign_certificate(self, serial: Serial) -> bytes:
         """As `Signer.sign_certificate`."""
@@ -51,29 +58,64 @@ class SignerClient:
     def ping(self) -> str:
         """As `Signer.ping`; asked once, and not waited for beyond `PING_SECONDS`."""
         try:
-            return str(_unpacked(*self._exchange({"ask": "ping"}, min(self._timeout, PING_SECONDS)))[0])
+            with self._connect(min(self._timeout, PING_SECONDS)) as link:
+                return str(_unpacked(*_exchange(link, {"ask": "ping"}))[0])
         except (OSError, ValueError) as lost:
             raise _unavailable() from lost
 
     def _ask(self, question: str, **details: Any) -> tuple[Any, bytes]:
-        error: Exception | None = None
-        for _ in range(TRIES):
+        tries = 0
+        while True:
+            kept = self._take_kept()
             try:
-                return _unpacked(*self._exchange({"ask": question, **details}, self._timeout))
+                return _unpacked(*self._over(kept or self._connect(), {"ask": question, **details}))
             except (OSError, ValueError) as lost:
-                error = lost
-        raise _unavailable() from error
+                tries += kept is None or not isinstance(lost, ConnectionError)
+                if tries == TRIES:
+                    raise _unavailable() from lost
 
-    def _exchange(self, question: dict[str, Any], timeout: float) -> tuple[dict[str, Any], bytes]:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-            link.settimeout(timeout)
+    def _take_kept(self) -> socket.socket | None:
+        try:
+            return self._kept.pop()
+        except IndexError:
+            return None
+
+    def _over(self, link: socket.socket, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The answer over this connection, which is kept after it and closed without one."""
+        try:
+            answer = _exchange(link, asked)
+        except BaseException:
+            link.close()
+            raise
+        if len(self._kept) < _MOST_KEPT:
+            self._kept.append(link)
+        else:
+            link.close()
+        return answer
+
+    def _connect(self, timeout: float | None = None) -> socket.socket:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.settimeout(timeout or self._timeout)
             with wire.short(self._path) as path:
                 link.connect(path)
-            wire.send(link, question)
-            answer = wire.receive(link, wire.LARGEST_ANSWER)
-        if answer is None:
-            raise ConnectionError("the signer hung up")
-        return answer
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+
+def _exchange(link: socket.socket, question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    wire.send(link, question)
+    answer = wire.receive(link, wire.LARGEST_ANSWER)
+    if answer is None:
+        raise ConnectionError("the signer hung up")
+    return answer
+
+
+def _close(links: deque[socket.socket]) -> None:
+    while links:
+        links.pop().close()
 
 
 def _unavailable() -> Refusal:

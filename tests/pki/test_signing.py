@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -578,6 +579,26 @@ def test_a_killed_signer_gives_the_same_certificate_when_it_is_back(engine: Engi
     assert client.sign_certificate(serial) == signed
     assert process.stop() == 0
     assert not process.socket.exists()
+
+
+def test_a_client_keeps_its_connection_and_outlives_the_signer_behind_it(
+    engine: Engine, process: Process
+) -> None:
+    client, serial = process.client, reserve(engine).reservation.serial
+    signed = client.sign_certificate(serial)
+    at_once(*[lambda: client.journal(serial)] * 8)
+
+    def held() -> int:
+        assert process.running
+        known = psutil.Process(process.running.pid).net_connections("unix")
+        return sum(one.laddr == str(process.socket) for one in known) - 1
+
+    assert 1 <= held() <= 8
+    assert process.stop() == 0
+    process.start()
+    # As many went stale as it has tries, or more: none of them counts.
+    assert client.journal(serial) == signed
+    assert held() == 1
 
 
 def test_nonsense_on_the_socket_ends_that_conversation_only(process: Process) -> None:
