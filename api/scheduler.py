@@ -63,7 +63,7 @@ def run_worker(container: Container) -> None:
         # A thread of its own: that ten jobs take long is no reason for the eleventh to seem dead.
         seat = _BEAT if job.name == _BEAT else "default"
         scheduler.add_job(_run, job.when.trigger, args=(container, job.name), id=job.name, executor=seat)
-    # Here alone: each statement and commit of an engine that is listened to takes longer for it.
+    # The worker alone listens: each statement and commit of such an engine takes longer for it.
     container.work.follow(container.engine)
     container.work.expect(due_within())
     scheduler.start()

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,35 +35,44 @@ APPLICATION = "sceau-readiness"
 _BEAT = """INSERT INTO beat (who, number) VALUES ('readiness', 1)
     ON CONFLICT (who) DO UPDATE SET number = beat.number + 1, at = clock_timestamp() RETURNING number"""
 _READ_BACK = "SELECT number FROM beat WHERE who = 'readiness'"
-# Spilled to the disk on purpose: a row that replaces another needs no room, the next revocation may.
-# A megabyte and few rows: the sorting is no work worth naming.
+# A row that replaces another needs no room, and the next revocation may: so the sorting of half a megabyte is
+# put on the disk on purpose. Digests, which no file system makes shorter.
 _SPILL = """SELECT max(n) FROM (
-    SELECT n FROM generate_series(1, 256) AS n
-    ORDER BY repeat(md5(CAST(n AS text)), 128) COLLATE "C") AS sorted"""
+    SELECT n FROM generate_series(1, 5000) AS n ORDER BY sha512(int4send(n))) AS sorted"""
+# A session that is open says nothing of the next one, which a pool may need: one is tried so often.
+_KEPT_SECONDS = 8.0
+# A server that ended a session says so at once; one that hangs has had its time.
+_AT_ONCE = 1.0
 
 
 class Writing:
     """Looks now and then, for all threads of a process; `folders` are those whose disks must have room.
 
-    `ticks` counts seconds, as `time.monotonic` does.
+    `ticks` counts seconds, as `time.monotonic` does. `keeps` says that one session serves several looks, as
+    it does once somebody follows.
     """
 
     def __init__(
-        self, url: str, folders: Iterable[Path] = (), ticks: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        folders: Iterable[Path] = (),
+        ticks: Callable[[], float] = time.monotonic,
+        *,
+        keeps: bool = False,
     ) -> None:
         self._conninfo = libpq(url)
         self._folders = tuple(folders)
         self._ticks = ticks
         self._wrote_at = self._looked_at = float("-inf")
         self._wrong = ""
-        # Kept from look to look by who follows: to begin one costs the database ten times what a row does.
-        self._keeps = False
+        self._keeps = keeps
         self._link: ImpatientConnection | None = None
+        self._linked_at = float("-inf")
         self._looking = threading.Lock()
 
     @property
     def silent_for(self) -> float:
-        """Seconds since the record last took a row; what is known of it is three seconds old at most."""
+        """Seconds since the record last took a row, as of the last look that has ended."""
         self.wrong()
         return self._ticks() - self._wrote_at
 
@@ -99,6 +107,14 @@ class Writing:
             raise Refusal(Kind.UNAVAILABLE, "record-not-written", text)
         return left
 
+    def close(self) -> None:
+        """End the session that is kept, and keep none from now on."""
+        with self._looking:
+            self._keeps = False
+            if self._link is not None:
+                self._link.close()
+                self._link = None
+
     def follow(self) -> None:
         """Look again and again from now on, in a thread of its own, so that no request waits for a look."""
         self._keeps = True
@@ -122,26 +138,36 @@ class Writing:
 
     def _unwritten(self) -> str:
         """Why the record does not take a row, '' when it does."""
-        if self._link is not None:
-            # A server that restarted ended this one, and takes rows over another.
-            with suppress(psycopg.Error):
-                return _taken(self._link)
-            self._link.close()
-            self._link = None
+        link, self._link = self._link, None
+        if link is not None:
+            asked_at = time.monotonic()
+            if asked_at - self._linked_at < _KEPT_SECONDS:
+                told = self._told_over(link)
+                if not told or time.monotonic() - asked_at > _AT_ONCE:
+                    return told
+            link.close()
         try:
             link = _connect(self._conninfo)
-            try:
-                told = _taken(link)
-            except psycopg.Error:
-                link.close()
-                raise
         except psycopg.Error as error:
-            return f"the record takes no row ({type(error).__name__})"
-        if self._keeps:
+            return _refused(error)
+        self._linked_at = time.monotonic()
+        return self._told_over(link)
+
+    def _told_over(self, link: ImpatientConnection) -> str:
+        """The same over this session, which is kept when all went well, and closed otherwise."""
+        try:
+            told = _taken(link)
+        except psycopg.Error as error:
+            told = _refused(error)
+        if self._keeps and not told:
             self._link = link
         else:
             link.close()
         return told
+
+
+def _refused(error: psycopg.Error) -> str:
+    return f"the record takes no row ({type(error).__name__})"
 
 
 def _taken(link: ImpatientConnection) -> str:

@@ -56,7 +56,8 @@ class Numbered:
 def number(connection: Connection, *, now: datetime, most: int = AT_ONCE) -> Numbered:
     """Number at most so many keys that lack it, and revoke what is on one that was reported in any form."""
     rows = connection.execute(_UNNUMBERED, {"most": most})
-    # Under the digest of the row: one that is another key's would lack its number for ever.
+    # A row may name the digest of another key: that counts as a form of this one. Under its own digest alone
+    # this key would be found again for ever.
     keys = {bytes(spki): _key(bytes(der)) for spki, der in rows}
     if not keys:
         return Numbered(0, ())

@@ -182,9 +182,10 @@ _STANDING = Statement(
     .order_by(enrolment.c.id)
     .with_for_update()
 )
-# As above, for an approval, with all of its person and mailbox. No other can be asked for while this one is,
-# and an ended one may be given back while the lock is waited for: each row is given as it is once it is
-# locked. Their ids as an array, or the planner would read every enrolment.
+# An approval locks all of its person and mailbox, ended ones too: one may be given back while the lock is
+# waited for. Each row is given as it is once it is locked. No other can be asked for while this one is.
+# Whoever locks ended rows holds their person: that keeps who approves several of them from a deadlock.
+# The ids are an array, or the planner would read every enrolment.
 _FOUND_WITH_STANDING = Statement(f"""
     WITH held AS MATERIALIZED (
         SELECT e.id, e.mailbox, e.practitioner, pg_advisory_xact_lock({person_lock_sql("e.practitioner")})

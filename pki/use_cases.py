@@ -164,8 +164,8 @@ def approve_enrolment(
     """The second pair of eyes; the person and the mailbox must still stand, under the names recorded.
 
     The enrolment approved before it ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`,
-    `already-approved`, `enrolment-ended`, `enrolment-void`. Who approves several holds each and those beside
-    it before (`store.lock_beside`).
+    `already-approved`, `enrolment-ended`, `enrolment-void`. Who approves several holds all who live
+    before (`store.lock_beside`).
     """
     locked = store.enrolment_and_standing(connection, enrolment_id)
     if locked is None:

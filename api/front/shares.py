@@ -39,7 +39,8 @@ class Shares:
 
     def heaviest(self) -> str | None:
         """The source that has most, None while nothing is taken."""
-        return max(self._of_source, key=self._of_source.__getitem__, default=None)
+        with self._lock:
+            return max(self._of_source, key=self._of_source.__getitem__, default=None)
 
     def take(self, asker: Asker, amount: int = 1) -> None:
         """Take so much, to be given back; Refusal TOO_MANY `share-used-up`, UNAVAILABLE `process-full`."""
@@ -49,9 +50,9 @@ class Shares:
                 text = f"All {self._name} of this process are taken just now; nothing was done."
                 raise Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS)
             self._taken += amount
-            _raise(self._of_source, asker.source, amount)
+            _count_up(self._of_source, asker.source, amount)
             if asker.credential is not None:
-                _raise(self._of_credential, asker.credential, amount)
+                _count_up(self._of_credential, asker.credential, amount)
 
     def check(self, asker: Asker, amount: int = 1) -> None:
         """Refuse what would be beyond the share of this asker, whatever is left for all."""
@@ -62,9 +63,9 @@ class Shares:
         """Give back what was taken."""
         with self._lock:
             self._taken -= amount
-            _lower(self._of_source, asker.source, amount)
+            _count_down(self._of_source, asker.source, amount)
             if asker.credential is not None:
-                _lower(self._of_credential, asker.credential, amount)
+                _count_down(self._of_credential, asker.credential, amount)
 
     def _look_at(self, asker: Asker, amount: int) -> None:
         """Refuse what is beyond a share; the lock is held."""
@@ -82,11 +83,11 @@ class Shares:
 
 
 # A `Counter` takes four times as long for each.
-def _raise(counted: dict[Key, int], key: Key, amount: int) -> None:
+def _count_up(counted: dict[Key, int], key: Key, amount: int) -> None:
     counted[key] = counted.get(key, 0) + amount
 
 
-def _lower(counted: dict[Key, int], key: Key, amount: int) -> None:
+def _count_down(counted: dict[Key, int], key: Key, amount: int) -> None:
     left = counted[key] - amount
     if left:
         counted[key] = left

@@ -90,6 +90,8 @@ class Listener:
         while (left := asked_at + _PULSE_SECONDS - time.monotonic()) > 0 and not self._stopped.is_set():
             if self._hear(link, left):
                 time.sleep(_GATHERING_SECONDS)
+                while self._hear(link, 0):
+                    pass
 
     def _hear(self, link: psycopg.Connection, seconds: float) -> bool:
         """Whether anything was told, and heed it; waits for so long, and ends with the first."""

@@ -80,7 +80,7 @@ def _as_array(value: list[Any]) -> Any:
 
 
 def _quoted(element: str) -> str:
-    # Quoted, an element is no NULL and no braces; within quotes two characters mean something.
+    # An element in quotes is no NULL and no braces; two characters mean something within them.
     escaped = element.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

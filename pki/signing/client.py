@@ -9,6 +9,7 @@ import weakref
 from base64 import b64decode
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ class SignerClient:
             try:
                 return _unpacked(*self._over(kept or self._connect(), {"ask": question, **details}))
             except (OSError, ValueError) as lost:
-                tries += kept is None or not isinstance(lost, ConnectionError)
+                # The others lead to the same signer: what ended this one has ended them, or would.
+                _close(self._kept)
+                if kept is None or not isinstance(lost, ConnectionError):
+                    tries += 1
                 if tries == TRIES:
                     raise _unavailable() from lost
 
@@ -114,8 +118,9 @@ def _exchange(link: socket.socket, question: dict[str, Any]) -> tuple[dict[str, 
 
 
 def _close(links: deque[socket.socket]) -> None:
-    while links:
-        links.pop().close()
+    with suppress(IndexError):
+        while True:
+            links.pop().close()
 
 
 def _unavailable() -> Refusal:

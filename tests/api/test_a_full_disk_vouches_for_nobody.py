@@ -9,14 +9,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from flask.testing import FlaskClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from api.app import create_app
 from api.embedded.postgres import EmbeddedPostgres
 from api.settings import Settings
 from api.status.answers import Answers
 from api.wiring import Container, written_folders
-from api.writing import SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
+from api.writing import APPLICATION, SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
 from directory.base.clock import utc_now
 from pki.model import RevocationReason
 from pki.signing_clock import FILE
@@ -61,14 +61,48 @@ def record(disk: Path) -> Iterator[Engine]:
         yield engine
 
 
-def writing_on(engine: Engine, ticks: Ticks, *folders: Path) -> Writing:
-    return Writing(engine.url.render_as_string(hide_password=False), folders, ticks)
+def writing_on(engine: Engine, ticks: Ticks, *folders: Path, keeps: bool = False) -> Writing:
+    return Writing(engine.url.render_as_string(hide_password=False), folders, ticks, keeps=keeps)
 
 
-def test_nothing_is_promised_beyond_a_minute_after_the_last_row_that_went_through(
-    record: Engine, disk: Path, ticks: Ticks
+def sessions(engine: Engine) -> list[int]:
+    query = text("SELECT pid FROM pg_stat_activity WHERE application_name = :name ORDER BY pid")
+    with engine.connect() as connection:
+        return list(connection.execute(query, {"name": APPLICATION}).scalars())
+
+
+def test_a_session_is_kept_from_look_to_look_and_another_tried_now_and_then(
+    engine: Engine, ticks: Ticks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writing = writing_on(record, ticks)
+    writing = writing_on(engine, ticks, keeps=True)
+    seen = []
+    for kept in (60.0, 60.0, 0.0):
+        monkeypatch.setattr("api.writing._KEPT_SECONDS", kept)
+        ticks.now += 4
+        assert writing.wrong() == ""
+        seen.append(sessions(engine))
+    assert len(seen[0]) == 1
+    assert seen[0] == seen[1] != seen[2]
+    writing.close()
+
+
+def test_a_session_that_was_ended_is_no_reason_to_doubt(engine: Engine, ticks: Ticks) -> None:
+    writing = writing_on(engine, ticks, keeps=True)
+    assert writing.wrong() == ""
+    (ended,) = sessions(engine)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": ended})
+    ticks.now += 4
+    assert writing.wrong() == ""
+    assert ended not in sessions(engine)
+    writing.close()
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_nothing_is_promised_beyond_a_minute_after_the_last_row_that_went_through(
+    record: Engine, disk: Path, ticks: Ticks, *, keeps: bool
+) -> None:
+    writing = writing_on(record, ticks, keeps=keeps)
     assert (writing.wrong(), writing.shortened(LIFETIME)) == ("", LIFETIME)
     fill(disk / "filler")
     ticks.now += 4
@@ -81,6 +115,7 @@ def test_nothing_is_promised_beyond_a_minute_after_the_last_row_that_went_throug
     (disk / "filler").unlink()
     ticks.now += 4
     assert (writing.wrong(), writing.shortened(LIFETIME)) == ("", LIFETIME)
+    writing.close()
 
 
 @pytest.fixture
