@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     Connection,
+    LargeBinary,
     Select,
     Text,
     Uuid,
@@ -317,15 +318,9 @@ _KEY_USE = Statement(
         _LAST_OF_KEY,
     ).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
 )
-# `sceau_key_blocked` in its own words: PostgreSQL plans a function in SQL anew at each call.
-_BLOCKED = text("""(
-    SELECT b.cause FROM blocked_key b WHERE b.spki_sha256 = :spki OR b.spki_sha256 IN (
-        SELECT k.spki_sha256 FROM key_number own JOIN key_number k ON k.number = own.number
-        WHERE own.spki_sha256 = :spki)
-    ORDER BY b.since, b.spki_sha256 LIMIT 1)""")
 _AGAINST = Statement(
     select(
-        _BLOCKED,
+        func.sceau_key_blocked(bindparam("spki", type_=LargeBinary)),
         _LASTING.scalar_subquery(),
         _HELD.scalar_subquery(),
     )
