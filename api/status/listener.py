@@ -24,7 +24,7 @@ _PULSE_SECONDS = 0.25
 _RETRY_SECONDS = 0.1
 # What is told within so long is heard together: woken for each of two hundred commits a second, two processes
 # would spend a tenth of the machine on listening. A revocation waits no longer than this for its turn.
-_GATHERING_SECONDS = 0.05
+_GATHERING_SECONDS = 0.02
 
 
 class Listener:
@@ -90,7 +90,8 @@ class Listener:
         while (left := asked_at + _PULSE_SECONDS - time.monotonic()) > 0 and not self._stopped.is_set():
             if self._hear(link, left):
                 time.sleep(_GATHERING_SECONDS)
-                while self._hear(link, 0):
+                # All that came meanwhile, for a pulse at most: the next one proves the connection alive.
+                while self._hear(link, 0) and time.monotonic() - asked_at < _PULSE_SECONDS:
                     pass
 
     def _hear(self, link: psycopg.Connection, seconds: float) -> bool:
