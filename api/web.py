@@ -134,6 +134,5 @@ application = _start()
 # What is loaded by now stays: without this each full collection goes through all of it again.
 gc.collect()
 gc.freeze()
-# A request makes thousands of objects and hardly a cycle: with Python's own thresholds a tenth of each
-# certificate went to looking for some.
+# A request makes thousands of objects and hardly a cycle: Python's own thresholds look for some too often.
 gc.set_threshold(*_GARBAGE)
