@@ -137,6 +137,8 @@ def present_and_past(template: str, tables: Sequence[str] = TABLES) -> Mapping[b
 
 
 _FACTS = {is_past: Statement(query) for is_past, query in present_and_past(FACTS).items()}
+# For who asks of one address and of something else at once: `asking_of`, then `facts_told`.
+PRESENT_FACTS = _FACTS[False]
 # A certificate asks of its mailbox four times within a second, and hardly anything has changed meanwhile.
 _ASKED_AGAIN = 1024
 _PEOPLE = present_and_past(PEOPLE)
@@ -214,6 +216,17 @@ def mailbox_facts(
         asked: MailboxFacts(asked, well_formed=False) if address is None else found[address]
         for asked, address in canonical.items()
     }
+
+
+def asking_of(address: str) -> dict[str, Any]:
+    """What `PRESENT_FACTS` is asked with for one address; it gives one row."""
+    return {"addresses": [_canonical(address) or ""], "at": None}
+
+
+def facts_told(address: str, row: Sequence[Any]) -> MailboxFacts:
+    """As `mailbox_facts` gives them, from the row of `PRESENT_FACTS`."""
+    canonical, known = row
+    return _facts(canonical, known) if canonical else MailboxFacts(address, well_formed=False)
 
 
 def practitioners(

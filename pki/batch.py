@@ -339,7 +339,10 @@ def _begun(
     if holder != subject.enrolment.id or subject.facts.mailbox is None:
         raise issuance.key_already_certified()
     profile = rules.mail_profile(subject.facts.mailbox.kind, asked.purposes)
-    return renewals.check_key(connection, subject.enrolment, spki, profile, now)
+    use = store.key_use(
+        connection, spki, subject.enrolment, asked.purposes, beyond=now + rules.RENEWAL_OPENS, now=now
+    )
+    return renewals.check_key(connection, subject.enrolment, use, profile, now)
 
 
 def _subjects(

@@ -7,12 +7,13 @@ in `pki/sweep.py`.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from hashlib import sha1, sha256
 from itertools import islice
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
@@ -45,7 +46,8 @@ _STOPPED_AMONG = text("""
 """)
 _NUMBERS = text("SELECT number FROM key_number WHERE spki_sha256 = ANY(CAST(:keys AS bytea[]))")
 # Noted with the first certificate asked for, so that whoever asks for another form of it meets this one.
-_STOPPED = Statement("""
+# Asked alone, or something else beside it: `asking_of`, then `judged`.
+STOPPED = Statement("""
     WITH noted AS (
         INSERT INTO key_number (spki_sha256, number) VALUES (:spki, :number) ON CONFLICT DO NOTHING
     ), family AS MATERIALIZED (SELECT k.spki_sha256 AS spki FROM key_number k WHERE k.number = :number)
@@ -150,12 +152,23 @@ def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Chec
     `key-already-certified` as well, when another form of it was ever checked. Until the transaction ends
     nobody reports this key (the lock of its number, unless the caller holds it): what was checked stays so.
     """
-    spki, number = spki_sha256(key), number_of(key)
     if not held:
-        hold_numbers(connection, [number])
+        hold_numbers(connection, [number_of(key)])
+    (row,) = STOPPED.rows(connection, asking_of(key))
+    return judged(key, row)
+
+
+def asking_of(key: PublicKey) -> dict[str, Any]:
+    """What `STOPPED` is asked with for this key; it gives one row."""
     forms, digests = zip(*_parts(key), strict=True)
-    asked = {"spki": spki, "number": number, "forms": list(forms), "digests": list(digests)}
-    ((cause, is_twin, named),) = _STOPPED.rows(connection, asked)
+    return {
+        "spki": spki_sha256(key), "number": number_of(key), "forms": list(forms), "digests": list(digests),
+    }  # fmt: skip
+
+
+def judged(key: PublicKey, row: Sequence[Any]) -> Checked:
+    """As `check` refuses, by the row of `STOPPED` that was asked for under the lock of this key's number."""
+    cause, is_twin, named = row
     if cause is not None:
         raise blocked(cause)
     if is_twin:
@@ -163,7 +176,7 @@ def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Chec
     if named is not None:
         text = f"This key must not be certified: it is on the list {named} of weak keys."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["listed"])
-    return Checked(spki)
+    return Checked(spki_sha256(key))
 
 
 def stopped_among(connection: Connection, keys: Iterable[PublicKey]) -> frozenset[bytes]:

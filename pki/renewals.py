@@ -14,12 +14,13 @@ from directory.rules import FRANCE
 from pki import impediments, issuance, rules, store
 from pki.model import Enrolment, Reservation, Serial
 from pki.profiles import RESERVATION_LIFE, Profile, served_by
+from pki.store import KeyUse
 
 
 def check_key(
-    connection: Connection, enrolment: Enrolment, spki: bytes, profile: Profile, now: datetime
+    connection: Connection, enrolment: Enrolment, use: KeyUse, profile: Profile, now: datetime
 ) -> Reservation | None:
-    """The reservation under way for this key and enrolment, None when a new one may be made.
+    """The reservation under way for a key of this use and enrolment, None when a new one may be made.
 
     Refuses `key-already-certified` (with `serial` when it was for this enrolment: while that certificate is
     not in its last 60 days, for good once it was taken back or never came to be, and for another purpose;
@@ -27,9 +28,6 @@ def check_key(
     that lasts) when the enrolment has a certificate for that, whatever its key, and `reason-stands` while one
     of the same person and mailbox is on hold.
     """
-    use = store.key_use(
-        connection, spki, enrolment, profile.serves, beyond=now + rules.RENEWAL_OPENS, now=now
-    )
     if use.by_operator:
         raise issuance.key_already_certified()
     pending = None if use.last is None else _under_way(connection, enrolment, use.last, profile, now)

@@ -24,6 +24,7 @@ from directory.base.instant import not_before
 from directory.model import Standing
 from pki import (
     blocked_keys,
+    circumstances,
     consequences,
     impediments,
     issuance,
@@ -217,18 +218,17 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
     rules.check_approved(enrolment)
     renewals.check_identified(enrolment, now)
-    person, facts = use_cases.subject_of(connection, enrolment.practitioner, enrolment.mailbox)
+    serves = served_by(revoked.profile)
+    found = circumstances.reserving(connection, enrolment, key, serves, now)
+    person, facts, use = found.person, found.facts, found.use
     rules.check_enrolment(enrolment.authority, person, facts, now)
     names = vouched_names.check_unchanged(enrolment, person, facts)
     impediments.check_given(enrolment, person, facts, now=now)
-    checked = blocked_keys.check(connection, key, held=True)
+    checked = found.checked()
     # 2. For what it served, and while nobody has certified anything else meanwhile.
     if facts.mailbox is None:
         raise TypeError("the mailbox of a standing enrolment is registered")
-    profile = rules.mail_profile(facts.mailbox.kind, served_by(revoked.profile))
-    use = store.key_use(
-        connection, spki, enrolment, profile.serves, beyond=now + rules.RENEWAL_OPENS, now=now
-    )
+    profile = rules.mail_profile(facts.mailbox.kind, serves)
     if use.lasting is not None:
         raise renewals.already_certified(use.lasting)
     impediments.check(impediments.standing((), held=use.held))

@@ -310,7 +310,7 @@ _HELD = (
     )
     .limit(1)
 )
-_KEY_USE = Statement(
+KEY_USE = Statement(
     select(
         exists().where(operator_certificate.c.spki_sha256 == bindparam("spki")),
         _LASTING.scalar_subquery(),
@@ -318,13 +318,15 @@ _KEY_USE = Statement(
         _LAST_OF_KEY,
     ).select_from(select(literal(1)).subquery().outerjoin(_LAST_OF_KEY, true()))
 )
-_AGAINST = Statement(
+AGAINST = Statement(
     select(
         func.sceau_key_blocked(bindparam("spki", type_=LargeBinary)),
         _LASTING.scalar_subquery(),
         _HELD.scalar_subquery(),
     )
 )
+# What it says of a key, and then its last reservation.
+KEY_USE_WIDTH = 3 + len(_RESERVATION)
 
 # One statement, whatever their number: the triggers that tell the feed run once for it.
 _ADD_REVOCATIONS = text("""
@@ -397,6 +399,15 @@ class KeyUse:
     lasting: Serial | None
     held: Serial | None
     last: Reservation | None
+
+
+@dataclass(frozen=True)
+class Against:
+    """Why the key of a certificate is blocked; which other lasts, and which is on hold, as `KeyUse` says."""
+
+    blocked: str | None
+    lasting: Serial | None
+    held: Serial | None
 
 
 def load_authority(connection: Connection, authority_id: str) -> Authority | None:
@@ -530,10 +541,15 @@ def key_use(
 
     `lasting` is one of this enrolment for one of these purposes that holds beyond then, be it on hold.
     """
-    asked = {"spki": spki_sha256, **_beside(of, purposes, beyond, now)}
-    ((by_operator, lasting, held, *row),) = _KEY_USE.rows(connection, asked)
-    last = None if row[0] is None else Reservation(*row)
-    return KeyUse(by_operator, _serial(lasting), _serial(held), last)
+    (row,) = KEY_USE.rows(connection, asking_beside(spki_sha256, of, purposes, beyond=beyond, now=now))
+    return key_use_told(row)
+
+
+def key_use_told(row: Sequence[Any]) -> KeyUse:
+    """As `key_use` gives it, from the row of `KEY_USE` (`KEY_USE_WIDTH` columns)."""
+    by_operator, lasting, held, *last = row
+    found = None if last[0] is None else Reservation(*last)
+    return KeyUse(by_operator, _serial(lasting), _serial(held), found)
 
 
 def unstored(connection: Connection, since: datetime, before: datetime) -> list[Reservation]:
@@ -559,31 +575,25 @@ def find_certificate(connection: Connection, serial: Serial) -> IssuedCertificat
     return None if row is None else IssuedCertificate(*row)
 
 
-def against(
-    connection: Connection,
+def against_told(row: Sequence[Any]) -> Against:
+    """What the row of `AGAINST` says."""
+    cause, lasting, held = row
+    return Against(cause, _serial(lasting), _serial(held))
+
+
+def asking_beside(
+    spki_sha256: bytes,
     of: Enrolment,
-    issued: IssuedCertificate,
     purposes: frozenset[Purpose],
     *,
     beyond: datetime,
     now: datetime,
-) -> tuple[str | None, Serial | None, Serial | None]:
-    """Why the key of this certificate is blocked; which lasts, and which is on hold, as `key_use` says."""
-    asked = {"spki": issued.spki_sha256, **_beside(of, purposes, beyond, now, issued.serial)}
-    ((cause, lasting, held),) = _AGAINST.rows(connection, asked)
-    return cause, _serial(lasting), _serial(held)
-
-
-def _beside(
-    of: Enrolment,
-    purposes: frozenset[Purpose],
-    beyond: datetime,
-    now: datetime,
     but: Serial | None = None,
 ) -> dict[str, Any]:
+    """What `KEY_USE` and `AGAINST` are asked with; `but` is a certificate that does not count."""
     return {
-        "mailbox": of.mailbox, "practitioner": of.practitioner, "enrolment": of.id, "beyond": beyond,
-        "now": now, "but": but, "profiles": list(serving(purposes)),
+        "spki": spki_sha256, "mailbox": of.mailbox, "practitioner": of.practitioner, "enrolment": of.id,
+        "beyond": beyond, "now": now, "but": but, "profiles": list(serving(purposes)),
     }  # fmt: skip
 
 

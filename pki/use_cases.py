@@ -23,6 +23,7 @@ from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
 from pki import (
     blocked_keys,
+    circumstances,
     doubts,
     impediments,
     issuance,
@@ -50,7 +51,7 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.profiles import RESERVATION_LIFE, served_by
+from pki.profiles import RESERVATION_LIFE
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
 from pki.rules import PublicKey
@@ -94,7 +95,7 @@ def request_enrolment(
     rules.check_registrar(token)
     checked = rules.check_identity(identity_check, now)
     now = dated(connection, directory_store.lock_person(connection, practitioner), now)
-    person, facts = subject_of(connection, practitioner, mailbox)
+    person, facts = circumstances.subject_of(connection, practitioner, mailbox)
     rules.check_enrolment(token.authority, person, facts, now)
     vouched_names.check_publishable(person, facts)
     asked = Enrolment(
@@ -173,7 +174,7 @@ def approve_enrolment(
     found, standing, held_at = locked
     now = not_before(dated(connection, held_at, now), found.requested_at)
     rules.check_approval(token, found)
-    person, facts = subject_of(connection, found.practitioner, found.mailbox)
+    person, facts = circumstances.subject_of(connection, found.practitioner, found.mailbox)
     rules.check_enrolment(found.authority, person, facts, now)
     vouched_names.check_unchanged(found, person, facts)
     for before in standing:
@@ -302,19 +303,19 @@ def _reserve(
     opinion: pkix.SecondOpinion,
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
-    spki = rules.spki_sha256(key)
     number = blocked_keys.number_lock(blocked_keys.number_of(key))
     enrolment, now = held_enrolment(connection, enrolment_id, number, now=now)
     rules.check_issuance(token, enrolment)
     renewals.check_identified(enrolment, now)
-    person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
+    found = circumstances.reserving(connection, enrolment, key, purposes, now)
+    person, facts = found.person, found.facts
     rules.check_enrolment(enrolment.authority, person, facts, now)
     names = vouched_names.check_unchanged(enrolment, person, facts)
     impediments.check_given(enrolment, person, facts, now=now)
     kind = _mailbox(facts).kind
     profile = rules.mail_profile(kind, purposes)
-    checked = blocked_keys.check(connection, key, held=True)
-    pending = renewals.check_key(connection, enrolment, spki, profile, now)
+    checked = found.checked()
+    pending = renewals.check_key(connection, enrolment, found.use, profile, now)
     if pending is not None:
         return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
@@ -336,17 +337,13 @@ def store_or_take_back(
     issued = issuance.store_signed(connection, prepared, signed, now, dated=True)
     try:
         rules.check_approved(enrolment)
-        person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
+        person, facts, found = circumstances.storing(connection, enrolment, issued, now)
         rules.check_enrolment(enrolment.authority, person, facts, now)
-        blocked, other, held = store.against(
-            connection, enrolment, issued, served_by(issued.profile), beyond=now + rules.RENEWAL_OPENS,
-            now=now,
-        )  # fmt: skip
         # What was said of the key or of the one before while it was being certified counts.
-        impediments.check_given(enrolment, person, facts, blocked=blocked, held=held, now=now)
+        impediments.check_given(enrolment, person, facts, blocked=found.blocked, held=found.held, now=now)
         # Two keys may have been reserved side by side, while neither had its certificate.
-        if other is not None:
-            raise renewals.already_certified(other)
+        if found.lasting is not None:
+            raise renewals.already_certified(found.lasting)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         taking = TakingBack(
@@ -435,24 +432,6 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
     taking = TakingBack(Revocable(issued, None, None), RevocationReason.SUPERSEDED, comment)
     revoking.take_back(connection, [taking], now=now, actor=_RECOVERY)
     return True
-
-
-def subject_of(connection: Connection, national_id: str, mailbox: str) -> tuple[Practitioner, MailboxFacts]:
-    """The person and the mailbox of an enrolment, as the record has them now.
-
-    Refuses `unknown-practitioner`, `malformed-address`.
-    """
-    facts = directory_store.mailbox_facts(connection, [mailbox])[mailbox]
-    person = facts.holder
-    if person is None or person.national_id != national_id:
-        # An establishment's mailbox has no holder, or it is asked for one that is another's.
-        person = directory_store.practitioners(connection, [national_id]).get(national_id)
-    if person is None:
-        text = f"The national register has no {national_id}."
-        raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", text)
-    if not facts.well_formed:
-        raise Refusal(Kind.MALFORMED, "malformed-address", f"{mailbox} is not a mail address.")
-    return person, facts
 
 
 def _mailbox(facts: MailboxFacts) -> Mailbox:

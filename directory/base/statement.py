@@ -32,11 +32,23 @@ class Statement:
         compiled = clause.compile(dialect=_DIALECT)
         self.sql = str(compiled)
         # What a select holds by itself, such as a state it asks for.
-        self._given = {name: value for name, value in compiled.params.items() if value is not None}
+        self.given = {name: value for name, value in compiled.params.items() if value is not None}
+
+    def beside(self, *others: "Statement") -> "Statement":
+        """All of them at once: the one row of this, then the one row of each of the others.
+
+        Of what is seen under locks that are held already. This one selects from nothing; a name is one value
+        in all of them.
+        """
+        made = Statement("SELECT")
+        places = " CROSS JOIN ".join(f"({other.sql}) AS beside_{n}" for n, other in enumerate(others))
+        made.sql = f"{self.sql}, {', '.join(f'beside_{n}.*' for n in range(len(others)))} FROM {places}"
+        made.given = {name: value for one in (*others, self) for name, value in one.given.items()}
+        return made
 
     def rows(self, connection: Connection, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Every row; raises as `connection.execute` does."""
-        given = _as_given(self._given, asked)
+        given = _as_given(self.given, asked)
         if not connection.in_transaction():
             # As SQLAlchemy does by itself; it refuses where a transaction was ended within its block.
             connection.begin()
