@@ -129,10 +129,10 @@ def shortened(text: str) -> str:
 
 def plain(text: str) -> str:
     """A name as a certificate holds it: composed characters (NFC), single spaces, no control characters."""
-    printable = "".join(
-        letter if letter.isprintable() else " " for letter in unicodedata.normalize("NFC", text)
-    )
-    return " ".join(printable.split())
+    composed = unicodedata.normalize("NFC", text)
+    if not composed.isprintable():
+        composed = "".join(letter if letter.isprintable() else " " for letter in composed)
+    return " ".join(composed.split())
 
 
 def check_identity(given: Mapping[str, Any], now: datetime) -> dict[str, str]:

@@ -6,7 +6,6 @@ A correction or a register may change a name at any time. What was recorded with
 
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
@@ -63,7 +62,7 @@ def names_of(person: Practitioner, facts: MailboxFacts) -> VouchedNames:
 def recorded(names: VouchedNames) -> dict[str, Any]:
     """The names as the record keeps them: spelt as a certificate holds them, under the kind of mailbox."""
     (kind,) = (kind for kind, made in _MADE_FOR.items() if type(names) is made)
-    return {"kind": kind.value, **_spelt(asdict(names))}
+    return {"kind": kind.value, **_spelt(vars(names))}
 
 
 def digest(kept: Mapping[str, Any]) -> str:
@@ -100,6 +99,8 @@ def is_void(enrolment: Enrolment, asked: Enrolment) -> bool:
 
 def differing(kept: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
     """The fields that are not what was recorded, in the order of their names."""
+    if kept == present:
+        return []
     before, now = _spelt(kept), _spelt(present)
     # A field that came later (`siret`) is not in what was recorded before.
     return sorted(key for key in before.keys() | now.keys() if before.get(key, "") != now.get(key, ""))

@@ -27,6 +27,19 @@ class NamesAnswer(Shape):
     service = fields.String(required=True, allow_none=True, dump_default=None)
 
 
+class _AsRecorded(fields.Nested):
+    """Texts as they were recorded: a field for each would take half the time of an enrolment's answer."""
+
+    # The two classes above call their first argument otherwise.
+    def _serialize(  # type: ignore[override]
+        self, value: Any, attr: str | None, obj: Any, **kwargs: Any
+    ) -> Any:
+        del attr, obj, kwargs
+        if value is None:
+            return None
+        return {name: value.get(name) for name in self.schema.dump_fields}
+
+
 class EnrolmentAnswer(Shape):
     """An enrolment as it stands."""
 
@@ -39,7 +52,7 @@ class EnrolmentAnswer(Shape):
     state = fields.Enum(EnrolmentState, by_value=True, required=True)
     requested_at = Instant(required=True)
     approved_at = Instant(required=True, allow_none=True)
-    names = fields.Nested(
+    names = _AsRecorded(
         NamesAnswer,
         required=True,
         allow_none=True,
