@@ -439,9 +439,11 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "already-asked", 409, "A colleague's request waits",
-        "`asked_by` asked it at `asked_at`. To agree, give what the measure shows of it in `confirms`.",
+        "`asked_by` asked it at `asked_at`. To agree, read the measure. Give in `confirms` its "
+        "`shortening_asked` or `annulment_asked`.",
         "La demande d'un collègue attend",
-        "`asked_by` l'a faite à `asked_at`. Pour l'accepter, donnez en `confirms` ce que montre la mesure.",
+        "`asked_by` l'a faite à `asked_at`. Pour l'accepter, lisez la mesure. Donnez en `confirms` sa valeur "
+        "`shortening_asked` ou `annulment_asked`.",
     ),
     Entry(
         "nothing-asked", 409, "Nothing waits for a confirmation",

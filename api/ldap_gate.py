@@ -71,7 +71,7 @@ class Answer:
 
         A success has none: slapd sends that by itself, after it gave the text's memory back.
         """
-        info = f"info: {' '.join(self.text.split())}\n" if self.text else ""
+        info = f"info:{' '.join(self.text.split())}\n" if self.text else ""
         return f"RESULT\ncode: {self.code}\n{info}".encode(errors="replace")
 
 

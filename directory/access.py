@@ -290,7 +290,7 @@ def _operator(connection: Connection, role: Role, certificate_dn: str) -> int | 
     query = select(trusted_operator.c.id).where(trusted_operator.c.certificate_dn == spelt)
     found = connection.execute(query).scalar_one_or_none()
     if found is None:
-        message = "No operator of the trusted list has a certificate of this name."
+        message = "No operator of the trusted list has a certificate of this name: /trust-list.xml has them."
         raise Refusal(Kind.MALFORMED, "bad-token-operator", message)
     return int(found)
 

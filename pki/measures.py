@@ -9,7 +9,7 @@ What begins or ends by its date is followed by
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -331,8 +331,15 @@ def _confirms(
     if confirms is None and asked.by == asking.token.id:
         return False
     by = actor_of(asked.by).name
-    text = f"{by} asked at {asked.at.isoformat()}: to agree, give `confirms` as the measure shows it."
-    raise Refusal(Kind.CONFLICT, "already-asked", text, asked_by=by, asked_at=asked.at.isoformat())
+    text = (
+        f"{by} has asked already. Read the measure; to agree, give the instant that it shows as asked "
+        "in `confirms` (--confirm)."
+    )
+    raise Refusal(Kind.CONFLICT, "already-asked", text, asked_by=by, asked_at=_in_utc(asked.at))
+
+
+def _in_utc(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 @contextmanager

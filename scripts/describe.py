@@ -77,12 +77,14 @@ An installation with the setting [`trial_addresses`](settings.md) answers a chec
 exactly the verdict and the reason beside it; the demo does. So whoever connects a mail service can see all of
 them, over REST and by `sceau check`:
 
+    TOKEN=$(python3 -c 'import json; print(json.load(open("var/demo-credentials.json"))["operator"])')
     curl -s -H "Authorization: Bearer $TOKEN" \\
         http://127.0.0.1:8080/v1/recipients/holder-suspended@reasons.test
 
 - Given as `sender`, with `allowed@reasons.test` as the recipient, an address is answered with the same reason
-  after `sender-` (`sender-holder-suspended`). As senders they count towards one another alone. Towards any
-  other recipient they are of an unknown domain: `sender-domain-not-trusted`, `sender-mailbox-unknown`.
+  after `sender-` (`sender-holder-suspended`); `before-our-records` stays as it is. As senders they count
+  towards one another alone. Towards any other recipient they are of an unknown domain:
+  `sender-domain-not-trusted`, `sender-mailbox-unknown`.
 - As recipients they may be tried with the sender you have. A sender of the record is judged as ever: with
   nothing against it, `allowed@reasons.test` is `allowed`. No message arrives there.
 - The domain is reserved (RFC 2606): nobody has a mailbox there. The addresses are no part of the record. No

@@ -162,7 +162,8 @@ def annul(
     """Say that MEASURE_ID was an error, or confirm what another registrar said: everything comes back.
 
     Who confirms gives --confirm; without it a request of a colleague's is refused, not confirmed unread.
-    What a strike-off revoked is certified anew on the same key; `sceau measure list` shows the serials.
+    What a strike-off revoked is certified anew on the same key; with --json `sceau measure list` shows the
+    serials.
 
     \b
     Examples:

@@ -301,6 +301,8 @@ def test_a_measure_has_dates_and_two_take_an_error_back(
     assert (unread.status_code, unread.get_json()["code"]) == (409, "already-asked")
     (shown,) = second.get(of(someone)).get_json()["items"]
     assert unread.get_json()["asked_by"].startswith("token:")
+    assert unread.get_json()["asked_at"].endswith("Z")
+    assert "(--confirm)" in unread.get_json()["detail"]
     done = second.post(f"{path}/shortening", shorter | {"confirms": shown["shortening_asked"]}).get_json()
     assert datetime.fromisoformat(done["ends_at"]) == datetime.combine(
         day + timedelta(days=5), time(), FRANCE

@@ -246,4 +246,5 @@ def test_who_stays_bound_is_not_asked_for_at_each_search(shown: Guarded) -> None
 def test_a_person_reads_what_is_wrong(shown: Guarded) -> None:
     with shown.connected(bind=False) as connection:
         connection.search(SUFFIX, PREFIX)
-        assert "Bind with a token first" in connection.result["message"]
+        # From the first letter: slapd keeps what stands after the colon, a blank too.
+        assert connection.result["message"].startswith("Bind with a token first")
