@@ -211,6 +211,8 @@ def list_measures(
 ) -> None:
     """List every measure ever taken against PRACTITIONER: those of one's authority, to an auditor all.
 
+    Instants are UTC (Z): 1 December in Paris begins at 2026-11-30 23:00:00Z, and a last day ends so too.
+
     \b
     Example:  sceau measure list 810099000019 --as registrar_a
     """
