@@ -12,7 +12,8 @@ import socket
 import socketserver
 import threading
 from base64 import b64encode
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ from pki.signing.signer import Signer
 JOURNAL = "journal.jsonl"
 _ACTOR = Actor("signer:ceremony")
 _PR_SET_DUMPABLE = 4
+# Web processes and the worker keep eight each. Each has a thread and a file here: without a bound, whoever
+# runs under their account takes all files there are, and nothing is signed.
+MOST_SILENT = 256
 _log = logging.getLogger(__name__)
 
 
@@ -131,7 +135,9 @@ class _Conversation(socketserver.BaseRequestHandler):
                 asked = wire.receive(self.request, wire.LARGEST_QUESTION)
                 if asked is None:
                     return
-                wire.send(self.request, *answer(self.server.signer, asked[0]))
+                with self.server.busy_with(self.request):
+                    told = answer(self.server.signer, asked[0])
+                wire.send(self.request, *told)
             except (OSError, ValueError):
                 return
             except Exception:  # noqa: BLE001 - the outermost edge of this process
@@ -149,6 +155,9 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
         super().__init__(str(path), _Conversation)
         self.signer = signer
         self.path = path
+        # Those that ask nothing yet, or do not take their answer: the longest silent first.
+        self._silent: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # The journal's lock is ours, so a socket that lies here is of a signer that was killed.
         path.unlink(missing_ok=True)
@@ -166,12 +175,34 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
         return self.socket.fileno()
 
     def get_request(self) -> tuple[socket.socket, str]:
-        """One client."""
+        """One client; above `MOST_SILENT` the one silent for longest is hung up on, and connects anew."""
         link, _ = self.socket.accept()
+        with self._lock:
+            self._silent[link] = None
+            longest = next(iter(self._silent)) if len(self._silent) > MOST_SILENT else None
+            if longest is not None:
+                del self._silent[longest]
+        if longest is not None:
+            # Its thread wakes up, and closes it.
+            with suppress(OSError):
+                longest.shutdown(socket.SHUT_RDWR)
         return link, ""
+
+    @contextmanager
+    def busy_with(self, link: socket.socket) -> Iterator[None]:
+        """Inside, nobody is hung up on for another: what it asked is being answered."""
+        with self._lock:
+            self._silent.pop(link, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._silent[link] = None
 
     def shutdown_request(self, request: Any) -> None:
         """Hang up."""
+        with self._lock:
+            self._silent.pop(request, None)
         with suppress(OSError):
             request.close()
 

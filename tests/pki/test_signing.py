@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -38,6 +38,7 @@ from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys
 from pki.signing.pkcs11 import TokenKeys
+from pki.signing.process import MOST_SILENT
 from pki.signing.seal import seal
 from pki.signing.signer import Signer
 from tests.pki.conftest import BASE_URL, PASSPHRASE, Established, new_key
@@ -622,6 +623,27 @@ def test_nonsense_on_the_socket_ends_that_conversation_only(process: Process) ->
             with suppress(ConnectionResetError):
                 assert link.recv(1) == b""
     assert steady.ping()
+
+
+def test_whoever_holds_connections_takes_the_signer_from_nobody(engine: Engine, process: Process) -> None:
+    assert process.running
+    client, serial = process.client, reserve(engine).reservation.serial
+    signer = psutil.Process(process.running.pid)
+    # Some more than it lets be silent, and fewer than are held.
+    most = MOST_SILENT + 60
+    signer.rlimit(resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as held:
+        for number in range(most + 40):
+            link = held.enter_context(socket.socket(socket.AF_UNIX))
+            link.connect(str(process.socket))
+            if number % 2:
+                # Half a question: more was announced than ever comes.
+                link.sendall(b"\x00\x00\xff\x00\x00\x00\x00\x00{")
+        assert client.sign_certificate(serial)
+        assert client.ping()
+        deadline = time.monotonic() + 20
+        while signer.num_threads() > MOST_SILENT + 20:
+            assert time.monotonic() < deadline
 
 
 def test_a_socket_below_a_deep_folder_is_reached(tmp_path: Path) -> None:
