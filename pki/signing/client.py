@@ -5,6 +5,7 @@ new one the signer begins a thread. One that went stale counts for no try.
 """
 
 import socket
+import struct
 import weakref
 from base64 import b64decode
 from collections import deque
@@ -22,6 +23,8 @@ TRIES = 2
 PING_SECONDS = 2.0
 # Kept at rest; the signer has a thread waiting on each.
 _MOST_KEPT = 8
+# struct timeval
+_TIME = struct.Struct("@ll")
 
 
 class SignerClient:
@@ -100,9 +103,13 @@ class SignerClient:
     def _connect(self, timeout: float | None = None) -> socket.socket:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            link.settimeout(timeout or self._timeout)
+            seconds = timeout or self._timeout
+            # With Python's own limit of time it would be refused at once where others wait to be taken.
+            limit = _TIME.pack(*divmod(round(seconds * 1_000_000), 1_000_000))
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             with wire.short(self._path) as path:
                 link.connect(path)
+            link.settimeout(seconds)
         except BaseException:
             link.close()
             raise
