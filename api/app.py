@@ -3,7 +3,6 @@ defined here.
 """
 
 import threading
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,7 +10,6 @@ import orjson
 from flask import Flask, Response, request
 from flask.json.provider import JSONProvider
 from flask_smorest import Api, Blueprint
-from werkzeug.exceptions import ClientDisconnected
 from werkzeug.routing import IntegerConverter, Map, PathConverter
 
 from api.log import note_requests
@@ -79,7 +77,6 @@ def create_app(container: Container) -> Flask:
     register(app, container.settings.base_url)
     app.after_request(freshness.mark)
     app.after_request(prices.mark)
-    app.after_request(_read_to_its_end)
     app.after_request(_guarded(secure=container.settings.base_url.startswith("https:")))
     described = _Described(app)
     for field, form in FORMATS.items():
@@ -115,14 +112,6 @@ def create_app(container: Container) -> Flask:
     app.register_blueprint(expiring_page(container))
     app.register_blueprint(pages(lambda: with_open(described.document()), release()))
     return app
-
-
-def _read_to_its_end(answer: Response) -> Response:
-    """Read what of the body no view read: the server would close the connection under the next request."""
-    if 0 < (request.content_length or 0) <= LARGEST_BODY:
-        with suppress(ClientDisconnected):
-            request.stream.read()
-    return answer
 
 
 def release() -> str:

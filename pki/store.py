@@ -7,6 +7,7 @@ a departure, a revocation and an issuance can only queue.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -847,6 +848,12 @@ def holders(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, f
 
 
 def _authority(row: Sequence[Any]) -> Authority:
+    return _authority_of(tuple(row))
+
+
+@lru_cache(maxsize=64)
+def _authority_of(row: tuple[Any, ...]) -> Authority:
+    """There are few, and each certificate asks for one twice."""
     known = dict(zip(_AUTHORITY_FIELDS, row, strict=True))
     words = {"state": AuthorityState(known["state"]), "crl_form": CrlForm(known["crl_form"])}
     return Authority(**{**known, **words})

@@ -12,10 +12,11 @@ from typing import Any
 
 import orjson
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
 from sqlalchemy.types import TypeDecorator
 
 # Across a network that went away without a word: 25 s until a wait ends, where the system's own figures are
@@ -59,6 +60,8 @@ def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str
         pool_use_lifo=True,
         max_overflow=max(0, most - kept),
         json_deserializer=orjson.loads,
+        # By `_reset_what_is_open`.
+        pool_reset_on_return=None,
         connect_args={
             "application_name": application,
             "options": "-c timezone=UTC -c lock_timeout=30s",
@@ -67,6 +70,7 @@ def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str
         },
     )
     _ask_after_a_pause(engine)
+    _reset_what_is_open(engine)
     return engine
 
 
@@ -98,6 +102,18 @@ def _ask_after_a_pause(engine: Engine) -> None:
             engine.dialect.do_ping(link)
         except engine.dialect.loaded_dbapi.Error as error:
             raise DisconnectionError from error
+
+
+def _reset_what_is_open(engine: Engine) -> None:
+    """Roll back what a connection that comes back has open; after each commit that is nothing.
+
+    SQLAlchemy, left to itself, rolls back all the same, which psycopg takes long to find needless.
+    """
+
+    @event.listens_for(engine, "reset")
+    def reset(link: Any, _: ConnectionPoolEntry, state: PoolResetState) -> None:
+        if not state.terminate_only and link.pgconn.transaction_status != TransactionStatus.IDLE:
+            link.rollback()
 
 
 @contextmanager
