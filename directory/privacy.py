@@ -15,7 +15,7 @@ from calendar import monthrange
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
-from unicodedata import normalize
+from unicodedata import decimal, normalize
 
 from directory.identifiers import luhn_ok
 from directory.model import Mailbox, Organisation, Practice, Practitioner
@@ -39,7 +39,9 @@ _UNSEEN = re.compile(
 # None of the others changes in what follows; nearly all texts have only them.
 _UNUSUAL = re.compile("[^\n -~\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u00ff\u2019]")
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
-_BLANKS = re.compile(r"[^\S\n ]")
+# Fillers of scripts too: nobody sees that they are none.
+_BLANKS = re.compile("[^\\S\n ]|[\u115f\u1160\u2800]")
+_OTHER_DIGITS = re.compile(r"(?![0-9])\d")
 # Between the parts of a number as people write it, or nothing. A slash or a comma parts two numbers too
 # (FINESS/internal number): it counts only where every part stands apart.
 _GAP = "[ ._-]{0,3}"
@@ -50,6 +52,12 @@ _PARTS = ("(?<![0-9])([1-478])", r"(\d\d)", r"(0[1-9]|1[0-2]|[2-3]\d|4[0-2]|[5-9
           r"(\d\d|2[ABab])", r"(\d{3})", r"(\d{3})")  # fmt: skip
 _NIR = re.compile(_GAP.join(_PARTS) + rf"(?:({_GAP})(\d\d))?(?![0-9])", re.ASCII)
 _NIR_APART = re.compile(_APART.join(_PARTS) + "(?![0-9])", re.ASCII)
+# Parted anywhere, as 155 047 512 304 595: then the key must be right, and nothing else be in the row.
+_NIR_ANYHOW = re.compile(
+    r"(?<![0-9])(?<![0-9][ ._-])[1-478](?:[ ._-]?\d){5}[ ._-]?[0-9ABab](?:[ ._-]?\d){8}(?![ ._-]?[0-9])",
+    re.ASCII,
+)
+_GAPS = re.compile("[ ._-]")
 # The computed INS of before 2021: twenty digits and a key of two.
 _INS_C = re.compile(r"(?<![0-9])(\d{20})(\d\d)(?![0-9])", re.ASCII)
 _SIGN = r" {0,2}([/.,_-]) {0,2}"
@@ -243,7 +251,8 @@ def _as_seen(text: str) -> str:
     """The text as a reader takes it: one form of digits, accents, dashes and blanks; nothing unseen."""
     if (text.isascii() and text.isprintable()) or not _UNUSUAL.search(text):
         return text
-    return _BLANKS.sub(" ", _DASHES.sub("-", _UNSEEN.sub("", normalize("NFKC", text))))
+    text = _OTHER_DIGITS.sub(lambda found: str(decimal(found[0])), normalize("NFKC", text))
+    return _BLANKS.sub(" ", _DASHES.sub("-", _UNSEEN.sub("", text)))
 
 
 def _is_personal(domain: str) -> bool:
@@ -274,7 +283,8 @@ def _withheld(told: Mapping[str, frozenset[Secret]]) -> Withheld:
 def _has_number(text: str) -> bool:
     if _NIR_APART.search(text):
         return True
-    found = (one for one in _NIR.finditer(text) if not _is_of_a_surgery(one.group()))
+    whole = (_NIR.fullmatch(_GAPS.sub("", run)) for run in _NIR_ANYHOW.findall(text))
+    found = [one for one in (*_NIR.finditer(text), *whole) if one and not _is_of_a_surgery(one.group())]
     return any(_is_nir(*one.groups()) for one in found) or any(
         int(key) == 97 - int(body) % 97 for body, key in _INS_C.findall(text)
     )

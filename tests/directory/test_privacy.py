@@ -31,6 +31,7 @@ gaps = st.sampled_from(
 )
 apart = st.sampled_from(["/", ",", ", ", " / ", "~", "=", "\u00b7"])
 WIDE = str.maketrans("0123456789/@.", "".join(chr(ord(each) + 0xFEE0) for each in "0123456789/@."))
+ARABIC = str.maketrans("0123456789", "".join(map(chr, range(0x660, 0x66A))))
 around = st.sampled_from(
     [("", ""), ("M. ", " absent"), ("NIR:", ";"), ("n", "."), ("(", ")"), ("le ", " 12")]
 )
@@ -54,6 +55,23 @@ def test_a_social_security_number_is_seen_however_it_is_written(
     written = around[0] + gap.join(filter(None, parts)) + around[1]
     written = written.translate(WIDE) if wide else written
     assert NUMBER in secrets_in(written.lower() if lower else written)
+
+
+@given(
+    body=bodies,
+    sizes=st.lists(st.integers(1, 5), min_size=15),
+    gap=st.sampled_from([" ", ".", "-", "\u2800"]),
+)
+def test_it_is_seen_with_its_key_wherever_it_is_parted(body: str, sizes: list[int], gap: str) -> None:
+    rest, parts = keyed(body), []
+    assume(not (body[0] == "4" and luhn_ok(body[1:12])))
+    while rest:
+        size = sizes.pop()
+        parts.append(rest[:size])
+        rest = rest[size:]
+    written = gap.join(parts)
+    assert NUMBER in secrets_in(written)
+    assert NUMBER in secrets_in(written.translate(ARABIC))
 
 
 @given(body=bodies, gap=st.sampled_from([*"/._-=~+!#$%&'*?^`{|}"]), with_key=st.booleans())
