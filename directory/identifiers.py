@@ -237,7 +237,12 @@ def _upper(text: str) -> str:
 
 
 def _malformed_domain(text: str) -> Refusal:
-    return Refusal(Kind.MALFORMED, "malformed-domain", "This is not a domain name.", value=text[:80])
+    # As Python writes it: line ends, invisible letters and lone surrogates are seen, not sent.
+    shown = ascii(text[:80])
+    words = f"{shown} is not a domain name."
+    if "*" in text:
+        words = f"{shown} has a wildcard, which is refused: name each host in full."
+    return Refusal(Kind.MALFORMED, "malformed-domain", words, value=text[:80])
 
 
 def _malformed_address(text: str) -> Refusal:

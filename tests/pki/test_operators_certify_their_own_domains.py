@@ -118,6 +118,21 @@ def test_hosts_lie_in_the_operators_own_domains(certify: Certify, hosts: list[st
     assert code_of(refused) == code
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("*.one.example", r"'\*\.one\.example' has a wildcard, which is refused: name each host in full\."),
+        ("mx_1.one.example", r"'mx_1\.one\.example' is not a domain name\."),
+        # What is not seen is spelt out.
+        ("mx.o\u00adne.example\n", r"'mx\.o\\xadne\.example' is not"),
+        ("\ud800.one.example", r"'\\ud800\.one\.example' is not"),
+    ],
+)
+def test_a_refused_host_is_named_and_told_why(certify: Certify, host: str, said: str) -> None:
+    with pytest.raises(Refusal, match=said):
+        certify("mx.one.example", host)
+
+
 def test_a_unicode_host_is_certified_by_its_a_label(certify: Certify) -> None:
     assert certify("santé.one.example").subject == "CN=xn--sant-epa.one.example"
 
