@@ -6,13 +6,16 @@ from pathlib import Path
 import click
 
 from api.cli.output import answer, container, json_option, refusals_told, state_option
-from directory.attention import matters_noted
+from directory.access import AUTHORITIES
+from directory.attention import Concern, matters_noted
 from directory.base.db import transaction
 
 
 @click.command()
-@click.option("--kind", default=None, help="Only this kind, e.g. no-answerable-professional.")
-@click.option("--authority", default=None, help="Only what touches this Ordre or agency, e.g. CNOM.")
+@click.option("--kind", type=click.Choice([kind.value for kind in Concern]), help="Only this kind.")
+@click.option(
+    "--authority", type=click.Choice(sorted(AUTHORITIES)), help="Only what touches this Ordre or agency."
+)
 @click.option("--closed", is_flag=True, help="Those that are gone besides.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @state_option

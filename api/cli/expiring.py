@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from api.cli.output import answer, container, json_option, refusals_told, state_option
+from directory.access import AUTHORITIES
 from directory.base.db import transaction
 from pki import expiry
 from pki.expiry_store import Asked
@@ -14,7 +15,9 @@ from pki.expiry_store import Asked
 
 @click.command()
 @click.option("--within", type=click.IntRange(1, 400), default=60, show_default=True, help="Days ahead.")
-@click.option("--authority", default=None, help="Only what this Ordre or agency enrolled, e.g. CNOM.")
+@click.option(
+    "--authority", type=click.Choice(sorted(AUTHORITIES)), help="Only what this Ordre or agency enrolled."
+)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @state_option
 @json_option

@@ -6,17 +6,18 @@ from marshmallow import fields
 
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Instant, Pattern, Shape
+from api.rest.shapes import Instant, Shape
 from api.wiring import Container
 from directory.access import Role
-from directory.attention import matters_noted
+from directory.attention import Concern, matters_noted
 
 
 class AttentionQuery(paging.NumberedQuery):
     """Which matters; the open ones of every kind when nothing is said."""
 
-    kind = fields.String(
-        validate=Pattern(r"[a-z]+(-[a-z]+)*", error="A kind is expected, as in withdrawal-pending."),
+    kind = fields.Enum(
+        Concern,
+        by_value=True,
         metadata={"description": "Sorte — Kind", "example": "no-answerable-professional"},
     )
     closed = fields.Boolean(
@@ -72,7 +73,7 @@ def see_attention(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     found = matters_noted(
         call.connection,
         authority=call.token.authority if call.token.role is Role.REGISTRAR else None,
-        kind=asked.get("kind"),
+        kind=None if (kind := asked.get("kind")) is None else kind.value,
         closed=asked["closed"],
         after=asked.get("after"),
         limit=limit + 1,

@@ -12,7 +12,7 @@ from marshmallow import fields, validate
 
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.register_words import finding_in_french
+from api.rest.register_words import ROW_REASON_WORDS, finding_in_french
 from api.rest.shapes import LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape
 from api.wiring import Container
 from directory.access import Role, actor_of
@@ -197,10 +197,14 @@ class RunInFullAnswer(RunAnswer):
     rejections = fields.List(fields.Nested(RejectedByReason), required=True)
 
 
+# Those of SavoirFaire say so.
+_REASONS = sorted({*ROW_REASON_WORDS, *(f"know-how-{reason}" for reason in ROW_REASON_WORDS)})
+
+
 class RejectionsQuery(paging.PageQuery):
     """Which rejected lines of the run."""
 
-    reason = fields.String(validate=Pattern(r"[a-z0-9-]{1,60}", error="A reason is expected."))
+    reason = fields.String(validate=validate.OneOf(_REASONS))
     after = fields.String(
         validate=Pattern(_CURSOR.pattern, error=_CURSOR_ERROR),
         metadata=paging.AFTER,

@@ -127,6 +127,10 @@ def test_rejected_lines_come_in_the_order_of_the_file_page_by_page(
     assert seen == [(n, reason) for n in range(2, 12) for reason in ("no-name", "rpps-check-digit")]
     assert len(auditor.get(path, reason="no-name", limit=100).get_json()["items"]) == 10
     assert auditor.get(path, after="x").status_code == 422
+    assert auditor.get(path, reason="know-how-no-name").get_json()["items"] == []
+    refused = auditor.get(path, reason="no-names")
+    assert (refused.status_code, refused.get_json()["code"]) == (422, "invalid-request")
+    assert "no-name, " in str(refused.get_json()["errors"]), "the reasons are named"
 
 
 def test_two_persons_are_two_tokens_and_what_waits_for_nobody_takes_no_word(
