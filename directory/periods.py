@@ -57,11 +57,19 @@ def end(until: Moment, period: Period, now: datetime) -> datetime:
     Refuses `ends-too-early` unless that is after its beginning and after now, and `too-far-ahead`.
     """
     _check_near(until, now)
-    ends_at = until if isinstance(until, datetime) else _midnight(until + _DAY)
+    ends_at = ending(until)
     if ends_at <= max(now, period.starts_at):
         text = "A measure ends after it begins, and after now: lift one that is to end at once."
         raise Refusal(Kind.UNACCEPTABLE, "ends-too-early", text)
     return ends_at
+
+
+def ending(until: Moment) -> datetime:
+    """The instant that a last day, or an instant, names; whether anything may end then is for `end`."""
+    if isinstance(until, datetime):
+        return until
+    # Beyond any end that there is: the calendar's last day has none after it.
+    return _midnight(min(until, date(9000, 1, 1)) + _DAY)
 
 
 def period(begins: Moment | None, until: Moment | None, now: datetime) -> Period:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, insert, select
 
-from directory import dual_control
+from directory import dual_control, periods
 from directory import store as directory_store
 from directory import use_cases as directory_use_cases
 from directory.access import Role, Token, actor_of
@@ -187,13 +187,14 @@ def shorten(
     until: Moment,
     reason: str,
     graces: Graces,
-    confirms: datetime | None = None,
+    confirms: Moment | None = None,
 ) -> Measure:
     """Ask for an earlier end of a suspension, or confirm the one that another registrar asked within a week.
 
-    Who confirms names it: `confirms` is `shortening_asked`, and the same as `until`. Whoever asked may ask
-    for another end instead. Refuses `not-a-registrar`, `unknown-measure`, `self-approval`, `already-asked`,
-    `nothing-asked`, `reason-missing`, `reason-too-long` and what `directory.use_cases.shortened_end` refuses.
+    Who confirms names it: `confirms` is `shortening_asked`, or that last day, and the same as `until`.
+    Whoever asked may ask for another end instead. Refuses `not-a-registrar`, `unknown-measure`,
+    `self-approval`, `already-asked`, `nothing-asked`, `reason-missing`, `reason-too-long` and what
+    `directory.use_cases.shortened_end` refuses.
     """
     rules.check_registrar(token)
     check_reason(reason)
@@ -204,7 +205,8 @@ def shorten(
     )
     asking = _Asking(token, found, measure_shortening, now)
     same = found.shortening_asked == ends_at
-    if not _confirms(connection, asking, found.shortening_asked, confirms, same=same):
+    named = None if confirms is None else periods.ending(confirms)
+    if not _confirms(connection, asking, found.shortening_asked, named, same=same):
         _ask(connection, asking, Event.MEASURE_SHORTENING_ASKED, reason, until=ends_at)
     else:
         with _agreed(connection, asking, Act.SHORTENED, graces):
@@ -332,8 +334,8 @@ def _confirms(
         return False
     by = actor_of(asked.by).name
     text = (
-        f"{by} has asked already. Read the measure; to agree, give the instant that it shows as asked "
-        "in `confirms` (--confirm)."
+        f"{by} has asked already. Read the measure; to agree, give in `confirms` (--confirm) the instant "
+        "that it shows as asked; of an end, its last day will do."
     )
     raise Refusal(Kind.CONFLICT, "already-asked", text, asked_by=by, asked_at=_in_utc(asked.at))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ HEADERS = ("id", "practitioner", "kind", "authority", "state", "since", "until",
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> Moment | None:
     """A day of Paris or an instant with its offset; a usage error for anything else."""
     try:
-        return None if value is None else periods.read(value)
+        # Tables of other commands have a space there (RFC 3339 5.6).
+        return None if value is None else periods.read(value.strip().replace(" ", "T", 1))
     except Refusal as refusal:
         raise click.BadParameter(refusal.text, ctx, param) from refusal
 
@@ -35,7 +36,8 @@ def _instant(ctx: click.Context, param: click.Parameter, value: str | None) -> d
     if value is None:
         return None
     try:
-        found = datetime.fromisoformat(value)
+        # With a time: a day alone would be its midnight in silence, which nobody asked for.
+        found = datetime.combine(date.fromisoformat(value[:10]), time.fromisoformat(value[11:]))
     except ValueError as error:
         raise click.BadParameter("give the instant as `sceau measure list` shows it.", ctx, param) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
@@ -45,12 +47,6 @@ until_option = click.option(
     "--until",
     callback=_moment,
     help="Last day (of Paris), or the instant at which it ends; else until lifted.",
-)
-confirm_option = click.option(
-    "--confirm",
-    "confirms",
-    callback=_instant,
-    help="Agree to what a colleague asked: the instant under `asked` of `sceau measure list`.",
 )
 
 
@@ -117,12 +113,17 @@ def prolong(
 @click.argument("measure_id", type=NUMBER)
 @click.option("--reason", required=True, help="Why it ends earlier.")
 @click.option("--until", callback=_moment, required=True, help="The earlier last day (of Paris), or instant.")
-@confirm_option
+@click.option(
+    "--confirm",
+    "confirms",
+    callback=_moment,
+    help="Agree to what a colleague asked: that last day, or what `sceau measure list` has under `asked`.",
+)
 @identity_option
 @state_option
 @json_option
 def shorten(
-    measure_id: int, reason: str, until: Moment, confirms: datetime | None, name: str | None,
+    measure_id: int, reason: str, until: Moment, confirms: Moment | None, name: str | None,
     secret: str | None, state: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Ask for an earlier end of the suspension MEASURE_ID, or confirm the end that another asked.
@@ -133,7 +134,7 @@ def shorten(
     Examples:
       sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_a
       sceau measure shorten 12 --until 2027-02-15 --reason "appeal" --as registrar_b \\
-        --confirm 2027-02-15T23:00:00Z
+        --confirm 2027-02-15
     """
     _act(
         state, name, secret, lambda parts, **acting: use_cases.shorten(
@@ -146,7 +147,12 @@ def shorten(
 @measure.command()
 @click.argument("measure_id", type=NUMBER)
 @click.option("--reason", required=True, help="Why it was an error.")
-@confirm_option
+@click.option(
+    "--confirm",
+    "confirms",
+    callback=_instant,
+    help="Agree to what a colleague asked: the instant under `asked` of `sceau measure list`.",
+)
 @identity_option
 @state_option
 @json_option
@@ -211,7 +217,8 @@ def list_measures(
 ) -> None:
     """List every measure ever taken against PRACTITIONER: those of one's authority, to an auditor all.
 
-    Instants are UTC (Z): 1 December in Paris begins at 2026-11-30 23:00:00Z, and a last day ends so too.
+    Instants are UTC (Z): 1 December in Paris begins at 2026-11-30T23:00:00Z, and a last day ends so too. They
+    are written as --from, --until and --confirm take them.
 
     \b
     Example:  sceau measure list 810099000019 --as registrar_a
@@ -248,10 +255,17 @@ def _told(one: Measure) -> dict[str, Any]:
 
 
 def _row(one: Measure) -> tuple[Any, ...]:
-    asked = one.annulment_asked or one.shortening_asked
     # To the microsecond: it is given back with --confirm.
-    shown = asked and asked.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    asked = _written(one.annulment_asked or one.shortening_asked, "auto")
+    since, until = _written(one.starts_at, "seconds"), _written(one.ends_at, "seconds")
     return (
-        one.id, one.practitioner, one.kind.value, one.authority, one.state.value, one.starts_at, one.ends_at,
-        shown, one.reason,
+        one.id, one.practitioner, one.kind.value, one.authority, one.state.value, since, until, asked,
+        one.reason,
     )  # fmt: skip
+
+
+def _written(instant: datetime | None, to: str) -> str | None:
+    """As the options of these commands take it."""
+    if instant is None:
+        return None
+    return instant.astimezone(UTC).isoformat(timespec=to).replace("+00:00", "Z")

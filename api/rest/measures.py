@@ -54,30 +54,35 @@ class ProlongationRequest(Shape):
     reason = Line(LONGEST_REASON, required=True, metadata={"example": "Décision 2027-009"})
 
 
-_CONFIRMS = {
-    "description": "Pour confirmer la demande d'un collègue : `{0}` de la mesure — To confirm a colleague's"
-    " request: `{0}` of the measure",
-    "example": None,
-}
-
-
-def _confirming(shown: str) -> Instant:
-    told = _CONFIRMS | {"description": str(_CONFIRMS["description"]).format(shown)}
-    return Instant(load_default=None, allow_none=True, metadata=told)
-
-
 class ShorteningRequest(Shape):
     """The earlier end, and why. Who confirms gives the same end, and names it."""
 
     until = DayOrInstant(required=True, metadata=_UNTIL)
-    confirms = _confirming("shortening_asked")
+    confirms = DayOrInstant(
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "Pour confirmer la demande d'un collègue : `shortening_asked` de la mesure, ou ce"
+            " dernier jour (de Paris) — To confirm a colleague's request: `shortening_asked` of the measure,"
+            " or that last day (of Paris)",
+            "example": None,
+        },
+    )
     reason = Line(LONGEST_REASON, required=True, metadata={"example": "Recours accueilli en partie"})
 
 
 class AnnulmentRequest(Shape):
     """Why it was an error. Who confirms names what he confirms."""
 
-    confirms = _confirming("annulment_asked")
+    confirms = Instant(
+        load_default=None,
+        allow_none=True,
+        metadata={
+            "description": "Pour confirmer la demande d'un collègue : `annulment_asked` de la mesure — To"
+            " confirm a colleague's request: `annulment_asked` of the measure",
+            "example": None,
+        },
+    )
     reason = Line(LONGEST_REASON, required=True, metadata={"example": "Homonyme"})
 
 
@@ -294,8 +299,8 @@ def prolong_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
     french="""Écourter une suspension.
 
     Deux agents de l'Ordre qui l'a prise : le premier demande une fin plus proche, un autre confirme la même
-    dans les sept jours, en donnant `shortening_asked` dans `confirms`. Sans `confirms`, ou pour une autre
-    fin : `already-asked`. Pour une fin immédiate : la levée.
+    dans les sept jours, en donnant `shortening_asked`, ou ce dernier jour, dans `confirms`. Sans `confirms`,
+    ou pour une autre fin : `already-asked`. Pour une fin immédiate : la levée.
     """,
     answer=MeasureAnswer,
     body=ShorteningRequest,
@@ -311,8 +316,8 @@ def shorten_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
     """Shorten a suspension.
 
     Two registrars of the Ordre that took it: the first asks for an earlier end, another confirms the same one
-    within seven days, with `shortening_asked` in `confirms`. Without `confirms`, or for another end:
-    `already-asked`. To end it at once, lift it.
+    within seven days, with `shortening_asked`, or that last day, in `confirms`. Without `confirms`, or for
+    another end: `already-asked`. To end it at once, lift it.
     """
     return use_cases.shorten(
         call.connection,

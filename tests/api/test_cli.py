@@ -390,16 +390,26 @@ def test_a_measure_with_dates_is_prolonged_by_one_shortened_and_annulled_by_two(
     taken = told(sceau(*words, "--until", str(last), token=one))
     assert taken["state"] == "to-come"
     number = str(taken["id"])
-    longer = told(sceau("measure", "prolong", number, "--reason", "y", "--json", token=one))
+    longer_words = ("measure", "prolong", number, "--reason", "y", "--json")
+    longer = told(sceau(*longer_words, token=one))
     assert (longer["ends_at"], longer["revisions"][0]["act"]) == (None, "prolonged")
     shorten = ("measure", "shorten", number, "--until", str(last), "--reason", "z", "--json")
     waits = told(sceau(*shorten, token=two))
     assert waits["ends_at"] is None
     assert told(sceau(*shorten, token=one))["type"] == "already-asked"
-    agreed = sceau(*shorten, "--confirm", waits["shortening_asked"], token=one)
+    other = sceau(*shorten, "--confirm", str(first), token=one)
+    assert told(other)["type"] == "already-asked"
+    # What the table shows is taken as it stands.
+    row = sceau("measure", "list", someone, token=one).stdout
+    assert row.count(waits["shortening_asked"]) == 1
+    assert taken["starts_at"] in row
+    agreed = sceau(*shorten, "--confirm", str(last), token=one)
     assert told(agreed)["ends_at"] == taken["ends_at"]
+    pasted = sceau(*longer_words, "--until", told(agreed)["ends_at"].replace("T", " "), token=one)
+    assert told(pasted)["type"] == "not-longer"
     annul = ("measure", "annul", number, "--reason", "a namesake", "--json")
     asked = told(sceau(*annul, token=one))["annulment_asked"]
+    assert sceau(*annul, "--confirm", asked[:10], token=two).exit_code == 2
     assert told(sceau(*annul, token=one))["type"] == "self-approval"
     assert told(sceau(*annul, token=two))["type"] == "already-asked"
     shown = sceau("measure", "list", someone, token=two).stdout
@@ -418,3 +428,19 @@ def test_what_needs_a_look_is_listed_to_whom_it_touches(sceau: Sceau, engine: En
     assert len(told(sceau("attention", "--authority", "CNOM", "--json"))["items"]) == 1
     for other in (("--authority", "CNOP"), ("--kind", "withdrawal-pending")):
         assert told(sceau("attention", *other, "--json"))["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("attention", "--kind", "nonsense"), "private-data-held-back"),
+        (("attention", "--authority", "CNOMM"), "CNOP"),
+        (("expiring", "--authority", "cnom"), "CNOP"),
+    ],
+)
+def test_a_filter_that_is_none_of_the_words_is_refused_with_all_of_them(
+    sceau: Sceau, words: tuple[str, ...], named: str
+) -> None:
+    refused = sceau(*words)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert named in refused.stderr

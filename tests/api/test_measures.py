@@ -261,7 +261,10 @@ def test_what_needs_a_look_is_seen_by_those_it_touches_page_by_page(
         assert sorted(one["subject"] for one in page["items"] + rest["items"]) == sorted(matters)
         assert rest["next"] is None
     assert first.get("/v1/attention", kind="number-retired").get_json()["items"] == []
-    assert first.get("/v1/attention", kind="?").status_code == 422
+    for wrong in ("?", "nonsense", "NUMBER_RETIRED", "number-retire"):
+        refused = first.get("/v1/attention", kind=wrong)
+        assert (refused.status_code, refused.get_json()["code"]) == (422, "invalid-request"), wrong
+        assert "enrolment-void" in str(refused.get_json()["errors"]), "the kinds are named"
 
 
 def test_a_matter_that_is_gone_shows_when_asked_for(
@@ -316,6 +319,32 @@ def test_a_measure_has_dates_and_two_take_an_error_back(
     assert (annulled["state"], annulled["replacements"]) == ("annulled", [])
     again = second.post(f"{path}/annulment", {"reason": "Homonyme"})
     assert (again.status_code, again.get_json()["code"]) == (409, "measure-annulled")
+
+
+def test_who_asked_for_a_last_day_is_confirmed_by_that_day(
+    issuing: Container, app: Flask, engine: Engine, someone: Seeded
+) -> None:
+    first, second = (Caller(app.test_client(), f"sceau_{name}") for name in ("first", "second"))
+    for name in ("first", "second"):
+        seed_token(engine, name, role="registrar", authority="CNOM")
+    day = (issuing.clock().astimezone(FRANCE) + timedelta(days=40)).date()
+    taken = first.post(of(someone), SUSPEND | {"until": (day + timedelta(days=9)).isoformat()}).get_json()
+    path, last = f"/v1/measures/{taken['id']}/shortening", day.isoformat()
+    assert first.post(path, {"until": last, "reason": "Recours"}).status_code == 200
+    before, after = (day + timedelta(days=days) for days in (-1, 1))
+    for other in (before.isoformat(), after.isoformat(), "9999-12-31", "0001-01-01"):
+        refused = second.post(path, {"until": last, "reason": "Recours", "confirms": other})
+        assert (refused.status_code, refused.get_json()["code"]) == (409, "already-asked"), other
+    refused = second.post(path, {"until": last, "reason": "Recours", "confirms": "demain"})
+    assert (refused.status_code, refused.get_json()["code"]) == (400, "bad-moment")
+    done = second.post(path, {"until": last, "reason": "Recours", "confirms": last})
+    assert done.status_code == 200, done.get_json()
+    assert datetime.fromisoformat(done.get_json()["ends_at"]) == datetime.combine(after, time(), FRANCE)
+    # What was asked of an annulment has no day: it is confirmed by its instant alone.
+    path = f"/v1/measures/{taken['id']}/annulment"
+    assert first.post(path, {"reason": "Homonyme"}).status_code == 200
+    refused = second.post(path, {"reason": "Homonyme", "confirms": last})
+    assert (refused.status_code, refused.get_json()["code"]) == (422, "invalid-request")
 
 
 @pytest.mark.parametrize(
