@@ -17,6 +17,7 @@ from directory import measures_due
 from directory.base.asked_to_stop import asked_to_stop
 from directory.base.db import asking, libpq
 from directory.base.errors import Refusal
+from directory.base.notifications import heard
 from directory.feed import is_urgent_waiting
 from directory.ldap import publish
 from pki import consequences
@@ -99,12 +100,6 @@ def _until_due(container: Container) -> float:
     return _LONGEST_WAIT if wait is None else min(wait + _A_HAIR, _LONGEST_WAIT)
 
 
-def _heard(connection: psycopg.Connection, seconds: float) -> bool:
-    """Whether something was committed, within so long; of all that was, one run takes care."""
-    heard = list(connection.notifies(timeout=seconds, stop_after=1))
-    return bool([*heard, *connection.notifies(timeout=0)])
-
-
 def _breathe(container: Container, stop: threading.Event) -> None:
     """Let changes gather, for as long as they can wait."""
     for _ in range(_BREATHS):
@@ -126,11 +121,11 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
                 connection.execute("LISTEN sceau_change")
                 while not stop.is_set():
                     wait = _until_due(container)
-                    heard = _heard(connection, wait)
+                    told = heard(connection, wait)
                     if is_due := wait < _LONGEST_WAIT:
                         for name in WOKEN_BY_THE_CLOCK:
                             _run(container, name, forced=True)
-                    if heard or is_due:
+                    if told or is_due:
                         for name in WOKEN_BY_THE_FEED:
                             _run(container, name, forced=True)
                         _breathe(container, stop)

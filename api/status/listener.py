@@ -14,6 +14,7 @@ import psycopg
 
 from api.patience import CONNECT_SECONDS, ImpatientConnection
 from api.status.cache import AnswerCache
+from directory.base.notifications import heard
 from pki.model import Serial
 
 # Under this name its connection shows in pg_stat_activity.
@@ -90,16 +91,13 @@ class Listener:
         while (left := asked_at + _PULSE_SECONDS - time.monotonic()) > 0 and not self._stopped.is_set():
             if self._hear(link, left):
                 time.sleep(_GATHERING_SECONDS)
-                # All that came meanwhile, for a pulse at most: the next one proves the connection alive.
-                while self._hear(link, 0) and time.monotonic() - asked_at < _PULSE_SECONDS:
-                    pass
 
     def _hear(self, link: psycopg.Connection, seconds: float) -> bool:
         """Whether anything was told, and heed it; waits for so long, and ends with the first."""
-        heard = list(link.notifies(timeout=seconds, stop_after=1))
-        for serial in (note.payload for note in heard if note.channel != "sceau_change"):
+        told = heard(link, seconds)
+        for serial in (note.payload for note in told if note.channel != "sceau_change"):
             for cache in self._caches:
                 cache.forget(Serial(serial))
-        if any(note.channel == "sceau_change" for note in heard):
+        if any(note.channel == "sceau_change" for note in told):
             self._changed()
-        return bool(heard)
+        return bool(told)

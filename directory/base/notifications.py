@@ -1,0 +1,22 @@
+"""Waiting for what the database tells on a connection that listens (LISTEN): one wait, by the kernel.
+
+psycopg's own wait asks in whole milliseconds, and without pause in the last one: a thread of a busy process
+then took the interpreter from the others a thousand times a second.
+"""
+
+import select
+
+import psycopg
+
+
+def heard(link: psycopg.Connection, seconds: float) -> list[psycopg.Notify]:
+    """What was told, after waiting so long at most for the first of it; raises as a statement does.
+
+    What came with the answer to a statement wakes nobody: with 0 seconds that is given too.
+    """
+    if seconds > 0:
+        poll = select.poll()
+        poll.register(link.fileno(), select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return []
+    return list(link.notifies(timeout=0))
