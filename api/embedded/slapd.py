@@ -189,6 +189,7 @@ class Slapd(ABC):
             "particular": "olcIdleTimeout: 900",
             "schema_readers": f'dn.exact="cn=publisher,{self.suffix}" read by * none',
             "indexes": _text("indexes.ldif").rstrip(),
+            "write_seconds": "30",
             **self._words(),
         }
         named["database"] = Template(_text(self._kind)).substitute(named)

@@ -10,6 +10,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from api.embedded.slapd import Slapd, TlsFiles, tls_lines, url_of
 from directory.ldap.client import LdapClient
@@ -23,6 +24,8 @@ LISTENS_ON_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared,
 class OpenSlapd(Slapd):
     """Answers anybody, on `port`: the one mailbox whose exact address is asked."""
 
+    # Its answers are of a few kilobytes: only who takes none of thousands has it wait at all.
+    WRITE_SECONDS: ClassVar[int] = 1
     data: Path = field(kw_only=True)
     port: int = 3389
 
@@ -46,7 +49,11 @@ class OpenSlapd(Slapd):
     def _words(self) -> dict[str, str]:
         # 40 addresses fill what a request may be long: a guesser has no more of them in one search.
         limits = ("olcIdleTimeout: 10", "olcSockbufMaxIncoming: 2048", "olcConnMaxPending: 10")
-        return {"particular": "\n".join((*limits, "olcDisallows: bind_simple")), "schema_readers": "* none"}
+        return {
+            "particular": "\n".join((*limits, "olcDisallows: bind_simple")),
+            "schema_readers": "* none",
+            "write_seconds": str(self.WRITE_SECONDS),
+        }
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class GuardedSlapd(Slapd):
     `clients` are the CAs (PEM) whose certificates are taken for SASL EXTERNAL; None takes none.
     """
 
+    # Whoever does not take what he asked holds one of sixteen threads for so long.
+    WRITE_SECONDS: ClassVar[int] = 5
     data: Path = field(kw_only=True)
     gate: Path = field(kw_only=True)
     tls: TlsFiles = field(kw_only=True)
@@ -119,6 +128,7 @@ class GuardedSlapd(Slapd):
         return {
             "particular": "\n".join(f"{name}: {value}" for name, value in lines.items()),
             "schema_readers": "users read by * none",
+            "write_seconds": str(self.WRITE_SECONDS),
             "gate": os.fspath(self.gate),
         }
 

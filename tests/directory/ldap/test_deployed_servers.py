@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Engine
 
 from api import ldap_gate, publication
+from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
 from api.settings import Settings
 from api.wiring import Container
 from directory import access
@@ -212,6 +213,10 @@ def test_what_is_deployed_is_what_a_first_run_has() -> None:
                         "open": _rules(here / "open.ldif")}.items():  # fmt: skip
         text = (DEPLOY / f"{kind}.ldif").read_text()
         assert [file for file in files if file.strip() not in text] == []
+    # Who takes no answer holds a thread: for a second without a name, for five with one.
+    for kind, seconds, reader in (("open", 1, OpenSlapd), ("replica", 5, GuardedSlapd)):
+        assert f"\nolcWriteTimeout: {seconds}\n" in (DEPLOY / f"{kind}.ldif").read_text()
+        assert seconds == reader.WRITE_SECONDS
 
 
 def _rules(path: Path) -> list[str]:

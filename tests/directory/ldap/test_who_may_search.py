@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,9 +15,11 @@ from api.rest import practitioners
 from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
+from directory.ldap.entry import AuthorityEntry, CrlEntry
 from directory.ldap.publish import Publisher
+from directory.ldap.wire import tlv
 from directory.reading_quotas import Reading, scopes_of
-from tests.directory.ldap.conftest import SUFFIX, Guarded, make_token
+from tests.directory.ldap.conftest import SUFFIX, Guarded, Pki, certificate, large_crl, make_token
 from tests.factories import seed_practitioner
 
 ADDRESS = "person-1@one.example"
@@ -71,6 +74,35 @@ def test_a_filter_longer_than_any_program_writes_is_refused(shown: Guarded) -> N
     assert "shorter" in found.stderr
     one_less = f"(|{'(cn=*abc*)' * (ldap_gate.LONGEST_FILTER // 10 - 1)})"
     assert shown.search("-b", SUFFIX, one_less).returncode == 0
+
+
+def test_whoever_takes_no_answer_is_hung_up_on(
+    engine: Engine, guarded: Guarded, publisher: Publisher, pki: Pki, now: datetime
+) -> None:
+    # His search waits in one of sixteen threads. Sixteen such, for half a minute each, were the end of
+    # the server: it gave no sign of work.
+    pki.authorities, whole = [AuthorityEntry("persons-1", certificate("CA"))], large_crl()
+    pki.crls = [CrlEntry("persons-1", 0, whole)]
+    write = "INSERT INTO change (entity, key) VALUES ('authority', 'persons-1'), ('crl', 'persons-1/0')"
+    with engine.begin() as connection:
+        connection.execute(text(write))
+    publisher.publish_once(now)
+    named = f"cn=0,cn=persons-1,ou=pki,{SUFFIX}".encode()
+    base = tlv(0x04, named), tlv(0x0A, b"\0"), tlv(0x0A, b"\0"), tlv(0x02, b"\0"), tlv(0x02, b"\0")
+    asked = tlv(0x63, *base, tlv(0x01, b"\0"), tlv(0x87, b"objectClass"), tlv(0x30))
+    times, got = 4, 0
+    with guarded.connected() as reader:
+        reader.socket.sendall(b"".join(tlv(0x30, tlv(0x02, bytes([9 + n])), asked) for n in range(times)))
+        # Longer than it waits, and far shorter than it waited.
+        time.sleep(9)
+        with suppress(OSError):
+            while part := reader.socket.recv(1 << 20):
+                got += len(part)
+                if got > times * len(whole):
+                    break
+        assert 0 < got < times * len(whole)
+        reader.socket.close()
+        reader.closed = True
 
 
 def test_another_secret_is_refused(shown: Guarded) -> None:
