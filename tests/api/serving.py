@@ -13,6 +13,7 @@ from typing import Any
 
 from api.first_run import web_command
 from api.settings import load_settings, save_settings
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,9 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @contextmanager
 def web_server(state: Path, database_url: str, **given: Any) -> Iterator[int]:
     """One process of it on a free port, which is given; ended afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = int(probe.getsockname()[1])
+    free = free_port()
     save_settings(state, {"database_url": database_url, "port": free, "web_workers": 1, **given})
     (state / "secrets").mkdir()
     (state / "secrets" / "web.passphrase").write_text("for a test")

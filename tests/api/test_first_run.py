@@ -10,6 +10,7 @@ from api import demo
 from api.first_run import ldap_readers_of, make_secrets, settle
 from api.settings import Secret, child_environment, load_settings, passphrase
 from directory.base.errors import Refusal
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -20,14 +21,8 @@ def taken() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-def free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def ports() -> dict[str, int]:
-    return {"port": free(), "ldap_port": free(), "ldaps_port": free()}
+    return {"port": free_port(), "ldap_port": free_port(), "ldaps_port": free_port()}
 
 
 def test_a_taken_port_is_refused_and_not_kept(tmp_path: Path, taken: int) -> None:
@@ -53,9 +48,9 @@ def test_once_there_is_a_ca_what_certificates_point_to_stays_and_a_new_port_is_t
 
 
 def test_two_listeners_on_one_port_are_refused(tmp_path: Path) -> None:
-    port = free()
+    port = free_port()
     with pytest.raises(Refusal) as refused:
-        settle(tmp_path, {"port": port, "ldap_port": port, "ldaps_port": free()}, print)
+        settle(tmp_path, {"port": port, "ldap_port": port, "ldaps_port": free_port()}, print)
     assert refused.value.code == "one-port-twice"
 
 

@@ -30,8 +30,9 @@ from pki.model import RevocationReason, serial_of
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
-from tests.directory.ldap.conftest import Running, free_port
+from tests.directory.ldap.conftest import Running
 from tests.pki.hierarchies import BASE_URL, BRIDGES, EVERY, PASSPHRASE, generation, plan, ring
+from tests.ports import free_port
 
 ACTOR = Actor("test:someone")
 DAY = timedelta(days=1)

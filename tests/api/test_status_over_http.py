@@ -4,7 +4,6 @@ import base64
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from sqlalchemy import Engine, text
 from api.status.listener import APPLICATION
 from directory.base.clock import utc_now
 from pki import responders
+from tests.ports import free_port
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, Issued, StatusCa
 
 ROOT_FOLDER = Path(__file__).resolve().parents[2]
@@ -42,9 +42,7 @@ def ca(engine: Engine) -> StatusCa:
 def port(ca: StatusCa, database_url: str, tmp_path: Path) -> Iterator[int]:
     """Granian with two workers on the CA's record; gone afterwards."""
     ca.add_responder(tmp_path / "keys")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = int(probe.getsockname()[1])
+    free = free_port()
     told = {
         "TEST_DATABASE_URL": database_url,
         "TEST_KEYS": str(tmp_path / "keys"),

@@ -22,18 +22,13 @@ import requests
 
 from api.embedded.postgres import EmbeddedPostgres
 from tests.api.signing import request_for
+from tests.ports import free_port
 
 SCEAU = str(Path(sys.executable).with_name("sceau"))
 
 
 # One token asks for all tests of an hour.
 MANY_SEARCHES = {**os.environ, "SCEAU_READING_SEARCHES_HOUR": "1000000"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(*command: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 import pwd
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import cast
+
+from tests.ports import free_port
 
 _MAIN = """\
 compatibility_level = 3.6
@@ -82,9 +83,7 @@ class Postfix:
 @contextmanager
 def postfix(folder: Path, certificate: bytes, key: bytes, *, tls: str = "may") -> Iterator[Postfix]:
     """Run one in `folder`, which every account may pass through; gone afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     for name in ("config", "queue", "data", "box"):
         (folder / name).mkdir(parents=True)
     for name in ("data", "box"):

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from directory.base.errors import Refusal
 from pki.signing.client import SignerClient
-from tests.interop.conftest import SCEAU, Installation, free_port, run, within
+from tests.interop.conftest import SCEAU, Installation, run, within
+from tests.ports import free_port
 from tests.soft_token import MODULE
 
 ROOT = Path(__file__).resolve().parents[2]

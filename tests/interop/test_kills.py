@@ -9,7 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.interop.conftest import Installation, free_port, within
+from tests.interop.conftest import Installation, within
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.interop import thunderbird
-from tests.interop.conftest import Installation, free_port, run
+from tests.interop.conftest import Installation, run
 from tests.interop.test_validator import fetch
+from tests.ports import free_port
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "address-books.md"
 Person = tuple[str, str, str]

@@ -38,6 +38,7 @@ from directory.ldap.plan import Delete
 from directory.ldap.publish import Publisher
 from pki import der as encoding
 from pki.signing.client import SignerClient
+from tests.ports import free_port
 
 SUFFIX = "o=sceau,c=fr"
 Kind = TypeVar("Kind", bound=Slapd)
@@ -45,12 +46,6 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 ISSUER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
 START = datetime(2026, 1, 1, tzinfo=UTC)
 RUNS_OUT = START + timedelta(days=730)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def certificate(subject: str, serial: int = 0) -> bytes:

@@ -21,9 +21,10 @@ from directory.ldap.rebuild import rebuild
 from directory.ldap.reconcile import reconcile
 from directory.model import Organisation
 from tests.conftest import NOON, ROOT
-from tests.directory.ldap.conftest import SUFFIX, Guarded, PublisherOf, Running, Server, free_port
+from tests.directory.ldap.conftest import SUFFIX, Guarded, PublisherOf, Running, Server
 from tests.directory.ldap.test_entries import facts, person, practice
 from tests.factories import seed_practitioner
+from tests.ports import free_port
 
 DN = f"mail=person-1@one.example,ou=mailboxes,{SUFFIX}"
 PAGE = ROOT / "docs" / "how-to" / "address-books.md"

@@ -14,8 +14,9 @@ from directory.access import certified_operator
 from directory.base.errors import Refusal
 from directory.ldap.publish import Publisher
 from directory.reading_quotas import Reading, scopes_of
-from tests.directory.ldap.conftest import SUFFIX, Guarded, Running, free_port, make_token
+from tests.directory.ldap.conftest import SUFFIX, Guarded, Running, make_token
 from tests.factories import seed_practitioner
+from tests.ports import free_port
 
 OPERATOR = "CN=mx.operator.example, O=Opérateur d'essai, C=FR"
 SUBJECT = "/C=FR/O=Opérateur d'essai/CN=mx.operator.example"

@@ -28,8 +28,9 @@ from directory.ldap.plan import Add, Modify
 from directory.ldap.publish import Publisher
 from pki.signing.client import SignerClient
 from tests.conftest import ROOT
-from tests.directory.ldap.conftest import SUFFIX, free_port, make_token
+from tests.directory.ldap.conftest import SUFFIX, make_token
 from tests.factories import seed_practitioner
+from tests.ports import free_port
 
 DEPLOY = ROOT / "deploy" / "slapd"
 SCHEMA = ROOT / "directory" / "ldap" / "sceau.ldif"

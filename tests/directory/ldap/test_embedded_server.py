@@ -18,7 +18,8 @@ from directory.base.errors import Kind, Refusal
 from directory.ldap.client import LdapClient
 from directory.ldap.entry import base_entries
 from directory.ldap.plan import Add
-from tests.directory.ldap.conftest import SUFFIX, Server, free_port
+from tests.directory.ldap.conftest import SUFFIX, Server
+from tests.ports import free_port
 
 
 def plant(slapd: EmbeddedSlapd) -> None:
