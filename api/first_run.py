@@ -140,6 +140,8 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             trusted,
             works=questions.web(local_web(settings), settings.state),
             silence=30,
+            # Chance says which of its processes answers: rarely asked, one that is well might seem to hang.
+            asked_every=1.0,
         )
     )
     supervisor.start(

@@ -25,8 +25,10 @@ from directory.base.errors import Kind, Refusal
 
 LONGEST_PAUSE = 10.0
 LONGEST_START = 40.0
-# Between two questions to a part, and for a part that hangs to end by itself.
-ASKED_EVERY = 1.0
+# Between two questions to a part. Each is a connection and an answer: every second they took a twentieth of a
+# core from those who are asked, at work and at rest.
+ASKED_EVERY = 3.0
+# For a part that hangs to end by itself.
 LONGEST_END = 5.0
 LONGEST_AWAY = 2.0
 # So often within so many seconds, and a part does not hang by chance: a person is to look at it.
@@ -43,7 +45,8 @@ class Part:
     while it runs: whether it gave a sign of work since; without one for `silence` seconds, it hangs. It is
     not judged while the part that it `stands_on` is silent itself. `recovers` says of a part without answers
     that it still makes itself ready: that is work however long it takes, though nobody can stand on it yet.
-    Asked to end, it is given `ends_within` seconds before it is killed.
+    Asked to end, it is given `ends_within` seconds before it is killed. Between two questions to it there are
+    `asked_every` seconds.
     """
 
     name: str
@@ -56,13 +59,14 @@ class Part:
     stands_on: str = ""
     recovers: Callable[[], bool] = lambda: False
     ends_within: float = 0.0
+    asked_every: float = field(default_factory=lambda: ASKED_EVERY)
 
 
 class _Asked:
     """One part, asked again and again by a thread of its own: a question that hangs holds up nobody."""
 
-    def __init__(self, works: Callable[[], bool], recovers: Callable[[], bool]) -> None:
-        self._works, self._recovers = works, recovers
+    def __init__(self, works: Callable[[], bool], recovers: Callable[[], bool], every: float) -> None:
+        self._works, self._recovers, self._every = works, recovers, every
         self._stopped = threading.Event()
         self.last = time.monotonic()
         self._recovered = float("-inf")
@@ -77,7 +81,7 @@ class _Asked:
         self._stopped.set()
 
     def _ask(self) -> None:
-        while not self._stopped.wait(ASKED_EVERY):
+        while not self._stopped.wait(self._every):
             # Whatever a question fails by, it brought no sign of work.
             with suppress(Exception):
                 if self._works():
@@ -137,7 +141,7 @@ class Supervisor:
                 raise Refusal(Kind.UNAVAILABLE, "part-not-started", text)
             time.sleep(0.05)
         if part.works is not None:
-            running.asked = _Asked(part.works, part.recovers)
+            running.asked = _Asked(part.works, part.recovers, part.asked_every)
 
     def log_of(self, name: str) -> Path:
         """Where the part's output goes."""
@@ -419,7 +423,7 @@ def _is_silent(running: _Running, now: float) -> bool:
     """Whether a part is down or overdue with its answer, so that those who stand on it cannot be judged."""
     if running.process.poll() is not None or running.killed_at < float("inf"):
         return True
-    return running.asked is not None and now - running.asked.last > 3 * ASKED_EVERY
+    return running.asked is not None and now - running.asked.last > 3 * running.part.asked_every
 
 
 def _dying_with_parent(stop_signal: signal.Signals) -> list[str]:
