@@ -1,44 +1,58 @@
 """pkilint's validators put together: a certificate is gone through once, each part asked what concerns it.
 
 What comes again from certificate to certificate (an issuer's name, its addresses, what a key may do) is
-decoded once.
+decoded once, and looked at once where a validator looks at nothing else.
 
 What they ask is pkilint's matter; which sets of them are asked, `pkix`'s.
 
 Loads pkilint, which takes a second: imported only where an opinion is wanted.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from inspect import signature
 from typing import Any
 
 from pkilint.document import NodeVisitor, ValueDecoder, create_and_append_node_from_pdu
-from pkilint.validation import DecodingValidator, ValidatorContainer
+from pkilint.pkix.extension import ExtensionCriticalityValidator
+from pkilint.pkix.general_name import (
+    DomainNameSyntaxValidator,
+    MailboxAddressSyntaxValidator,
+    UriSyntaxValidator,
+)
+from pkilint.validation import DecodingValidator, TypeMatchingValidator, ValidatorContainer
+from pyasn1_alt_modules import rfc5280
 
 # Certificates of one profile have a few hundred paths; those of a stranger must not fill the memory.
 _MOST_REMEMBERED = 20_000
 # Values are larger, and most of those that differ never come again.
 _MOST_VALUES = 1_000
 _USUAL = ("match", "validate", "validate_wrapper", "_validate_rec")
+# What says of such a node which validators it concerns: the OID among its children.
+_NAMED_BY = {rfc5280.Extension: "extnID", rfc5280.AttributeTypeAndValue: "type"}
+# By path and text alone they say whether a name is well-formed.
+_BY_VALUE = (UriSyntaxValidator, MailboxAddressSyntaxValidator, DomainNameSyntaxValidator)
 _PLACE = ("path", "path_re", "pdu_class", "pdu_supertype", "predicate")
 
 
 class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
-    """A container that remembers which of its validators a node of that path and type concerns.
+    """A container that remembers which of its validators a node of that path, type and name concerns.
 
     The usual one asks each validator at each node: twelve thousand questions a certificate, most of them by
-    path and type alone, which for certificates of one profile are always the same.
+    path, type and OID alone, which for certificates of one profile are always the same.
     """
 
     def __init__(self, validators: Iterable[Any] = (), **place: Any) -> None:
         super().__init__(validators=list(validators), **place)
         # The class of what it was made from, where that has one of its own.
         self.made_from: type = ValidatorContainer
-        self._remembered: dict[tuple[str, type], list[tuple[Any, bool]]] = {}
+        self._remembered: dict[tuple[Any, ...], list[tuple[Any, bool]]] = {}
 
     def _validate_rec(self, node: Any, results: list[Any]) -> None:
-        concerned = self._remembered.get((node.path, type(node.pdu)))
+        pdu_type = type(node.pdu)
+        # Said twice: a call at each node takes a twentieth of the walk.
+        kind = _kind(node) if pdu_type in _NAMED_BY else (node.path, pdu_type)
+        concerned = self._remembered.get(kind)
         for validator, is_undecided in self._concerned(node) if concerned is None else concerned:
             if is_undecided and not validator.match(node):
                 continue
@@ -52,11 +66,11 @@ class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
             self._validate_rec(child, results)
 
     def _concerned(self, node: Any) -> list[tuple[Any, bool]]:
-        """The validators that path and type do not rule out, and whether one must be asked all the same."""
+        """The validators that its kind does not rule out, and whether one must be asked all the same."""
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()
-        found = [(one, _is_undecided(one)) for one in self.validators if _may_match(one, node)]
-        self._remembered[node.path, type(node.pdu)] = found
+        found = [(one, _is_undecided(one, node)) for one in self.validators if _may_match(one, node)]
+        self._remembered[_kind(node)] = found
         return found
 
 
@@ -85,6 +99,25 @@ class Decoder(ValueDecoder):  # type: ignore[misc] # as above
         return made
 
 
+class ByValue:
+    """A validator's `validate_value` that remembers what it said of this text in this place."""
+
+    def __init__(self, asked: Callable[[Any], Any]) -> None:
+        self._asked = asked
+        self._remembered: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, node: Any) -> Any:
+        """What the validator says; what it raises is not kept."""
+        key = node.path, str(node.pdu)
+        known = self._remembered.get(key)
+        if known is None:
+            known = self._asked(node)
+            if len(self._remembered) >= _MOST_VALUES:
+                self._remembered.clear()
+            self._remembered[key] = known
+        return known
+
+
 def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
     """Add what is not there yet, containers of one place to one another; gives the leaves added."""
     for one in validators:
@@ -103,7 +136,14 @@ def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
 
 
 def walking(validator: Any) -> Any:
-    """A container or decoder as one that remembers, and so all that it holds; anything else as it is."""
+    """A container, a decoder or a judge of names as one that remembers, and so all that it holds.
+
+    Anything else as it is.
+    """
+    if isinstance(validator, _BY_VALUE):
+        remembering = copy(validator)
+        remembering.validate_value = ByValue(validator.validate_value)
+        return remembering
     if isinstance(validator, DecodingValidator) and type(validator.decode_func) is ValueDecoder:
         remembering = copy(validator)
         remembering.decode_func = Decoder(validator.decode_func)
@@ -136,18 +176,42 @@ def _is_same(one: Any, other: Any) -> bool:
     return len(signature(kind).parameters) == 0 or bool(vars(one) == vars(other))
 
 
+def _kind(node: Any) -> tuple[Any, ...]:
+    """What nodes share that the same validators concern."""
+    pdu_type = type(node.pdu)
+    named_by = _NAMED_BY.get(pdu_type)
+    if named_by is None or named_by not in node.children:
+        return node.path, pdu_type
+    return node.path, pdu_type, node.children[named_by].pdu
+
+
 def _may_match(validator: Any, node: Any) -> bool:
-    """What `NodeVisitor.match` says by path and type alone; who has a `match` of his own only narrows it."""
+    """What `match` says by the kind of node alone; where more is asked, that only narrows it."""
     wanted = _place(validator)
     if wanted["path"] is not None and wanted["path"] != node.path:
         return False
     if wanted["path_re"] is not None and wanted["path_re"].match(node.path) is None:
         return False
-    return wanted["pdu_class"] is None or isinstance(node.pdu, wanted["pdu_class"])
+    if wanted["pdu_class"] is not None and not isinstance(node.pdu, wanted["pdu_class"]):
+        return False
+    oid = _oid_asked_for(validator, node)
+    return oid is None or bool(oid == _kind(node)[-1])
 
 
-def _is_undecided(validator: Any) -> bool:
-    """Whether more than path and type decides: the value, a predicate, or a `match` of its own."""
+def _oid_asked_for(validator: Any, node: Any) -> Any:
+    """The OID that a node of this kind must be named by, where the validator asks for one; None otherwise."""
+    asks = type(validator).match
+    named_by = _NAMED_BY.get(type(node.pdu)) if len(_kind(node)) > 2 else None  # noqa: PLR2004 - with its OID
+    if asks is ExtensionCriticalityValidator.match and named_by == "extnID":
+        return validator._type_oid  # noqa: SLF001 - it has no other name
+    if asks is TypeMatchingValidator.match and named_by is not None and validator.type_path == named_by:
+        return validator.type_oid
+    return None
+
+
+def _is_undecided(validator: Any, node: Any) -> bool:
+    """Whether more than its kind decides: the value, a predicate, or a `match` of the validator's own."""
     wanted = _place(validator)
     narrower = wanted["pdu_supertype"] is not None or wanted["predicate"] is not None
-    return narrower or type(validator).match is not NodeVisitor.match
+    usual = type(validator).match is NodeVisitor.match or _oid_asked_for(validator, node) is not None
+    return narrower or not usual
