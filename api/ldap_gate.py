@@ -223,18 +223,24 @@ def _answer_all(answer: Callable[[bytes], bytes], listener: socket.socket) -> No
         except OSError:
             return
         with asker, suppress(OSError):
-            asker.settimeout(PATIENCE_SECONDS)
             try:
-                asker.sendall(answer(_received(asker)))
+                asker.sendall(answer(_received(asker, time.monotonic() + PATIENCE_SECONDS)))
             except Exception:
                 # Nobody else would take up the work of this thread; unanswered, slapd refuses.
                 log.exception("a question of slapd's failed")
 
 
-def _received(asker: socket.socket) -> bytes:
-    """A whole question: up to the empty line at its end, beyond which slapd waits for us."""
+def _received(asker: socket.socket, until: float) -> bytes:
+    """A whole question: up to the empty line at its end, beyond which slapd waits for us.
+
+    TimeoutError when it is not whole by then: who sent an octet at a time would keep a thread for ever.
+    """
     question = bytearray()
     while not question.endswith(b"\n\n") or _lacks_secret(question):
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        asker.settimeout(left)
         received = asker.recv(65_536)
         question += received
         if not received or len(question) > LONGEST_REQUEST:

@@ -296,3 +296,30 @@ def test_a_person_reads_what_is_wrong(shown: Guarded) -> None:
         connection.search(SUFFIX, PREFIX)
         # From the first letter: slapd keeps what stands after the colon, a blank too.
         assert connection.result["message"].startswith("Bind with a token first")
+
+
+def test_a_question_sent_by_octets_keeps_no_thread(shown: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are threads, each never silent for as long as one octet may take."""
+    monkeypatch.setattr(ldap_gate, "PATIENCE_SECONDS", 0.3)
+    path = shown.slapd.gate.with_name("octets")
+    listener = ldap_gate.serve(Gate(shown.container), path)
+    slow = [socket.socket(socket.AF_UNIX) for _ in range(ldap_gate.THREADS)]
+    try:
+        for one in slow:
+            one.connect(str(path))
+        hung_up_on, until = set(), time.monotonic() + 10
+        while len(hung_up_on) < len(slow) and time.monotonic() < until:
+            for one in slow:
+                try:
+                    one.sendall(b"S")
+                except OSError:
+                    hung_up_on.add(one)
+            time.sleep(0.05)
+        assert len(hung_up_on) == len(slow)
+        assert ldap_gate.answers(path)
+    finally:
+        for one in slow:
+            one.close()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        path.unlink()
