@@ -67,7 +67,7 @@ def guarded_slapd_of(settings: Settings) -> GuardedSlapd:
         gate=settings.ldap_gate,
         tls=service_tls.files(settings.state),
         port=settings.ldaps_port,
-        clients=service_tls.clients_of(settings.state),
+        clients=Path(authorities) if (authorities := settings.ldap_client_authorities) else None,
     )
 
 

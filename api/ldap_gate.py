@@ -22,12 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.front.askers import source_of
 from api.wiring import Container
-from directory.access import Role, Token, authenticate, still_live
+from directory.access import Role, Token, authenticate, certified_operator, still_live
 from directory.base.db import asking
 from directory.base.errors import Kind, Refusal
 from directory.ldap.names import Name, join, parent, split
 from directory.reading_quotas import Reached, Reading, scopes_of
-from pki.client_certificates import operator_shown
 
 log = logging.getLogger("sceau.ldap.gate")
 THREADS = 8
@@ -159,7 +158,7 @@ class Gate:
             now = self.container.present(connection)
             subject = self._subject(dn)
             if subject:
-                token = operator_shown(connection, subject, now)
+                token = certified_operator(connection, subject, now)
             else:
                 token = still_live(connection, self._number(dn), now)
         _check_role(token)

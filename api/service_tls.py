@@ -19,11 +19,10 @@ from api.files import write_atomically
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.base.errors import Kind, Refusal
 from directory.base.failpoints import passing
 from pki import issuance, servers_authority, store
-from pki.model import Authority, AuthorityState, RevocationAction, serial_of
-from pki.profiles import SERVERS_ROLE, SERVICE_TLS, ServiceNames
+from pki.model import Authority, RevocationAction, serial_of
+from pki.profiles import SERVICE_TLS, ServiceNames
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "organisations"
@@ -34,7 +33,6 @@ RENEWED_WITH, RENEWED_SHARE = timedelta(days=60), 1 / 3
 # this machine write `localhost` alone; why it may stand there is said in `pki/lint/accepted.py`.
 LOCAL_NAMES = ("sceau.localhost", "localhost")
 _PEM = serialization.Encoding.PEM
-_CLIENTS = "clients.pem"
 
 
 def folder_of(state: Path) -> Path:
@@ -52,16 +50,9 @@ def files(state: Path) -> TlsFiles:
     return TlsFiles(pair / "certificate.pem", pair / "key.pem", folder_of(state) / "root.pem")
 
 
-def clients_of(state: Path) -> Path | None:
-    """The CAs whose client certificates LDAPS takes; None while there is none."""
-    path = folder_of(state) / _CLIENTS
-    return path if path.exists() else None
-
-
 def ensure(container: Container, actor: Actor) -> str:
     """Have a pair that may be shown for a good while: why a new one was made, '' when none was."""
     _keep_roots(container)
-    _keep_clients(container)
     why = _what_is_wrong(container)
     if why:
         _make(container, actor)
@@ -71,7 +62,7 @@ def ensure(container: Container, actor: Actor) -> str:
 def forget_old(state: Path) -> None:
     """Remove every pair but the current one: for when slapd shows that, and would after a restart."""
     folder = folder_of(state)
-    kept = {files(state).certificate.parent, folder / "root.pem", folder / _CLIENTS, folder / "current"}
+    kept = {files(state).certificate.parent, folder / "root.pem", folder / "current"}
     for found in folder.iterdir():
         if found in kept:
             continue
@@ -179,37 +170,6 @@ def _keep_roots(container: Container) -> None:
     path = files(container.settings.state).authority
     if not path.exists() or path.read_bytes() != roots:
         write_atomically(path, roots, mode=0o644)
-
-
-def _keep_clients(container: Container) -> None:
-    """The CAs for servers that issue or did, and those that a setting names.
-
-    No root: a certificate of a CA for mail would lead there too. One of them begins to issue when the pair is
-    made anew by it, so slapd is told then.
-    """
-    with transaction(container.engine, read_only=True) as connection:
-        trusted = [
-            _pem(one)
-            for one in store.authorities(connection)
-            if one.role == SERVERS_ROLE and one.state is not AuthorityState.STANDBY
-        ]
-    trusted += _named_in(container.settings.ldap_client_authorities)
-    path, wanted = folder_of(container.settings.state) / _CLIENTS, b"".join(trusted)
-    if not wanted:
-        path.unlink(missing_ok=True)
-    elif not path.exists() or path.read_bytes() != wanted:
-        write_atomically(path, wanted, mode=0o644)
-
-
-def _named_in(path: str) -> list[bytes]:
-    """The certificates of a file that a setting names, each alone; refuses `bad-client-authorities`."""
-    if not path:
-        return []
-    try:
-        return [one.public_bytes(_PEM) for one in x509.load_pem_x509_certificates(Path(path).read_bytes())]
-    except (OSError, ValueError) as error:
-        text = f"`ldap_client_authorities`: {path} holds no certificates in PEM ({error})."
-        raise Refusal(Kind.MALFORMED, "bad-client-authorities", text) from error
 
 
 def _pem(authority: Authority) -> bytes:

@@ -66,8 +66,7 @@ class Settings:
     ldap_client_authorities: str = _setting(
         "",
         "CAs (PEM) whose client certificates LDAPS takes (SASL EXTERNAL) from the operators that the trusted"
-        " list names, beside our own CA for servers; empty: that one alone. Whoever changes it may search as"
-        " any of them.",
+        " list names; empty: tokens alone. Whoever changes it may search as any of them.",
     )
     ldap_gate_socket: str = _setting(
         "",

@@ -121,8 +121,7 @@ _LIVE_BY_NUMBER = Statement(
 # Accredited: what he serves is trusted, and he is not suspended.
 _ACCREDITED = Statement("""
     SELECT o.id FROM operator o
-    WHERE (o.id = CAST(:id AS bigint) OR o.certificate_dn = CAST(:name AS text))
-    AND (o.suspended_at IS NULL OR o.suspended_at > :now) AND EXISTS (
+    WHERE o.certificate_dn = :name AND (o.suspended_at IS NULL OR o.suspended_at > :now) AND EXISTS (
         SELECT FROM trusted_domain d WHERE d.operator_id = o.id AND d.departed_at IS NULL)
 """)
 
@@ -213,25 +212,11 @@ def certified_operator(connection: Connection, name: str, now: datetime) -> Clie
     """
     known = operators_by_name(connection.execute(text(OPERATORS)).all())
     spelt = known.find(name)
-    asked = {"id": None, "name": spelt, "now": now}
-    row = None if spelt is None else _ACCREDITED.row(connection, asked)
+    row = None if spelt is None else _ACCREDITED.row(connection, {"name": spelt, "now": now})
     if row is None:
         words = "No accredited operator of the trusted list has a certificate of this name."
         raise Refusal(Kind.UNAUTHENTICATED, "unknown-certificate", words)
     return ClientCertificate(0, name, Role.OPERATOR, "", now, operator_id=row[0])
-
-
-def accredited_operator(
-    connection: Connection, operator_id: int, name: str, now: datetime
-) -> ClientCertificate:
-    """The operator of that number, known by a certificate of `name`; Refusal `unknown-certificate`.
-
-    That the certificate is its own, and holds, is for the caller.
-    """
-    if _ACCREDITED.row(connection, {"id": operator_id, "name": None, "now": now}) is None:
-        words = "The operator of this certificate is suspended, or serves no trusted domain."
-        raise Refusal(Kind.UNAUTHENTICATED, "unknown-certificate", words)
-    return ClientCertificate(0, name, Role.OPERATOR, "", now, operator_id=operator_id)
 
 
 def revoke_token(connection: Connection, *, now: datetime, actor: Actor, token_id: int) -> Token:

@@ -32,8 +32,7 @@ SCHEMAS = (Path("/etc/ldap/schema"), Path("/etc/openldap/schema"))
 APPARMOR_PROFILE = Path("/etc/apparmor.d/usr.sbin.slapd")
 SIXTEEN_GIB = 16 << 30
 
-# What names the files of `TlsFiles`. The access rules of slapd.ldif let us change these, and whether
-# clients are asked for a certificate; nothing else.
+# What names the files of `TlsFiles`; the access rules of slapd.ldif let us change these and nothing else.
 ATTRIBUTES = {
     "authority": "olcTLSCACertificateFile",
     "certificate": "olcTLSCertificateFile",

@@ -95,7 +95,7 @@ class GuardedSlapd(Slapd):
     def show_certificate(self) -> None:
         """Have the running server read the files of `tls`, now and at its restarts; nobody is cut off.
 
-        All names change in one modification, which slapd writes down as a whole or not at all. A pair
+        All three names change in one modification, which slapd writes down as a whole or not at all. A pair
         that does not fit is refused; slapd 2.5 then is without TLS until the next, later ones keep what they
         had: look before telling.
         """
@@ -109,8 +109,6 @@ class GuardedSlapd(Slapd):
         lines = tls_lines(self.tls)
         if self.clients is not None:
             lines["olcTLSCACertificateFile"] = f'"{self.clients.resolve()}"'
-        # Asked of everybody, needed by nobody: a token does as well.
-        lines["olcTLSVerifyClient"] = "never" if self.clients is None else "try"
         return lines
 
     @property
@@ -123,6 +121,8 @@ class GuardedSlapd(Slapd):
 
     def _words(self) -> dict[str, str]:
         lines = {"olcIdleTimeout": "900", **self._tls_lines(), "olcTLSProtocolMin": "3.3"}
+        # Asked of everybody, needed by nobody: a token does as well.
+        lines["olcTLSVerifyClient"] = "never" if self.clients is None else "try"
         # A second lock on the same door: it listens with TLS alone.
         lines["olcSecurity"] = "simple_bind=128"
         return {

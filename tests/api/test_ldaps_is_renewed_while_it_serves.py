@@ -36,8 +36,6 @@ from tests.ports import free_port
 
 ACTOR = Actor("test:someone")
 DAY = timedelta(days=1)
-# Beside the pairs: which one is shown, and the CAs of this server and of its clients.
-KEPT = {"current", "root.pem", "clients.pem"}
 # An anonymous bind, then "who am I?" (RFC 4511 4.2, RFC 4532): messages 1 and 2.
 BIND = bytes.fromhex("300c020101600702010304008000")
 WHO_AM_I = bytes.fromhex("301e020102771980") + b"\x17" + b"1.3.6.1.4.1.4203.1.11.3"
@@ -172,7 +170,7 @@ def test_a_new_handshake_shows_the_new_one_and_an_open_connection_lives(machine:
     assert machine.shown() == machine.kept != before
     assert process.poll() is None
     assert machine.renew() == ""
-    assert machine.folders == KEPT | {machine.kept}
+    assert machine.folders == {"current", "root.pem", machine.kept}
     machine.restart_slapd()
     assert machine.shown() == machine.kept
 
@@ -198,7 +196,7 @@ def test_whoever_dies_on_the_way_leaves_a_pair_that_slapd_can_start_with(
     machine.renew()
     assert machine.shown() == machine.kept != before
     assert machine.renew() == ""
-    assert machine.folders == KEPT | {machine.kept}
+    assert machine.folders == {"current", "root.pem", machine.kept}
 
 
 def test_a_machine_that_lost_power_after_the_switch_starts_with_the_new_one(machine: Machine) -> None:
@@ -221,7 +219,7 @@ def test_while_slapd_is_down_the_job_says_so_and_makes_no_second_one(machine: Ma
         with pytest.raises(Refusal) as refused:
             machine.renew()
         assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "ldap-unavailable")
-    assert machine.folders == KEPT | {before, machine.kept}
+    assert machine.folders == {"current", "root.pem", before, machine.kept}
     # The supervisor's restart: what slapd had been told, until it is told anew.
     machine.server.process = subprocess.Popen(machine.server.slapd.command())
     machine.server.slapd.wait_ready()
