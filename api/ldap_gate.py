@@ -22,7 +22,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.front.askers import source_of
 from api.wiring import Container
-from directory.access import Role, Token, authenticate, certified_operator, still_live
+from directory.access import (
+    ClientCertificate,
+    Role,
+    Token,
+    authenticate,
+    certified_operator,
+    still_live,
+)
 from directory.base.db import asking
 from directory.base.errors import Kind, Refusal
 from directory.ldap.names import Name, join, parent, split
@@ -42,6 +49,8 @@ LONGEST_REQUEST = 1 << 20
 # entries alone: thousands of terms hold one of its threads for as long as they take.
 LONGEST_FILTER = 8_000
 PATIENCE_SECONDS = 5.0
+# Of a connection with a client certificate. slapd ends one that is idle for 900 s (`olcIdleTimeout`).
+LONGEST_CONNECTION, FORGOTTEN_SECONDS = 3600.0, 1200.0
 TOKENS, CERTIFICATES = ("ou", "tokens"), ("ou", "certificates")
 # RFC 4511 A.1
 SUCCESS, PROTOCOL_ERROR, INVALID_CREDENTIALS, INSUFFICIENT, BUSY, UNAVAILABLE = 0, 2, 49, 50, 51, 52
@@ -87,6 +96,8 @@ class Gate:
         suffix = split(container.settings.suffix)
         self._tokens, self._certificates = (TOKENS, *suffix), (CERTIFICATES, *suffix)
         self._live: OrderedDict[str, tuple[Token, float]] = OrderedDict()
+        # When each connection of a certificate was seen first and last.
+        self._seen: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def answer(self, question: bytes) -> bytes:
@@ -133,6 +144,8 @@ class Gate:
             text = f"A filter has {LONGEST_FILTER} characters at most: ask in a shorter one."
             return Answer(ADMIN_LIMIT_EXCEEDED, text).written()
         token = self._token(asked["binddn"])
+        if isinstance(token, ClientCertificate):
+            self._check_age(asked["binddn"], asked["peername"])
         readers = self.container.readers
         scopes = scopes_of(token, _source(asked["peername"]), readers.quotas)
         reading = Reading.ADDRESSES if _EXACT.fullmatch(asked["filter"]) else Reading.SEARCHES
@@ -164,6 +177,24 @@ class Gate:
         _check_role(token)
         self._remember(dn, token)
         return token
+
+    def _check_age(self, dn: str, peer: str) -> None:
+        """Refuse on a connection that was opened long ago by a certificate, whatever became of that since.
+
+        slapd looks at its dates once, when it is shown. Who was refused stays so: slapd ends what is idle for
+        longer than a connection is remembered.
+        """
+        now = time.monotonic()
+        with self._lock:
+            first, last = self._seen.pop((dn, peer), (now, now))
+            if now - last > FORGOTTEN_SECONDS:
+                first = now
+            self._seen[dn, peer] = first, now
+            while len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+        if now - first > LONGEST_CONNECTION:
+            text = "This connection is as old as one with a client certificate may be: connect anew."
+            raise Refusal(Kind.UNAUTHENTICATED, "unknown-certificate", text)
 
     def _subject(self, dn: str) -> str:
         """The subject of a client certificate, which slapd puts above a name of ours; '' for other names."""

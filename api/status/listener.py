@@ -24,7 +24,8 @@ _LOG = logging.getLogger("sceau.status")
 _PULSE_SECONDS = 0.25
 _RETRY_SECONDS = 0.1
 # What is told within so long is heard together: woken for each of two hundred commits a second, two processes
-# would spend a tenth of the machine on listening. A revocation waits no longer than this for its turn.
+# would spend a tenth of the machine on listening. A revocation waits no longer than this for its turn, and
+# the last of thousands no longer than a pulse.
 _GATHERING_SECONDS = 0.02
 
 

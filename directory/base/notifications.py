@@ -12,11 +12,10 @@ import psycopg
 def heard(link: psycopg.Connection, seconds: float) -> list[psycopg.Notify]:
     """What was told, after waiting so long at most for the first of it; raises as a statement does.
 
-    What came with the answer to a statement wakes nobody: with 0 seconds that is given too.
+    What came with the answer to a statement wakes nobody: it is given with 0 seconds, or after the wait.
     """
     if seconds > 0:
         poll = select.poll()
         poll.register(link.fileno(), select.POLLIN)
-        if not poll.poll(seconds * 1000):
-            return []
+        poll.poll(seconds * 1000)
     return list(link.notifies(timeout=0))

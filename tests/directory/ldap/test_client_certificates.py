@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Engine, text
 
+from api import ldap_gate
 from directory.access import certified_operator
 from directory.base.errors import Refusal
 from directory.ldap.publish import Publisher
 from directory.reading_quotas import Reading, scopes_of
 from tests.directory.ldap.conftest import SUFFIX, Guarded, Running, make_token
+from tests.directory.ldap.test_who_may_search import searching
 from tests.factories import seed_practitioner
 from tests.ports import free_port
 
@@ -105,6 +108,34 @@ def test_whoever_else_has_a_certificate_finds_nothing(holder: Holder) -> None:
     found = replace(holder, name="forged").search(PREFIX)
     assert found.returncode != 0
     assert "dn: " not in found.stdout
+
+
+def test_a_connection_of_a_certificate_ends_with_its_hour(
+    holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """slapd looks at dates once: the certificate of an old connection may have run out since."""
+    now = [1000.0]
+    monkeypatch.setattr(ldap_gate, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    gate = ldap_gate.Gate(holder.guarded.container)
+    name = f"{OPERATOR},ou=certificates,{SUFFIX}"
+
+    def asked(peer: str) -> bool:
+        question = searching(holder.guarded.token).decode()
+        lines = question.replace("IP=127.0.0.1:40000", peer).split("\n")
+        lines[2] = f"binddn: {name}"
+        return gate.answer("\n".join(lines).encode()) == ldap_gate.CONTINUE
+
+    assert asked("IP=192.0.2.1:1000")
+    for _ in range(6):
+        now[0] += 600
+        assert asked("IP=192.0.2.1:1000")
+    for _ in range(3):
+        now[0] += 600
+        assert not asked("IP=192.0.2.1:1000")
+    assert asked("IP=192.0.2.1:1001")
+    # Idle for so long, slapd has ended it: the port is another's by now.
+    now[0] += ldap_gate.FORGOTTEN_SECONDS + 1
+    assert asked("IP=192.0.2.1:1000")
 
 
 def test_a_certificate_that_looks_like_a_local_account_is_none(holder: Holder) -> None:
