@@ -35,9 +35,11 @@ from pki.signing.signer import Signer
 JOURNAL = "journal.jsonl"
 _ACTOR = Actor("signer:ceremony")
 _PR_SET_DUMPABLE = 4
-# Web processes and the worker keep eight each. Each has a thread and a file here: without a bound, whoever
-# runs under their account takes all files there are, and nothing is signed.
+# Web processes and the worker keep eight connections each. Each has a thread and a file here: without bounds,
+# one process of their account takes all files there are, and nothing is signed.
 MOST_SILENT = 256
+# Silent or asking: 1,024 files are what a process usually may open, and the record and the keys need some.
+MOST_OPEN = 512
 _log = logging.getLogger(__name__)
 
 
@@ -157,6 +159,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
         self.path = path
         # Those that ask nothing yet, or do not take their answer: the longest silent first.
         self._silent: dict[socket.socket, None] = {}
+        # In neither: those hung up on, whose thread is about to end.
+        self._busy: set[socket.socket] = set()
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # The journal's lock is ours, so a socket that lies here is of a signer that was killed.
@@ -175,29 +179,49 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
         return self.socket.fileno()
 
     def get_request(self) -> tuple[socket.socket, str]:
-        """One client; above `MOST_SILENT` the one silent for longest is hung up on, and connects anew."""
+        """One client; above either bound somebody is hung up on for it, and connects anew."""
         link, _ = self.socket.accept()
         with self._lock:
             self._silent[link] = None
-            longest = next(iter(self._silent)) if len(self._silent) > MOST_SILENT else None
-            if longest is not None:
-                del self._silent[longest]
-        if longest is not None:
-            # Its thread wakes up, and closes it.
-            with suppress(OSError):
-                longest.shutdown(socket.SHUT_RDWR)
+            self._keep_within_bounds()
         return link, ""
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - of the base class
+        """Whether it was not hung up on already: then it gets no thread."""
+        with self._lock:
+            return request in self._silent
 
     @contextmanager
     def busy_with(self, link: socket.socket) -> Iterator[None]:
-        """Inside, nobody is hung up on for another: what it asked is being answered."""
+        """Inside, it is hung up on for nobody: what it asked is being answered.
+
+        ConnectionError when it was hung up on before: nothing is signed for an answer that reaches nobody.
+        """
         with self._lock:
-            self._silent.pop(link, None)
+            if link not in self._silent:
+                raise ConnectionError("hung up on for another")
+            del self._silent[link]
+            self._busy.add(link)
         try:
             yield
         finally:
             with self._lock:
+                self._busy.remove(link)
                 self._silent[link] = None
+                self._keep_within_bounds()
+
+    def _keep_within_bounds(self) -> None:
+        """Hang up on the longest silent where one is too many; a newcomer is it where all others are busy.
+
+        Under the lock: later, its thread may be at work on a question, or its file be another's.
+        """
+        silent = len(self._silent)
+        if silent > MOST_SILENT or silent + len(self._busy) > MOST_OPEN:
+            longest = next(iter(self._silent))
+            del self._silent[longest]
+            # Its thread wakes up, and closes it.
+            with suppress(OSError):
+                longest.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
         """Hang up."""

@@ -569,6 +569,25 @@ def test_postgresql_answers_when_all_its_connections_are_in_use(
             link.close()
 
 
+def test_a_signer_that_hangs_up_before_it_reads_the_question_is_well(tmp_path: Path) -> None:
+    path = tmp_path / "signer.sock"
+    well = questions.signer(path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        assert not well(), "nobody listens"
+        server.listen()
+
+        def hang_up() -> None:
+            # Before the question comes, or with it unread.
+            link, _ = server.accept()
+            link.close()
+
+        hanging_up = threading.Thread(target=hang_up)
+        hanging_up.start()
+        assert well()
+        hanging_up.join()
+
+
 def test_a_part_is_given_its_own_time_to_end(supervisor: Supervisor, tmp_path: Path, told: list[str]) -> None:
     ready, ended = tmp_path / "ready", tmp_path / "ended"
     slowly = f"trap 'sleep 2; touch {ended}; exit' TERM; touch {ready}; while :; do sleep 0.02; done"

@@ -3,6 +3,7 @@
 import base64
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from sqlalchemy import Connection, Engine, text
 
+from api import questions
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -31,6 +33,7 @@ from pki import crl, issuance, store
 from pki.ceremony import making as ceremony
 from pki.model import CrlForm, Serial, serial_of
 from pki.profiles import OCSP_SIGNER, ResponderNames
+from pki.signing import process as signer_process
 from pki.signing import wire
 from pki.signing.client import SignerClient
 from pki.signing.file import FileKeys
@@ -38,7 +41,7 @@ from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys
 from pki.signing.pkcs11 import TokenKeys
-from pki.signing.process import MOST_SILENT
+from pki.signing.process import MOST_OPEN, MOST_SILENT, _Server
 from pki.signing.seal import seal
 from pki.signing.signer import Signer
 from tests.pki.conftest import BASE_URL, PASSPHRASE, Established, new_key
@@ -104,6 +107,20 @@ class Process:
         assert self.running
         self.running.send_signal(how)
         return self.running.wait(timeout=20)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A connection: the client's end, which does not wait, and the signer's."""
+
+    client: socket.socket
+    link: socket.socket
+
+    def hung_up(self) -> bool:
+        try:
+            return self.client.recv(1) == b""
+        except BlockingIOError:
+            return False
 
 
 @pytest.fixture
@@ -644,6 +661,128 @@ def test_whoever_holds_connections_takes_the_signer_from_nobody(engine: Engine, 
         deadline = time.monotonic() + 20
         while signer.num_threads() > MOST_SILENT + 20:
             assert time.monotonic() < deadline
+
+
+def test_whoever_asks_on_a_thousand_connections_takes_the_signer_from_nobody(
+    engine: Engine, process: Process
+) -> None:
+    assert process.running
+    client, serial = process.client, reserve(engine).reservation.serial
+    signer, well = psutil.Process(process.running.pid), questions.signer(process.socket)
+    # Some more than it lets be open, and fewer than ask.
+    most = MOST_OPEN + 60
+    signer.rlimit(resource.RLIMIT_NOFILE, (most, most))
+    deadline = time.monotonic() + 60
+    with ExitStack() as held:
+        with engine.begin() as connection:
+            # The first question waits for this, all others for the first: none is silent.
+            connection.execute(text("LOCK TABLE crl IN ACCESS EXCLUSIVE MODE"))
+            poll = select.poll()
+            for _ in range(most + 40):
+                link = held.enter_context(socket.socket(socket.AF_UNIX))
+                link.connect(str(process.socket))
+                poll.register(link, select.POLLIN)
+                with suppress(ConnectionError):
+                    wire.send(link, {"ask": "crl", "authority": "persons-1", "shard": 0, "number": 1})
+            while len(poll.poll(100)) < most + 40 - MOST_OPEN:
+                assert time.monotonic() < deadline
+            # A hang-up is an answer: it is not ended for its silence.
+            while not well():
+                assert time.monotonic() < deadline
+        # All are answered, and silent from then on.
+        while signer.num_threads() > MOST_SILENT + 20:
+            assert time.monotonic() < deadline
+        assert client.sign_certificate(serial)
+        assert client.ping()
+
+
+@pytest.fixture
+def taken_alone(authority: Established, tmp_path: Path) -> Iterator[tuple[_Server, Callable[[], Taken]]]:
+    """The signer's server without its loop, and how one more client connects to it."""
+    with _Server(tmp_path / "signer.sock", authority.signer) as server, ExitStack() as held:
+
+        def connected() -> Taken:
+            client = held.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(server.path))
+            client.settimeout(0)
+            link, _ = server.get_request()
+            return Taken(client, held.enter_context(link))
+
+        yield server, connected
+
+
+def test_the_longest_silent_gives_way_and_the_newcomer_where_none_is_silent(
+    taken_alone: tuple[_Server, Callable[[], Taken]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, connected = taken_alone
+    monkeypatch.setattr(signer_process, "MOST_OPEN", 3)
+    asking, silent, later = connected(), connected(), connected()
+    with server.busy_with(asking.link):
+        second = connected()
+        assert [one.hung_up() for one in (asking, silent, later, second)] == [False, True, False, False]
+        with server.busy_with(later.link), server.busy_with(second.link):
+            newcomer = connected()
+            assert newcomer.hung_up()
+            assert not server.verify_request(newcomer.link, "")
+    assert not any(one.hung_up() for one in (asking, later, second))
+
+
+def test_those_answered_at_once_are_counted_among_the_silent(
+    taken_alone: tuple[_Server, Callable[[], Taken]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, connected = taken_alone
+    monkeypatch.setattr(signer_process, "MOST_SILENT", 1)
+    first = connected()
+    with server.busy_with(first.link):
+        second = connected()
+        with server.busy_with(second.link):
+            pass
+        assert not second.hung_up()
+    assert (first.hung_up(), second.hung_up()) == (False, True)
+
+
+def test_a_question_of_whom_the_signer_hung_up_on_is_not_signed(
+    engine: Engine,
+    authority: Established,
+    now: datetime,
+    taken_alone: tuple[_Server, Callable[[], Taken]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, connected = taken_alone
+    monkeypatch.setattr(signer_process, "MOST_SILENT", 1)
+    serial = reserve(engine, now).reservation.serial
+    late = connected()
+    wire.send(late.client, {"ask": "certificate", "serial": serial})
+    other = connected()
+    # Its thread reads the question only now.
+    server.finish_request(late.link, "")
+    assert authority.signer.journal(serial) is None
+    assert not other.hung_up()
+
+
+def test_nobody_begins_an_answer_between_the_choice_and_the_hang_up(
+    taken_alone: tuple[_Server, Callable[[], Taken]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, connected = taken_alone
+    monkeypatch.setattr(signer_process, "MOST_SILENT", 1)
+    longest = connected()
+    at_release: list[bool] = []
+
+    class Seen:
+        """The server's lock; what others could see first once it is free."""
+
+        lock = server._lock
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            at_release.append(longest.hung_up())
+            self.lock.release()
+
+    monkeypatch.setattr(server, "_lock", Seen())
+    connected()
+    assert at_release == [True]
 
 
 def test_a_socket_below_a_deep_folder_is_reached(tmp_path: Path) -> None:
