@@ -63,7 +63,7 @@ class GuardedSlapd(Slapd):
     `clients` are the CAs (PEM) whose certificates are taken for SASL EXTERNAL; None takes none.
     """
 
-    # Whoever does not take what he asked holds one of sixteen threads for so long.
+    # A client that takes no answer holds one of sixteen threads for so long.
     WRITE_SECONDS: ClassVar[int] = 5
     data: Path = field(kw_only=True)
     gate: Path = field(kw_only=True)
