@@ -96,3 +96,19 @@ def test_sessions_speak_utc_and_say_who_they_are(database_url: str) -> None:
         assert connection.execute(text("SHOW application_name")).scalar() == "someone"
     engine.dispose()
     assert shown == ["UTC", "30s"]
+
+
+def test_what_a_connection_had_open_is_undone_when_it_comes_back(
+    database_url: str, engine: Engine, instants: Table
+) -> None:
+    """Rolled back before anybody else gets it, although a commit needs no such thing."""
+    pool = connect_engine(database_url, most=1, kept=1)
+    link = pool.raw_connection()
+    link.cursor().execute("INSERT INTO instants (id) VALUES (7)")
+    link.close()
+    with transaction(pool) as connection:
+        assert connection.execute(select(instants.c.id)).all() == []
+        connection.execute(insert(instants).values(id=8))
+    with transaction(engine) as connection:
+        assert connection.execute(select(instants.c.id)).scalars().all() == [8]
+    pool.dispose()

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, bindparam, select, text
+from sqlalchemy import Connection, Engine, bindparam, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
 
 from directory.base.db import asking, transaction
@@ -154,3 +154,21 @@ def test_a_connection_that_is_gone_goes_back_to_no_pool(engine: Engine) -> None:
 def _lines(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM audit_pending")).scalar_one())
+
+
+def test_what_is_asked_beside_gives_its_row_after_the_first(engine: Engine) -> None:
+    """Each as by itself: the one that writes, the one that holds a word of its own, the one with a list."""
+    writes = Statement("""
+        WITH told AS (INSERT INTO audit_pending (at, actor, event, subject, detail)
+            VALUES (now(), 'a', 'x', :subject, '{}'))
+        SELECT CAST(:subject AS text), 1
+    """)
+    counts = Statement(select(func.count()).where(audit_pending.c.event == "x"))
+    last = Statement("SELECT max(word) FROM unnest(CAST(:words AS text[])) AS w (word)")
+    asked = {"subject": "y", "words": ["a", "b"]}
+    with transaction(engine) as connection:
+        both = writes.beside(counts, last)
+        # A statement sees nothing of what it writes itself.
+        assert both.row(connection, asked) == ("y", 1, 0, "b")
+        assert both.row(connection, asked) == ("y", 1, 1, "b")
+        assert writes.row(connection, {"subject": "z"}) == ("z", 1)
