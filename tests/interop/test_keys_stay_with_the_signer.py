@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from directory.base.errors import Refusal
 from pki.signing.client import SignerClient
@@ -124,7 +125,7 @@ def _opened(proc: Path) -> str:
 
 
 def test_web_and_worker_hold_their_own_keys_and_no_key_or_passphrase_of_a_ca(
-    installation: Installation, person: tuple[str, str, str]
+    installation: Installation, person: tuple[str, str, str], tmp_path: Path
 ) -> None:
     state = installation.state
     secrets = {name: (state / "secrets" / f"{name}.passphrase").read_bytes() for name in ("ca", "web")}
@@ -140,6 +141,13 @@ def test_web_and_worker_hold_their_own_keys_and_no_key_or_passphrase_of_a_ca(
         assert secrets["ca"].decode() not in opened(process)
     # The same look finds what is there: else it would prove nothing.
     assert any(holds(process, [secrets["web"]]) for process in serving)
+    # With a nonce no answer made before will do: who answers opens his key, and keeps it open.
+    issuer = x509.load_der_x509_certificate(installation.get("/ca/persons-1.cer").content)
+    (tmp_path / "issuer.pem").write_bytes(issuer.public_bytes(Encoding.PEM))
+    run(
+        "openssl", "ocsp", "-issuer", str(tmp_path / "issuer.pem"), "-serial", f"0x{person[1]}",
+        "-url", f"{installation.web}/ocsp", "-noverify",
+    )  # fmt: skip
     own = [octets for path in (state / "ocsp").glob("*.pem") for octets in number(path, secrets["web"])]
     assert any(holds(process, own) for process in serving)
 
