@@ -140,9 +140,6 @@ class Gate:
         if not asked["binddn"]:
             text = "Bind with a token first: cn=<number>,ou=tokens,..., its secret as the password."
             raise Refusal(Kind.UNAUTHENTICATED, "no-token", text)
-        if len(asked["filter"]) > LONGEST_FILTER:
-            text = f"A filter has {LONGEST_FILTER} characters at most: ask in a shorter one."
-            return Answer(ADMIN_LIMIT_EXCEEDED, text).written()
         token = self._token(asked["binddn"])
         if isinstance(token, ClientCertificate):
             self._check_age(asked["binddn"], asked["peername"])
@@ -152,6 +149,10 @@ class Gate:
         done = readers.charge(token, scopes, reading)
         if isinstance(done, Reached):
             raise done.refusal(self.container.clock())
+        # Counted all the same: refused for nothing, it could be asked without end.
+        if len(asked["filter"]) > LONGEST_FILTER:
+            text = f"A filter has {LONGEST_FILTER} characters at most: ask in a shorter one."
+            return Answer(ADMIN_LIMIT_EXCEEDED, text).written()
         return CONTINUE
 
     def _number(self, dn: str) -> int:

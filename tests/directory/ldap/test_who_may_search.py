@@ -179,6 +179,13 @@ def test_exact_addresses_count_as_checked_ones(shown: Guarded) -> None:
     assert [shown.search("-b", SUFFIX, EXACT).returncode for _ in range(2)] == [0, 51]
 
 
+def test_a_refused_filter_is_counted_too(shown: Guarded) -> None:
+    gate, too_long = Gate(shown.container), f"(|{'(cn=*abc*)' * ldap_gate.LONGEST_FILTER})"
+    spend(shown, Reading.SEARCHES, but=1)
+    codes = [gate.answer(searching(shown.token, too_long)).split(b"\n")[1] for _ in range(2)]
+    assert codes == [b"code: 11", b"code: 51"]
+
+
 def test_what_names_no_address_is_a_search(shown: Guarded) -> None:
     gate = Gate(shown.container)
     spend(shown, Reading.SEARCHES, but=0)
