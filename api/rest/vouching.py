@@ -30,7 +30,7 @@ class NamesAnswer(Shape):
 class _AsRecorded(fields.Nested):
     """Texts as they were recorded: a field for each would take half the time of an enrolment's answer."""
 
-    # The two classes above call their first argument otherwise.
+    # `Field` and `Nested` call the first argument by two names.
     def _serialize(  # type: ignore[override]
         self, value: Any, attr: str | None, obj: Any, **kwargs: Any
     ) -> Any:

@@ -201,10 +201,12 @@ def _may_match(validator: Any, node: Any) -> bool:
 def _oid_asked_for(validator: Any, node: Any) -> Any:
     """The OID that a node of this kind must be named by, where the validator asks for one; None otherwise."""
     asks = type(validator).match
-    named_by = _NAMED_BY.get(type(node.pdu)) if len(_kind(node)) > 2 else None  # noqa: PLR2004 - with its OID
+    named_by = _NAMED_BY.get(type(node.pdu))
+    if named_by not in node.children:
+        return None
     if asks is ExtensionCriticalityValidator.match and named_by == "extnID":
         return validator._type_oid  # noqa: SLF001 - it has no other name
-    if asks is TypeMatchingValidator.match and named_by is not None and validator.type_path == named_by:
+    if asks is TypeMatchingValidator.match and validator.type_path == named_by:
         return validator.type_oid
     return None
 
