@@ -279,13 +279,18 @@ def test_a_matter_that_is_gone_shows_when_asked_for(
     assert len(first.get("/v1/attention", closed="true").get_json()["items"]) == 2
 
 
+def two_registrars(app: Flask, engine: Engine) -> tuple[Caller, Caller]:
+    """Of one Ordre, each by a token."""
+    for name in ("first", "second"):
+        seed_token(engine, name, role="registrar", authority="CNOM")
+    return Caller(app.test_client(), "sceau_first"), Caller(app.test_client(), "sceau_second")
+
+
 def test_a_measure_has_dates_and_two_take_an_error_back(
     issuing: Container, app: Flask, engine: Engine, someone: Seeded
 ) -> None:
     """By the clock of the database, as a running service has it."""
-    first, second = (Caller(app.test_client(), f"sceau_{name}") for name in ("first", "second"))
-    for name in ("first", "second"):
-        seed_token(engine, name, role="registrar", authority="CNOM")
+    first, second = two_registrars(app, engine)
     day = (issuing.clock().astimezone(FRANCE) + timedelta(days=40)).date()
     asked = SUSPEND | {"from": day.isoformat(), "until": (day + timedelta(days=9)).isoformat()}
     taken = first.post(of(someone), asked)
@@ -324,9 +329,7 @@ def test_a_measure_has_dates_and_two_take_an_error_back(
 def test_who_asked_for_a_last_day_is_confirmed_by_that_day(
     issuing: Container, app: Flask, engine: Engine, someone: Seeded
 ) -> None:
-    first, second = (Caller(app.test_client(), f"sceau_{name}") for name in ("first", "second"))
-    for name in ("first", "second"):
-        seed_token(engine, name, role="registrar", authority="CNOM")
+    first, second = two_registrars(app, engine)
     day = (issuing.clock().astimezone(FRANCE) + timedelta(days=40)).date()
     taken = first.post(of(someone), SUSPEND | {"until": (day + timedelta(days=9)).isoformat()}).get_json()
     path, last = f"/v1/measures/{taken['id']}/shortening", day.isoformat()
