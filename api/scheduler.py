@@ -5,6 +5,7 @@ Holds no rule and no schedule of its own. Two workers may run side by side: each
 
 import logging
 import threading
+import time
 
 import psycopg
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -101,14 +102,14 @@ def _until_due(container: Container) -> float:
 
 
 def _breathe(container: Container, stop: threading.Event) -> None:
-    """Let changes gather, for as long as they can wait."""
+    """Let changes gather, for as long as they can wait, or until a measure begins or ends."""
+    due = time.monotonic() + _until_due(container)
     for _ in range(_BREATHS):
-        if stop.wait(_BREATH):
+        # A measure that is recorded meanwhile waits for the end of the breath: a second at most.
+        if stop.wait(_BREATH) or time.monotonic() >= due:
             return
         with asking(container.engine) as connection:
             if is_urgent_waiting(connection, FOLLOWERS):
-                return
-            if measures_due.next_within(connection, container.present(connection)) == 0:
                 return
 
 

@@ -54,6 +54,15 @@ def test_what_takes_something_away_is_not_left_to_gather(
     assert stop.taken == breaths
 
 
+def test_a_measure_that_begins_meanwhile_ends_the_breath(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Breaths()
+    monkeypatch.setattr(scheduler, "_until_due", lambda _: 0.0)
+    scheduler._breathe(container, stop)
+    assert stop.taken == 1
+
+
 @contextmanager
 def following(container: Container) -> Iterator[None]:
     stop = threading.Event()
