@@ -9,9 +9,9 @@ from tests.factories import OPERATOR
 
 YEAR = timedelta(days=365)
 _RESERVE = text(
-    "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, spki_sha256, tbs,"
-    " tbs_sha256, lints, requested_by, reserved_at) VALUES (:serial, 'persons-1', :profile, 0, :mailbox,"
-    " :holder, :sha256, '', :sha256, '[]', 'test', :at)"
+    "INSERT INTO reservation (serial, authority_id, profile, shard, mailbox, practitioner, enrolment_id,"
+    " spki_sha256, tbs, tbs_sha256, lints, requested_by, reserved_at) VALUES (:serial, 'persons-1', :profile,"
+    " 0, :mailbox, :holder, CAST(:enrolment AS uuid), :sha256, '', :sha256, '[]', 'test', :at)"
 )
 _ISSUE = text(
     "INSERT INTO certificate (serial, authority_id, profile, shard, mailbox, practitioner, subject,"
@@ -60,11 +60,12 @@ def certify(
     holder: str | None = None,
     lasts: timedelta = YEAR,
     profile: str = "practitioner-smime",
+    enrolment: str | None = None,
 ) -> str:
     """A certificate of this mailbox from `at` on; gives its serial."""
     serial, der = f"{number:040x}", f"certificate {number}".encode()
     row = {"serial": serial, "mailbox": mailbox, "holder": holder, "der": der, "sha256": sha256(der).digest(),
-           "at": at, "ends": at + lasts, "profile": profile}  # fmt: skip
+           "at": at, "ends": at + lasts, "profile": profile, "enrolment": enrolment}  # fmt: skip
     with engine.begin() as connection:
         connection.execute(_RESERVE, row)
         connection.execute(_ISSUE, row)

@@ -13,25 +13,68 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA1, Hash
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 from flask import Flask
 from sqlalchemy import Connection, Engine, text
 
-from api import exports
+from api import exports, upkeep
 from api.app import create_app
 from api.jobs import due_within, run_job
+from api.status.wsgi import StatusApplication
 from api.wiring import Container
+from directory.attention import Concern, Matter, keep
+from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.changes import Entity
 from directory.ldap.wanted import Record
 from directory.red_list import opaque_key, secret_of_keys
-from pki import published
-from tests.api.certificates import certify, take_back
+from pki import crl, published
+from pki.export import TABLES
+from tests.api.certificates import certify
 from tests.api.conftest import Caller
-from tests.factories import Seeded, depart, rpps, seed_organisation, seed_practitioner
+from tests.factories import (
+    LONG_AGO,
+    Seeded,
+    depart,
+    rpps,
+    seed_organisation,
+    seed_practitioner,
+    seed_token,
+)
+from tests.wsgi_client import request
 
 HOSPITAL = "750990012"
 PEOPLE = 5
 AS_PEM = {"Accept": "application/pem-certificate-chain"}
+FILES = (
+    *(f"{tables[0].name}.ndjson.gz" for tables in TABLES.values()),
+    *(f"{table.name}.csv.gz" for tables in TABLES.values() for table in tables),
+    "manifest.json",
+    "manifest.jws",
+    "SHA256SUMS",
+)
+# What a registrar lists, in full: of another body, nothing.
+LISTS = {
+    "/v1/expiring": {"within": "399d"},
+    "/v1/attention": {"closed": "true"},
+    "/v1/enrolments": {},
+    "/v1/corrections": {"ended": "true"},
+}
+CRLS = {False: "/crl/persons-1/0.crl", True: "/crl/persons-1/0-delta.crl"}
+# As if it had all been recorded long ago, so that the past can be asked about.
+_AGE = """
+    DO $$ DECLARE t text; BEGIN
+        SET LOCAL session_replication_role = replica;
+        FOR t IN SELECT table_name FROM information_schema.columns
+            JOIN information_schema.tables USING (table_schema, table_name)
+            WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'sys_from'
+              AND table_name NOT LIKE '%history'
+        LOOP EXECUTE format('UPDATE %I SET sys_from = {}', t); END LOOP;
+    END $$
+""".format(f"''{LONG_AGO.isoformat()}''")
 
 
 @pytest.fixture
@@ -55,16 +98,45 @@ class Country:
     serials: dict[str, str] = field(default_factory=dict)
     cursors: list[str] = field(default_factory=list)
     stamps: list[str] = field(default_factory=list)
-    taken_back: int = 0
+    held: set[str] = field(default_factory=set)
 
     def settle(self) -> None:
         engine = self.container.engine
         seed_organisation(engine, HOSPITAL)
+        for name, authority in (("own", "CNOM"), ("colleague", "CNOM"), ("neighbour", "ONI")):
+            seed_token(engine, name, authority=authority)
         for number in range(1, PEOPLE + 1):
             someone = seed_practitioner(engine, number, address=f"secret{number}@d{number}.example")
             self.people.append(someone)
             issued = self.now - timedelta(days=340)
-            self.serials[someone.mailbox] = certify(engine, someone.mailbox, issued, number=number)
+            self.serials[someone.mailbox] = certify(
+                engine, someone.mailbox, issued, number=number, enrolment=self.enrol(someone)
+            )
+            self.note(someone)
+        self.do(_AGE)
+        upkeep.renew_responders(self.container)
+
+    def registrar(self, name: str) -> Caller:
+        return Caller(self.operator.client, f"sceau_{name}")
+
+    def enrol(self, someone: Seeded) -> str:
+        checked = {"method": "in-person", "document": "carte", "checked_on": "2026-08-31"}
+        asked = {"practitioner": someone.national_id, "mailbox": someone.mailbox, "identity_check": checked}
+        enrolment = self.registrar("own").post("/v1/enrolments", asked).get_json()["id"]
+        approved = self.registrar("colleague").post(f"/v1/enrolments/{enrolment}/approval")
+        assert approved.status_code == 200, approved.get_json()
+        return str(enrolment)
+
+    def note(self, someone: Seeded) -> None:
+        """What its Ordre has to look at, and what it corrected."""
+        with transaction(self.container.engine) as connection:
+            keep(
+                connection, Concern.MAILBOX_CLAIMED_TWICE, [Matter(someone.mailbox, ["CNOM"])],
+                among=[someone.mailbox], now=self.now, actor=Actor("test:someone"),
+            )  # fmt: skip
+        asked = {"entity": "mailbox", "key": someone.mailbox, "field": "service", "value": "cabinet"}
+        made = self.registrar("own").post("/v1/corrections", {**asked, "reason": "Vu sur place"})
+        assert made.status_code == 201, made.get_json()
 
     def do(self, statement: str, **values: object) -> None:
         with self.container.engine.begin() as connection:
@@ -88,9 +160,10 @@ class Country:
             self.do(
                 "UPDATE practitioner SET title = title || 'x' WHERE national_id = :i", i=someone.national_id
             )
-        elif (serial := self.serials[someone.mailbox]) and self.taken_back < 2:
-            self.taken_back += 1
-            take_back(self.container.engine, serial, self.now, action="hold", reason="certificateHold")
+        elif len(self.held) < 2:
+            path = f"/v1/certificates/{self.serials[someone.mailbox]}/revocation"
+            if self.registrar("own").post(path, {"reason": "certificateHold"}).status_code == 200:
+                self.held.add(someone.mailbox)
 
     def export(self) -> None:
         later = self.now + timedelta(seconds=len(self.stamps))
@@ -108,6 +181,9 @@ class Country:
         yield from self.of_certificates()
         yield from self.of_copies()
         yield from self.of_the_rest()
+        yield from self.of_another_body()
+        yield from self.of_verdicts()
+        yield from self.of_status()
         yield "LDAP", self.ldap()
 
     def of_certificates(self) -> Iterator[tuple[str, str]]:
@@ -130,12 +206,7 @@ class Country:
                 yield f"changes {keys} from {cursor}", get("/v1/changes", **query).text
         yield "exports", get("/v1/exports").text
         for stamp in ("latest", *self.stamps):
-            for file in (
-                "mailboxes.ndjson.gz",
-                "mailboxes.csv.gz",
-                "practitioners.ndjson.gz",
-                "manifest.json",
-            ):
+            for file in FILES:
                 with get(f"/v1/exports/{stamp}/{file}") as answer:
                     is_zip = answer.status_code == 200 and file.endswith(".gz")
                     octets = gzip.decompress(answer.data) if is_zip else answer.data
@@ -156,9 +227,54 @@ class Country:
             "/metrics",
             "/readyz",
             "/registers",
+            "/expiring",
             "/openapi.json",
         ):
             yield path, stranger.get(path).text
+
+    def of_another_body(self) -> Iterator[tuple[str, str]]:
+        for path, query in LISTS.items():
+            answer = self.registrar("neighbour").get(path, **query)
+            assert answer.status_code == 200, answer.get_json()
+            yield f"{path} to another body", answer.text
+
+    def of_verdicts(self) -> Iterator[tuple[str, str]]:
+        """Of all others at once, now and when nobody was on the list."""
+        hidden = self.red_listed()
+        others = [someone.mailbox for someone in self.people if someone.mailbox not in hidden]
+        for at in (None, (self.now - timedelta(days=1)).isoformat()):
+            asked = {"addresses": [*others, "nobody@d1.example"], "sender": "nobody@d2.example", "at": at}
+            answer = self.operator.post("/v1/recipients/check", asked)
+            assert answer.status_code == 200, answer.get_json()
+            yield f"verdicts of others at {at}", answer.text
+
+    def of_status(self) -> Iterator[tuple[str, str]]:
+        """What OCSP and CRLs say, octet for octet; nobody's certificate stands in either."""
+        container = self.container
+        for delta in CRLS:
+            crl.publish(
+                container.engine, container.signer, authority_id="persons-1", shard=0, now=self.now,
+                lifetime=timedelta(hours=72), delta=delta,
+            )  # fmt: skip
+        status = StatusApplication(
+            container.engine, keys_folder=container.settings.web_keys,
+            passphrase=upkeep.web_passphrase(container), hours=8, clock=container.clock,
+        )  # fmt: skip
+        for path in CRLS.values():
+            code, _, octets = request(status, "GET", path)
+            assert code.startswith("200"), (path, code)
+            yield path, octets.decode("latin-1")
+        for serial in self.serials.values():
+            _, _, octets = request(status, "POST", "/ocsp", self.question(serial))
+            said = ocsp.load_der_ocsp_response(octets)
+            assert said.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
+            assert said.certificate_status is not ocsp.OCSPCertStatus.UNKNOWN
+            yield f"OCSP of {serial}", octets.decode("latin-1")
+
+    def question(self, serial: str) -> bytes:
+        with self.container.engine.connect() as connection:
+            der = connection.execute(text("SELECT der FROM authority WHERE id = 'persons-1'")).scalar_one()
+        return _asked(x509.load_der_x509_certificate(der), int(serial, 16))
 
     def ldap(self) -> str:
         def certificates_of(connection: Connection, addresses: Sequence[str]) -> dict[str, list[bytes]]:
@@ -192,8 +308,9 @@ def test_red_listed_means_unseen_over_every_channel(seed: int, country: Country)
         for channel, said in country.told():
             assert not [secret for secret in secrets if secret in said], channel
         for address in hidden:
-            verdict = country.operator.get(f"/v1/recipients/{address}").get_json()
-            assert "mailbox-unknown" not in verdict["reasons"]
+            for query in ({}, {"at": (country.now - timedelta(days=1)).isoformat()}):
+                verdict = country.operator.get(f"/v1/recipients/{address}", **query).get_json()
+                assert "mailbox-unknown" not in verdict["reasons"], query
         country.mark()
     # What stands before the list was told of by the same questions.
     for someone in country.people:
@@ -203,6 +320,11 @@ def test_red_listed_means_unseen_over_every_channel(seed: int, country: Country)
     everything = "".join(said for _, said in country.told())
     for someone in country.people:
         assert everything.count(someone.mailbox) > 5
+        for path, query in LISTS.items():
+            if path == "/v1/expiring" and someone.mailbox in country.held:
+                # What is on hold does not end by time.
+                continue
+            assert someone.mailbox in country.registrar("own").get(path, **query).text, path
 
 
 def test_exports_of_before_are_withdrawn_and_go_from_the_disk(country: Country, container: Container) -> None:
@@ -321,6 +443,14 @@ def test_whose_a_certificate_is_is_hidden_by_role(country: Country, caller: Call
 
 def _der(serial: str) -> str:
     return base64.b64encode(f"certificate {int(serial, 16)}".encode()).decode()
+
+
+def _asked(issuer: x509.Certificate, serial: int) -> bytes:
+    name = Hash(SHA1())
+    name.update(issuer.subject.public_bytes())
+    key = x509.SubjectKeyIdentifier.from_public_key(issuer.public_key()).digest
+    made = ocsp.OCSPRequestBuilder().add_certificate_by_hash(name.finalize(), key, serial, SHA1())
+    return made.build().public_bytes(Encoding.DER)
 
 
 def _lines(answer: str) -> list[dict[str, str]]:
