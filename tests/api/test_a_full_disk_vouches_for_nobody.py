@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
@@ -12,8 +14,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from api.cli.main import main
 from api.embedded.postgres import EmbeddedPostgres
-from api.settings import Settings
+from api.settings import Settings, save_settings
 from api.status.answers import Answers
 from api.wiring import Container, written_folders
 from api.writing import APPLICATION, SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
@@ -21,6 +24,7 @@ from directory.base.clock import utc_now
 from pki.model import RevocationReason
 from pki.signing_clock import FILE
 from tests.api.certificates import certify
+from tests.api.commands import Sceau, told
 from tests.api.test_health import Pinged
 from tests.conftest import migrate
 from tests.factories import seed_practitioner, seed_token
@@ -128,31 +132,65 @@ def client(record: Engine, ticks: Ticks, now: datetime, tmp_path: Path) -> Flask
     return create_app(made).test_client()
 
 
-def test_nobody_is_allowed_once_nothing_can_be_withdrawn(
-    client: FlaskClient, record: Engine, disk: Path, ticks: Ticks, now: datetime
-) -> None:
-    mailbox = seed_practitioner(record).mailbox
-    certify(record, mailbox, now - timedelta(days=1))
+@pytest.fixture
+def sceau(record: Engine, now: datetime, tmp_path: Path, built: dict[str, Any]) -> Sceau:
+    """A command on that record: a process of its own each time, which has written nothing before."""
+    url = record.url.render_as_string(hide_password=False)
+    save_settings(tmp_path, {"database_url": url, "public_url": "https://sceau.example"})
+    built["clock"] = lambda: now
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(main, [*words, "--json", "--state", str(tmp_path)])
+
+    return run
+
+
+@pytest.fixture
+def mailbox(record: Engine, now: datetime) -> str:
+    """One that is allowed, in a record with an operator's token."""
+    address = seed_practitioner(record).mailbox
+    certify(record, address, now - timedelta(days=1))
     seed_token(record, "operator", role="operator")
+    return address
+
+
+def test_nobody_is_allowed_once_nothing_can_be_withdrawn(
+    client: FlaskClient, sceau: Sceau, mailbox: str, disk: Path, ticks: Ticks
+) -> None:
     headers = {"Authorization": "Bearer sceau_operator"}
 
-    def verdict() -> tuple[int, dict[str, object]]:
-        answer = client.get(f"/v1/recipients/{mailbox}", headers=headers)
-        return answer.status_code, answer.get_json()
+    def verdicts() -> list[tuple[int, dict[str, Any]]]:
+        """That of the check of one, and that of the check of many."""
+        one = client.get(f"/v1/recipients/{mailbox}", headers=headers)
+        many = client.post("/v1/recipients/check", json={"addresses": [mailbox]}, headers=headers)
+        first = many.get_json()["items"][0] if many.status_code == 200 else many.get_json()
+        return [(one.status_code, one.get_json()), (many.status_code, first)]
 
-    assert verdict()[1]["valid_until"] == "2026-09-01T12:15:00Z"
+    def given() -> set[tuple[int, str, str]]:
+        return {(status, said["verdict"], said["valid_until"]) for status, said in verdicts()}
+
+    assert given() == {(200, "allowed", "2026-09-01T12:15:00Z")}
+    assert told(sceau("check", mailbox))["items"][0]["valid_until"] == "2026-09-01T12:15:00Z"
+    assert told(sceau("status"))["parts"]["postgres"]["state"] == "ok"
     fill(disk / "filler")
     ticks.now += 30
-    status, told = verdict()
-    assert (status, told["verdict"], told["valid_until"]) == (200, "allowed", "2026-09-01T12:00:30Z")
+    assert given() == {(200, "allowed", "2026-09-01T12:00:30Z")}
     ready = client.get("/readyz")
     assert (ready.status_code, ready.get_json()["checks"]["writing"]["state"]) == (503, "failed")
+    # A command saw no row go through before: it says nothing good at once.
+    checked = sceau("check", mailbox)
+    assert checked.exit_code == 2
+    assert told(checked)["type"].endswith("record-not-written")
+    shown = sceau("status")
+    assert shown.exit_code == 1
+    assert told(shown)["parts"]["postgres"]["state"] == "down"
+    assert told(shown)["parts"]["postgres"]["reason"].startswith("the record takes no row")
     ticks.now += 31
-    status, told = verdict()
-    assert (status, told["code"]) == (503, "record-not-written")
+    assert {(status, said["code"]) for status, said in verdicts()} == {(503, "record-not-written")}
     (disk / "filler").unlink()
     ticks.now += 4
-    assert verdict()[1]["verdict"] == "allowed"
+    assert {said["verdict"] for _, said in verdicts()} == {"allowed"}
+    assert told(sceau("check", mailbox))["items"][0]["verdict"] == "allowed"
 
 
 def test_ocsp_says_good_of_nobody_then_and_revoked_as_before(
