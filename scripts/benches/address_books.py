@@ -33,7 +33,7 @@ from directory.rules import search_form
 
 CONNECTIONS, PROCESSES = 16, 4
 LONGEST_WAIT_MS, LEAST_TYPED, LEAST_EXACT = 100, 0.8, 0.9
-# What programs ask for the letters a person typed (docs/how-to/address-books.md).
+# What programs ask for the letters a person typed (docs/how-to/thunderbird.md, outlook.md).
 THUNDERBIRD = "(|(mail={0}*)(cn={0}*)(givenName={0}*)(sn={0}*))"
 OUTLOOK = "(&(mail=*)(|(mail={0}*)(|(cn={0}*)(|(sn={0}*)(givenName={0}*)))))"
 PARTS = "(|(cn=*{0}*)(givenName=*{0}*)(sn=*{0}*)(mail=*{0}*)(o=*{0}*)(ou=*{0}*)(title=*{0}*))"

@@ -10,7 +10,7 @@ from tests.interop.conftest import Installation, run
 from tests.interop.test_validator import fetch
 from tests.ports import free_port
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "address-books.md"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 Person = tuple[str, str, str]
 
 
@@ -27,8 +27,7 @@ def root(installation: Installation, tmp_path: Path) -> Path:
 def test_postfix_finds_a_whole_address_and_nothing_else(
     installation: Installation, person: Person, root: Path, tmp_path: Path
 ) -> None:
-    section = PAGE.read_text().partition("## Postfix")[2]
-    (table,) = re.findall(r"```\n(server_host.*?)```", section, re.DOTALL)
+    (table,) = re.findall(r"```\n(server_host.*?)```", (PAGES / "postfix.md").read_text(), re.DOTALL)
     name, secret = bound(installation)
     for said, here in (
         ("ldaps://ldap.sceau.example:3636", installation.ldaps),
@@ -61,7 +60,7 @@ def test_thunderbird_completes_what_is_typed_and_searches_its_book(
     run("certutil", "-N", "-d", f"sql:{profile}", "--empty-password")
     run("certutil", "-A", "-d", f"sql:{profile}", "-n", "root-1", "-t", "C,,", "-a", "-i", str(root))
     name, secret = bound(installation)
-    typed = re.findall(r"```filter\n\(\|\(mail=X\*\)(.*?)\n```", PAGE.read_text())[0]
+    typed = re.findall(r"```filter\n\(\|\(mail=X\*\)(.*?)\n```", (PAGES / "thunderbird.md").read_text())[0]
     settings = {
         "description": "Sceau", "dirType": 0,
         "uri": f"{installation.ldaps}/o=sceau,c=fr??sub?(objectclass=*)",

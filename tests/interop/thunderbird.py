@@ -1,6 +1,6 @@
 """A Thunderbird of a test's own, without a window, spoken to by Marionette: its own code does what is asked.
 
-It is set as docs/how-to/address-books.md says. Marionette is the remote protocol of Mozilla's programs: each
+It is set as docs/how-to/thunderbird.md says. Marionette is the remote protocol of Mozilla's programs: each
 message is its length, a colon, and JSON.
 """
 

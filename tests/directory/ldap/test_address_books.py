@@ -27,7 +27,7 @@ from tests.factories import seed_practitioner
 from tests.ports import free_port
 
 DN = f"mail=person-1@one.example,ou=mailboxes,{SUFFIX}"
-PAGE = ROOT / "docs" / "how-to" / "address-books.md"
+PAGES = ("thunderbird", "outlook", "postfix")
 # As it is typed, by which attribute; the registers write Agnès SAINT-BRÉZEAU, HÔPITAL D'ESSAI.
 TYPED = (
     "(cn=agnes*)", "(cn=agnes saint brezeau)", "(sn=saint brezeau*)", "(sn=Saint-Brézeau)",
@@ -197,16 +197,16 @@ def test_a_former_tree_is_left_to_whoever_can_load_one_whole(
 
 
 def filters() -> dict[str, str]:
-    """The filters of the how-to page, by program; X is what is typed."""
+    """The filters of the how-to pages, by program; X is what is typed."""
     told = {}
-    for section in PAGE.read_text().split("\n## ")[1:]:
-        blocks = section.split("```filter\n")[1:]
+    for page in PAGES:
+        blocks = (ROOT / "docs" / "how-to" / f"{page}.md").read_text().split("```filter\n")[1:]
         for number, block in enumerate(blocks):
-            told[f"{section.splitlines()[0]} {number + 1}"] = block.partition("\n```")[0].strip()
+            told[f"{page} {number + 1}"] = block.partition("\n```")[0].strip()
     return told
 
 
-def test_the_filters_of_the_page_find_by_what_is_typed(
+def test_the_filters_of_the_pages_find_by_what_is_typed(
     engine: Engine, guarded: Guarded, publisher: Publisher, now: datetime
 ) -> None:
     seed(engine)
@@ -235,7 +235,7 @@ def book() -> Iterator[ModuleType]:
 
 
 @pytest.mark.long
-def test_the_filters_of_the_page_are_answered_over_sixty_thousand_mailboxes(
+def test_the_filters_of_the_pages_are_answered_over_sixty_thousand_mailboxes(
     guarded: Guarded, book: ModuleType, tmp_path: Path
 ) -> None:
     """Each is answered with what there is, up to a hundred, and with no administrative limit."""
