@@ -10,7 +10,7 @@ import pwd
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from directory.sync import origins
 from directory.sync.fetch import Origin, fetch
 from directory.sync.measuring import last_applied
 from directory.sync.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
-from directory.sync.source import modified_at, sha256_of, written_at
+from directory.sync.source import RegisterFile, modified_at, named_at, sha256_of, written_at
 from directory.sync.staging import Progress
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
@@ -68,8 +68,19 @@ def candidates(folder: Path, register: str) -> list[Path]:
 
 
 def _made_at(path: Path, register: str) -> datetime:
-    """By the names of the file and of its texts; its own time orders those that tell nothing."""
-    return written_at(path, REGISTERS[register].roles) or modified_at(path)
+    """By the names of the file and of its texts; its own time orders those that tell nothing.
+
+    What is no file is not opened: it has its turn by its name, else the first one, and is refused then.
+    """
+    try:
+        with _opened(path) as file:
+            return _told_by(file, register)
+    except Refusal:
+        return named_at(path) or datetime.max.replace(tzinfo=UTC)
+
+
+def _told_by(file: RegisterFile, register: str) -> datetime:
+    return written_at(file, REGISTERS[register].roles) or modified_at(file)
 
 
 def strangers(folder: Path) -> list[str]:
@@ -209,35 +220,49 @@ def _settled(container: Container, register: str, path: Path, told: Told) -> boo
     so that an older one has its turn.
     """
     try:
-        check_dropped(path, container.settings.droppers)
-        before = _before(container, register, path)
-        if before == "":
-            told.take(run_file(container, register, path))
+        with dropped(path, container.settings.droppers) as file:
+            before = _before(container, register, file)
+            if before == "":
+                told.take(run_file(container, register, file))
     except Refusal as refusal:
         told.refuse(register, refusal)
         return refusal.kind is Kind.CONFLICT
     return before != "refused"
 
 
-def check_dropped(path: Path, droppers: Collection[int] = ()) -> None:
-    """Refuse (`no-such-file`) what only looks like a file that was dropped: a link, a pipe, a stranger's.
+@contextmanager
+def dropped(path: Path, droppers: Collection[int] = ()) -> Iterator[RegisterFile]:
+    """The file that was dropped under this name, opened once; refuses (`no-such-file`) what only looks like
+    one: a link, a pipe, a stranger's.
 
     Files of root, of our own account, of the folder's and of `droppers` (by number) are none of a stranger.
     Whoever may write into the folder may else have any file that this account reads taken for a register, and
-    see its lines among those rejected.
+    see its lines among those rejected. Between two openings he would exchange it: all is read from this one.
     """
+    with _opened(path) as file:
+        check_dropped(file, droppers)
+        yield file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[RegisterFile]:
+    """A regular file and no link to one, without waiting: to open a pipe would be to wait for its writer."""
     try:
-        # Without waiting: to open a pipe would be to wait for its writer.
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         why = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror or "cannot be read"
         raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} {why}: not taken in.") from error
     try:
-        found = os.fstat(file)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} is no regular file: not taken in.")
+        yield RegisterFile(path, descriptor)
     finally:
-        os.close(file)
-    if not stat.S_ISREG(found.st_mode):
-        raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} is no regular file: not taken in.")
+        os.close(descriptor)
+
+
+def check_dropped(file: RegisterFile, droppers: Collection[int] = ()) -> None:
+    """Refuse (`no-such-file`) a file that has a second name, or belongs to a stranger."""
+    path, found = file.path, os.fstat(file.descriptor)
     if found.st_nlink > 1:
         text = f"{path.name} has a second name, which may lie elsewhere: not taken in. Copy it instead."
         raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
@@ -257,14 +282,14 @@ def _account_of(number: int) -> str:
         return str(number)
 
 
-def _before(container: Container, register: str, path: Path) -> str:
+def _before(container: Container, register: str, file: RegisterFile) -> str:
     """What earlier runs say of this file.
 
     'done': nothing is to be had from it or an older one; 'refused': not from it, unless time alone was
     against it; '' when it is to be tried.
     """
-    now, sha256 = container.clock(), sha256_of(path)
-    written = written_at(path, REGISTERS[register].roles)
+    now, sha256 = container.clock(), sha256_of(file)
+    written = written_at(file, REGISTERS[register].roles)
     with transaction(container.engine) as connection:
         last = last_applied(connection, register)
         seen = connection.execute(_SEEN, {"register": register, "sha256": sha256}).one_or_none()
@@ -272,14 +297,14 @@ def _before(container: Container, register: str, path: Path) -> str:
         return "done" if last and written and written < last.generated_at else ""
     if seen.state != "refused":
         return "done"
-    passes = seen.reason in _PASSING and _made_at(path, register) <= now
+    passes = seen.reason in _PASSING and _told_by(file, register) <= now
     return "" if passes else "refused"
 
 
 def run_file(
     container: Container,
     register: str,
-    path: Path,
+    path: Path | RegisterFile,
     *,
     actor: Actor = NIGHT,
     apply: bool = True,

@@ -23,7 +23,8 @@ from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from pki import completeness, crl_store, der, floor, gate, store
 from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
-from pki.profiles import BACKDATING, MOST_IN_PLAIN
+from pki.profiles import MOST_IN_PLAIN
+from pki.rules import this_update
 from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
@@ -266,19 +267,11 @@ def _keep(connection: Connection, turn: _Turn, listed: crl_store.Entries, base: 
 
 
 def _this_update(connection: Connection, turn: _Turn) -> datetime:
-    """As long ago as notBefore of a certificate, for readers whose clocks run late: some refuse a CRL of a
-    second to come.
-
-    Never before what it is the first to list, nor as early as the CRL before: those would have to share a
-    number (RFC 5280 5.2.3).
-    """
     newest = crl_store.newest(connection, *turn.place)
     known = 0 if newest is None else newest.number
     # One dated by a clock that had jumped ahead waits for nothing: a CRL of the future serves nobody.
     listed = crl_store.last_listed(connection, *turn.place, known, turn.now + gate.CLOCK_SKEW)
-    later = [] if newest is None else [newest.this_update + timedelta(seconds=1)]
-    later += [] if listed is None else [listed.replace(microsecond=0)]
-    return max([turn.now - BACKDATING, *later])
+    return this_update(turn.now, before=None if newest is None else newest.this_update, listed=listed)
 
 
 def _entry(serial: Serial, at: datetime, code: int) -> bytes:

@@ -106,6 +106,18 @@ def validity(profile: Profile, issuer: Authority | None, now: datetime) -> tuple
     return start, end
 
 
+def this_update(now: datetime, *, before: datetime | None, listed: datetime | None) -> datetime:
+    """As long ago as notBefore of a certificate, for readers whose clocks run late: some refuse a CRL of a
+    second to come.
+
+    Never before `listed`, the latest date that the CRL is the first to list, nor as early as `before`, the
+    CRL before: those would have to share a number (RFC 5280 5.2.3).
+    """
+    later = [] if before is None else [before + timedelta(seconds=1)]
+    later += [] if listed is None else [listed]
+    return max([now - BACKDATING, *later]).replace(microsecond=0)
+
+
 def spki_sha256(key: PublicKey) -> bytes:
     """What tells one public key from another: SHA-256 of its SubjectPublicKeyInfo."""
     return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()

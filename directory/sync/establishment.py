@@ -76,7 +76,8 @@ def _day(cell: str) -> str:
 def insee(department: str, commune: str) -> tuple[str, str]:
     """Department and commune by INSEE, from FINESS's department (two characters) and three digits."""
     if department not in OVERSEAS:
-        return department_of("", "", told=department), f"{department}{commune}" if commune else ""
+        whole = f"{department}{commune}" if commune else ""
+        return department_of(whole, "", told=department), whole
     known = OVERSEAS[department]
     # 971 and 05 make 97105, which FINESS cuts as 9A and 105; what is not cut so is not known.
     return known, f"{known[:2]}{commune}" if commune.startswith(known[2]) else ""

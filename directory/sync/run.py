@@ -5,10 +5,9 @@ record. A run that was cut off or held is taken up again from its file. Where fi
 for commands and jobs to say; how far a night may go, for `bounds.py`.
 """
 
-import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,12 +33,14 @@ from directory.sync.rpps import RPPS
 from directory.sync.scan import Scan
 from directory.sync.source import (
     Member,
+    RegisterFile,
     Remark,
     is_archive,
     modified_at,
     oldest,
     opened,
     refused,
+    register_file,
     sha256_of,
     written_at,
 )
@@ -115,7 +116,7 @@ def run_register(
     engine: Engine,
     *,
     register: str,
-    path: Path,
+    path: Path | RegisterFile,
     now: datetime,
     actor: Actor,
     apply: bool,
@@ -126,6 +127,7 @@ def run_register(
 ) -> RunReport:
     """Bring the record to what `path` says, or, without `apply`, say what that would change.
 
+    A file that the caller has opened and looked at is read as it is open, whatever has its name by then.
     A bad file is a report in state "refused", and one beyond the bounds in state "held"; both change nothing.
     `kept` is the folder where the file of a held run is kept, beside `path` when None; `bounds` are ours when
     None. Refusal NOT_FOUND for no such file or register, CONFLICT when another run of this register is under
@@ -133,7 +135,13 @@ def run_register(
     """
     if register not in REGISTERS:
         raise Refusal(Kind.NOT_FOUND, "no-such-register", f"There is no register {register!r}.")
-    sha256 = sha256_of(path)
+    if isinstance(path, Path):
+        with register_file(path) as file:
+            return run_register(
+                engine, register=register, path=file, now=now, actor=actor, apply=apply,
+                strict_rpps=strict_rpps, progress=progress, kept=kept, bounds=bounds,
+            )  # fmt: skip
+    file, sha256 = path, sha256_of(path)
 
     def begin(connection: Connection) -> int:
         held = logbook.waiting_for(connection, register, sha256) if apply else None
@@ -143,17 +151,19 @@ def run_register(
         return logbook.begin(
             connection,
             register=register,
-            file_name=path.name,
+            file_name=file.name,
             file_sha256=sha256,
-            generated_at=written_at(path, REGISTERS[register].roles) or modified_at(path),
+            generated_at=written_at(file, REGISTERS[register].roles) or modified_at(file),
             started_at=now,
             applies=apply,
             actor=actor.name,
-            kept_file=str(path.absolute()),
-            increment=cursor.is_increment(path),
+            kept_file=str(file.path.absolute()),
+            increment=cursor.is_increment(file.path),
         )
 
-    given = _Given(path, sha256, now, actor, apply, strict_rpps, progress, kept, bounds or load_bounds())
+    given = _Given(
+        file.path, file, sha256, now, actor, apply, strict_rpps, progress, kept, bounds or load_bounds()
+    )
     return _locked(engine, register, begin, given)
 
 
@@ -192,18 +202,33 @@ def resume_run(
         logbook.begin_again(connection, run_id)
         return run_id
 
-    given = _Given(
-        found.path, found.sha256, now, Actor(found.actor) if found.actor else actor, found.applies,
-        strict_rpps, progress, kept, bounds or load_bounds(),
-    )  # fmt: skip
-    return _locked(engine, found.register, begin, given)
+    with _again(found.path) as file:
+        given = _Given(
+            found.path, file, found.sha256, now, Actor(found.actor) if found.actor else actor, found.applies,
+            strict_rpps, progress, kept, bounds or load_bounds(),
+        )  # fmt: skip
+        return _locked(engine, found.register, begin, given)
+
+
+@contextmanager
+def _again(path: Path) -> Iterator[RegisterFile | None]:
+    """The file of a run that is taken up again; None when it is gone, which is for the run to say."""
+    with ExitStack() as stack:
+        file = None
+        with suppress(Refusal):
+            file = stack.enter_context(register_file(path))
+        yield file
 
 
 @dataclass(frozen=True)
 class _Given:
-    """What a run is asked to do, whether for the first time or again."""
+    """What a run is asked to do, whether for the first time or again.
+
+    `path` is where its file lies, `file` what is read.
+    """
 
     path: Path
+    file: RegisterFile | None
     sha256: bytes
     now: datetime
     actor: Actor
@@ -243,7 +268,7 @@ class _Run:
         self._staging = Staging(connection, register.tables, register.copy, given.progress)
         self._scan: Scan | None = None
         self._increment = cursor.is_increment(given.path)
-        self._written_at = written_at(given.path, register.roles)
+        self._written_at = None if given.file is None else written_at(given.file, register.roles)
         self._generated_at = self._written_at or given.now
         self._layout: str | None = None
         self._counts = dict.fromkeys(_COUNTED, 0)
@@ -260,14 +285,14 @@ class _Run:
         try:
             # 1. Fetch: the file as it lies there, the same as when the run began.
             self._log.enter("fetch")
-            self._fetch()
-            with opened(self._given.path, self._register.roles) as members:
+            file = self._fetch()
+            with opened(file, self._register.roles) as members:
                 # 2. Verify: the file is whole; which of its lines say something new.
                 self._log.enter("verify")
                 to_read = self._verify(members)
                 # 3. Parse: those rows staged, or rejected with their reason.
                 self._log.enter("parse")
-                self._parse(to_read)
+                self._parse(to_read, archived=is_archive(file))
             # 4. Check: rows that contradict one another.
             self._log.enter("check")
             self._run_each(self._register.settle)
@@ -284,23 +309,25 @@ class _Run:
             if not self._given.applies:
                 return self._end("planned")
             if self._judgement.needed > self._approvals():
-                return self._hold()
+                return self._hold(file)
         except Refusal as refusal:
             return self._refuse(refusal)
         # 8. Apply: one transaction holds the record's change, the run's row and the audit line.
         self._log.enter("apply")
         return self._apply()
 
-    def _fetch(self) -> None:
+    def _fetch(self) -> RegisterFile:
         with self._connection.begin():
             newer = logbook.newer_applied(self._connection, self._log.run_id)
         if newer is not None:
             raise refused("superseded", f"Run {newer} of this register was applied since.")
-        path = self._given.path
-        if not path.is_file() or sha256_of(path) != self._given.sha256:
-            raise refused("kept-file-gone", f"{path.name} is no longer the file this run began with.")
-        self._written_at = written_at(path, self._register.roles)
-        self._generated_at = self._written_at or modified_at(path)
+        file = self._given.file
+        if file is None or sha256_of(file) != self._given.sha256:
+            name = self._given.path.name
+            raise refused("kept-file-gone", f"{name} is no longer the file this run began with.")
+        self._written_at = written_at(file, self._register.roles)
+        self._generated_at = self._written_at or modified_at(file)
+        return file
 
     def _verify(self, members: Mapping[str, Member]) -> Mapping[str, Member]:
         keyed = self._register.keyed
@@ -312,7 +339,7 @@ class _Run:
         self._log.tell(lines=self._scan.lines, to_read=self._scan.picked)
         return members if runs is None else self._scan.pick(members, runs)
 
-    def _parse(self, members: Mapping[str, Member]) -> None:
+    def _parse(self, members: Mapping[str, Member], *, archived: bool) -> None:
         read = self._reader() if self._increment else self._register.read
         reading: Reading = read(members, self._staging, strict=self._given.strict)
         self._staging.flush()
@@ -321,7 +348,7 @@ class _Run:
                 cursor.check_since(self._connection, self._register.name, reading.since)
         self._layout = reading.layout
         told = reading.generated_at if self._increment else oldest(self._written_at, reading.generated_at)
-        if told is None and is_archive(self._given.path):
+        if told is None and archived:
             raise refused("undated-archive", "Neither the archive nor a text in it says of which day it is.")
         self._generated_at = told or self._generated_at
         scanned = self._scan.remarks if self._scan is not None else ()
@@ -470,8 +497,8 @@ class _Run:
         self._log.leave()
         return report
 
-    def _hold(self) -> RunReport:
-        kept = _keep(self._log.run_id, self._given.path, self._given.kept)
+    def _hold(self, file: RegisterFile) -> RunReport:
+        kept = _keep(self._log.run_id, file, self._given.kept)
         with self._connection.begin():
             self._close("held", kept_file=str(kept))
             self._tell(Event.REGISTER_HELD, needed=self._judgement.needed)
@@ -550,21 +577,20 @@ class _Run:
         )
 
 
-def _keep(run_id: int, path: Path, kept: Path | None) -> Path:
-    """Where the file of a held run stays whatever becomes of `path`: under its own name, which holds its
-    stamp.
+def _keep(run_id: int, file: RegisterFile, kept: Path | None) -> Path:
+    """Where the file of a held run stays whatever becomes of the one given: under its own name, which holds
+    its stamp.
     """
-    if kept is None or path.parent == kept / f"run-{run_id}":
-        return path.absolute()
+    if kept is None or file.path.parent == kept / f"run-{run_id}":
+        return file.path.absolute()
     folder = kept / f"run-{run_id}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = folder / path.name
+    target = folder / file.name
     if not target.exists():
-        try:
-            os.link(path, target)
-        except OSError:
-            # Another disk, or one that knows no links.
-            shutil.copy2(path, target)
+        # No link: its name may lead to another file by now, and the night takes none that has two names.
+        draft = folder / f".{file.name}"
+        shutil.copy2(file.content, draft)
+        draft.replace(target)
     return target.absolute()
 
 

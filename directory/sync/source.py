@@ -49,6 +49,49 @@ _FOLDS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 @dataclass(frozen=True)
+class RegisterFile:
+    """A register's file, open from the first look at it to its last line.
+
+    What was looked at is what is read: whoever exchanges the file under its name exchanges nothing here.
+    """
+
+    path: Path
+    descriptor: int
+
+    @property
+    def name(self) -> str:
+        """What it was called when it was opened, which tells its register and its day."""
+        return self.path.name
+
+    @property
+    def content(self) -> Path:
+        """Its bytes, for each reader from their beginning: duplicates of a descriptor share one position."""
+        return Path(f"/proc/self/fd/{self.descriptor}")
+
+
+@contextmanager
+def register_file(path: Path) -> Iterator[RegisterFile]:
+    """The file of this name, opened once; Refusal NOT_FOUND when it is none that has an end."""
+    try:
+        # Without waiting: to open a pipe would be to wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(path.name, error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            text = f"{path.name} is no regular file: it may have no end."
+            raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
+        yield RegisterFile(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(name: str, error: OSError) -> Refusal:
+    text = f"{name}: {error.strerror or 'cannot be read'}."
+    return Refusal(Kind.NOT_FOUND, "no-such-file", text)
+
+
+@dataclass(frozen=True)
 class Remark:
     """Something odd about a file that was taken all the same: its stable name, and the report's sentence."""
 
@@ -201,16 +244,13 @@ def refused(code: str, text: str) -> Refusal:
     return Refusal(Kind.UNACCEPTABLE, code, text)
 
 
-def sha256_of(path: Path) -> bytes:
-    """The file's SHA-256; Refusal NOT_FOUND when it is no file that can be read to an end."""
-    if path.exists() and not path.is_file():
-        raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} is no regular file: it may have no end.")
+def sha256_of(file: RegisterFile) -> bytes:
+    """The file's SHA-256; Refusal NOT_FOUND when it cannot be read to an end."""
     try:
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").digest()
+        with file.content.open("rb") as stream:
+            return file_digest(stream, "sha256").digest()
     except OSError as error:
-        text = f"{path.name}: {error.strerror or 'cannot be read'}."
-        raise Refusal(Kind.NOT_FOUND, "no-such-file", text) from error
+        raise _unreadable(file.name, error) from error
 
 
 def stamp_of(path: Path) -> datetime | None:
@@ -218,7 +258,7 @@ def stamp_of(path: Path) -> datetime | None:
     return _read_as("%Y%m%d%H%M", _STAMP.search(path.name))
 
 
-def _named(path: Path) -> datetime | None:
+def named_at(path: Path) -> datetime | None:
     """The generation time in a name, or the beginning of the day that it tells alone."""
     return stamp_of(path) or _read_as("%Y%m%d", _DAY.search(path.name))
 
@@ -244,58 +284,58 @@ def oldest(*told: datetime | None) -> datetime | None:
     return timed[0] if timed and day.time() == time.min else known[0]
 
 
-def written_at(path: Path, roles: Mapping[str, re.Pattern[str]]) -> datetime | None:
+def written_at(file: RegisterFile, roles: Mapping[str, re.Pattern[str]]) -> datetime | None:
     """When a file was made, by its name and by those of the texts in it; None when none tells."""
-    return oldest(_named(path), *(_named(Path(name)) for name in _names_within(path, roles)))
+    return oldest(named_at(file.path), *(named_at(Path(name)) for name in _names_within(file, roles)))
 
 
-def _names_within(path: Path, roles: Mapping[str, re.Pattern[str]]) -> list[str]:
+def _names_within(file: RegisterFile, roles: Mapping[str, re.Pattern[str]]) -> list[str]:
     """The names of a register's texts in an archive; what else is wrong with it is for `opened` to say."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file.content) as archive:
             names = archive.namelist()[:MOST_MEMBERS]
     except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError, ValueError):
         return []
     return [name for name in names if any(pattern.fullmatch(name) for pattern in roles.values())]
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(file: RegisterFile) -> bool:
     """Whether it begins as a zip does, which has texts with names of their own."""
-    with path.open("rb") as file:
-        return file.read(4) in _ARCHIVE
+    with file.content.open("rb") as stream:
+        return stream.read(4) in _ARCHIVE
 
 
-def modified_at(path: Path) -> datetime:
+def modified_at(file: RegisterFile) -> datetime:
     """The file's own time: of a text that does not say when it was made, and for the order of several."""
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return datetime.fromtimestamp(os.fstat(file.descriptor).st_mtime, UTC)
 
 
 @contextmanager
-def opened(path: Path, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping[str, Member]]:
-    """The texts of `path` by role; members of an archive are found by the patterns of `roles`, the first
+def opened(file: RegisterFile, roles: Mapping[str, re.Pattern[str]]) -> Iterator[Mapping[str, Member]]:
+    """The texts of `file` by role; members of an archive are found by the patterns of `roles`, the first
     required.
 
     A file that is not an archive is the first role's text, whatever its name; so is what gzip packed.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with file.content.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
         if not size:
-            raise refused("empty-file", f"{path.name} is empty.")
-        first, begins = next(iter(roles)), file.read(4)
+            raise refused("empty-file", f"{file.name} is empty.")
+        first, begins = next(iter(roles)), stream.read(4)
         if begins not in _ARCHIVE:
-            name, unpack = path.name, _plain
-            if path.suffix.lower() == ".zip":
-                _refuse_as_archive(name, file)
+            name, unpack = file.name, _plain
+            if file.path.suffix.lower() == ".zip":
+                _refuse_as_archive(name, stream)
             if begins.startswith(b"\x1f\x8b"):
-                name, unpack = path.name.removesuffix(".gz"), _unzipped
-            yield {first: Member(name, partial(unpack, file), size)}
+                name, unpack = file.name.removesuffix(".gz"), _unzipped
+            yield {first: Member(name, partial(unpack, stream), size)}
             return
-        with _undamaged(path.name):
-            archive = zipfile.ZipFile(file)
+        with _undamaged(file.name):
+            archive = zipfile.ZipFile(stream)
         with archive:
-            members = _members(path.name, archive, roles)
+            members = _members(file.name, archive, roles)
             if first not in members:
-                raise refused("missing-member", f"{path.name} holds no file of the kind it should.")
+                raise refused("missing-member", f"{file.name} holds no file of the kind it should.")
             yield members
 
 

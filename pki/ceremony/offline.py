@@ -24,6 +24,7 @@ from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.ceremony.transcript import Step
 from pki.model import RevocationReason, Serial
+from pki.rules import this_update
 from pki.tbs import subject_of
 
 # S/MIME BR 4.9.7: the CRL of a root at least once in twelve months.
@@ -108,13 +109,17 @@ def _list(  # noqa: PLR0917 - whose, under what, after what, with what, until wh
     days: int,
     now: datetime,
 ) -> bytes:
-    begins = now.astimezone(UTC).replace(microsecond=0)
-    number = 1
+    at = now.astimezone(UTC).replace(microsecond=0)
     entries = {one.serial_number: one for one in before or ()}
+    new = {int(serial, 16): _entry(serial, reason, at) for serial, reason in revoked.items()}
+    begins = this_update(
+        at,
+        before=None if before is None else before.last_update_utc,
+        listed=at if new.keys() - entries.keys() else None,
+    )
+    number = 1
     if before is not None:
         number += before.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    for serial, reason in revoked.items():
-        entries.setdefault(int(serial, 16), _entry(serial, reason, begins))
     known = parent.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -124,7 +129,7 @@ def _list(  # noqa: PLR0917 - whose, under what, after what, with what, until wh
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known), critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
-    for entry in entries.values():
+    for entry in (new | entries).values():
         builder = builder.add_revoked_certificate(entry)
     digest = hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256()
     return builder.sign(key, digest).public_bytes(Encoding.DER)

@@ -15,7 +15,7 @@ _STREAMED = """
 import resource, sys, time
 from pathlib import Path
 from directory.sync import finess, finess_json
-from directory.sync.source import opened
+from directory.sync.source import opened, register_file
 
 class Counted:
     lines = ignored = 0
@@ -23,7 +23,7 @@ class Counted:
     def reject(self, *_, **__): raise SystemExit("a row was rejected")
 
 counted, began = Counted(), time.monotonic()
-with opened(Path(sys.argv[1]), finess.ROLES) as members:
+with register_file(Path(sys.argv[1])) as file, opened(file, finess.ROLES) as members:
     finess_json.read(members["structures"], counted)
 print(time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, counted.lines)
 """

@@ -40,6 +40,8 @@ from tests.restored import Clock, Machine
 from tests.wsgi_client import request
 
 APART = timedelta(minutes=15)
+# Four lists instead of 49 of two kinds, where it is not the lists that are asked about.
+few_lists = pytest.mark.parametrize("crl_form", [CrlForm.PLAIN], ids=["plain"])
 
 
 @dataclass
@@ -182,6 +184,29 @@ def test_nothing_is_signed_before_what_was_signed_last(machine: Machine) -> None
     assert event[3] >= issued.issued_at.replace(microsecond=0)
 
 
+@few_lists
+def test_a_clock_put_back_is_seen_by_whoever_watches(machine: Machine) -> None:
+    def seen() -> tuple[str, str, float]:
+        # Each time as a web process that starts now.
+        client = create_app(machine.container).test_client()
+        check = client.get("/readyz").get_json()["checks"]["clock"]
+        (line,) = [
+            one for one in client.get("/metrics").text.splitlines()
+            if one.startswith("sceau_clock_signed_ahead_seconds ")
+        ]  # fmt: skip
+        return check["state"], check.get("reason", ""), float(line.split()[1])
+
+    upkeep.sign_checkpoint(machine.container)
+    assert seen() == ("ok", "", 0)
+    machine.later(minutes=-15)
+    state, reason, ahead = seen()
+    assert (state, ahead > 60) == ("degraded", True)
+    assert ahead <= APART.total_seconds()
+    assert "two administrators" in reason
+    machine.later(minutes=15)
+    assert seen() == ("ok", "", 0)
+
+
 def test_a_small_step_back_is_dated_like_the_last(machine: Machine) -> None:
     issued, status = machine.issue(), machine.status()
     before = answered(status, machine.container, issued)
@@ -268,9 +293,6 @@ class Jumped:
     revoked: IssuedCertificate
     lists: dict[str, int]
 
-
-# Four lists instead of 49 of two kinds, where it is not the lists that are asked about.
-few_lists = pytest.mark.parametrize("crl_form", [CrlForm.PLAIN], ids=["plain"])
 
 
 @pytest.fixture

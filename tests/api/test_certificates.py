@@ -10,9 +10,13 @@ from ssl import DER_cert_to_PEM_cert
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from flask import Flask
 from sqlalchemy import Engine, text
 
 from api.wiring import Container
+from directory import access
+from directory.base.audit import Actor
+from directory.base.db import transaction
 from pki import store
 from pki.history import Life, State
 from pki.model import RevocationReason
@@ -20,7 +24,7 @@ from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
 from tests.api.test_enrolments import CHECKED
-from tests.factories import seed_practitioner
+from tests.factories import OPERATOR, seed_practitioner
 
 PATH = "/v1/certificates"
 LOST = {"reason": "keyCompromise", "comment": "Téléphone perdu"}
@@ -116,6 +120,30 @@ def test_issuance_answers_with_the_chain_by_accept_and_keeps_one_answer_for_a_re
         f"{path}/certificates", json=request, headers={**headers, "Accept": "*/*"}
     )
     assert chain.text.startswith(as_json.get_json()["pem"])
+
+
+def test_an_operators_certificate_comes_with_its_chain_by_accept(
+    app: Flask, engine: Engine, now: datetime
+) -> None:
+    seed_practitioner(engine)
+    with transaction(engine) as connection:
+        _, secret = access.create_token(
+            connection, now=now, actor=Actor("test"), name="proxy", role=access.Role.OPERATOR,
+            lifetime=timedelta(days=9), operator=OPERATOR,
+        )  # fmt: skip
+    proxy = Caller(app.test_client(), secret)
+    body = {"profile": "operator-server", "csr": request_for(), "domains": ["mx.one.example"]}
+    headers = {**proxy.headers, "Accept": "application/pem-certificate-chain"}
+    chain = proxy.client.post("/v1/operator/certificates", json=body, headers=headers)
+    assert (chain.status_code, chain.content_type) == (201, headers["Accept"])
+    leaf, issuer = x509.load_pem_x509_certificates(chain.data)
+    leaf.verify_directly_issued_by(issuer)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["mx.one.example"]
+    told = proxy.client.post(
+        "/v1/operator/certificates", json=body | {"csr": request_for()}, headers=proxy.headers
+    )
+    assert (told.status_code, told.content_type) == (201, "application/json")
 
 
 def test_a_revocation_is_final(registrar: Caller, serial: str) -> None:

@@ -193,6 +193,16 @@ def test_check_answers_yes_by_0_and_no_by_1(sceau: Sceau, engine: Engine) -> Non
     assert told(other)["results"][0]["reasons"] == ["malformed-address"]
 
 
+def test_check_takes_no_sharp_s_for_the_ss_of_a_trusted_domain(sceau: Sceau, engine: Engine) -> None:
+    person = seed_practitioner(engine, address="x@mssante.example")
+    certify(engine, person.mailbox, utc_now() - timedelta(hours=1))
+    assert sceau("check", person.mailbox).exit_code == 0
+    other = sceau("check", "x@m\N{LATIN SMALL LETTER SHARP S}ante.example", "--json")
+    (verdict,) = told(other)["results"]
+    assert (other.exit_code, verdict["verdict"], verdict["certificates"]) == (1, "refused", [])
+    assert "domain-not-trusted" in verdict["reasons"]
+
+
 def test_sync_shows_its_plan_and_changes_nothing_until_told_to(
     sceau: Sceau, engine: Engine, tmp_path: Path
 ) -> None:

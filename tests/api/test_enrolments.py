@@ -2,7 +2,8 @@
 
 import base64
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ from sqlalchemy import Engine, text
 
 from api.app import create_app
 from api.wiring import Container
+from directory.base.audit import Actor
+from directory.sync.run import run_register
 from pki import store
+from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
+from tests.directory.sync.test_cells_are_compared_as_one_spells_them import student
 from tests.factories import Seeded, depart, rpps, seed_organisation, seed_practitioner
 
 PATH = "/v1/enrolments"
@@ -61,6 +66,31 @@ def approved(first: Caller, second: Caller, someone: Seeded) -> str:
 def refused(answer: Any) -> tuple[int, str]:
     assert answer.content_type == "application/problem+json"
     return answer.status_code, answer.get_json()["code"]
+
+
+@pytest.mark.parametrize("cell", ["\N{NO-BREAK SPACE}", "0"])
+def test_a_student_with_nothing_in_the_cell_of_a_sector_is_trusted_on_no_road(
+    cell: str, container: Container, engine: Engine, approved: str, first: Caller, someone: Seeded,
+    caller: Callable[..., Caller], tmp_path: Path,
+) -> None:  # fmt: skip
+    other = seed_practitioner(engine, 2)
+    certify(engine, other.mailbox, container.clock() - timedelta(hours=1))
+    operator = caller("operator")
+    assert operator.get(f"/v1/recipients/{other.mailbox}").get_json()["verdict"] == "allowed"
+    names = {"Nom d'exercice": "MARTIN", "Prénom d'exercice": "Camille"}
+    day = student(tmp_path, {**names, "Code secteur d'activité": cell})
+    row = day.read_text().splitlines(keepends=True)[1]
+    day.write_text(day.read_text() + row.replace(someone.national_id[1:], other.national_id[1:]))
+    report = run_register(
+        engine, register="rpps", path=day, now=container.clock(), actor=Actor("test"), apply=True
+    )
+    assert (report.state, report.counts["changed"]) == ("applied", 2)
+    asking, certifying = (
+        first.post(PATH, asked(other)), first.post(f"{approved}/certificates", {"csr": request_for()}),
+    )  # fmt: skip
+    assert refused(asking) == refused(certifying) == (422, "holder-not-practising")
+    verdict = operator.get(f"/v1/recipients/{other.mailbox}").get_json()
+    assert (verdict["verdict"], verdict["reasons"]) == ("refused", ["holder-not-practising"])
 
 
 def test_two_registrars_and_a_key_give_a_certificate_that_the_verdict_knows(

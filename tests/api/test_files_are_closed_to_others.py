@@ -2,19 +2,23 @@
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
+from api import nightly
 from api.embedded.slapd import EmbeddedSlapd
 from api.exports import write
 from api.files import close_to_others
-from api.nightly import check_dropped, take_registers
+from api.nightly import dropped, take_registers
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.errors import Refusal
+from tests.directory.sync.files import TRUSTED, VECTORS
 from tests.factories import seed_practitioner
 
 
@@ -50,22 +54,80 @@ def test_what_only_looks_like_a_dropped_file_is_refused(kind: str, tmp_path: Pat
         "folder": path.mkdir,
     }
     make[kind]()
-    with pytest.raises(Refusal, match="not taken in") as refused:
-        check_dropped(path)
+    with pytest.raises(Refusal, match="not taken in") as refused, dropped(path):
+        pass
     assert refused.value.code == "no-such-file"
 
 
 def test_a_dropped_file_is_taken(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("a|b\n")
-    check_dropped(tmp_path / "file.txt")
+    with dropped(tmp_path / "file.txt") as file:
+        assert file.content.read_text() == "a|b\n"
+
+
+def runs(engine: Engine) -> list[tuple[str, str, bytes]]:
+    query = "SELECT file_name, state, file_sha256 FROM register_run ORDER BY id"
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+@pytest.fixture
+def true(container: Container, tmp_path: Path) -> Path:
+    """A register that can be read, and that nobody dropped."""
+    container.settings.registers.mkdir()
+    path = tmp_path / "elsewhere.xml"
+    path.write_bytes((VECTORS / TRUSTED).read_bytes().replace(b"exemple.mssante", b"other.mssante"))
+    return path
+
+
+def test_a_link_to_a_true_register_is_told_and_not_taken_at_night(
+    container: Container, engine: Engine, true: Path
+) -> None:
+    path = container.settings.registers / TRUSTED
+    path.symlink_to(true)
+    assert night(container) == f"trusted-domains: {TRUSTED} is a symbolic link: not taken in."
+    assert runs(engine) == []
+    # The file of another day has its turn all the same.
+    (path.parent / "listeblanchemssante-2.xml").write_bytes((VECTORS / TRUSTED).read_bytes())
+    assert f"{TRUSTED} is a symbolic link" in night(container)
+    assert [run[:2] for run in runs(engine)] == [("listeblanchemssante-2.xml", "applied")]
+
+
+@pytest.mark.parametrize("by", ["link", "file", "pipe", "nothing"])
+def test_what_takes_the_place_of_a_file_that_was_looked_at_is_not_read(
+    by: str, container: Container, engine: Engine, true: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = container.settings.registers / TRUSTED
+    given = (VECTORS / TRUSTED).read_bytes()
+    path.write_bytes(given)
+    put: dict[str, Callable[[], object]] = {
+        "link": lambda: path.symlink_to(true),
+        "file": lambda: path.write_bytes(true.read_bytes()),
+        "pipe": lambda: os.mkfifo(path),
+        "nothing": lambda: None,
+    }
+    look = nightly.check_dropped
+
+    def exchanged(*asked: object) -> None:
+        look(*asked)  # type: ignore[arg-type]
+        path.unlink()
+        put[by]()
+
+    monkeypatch.setattr(nightly, "check_dropped", exchanged)
+    take_registers(container)
+    assert runs(engine) == [(TRUSTED, "applied", sha256(given).digest())]
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT name FROM trusted_domain")).scalars().all()
+    assert found == ["exemple.mssante.invalid"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("a|b\n")
     os.chown(tmp_path / "file.txt", 65534, 65534)
-    with pytest.raises(Refusal, match=r"another account, nobody: .*Name nobody in `drop_accounts`"):
-        check_dropped(tmp_path / "file.txt")
+    said = r"another account, nobody: .*Name nobody in `drop_accounts`"
+    with pytest.raises(Refusal, match=said), dropped(tmp_path / "file.txt"):
+        pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")

@@ -161,6 +161,42 @@ def test_who_left_is_given_by_number_with_the_date_and_found_by_no_search(
         ("8%00", 400, "malformed-rpps"),
     ],
 )
+def test_a_person_of_two_names_is_shown_with_both(operator: Caller, engine: Engine) -> None:
+    seeded = seed_practitioner(engine, family_name="DURAND-TEST", given_name="ALICE")
+    alone = seed_practitioner(engine, 2)
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO professional_name VALUES (:id, '60', 'C', 'ZABEL', 'ALIX', now())"),
+            {"id": seeded.national_id},
+        )
+    both = [{"family_name": "ZABEL", "given_name": "ALIX"}]
+    assert operator.get(f"{PATH}/{seeded.national_id}").get_json()["other_names"] == both
+    shown = {item["national_id"]: item["other_names"] for item in operator.get(PATH).get_json()["items"]}
+    assert shown == {seeded.national_id: both, alone.national_id: []}
+
+
+def test_who_practises_at_a_place_is_found_by_every_number_of_the_place(
+    operator: Caller, engine: Engine
+) -> None:
+    one, two = "750990012", "250990033"
+    for number, place in enumerate((one, two), start=1):
+        seed_organisation(engine, place)
+        seed_practitioner(engine, number, finess=place)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE organisation SET legal_finess = '750990020'"))
+        siret = "UPDATE organisation SET siret = '73282932000074' WHERE finess = :one"
+        connection.execute(text(siret), {"one": one})
+    found = {
+        asked: names(operator.get(PATH, organisation=asked).get_json())
+        for asked in ("750990020", "1750990020", "732 829 320 00074", f"1{one}", f"1 {two}")
+    }
+    both = [rpps(1), rpps(2)]
+    assert found == {
+        "750990020": both, "1750990020": both, "732 829 320 00074": both[:1], f"1{one}": both[:1],
+        f"1 {two}": both[1:],
+    }  # fmt: skip
+
+
 def test_a_number_that_leads_to_nobody_is_told_apart_from_one_that_cannot(
     national_id: str, status: int, code: str, operator: Caller
 ) -> None:
@@ -179,7 +215,8 @@ def test_a_name_with_a_no_break_space_is_found_as_it_was_shown(operator: Caller,
 
 
 @pytest.mark.parametrize("path", [PATH, "/v1/organisations"])
-@pytest.mark.parametrize(("asked", "insee"), [("9E", "975"), ("9a", "971"), ("9j", "986"), ("975", "975")])
+@pytest.mark.parametrize(("asked", "insee"), [("9E", "975"), ("9a", "971"), ("9j", "986"), ("975", "975"),
+                                              ("980", "980")])  # fmt: skip
 def test_a_department_overseas_is_asked_by_either_of_its_codes(
     path: str, asked: str, insee: str, operator: Caller, engine: Engine
 ) -> None:

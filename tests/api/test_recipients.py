@@ -59,6 +59,16 @@ def test_a_parameter_given_twice_is_refused(operator: Caller, mailbox: str) -> N
     assert [error["field"] for error in answer.get_json()["errors"]] == ["sender"]
 
 
+@pytest.mark.parametrize("again", ["addresses", "address\\u0065s"])
+def test_a_name_that_stands_twice_in_a_body_is_refused(again: str, operator: Caller, mailbox: str) -> None:
+    body = f'{{"addresses": ["nobody@one.example"], "{again}": ["{mailbox}"]}}'
+    answer = operator.client.post(
+        BULK, data=body, headers={**operator.headers, "Content-Type": "application/json"}
+    )
+    assert (answer.status_code, answer.content_type) == (400, "application/problem+json")
+    assert (answer.get_json()["code"], answer.get_json()["key"]) == ("repeated-key", "addresses")
+
+
 def test_the_sender_counts_too(operator: Caller, mailbox: str, engine: Engine) -> None:
     other = seed_practitioner(engine, 2).mailbox
     answer = operator.get(f"/v1/recipients/{mailbox}", sender=other).get_json()

@@ -18,6 +18,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import crl, crl_store, floor
 from pki.model import RevocationReason, serial_of
+from pki.profiles import BACKDATING
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa
 
 LIFETIME = timedelta(hours=72)
@@ -306,10 +307,15 @@ def test_any_entry_is_read_back_as_it_was_meant(at: datetime, number: int) -> No
 
 
 def test_a_reader_whose_clock_runs_five_seconds_late_takes_the_crl(ca: StatusCa, tmp_path: Path) -> None:
-    leaf = ca.issue()
+    leaf, other = ca.issue(), ca.issue()
     ca.publish(leaf.shard)
     ca.now += timedelta(hours=1)
     made = ca.publish(leaf.shard), ca.publish(0, ROOT)
+    ca.revoke(other)
+    ca.now += timedelta(minutes=10)
+    delta = ca.publish(other.shard, delta=True)
+    assert delta.last_update_utc == ca.now - BACKDATING
+    ca.now -= timedelta(minutes=10)
     (tmp_path / "lists.pem").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in made))
     for name, certificate in (("root", ca.certificates[ROOT]), ("issuing", ca.certificates[ISSUING])):
         (tmp_path / f"{name}.pem").write_bytes(certificate.public_bytes(Encoding.PEM))

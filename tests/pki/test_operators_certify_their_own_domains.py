@@ -118,6 +118,15 @@ def test_hosts_lie_in_the_operators_own_domains(certify: Certify, hosts: list[st
     assert code_of(refused) == code
 
 
+def test_a_sharp_s_is_no_ss_of_a_trusted_domain(certify: Certify, engine: Engine) -> None:
+    trust(engine, "mssante.example", OPERATOR)
+    for host in ("mßante.example", "mx.mßante.example", "mx.MẞANTE.example"):
+        with pytest.raises(Refusal) as refused:
+            certify("mx.mssante.example", host)
+        assert code_of(refused) in {"domain-not-trusted", "malformed-domain"}, host
+    assert certify("mx.mssante.example").subject == "CN=mx.mssante.example"
+
+
 @pytest.mark.parametrize(
     ("host", "said"),
     [

@@ -23,6 +23,7 @@ from pki.ceremony.plan import Place, Plan
 from pki.model import RevocationReason, Serial, serial_of
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
+from pki.profiles import BACKDATING
 from tests.pki.hierarchies import generation, plan, ring
 
 ACTOR = Actor("test:ceremony")
@@ -287,16 +288,34 @@ def test_a_root_crl_is_published_and_openssl_checks_the_chain_with_it(signed: Ma
         published = crl_store.latest(connection, "root-1", 0)
         assert published is not None
         assert published.der == made
-        assert roll_over.root_crl_ends(connection) == signed.now + timedelta(days=365)
+        # Its days count from thisUpdate.
+        assert roll_over.root_crl_ends(connection) == signed.now - BACKDATING + timedelta(days=365)
     assert floor.known(signed.folder / "floor.json", "root-1/0") == 1
     (signed.carried / "root.pem").write_bytes(x509.load_der_x509_crl(made).public_bytes(Encoding.PEM))
-    at = str(int(signed.now.timestamp()) + 60)
-    verified = subprocess.run(
-        ["openssl", "verify", "-crl_check", "-attime", at, "-CAfile", "root-1.cer", "-CRLfile", "root.pem",
-         "persons-1.cer"],
-        cwd=signed.carried, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert verified.stdout == "persons-1.cer: OK\n", verified.stderr
+    # A reader's clock may run late by seconds, as for every other CRL.
+    for seconds in (60, -5):
+        at = str(int(signed.now.timestamp()) + seconds)
+        verified = subprocess.run(
+            ["openssl", "verify", "-crl_check", "-attime", at, "-CAfile", "root-1.cer", "-CRLfile",
+             "root.pem", "persons-1.cer"],
+            cwd=signed.carried, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert verified.stdout == "persons-1.cer: OK\n", verified.stderr
+
+
+def test_no_root_crl_begins_before_what_it_lists_nor_with_the_one_before(signed: Machines) -> None:
+    signed.take_all()
+    lists = [x509.load_der_x509_crl(signed.crl()) for _ in range(2)]
+    revoked = {serial_of(7): RevocationReason.SUPERSEDED}
+    lists.append(x509.load_der_x509_crl(signed.crl(revoked)))
+    signed.now += timedelta(hours=1)
+    lists.append(x509.load_der_x509_crl(signed.crl(revoked)))
+    begins = [one.last_update_utc for one in lists]
+    assert begins == sorted(set(begins))
+    assert begins[-1] == signed.now - BACKDATING
+    for one in lists[2:]:
+        assert [entry.revocation_date_utc for entry in one] == [signed.now - timedelta(hours=1)]
+        assert one.last_update_utc >= signed.now - timedelta(hours=1)
 
 
 def test_without_its_crl_a_root_is_due_at_once(signed: Machines) -> None:

@@ -20,7 +20,7 @@ from directory.ldap.publish import Publisher
 from directory.ldap.wire import tlv
 from directory.reading_quotas import Reading, scopes_of
 from tests.directory.ldap.conftest import SUFFIX, Guarded, Pki, certificate, large_crl, make_token
-from tests.factories import seed_practitioner
+from tests.factories import rpps, seed_practitioner
 
 ADDRESS = "person-1@one.example"
 PREFIX, EXACT = "(sn=mart*)", f"(mail={ADDRESS})"
@@ -43,6 +43,14 @@ def test_a_token_finds_by_beginnings(shown: Guarded) -> None:
     for base in (SUFFIX, "", f"ou=mailboxes,{SUFFIX}"):
         found = shown.search("-b", base, PREFIX, "mail")
         assert (found.returncode, found.stdout.count("dn: ")) == (0, 1)
+
+
+def test_a_person_is_found_by_the_number_with_and_without_the_digit_of_its_type(shown: Guarded) -> None:
+    for number in (rpps(1), rpps(1)[1:]):
+        found = shown.search("-b", SUFFIX, f"(uid={number})", "mail")
+        assert (found.returncode, found.stdout.count("dn: ")) == (0, 1), number
+        assert f"mail: {ADDRESS}\n" in found.stdout
+    assert "dn: " not in shown.search("-b", SUFFIX, f"(uid={rpps(2)[1:]})", "mail").stdout
 
 
 def test_without_a_token_there_is_nothing(shown: Guarded) -> None:

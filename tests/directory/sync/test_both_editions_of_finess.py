@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from directory.sync import finess_json, source
 from directory.sync.finess import ROLES
-from directory.sync.source import opened
+from directory.sync.source import opened, register_file
 from tests.directory.sync.files import Rows, Run
 from tests.examples import examples
 
@@ -287,6 +287,6 @@ def test_an_entity_larger_than_any_is_refused(
 
 
 def test_what_gzip_holds_is_known_by_the_name_without_gz(tmp_path: Path) -> None:
-    with opened(packed(tmp_path, edition()), ROLES) as members:
+    with register_file(packed(tmp_path, edition())) as file, opened(file, ROLES) as members:
         name = members["structures"].name
     assert re.fullmatch(ROLES["structures"], name)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
+from directory.base.errors import Refusal
 from directory.rules import is_practising, registering_authorities, search_form
 from directory.store import practitioners
 from directory.sync import scan
@@ -23,6 +24,7 @@ from directory.sync.departments import department_of
 from directory.sync.establishment import insee
 from directory.sync.layout import Column, normaliser
 from directory.sync.rpps import _searched
+from pki.rules import check_present
 from tests.directory.sync.annuaire import concept, identifier
 from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import (
@@ -145,21 +147,29 @@ def test_a_student_whose_sector_is_0_is_not_practising(
 
 
 @pytest.mark.parametrize("source_name", ["rpps-psc"])
-def test_a_student_of_the_restricted_extraction_is_not_practising_either(night: Night, rows: Rows) -> None:
+def test_a_student_of_the_restricted_extraction_is_not_practising_either(
+    night: Night, rows: Rows, engine: Engine
+) -> None:
     without = "SELECT national_id FROM practitioner p WHERE NOT EXISTS"
     without += " (SELECT FROM practice t WHERE t.national_id = p.national_id) ORDER BY 1"
     before = rows(without)
     assert before
     headings = night.text.decode().split("\n", 1)[0].split("|")
-    place = headings.index("Code secteur d'activité")
+    places = [headings.index(heading) for heading in OF_STRUCTURES]
     told = []
     for line in night.text.decode().split("\n"):
         cells = line.split("|")
-        if len(cells) > place and not cells[place]:
-            cells[place] = "\u00a0"
+        for place in places:
+            if len(cells) > place and not cells[place]:
+                cells[place] = "\u00a0"
         told.append("|".join(cells))
     assert night.bring("\n".join(told).encode()).state == "applied"
     assert rows(without) == before
+    with transaction(engine, read_only=True) as connection:
+        students = practitioners(connection, [str(key) for (key,) in before])
+    for person in students.values():
+        with pytest.raises(Refusal, match="holder-not-practising"):
+            check_present(person)
 
 
 def test_a_student_told_by_the_api_with_blanks_is_not_practising(
@@ -359,6 +369,8 @@ def test_finess_writes_saint_pierre_as_9e() -> None:
     assert insee("9E", "502") == ("975", "97502")
     assert insee("1", "053")[0] == "01"
     assert insee("99", "")[0] == ""
+    assert insee("99", "138") == ("980", "99138"), "Monaco, by the code of countries"
+    assert insee("99", "134") == ("", "99134"), "Spain"
 
 
 def test_a_skill_whose_row_cannot_be_read_is_kept(tmp_path: Path, run: Run, rows: Rows) -> None:

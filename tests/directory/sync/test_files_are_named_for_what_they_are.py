@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from directory.sync import source
 from directory.sync.run import REGISTERS
-from directory.sync.source import Member, oldest, written_at
+from directory.sync.source import Member, oldest, register_file, written_at
 from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import (
     ACTIVITIES,
@@ -223,9 +223,9 @@ def test_a_text_that_says_its_own_day_is_no_younger_for_its_name(
 
 def test_dates_within_an_archive_are_those_of_the_registers_own_texts(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "PS_LibreAcces.zip", {ACTIVITIES: GOOD, "LISEZMOI_20190101.txt": b"x\n"})
-    assert written_at(archive, REGISTERS["rpps"].roles) == datetime(2026, 8, 26, 0, tzinfo=UTC)
-    assert written_at(tmp_path / MAILBOXES, REGISTERS["mailboxes"].roles) == datetime(
-        2026, 8, 26, 0, 13, tzinfo=UTC
-    )
+    with register_file(archive) as file:
+        assert written_at(file, REGISTERS["rpps"].roles) == datetime(2026, 8, 26, 0, tzinfo=UTC)
+    with register_file(VECTORS / MAILBOXES) as file:
+        assert written_at(file, REGISTERS["mailboxes"].roles) == datetime(2026, 8, 26, 0, 13, tzinfo=UTC)
     assert oldest() is None
     assert header()

@@ -68,6 +68,8 @@ def test_a_held_run_changes_nothing_says_why_and_goes_on_from_its_kept_file(nigh
     assert (report.state, report.approvals_needed, [f.name for f in report.findings]) == ("held", 1, ["any"])
     assert rows("SELECT count(*) FROM practitioner") == [(0,)]
     assert rows("SELECT event FROM audit_pending") == [("register.held",)]
+    # The night takes no file of two names, and would refuse this one until the run is over.
+    assert (night.inbox / ACTIVITIES).stat().st_nlink == 1
     (night.inbox / ACTIVITIES).unlink()
     (kept,) = night.kept.rglob("*.txt")
     with pytest.raises(Refusal) as caught:
