@@ -18,7 +18,10 @@ from api.nightly import dropped, take_registers
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.errors import Refusal
+from directory.sync.bounds import load_bounds
+from directory.sync.run import run_register
 from tests.directory.sync.files import TRUSTED, VECTORS
+from tests.directory.sync.test_the_file_of_a_held_run_is_kept import NEEDS_ONE
 from tests.factories import seed_practitioner
 
 
@@ -91,6 +94,20 @@ def test_a_link_to_a_true_register_is_told_and_not_taken_at_night(
     (path.parent / "listeblanchemssante-2.xml").write_bytes((VECTORS / TRUSTED).read_bytes())
     assert f"{TRUSTED} is a symbolic link" in night(container)
     assert [run[:2] for run in runs(engine)] == [("listeblanchemssante-2.xml", "applied")]
+
+
+def test_a_file_that_is_held_is_left_alone_the_next_night(container: Container, engine: Engine) -> None:
+    path = container.settings.registers / TRUSTED
+    path.parent.mkdir()
+    path.write_bytes((VECTORS / TRUSTED).read_bytes())
+    known = load_bounds()
+    bounds = {**known, "trusted-domains": replace(known["trusted-domains"], bounds=(NEEDS_ONE,))}
+    report = run_register(
+        engine, register="trusted-domains", path=path, now=container.clock(), actor=nightly.NIGHT, apply=True,
+        kept=container.settings.kept_files, bounds=bounds,
+    )  # fmt: skip
+    assert report.state == "held"
+    assert take_registers(container) == ""
 
 
 @pytest.mark.parametrize("by", ["link", "file", "pipe", "nothing"])
