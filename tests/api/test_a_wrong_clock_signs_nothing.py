@@ -294,7 +294,6 @@ class Jumped:
     lists: dict[str, int]
 
 
-
 @pytest.fixture
 def jumped(machine: Machine) -> Jumped:
     revoked = machine.issue()

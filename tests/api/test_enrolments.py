@@ -70,7 +70,7 @@ def refused(answer: Any) -> tuple[int, str]:
 
 @pytest.mark.parametrize("cell", ["\N{NO-BREAK SPACE}", "0"])
 def test_a_student_with_nothing_in_the_cell_of_a_sector_is_trusted_on_no_road(
-    cell: str, container: Container, engine: Engine, approved: str, first: Caller, someone: Seeded,
+    cell: str, *, container: Container, engine: Engine, approved: str, first: Caller, someone: Seeded,
     caller: Callable[..., Caller], tmp_path: Path,
 ) -> None:  # fmt: skip
     other = seed_practitioner(engine, 2)

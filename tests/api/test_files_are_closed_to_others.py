@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -117,7 +116,7 @@ def test_what_takes_the_place_of_a_file_that_was_looked_at_is_not_read(
     path = container.settings.registers / TRUSTED
     given = (VECTORS / TRUSTED).read_bytes()
     path.write_bytes(given)
-    put: dict[str, Callable[[], object]] = {
+    put = {
         "link": lambda: path.symlink_to(true),
         "file": lambda: path.write_bytes(true.read_bytes()),
         "pipe": lambda: os.mkfifo(path),

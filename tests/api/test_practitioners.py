@@ -152,15 +152,6 @@ def test_who_left_is_given_by_number_with_the_date_and_found_by_no_search(
     assert operator.get(PATH).get_json()["items"] == []
 
 
-@pytest.mark.parametrize(
-    ("national_id", "status", "code"),
-    [
-        (rpps(7), 404, "unknown-practitioner"),
-        ("810099000018", 400, "rpps-check-digit"),
-        ("nobody", 400, "malformed-national-id"),
-        ("8%00", 400, "malformed-rpps"),
-    ],
-)
 def test_a_person_of_two_names_is_shown_with_both(operator: Caller, engine: Engine) -> None:
     seeded = seed_practitioner(engine, family_name="DURAND-TEST", given_name="ALICE")
     alone = seed_practitioner(engine, 2)
@@ -197,6 +188,15 @@ def test_who_practises_at_a_place_is_found_by_every_number_of_the_place(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("national_id", "status", "code"),
+    [
+        (rpps(7), 404, "unknown-practitioner"),
+        ("810099000018", 400, "rpps-check-digit"),
+        ("nobody", 400, "malformed-national-id"),
+        ("8%00", 400, "malformed-rpps"),
+    ],
+)
 def test_a_number_that_leads_to_nobody_is_told_apart_from_one_that_cannot(
     national_id: str, status: int, code: str, operator: Caller
 ) -> None:
