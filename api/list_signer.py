@@ -8,7 +8,7 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import list_signing, renewal, servers_authority
-from pki.profiles import LIST_SIGNER
+from pki.certificates.profiles import LIST_SIGNER
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "persons"

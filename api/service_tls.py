@@ -21,8 +21,8 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.failpoints import passing
 from pki import issuance, servers_authority, store
+from pki.certificates.profiles import SERVICE_TLS, ServiceNames
 from pki.model import Authority, RevocationAction, serial_of
-from pki.profiles import SERVICE_TLS, ServiceNames
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "organisations"

@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from pki.certificates.profiles import served_by
 from pki.doubts import UNSETTLED
 from pki.model import (
     Enrolment,
@@ -23,7 +24,6 @@ from pki.model import (
     RevocationAction,
     Serial,
 )
-from pki.profiles import served_by
 from pki.tables import NAMES_OF_ENROLMENT, batch, batch_item, certificate
 
 _ENROLMENTS = text(f"""

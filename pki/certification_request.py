@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PSS, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from directory.base.errors import Kind, Refusal
-from pki import der
+from pki.certificates import der
 from pki.rules import PublicKey
 
 # An RSA-8192 request is under 3 kB, with its description in words under 10; what is larger is not a request.

@@ -15,8 +15,8 @@ from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
 from pki import blocked_keys, rules, store
+from pki.certificates.profiles import served_by
 from pki.model import Enrolment, IssuedCertificate, Purpose
-from pki.profiles import served_by
 from pki.rules import PublicKey
 from pki.store import Against, KeyUse
 

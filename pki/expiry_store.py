@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from pki.certificates.profiles import PROFILES, served_by
 from pki.model import Purpose, Serial
-from pki.profiles import PROFILES, served_by
 
 _SERVES = ", ".join(
     f"('{profile.name}', '{purpose.value}')"

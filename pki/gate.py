@@ -19,9 +19,10 @@ from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from pki import completeness, crl_store, der
+from pki import completeness, crl_store
+from pki.certificates import der
+from pki.certificates.profiles import Urls
 from pki.model import Authority, CrlForm, serial_of
-from pki.profiles import Urls
 
 # Baseline requirements 7.2: ten days at most between thisUpdate and nextUpdate.
 LONGEST_LIFE = timedelta(days=10)

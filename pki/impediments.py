@@ -15,8 +15,8 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.model import MailboxFacts, Practitioner
 from pki import blocked_keys, operators_store, withdrawal_store
+from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
-from pki.profiles import OF_OPERATORS
 from pki.store import Revocable
 from pki.withdrawal import Bond, Cause, Present, causes, kind_of_profile
 

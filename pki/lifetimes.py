@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
-from pki.profiles import LIST_SIGNER, SERVICE_TLS
+from pki.certificates.profiles import LIST_SIGNER, SERVICE_TLS
 
 _DAY = timedelta(days=1)
 

@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from pki import key_files, store
+from pki.certificates.profiles import LIST_SIGNER
 from pki.model import IssuedCertificate
-from pki.profiles import LIST_SIGNER
 
 ALGORITHM = "ES256"
 

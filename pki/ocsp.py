@@ -12,10 +12,10 @@ from enum import Enum
 from hashlib import sha1, sha256
 from typing import Protocol
 
-from pki import der
+from pki.certificates import der
+from pki.certificates.profiles import BACKDATING
 from pki.model import REASON_CODES, RevocationReason, Serial, Standing
 from pki.ocsp_request import HASHES, Question, Request
-from pki.profiles import BACKDATING
 
 _DIGESTS = {
     # Used to find a name, not to protect one (RFC 6960 4.1.1).

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import ocsp
 
-from pki import der
+from pki.certificates import der
 from pki.model import Serial, serial_of
 
 # Far above any honest request (RFC 9919 asks one certificate, some 120 octets); below what could hurt.

@@ -25,13 +25,7 @@ from pki import (
     servers_authority,
     store,
 )
-from pki.certification_request import public_key_of_request
-from pki.issuance import Prepared
-from pki.lint import pkix
-from pki.lint.key import weaknesses
-from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
-from pki.operators_store import Made, Operator, OperatorReservation
-from pki.profiles import (
+from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
     OPERATOR_SERVER,
@@ -41,6 +35,12 @@ from pki.profiles import (
     ServiceNames,
     family_of,
 )
+from pki.certification_request import public_key_of_request
+from pki.issuance import Prepared
+from pki.lint import pkix
+from pki.lint.key import weaknesses
+from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
+from pki.operators_store import Made, Operator, OperatorReservation
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
 from pki.rules import PublicKey

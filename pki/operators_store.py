@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from pki.certificates.profiles import OF_OPERATORS
 from pki.model import IssuedCertificate, RevocationAction, Serial
-from pki.profiles import OF_OPERATORS
 from pki.tables import certificate, operator_certificate
 
 _OPERATOR = text("SELECT id, name, suspended_at IS NOT NULL AS suspended FROM operator WHERE id = :id")

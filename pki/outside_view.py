@@ -1,8 +1,8 @@
 """What somebody outside would decide with nothing but what is published: a sample, held against the record.
 
 A certificate that stands must lead to a root and be covered by a CRL; one taken back must be seen so. The
-judgement is `chain`'s. It finds what no part finds of itself: a CRL of the wrong shard, a CA certificate
-left out, a list or a delta that lost an entry.
+judgement is `pki/certificates/path_validation.py`'s. It finds what no part finds of itself: a CRL of the
+wrong shard, a CA certificate left out, a list or a delta that lost an entry.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,9 +14,10 @@ from cryptography import x509
 from sqlalchemy import Connection, text
 
 from directory.base.errors import Refusal
-from pki import chain, crl_store, store
+from pki import crl_store, store
+from pki.certificates import path_validation as chain
+from pki.certificates.profiles import ISSUING, PROFILES
 from pki.model import Authority, Serial
-from pki.profiles import ISSUING, PROFILES
 
 # From a random place on, so that in the end every shard has had its turn.
 SAMPLE = 64

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, Row, text
 
 from directory import privacy
 from pki import intact, store
+from pki.certificates.profiles import served_by
 from pki.model import Authority, Purpose
-from pki.profiles import served_by
 
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
 # belongs to, is another's key: it does not show.

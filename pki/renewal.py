@@ -16,9 +16,9 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.locks import held_if_free
 from pki import issuance, key_files, list_signing, ocsp_store, responders
+from pki.certificates.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
 from pki.model import IssuedCertificate
 from pki.ocsp_store import ResponderRow
-from pki.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
 from pki.signing.signer import Signer
 
 

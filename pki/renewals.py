@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from directory.base.errors import Kind, Refusal
 from directory.rules import FRANCE
 from pki import impediments, issuance, rules, store
+from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
 from pki.model import Enrolment, Reservation, Serial
-from pki.profiles import RESERVATION_LIFE, Profile, served_by
 from pki.store import KeyUse
 
 

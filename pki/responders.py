@@ -17,11 +17,11 @@ from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
 from pki import gate, key_files, ocsp, ocsp_store
+from pki.certificates.profiles import BACKDATING
 from pki.model import Serial
 from pki.ocsp import Issuer
 from pki.ocsp_request import Request
 from pki.ocsp_store import Presigned, ResponderRow, Waiting
-from pki.profiles import BACKDATING
 
 _LOG = logging.getLogger("sceau.status")
 # Answers signed in one transaction: a revocation of one of them waits for so many signatures, some 50 ms.

@@ -34,9 +34,9 @@ from pki import (
     use_cases,
     vouched_names,
 )
+from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.issuance import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
-from pki.profiles import RESERVATION_LIFE, served_by
 from pki.rules import PublicKey
 from pki.signing.signer import Signer
 

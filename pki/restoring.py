@@ -21,6 +21,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from pki import completeness, crl_store, floor, gate, issuance, revoking, rules, store, sweep, transparency
+from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.competence import check_comment
 from pki.completeness import Kept
 from pki.crl import entry_der
@@ -34,7 +35,6 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.revoking import TakingBack
 from pki.signed_note import AuditKey
 from pki.signing.signer import Signer

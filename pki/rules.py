@@ -1,6 +1,7 @@
 """The PKI's decisions, pure: how long, which shard, which names, whose key, who may enrol, issue, revoke.
 
-No SQL and no clock: an instant is an argument. What a certificate may contain is data in `profiles`.
+No SQL and no clock: an instant is an argument. What a certificate may contain is data in
+`pki/certificates/profiles.py`.
 """
 
 import unicodedata
@@ -19,6 +20,7 @@ from directory.access import Role, Token
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, MailboxKind, Practitioner, Standing
 from directory.rules import FRANCE, SHOWN_DESPITE, is_practising, registering_authorities, standing
+from pki.certificates.profiles import APPLICATION, BACKDATING, ORGANISATION, PRACTITIONER, PROFILES, Profile
 from pki.model import (
     JOINED,
     Authority,
@@ -30,7 +32,6 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.profiles import APPLICATION, BACKDATING, ORGANISATION, PRACTITIONER, PROFILES, Profile
 
 PublicKey = EllipticCurvePublicKey | RSAPublicKey
 

@@ -41,6 +41,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_key
 from directory.base.statement import Statement
 from directory.store import person_lock_sql
+from pki.certificates.profiles import serving
 from pki.doubts import UNSETTLED
 from pki.model import (
     Authority,
@@ -56,7 +57,6 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.profiles import serving
 from pki.tables import (
     NAMES_OF_ENROLMENT,
     authority,

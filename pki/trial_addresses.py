@@ -31,9 +31,9 @@ from directory.model import (
     Standing,
     Trust,
 )
+from pki.certificates.builder import NOTHING
+from pki.certificates.profiles import ARC
 from pki.model import BEFORE_OUR_RECORDS, JOINED, CertificateFacts, CertificateReason, serial_of
-from pki.profiles import ARC
-from pki.tbs import NOTHING
 
 DOMAIN = "reasons.test"
 ALLOWED, UNKNOWN = "allowed", "unknown"

@@ -34,6 +34,7 @@ from pki import (
     sweep,
     vouched_names,
 )
+from pki.certificates.profiles import RESERVATION_LIFE
 from pki.certification_request import public_key_of_request
 from pki.competence import check_comment, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
@@ -51,7 +52,6 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.profiles import RESERVATION_LIFE
 from pki.quotas import Quotas, charge, told
 from pki.revoking import TakingBack
 from pki.rules import PublicKey

@@ -13,8 +13,8 @@ import orjson
 
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, MailboxKind, Practitioner
+from pki.certificates.profiles import ApplicationNames, OrganisationNames, PersonNames
 from pki.model import Enrolment
-from pki.profiles import ApplicationNames, OrganisationNames, PersonNames
 from pki.rules import plain
 
 VouchedNames = PersonNames | OrganisationNames | ApplicationNames

@@ -13,8 +13,8 @@ from types import MappingProxyType
 
 from directory.model import MailboxFacts, MailboxKind, Practitioner
 from directory.rules import FRANCE, is_open, is_practising
+from pki.certificates.profiles import PROFILES
 from pki.model import RevocationAction, RevocationReason
-from pki.profiles import PROFILES
 from pki.rules import PROFILE_OF_MAILBOX
 
 

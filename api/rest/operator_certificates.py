@@ -13,8 +13,8 @@ from api.rest.shapes import EXAMPLE_SERIAL, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from pki import history, operators, use_cases
+from pki.certificates.profiles import OF_OPERATORS, OPERATOR_SERVER
 from pki.model import IssuedCertificate, RevocationAction
-from pki.profiles import OF_OPERATORS, OPERATOR_SERVER
 
 OPERATORS = {Role.OPERATOR}
 LONGEST_HOST = 253

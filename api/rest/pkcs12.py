@@ -17,7 +17,8 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import idempotency, pkcs12, store, use_cases
+from pki import idempotency, store, use_cases
+from pki.certificates import pkcs12
 from pki.idempotency import Asked, Kept
 from pki.model import IssuedCertificate, Purpose
 

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from directory.base.errors import Kind, Refusal
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority
+from pki.certificates.builder import Issuer, unsigned
+from pki.certificates.profiles import BACKDATING
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
 from pki.model import CrlForm, Serial
-from pki.profiles import BACKDATING
-from pki.tbs import Issuer, unsigned
 
 LEAST_RSA_OF_CA = 4096
 _SECOND = timedelta(seconds=1)

@@ -25,8 +25,8 @@ from pki.ceremony.drawing import Parent
 from pki.ceremony.offline import LONGEST_ROOT_CRL
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
+from pki.certificates.builder import HASHES, subject_of
 from pki.model import Authority, serial_of
-from pki.tbs import HASHES, subject_of
 
 # Clocks of machines without a network go wrong by minutes.
 CLOCK_SKEW = timedelta(minutes=10)

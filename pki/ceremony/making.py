@@ -27,11 +27,11 @@ from pki.ceremony.signing import KeyRing
 from pki.ceremony.store import Cross
 from pki.ceremony.transcript import Step
 from pki.ceremony.wording import describe
+from pki.certificates.builder import CURVES, subject_of, subject_text
+from pki.certificates.profiles import MOST_IN_PLAIN, OF_SERVERS_CAS, SERVERS_ROLE
 from pki.model import Authority, AuthorityState, CrlForm, IssuedCertificate, serial_of
-from pki.profiles import MOST_IN_PLAIN, OF_SERVERS_CAS, SERVERS_ROLE
 from pki.rules import spki_sha256
 from pki.signing.keys import Keys
-from pki.tbs import CURVES, subject_of, subject_text
 
 SHIPPED = {
     CrlForm.PLAIN: Path(__file__).with_name("shipped.toml"),

@@ -23,9 +23,9 @@ from pki.ceremony.making import differences
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.ceremony.transcript import Step
+from pki.certificates.builder import subject_of
 from pki.model import RevocationReason, Serial
 from pki.rules import this_update
-from pki.tbs import subject_of
 
 # S/MIME BR 4.9.7: the CRL of a root at least once in twelve months.
 LONGEST_ROOT_CRL = timedelta(days=365)

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from directory.base.errors import Kind, Refusal
-from pki.model import CrlForm
-from pki.profiles import (
+from pki.certificates.profiles import (
     CROSS,
     ISSUING,
     MAIL_ROLES,
@@ -25,6 +24,7 @@ from pki.profiles import (
     Profile,
     Urls,
 )
+from pki.model import CrlForm
 from pki.rules import LONGEST_COMMON_NAME, plain
 
 CURVES = {"P-256": "secp256r1", "P-384": "secp384r1"}

@@ -22,10 +22,10 @@ from directory.base.errors import Kind, Refusal
 from pki.ceremony import drawing
 from pki.ceremony.drawing import Parent
 from pki.ceremony.plan import Place, Plan, Planned, PlannedAuthority
+from pki.certificates.builder import subject_of
 from pki.model import serial_of
 from pki.signing.keys import Keys
 from pki.signing.seal import seal
-from pki.tbs import subject_of
 
 _CURVES: Mapping[str, EllipticCurve] = {"secp256r1": SECP256R1(), "secp384r1": SECP384R1()}
 

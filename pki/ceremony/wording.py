@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ExtensionOID
 
-from pki.tbs import subject_text
+from pki.certificates.builder import subject_text
 
 PLACEHOLDER = "(drawn at random when it is signed)"
 KEY_PLACEHOLDER = "(made, or found, when it is signed)"

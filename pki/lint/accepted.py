@@ -6,7 +6,7 @@ Data, to be read by an auditor: every line here is a rule of somebody else that 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pki.profiles import OPERATOR_SERVER_SHORT, SERVICE_TLS
+from pki.certificates.profiles import OPERATOR_SERVER_SHORT, SERVICE_TLS
 
 _NOT_PUBLIC = "names are those of the national trusted list and of this installation, not of the public DNS"
 _NO_AUDIT = (

@@ -7,9 +7,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ExtensionOID
 
-from pki.lint.lint import Case, Lint
-from pki.model import CrlForm
-from pki.profiles import (
+from pki.certificates.builder import NO_REV_AVAIL, NOTHING
+from pki.certificates.profiles import (
     MAIL_APART_FROM,
     MAIL_ROLES,
     OF_MAIL_CAS,
@@ -21,7 +20,8 @@ from pki.profiles import (
     Profile,
     usages_of,
 )
-from pki.tbs import NO_REV_AVAIL, NOTHING
+from pki.lint.lint import Case, Lint
+from pki.model import CrlForm
 
 _Value = TypeVar("_Value", bound=x509.ExtensionType)
 _NAMED = OF_MAILBOXES | {SERVICE_TLS.name, OPERATOR_SERVER.name}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
+from pki.certificates.profiles import Profile
 from pki.model import CrlForm
-from pki.profiles import Profile
 
 ROOT_ROLE = "root"
 

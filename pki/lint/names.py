@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from pki.lint.lint import Case, Lint
-from pki.profiles import (
+from pki.certificates.profiles import (
     APPLICATION,
     COUNTRY,
     CROSS,
@@ -23,6 +22,7 @@ from pki.profiles import (
     ROOT,
     SERVICE_TLS,
 )
+from pki.lint.lint import Case, Lint
 from pki.rules import LONGEST_COMMON_NAME
 
 _C, _CN, _O = NameOID.COUNTRY_NAME, NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME

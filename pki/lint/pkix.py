@@ -10,9 +10,9 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from pki.certificates.profiles import APPLICATION, OPERATOR_SERVER, ORGANISATION, PRACTITIONER, PROFILES
 from pki.lint.accepted import ACCEPTED, ACCEPTED_OF
 from pki.lint.lint import Finding
-from pki.profiles import APPLICATION, OPERATOR_SERVER, ORGANISATION, PRACTITIONER, PROFILES
 
 # What is wrong with a certificate of this profile, and what is only advised against.
 SecondOpinion = Callable[[bytes, str], tuple[list[Finding], list[Finding]]]

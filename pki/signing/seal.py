@@ -4,7 +4,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 
-from pki import der
+from pki.certificates import der
 
 # RFC 5758 3.2: ECDSA with the hash that fits the curve; the parameters are absent.
 ALGORITHMS = {

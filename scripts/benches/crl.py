@@ -23,10 +23,11 @@ from api.supervisor import parts_written
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import bulk, crl, der, gate, store
+from pki import bulk, crl, gate, store
 from pki.ceremony import making
 from pki.ceremony.plan import Place, read
 from pki.ceremony.signing import KeyRing
+from pki.certificates import der
 from pki.model import CrlForm, RevocationReason, serial_of
 from pki.signing.seal import seal
 

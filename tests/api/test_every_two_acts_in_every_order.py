@@ -29,7 +29,7 @@ from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.instant import dated_by_database
-from pki import pkcs12
+from pki.certificates import pkcs12
 from pki.compromise import SENTENCE
 from pki.history import State, life
 from pki.model import RevocationAction, Serial

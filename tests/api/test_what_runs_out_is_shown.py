@@ -10,7 +10,7 @@ from api.app import create_app
 from api.rest.expiring import PROFILE_WORDS
 from api.wiring import Container
 from directory.base.clock import utc_now
-from pki.profiles import OF_MAILBOXES, OF_OPERATORS
+from pki.certificates.profiles import OF_MAILBOXES, OF_OPERATORS
 from tests.api.certificates import certify, take_back
 from tests.api.commands import Sceau, told
 from tests.api.conftest import Caller

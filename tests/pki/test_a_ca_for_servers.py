@@ -39,9 +39,8 @@ from pki.ceremony import intake, making, offline
 from pki.ceremony import plan as planned
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place
-from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
-from pki.ocsp_request import Request
-from pki.profiles import (
+from pki.certificates.builder import NO_REV_AVAIL
+from pki.certificates.profiles import (
     LIST_SIGNER,
     MAIL_APART_FROM,
     OPERATOR_CLIENT,
@@ -52,9 +51,10 @@ from pki.profiles import (
     Profile,
     ServiceNames,
 )
+from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
+from pki.ocsp_request import Request
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
-from pki.tbs import NO_REV_AVAIL
 from pki.withdrawal import GRACES, Cause
 from tests.factories import seed_practitioner
 from tests.pki.conftest import new_key, request_for

@@ -13,10 +13,10 @@ from sqlalchemy import Engine, text
 
 from directory.base.errors import Refusal
 from pki import use_cases
+from pki.certificates.profiles import OPERATOR_SERVER, ORGANISATION, PRACTITIONER
 from pki.lint import pkix
 from pki.lint.accepted import ACCEPTED
 from pki.lint.pool import LintPool
-from pki.profiles import OPERATOR_SERVER, ORGANISATION, PRACTITIONER
 from tests.pki.conftest import BASE_URL, Enrolled, Established, new_key, request_for
 from tests.pki.test_lint import Encoding, leaf, rebuilt
 

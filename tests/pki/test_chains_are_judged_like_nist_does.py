@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 
 from directory.base.errors import Refusal
-from pki import chain
+from pki.certificates import path_validation as chain
 
 PKITS = Path(cryptography_vectors.__file__).parent / "x509" / "PKITS_data"
 AT = datetime(2012, 1, 1, tzinfo=UTC)

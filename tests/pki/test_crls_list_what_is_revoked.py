@@ -17,8 +17,8 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import crl, crl_store, floor
+from pki.certificates.profiles import BACKDATING
 from pki.model import RevocationReason, serial_of
-from pki.profiles import BACKDATING
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa
 
 LIFETIME = timedelta(hours=72)

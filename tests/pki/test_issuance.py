@@ -23,10 +23,10 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.store import lock_person
 from pki import blocked_keys, issuance, store, use_cases
+from pki.certificates.profiles import RESERVATION_LIFE
 from pki.consequences import Touched, settle
 from pki.issuance import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
-from pki.profiles import RESERVATION_LIFE
 from pki.rules import shard_of
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES
@@ -410,7 +410,7 @@ def test_recovery_leaves_alone_what_a_slow_issuance_stored_after_all(
 def test_what_breaks_a_rule_is_neither_reserved_nor_signed(
     engine: Engine, authority: Established, now: datetime
 ) -> None:
-    from pki.profiles import OCSP_SIGNER, ServiceNames
+    from pki.certificates.profiles import OCSP_SIGNER, ServiceNames
 
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
         issuance.prepare(
@@ -623,7 +623,7 @@ def test_one_key_asked_for_by_two_people_at_once_serves_one(
 
 def test_an_unknown_authority_issues_nothing(engine: Engine, now: datetime) -> None:
     from directory.base.audit import Actor
-    from pki.profiles import OCSP_SIGNER, ResponderNames
+    from pki.certificates.profiles import OCSP_SIGNER, ResponderNames
 
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
         issuance.prepare(

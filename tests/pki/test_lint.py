@@ -13,11 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-from pki.lint import key, pkix
-from pki.lint.catalogue import LINTS
-from pki.lint.lint import Case, run
-from pki.model import CrlForm, serial_of
-from pki.profiles import (
+from pki.certificates.builder import NO_REV_AVAIL, Issuer, unsigned
+from pki.certificates.profiles import (
     APPLICATION,
     CROSS,
     ISSUING,
@@ -47,8 +44,11 @@ from pki.profiles import (
     Urls,
     profile_of,
 )
+from pki.lint import key, pkix
+from pki.lint.catalogue import LINTS
+from pki.lint.lint import Case, run
+from pki.model import CrlForm, serial_of
 from pki.signing.seal import seal, unsealed
-from pki.tbs import NO_REV_AVAIL, Issuer, unsigned
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 START = NOW - timedelta(minutes=5)

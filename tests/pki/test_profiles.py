@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from pki.lint import pkix
-from pki.model import JOINED
-from pki.profiles import (
+from pki.certificates.builder import subject_of
+from pki.certificates.profiles import (
     APPLICATION,
     OF_MAILBOXES,
     OPERATOR_CLIENT,
@@ -35,8 +34,9 @@ from pki.profiles import (
     Profile,
     Urls,
 )
+from pki.lint import pkix
+from pki.model import JOINED
 from pki.rules import LONGEST_COMMON_NAME, person_name, plain
-from pki.tbs import subject_of
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Issue, enrol
 from tests.pki.test_lint import ADDRESS, Encoding, leaf

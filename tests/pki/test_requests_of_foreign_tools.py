@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
-from pki import certification_request, der
+from pki import certification_request
+from pki.certificates import der
 from tests.pki.conftest import new_key, request_for
 
 FILES = Path(__file__).with_name("requests")

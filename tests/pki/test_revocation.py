@@ -12,7 +12,8 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import der, releasing, revoking, store, use_cases
+from pki import releasing, revoking, store, use_cases
+from pki.certificates import der
 from pki.consequences import Touched, settle
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.withdrawal import GRACES

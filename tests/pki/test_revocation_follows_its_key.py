@@ -18,16 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import (
-    consequences,
-    der,
-    history,
-    holds,
-    ocsp_store,
-    releasing,
-    revocation_requests,
-    transparency_store,
-)
+from pki import consequences, history, holds, ocsp_store, releasing, revocation_requests, transparency_store
+from pki.certificates import der
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
 from pki.reasons import HOLDERS, WORDS
 from tests.factories import seed_practitioner

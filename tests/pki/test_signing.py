@@ -31,8 +31,8 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import crl, issuance, store
 from pki.ceremony import making as ceremony
+from pki.certificates.profiles import OCSP_SIGNER, ResponderNames
 from pki.model import CrlForm, Serial, serial_of
-from pki.profiles import OCSP_SIGNER, ResponderNames
 from pki.signing import process as signer_process
 from pki.signing import wire
 from pki.signing.client import SignerClient

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from directory.base.errors import Refusal
-from pki import chain
+from pki.certificates import path_validation as chain
 
 AT = datetime(2026, 9, 1, 12, tzinfo=UTC)
 KEYS = ("root", "other-root", "persons", "twin", "loop-a", "loop-b", "deep", "deeper", "leaf", "stray")

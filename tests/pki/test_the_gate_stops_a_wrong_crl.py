@@ -11,7 +11,8 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import crl, crl_store, der, gate, store
+from pki import crl, crl_store, gate, store
+from pki.certificates import der
 from pki.crl_store import Entries
 from pki.model import RevocationReason
 from tests.status_ca import BASE, ISSUING, ROOT, StatusCa

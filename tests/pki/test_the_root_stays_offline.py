@@ -20,8 +20,8 @@ from pki import crl, crl_store, floor, roll_over, store, use_cases
 from pki.ceremony import intake, making, offline
 from pki.ceremony.making import Outcome
 from pki.ceremony.plan import Place, Plan
+from pki.certificates.profiles import BACKDATING
 from pki.model import RevocationReason, Serial, serial_of
-from pki.profiles import BACKDATING
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from tests.pki.hierarchies import generation, plan, ring

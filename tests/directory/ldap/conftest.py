@@ -36,7 +36,7 @@ from directory.ldap.client import LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry, key_of
 from directory.ldap.plan import Delete
 from directory.ldap.publish import Publisher
-from pki import der as encoding
+from pki.certificates import der as encoding
 from pki.signing.client import SignerClient
 from tests.ports import free_port
 

@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.x509.oid import AuthorityInformationAccessOID as Access
 from cryptography.x509.oid import NameOID
 
-from pki.model import CrlForm, Serial
-from pki.profiles import (
+from pki.certificates.profiles import (
     COUNTRY,
     PROFESSION_CODES,
     PROFESSION_LABELS,
@@ -39,6 +38,7 @@ from pki.profiles import (
     ServiceNames,
     Urls,
 )
+from pki.model import CrlForm, Serial
 from pki.rules import LONGEST_COMMON_NAME, PublicKey, person_name, plain, shortened
 
 # RFC 5758 3.2, FIPS 186-5: the hash is as strong as the curve.
