@@ -33,14 +33,14 @@ from pki import (
     responders,
     restitution,
     servers_authority,
-    signed_note,
     tables,
-    transparency,
-    transparency_store,
     use_cases,
 )
 from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
 from pki.model import serial_of
+from pki.tlog import checkpoint as signed_note
+from pki.tlog import sequencer as transparency
+from pki.tlog import store as transparency_store
 
 _LOG = logging.getLogger("sceau.worker")
 # As long as the longest a reader may hold one by default: a fault found later has the digest to go by.

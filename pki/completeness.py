@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Engine, text
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import floor
-from pki.signed_note import last_note, size_said
-from pki.transparency_store import knows_note, size
+from pki.tlog.checkpoint import last_note, size_said
+from pki.tlog.store import knows_note, size
 
 # How long one look counts: a restore under a running service is noticed after that.
 HOLD_SECONDS = 5.0

@@ -20,7 +20,7 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from pki import completeness, crl_store, floor, gate, issuance, revoking, rules, store, sweep, transparency
+from pki import completeness, crl_store, floor, gate, issuance, revoking, rules, store, sweep
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.competence import check_comment
 from pki.completeness import Kept
@@ -36,9 +36,10 @@ from pki.model import (
     serial_of,
 )
 from pki.revoking import TakingBack
-from pki.signed_note import AuditKey
 from pki.signing.signer import Signer
 from pki.store import LastEvent, Revocable
+from pki.tlog import sequencer as transparency
+from pki.tlog.checkpoint import AuditKey
 
 ACTOR = Actor("command:restore")
 # Of a serial that only a CRL tells of: nobody kept the certificate, so nobody knows what it was.
@@ -216,7 +217,7 @@ def accept(
     """Declare the record complete: numbers go on above the floor, the log under the origin that this gives.
 
     Refuses `record-complete` when nothing is lacking, `restore-incomplete` while something known outside can
-    still be brought back, `comment-missing`, and what `find` and `transparency.begin_anew` refuse.
+    still be brought back, `comment-missing`, and what `find` and `sequencer.begin_anew` refuse.
     """
     if not reason.strip():
         raise Refusal(Kind.MALFORMED, "comment-missing", "Say why the record is held to be complete.")

@@ -1,7 +1,7 @@
 """Queue an audit line in the transaction of the act it tells of.
 
 An act and its line commit together or not at all. Numbering, hashing and signing come later and elsewhere
-(`pki/transparency.py`): an act never waits for the sequencer.
+(`pki/tlog/sequencer.py`): an act never waits for the sequencer.
 """
 
 from collections.abc import Iterable, Mapping

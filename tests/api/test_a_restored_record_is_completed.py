@@ -12,7 +12,7 @@ from directory.base.errors import Refusal
 from pki import store
 from pki.gate import number_of
 from pki.model import CrlForm, RevocationReason
-from pki.signed_note import last_note, read_notes
+from pki.tlog.checkpoint import last_note, read_notes
 from tests.api.commands import Sceau, told
 from tests.restored import Machine
 

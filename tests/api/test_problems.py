@@ -32,15 +32,13 @@ NEVER_OVER_HTTP = (
     "pki/crl",
     "pki/floor.py",
     "pki/gate.py",
-    "pki/merkle.py",
     "pki/ocsp",
     "pki/responders.py",
     "pki/restoring.py",
-    "pki/transparency",
+    "pki/tlog/",
     "pki/ceremony/",
     "pki/roll_over.py",
     "pki/signing/journal.py",
-    "pki/signed_note.py",
 )
 OVER_HTTP_ALL_THE_SAME = ("directory/sync/approvals.py", "directory/sync/history.py")
 # The signer refuses these to those who ask it wrongly, and the terminal the last to whoever brings a file.

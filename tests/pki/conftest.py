@@ -15,11 +15,12 @@ from sqlalchemy import Engine
 
 from directory import access
 from directory.base.db import transaction
-from pki import store, transparency_store, use_cases
+from pki import store, use_cases
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
+from pki.tlog import store as transparency_store
 from tests import made_once
 from tests.factories import Seeded, seed_practitioner, seed_token
 

@@ -18,10 +18,11 @@ from sqlalchemy.exc import DBAPIError
 from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import consequences, history, holds, ocsp_store, releasing, revocation_requests, transparency_store
+from pki import consequences, history, holds, ocsp_store, releasing, revocation_requests
 from pki.certificates import der
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
 from pki.reasons import HOLDERS, WORDS
+from pki.tlog import store as transparency_store
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Issue, Key, enrol, new_key
 from tests.pki.test_revocation import ADMIN, HOLD, LOST, OPERATOR, events, release, revoke, revoke_as

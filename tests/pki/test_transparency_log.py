@@ -19,11 +19,11 @@ from sqlalchemy import Connection, Engine, text
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import transparency
-from pki.merkle import append, leaf_hash, root_of
-from pki.signed_note import append_checkpoint_file, key_id, open_note, read_notes, verifier
-from pki.transparency import AuditKey, line_bytes, publish_heads, sequence, size, verify
-from pki.transparency_store import Line
+from pki.tlog import sequencer as transparency
+from pki.tlog.checkpoint import append_checkpoint_file, key_id, open_note, read_notes, verifier
+from pki.tlog.merkle import append, leaf_hash, root_of
+from pki.tlog.sequencer import AuditKey, line_bytes, publish_heads, sequence, size, verify
+from pki.tlog.store import Line
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
-from pki.merkle import (
+from pki.tlog.merkle import (
     EMPTY_ROOT,
     append,
     consistency_proof,

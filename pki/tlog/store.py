@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, text
 
 from directory.base.audit import Event
 from directory.tables import audit_checkpoint, audit_entry, audit_pending
-from pki.merkle import Frontier
-from pki.signed_note import ORIGIN
+from pki.tlog.checkpoint import ORIGIN
+from pki.tlog.merkle import Frontier
 
 # One statement, however many there are.
 _STORE_LINES = text("""
@@ -63,7 +63,7 @@ class Epoch:
 
 
 RECORD = "record"
-# Found by the index on subjects. Nothing but `transparency.begin_anew` numbers such a line.
+# Found by the index on subjects. Nothing but `sequencer.begin_anew` numbers such a line.
 _EPOCHS = text("""
     SELECT index, at, actor, event, subject, detail, leaf_hash FROM audit_entry
     WHERE subject = :subject AND event = :event ORDER BY index

@@ -1,7 +1,8 @@
 """The tamper-evident log: numbers the lines that acts queued, signs the log's head, and finds any rewrite.
 
-Acts never wait for it (`directory/base/audit.py` queues their lines). The tree is `pki/merkle.py`, the head's
-form and key `pki/signed_note.py`. What an outsider holds against us is one old head: so they leave here.
+Acts never wait for it (`directory/base/audit.py` queues their lines). The tree is `pki/tlog/merkle.py`, the
+head's form and key `pki/tlog/checkpoint.py`. What an outsider holds against us is one old head: so they leave
+here.
 """
 
 import json
@@ -18,9 +19,8 @@ from directory.base.audit import Actor, Event
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
-from pki import transparency_store as store
-from pki.merkle import Frontier, append, leaf_hash, root_of
-from pki.signed_note import (
+from pki.tlog import store
+from pki.tlog.checkpoint import (
     ORIGIN,
     AuditKey,
     Head,
@@ -31,7 +31,8 @@ from pki.signed_note import (
     read_notes,
     size_said,
 )
-from pki.transparency_store import Checkpoint, Epoch, Line, size
+from pki.tlog.merkle import Frontier, append, leaf_hash, root_of
+from pki.tlog.store import Checkpoint, Epoch, Line, size
 
 __all__ = [
     "AuditKey",

@@ -1,0 +1,1 @@
+"""The append-only log: Merkle tree, checkpoints and their order. Knows no certificate."""
