@@ -28,8 +28,8 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.history import Condition, conditions
 from pki import lifetimes
-from pki.completeness import WHAT_TO_DO
 from pki.figures import figures
+from pki.rollback.detection import WHAT_TO_DO
 
 # Seconds for each answer of the database: one that hangs is a part that is down.
 PATIENCE = 30.0

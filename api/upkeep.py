@@ -22,7 +22,6 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
 from pki import (
-    completeness,
     crl,
     earlier_keys,
     idempotency,
@@ -38,6 +37,7 @@ from pki import (
 )
 from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
 from pki.model import serial_of
+from pki.rollback import detection as completeness
 from pki.tlog import checkpoint as signed_note
 from pki.tlog import sequencer as transparency
 from pki.tlog import store as transparency_store

@@ -22,9 +22,9 @@ from directory.base import failpoints, instant
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine
 from directory.sync.bounds import RegisterBounds, load_bounds
-from pki.completeness import Watch
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
+from pki.rollback.detection import Watch
 from pki.rules import purposes_asked
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer

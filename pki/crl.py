@@ -21,10 +21,12 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
-from pki import completeness, crl_store, floor, gate, store
+from pki import crl_store, gate, store
 from pki.certificates import der
 from pki.certificates.profiles import MOST_IN_PLAIN
 from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
+from pki.rollback import detection as completeness
+from pki.rollback import high_water as floor
 from pki.rules import this_update
 from pki.signing.seal import ALGORITHMS
 

@@ -19,10 +19,11 @@ from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from pki import completeness, crl_store
+from pki import crl_store
 from pki.certificates import der
 from pki.certificates.profiles import Urls
 from pki.model import Authority, CrlForm, serial_of
+from pki.rollback import detection as completeness
 
 # Baseline requirements 7.2: ten days at most between thisUpdate and nextUpdate.
 LONGEST_LIFE = timedelta(days=10)

@@ -100,7 +100,8 @@ def decide(  # noqa: PLR0911 - a line of the table each
 
     `request` is None when the octets could not be read as one, `issuer` when it is not all about
     one CA of ours, `standing` when the record could not be read. `never_issued` is `UNKNOWN` or
-    `NEVER_ISSUED`. The record is not `complete` when it lacks what was shown of it (`completeness`).
+    `NEVER_ISSUED`. The record is not `complete` when it lacks what was shown of it
+    (`pki/rollback/detection.py`).
     """
     if request is None:
         return Outcome.MALFORMED  # RFC 6960 2.3; RFC 9654 2.1 for nonces

@@ -2,7 +2,8 @@
 
 A CRL of ours tells of a revocation wherever it was kept; it is entered with its own date and reason, as an
 event like any other. What was signed after the backup is in the signer's journal: it is stored again and
-taken back. Only `accept` says that the record is complete; whether it looks so, `completeness` watches.
+taken back. Only `accept` says that the record is complete; whether it looks so, `pki/rollback/detection.py`
+watches.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +21,9 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from pki import completeness, crl_store, floor, gate, issuance, revoking, rules, store, sweep
+from pki import crl_store, gate, issuance, revoking, rules, store, sweep
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.competence import check_comment
-from pki.completeness import Kept
 from pki.crl import entry_der
 from pki.model import (
     Authority,
@@ -36,6 +36,9 @@ from pki.model import (
     serial_of,
 )
 from pki.revoking import TakingBack
+from pki.rollback import detection as completeness
+from pki.rollback import high_water as floor
+from pki.rollback.detection import Kept
 from pki.signing.signer import Signer
 from pki.store import LastEvent, Revocable
 from pki.tlog import sequencer as transparency

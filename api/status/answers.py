@@ -17,13 +17,13 @@ from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
 from directory.base.errors import Refusal
 from pki import intact, ocsp, ocsp_request, ocsp_store
-from pki.completeness import Watch
 from pki.intact import DamagedError
 from pki.model import Serial, Standing
 from pki.ocsp import Finding, Issuer, Outcome
 from pki.ocsp_request import Question, Request
 from pki.ocsp_store import Presigned
 from pki.responders import Responder, Responders, load_responders
+from pki.rollback.detection import Watch
 from pki.signing_clock import SigningClock
 
 _LOG = logging.getLogger("sceau.status")

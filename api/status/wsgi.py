@@ -21,8 +21,8 @@ from api.status.reply import Environ, Reply, StartResponse, WsgiApplication, fai
 from directory.base.clock import Clock, utc_now
 from directory.base.db import libpq
 from pki import ocsp, ocsp_request
-from pki.completeness import Kept, Watch
 from pki.ocsp import Outcome
+from pki.rollback.detection import Kept, Watch
 
 _LOG = logging.getLogger("sceau.status")
 _CRL = re.compile(r"/crl/([a-z][a-z0-9-]{1,30})/(0|[1-9][0-9]{0,3})(-delta)?\.crl")

@@ -15,9 +15,10 @@ from sqlalchemy import Connection, Engine
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl_store, floor, gate, store
-from pki.completeness import Kept, Watch
+from pki import crl_store, gate, store
 from pki.model import Authority, Reservation, Serial
+from pki.rollback import high_water as floor
+from pki.rollback.detection import Kept, Watch
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys, missing

@@ -24,8 +24,8 @@ from directory.base.db import connect_engine
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database
 from pki.ceremony import making
-from pki.completeness import Kept, Watch
 from pki.model import CrlForm, Serial
+from pki.rollback.detection import Kept, Watch
 from pki.signing import wire
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal

@@ -17,8 +17,9 @@ from api.status.files import Files
 from api.trust_lists import publish
 from api.wiring import Container
 from directory.base.clock import utc_now
-from pki import floor, gate, responders
+from pki import gate, responders
 from pki.published import crls_in_force
+from pki.rollback import high_water as floor
 from tests.conftest import NOON
 from tests.factories import seed_practitioner
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, StatusCa

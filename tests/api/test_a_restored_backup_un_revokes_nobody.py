@@ -13,8 +13,9 @@ from api.app import create_app
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import crl, crl_store, floor
+from pki import crl, crl_store
 from pki.model import RevocationReason
+from pki.rollback import high_water as floor
 from tests.factories import seed_token
 from tests.restored import Machine, operator
 from tests.statements import heard

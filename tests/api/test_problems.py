@@ -30,7 +30,7 @@ NEVER_OVER_HTTP = (
     "directory/access.py",
     "directory/use_cases.py",
     "pki/crl",
-    "pki/floor.py",
+    "pki/rollback/high_water.py",
     "pki/gate.py",
     "pki/ocsp",
     "pki/responders.py",

@@ -16,9 +16,10 @@ from sqlalchemy import Engine, text
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl, crl_store, floor
+from pki import crl, crl_store
 from pki.certificates.profiles import BACKDATING
 from pki.model import RevocationReason, serial_of
+from pki.rollback import high_water as floor
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa
 
 LIFETIME = timedelta(hours=72)

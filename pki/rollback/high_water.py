@@ -1,7 +1,7 @@
 """What a restored database has forgotten, kept in files outside it and its backups.
 
 For each shard the last CRL number and how many events that CRL rested on; beside it the last CRL and delta
-themselves. `completeness` holds them against the record. Lost: a restore is noticed by the audit heads alone.
+themselves. `detection` holds them against the record. Lost: a restore is noticed by the audit heads alone.
 Raised by who can write it: nothing is answered or published before somebody looked.
 """
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import floor
+from pki.rollback import high_water as floor
 from pki.tlog.checkpoint import last_note, size_said
 from pki.tlog.store import knows_note, size
 
