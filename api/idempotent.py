@@ -1,7 +1,7 @@
 """`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): asked twice, done once, answered alike.
 
 An operation says `idempotent=True`; what is here reads the key, waits a little for a twin, and gives the kept
-answer. What counts as the same request, and for how long, is decided in `pki/idempotency.py`.
+answer. What counts as the same request, and for how long, is decided in `pki/record/idempotency.py`.
 """
 
 import re
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.idempotency import Asked, Kept, claim, let_go
+from pki.record.idempotency import Asked, Kept, claim, let_go
 
 HEADER = "Idempotency-Key"
 # The draft wants a quoted string (RFC 9651 3.3.3); most clients send the bare UUID, which is as clear.

@@ -24,7 +24,6 @@ from directory.feed import tell_of_time
 from pki import (
     crl,
     earlier_keys,
-    idempotency,
     operators_withdrawal,
     outside_view,
     privacy_watch,
@@ -32,11 +31,11 @@ from pki import (
     responders,
     restitution,
     servers_authority,
-    tables,
     use_cases,
 )
 from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
 from pki.model import serial_of
+from pki.record import idempotency, tables
 from pki.rollback import detection as completeness
 from pki.tlog import checkpoint as signed_note
 from pki.tlog import sequencer as transparency

@@ -30,7 +30,6 @@ from pki import (
     renewals,
     revoking,
     rules,
-    store,
     use_cases,
     vouched_names,
 )
@@ -48,10 +47,11 @@ from pki.model import (
     Serial,
 )
 from pki.quotas import Quotas, charge, told
+from pki.record import certificates as store
+from pki.record.certificates import Revocable
 from pki.revoking import TakingBack
 from pki.rules import PublicKey
 from pki.signing.signer import Signer
-from pki.store import Revocable
 
 LARGEST = 1000
 # Whom a batch holds locked meanwhile waits for some 100 ms.

@@ -24,7 +24,7 @@ from pki.model import (
     RevocationAction,
     Serial,
 )
-from pki.tables import NAMES_OF_ENROLMENT, batch, batch_item, certificate
+from pki.record.tables import NAMES_OF_ENROLMENT, batch, batch_item, certificate
 
 _ENROLMENTS = text(f"""
     SELECT id, practitioner, mailbox, authority, identity_check, state, requested_by, requested_at,

@@ -27,8 +27,8 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_all_until_commit
 from directory.base.statement import Statement
 from pki.model import Serial
+from pki.record.tables import blocked_key, weak_key
 from pki.rules import PublicKey, spki_sha256
-from pki.tables import blocked_key, weak_key
 
 _CHUNK = 10_000
 _HEX = re.compile(r"[0-9a-fA-F]+")

@@ -19,10 +19,11 @@ from directory.base.failpoints import passing
 from directory.identifiers import read_place
 from directory.search import sites_of
 from directory.withdrawal_limits import charge
-from pki import bulk_store, revoking, store, sweep
+from pki import bulk_store, revoking, sweep
 from pki.bulk_store import Bulk, Selected, Selection
 from pki.competence import LONGEST_COMMENT
 from pki.model import RevocationAction, RevocationReason, Serial
+from pki.record import certificates as store
 from pki.revoking import TakingBack
 
 # Above this a second administrator agrees: a slip of the hand takes a ward off the air, not a region.

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, func, insert, select, text, update
 
 from directory.tables import api_token
 from pki.model import RevocationReason, Serial
-from pki.tables import bulk_revocation, bulk_revocation_approval
+from pki.record.tables import bulk_revocation, bulk_revocation_approval
 
 # Certificates of the service itself (CAs, responders, list signers, its own TLS) are never selected: a list
 # that swept up the OCSP signer would silence the answer to itself. They are revoked one by one.

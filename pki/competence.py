@@ -17,8 +17,8 @@ from directory.tables import api_token
 from pki import rules
 from pki.model import IssuedCertificate, RevocationReason
 from pki.reasons import HOLDERS
-from pki.store import Revocable
-from pki.tables import operator_certificate
+from pki.record.certificates import Revocable
+from pki.record.tables import operator_certificate
 
 LONGEST_COMMENT = 1000
 

@@ -21,10 +21,11 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
-from pki import crl_store, gate, store
+from pki import crl_store, gate
 from pki.certificates import der
 from pki.certificates.profiles import MOST_IN_PLAIN
 from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
+from pki.record import certificates as store
 from pki.rollback import detection as completeness
 from pki.rollback import high_water as floor
 from pki.rules import this_update

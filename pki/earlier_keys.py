@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor
-from pki import blocked_keys, revoking, store
+from pki import blocked_keys, revoking
 from pki.blocked_keys import Cause
 from pki.model import RevocationReason, Serial
+from pki.record import certificates as store
 from pki.revoking import TakingBack
 from pki.rules import PublicKey
 

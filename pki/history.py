@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from directory.base.errors import Kind, Refusal
-from pki import store
 from pki.model import (
     Enrolment,
     IssuedCertificate,
@@ -23,7 +22,8 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.tables import certificate, revocation
+from pki.record import certificates as store
+from pki.record.tables import certificate, revocation
 
 
 class State(Enum):

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor
-from pki import consequences, revoking, store, sweep
+from pki import consequences, revoking, sweep
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
+from pki.record import certificates as store
 from pki.revoking import TakingBack
 
 LASTS = timedelta(days=14)

@@ -17,7 +17,7 @@ from directory.model import MailboxFacts, Practitioner
 from pki import blocked_keys, operators_store, withdrawal_store
 from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
-from pki.store import Revocable
+from pki.record.certificates import Revocable
 from pki.withdrawal import Bond, Cause, Present, causes, kind_of_profile
 
 KEY_BLOCKED = "key-blocked"

@@ -15,9 +15,10 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from pki import key_files, store
+from pki import key_files
 from pki.certificates.profiles import LIST_SIGNER
 from pki.model import IssuedCertificate
+from pki.record import certificates as store
 
 ALGORITHM = "ES256"
 

@@ -15,16 +15,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import (
-    blocked_keys,
-    impediments,
-    issuance,
-    operators_store,
-    revoking,
-    rules,
-    servers_authority,
-    store,
-)
+from pki import blocked_keys, impediments, issuance, operators_store, revoking, rules, servers_authority
 from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
@@ -42,10 +33,11 @@ from pki.lint.key import weaknesses
 from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
 from pki.operators_store import Made, Operator, OperatorReservation
 from pki.quotas import Quotas, charge, told
+from pki.record import certificates as store
+from pki.record.certificates import Revocable
 from pki.revoking import TakingBack
 from pki.rules import PublicKey
 from pki.signing.signer import Signer
-from pki.store import Revocable
 
 # Who certified them before there was a CA for servers.
 FORMERLY = "organisations"

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from pki.certificates.profiles import OF_OPERATORS
 from pki.model import IssuedCertificate, RevocationAction, Serial
-from pki.tables import certificate, operator_certificate
+from pki.record.tables import certificate, operator_certificate
 
 _OPERATOR = text("SELECT id, name, suspended_at IS NOT NULL AS suspended FROM operator WHERE id = :id")
 _RIGHTS = text("""

@@ -14,10 +14,11 @@ from cryptography import x509
 from sqlalchemy import Connection, text
 
 from directory.base.errors import Refusal
-from pki import crl_store, store
+from pki import crl_store
 from pki.certificates import path_validation as chain
 from pki.certificates.profiles import ISSUING, PROFILES
 from pki.model import Authority, Serial
+from pki.record import certificates as store
 
 # From a random place on, so that in the end every shard has had its turn.
 SAMPLE = 64

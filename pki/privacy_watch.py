@@ -17,8 +17,8 @@ from directory.base.db import transaction
 from directory.changes import START, Change, Entity
 from directory.rules import registering_authorities
 from directory.store import keys_that_may_show, mailbox_facts, organisations, practitioners
-from pki import store
 from pki.model import Serial
+from pki.record import certificates as store
 
 CONSUMER = "privacy-watch"
 ACTOR = Actor("job:privacy-watch")

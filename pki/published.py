@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from directory import privacy
-from pki import intact, store
+from pki import intact
 from pki.certificates.profiles import served_by
 from pki.model import Authority, Purpose
+from pki.record import certificates as store
 
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
 # belongs to, is another's key: it does not show.

@@ -18,7 +18,7 @@ from directory.base.audit import Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.statement import Statement
-from pki.tables import quota_use
+from pki.record.tables import quota_use
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -13,11 +13,12 @@ from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki import consequences, impediments, revoking, store
+from pki import consequences, impediments, revoking
 from pki.competence import check_comment, check_may_release
 from pki.model import RevocationAction, RevocationReason, Serial
-from pki.store import LastEvent, Revocable
-from pki.tables import hold_release
+from pki.record import certificates as store
+from pki.record.certificates import LastEvent, Revocable
+from pki.record.tables import hold_release
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from directory.rules import FRANCE
-from pki import impediments, issuance, rules, store
+from pki import impediments, issuance, rules
 from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
 from pki.model import Enrolment, Reservation, Serial
-from pki.store import KeyUse
+from pki.record import certificates as store
+from pki.record.certificates import KeyUse
 
 
 def check_key(

@@ -30,13 +30,13 @@ from pki import (
     issuance,
     renewals,
     rules,
-    store,
     use_cases,
     vouched_names,
 )
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.issuance import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
+from pki.record import certificates as store
 from pki.rules import PublicKey
 from pki.signing.signer import Signer
 

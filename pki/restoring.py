@@ -21,7 +21,7 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from pki import crl_store, gate, issuance, revoking, rules, store, sweep
+from pki import crl_store, gate, issuance, revoking, rules, sweep
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.competence import check_comment
 from pki.crl import entry_der
@@ -35,12 +35,13 @@ from pki.model import (
     Serial,
     serial_of,
 )
+from pki.record import certificates as store
+from pki.record.certificates import LastEvent, Revocable
 from pki.revoking import TakingBack
 from pki.rollback import detection as completeness
 from pki.rollback import high_water as floor
 from pki.rollback.detection import Kept
 from pki.signing.signer import Signer
-from pki.store import LastEvent, Revocable
 from pki.tlog import sequencer as transparency
 from pki.tlog.checkpoint import AuditKey
 

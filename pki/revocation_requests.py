@@ -22,7 +22,7 @@ from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 from directory.withdrawal_limits import charge
-from pki import revoking, store, sweep
+from pki import revoking, sweep
 from pki.competence import (
     LONGEST_COMMENT,
     check_comment,
@@ -31,8 +31,9 @@ from pki.competence import (
     reserved_to_owner,
 )
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial, serial_of
+from pki.record import certificates as store
+from pki.record.certificates import Revocable
 from pki.revoking import TakingBack
-from pki.store import Revocable
 
 # What the keys of our profiles sign with; `none` and every shared secret are no proof.
 ALGORITHMS = ("ES256", "ES384", "RS256", "PS256")

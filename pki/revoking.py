@@ -1,7 +1,8 @@
 """The act of taking certificates back, one or ten thousand: events, CRL entries and audit lines, as sets.
 
 Who may, and why, is decided by the callers (`pki/use_cases.py`, `pki/consequences.py`). Revocables come from
-`pki.store`, which has locked their reservations: the instant of an act is taken here, behind those locks.
+`pki.record.certificates`, which has locked their reservations: the instant of an act is taken here, behind
+those locks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,11 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record, record_all
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
-from pki import impediments, rules, store, sweep
+from pki import impediments, rules, sweep
 from pki.crl import entry_der
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
-from pki.store import Revocable
+from pki.record import certificates as store
+from pki.record.certificates import Revocable
 
 _EVENTS = {
     RevocationAction.REVOKE: Event.CERTIFICATE_REVOKED,

@@ -53,7 +53,7 @@ PROFILE_OF_MAILBOX: Mapping[MailboxKind, Profile] = MappingProxyType(
         MailboxKind.APPLICATION: APPLICATION,
     }
 )
-# Which role of CA issues for it (pki.store.issuing_authority).
+# Which role of CA issues for it (pki.record.certificates.issuing_authority).
 ISSUER_OF_MAILBOX: Mapping[MailboxKind, str] = MappingProxyType(
     {
         MailboxKind.PERSON: "persons",

@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
-from pki import store
 from pki.certificates.builder import certificate_of
 from pki.certificates.profiles import MAIL_APART_FROM, MAIL_ROLES, OF_MAIL_CAS, SERVERS_ROLE, Profile
 from pki.model import Authority, AuthorityState
+from pki.record import certificates as store
 
 # Who sees each minute that every CA can answer.
 _ACTOR = Actor("job:ocsp-responders")

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, text
 
 from directory.base.locks import hold_until_commit
-from pki.tables import trust_list, trust_list_due
+from pki.record.tables import trust_list, trust_list_due
 
 _LOCK = "trust-list"
 # Suspended is a right whose domain or operator is; what left the national list is in no list.

@@ -30,7 +30,6 @@ from pki import (
     renewals,
     revoking,
     rules,
-    store,
     sweep,
     vouched_names,
 )
@@ -53,10 +52,11 @@ from pki.model import (
     serial_of,
 )
 from pki.quotas import Quotas, charge, told
+from pki.record import certificates as store
+from pki.record.certificates import Revocable
 from pki.revoking import TakingBack
 from pki.rules import PublicKey
 from pki.signing.signer import Signer
-from pki.store import Revocable
 
 # The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.
 RECOVERY_REACH = timedelta(days=7)

@@ -17,7 +17,7 @@ from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
 from directory.changes import Entity
 from pki import impediments, vouched_names
-from pki.tables import NAMES_OF_ENROLMENT
+from pki.record.tables import NAMES_OF_ENROLMENT
 from pki.withdrawal import Bond, Present
 
 # Those that ended as well: their matters close. Each way to an enrolment by its own index.

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sqlalchemy import Connection, Engine, text
 
-from pki import crl, crl_store, gate, key_files, responders, store
+from pki import crl, crl_store, gate, key_files, responders
 from pki.certificates import der
 from pki.certificates.profiles import Urls
 from pki.model import CrlForm, RevocationReason, Serial, serial_of
+from pki.record import certificates as store
 
 BASE = "http://status.example"
 ROOT, ISSUING = "root-1", "persons-1"

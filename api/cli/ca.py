@@ -15,12 +15,13 @@ from api.settings import Settings, load_settings
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import roll_over, store
+from pki import roll_over
 from pki.ceremony import intake, making, offline, plan, signing
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing
 from pki.model import Authority, CrlForm, RevocationReason, Serial
+from pki.record import certificates as store
 from pki.use_cases import parse_serial
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

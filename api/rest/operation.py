@@ -37,8 +37,8 @@ from directory.base.db import asking, transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 from directory.reading_quotas import CODE as READING_QUOTA_REACHED
-from pki import idempotency
-from pki.idempotency import Asked, Kept
+from pki.record import idempotency
+from pki.record.idempotency import Asked, Kept
 
 View = Callable[..., Any]
 Form = Callable[[Container, Any], bytes]

@@ -17,10 +17,12 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import idempotency, store, use_cases
+from pki import use_cases
 from pki.certificates import pkcs12
-from pki.idempotency import Asked, Kept
 from pki.model import IssuedCertificate, Purpose
+from pki.record import certificates as store
+from pki.record import idempotency
+from pki.record.idempotency import Asked, Kept
 
 _WITHOUT_A_REQUEST = ("csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key")
 # What is kept of the answer for a repeated request: that it was given, and nothing of it.

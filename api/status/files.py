@@ -15,10 +15,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import crl_store, gate, intact, roll_over, store, trust_list, trust_list_store
+from pki import crl_store, gate, intact, roll_over, trust_list, trust_list_store
 from pki.intact import DamagedError
 from pki.model import Authority
 from pki.published import authority as certificate_of
+from pki.record import certificates as store
 from pki.rollback import high_water as floor
 
 _LOG = logging.getLogger("sceau.status")

@@ -18,7 +18,6 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from pki import store
 from pki.ceremony import drawing, signing, transcript
 from pki.ceremony import store as rows
 from pki.ceremony.drawing import Parent
@@ -30,6 +29,7 @@ from pki.ceremony.wording import describe
 from pki.certificates.builder import CURVES, subject_of, subject_text
 from pki.certificates.profiles import MOST_IN_PLAIN, OF_SERVERS_CAS, SERVERS_ROLE
 from pki.model import Authority, AuthorityState, CrlForm, IssuedCertificate, serial_of
+from pki.record import certificates as store
 from pki.rules import spki_sha256
 from pki.signing.keys import Keys
 

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, exists, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.errors import Kind, Refusal
-from pki import crl_store, store
+from pki import crl_store
 from pki.model import AuthorityState, IssuedCertificate, Reservation, RevocationAction, Serial
-from pki.tables import authority, certificate, crl, cross_certificate, reservation, revocation
+from pki.record import certificates as store
+from pki.record.tables import authority, certificate, crl, cross_certificate, reservation, revocation
 
 _LISTED = text("""
     SELECT max(entries) FROM (

@@ -26,8 +26,9 @@ from directory.base.db import transaction
 from directory.changes import Entity
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
-from pki import published, store
+from pki import published
 from pki.public import public_values
+from pki.record import certificates as store
 from tests.api.certificates import certify, take_back
 from tests.factories import rpps, seed_organisation, seed_practitioner, seed_token
 from tests.repo.test_documents import program

@@ -19,8 +19,8 @@ from api.app import create_app
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import idempotency
-from pki.idempotency import Asked, Kept
+from pki.record import idempotency
+from pki.record.idempotency import Asked, Kept
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
 from tests.factories import Seeded, seed_practitioner

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from api import upkeep
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import store
 from pki.gate import number_of
 from pki.model import CrlForm, RevocationReason
+from pki.record import certificates as store
 from pki.tlog.checkpoint import last_note, read_notes
 from tests.api.commands import Sceau, told
 from tests.restored import Machine

@@ -17,9 +17,9 @@ from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import store
 from pki.history import Life, State
 from pki.model import RevocationReason
+from pki.record import certificates as store
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
 from tests.api.signing import request_for

@@ -16,7 +16,7 @@ from api.app import create_app
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.sync.run import run_register
-from pki import store
+from pki.record import certificates as store
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import request_for

@@ -27,8 +27,8 @@ from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki import store
 from pki.export import harmless
+from pki.record import certificates as store
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import signer_in

@@ -24,9 +24,10 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl, renewal, roll_over, store, use_cases
+from pki import crl, renewal, roll_over, use_cases
 from pki.ceremony import making
 from pki.model import RevocationReason, serial_of
+from pki.record import certificates as store
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal

@@ -23,8 +23,8 @@ from api.status.wsgi import StatusApplication
 from api.trust_lists import Newest
 from api.wiring import Container
 from directory.base.db import connect_engine, transaction
-from pki import store
 from pki.model import AuthorityState
+from pki.record import certificates as store
 from tests.conftest import NOON
 from tests.factories import seed_organisation, seed_practitioner
 from tests.wsgi_client import request

@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 
 from directory import access
 from directory.base.db import transaction
-from pki import store, use_cases
+from pki import use_cases
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
+from pki.record import certificates as store
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal

@@ -32,7 +32,6 @@ from pki import (
     responders,
     roll_over,
     servers_authority,
-    store,
     use_cases,
 )
 from pki.ceremony import intake, making, offline
@@ -53,6 +52,7 @@ from pki.certificates.profiles import (
 )
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
 from pki.ocsp_request import Request
+from pki.record import certificates as store
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.withdrawal import GRACES, Cause

@@ -17,11 +17,11 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
-from pki import store
 from pki.ceremony import making, transcript
 from pki.ceremony.making import Outcome
 from pki.ceremony.plan import Place, Plan, read
 from pki.model import CrlForm
+from pki.record import certificates as store
 from pki.signing.file import FileKeys
 from tests.pki.hierarchies import BASE_URL, BRIDGES, NATIONAL, PASSPHRASE, cross, file, generation, plan, ring
 

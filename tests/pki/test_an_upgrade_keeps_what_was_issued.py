@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine, text
 
 from directory.base.clock import utc_now
-from pki import crl, crl_store, store
+from pki import crl, crl_store
 from pki.model import Authority, CrlForm, IssuedCertificate
+from pki.record import certificates as store
 from tests.pki.hierarchies import EVERY
 from tests.pki.test_a_ca_for_servers import MAIL, Installation, place  # noqa: F401 - a fixture
 from tests.repo.test_migrations import config

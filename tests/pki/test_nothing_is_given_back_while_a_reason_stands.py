@@ -29,11 +29,11 @@ from pki import (
     operators_withdrawal,
     releasing,
     revocation_requests,
-    store,
     use_cases,
 )
 from pki.consequences import Touched, settle
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
+from pki.record import certificates as store
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES
 from tests.factories import depart, seed_practitioner

@@ -27,10 +27,11 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl, crl_store, gate, published, store
+from pki import crl, crl_store, gate, published
 from pki.ceremony import making
 from pki.crl_store import Entries
 from pki.model import CrlForm, RevocationReason, serial_of
+from pki.record import certificates as store
 from tests.pki.hierarchies import generation, plan, ring
 from tests.status_ca import ISSUING, ROOT, Issued, StatusCa
 from tests.wsgi_client import request

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pki.model import Authority, AuthorityState, CrlForm, RevocationAction, RevocationReason, serial_of
+from pki.record.certificates import LastEvent
 from pki.restoring import PublishedList, Told, lacks_event, together
-from pki.store import LastEvent
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 CA = Authority(

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
-import pki.tables  # noqa: F401 - registers the PKI's tables beside the directory's
+import pki.record.tables  # noqa: F401 - registers the PKI's tables beside the directory's
 from directory.tables import Xid8, metadata
 from tests.factories import seed_organisation, seed_practitioner, seed_token
 from tests.status_ca import StatusCa

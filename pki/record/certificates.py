@@ -57,7 +57,7 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.tables import (
+from pki.record.tables import (
     NAMES_OF_ENROLMENT,
     authority,
     certificate,

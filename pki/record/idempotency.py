@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, upd
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.errors import Kind, Refusal
-from pki.tables import idempotent_request
+from pki.record.tables import idempotent_request
 
 KEPT = timedelta(hours=24)
 # A worker that was killed leaves its request under way: longer than any issuance takes, then another may.

@@ -1,0 +1,1 @@
+"""SQL of certificates, reservations, enrolments, revocations and authorities. Takes no decision."""
