@@ -22,7 +22,6 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
 from pki import (
-    crl,
     earlier_keys,
     operators_withdrawal,
     outside_view,
@@ -34,6 +33,7 @@ from pki import (
     use_cases,
 )
 from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
+from pki.crl import publish as crl
 from pki.model import serial_of
 from pki.record import idempotency, tables
 from pki.rollback import detection as completeness

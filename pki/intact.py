@@ -1,7 +1,7 @@
 """Whether what is read to be handed out is what was signed: a bit may flip on a disk, or somebody's hand.
 
 Looked at when something is taken into memory, not for each reader. Whether it may be believed at this time
-is for `gate` and `pki/certificates/path_validation.py`.
+is for `pki/crl/checks.py` and `pki/certificates/path_validation.py`.
 """
 
 import base64
@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509 import ocsp
 
 from directory.base.errors import Refusal
-from pki import gate
 from pki.certificates import der
+from pki.crl import checks as gate
 from pki.model import Authority
 
 _ES256_HALF = 32

@@ -14,9 +14,9 @@ from cryptography import x509
 from sqlalchemy import Connection, text
 
 from directory.base.errors import Refusal
-from pki import crl_store
 from pki.certificates import path_validation as chain
 from pki.certificates.profiles import ISSUING, PROFILES
+from pki.crl import store as crl_store
 from pki.model import Authority, Serial
 from pki.record import certificates as store
 

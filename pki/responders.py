@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
-from pki import gate, key_files, ocsp, ocsp_store
+from pki import key_files, ocsp, ocsp_store
 from pki.certificates.profiles import BACKDATING
+from pki.crl import checks as gate
 from pki.model import Serial
 from pki.ocsp import Issuer
 from pki.ocsp_request import Request

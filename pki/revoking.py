@@ -15,7 +15,7 @@ from directory.base.audit import Actor, Event, record, record_all
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from pki import impediments, rules, sweep
-from pki.crl import entry_der
+from pki.crl.publish import entry_der
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable

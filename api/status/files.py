@@ -15,7 +15,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import crl_store, gate, intact, roll_over, trust_list, trust_list_store
+from pki import intact, roll_over, trust_list, trust_list_store
+from pki.crl import checks as gate
+from pki.crl import store as crl_store
 from pki.intact import DamagedError
 from pki.model import Authority
 from pki.published import authority as certificate_of

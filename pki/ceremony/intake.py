@@ -18,7 +18,6 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
-from pki import crl_store, gate
 from pki.ceremony import drawing, making
 from pki.ceremony import store as rows
 from pki.ceremony.drawing import Parent
@@ -26,6 +25,8 @@ from pki.ceremony.offline import LONGEST_ROOT_CRL
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.certificates.builder import HASHES, subject_of
+from pki.crl import checks as gate
+from pki.crl import store as crl_store
 from pki.model import Authority, serial_of
 from pki.record import certificates as store
 from pki.rollback import high_water as floor

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, exists, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.errors import Kind, Refusal
-from pki import crl_store
+from pki.crl import store as crl_store
 from pki.model import AuthorityState, IssuedCertificate, Reservation, RevocationAction, Serial
 from pki.record import certificates as store
 from pki.record.tables import authority, certificate, crl, cross_certificate, reservation, revocation

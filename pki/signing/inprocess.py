@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl_store, gate
+from pki.crl import checks as gate
+from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
 from pki.record import certificates as store
 from pki.rollback import high_water as floor

@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp as library
 
-from pki import crl, gate, ocsp
+from pki import ocsp
+from pki.crl import checks as gate
+from pki.crl import publish as crl
 from pki.model import RevocationReason, Serial, serial_of
 
 AUTHORITY = "persons-1"

@@ -13,7 +13,8 @@ from api.app import create_app
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import crl, crl_store
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import RevocationReason
 from pki.rollback import high_water as floor
 from tests.factories import seed_token

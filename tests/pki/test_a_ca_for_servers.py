@@ -20,8 +20,6 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import (
-    crl,
-    crl_store,
     expiry,
     issuance,
     ocsp,
@@ -50,6 +48,8 @@ from pki.certificates.profiles import (
     Profile,
     ServiceNames,
 )
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
 from pki.ocsp_request import Request
 from pki.record import certificates as store

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine, text
 
 from directory.base.clock import utc_now
-from pki import crl, crl_store
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import Authority, CrlForm, IssuedCertificate
 from pki.record import certificates as store
 from tests.pki.hierarchies import EVERY

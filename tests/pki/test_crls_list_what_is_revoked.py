@@ -16,8 +16,9 @@ from sqlalchemy import Engine, text
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import crl, crl_store
 from pki.certificates.profiles import BACKDATING
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import RevocationReason, serial_of
 from pki.rollback import high_water as floor
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa

@@ -11,7 +11,9 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import crl, crl_store, published
+from pki import published
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import RevocationReason, Serial, serial_of
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa
 

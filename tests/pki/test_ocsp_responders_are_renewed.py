@@ -16,7 +16,9 @@ from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import crl, crl_store, ocsp, ocsp_store, renewal, responders, use_cases
+from pki import ocsp, ocsp_store, renewal, responders, use_cases
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import IssuedCertificate, RevocationReason, Standing
 from pki.ocsp_request import Request
 from pki.responders import Responder

@@ -22,9 +22,11 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from pki import crl, crl_store, lifetimes, ocsp_store, published, renewal, roll_over, use_cases
+from pki import lifetimes, ocsp_store, published, renewal, roll_over, use_cases
 from pki.ceremony import intake, making, offline
 from pki.ceremony.plan import Place
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import AuthorityState, IssuedCertificate, RevocationReason, serial_of
 from pki.public import public_values
 from pki.record import certificates as store

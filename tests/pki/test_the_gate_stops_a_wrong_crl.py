@@ -11,9 +11,11 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import crl, crl_store, gate
 from pki.certificates import der
-from pki.crl_store import Entries
+from pki.crl import checks as gate
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
+from pki.crl.store import Entries
 from pki.model import RevocationReason
 from pki.record import certificates as store
 from tests.status_ca import BASE, ISSUING, ROOT, StatusCa

@@ -16,11 +16,13 @@ from sqlalchemy import Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import crl, crl_store, roll_over, use_cases
+from pki import roll_over, use_cases
 from pki.ceremony import intake, making, offline
 from pki.ceremony.making import Outcome
 from pki.ceremony.plan import Place, Plan
 from pki.certificates.profiles import BACKDATING
+from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import RevocationReason, Serial, serial_of
 from pki.record import certificates as store
 from pki.rollback import high_water as floor

@@ -2,7 +2,7 @@
 
 The signer calls `check_crl` on the committed bytes with its own connection; the publisher calls
 `check_signed` on what came back. Every check is an incident of some CA (docs/reference/status.md). What a CRL
-holds is `crl`'s matter.
+holds is `publish`'s matter.
 """
 
 import re
@@ -19,9 +19,9 @@ from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from pki import crl_store
 from pki.certificates import der
 from pki.certificates.profiles import Urls
+from pki.crl import store as crl_store
 from pki.model import Authority, CrlForm, serial_of
 from pki.rollback import detection as completeness
 
@@ -46,8 +46,9 @@ _NUMBER = rb"\x02(?:\x01[\x01-\x7f]|%s)" % b"|".join(
 _TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"
 # Reason codes of RFC 5280 5.3.1; 0 must be left out, 7 is unused.
 _REASON = re.escape(bytes.fromhex("300c300a0603551d1504030a01")) + rb"[\x01-\x06\x08-\x0a]"
-# What `crl.entry_der` makes, and nothing else; no entry reaches the long form of a length. One pattern goes
-# through a hundred thousand in hundredths of a second, a parser that makes objects of them in half a second.
+# What `publish.entry_der` makes, and nothing else; no entry reaches the long form of a length. One pattern
+# goes through a hundred thousand in hundredths of a second, a parser that makes objects of them in half a
+# second.
 _ENTRY = re.compile(rb"\x30[\0-\x7f]" + _NUMBER + _TIME + _REASON)
 
 

@@ -1,8 +1,8 @@
 """Certificate revocation lists: rows to DER, and the order in which one is numbered, signed and stored.
 
 A complete list says all that is revoked in a shard, a delta what changed since a complete one. Each kind is
-due, made and fails by itself. The signature is the signer's, the last look at the bytes is `gate`'s, the
-queries are `crl_store`'s.
+due, made and fails by itself. The signature is the signer's, the last look at the bytes is `checks`'s, the
+queries are `store`'s.
 """
 
 from dataclasses import dataclass, replace
@@ -21,9 +21,10 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
-from pki import crl_store, gate
 from pki.certificates import der
 from pki.certificates.profiles import MOST_IN_PLAIN
+from pki.crl import checks as gate
+from pki.crl import store as crl_store
 from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.rollback import detection as completeness

@@ -1,0 +1,1 @@
+"""Builds, checks and stores one CRL per CA and shard."""
