@@ -24,8 +24,8 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.folders import onto_disk
 from directory.base.locks import held_if_free
-from pki import list_signing
 from pki.export import FORMAT, Manifest, write_export
+from pki.service_keys import jws as list_signing
 
 # A week: who could not fetch one over a holiday still finds it.
 KEPT = 7

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Row
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from pki import trust_list_store as store
-from pki.list_signing import ListSigner, detached
+from pki.service_keys.jws import ListSigner, detached
 from pki.trust_list_store import Version, Waiting
 
 FORMAT = 1

@@ -1,6 +1,6 @@
 """The signature on what is published as a whole: a compact JWS (RFC 7515), ES256, its chain in `x5c`.
 
-Whoever knows the CA can check it with common tools. `renewal` has the key certified; `key_files` holds it.
+Whoever knows the CA can check it with common tools. `renewal` has the key certified; `files` holds it.
 """
 
 import base64
@@ -15,10 +15,10 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from pki import key_files
 from pki.certificates.profiles import LIST_SIGNER
 from pki.model import IssuedCertificate
 from pki.record import certificates as store
+from pki.service_keys import files as key_files
 
 ALGORITHM = "ES256"
 
