@@ -24,8 +24,8 @@ from directory.base.db import asking, connect_engine
 from directory.sync.bounds import RegisterBounds, load_bounds
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
+from pki.registration.eligibility import purposes_asked
 from pki.rollback.detection import Watch
-from pki.rules import purposes_asked
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
 from pki.signing_clock import SigningClock

@@ -28,7 +28,7 @@ from directory.base.locks import hold_all_until_commit
 from directory.base.statement import Statement
 from pki.model import Serial
 from pki.record.tables import blocked_key, weak_key
-from pki.rules import PublicKey, spki_sha256
+from pki.registration.eligibility import PublicKey, spki_sha256
 
 _CHUNK = 10_000
 _HEX = re.compile(r"[0-9a-fA-F]+")

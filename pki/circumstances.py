@@ -14,12 +14,13 @@ from sqlalchemy import Connection
 from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
-from pki import blocked_keys, rules
+from pki import blocked_keys
 from pki.certificates.profiles import served_by
 from pki.model import Enrolment, IssuedCertificate, Purpose
 from pki.record import certificates as store
 from pki.record.certificates import Against, KeyUse
-from pki.rules import PublicKey
+from pki.registration import eligibility as rules
+from pki.registration.eligibility import PublicKey
 
 _RESERVING = blocked_keys.STOPPED.beside(store.KEY_USE, directory_store.PRESENT_FACTS)
 _STORING = store.AGAINST.beside(directory_store.PRESENT_FACTS)

@@ -14,11 +14,11 @@ from directory.base.errors import Kind, Refusal
 from directory.red_list import is_red_listed
 from directory.rules import registering_authorities
 from directory.tables import api_token
-from pki import rules
 from pki.model import IssuedCertificate, RevocationReason
 from pki.reasons import HOLDERS
 from pki.record.certificates import Revocable
 from pki.record.tables import operator_certificate
+from pki.registration import eligibility as rules
 
 LONGEST_COMMENT = 1000
 

@@ -11,11 +11,12 @@ from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from pki import blocked_keys, certification_request, revoking, rules
+from pki import blocked_keys, certification_request, revoking
 from pki.blocked_keys import Cause
 from pki.certification_request import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
+from pki.registration import eligibility as rules
 from pki.revoking import TakingBack
 
 SENTENCE = "this key is compromised"

@@ -19,8 +19,8 @@ from pki import blocked_keys, revoking
 from pki.blocked_keys import Cause
 from pki.model import RevocationReason, Serial
 from pki.record import certificates as store
+from pki.registration.eligibility import PublicKey
 from pki.revoking import TakingBack
-from pki.rules import PublicKey
 
 AT_ONCE = 200
 _ACTOR = Actor("job:earlier-keys")

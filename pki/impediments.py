@@ -14,10 +14,11 @@ from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.model import MailboxFacts, Practitioner
-from pki import blocked_keys, operators_store, withdrawal_store
+from pki import blocked_keys, withdrawal_store
 from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
 from pki.record.certificates import Revocable
+from pki.registration import operators_store
 from pki.withdrawal import Bond, Cause, Present, causes, kind_of_profile
 
 KEY_BLOCKED = "key-blocked"

@@ -30,7 +30,7 @@ from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, Finding, run
 from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
 from pki.record import certificates as store
-from pki.rules import PublicKey, shard_of, spki_sha256, validity
+from pki.registration.eligibility import PublicKey, shard_of, spki_sha256, validity
 from pki.signing.signer import Signer
 
 _SEAL = object()

@@ -34,8 +34,9 @@ from directory.tables import (
     practitioner,
 )
 from directory.withdrawal_limits import charge
-from pki import restitution, rules
+from pki import restitution
 from pki.consequences import Graces, Touched, settle
+from pki.registration import eligibility as rules
 from pki.restitution import Replacement
 
 

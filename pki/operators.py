@@ -15,7 +15,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import blocked_keys, impediments, issuance, operators_store, revoking, rules, servers_authority
+from pki import blocked_keys, impediments, issuance, revoking, servers_authority
 from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
@@ -31,12 +31,14 @@ from pki.issuance import Prepared
 from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
-from pki.operators_store import Made, Operator, OperatorReservation
 from pki.quotas import Quotas, charge, told
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
+from pki.registration import eligibility as rules
+from pki.registration import operators_store
+from pki.registration.eligibility import PublicKey
+from pki.registration.operators_store import Made, Operator, OperatorReservation
 from pki.revoking import TakingBack
-from pki.rules import PublicKey
 from pki.signing.signer import Signer
 
 # Who certified them before there was a CA for servers.

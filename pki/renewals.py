@@ -11,11 +11,12 @@ from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from directory.rules import FRANCE
-from pki import impediments, issuance, rules
+from pki import impediments, issuance
 from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
 from pki.model import Enrolment, Reservation, Serial
 from pki.record import certificates as store
 from pki.record.certificates import KeyUse
+from pki.registration import eligibility as rules
 
 
 def check_key(

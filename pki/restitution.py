@@ -29,7 +29,6 @@ from pki import (
     impediments,
     issuance,
     renewals,
-    rules,
     use_cases,
     vouched_names,
 )
@@ -37,7 +36,8 @@ from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.issuance import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import certificates as store
-from pki.rules import PublicKey
+from pki.registration import eligibility as rules
+from pki.registration.eligibility import PublicKey
 from pki.signing.signer import Signer
 
 ACTOR = Actor("job:replacements")

@@ -21,7 +21,7 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from pki import issuance, revoking, rules, sweep
+from pki import issuance, revoking, sweep
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.competence import check_comment
 from pki.crl import checks as gate
@@ -39,6 +39,7 @@ from pki.model import (
 )
 from pki.record import certificates as store
 from pki.record.certificates import LastEvent, Revocable
+from pki.registration import eligibility as rules
 from pki.revoking import TakingBack
 from pki.rollback import detection as completeness
 from pki.rollback import high_water as floor

@@ -29,7 +29,6 @@ from pki import (
     issuance,
     renewals,
     revoking,
-    rules,
     sweep,
     vouched_names,
 )
@@ -54,8 +53,9 @@ from pki.model import (
 from pki.quotas import Quotas, charge, told
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
+from pki.registration import eligibility as rules
+from pki.registration.eligibility import PublicKey
 from pki.revoking import TakingBack
-from pki.rules import PublicKey
 from pki.signing.signer import Signer
 
 # The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.

@@ -15,7 +15,7 @@ from directory.model import MailboxFacts, MailboxKind, Practitioner
 from directory.rules import FRANCE, is_open, is_practising
 from pki.certificates.profiles import PROFILES
 from pki.model import RevocationAction, RevocationReason
-from pki.rules import PROFILE_OF_MAILBOX
+from pki.registration.eligibility import PROFILE_OF_MAILBOX
 
 
 class Cause(Enum):

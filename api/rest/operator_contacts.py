@@ -8,8 +8,8 @@ from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.shapes import Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
-from pki import contacts
-from pki.contacts import Contacts
+from pki.registration import operator_contacts as contacts
+from pki.registration.operator_contacts import Contacts
 
 OPERATORS = {Role.OPERATOR}
 # Longer than any address is (RFC 5321 4.5.3.1), so that what is wrong with one is said by its own refusal.

@@ -25,7 +25,7 @@ from pki.ceremony.signing import KeyRing
 from pki.ceremony.transcript import Step
 from pki.certificates.builder import subject_of
 from pki.model import RevocationReason, Serial
-from pki.rules import this_update
+from pki.registration.eligibility import this_update
 
 # S/MIME BR 4.9.7: the CRL of a root at least once in twelve months.
 LONGEST_ROOT_CRL = timedelta(days=365)

@@ -25,7 +25,7 @@ from pki.certificates.profiles import (
     Urls,
 )
 from pki.model import CrlForm
-from pki.rules import LONGEST_COMMON_NAME, plain
+from pki.registration.eligibility import LONGEST_COMMON_NAME, plain
 
 CURVES = {"P-256": "secp256r1", "P-384": "secp384r1"}
 ROLES = ("root", "persons", "organisations", "servers")

@@ -39,7 +39,7 @@ from pki.certificates.profiles import (
     Urls,
 )
 from pki.model import CrlForm, Serial
-from pki.rules import LONGEST_COMMON_NAME, PublicKey, person_name, plain, shortened
+from pki.registration.eligibility import LONGEST_COMMON_NAME, PublicKey, person_name, plain, shortened
 
 # RFC 5758 3.2, FIPS 186-5: the hash is as strong as the curve.
 HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {

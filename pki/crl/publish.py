@@ -27,9 +27,9 @@ from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
 from pki.record import certificates as store
+from pki.registration.eligibility import this_update
 from pki.rollback import detection as completeness
 from pki.rollback import high_water as floor
-from pki.rules import this_update
 from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.

@@ -23,7 +23,7 @@ from pki.certificates.profiles import (
     SERVICE_TLS,
 )
 from pki.lint.lint import Case, Lint
-from pki.rules import LONGEST_COMMON_NAME
+from pki.registration.eligibility import LONGEST_COMMON_NAME
 
 _C, _CN, _O = NameOID.COUNTRY_NAME, NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME
 _OF_CA = frozenset({_C, _O, _CN})

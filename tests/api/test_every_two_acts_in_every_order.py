@@ -33,7 +33,7 @@ from pki.certificates import pkcs12
 from pki.compromise import SENTENCE
 from pki.history import State, life
 from pki.model import RevocationAction, Serial
-from pki.rules import spki_sha256
+from pki.registration.eligibility import spki_sha256
 from tests.api.conftest import Caller
 from tests.api.signing import request_for, signer_in
 from tests.factories import seed_organisation, seed_practitioner, seed_token

@@ -28,7 +28,7 @@ from pki.consequences import Touched, settle
 from pki.issuance import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates as store
-from pki.rules import shard_of
+from pki.registration.eligibility import shard_of
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES
 from tests.factories import depart, seed_organisation, seed_practitioner

@@ -36,7 +36,7 @@ from pki.certificates.profiles import (
 )
 from pki.lint import pkix
 from pki.model import JOINED
-from pki.rules import LONGEST_COMMON_NAME, person_name, plain
+from pki.registration.eligibility import LONGEST_COMMON_NAME, person_name, plain
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Issue, enrol
 from tests.pki.test_lint import ADDRESS, Encoding, leaf

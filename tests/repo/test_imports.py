@@ -30,7 +30,7 @@ def test_the_import_contracts_hold() -> None:
 @pytest.mark.parametrize(
     ("module", "planted"),
     [
-        ("directory/rules.py", "import pki.rules"),
+        ("directory/rules.py", "import pki.registration.eligibility"),
         ("directory/model.py", "import sqlalchemy"),
         ("directory/ldap/publish.py", "import ldap3"),
         ("api/rest/recipients.py", "import api.cli.main"),

@@ -24,7 +24,7 @@ from directory.sync.departments import department_of
 from directory.sync.establishment import insee
 from directory.sync.layout import Column, normaliser
 from directory.sync.rpps import _searched
-from pki.rules import check_present
+from pki.registration.eligibility import check_present
 from tests.directory.sync.annuaire import concept, identifier
 from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import (
