@@ -27,7 +27,6 @@ from pki import (
     outside_view,
     privacy_watch,
     renewal,
-    responders,
     restitution,
     servers_authority,
     use_cases,
@@ -35,6 +34,7 @@ from pki import (
 from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
 from pki.crl import publish as crl
 from pki.model import serial_of
+from pki.ocsp import responders
 from pki.record import idempotency, tables
 from pki.rollback import detection as completeness
 from pki.tlog import checkpoint as signed_note

@@ -29,8 +29,8 @@ from api.wiring import Container, build, database_url
 from directory.base.db import connect_engine
 from directory.base.instant import dated_by_database
 from pki.lint.pool import LintPool
-from pki.ocsp import Outcome
-from pki.ocsp_request import LARGEST_REQUEST
+from pki.ocsp.request import LARGEST_REQUEST
+from pki.ocsp.response import Outcome
 
 # Above the longest wait for a lock; status answers within seconds or says tryLater.
 _PATIENCE = 40.0

@@ -2,7 +2,7 @@
 for it, lines of the log.
 
 Reads only. What a state is worth to a message is the verdict's business (`pki/exchange.py`); what OCSP says
-of it, `pki/ocsp.py`.
+of it, `pki/ocsp/response.py`.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """How short-lived signers begin and are renewed: a key made here, certified by the CA, well before time.
 
-The certificate comes by the ordinary road (`issuance`); what is done with the key is for `responders` and
-`pki/service_keys/jws.py`.
+The certificate comes by the ordinary road (`issuance`); what is done with the key is for
+`pki/ocsp/responders.py` and `pki/service_keys/jws.py`.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,10 +15,12 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.locks import held_if_free
-from pki import issuance, ocsp_store, responders
+from pki import issuance
 from pki.certificates.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
 from pki.model import IssuedCertificate
-from pki.ocsp_store import ResponderRow
+from pki.ocsp import responders
+from pki.ocsp import store as ocsp_store
+from pki.ocsp.store import ResponderRow
 from pki.service_keys import files as key_files
 from pki.service_keys import jws as list_signing
 from pki.signing.signer import Signer

@@ -13,10 +13,11 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
-from pki import ocsp_store, servers_authority
+from pki import servers_authority
 from pki.ceremony import store as rows
 from pki.crl import store as crl_store
 from pki.model import Authority, AuthorityState
+from pki.ocsp import store as ocsp_store
 from pki.record import certificates as store
 
 

@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sqlalchemy import Connection, Engine, text
 
-from pki import responders
 from pki.certificates import der
 from pki.certificates.profiles import Urls
 from pki.crl import checks as gate
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import CrlForm, RevocationReason, Serial, serial_of
+from pki.ocsp import responders
 from pki.record import certificates as store
 from pki.service_keys import files as key_files
 

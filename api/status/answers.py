@@ -1,6 +1,7 @@
 """One OCSP request to one reply: from memory, from the answers signed ahead, or signed now.
 
-The table of answers is `pki.ocsp.decide`; here is only where the truth is read and how long it may be kept.
+The table of answers is `pki.ocsp.response.decide`; here is only where the truth is read and how long it may
+be kept.
 """
 
 import logging
@@ -16,13 +17,16 @@ from api.status.cache import AnswerCache, Kept
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
 from directory.base.errors import Refusal
-from pki import intact, ocsp, ocsp_request, ocsp_store
+from pki import intact
 from pki.intact import DamagedError
 from pki.model import Serial, Standing
-from pki.ocsp import Finding, Issuer, Outcome
-from pki.ocsp_request import Question, Request
-from pki.ocsp_store import Presigned
-from pki.responders import Responder, Responders, load_responders
+from pki.ocsp import request as ocsp_request
+from pki.ocsp import response as ocsp
+from pki.ocsp import store as ocsp_store
+from pki.ocsp.request import Question, Request
+from pki.ocsp.responders import Responder, Responders, load_responders
+from pki.ocsp.response import Finding, Issuer, Outcome
+from pki.ocsp.store import Presigned
 from pki.rollback.detection import Watch
 from pki.signing_clock import SigningClock
 
@@ -42,9 +46,9 @@ class Answers:
     """Answers the OCSP requests of one process; holds the responders' keys and what memory may keep.
 
     `engine` must reach the primary: a replica may not know yet what has been revoked. `never_issued` is what
-    is said of such a serial (`pki.ocsp.decide`); `ticks` counts seconds, as `time.monotonic` does. `watch`
-    tells whether the record may be believed when it says nothing against a certificate; `shortened` for how
-    long that may be said, instead of so long: not at all once nothing could be written for too long.
+    is said of such a serial (`pki.ocsp.response.decide`); `ticks` counts seconds, as `time.monotonic` does.
+    `watch` tells whether the record may be believed when it says nothing against a certificate; `shortened`
+    for how long that may be said, instead of so long: not at all once nothing could be written for too long.
     """
 
     def __init__(

@@ -20,8 +20,9 @@ from api.status.listener import Listener
 from api.status.reply import Environ, Reply, StartResponse, WsgiApplication, failure, uncacheable
 from directory.base.clock import Clock, utc_now
 from directory.base.db import libpq
-from pki import ocsp, ocsp_request
-from pki.ocsp import Outcome
+from pki.ocsp import request as ocsp_request
+from pki.ocsp import response as ocsp
+from pki.ocsp.response import Outcome
 from pki.rollback.detection import Kept, Watch
 
 _LOG = logging.getLogger("sceau.status")

@@ -1,6 +1,6 @@
 """Short-lived keys of web and worker, each encrypted in a file named by what it is for and its digest.
 
-What they sign is for `responders` and `jws`. The CA's keys stay with the signer.
+What they sign is for `pki/ocsp/responders.py` and `jws`. The CA's keys stay with the signer.
 """
 
 from hashlib import sha256

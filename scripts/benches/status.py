@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp as library
 
-from pki import ocsp
 from pki.crl import checks as gate
 from pki.crl import publish as crl
 from pki.model import RevocationReason, Serial, serial_of
+from pki.ocsp import response as ocsp
 
 AUTHORITY = "persons-1"
 # Issue 4, table of what must be reached.

@@ -17,8 +17,8 @@ from api.status.files import Files
 from api.trust_lists import publish
 from api.wiring import Container
 from directory.base.clock import utc_now
-from pki import responders
 from pki.crl import checks as gate
+from pki.ocsp import responders
 from pki.published import crls_in_force
 from pki.rollback import high_water as floor
 from tests.conftest import NOON

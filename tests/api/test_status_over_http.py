@@ -25,7 +25,7 @@ from sqlalchemy import Engine, text
 
 from api.status.listener import APPLICATION
 from directory.base.clock import utc_now
-from pki import responders
+from pki.ocsp import responders
 from tests.ports import free_port
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, Issued, StatusCa
 

@@ -22,12 +22,9 @@ from directory.base.errors import Kind, Refusal
 from pki import (
     expiry,
     issuance,
-    ocsp,
-    ocsp_store,
     operators,
     operators_withdrawal,
     renewal,
-    responders,
     roll_over,
     servers_authority,
     use_cases,
@@ -51,7 +48,10 @@ from pki.certificates.profiles import (
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
-from pki.ocsp_request import Request
+from pki.ocsp import responders
+from pki.ocsp import response as ocsp
+from pki.ocsp import store as ocsp_store
+from pki.ocsp.request import Request
 from pki.record import certificates as store
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal

@@ -26,11 +26,13 @@ from api.patience import impatient
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine, transaction
-from pki import ocsp, ocsp_store, responders
 from pki.certificates import der
 from pki.crl import checks as gate
 from pki.model import RevocationReason, serial_of
-from pki.ocsp import Outcome
+from pki.ocsp import responders
+from pki.ocsp import response as ocsp
+from pki.ocsp import store as ocsp_store
+from pki.ocsp.response import Outcome
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, Issued, StatusCa
 from tests.wsgi_client import request
 

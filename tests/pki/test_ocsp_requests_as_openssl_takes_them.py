@@ -11,8 +11,9 @@ from sqlalchemy import Engine, text
 
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
-from pki import ocsp, ocsp_request
 from pki.certificates import der
+from pki.ocsp import request as ocsp_request
+from pki.ocsp import response as ocsp
 from tests.pki.test_ocsp_answers_by_its_table import ocsp_fields, presign
 from tests.status_ca import ISSUING, PASSPHRASE, Issued, StatusCa
 from tests.wsgi_client import request

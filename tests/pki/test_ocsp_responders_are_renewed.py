@@ -16,12 +16,15 @@ from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import ocsp, ocsp_store, renewal, responders, use_cases
+from pki import renewal, use_cases
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import IssuedCertificate, RevocationReason, Standing
-from pki.ocsp_request import Request
-from pki.responders import Responder
+from pki.ocsp import responders
+from pki.ocsp import response as ocsp
+from pki.ocsp import store as ocsp_store
+from pki.ocsp.request import Request
+from pki.ocsp.responders import Responder
 from tests.pki.conftest import BASE_URL, Established, Issue
 
 SECRET = b"of the web"

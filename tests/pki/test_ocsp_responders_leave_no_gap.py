@@ -19,8 +19,9 @@ from sqlalchemy import Engine
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki import renewal, responders
+from pki import renewal
 from pki.model import IssuedCertificate
+from pki.ocsp import responders
 from pki.service_keys import files as key_files
 from tests.pki.conftest import BASE_URL, Established, Issue
 from tests.status_ca import ISSUING, PASSPHRASE, StatusCa

@@ -4,10 +4,11 @@ import cryptography_vectors
 import pytest
 from cryptography.x509 import ocsp as library
 
-from pki import ocsp, ocsp_request
 from pki.model import Standing, serial_of
-from pki.ocsp import Finding, Outcome
-from pki.ocsp_request import Question
+from pki.ocsp import request as ocsp_request
+from pki.ocsp import response as ocsp
+from pki.ocsp.request import Question
+from pki.ocsp.response import Finding, Outcome
 
 # File: how many questions, whether with a nonce; None where it is no request we answer.
 REQUESTS = {

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.status.wsgi import _from_path
-from pki import ocsp, ocsp_request
 from pki.certificates import der
 from pki.model import serial_of
+from pki.ocsp import request as ocsp_request
+from pki.ocsp import response as ocsp
 
 DIGESTS = st.sampled_from([(hashes.SHA1(), 20), (hashes.SHA256(), 32)])
 

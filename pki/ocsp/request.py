@@ -1,7 +1,7 @@
 """An OCSP request's bytes to the questions in it; nobody who asks is believed to have written DER.
 
 `cryptography` parses, one certificate at a time: a request about several is cut here into as many requests
-about one, and DEFAULT values that a client wrote out are left out. What is answered is for `ocsp`.
+about one, and DEFAULT values that a client wrote out are left out. What is answered is for `response`.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The keys that sign OCSP answers, and the answers they sign ahead.
 
 Where they lie is for `pki/service_keys/files.py`; `renewal` has them certified; what an answer says is
-`ocsp`'s matter.
+`response`'s matter.
 """
 
 import logging
@@ -17,13 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
-from pki import ocsp, ocsp_store
 from pki.certificates.profiles import BACKDATING
 from pki.crl import checks as gate
 from pki.model import Serial
-from pki.ocsp import Issuer
-from pki.ocsp_request import Request
-from pki.ocsp_store import Presigned, ResponderRow, Waiting
+from pki.ocsp import response as ocsp
+from pki.ocsp import store as ocsp_store
+from pki.ocsp.request import Request
+from pki.ocsp.response import Issuer
+from pki.ocsp.store import Presigned, ResponderRow, Waiting
 from pki.service_keys import files as key_files
 
 _LOG = logging.getLogger("sceau.status")

@@ -1,6 +1,6 @@
 """OCSP: a question and the record to an outcome, outcomes to an answer's bytes.
 
-Pure: questions come from `ocsp_request`, rows from `ocsp_store`, keys from `responders`, HTTP from
+Pure: questions come from `request`, rows from `store`, keys from `responders`, HTTP from
 `api/status`. The answer is assembled here in DER because it carries archiveCutoff and CertHash, and may be
 about several certificates, which `cryptography` cannot write.
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 from pki.certificates import der
 from pki.certificates.profiles import BACKDATING
 from pki.model import REASON_CODES, RevocationReason, Serial, Standing
-from pki.ocsp_request import HASHES, Question, Request
+from pki.ocsp.request import HASHES, Question, Request
 
 _DIGESTS = {
     # Used to find a name, not to protect one (RFC 6960 4.1.1).

@@ -1,0 +1,1 @@
+"""Answers about one certificate; `good` only for what is in the record."""
