@@ -1,6 +1,6 @@
 """Exports as folders: when one is due, how it comes to be whole or not at all, which are kept.
 
-What stands in the files is `pki/export.py`'s; how they are handed out, `api/rest/exports.py`'s.
+What stands in the files is `pki/publication/export.py`'s; how they are handed out, `api/rest/exports.py`'s.
 """
 
 import os
@@ -24,7 +24,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.folders import onto_disk
 from directory.base.locks import held_if_free
-from pki.export import FORMAT, Manifest, write_export
+from pki.publication.export import FORMAT, Manifest, write_export
 from pki.service_keys import jws as list_signing
 
 # A week: who could not fetch one over a holiday still finds it.

@@ -1,6 +1,6 @@
 """The trust list's job, and its newest version as every request gets it: from memory, looked for each second.
 
-What a list says is `pki/trust_list.py`'s; the addresses are `api/rest/trust_list.py`'s.
+What a list says is `pki/publication/trust_list.py`'s; the addresses are `api/rest/trust_list.py`'s.
 """
 
 import base64
@@ -16,8 +16,9 @@ from api.list_signer import list_signer
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import intact, trust_list, trust_list_store
+from pki import intact
 from pki.intact import DamagedError
+from pki.publication import trust_list, trust_list_store
 
 _LOG = logging.getLogger("sceau.status")
 

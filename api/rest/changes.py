@@ -1,6 +1,7 @@
 """The change feed as operators read it: a page of lines, or a wait for the next one.
 
-Which changes come is `directory.feed`'s; what shows of each key is `pki.public`'s, as in the exports.
+Which changes come is `directory.feed`'s; what shows of each key is `pki.publication.values`'s, as in the
+exports.
 """
 
 import time
@@ -27,7 +28,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.changes import BEGINNING, Change, Entity, Place
 from directory.store import sources
-from pki.public import ENTITIES, Key, Value, public_values
+from pki.publication.values import ENTITIES, Key, Value, public_values
 
 MAY_COPY = {Role.OPERATOR, Role.AUDITOR}
 NDJSON = "application/x-ndjson"

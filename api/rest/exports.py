@@ -1,6 +1,6 @@
 """Exports: which there are, and their files, in parts if need be and only when they changed.
 
-What they hold is `pki/export.py`'s, when they are made and kept `api/exports.py`'s.
+What they hold is `pki/publication/export.py`'s, when they are made and kept `api/exports.py`'s.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The trust list as anybody fetches it, without a token: JWS, kept versions, the national format.
 
-What a list says and how it is signed is `pki/trust_list.py`'s; the CA bundle lies with the other CA files
-(`api/status/files.py`).
+What a list says and how it is signed is `pki/publication/trust_list.py`'s; the CA bundle lies with the other
+CA files (`api/status/files.py`).
 """
 
 from flask import Blueprint, Response

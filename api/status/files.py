@@ -15,12 +15,13 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import intact, roll_over, trust_list, trust_list_store
+from pki import intact, roll_over
 from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.intact import DamagedError
 from pki.model import Authority
-from pki.published import authority as certificate_of
+from pki.publication import trust_list, trust_list_store
+from pki.publication.store import authority as certificate_of
 from pki.record import certificates as store
 from pki.rollback import high_water as floor
 

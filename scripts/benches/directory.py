@@ -25,7 +25,7 @@ from directory.ldap.plan import Add, Delete, Modify, Operation
 from directory.ldap.publish import Publisher
 from directory.ldap.rebuild import ldif, rebuild
 from directory.ldap.reconcile import reconcile
-from pki import published
+from pki.publication import store as published
 
 # Seconds and MB, at the size of the country.
 LONGEST_COMPARISON, MOST_MEMORY = 600, 300

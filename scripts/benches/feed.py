@@ -28,7 +28,7 @@ import resource, sys, time
 from pathlib import Path
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine, transaction
-from pki.export import write_export
+from pki.publication.export import write_export
 started = time.monotonic()
 with transaction(connect_engine(sys.argv[1]), read_only=True) as connection:
     write_export(connection, Path(sys.argv[2]), utc_now())

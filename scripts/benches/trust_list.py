@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from api.list_signer import list_signer
 from directory.base.db import transaction
-from pki import trust_list
+from pki.publication import trust_list
 
 # The national white list of May 2026.
 DOMAINS, OPERATORS = 8_655, 321

@@ -19,7 +19,7 @@ from api.wiring import Container
 from directory.base.clock import utc_now
 from pki.crl import checks as gate
 from pki.ocsp import responders
-from pki.published import crls_in_force
+from pki.publication.store import crls_in_force
 from pki.rollback import high_water as floor
 from tests.conftest import NOON
 from tests.factories import seed_practitioner

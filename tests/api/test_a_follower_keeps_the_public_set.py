@@ -26,8 +26,8 @@ from directory.base.db import transaction
 from directory.changes import Entity
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
-from pki import published
-from pki.public import public_values
+from pki.publication import store as published
+from pki.publication.values import public_values
 from pki.record import certificates as store
 from tests.api.certificates import certify, take_back
 from tests.factories import rpps, seed_organisation, seed_practitioner, seed_token

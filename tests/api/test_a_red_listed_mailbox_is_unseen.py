@@ -31,9 +31,9 @@ from directory.base.db import transaction
 from directory.changes import Entity
 from directory.ldap.wanted import Record
 from directory.red_list import opaque_key, secret_of_keys
-from pki import published
 from pki.crl import publish as crl
-from pki.export import TABLES
+from pki.publication import store as published
+from pki.publication.export import TABLES
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.factories import (

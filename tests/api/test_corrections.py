@@ -16,8 +16,8 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
 from directory.withdrawal_limits import agree, standings_seen
-from pki.export import write_export
-from pki.public import public_values
+from pki.publication.export import write_export
+from pki.publication.values import public_values
 from pki.void_enrolments import void_of
 from tests.api.commands import Sceau
 from tests.api.conftest import Caller

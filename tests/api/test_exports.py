@@ -27,7 +27,7 @@ from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki.export import harmless
+from pki.publication.export import harmless
 from pki.record import certificates as store
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
@@ -419,7 +419,7 @@ def test_memory_does_not_grow_with_the_record(container: Container, engine: Engi
     """A page at a time: what is held of a hundred people is what is held of two."""
     import tracemalloc
 
-    from pki import export as module
+    from pki.publication import export as module
 
     def peak(folder: Path) -> int:
         folder.mkdir()

@@ -198,7 +198,7 @@ def test_a_correction_shows_nothing_of_what_the_register_says(
 def test_exports_of_an_earlier_release_are_handed_out_no_more(
     country: Country, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pki.export.FORMAT", 2)
+    monkeypatch.setattr("pki.publication.export.FORMAT", 2)
     country.export()
     monkeypatch.undo()
     (old,) = country.stamps

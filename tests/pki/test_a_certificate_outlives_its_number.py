@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from pki.model import Answer
-from pki.published import live_certificates
+from pki.publication.store import live_certificates
 from tests.factories import rpps, seed_practitioner
 from tests.pki.test_exchange import ask, certify, clock, organisation, run
 

@@ -25,7 +25,7 @@ from pki.batch import Asked, issue_all
 from pki.consequences import Follower
 from pki.exchange import verdicts
 from pki.model import Verdict
-from pki.published import live_certificates
+from pki.publication.store import live_certificates
 from pki.void_enrolments import void_of
 from pki.withdrawal import GRACES
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token

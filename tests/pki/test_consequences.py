@@ -22,7 +22,7 @@ from pki.consequences import Follower, Outcome, Touched, list_claims, settle, se
 from pki.exchange import verdicts
 from pki.measures import lift, take
 from pki.model import IssuedCertificate, RevocationReason, Serial
-from pki.published import live_certificates
+from pki.publication.store import live_certificates
 from pki.record import certificates as store
 from pki.withdrawal import GRACES, Cause
 from tests.api.certificates import certify

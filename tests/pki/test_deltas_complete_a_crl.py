@@ -11,10 +11,10 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import published
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import RevocationReason, Serial, serial_of
+from pki.publication import store as published
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa
 
 HOLD = RevocationReason.CERTIFICATE_HOLD

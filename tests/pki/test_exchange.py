@@ -15,7 +15,7 @@ from directory.model import MeasureKind
 from directory.use_cases import lift_measure, take_measure
 from pki.exchange import verdicts
 from pki.model import Answer, Purpose, Verdict
-from pki.published import live_certificates
+from pki.publication.store import live_certificates
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 from tests.statements import heard
 

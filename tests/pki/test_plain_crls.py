@@ -27,13 +27,13 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import published
 from pki.ceremony import making
 from pki.crl import checks as gate
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.crl.store import Entries
 from pki.model import CrlForm, RevocationReason, serial_of
+from pki.publication import store as published
 from pki.record import certificates as store
 from tests.pki.hierarchies import generation, plan, ring
 from tests.status_ca import ISSUING, ROOT, Issued, StatusCa

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.sync.run import run_register
-from pki import trust_list
+from pki.publication import trust_list
 from tests.conftest import NOON
 from tests.directory.sync.files import TRUSTED, VECTORS
 

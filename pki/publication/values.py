@@ -18,8 +18,8 @@ from directory.model import MailboxFacts, Organisation, Practitioner
 from directory.red_list import opaque_key, secret_of_keys
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
-from pki import published
 from pki.model import Purpose
+from pki.publication import store as published
 
 Key = tuple[Entity, str]
 Value = Mapping[str, Any]

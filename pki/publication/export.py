@@ -1,7 +1,7 @@
 """The whole public set in files, from one snapshot of the record: NDJSON and CSV, gzip, with a manifest.
 
 The same record gives the same bytes. Where the files lie, who signs the manifest and how long they are kept
-is for the caller; what stands in them is `public`'s.
+is for the caller; what stands in them is `values`'s.
 """
 
 import csv
@@ -23,8 +23,8 @@ from directory import feed
 from directory.changes import Entity, Place
 from directory.model import Organisation, Practice
 from directory.store import keys_that_may_show, sources
-from pki import published
-from pki.public import Value, public_values
+from pki.publication import store as published
+from pki.publication.values import Value, public_values
 
 # 2: mailboxes have an `opaque_key`. 3: what may not be published is held back.
 FORMAT = 3

@@ -19,9 +19,9 @@ from sqlalchemy import Connection, Engine, Row
 
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
-from pki import trust_list_store as store
+from pki.publication import trust_list_store as store
+from pki.publication.trust_list_store import Version, Waiting
 from pki.service_keys.jws import ListSigner, detached
-from pki.trust_list_store import Version, Waiting
 
 FORMAT = 1
 # `typ` of the two signatures (RFC 7515 4.1.9).
