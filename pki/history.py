@@ -1,8 +1,8 @@
 """The life of one certificate, as a user of it and as an auditor may ask for it: state, events, who vouched
 for it, lines of the log.
 
-Reads only. What a state is worth to a message is the verdict's business (`pki/exchange.py`); what OCSP says
-of it, `pki/ocsp/response.py`.
+Reads only. What a state is worth to a message is the verdict's business (`pki/verdict/decide.py`); what OCSP
+says of it, `pki/ocsp/response.py`.
 """
 
 from collections.abc import Mapping

@@ -17,8 +17,8 @@ from api.settings import Settings
 from directory.model import MailboxFacts
 from directory.sync.bounds import NEVER, Bound, load_bounds
 from pki import trial_addresses
-from pki.exchange import Occasion, Party, decide
 from pki.trial_addresses import Trial
+from pki.verdict.decide import Occasion, Party, decide
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 COMMANDS = """\

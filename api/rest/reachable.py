@@ -1,7 +1,7 @@
 """The mailboxes of people and places that may be shown, the preferred first.
 
-Which show is decided by `directory.rules.visible`, which are good for use by `pki.exchange`, as for every
-other channel.
+Which show is decided by `directory.rules.visible`, which are good for use by `pki.verdict.decide`, as for
+every other channel.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ from directory.changes import Entity
 from directory.corrections import Mark, marks
 from directory.rules import visible
 from directory.store import mailbox_facts
-from pki.exchange import verdicts
 from pki.model import Verdict
+from pki.verdict.decide import verdicts
 
 PREFERRED = (
     "Préférées d'abord : celles qui ont un certificat valable, puis par adresse ; liste rouge absente — "

@@ -32,8 +32,8 @@ from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address
 from directory.model import Standing
-from pki.exchange import SENDER, verdicts
 from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateFacts, CertificateReason, Purpose, Verdict
+from pki.verdict.decide import SENDER, verdicts
 
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 MOST_ADDRESSES = 10_000

@@ -23,9 +23,9 @@ from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
 from pki.batch import Asked, issue_all
 from pki.consequences import Follower
-from pki.exchange import verdicts
 from pki.model import Verdict
 from pki.publication.store import live_certificates
+from pki.verdict.decide import verdicts
 from pki.void_enrolments import void_of
 from pki.withdrawal import GRACES
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token

@@ -12,7 +12,6 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from pki import batch, consequences, measures, renewals, sweep, use_cases
 from pki.batch import Asked
-from pki.exchange import verdicts
 from pki.model import (
     JOINED,
     Answer,
@@ -23,6 +22,7 @@ from pki.model import (
     RevocationReason,
 )
 from pki.registration import eligibility as rules
+from pki.verdict.decide import verdicts
 from pki.withdrawal import GRACES, kind_of_profile
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, enrol, new_key, request_for

@@ -13,8 +13,8 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.store import lock_person
 from pki.consequences import Follower
-from pki.exchange import verdicts
 from pki.measures import Measure, MeasureState, lift, measures_seen, take
+from pki.verdict.decide import verdicts
 from pki.withdrawal import GRACES
 from tests.factories import Seeded, depart, rpps, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar

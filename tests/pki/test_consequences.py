@@ -19,11 +19,11 @@ from directory.rules import LONGEST_REASON
 from directory.store import lock_person
 from pki import use_cases
 from pki.consequences import Follower, Outcome, Touched, list_claims, settle, settle_due
-from pki.exchange import verdicts
 from pki.measures import lift, take
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.publication.store import live_certificates
 from pki.record import certificates as store
+from pki.verdict.decide import verdicts
 from pki.withdrawal import GRACES, Cause
 from tests.api.certificates import certify
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner

@@ -17,10 +17,10 @@ from directory.base.db import transaction
 from directory.changes import Entity
 from directory.model import Standing
 from directory.store import keys_that_may_show
-from pki.exchange import verdicts
 from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateReason, Verdict
 from pki.publication.values import public_values
 from pki.trial_addresses import ALLOWED, UNKNOWN, address_of, trial_of, words
+from pki.verdict.decide import verdicts
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Enrolled, Issue
 

@@ -13,9 +13,9 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.use_cases import lift_measure, take_measure
-from pki.exchange import verdicts
 from pki.model import Answer, Purpose, Verdict
 from pki.publication.store import live_certificates
+from pki.verdict.decide import verdicts
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 from tests.statements import heard
 

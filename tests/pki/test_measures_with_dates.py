@@ -26,9 +26,9 @@ from directory.model import MeasureKind
 from directory.withdrawal_limits import standings_seen
 from pki import measures
 from pki.consequences import Follower
-from pki.exchange import verdicts
 from pki.measures import Measure, MeasureState
 from pki.model import IssuedCertificate, Verdict
+from pki.verdict.decide import verdicts
 from pki.withdrawal import GRACES
 from tests.factories import seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar

@@ -15,9 +15,10 @@ from directory import access, corrections
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from pki import batch, exchange_store, use_cases
+from pki import batch, use_cases
 from pki.batch import Asked
 from pki.model import Enrolment
+from pki.verdict import store as exchange_store
 from pki.void_enrolments import void_of
 from tests.factories import Seeded, seed_organisation, seed_practitioner
 from tests.pki.conftest import (

@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from directory import rules, store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Standing
-from pki import exchange_store
 from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateFacts, CertificateReason, Purpose, Verdict
 from pki.trial_addresses import MALFORMED, Trial, trial_of
+from pki.verdict import store as exchange_store
 
 SENDER = "sender-"
 # An address we were never told of may exist in another directory: that is not knowing, which is not a no.
@@ -53,8 +53,8 @@ def verdicts(
 ) -> list[Verdict]:
     """One verdict for each address, in the order asked; `at` None is the present.
 
-    With `trials` the addresses of `trial_addresses` are answered as they say themselves, as senders towards
-    one another alone. Malformed addresses are answered, never raised. Refuses `at-in-the-future` and
+    With `trials` the addresses of `pki/trial_addresses.py` are answered as they say themselves, as senders
+    towards one another alone. Malformed addresses are answered, never raised. Refuses `at-in-the-future` and
     `at-out-of-range`. Open the transaction with `read_only=True`, so that all is read at one instant.
     """
     at = None if at is None else _past(at, now)

@@ -1,0 +1,1 @@
+"""Answers one question from facts: may these two exchange, and with which certificate?"""
