@@ -27,8 +27,8 @@ from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.history import Condition, conditions
-from pki import lifetimes
-from pki.figures import figures
+from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring.metrics import figures
 from pki.rollback.detection import WHAT_TO_DO
 
 # Seconds for each answer of the database: one that hangs is a part that is down.

@@ -1,6 +1,6 @@
 """Notices of expiry as mail: their words, French first, and the way to the mail server.
 
-Who is to be told, and what becomes of a notice, is `pki/expiry.py`'s.
+Who is to be told, and what becomes of a notice, is `pki/monitoring/expiry_notices.py`'s.
 """
 
 import smtplib
@@ -12,9 +12,9 @@ from email.utils import format_datetime
 
 from api.settings import Settings
 from api.wiring import Container
-from pki import expiry
-from pki.expiry import Letter
 from pki.model import JOINED, Purpose
+from pki.monitoring import expiry_notices as expiry
+from pki.monitoring.expiry_notices import Letter
 
 _SECONDS = 20.0
 _BODY = """\

@@ -24,7 +24,6 @@ from directory.feed import tell_of_time
 from pki import (
     earlier_keys,
     operators_withdrawal,
-    outside_view,
     privacy_watch,
     renewal,
     restitution,
@@ -34,6 +33,7 @@ from pki import (
 from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
 from pki.crl import publish as crl
 from pki.model import serial_of
+from pki.monitoring import relying_party_check as outside_view
 from pki.ocsp import responders
 from pki.record import idempotency, tables
 from pki.rollback import detection as completeness

@@ -9,8 +9,8 @@ import click
 from api.cli.output import answer, container, json_option, refusals_told, state_option
 from directory.access import AUTHORITIES
 from directory.base.db import transaction
-from pki import expiry
-from pki.expiry_store import Asked
+from pki.monitoring import expiry_notices as expiry
+from pki.monitoring.expiry_store import Asked
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """Certificates that run out without a successor: a list for who has a token, a page of figures for anybody.
 
-Which these are is `pki/expiry.py`'s.
+Which these are is `pki/monitoring/expiry_notices.py`'s.
 """
 
 import re
@@ -18,9 +18,10 @@ from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, S
 from api.wiring import Container
 from directory.access import Role
 from directory.base.db import transaction
-from pki import expiry, lifetimes
-from pki.expiry_store import Asked, Ending
-from pki.lifetimes import Condition, Kind
+from pki.monitoring import expiry_notices as expiry
+from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring.expiry_store import Asked, Ending
+from pki.monitoring.service_expiry import Condition, Kind
 
 # Counting passes over what ends within 60 days; anybody may ask.
 _HELD = timedelta(seconds=5)

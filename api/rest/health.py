@@ -35,8 +35,8 @@ from directory.base.instant import dated_by_database, is_dated_by_database
 from directory.feed import urgent_lag_seconds
 from directory.ldap.publish import CONSUMER as LDAP
 from directory.sync.history import Condition, conditions
-from pki import lifetimes
-from pki.figures import Figures, feed_lags, figures
+from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring.metrics import Figures, feed_lags, figures
 from pki.rollback import detection as completeness
 from pki.signing_clock import SigningClock
 

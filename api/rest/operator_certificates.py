@@ -12,9 +12,10 @@ from api.rest.operation import Call, Opens, Resource, Transacted, operation, res
 from api.rest.shapes import EXAMPLE_SERIAL, Line, Shape
 from api.wiring import Container
 from directory.access import Role
-from pki import history, operators, use_cases
+from pki import operators, use_cases
 from pki.certificates.profiles import OF_OPERATORS, OPERATOR_SERVER
 from pki.model import IssuedCertificate, RevocationAction
+from pki.monitoring import certificate_history as history
 
 OPERATORS = {Role.OPERATOR}
 LONGEST_HOST = 253

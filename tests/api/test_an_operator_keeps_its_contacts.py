@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 from werkzeug.test import TestResponse
 
-from pki import expiry
-from pki.expiry_store import Asked
+from pki.monitoring import expiry_notices as expiry
+from pki.monitoring.expiry_store import Asked
 from tests.api.certificates import certify, certify_operator, keep_contacts
 from tests.api.conftest import Caller
 from tests.api.test_what_runs_out_is_shown import plain

@@ -17,8 +17,8 @@ from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki.history import Life, State
 from pki.model import RevocationReason
+from pki.monitoring.certificate_history import Life, State
 from pki.record import certificates as store
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
@@ -322,7 +322,7 @@ def test_what_the_sequencer_numbered_shows_its_place(auditor: Caller, engine: En
 
 
 def test_a_revoked_certificate_stays_revoked_when_it_also_expires(engine: Engine, now: datetime) -> None:
-    from pki.history import life
+    from pki.monitoring.certificate_history import life
     from pki.use_cases import parse_serial
 
     serial = certify(engine, "x@one.example", now, lasts=timedelta(days=1))

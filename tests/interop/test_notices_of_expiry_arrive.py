@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 from api import expiry_mail
 from api.settings import Settings
 from api.wiring import Container
-from pki import expiry
+from pki.monitoring import expiry_notices as expiry
 from tests.api.certificates import certify, certify_operator, keep_contacts, take_back
 from tests.directory.sync.sources import SIGNS_CERTIFICATES
 from tests.factories import seed_practitioner

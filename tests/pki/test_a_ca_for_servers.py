@@ -19,16 +19,7 @@ from directory.attention import matters_noted
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import (
-    expiry,
-    issuance,
-    operators,
-    operators_withdrawal,
-    renewal,
-    roll_over,
-    servers_authority,
-    use_cases,
-)
+from pki import issuance, operators, operators_withdrawal, renewal, roll_over, servers_authority, use_cases
 from pki.ceremony import intake, making, offline
 from pki.ceremony import plan as planned
 from pki.ceremony import store as rows
@@ -48,6 +39,7 @@ from pki.certificates.profiles import (
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
+from pki.monitoring import expiry_notices as expiry
 from pki.ocsp import responders
 from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store

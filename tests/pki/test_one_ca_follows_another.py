@@ -22,12 +22,13 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from pki import lifetimes, renewal, roll_over, use_cases
+from pki import renewal, roll_over, use_cases
 from pki.ceremony import intake, making, offline
 from pki.ceremony.plan import Place
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import AuthorityState, IssuedCertificate, RevocationReason, serial_of
+from pki.monitoring import service_expiry as lifetimes
 from pki.ocsp import store as ocsp_store
 from pki.publication import store as published
 from pki.publication.values import public_values

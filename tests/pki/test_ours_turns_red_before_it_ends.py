@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from pki import lifetimes
-from pki.lifetimes import Condition, Kind, Lifetime
+from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring.service_expiry import Condition, Kind, Lifetime
 from tests.pki.conftest import Established
 
 DAY = timedelta(days=1)

@@ -18,9 +18,10 @@ from sqlalchemy.exc import DBAPIError
 from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import consequences, history, holds, releasing, revocation_requests
+from pki import consequences, holds, releasing, revocation_requests
 from pki.certificates import der
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
+from pki.monitoring import certificate_history as history
 from pki.ocsp import store as ocsp_store
 from pki.reasons import HOLDERS, WORDS
 from pki.tlog import store as transparency_store

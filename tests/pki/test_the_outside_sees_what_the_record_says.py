@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from pki import outside_view
 from pki.model import CrlForm, RevocationReason, Serial
-from pki.outside_view import Disagreement
+from pki.monitoring import relying_party_check as outside_view
+from pki.monitoring.relying_party_check import Disagreement
 from tests.status_ca import ISSUING, ROOT, Issued, StatusCa
 
 FIRST = Serial("0" * 40)

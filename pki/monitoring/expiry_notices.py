@@ -1,7 +1,7 @@
 """Who is to be told that a certificate runs out: at 60, 30 and 7 days, once each, unless it has a successor.
 
 Decides which notices there are and what becomes of each; sending is handed in, since no network may happen
-within a transaction. What this service itself stands on is `lifetimes`'s.
+within a transaction. What this service itself stands on is `service_expiry`'s.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +12,9 @@ from math import ceil
 from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
-from pki import expiry_store as store
-from pki.expiry_store import Asked, Ending, Notice
 from pki.model import Purpose, Serial
+from pki.monitoring import expiry_store as store
+from pki.monitoring.expiry_store import Asked, Ending, Notice
 
 STEPS = (60, 30, 7)
 # Certificates without a mailbox that somebody outside must renew all the same.

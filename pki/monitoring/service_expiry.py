@@ -1,7 +1,7 @@
 """How long what this service itself stands on still holds: CAs, CRLs, signers, its own TLS certificate.
 
 Each kind has its own two leads: `soon`, when somebody should know, and `due`, when what renews it has failed
-and somebody must act. Certificates of subscribers are `expiry`'s.
+and somebody must act. Certificates of subscribers are `expiry_notices`'s.
 """
 
 from collections.abc import Mapping
