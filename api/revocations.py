@@ -4,7 +4,8 @@ import time
 
 from api.wiring import Container
 from directory.base.db import transaction
-from pki import bulk, holds
+from pki.revocation import bulk
+from pki.revocation import suspension as holds
 
 
 def end_holds(container: Container) -> str:

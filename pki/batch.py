@@ -22,7 +22,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
-from pki import batch_store, blocked_keys, impediments, issuance, renewals, revoking, use_cases, vouched_names
+from pki import batch_store, impediments, issuance, renewals, use_cases, vouched_names
 from pki.batch_store import Batch, Item
 from pki.certification_request import public_key_of_request
 from pki.issuance import Prepared, Wanted
@@ -41,7 +41,9 @@ from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules
 from pki.registration.eligibility import PublicKey
-from pki.revoking import TakingBack
+from pki.revocation import blocked_keys
+from pki.revocation import revoke as revoking
+from pki.revocation.revoke import TakingBack
 from pki.signing.signer import Signer
 
 LARGEST = 1000

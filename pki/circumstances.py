@@ -1,7 +1,8 @@
 """What an issuance is judged by, read at once under the locks of its person and key.
 
-Each part is asked with words of its own place, and judged there (`renewals`, `impediments`, `blocked_keys`);
-one question for all of them spares a certificate most of its way to the database and back.
+Each part is asked with words of its own place, and judged there (`renewals`, `impediments`,
+`pki/revocation/blocked_keys.py`); one question for all of them spares a certificate most of its way to the
+database and back.
 """
 
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from sqlalchemy import Connection
 from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
-from pki import blocked_keys
 from pki.certificates.profiles import served_by
 from pki.model import Enrolment, IssuedCertificate, Purpose
 from pki.record import certificates as store
 from pki.record.certificates import Against, KeyUse
 from pki.registration import eligibility as rules
 from pki.registration.eligibility import PublicKey
+from pki.revocation import blocked_keys
 
 _RESERVING = blocked_keys.STOPPED.beside(store.KEY_USE, directory_store.PRESENT_FACTS)
 _STORING = store.AGAINST.beside(directory_store.PRESENT_FACTS)

@@ -20,11 +20,12 @@ from directory.changes import START, Change, Cursor, Entity
 from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
 from directory.model import Standing
 from directory.rules import registering_authority, standing
-from pki import impediments, revoking, void_enrolments, withdrawal_store
+from pki import impediments, void_enrolments, withdrawal_store
 from pki.model import RevocationAction, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
-from pki.revoking import TakingBack
+from pki.revocation import revoke as revoking
+from pki.revocation.revoke import TakingBack
 from pki.verdict import decide as exchange
 from pki.withdrawal import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 

@@ -2,7 +2,7 @@
 
 A release that did not know the numbers of keys may serve on beside this one. What it certifies is read here
 afterwards, and what is on a key that was reported in another form falls then. What is certified before the
-migration is numbered by it; what numbers are is for `pki/blocked_keys.py`.
+migration is numbered by it; what numbers are is for `pki/revocation/blocked_keys.py`.
 """
 
 from collections.abc import Collection
@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor
-from pki import blocked_keys, revoking
-from pki.blocked_keys import Cause
 from pki.model import RevocationReason, Serial
 from pki.record import certificates as store
 from pki.registration.eligibility import PublicKey
-from pki.revoking import TakingBack
+from pki.revocation import blocked_keys
+from pki.revocation import revoke as revoking
+from pki.revocation.blocked_keys import Cause
+from pki.revocation.revoke import TakingBack
 
 AT_ONCE = 200
 _ACTOR = Actor("job:earlier-keys")

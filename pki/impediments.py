@@ -1,8 +1,8 @@
 """What stands against giving trust, or giving it back: a measure, a departure, a blocked key, another's hold.
 
 Issuance, renewal, batches, the release of a hold and the lifting of a measure all ask `standing`, so that no
-road forgets a reason that another one knows. Who may act is in `pki/competence.py`; what follows when a
-reason appears, in `pki/consequences.py`.
+road forgets a reason that another one knows. Who may act is in `pki/revocation/authorisation.py`; what
+follows when a reason appears, in `pki/consequences.py`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,11 +14,12 @@ from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.model import MailboxFacts, Practitioner
-from pki import blocked_keys, withdrawal_store
+from pki import withdrawal_store
 from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
 from pki.record.certificates import Revocable
 from pki.registration import operators_store
+from pki.revocation import blocked_keys
 from pki.withdrawal import Bond, Cause, Present, causes, kind_of_profile
 
 KEY_BLOCKED = "key-blocked"

@@ -22,7 +22,7 @@ from directory.base.audit import Actor, Event, Line, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki import batch_store, blocked_keys
+from pki import batch_store
 from pki.certificates.builder import Issuer, certificate_of, subject_text, unsigned
 from pki.certificates.profiles import Names, Profile, Urls
 from pki.lint import pkix
@@ -31,6 +31,7 @@ from pki.lint.lint import Case, Finding, run
 from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
 from pki.record import certificates as store
 from pki.registration.eligibility import PublicKey, shard_of, spki_sha256, validity
+from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
 
 _SEAL = object()

@@ -15,7 +15,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import blocked_keys, impediments, issuance, revoking, servers_authority
+from pki import impediments, issuance, servers_authority
 from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
@@ -38,7 +38,9 @@ from pki.registration import eligibility as rules
 from pki.registration import operators_store
 from pki.registration.eligibility import PublicKey
 from pki.registration.operators_store import Made, Operator, OperatorReservation
-from pki.revoking import TakingBack
+from pki.revocation import blocked_keys
+from pki.revocation import revoke as revoking
+from pki.revocation.revoke import TakingBack
 from pki.signing.signer import Signer
 
 # Who certified them before there was a CA for servers.

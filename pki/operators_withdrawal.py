@@ -11,14 +11,15 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from directory.attention import Concern, Matter, keep
-from pki import impediments, revoking, withdrawal_store
+from pki import impediments, withdrawal_store
 from pki.consequences import ACTOR, Graces, Outcome
 from pki.model import RevocationAction, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import operators_store
 from pki.registration.operators_store import Standing
-from pki.revoking import TakingBack
+from pki.revocation import revoke as revoking
+from pki.revocation.revoke import TakingBack
 from pki.withdrawal import RULES, Cause, Decision, decide
 
 _LIFTED = "the suspension was lifted"

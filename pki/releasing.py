@@ -13,12 +13,13 @@ from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki import consequences, impediments, revoking
-from pki.competence import check_comment, check_may_release
+from pki import consequences, impediments
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.record.certificates import LastEvent, Revocable
 from pki.record.tables import hold_release
+from pki.revocation import revoke as revoking
+from pki.revocation.authorisation import check_comment, check_may_release
 
 
 @dataclass(frozen=True)

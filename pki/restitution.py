@@ -22,22 +22,14 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from directory.model import Standing
-from pki import (
-    blocked_keys,
-    circumstances,
-    consequences,
-    impediments,
-    issuance,
-    renewals,
-    use_cases,
-    vouched_names,
-)
+from pki import circumstances, consequences, impediments, issuance, renewals, use_cases, vouched_names
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.issuance import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
 from pki.registration.eligibility import PublicKey
+from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
 
 ACTOR = Actor("job:replacements")

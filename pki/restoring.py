@@ -21,9 +21,8 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from pki import issuance, revoking, sweep
+from pki import issuance
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
-from pki.competence import check_comment
 from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.crl.publish import entry_der
@@ -40,7 +39,10 @@ from pki.model import (
 from pki.record import certificates as store
 from pki.record.certificates import LastEvent, Revocable
 from pki.registration import eligibility as rules
-from pki.revoking import TakingBack
+from pki.revocation import key_compromise as sweep
+from pki.revocation import revoke as revoking
+from pki.revocation.authorisation import check_comment
+from pki.revocation.revoke import TakingBack
 from pki.rollback import detection as completeness
 from pki.rollback import high_water as floor
 from pki.rollback.detection import Kept

@@ -21,20 +21,9 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated, not_before, present
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
-from pki import (
-    blocked_keys,
-    circumstances,
-    doubts,
-    impediments,
-    issuance,
-    renewals,
-    revoking,
-    sweep,
-    vouched_names,
-)
+from pki import circumstances, doubts, impediments, issuance, renewals, vouched_names
 from pki.certificates.profiles import RESERVATION_LIFE
 from pki.certification_request import public_key_of_request
-from pki.competence import check_comment, check_may_revoke
 from pki.issuance import Prepared, SignerMisbehaved
 from pki.lint import pkix
 from pki.lint.key import weaknesses
@@ -55,7 +44,11 @@ from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules
 from pki.registration.eligibility import PublicKey
-from pki.revoking import TakingBack
+from pki.revocation import blocked_keys
+from pki.revocation import key_compromise as sweep
+from pki.revocation import revoke as revoking
+from pki.revocation.authorisation import check_comment, check_may_revoke
+from pki.revocation.revoke import TakingBack
 from pki.signing.signer import Signer
 
 # The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.

@@ -19,10 +19,11 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import revoking, use_cases
+from pki import use_cases
 from pki.model import IssuedCertificate, RevocationReason
 from pki.record import certificates as store
-from pki.revoking import TakingBack
+from pki.revocation import revoke as revoking
+from pki.revocation.revoke import TakingBack
 from tests.factories import seed_practitioner, seed_token
 from tests.wsgi_client import request
 

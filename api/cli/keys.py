@@ -6,7 +6,7 @@ import click
 
 from api.cli.output import COMMAND, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
-from pki import blocked_keys
+from pki.revocation import blocked_keys
 
 
 @click.group()

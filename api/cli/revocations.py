@@ -11,10 +11,12 @@ from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import bulk, releasing, revocation_requests, use_cases
-from pki.bulk import Preview
-from pki.bulk_store import Bulk, Selection
+from pki import releasing, use_cases
 from pki.model import RevocationReason
+from pki.revocation import bulk
+from pki.revocation import proof_of_possession as revocation_requests
+from pki.revocation.bulk import Preview
+from pki.revocation.bulk_store import Bulk, Selection
 
 REASON = click.Choice([reason.value for reason in RevocationReason])
 HEADERS = ("id", "state", "total", "reached", "revoked", "skipped", "approvals", "reason", "digest")

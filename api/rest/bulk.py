@@ -1,4 +1,6 @@
-"""Revocations of many: preview, plan, agreement of two, progress, stop. The rules are `pki/bulk.py`'s."""
+"""Revocations of many: preview, plan, agreement of two, progress, stop. The rules are
+`pki/revocation/bulk.py`'s.
+"""
 
 from typing import Any
 
@@ -11,10 +13,10 @@ from api.rest.shapes import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Li
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
-from pki import bulk as use_cases
-from pki.bulk import Preview
-from pki.bulk_store import Bulk, Selection
 from pki.model import RevocationReason
+from pki.revocation import bulk as use_cases
+from pki.revocation.bulk import Preview
+from pki.revocation.bulk_store import Bulk, Selection
 from pki.use_cases import parse_serial
 
 _DIGEST = Pattern(r"[0-9a-f]{64}", error="64 lower-case hexadecimal digits are expected.")

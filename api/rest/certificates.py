@@ -16,12 +16,14 @@ from api.wiring import Container
 from directory.access import Role, actor_names
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import reasons, releasing, revocation_requests, use_cases
-from pki.competence import LONGEST_COMMENT, may_see_holder
+from pki import releasing, use_cases
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.monitoring import certificate_history as history
 from pki.record import certificates as store
 from pki.releasing import Release
+from pki.revocation import proof_of_possession as revocation_requests
+from pki.revocation import reasons
+from pki.revocation.authorisation import LONGEST_COMMENT, may_see_holder
 
 IDENTIFIED = {
     "serial": {

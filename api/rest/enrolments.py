@@ -19,8 +19,8 @@ from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import parse_address, read_national_id, read_place
 from pki import use_cases
-from pki.competence import LONGEST_COMMENT
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
+from pki.revocation.authorisation import LONGEST_COMMENT
 
 REGISTRARS = {Role.REGISTRAR}
 MAY_SEE = {Role.REGISTRAR, Role.AUDITOR}

@@ -9,8 +9,8 @@ from api.rest.shapes import Hexadecimal, Shape
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
-from pki import compromise
-from pki.compromise import Reported
+from pki.revocation import compromise_reports as compromise
+from pki.revocation.compromise_reports import Reported
 
 
 class CompromiseRequest(Shape):

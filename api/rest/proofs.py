@@ -1,6 +1,7 @@
 """Revoking with the certificate's own key: open to all, because who lost his token may still have his key.
 
-Says nothing of other people's certificates; what a request holds is read in `pki/revocation_requests.py`.
+Says nothing of other people's certificates; what a request holds is read in
+`pki/revocation/proof_of_possession.py`.
 """
 
 import orjson
@@ -14,7 +15,7 @@ from api.roads import Road, Trade, on_road, too_large
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.revocation_requests import LARGEST_REQUEST, revoke_with_proof
+from pki.revocation.proof_of_possession import LARGEST_REQUEST, revoke_with_proof
 
 PATH = "/v1/revocations"
 JOSE = "application/jose"

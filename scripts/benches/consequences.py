@@ -21,9 +21,10 @@ from api.first_run import slapd_of
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import bulk, use_cases
-from pki.bulk_store import Selection
+from pki import use_cases
 from pki.model import RevocationReason, serial_of
+from pki.revocation import bulk
+from pki.revocation.bulk_store import Selection
 
 # Issue 3, item 4: from the commit to the last channel.
 TARGET_SECONDS = 900
@@ -112,7 +113,8 @@ def departures(bench: Bench) -> Figure:
 def bulk_revocation(bench: Bench) -> Figure:
     """Seconds until 100,000 certificates revoked in one go are so in OCSP, LDAP and on the CRLs.
 
-    Through `pki/bulk.py` and its job, as two administrators set it off. Their number is changed by --size.
+    Through `pki/revocation/bulk.py` and its job, as two administrators set it off. Their number is changed by
+    --size.
     """
     count = bench.size or 100_000
     _seed(bench, bench.postgres.conninfo, count)

@@ -23,7 +23,6 @@ from api.supervisor import parts_written
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import bulk
 from pki.ceremony import making
 from pki.ceremony.plan import Place, read
 from pki.ceremony.signing import KeyRing
@@ -32,6 +31,7 @@ from pki.crl import checks as gate
 from pki.crl import publish as crl
 from pki.model import CrlForm, RevocationReason, serial_of
 from pki.record import certificates as store
+from pki.revocation import bulk
 from pki.signing.seal import seal
 
 CA, SHARDS = "persons-1", 16

@@ -13,8 +13,8 @@ from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import compromise
 from pki.certificates import der
+from pki.revocation import compromise_reports as compromise
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
 from tests.factories import OPERATOR, seed_practitioner

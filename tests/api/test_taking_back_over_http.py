@@ -19,7 +19,7 @@ from api import jobs
 from api.roads import LARGEST_BODY
 from api.wiring import Container
 from pki.model import RevocationReason
-from pki.revocation_requests import LARGEST_REQUEST
+from pki.revocation.proof_of_possession import LARGEST_REQUEST
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller, Sceau
 from tests.factories import seed_practitioner, seed_token

@@ -10,7 +10,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from pki import batch, consequences, measures, renewals, sweep, use_cases
+from pki import batch, consequences, measures, renewals, use_cases
 from pki.batch import Asked
 from pki.model import (
     JOINED,
@@ -22,6 +22,7 @@ from pki.model import (
     RevocationReason,
 )
 from pki.registration import eligibility as rules
+from pki.revocation import key_compromise as sweep
 from pki.verdict.decide import verdicts
 from pki.withdrawal import GRACES, kind_of_profile
 from tests.factories import depart, seed_organisation, seed_practitioner

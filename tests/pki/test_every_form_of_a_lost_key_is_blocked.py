@@ -12,11 +12,13 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import batch, blocked_keys, compromise, use_cases
+from pki import batch, use_cases
 from pki.batch import Asked
 from pki.model import RevocationAction, RevocationReason
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
+from pki.revocation import blocked_keys
+from pki.revocation import compromise_reports as compromise
 from tests.factories import seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, Key, enrol, new_key, request_for
 from tests.pki.test_operators_certify_their_own_domains import Certify, certify

@@ -22,13 +22,14 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.store import lock_person
-from pki import blocked_keys, issuance, use_cases
+from pki import issuance, use_cases
 from pki.certificates.profiles import RESERVATION_LIFE
 from pki.consequences import Touched, settle
 from pki.issuance import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates as store
 from pki.registration.eligibility import shard_of
+from pki.revocation import blocked_keys
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES
 from tests.factories import depart, seed_organisation, seed_practitioner

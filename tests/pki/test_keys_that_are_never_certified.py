@@ -19,14 +19,16 @@ from directory.access import Token
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import batch, blocked_keys, compromise, use_cases
-from pki.blocked_keys import Cause, Form, Listed
+from pki import batch, use_cases
 from pki.certification_request import public_key_of_request
 from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.quotas import Quotas, charge, told
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
+from pki.revocation import blocked_keys
+from pki.revocation import compromise_reports as compromise
+from pki.revocation.blocked_keys import Cause, Form, Listed
 from pki.signing.inprocess import InProcessSigner
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, Key, enrol, identity, new_key, request_for

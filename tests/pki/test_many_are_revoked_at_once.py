@@ -14,10 +14,11 @@ from directory.access import Role, Token
 from directory.base import failpoints
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import bulk, use_cases
-from pki.bulk import Preview
-from pki.bulk_store import Bulk, Selection
+from pki import use_cases
 from pki.model import RevocationReason, Serial
+from pki.revocation import bulk
+from pki.revocation.bulk import Preview
+from pki.revocation.bulk_store import Bulk, Selection
 from tests.api.certificates import certify
 from tests.factories import seed_organisation, seed_practitioner, seed_token
 

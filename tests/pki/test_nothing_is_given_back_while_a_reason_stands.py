@@ -20,20 +20,13 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from pki import (
-    batch,
-    blocked_keys,
-    consequences,
-    holds,
-    measures,
-    operators_withdrawal,
-    releasing,
-    revocation_requests,
-    use_cases,
-)
+from pki import batch, consequences, measures, operators_withdrawal, releasing, use_cases
 from pki.consequences import Touched, settle
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
+from pki.revocation import blocked_keys
+from pki.revocation import proof_of_possession as revocation_requests
+from pki.revocation import suspension as holds
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES
 from tests.factories import depart, seed_practitioner

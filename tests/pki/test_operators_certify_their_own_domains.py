@@ -14,12 +14,13 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import compromise, operators, operators_withdrawal, releasing, use_cases
+from pki import operators, operators_withdrawal, releasing, use_cases
 from pki.certificates.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
 from pki.consequences import Outcome, settle_due
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.monitoring import expiry_store
 from pki.record import certificates as store
+from pki.revocation import compromise_reports as compromise
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import GRACES, Cause
 from tests.factories import OPERATOR, seed_practitioner

@@ -12,11 +12,12 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import releasing, revoking, use_cases
+from pki import releasing, use_cases
 from pki.certificates import der
 from pki.consequences import Touched, settle
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
+from pki.revocation import revoke as revoking
 from pki.withdrawal import GRACES
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar

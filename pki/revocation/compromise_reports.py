@@ -11,13 +11,15 @@ from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from pki import blocked_keys, certification_request, revoking
-from pki.blocked_keys import Cause
+from pki import certification_request
 from pki.certification_request import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
-from pki.revoking import TakingBack
+from pki.revocation import blocked_keys
+from pki.revocation import revoke as revoking
+from pki.revocation.blocked_keys import Cause
+from pki.revocation.revoke import TakingBack
 
 SENTENCE = "this key is compromised"
 _LIVING = text("""

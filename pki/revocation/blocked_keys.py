@@ -3,7 +3,7 @@
 A key once blocked stays so (the table is append-only), in every form that its private key has. What these
 share is the number of a key: the modulus under any exponent, the x of a point and of its mirror image. What
 makes a key weak by its own numbers is decided in `pki/lint/key.py`; which certificates fall with a lost key,
-in `pki/sweep.py`.
+in `pki/revocation/key_compromise.py`.
 """
 
 import re

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
-from pki import blocked_keys
 from pki.model import IssuedCertificate, Serial
+from pki.revocation import blocked_keys
 
 _ACTOR = Actor("job:holds-end")
 _KEYS = text("SELECT DISTINCT spki_sha256 FROM certificate WHERE serial = ANY(CAST(:serials AS text[]))")

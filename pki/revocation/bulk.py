@@ -19,12 +19,14 @@ from directory.base.failpoints import passing
 from directory.identifiers import read_place
 from directory.search import sites_of
 from directory.withdrawal_limits import charge
-from pki import bulk_store, revoking, sweep
-from pki.bulk_store import Bulk, Selected, Selection
-from pki.competence import LONGEST_COMMENT
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
-from pki.revoking import TakingBack
+from pki.revocation import bulk_store
+from pki.revocation import key_compromise as sweep
+from pki.revocation import revoke as revoking
+from pki.revocation.authorisation import LONGEST_COMMENT
+from pki.revocation.bulk_store import Bulk, Selected, Selection
+from pki.revocation.revoke import TakingBack
 
 # Above this a second administrator agrees: a slip of the hand takes a ward off the air, not a region.
 ALONE_UP_TO = 100

@@ -14,12 +14,13 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record, record_all
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
-from pki import impediments, sweep
+from pki import impediments
 from pki.crl.publish import entry_der
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules
+from pki.revocation import key_compromise as sweep
 
 _EVENTS = {
     RevocationAction.REVOKE: Event.CERTIFICATE_REVOKED,

@@ -1,7 +1,8 @@
 """Revoking with the key itself, and saying better afterwards why a certificate was revoked.
 
 Whoever holds the private key of a certificate may have it revoked without a token, at any hour: a JWS over
-what is asked, signed by that key (as ACME does it, RFC 8555 7.6). Who else may is in `pki/competence.py`.
+what is asked, signed by that key (as ACME does it, RFC 8555 7.6). Who else may is in
+`pki/revocation/authorisation.py`.
 """
 
 from base64 import urlsafe_b64decode
@@ -22,18 +23,19 @@ from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 from directory.withdrawal_limits import charge
-from pki import revoking, sweep
-from pki.competence import (
+from pki.model import Revocation, RevocationAction, RevocationReason, Serial, serial_of
+from pki.record import certificates as store
+from pki.record.certificates import Revocable
+from pki.revocation import key_compromise as sweep
+from pki.revocation import revoke as revoking
+from pki.revocation.authorisation import (
     LONGEST_COMMENT,
     check_comment,
     check_holder_may_say,
     check_may_revoke,
     reserved_to_owner,
 )
-from pki.model import Revocation, RevocationAction, RevocationReason, Serial, serial_of
-from pki.record import certificates as store
-from pki.record.certificates import Revocable
-from pki.revoking import TakingBack
+from pki.revocation.revoke import TakingBack
 
 # What the keys of our profiles sign with; `none` and every shared secret are no proof.
 ALGORITHMS = ("ES256", "ES384", "RS256", "PS256")
@@ -73,7 +75,7 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     serial, another's key and a broken signature: who has no key learns nothing. To who has, `stale-request`
     (not of the last five minutes, or older than the last event, a hold than five minutes after a release:
     nothing can be replayed), `reason-reserved`,
-    `reserved-to-owner` (certificates of the service itself), and what `revoking.take_back` refuses.
+    `reserved-to-owner` (certificates of the service itself), and what `revoke.take_back` refuses.
     """
     # 1. Read it: nothing in it is believed yet but the serial, to know whose key to try.
     token, claims = _read(request)

@@ -1,6 +1,6 @@
 """Who may take which certificate back: the registrars of its holder, a server's operator, the CA's owner.
 
-The holder himself shows his key instead of a token: `pki/revocation_requests.py`.
+The holder himself shows his key instead of a token: `pki/revocation/proof_of_possession.py`.
 """
 
 from collections.abc import Collection
@@ -15,10 +15,10 @@ from directory.red_list import is_red_listed
 from directory.rules import registering_authorities
 from directory.tables import api_token
 from pki.model import IssuedCertificate, RevocationReason
-from pki.reasons import HOLDERS
 from pki.record.certificates import Revocable
 from pki.record.tables import operator_certificate
 from pki.registration import eligibility as rules
+from pki.revocation.reasons import HOLDERS
 
 LONGEST_COMMENT = 1000
 

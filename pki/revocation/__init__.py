@@ -1,0 +1,3 @@
+"""Writes every revocation, suspension and release. Decides who may ask, and what falls with a compromised
+key.
+"""
