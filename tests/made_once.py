@@ -1,7 +1,7 @@
 """The CAs of a test: a ceremony is held once in a process for each set of words, then copied.
 
 Its keys come as files, its rows as it writes them, under every trigger of the tables. A test of ceremonies
-themselves calls `pki.ceremony.making`.
+themselves calls `pki.ceremony.perform`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki.ceremony import making
+from pki.ceremony import perform as making
 from pki.model import CrlForm
 from pki.signing.file import FileKeys
 

@@ -15,8 +15,9 @@ from api.settings import Settings, load_settings
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import roll_over
-from pki.ceremony import intake, making, offline, plan, signing
+from pki.ceremony import intake, offline, plan, signing
+from pki.ceremony import perform as making
+from pki.ceremony import rollover as roll_over
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing

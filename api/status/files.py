@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import intact, roll_over
+from pki import intact
+from pki.ceremony import rollover as roll_over
 from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.intact import DamagedError

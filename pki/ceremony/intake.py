@@ -18,9 +18,10 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
-from pki.ceremony import drawing, making
+from pki.ceremony import build as drawing
+from pki.ceremony import perform as making
 from pki.ceremony import store as rows
-from pki.ceremony.drawing import Parent
+from pki.ceremony.build import Parent
 from pki.ceremony.offline import LONGEST_ROOT_CRL
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing

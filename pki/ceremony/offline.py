@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from directory.base.errors import Kind, Refusal
 from pki import certification_request
-from pki.ceremony import drawing, signing, transcript
-from pki.ceremony.drawing import Parent, ec_key
-from pki.ceremony.making import differences
+from pki.ceremony import build as drawing
+from pki.ceremony import signing, transcript
+from pki.ceremony.build import Parent, ec_key
+from pki.ceremony.perform import differences
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.ceremony.transcript import Step

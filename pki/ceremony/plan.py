@@ -1,7 +1,7 @@
 """The reviewed file of a ceremony as values: which CAs, on which keys, under whom, for how long.
 
 Every nonsense is refused here, with the line of its table, before any key or row is looked at. Whether the
-record agrees is for `making`. Pure.
+record agrees is for `perform`. Pure.
 """
 
 import re

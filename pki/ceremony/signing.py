@@ -1,6 +1,6 @@
 """A certificate of a CA from plan and keys: drawn, linted, signed, checked. Here and on the offline machine.
 
-Knows no database: what exists is handed in, what comes out is stored by `making` or carried over by hand.
+Knows no database: what exists is handed in, what comes out is stored by `perform` or carried over by hand.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import drawing
-from pki.ceremony.drawing import Parent
+from pki.ceremony import build as drawing
+from pki.ceremony.build import Parent
 from pki.ceremony.plan import Place, Plan, Planned, PlannedAuthority
 from pki.certificates.builder import subject_of
 from pki.model import serial_of
@@ -74,7 +74,7 @@ def sign(
     parent: Parent | None,
     now: datetime,
 ) -> bytes:
-    """The certificate in DER; refuses what `drawing` refuses."""
+    """The certificate in DER; refuses what `build` refuses."""
     if parent is not None and signing.public_key() != drawing.ec_key(parent.certificate):
         text = f"The key at hand is not the one in the certificate of {parent.id}."
         raise Refusal(Kind.CONFLICT, "key-differs", text)

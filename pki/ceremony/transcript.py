@@ -14,9 +14,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 
-from pki.ceremony.drawing import ec_key
+from pki.ceremony.build import ec_key
+from pki.ceremony.describe import describe
 from pki.ceremony.plan import Plan
-from pki.ceremony.wording import describe
 from pki.signing.seal import ALGORITHMS
 
 _SIGNATURE = "Signature of "

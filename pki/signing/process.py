@@ -23,7 +23,7 @@ from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database
-from pki.ceremony import making
+from pki.ceremony import perform as making
 from pki.model import CrlForm, Serial
 from pki.rollback.detection import Kept, Watch
 from pki.signing import wire

@@ -23,7 +23,7 @@ from api.supervisor import parts_written
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki.ceremony import making
+from pki.ceremony import perform as making
 from pki.ceremony.plan import Place, read
 from pki.ceremony.signing import KeyRing
 from pki.certificates import der

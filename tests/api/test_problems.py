@@ -35,7 +35,6 @@ NEVER_OVER_HTTP = (
     "pki/restoring.py",
     "pki/tlog/",
     "pki/ceremony/",
-    "pki/roll_over.py",
     "pki/signing/journal.py",
 )
 OVER_HTTP_ALL_THE_SAME = ("directory/sync/approvals.py", "directory/sync/history.py")

@@ -19,9 +19,11 @@ from directory.attention import matters_noted
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import issuance, operators, operators_withdrawal, renewal, roll_over, servers_authority, use_cases
-from pki.ceremony import intake, making, offline
+from pki import issuance, operators, operators_withdrawal, renewal, servers_authority, use_cases
+from pki.ceremony import intake, offline
+from pki.ceremony import perform as making
 from pki.ceremony import plan as planned
+from pki.ceremony import rollover as roll_over
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place
 from pki.certificates.builder import NO_REV_AVAIL

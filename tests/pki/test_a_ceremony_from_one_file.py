@@ -17,8 +17,9 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
-from pki.ceremony import making, transcript
-from pki.ceremony.making import Outcome
+from pki.ceremony import perform as making
+from pki.ceremony import transcript
+from pki.ceremony.perform import Outcome
 from pki.ceremony.plan import Place, Plan, read
 from pki.model import CrlForm
 from pki.record import certificates as store

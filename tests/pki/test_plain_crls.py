@@ -27,7 +27,7 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import making
+from pki.ceremony import perform as making
 from pki.crl import checks as gate
 from pki.crl import publish as crl
 from pki.crl import store as crl_store

@@ -30,7 +30,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import issuance
-from pki.ceremony import making as ceremony
+from pki.ceremony import perform as ceremony
 from pki.certificates.profiles import OCSP_SIGNER, ResponderNames
 from pki.crl import publish as crl
 from pki.model import CrlForm, Serial, serial_of

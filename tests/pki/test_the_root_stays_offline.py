@@ -16,9 +16,11 @@ from sqlalchemy import Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import roll_over, use_cases
-from pki.ceremony import intake, making, offline
-from pki.ceremony.making import Outcome
+from pki import use_cases
+from pki.ceremony import intake, offline
+from pki.ceremony import perform as making
+from pki.ceremony import rollover as roll_over
+from pki.ceremony.perform import Outcome
 from pki.ceremony.plan import Place, Plan
 from pki.certificates.profiles import BACKDATING
 from pki.crl import publish as crl

@@ -18,14 +18,15 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from pki.ceremony import drawing, signing, transcript
+from pki.ceremony import build as drawing
+from pki.ceremony import signing, transcript
 from pki.ceremony import store as rows
-from pki.ceremony.drawing import Parent
+from pki.ceremony.build import Parent
+from pki.ceremony.describe import describe
 from pki.ceremony.plan import Place, Plan, Planned, PlannedAuthority, PlannedCross, read
 from pki.ceremony.signing import KeyRing
 from pki.ceremony.store import Cross
 from pki.ceremony.transcript import Step
-from pki.ceremony.wording import describe
 from pki.certificates.builder import CURVES, subject_of, subject_text
 from pki.certificates.profiles import MOST_IN_PLAIN, OF_SERVERS_CAS, SERVERS_ROLE
 from pki.model import Authority, AuthorityState, CrlForm, IssuedCertificate, serial_of
@@ -82,7 +83,7 @@ def perform(
     """Make what the plan names and the record lacks; gives what was done. In transactions of its own.
 
     Refuses `ceremony-running`, `ceremony-differs` where the record says otherwise than the file, and what
-    `drawing` and `signing` refuse; `plain-too-large`, where the CA before lists more than the plain form
+    `build` and `signing` refuse; `plain-too-large`, where the CA before lists more than the plain form
     carries. One cut short is taken up again with the same keys.
     Where the file was not `reviewed`, what exists may have other URLs and CRLs than it says.
     """
@@ -281,7 +282,7 @@ def _store(
 
 
 def _first_state(connection: Connection, one: Planned) -> AuthorityState:
-    """The first of its role issues at once; whoever follows waits until its lists are out (`roll_over`).
+    """The first of its role issues at once; whoever follows waits until its lists are out (`rollover`).
 
     The first for servers follows too where another CA has certified some: `pki.servers_authority`.
     """
