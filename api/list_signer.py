@@ -1,15 +1,16 @@
 """The key that signs what is published as a whole, made or renewed when somebody wants to sign.
 
 What a signature is made of is `pki/service_keys/jws.py`'s; how a key comes to be certified,
-`pki/renewal.py`'s.
+`pki/issuance/for_service.py`'s.
 """
 
 from api.upkeep import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import renewal, servers_authority
+from pki import servers_authority
 from pki.certificates.profiles import LIST_SIGNER
+from pki.issuance import for_service as renewal
 from pki.service_keys import jws as list_signing
 
 # Whose CA certified it before there was one for servers.

@@ -20,8 +20,9 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.failpoints import passing
-from pki import issuance, servers_authority
+from pki import servers_authority
 from pki.certificates.profiles import SERVICE_TLS, ServiceNames
+from pki.issuance import prepare as issuance
 from pki.model import Authority, RevocationAction, serial_of
 from pki.record import certificates as store
 

@@ -24,8 +24,8 @@ from directory.access import Allowance
 from directory.base.errors import Kind, Refusal
 from directory.reading_quotas import Reading, ReadingQuotas
 from directory.store import REGISTERS
+from pki.issuance.quotas import Quotas
 from pki.model import CrlForm, MailKeys
-from pki.quotas import Quotas
 from pki.rollback.detection import Kept
 from pki.signing import token_uri
 from pki.signing.token_uri import TokenPlace

@@ -21,17 +21,11 @@ from directory import measures_due as measures
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
-from pki import (
-    earlier_keys,
-    operators_withdrawal,
-    privacy_watch,
-    renewal,
-    restitution,
-    servers_authority,
-    use_cases,
-)
+from pki import earlier_keys, operators_withdrawal, privacy_watch, restitution, servers_authority
 from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
 from pki.crl import publish as crl
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_service as renewal
 from pki.model import serial_of
 from pki.monitoring import relying_party_check as outside_view
 from pki.ocsp import responders

@@ -1,6 +1,6 @@
 """What an issuance is judged by, read at once under the locks of its person and key.
 
-Each part is asked with words of its own place, and judged there (`renewals`, `impediments`,
+Each part is asked with words of its own place, and judged there (`pki/issuance/rekey.py`, `impediments`,
 `pki/revocation/blocked_keys.py`); one question for all of them spares a certificate most of its way to the
 database and back.
 """

@@ -22,9 +22,12 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from directory.model import Standing
-from pki import circumstances, consequences, impediments, issuance, renewals, use_cases, vouched_names
+from pki import circumstances, consequences, impediments, vouched_names
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
-from pki.issuance import Prepared
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import prepare as issuance
+from pki.issuance import rekey as renewals
+from pki.issuance.prepare import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.registration import eligibility as rules

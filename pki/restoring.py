@@ -21,11 +21,11 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from pki import issuance
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.crl.publish import entry_der
+from pki.issuance import prepare as issuance
 from pki.model import (
     Authority,
     IssuedCertificate,

@@ -19,7 +19,7 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import use_cases
+from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationReason
 from pki.record import certificates as store
 from pki.revocation import revoke as revoking

@@ -21,9 +21,9 @@ from pki.ceremony import rollover as roll_over
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing
+from pki.issuance.for_enrolment import parse_serial
 from pki.model import Authority, CrlForm, RevocationReason, Serial
 from pki.record import certificates as store
-from pki.use_cases import parse_serial
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

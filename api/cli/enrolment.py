@@ -20,7 +20,7 @@ from directory import access, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import read_national_id
-from pki import use_cases
+from pki.issuance import for_enrolment as use_cases
 from pki.model import Purpose, RevocationReason
 
 # A token has 49 characters: a file named by mistake is not read whole.

@@ -11,7 +11,8 @@ from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import releasing, use_cases
+from pki import releasing
+from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason
 from pki.revocation import bulk
 from pki.revocation import proof_of_possession as revocation_requests

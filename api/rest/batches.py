@@ -20,8 +20,8 @@ from api.rest.vouching import EnrolmentAnswer
 from api.roads import Road
 from api.wiring import Container
 from directory.base.errors import Refusal
-from pki import batch
-from pki.batch_store import Batch, Item
+from pki.issuance import batch
+from pki.issuance.batch_store import Batch, Item
 from pki.model import RevocationAction
 
 # A thousand requests on RSA keys of 4096 bits, in PEM.

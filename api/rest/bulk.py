@@ -13,11 +13,11 @@ from api.rest.shapes import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Li
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
+from pki.issuance.for_enrolment import parse_serial
 from pki.model import RevocationReason
 from pki.revocation import bulk as use_cases
 from pki.revocation.bulk import Preview
 from pki.revocation.bulk_store import Bulk, Selection
-from pki.use_cases import parse_serial
 
 _DIGEST = Pattern(r"[0-9a-f]{64}", error="64 lower-case hexadecimal digits are expected.")
 _COMMENT = use_cases.LONGEST_WORD

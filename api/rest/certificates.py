@@ -16,7 +16,8 @@ from api.wiring import Container
 from directory.access import Role, actor_names
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import releasing, use_cases
+from pki import releasing
+from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.monitoring import certificate_history as history
 from pki.record import certificates as store

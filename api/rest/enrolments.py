@@ -18,7 +18,7 @@ from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import parse_address, read_national_id, read_place
-from pki import use_cases
+from pki.issuance import for_enrolment as use_cases
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
 from pki.revocation.authorisation import LONGEST_COMMENT
 

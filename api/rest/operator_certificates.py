@@ -12,8 +12,9 @@ from api.rest.operation import Call, Opens, Resource, Transacted, operation, res
 from api.rest.shapes import EXAMPLE_SERIAL, Line, Shape
 from api.wiring import Container
 from directory.access import Role
-from pki import operators, use_cases
 from pki.certificates.profiles import OF_OPERATORS, OPERATOR_SERVER
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_operator as operators
 from pki.model import IssuedCertificate, RevocationAction
 from pki.monitoring import certificate_history as history
 

@@ -17,8 +17,8 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import use_cases
 from pki.certificates import pkcs12
+from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, Purpose
 from pki.record import certificates as store
 from pki.record import idempotency

@@ -1,7 +1,7 @@
 """The keys that sign OCSP answers, and the answers they sign ahead.
 
-Where they lie is for `pki/service_keys/files.py`; `renewal` has them certified; what an answer says is
-`response`'s matter.
+Where they lie is for `pki/service_keys/files.py`; `pki/issuance/for_service.py` has them certified; what an
+answer says is `response`'s matter.
 """
 
 import logging

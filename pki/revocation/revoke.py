@@ -1,8 +1,8 @@
 """The act of taking certificates back, one or ten thousand: events, CRL entries and audit lines, as sets.
 
-Who may, and why, is decided by the callers (`pki/use_cases.py`, `pki/consequences.py`). Revocables come from
-`pki.record.certificates`, which has locked their reservations: the instant of an act is taken here, behind
-those locks.
+Who may, and why, is decided by the callers (`pki/issuance/for_enrolment.py`, `pki/consequences.py`).
+Revocables come from `pki.record.certificates`, which has locked their reservations: the instant of an act is
+taken here, behind those locks.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ from api.first_run import slapd_of
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import use_cases
+from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, serial_of
 from pki.revocation import bulk
 from pki.revocation.bulk_store import Selection

@@ -27,8 +27,8 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated_by_database
-from pki import use_cases
 from pki.crl import store as crl_store
+from pki.issuance import for_enrolment as use_cases
 from pki.model import CrlForm, IssuedCertificate, RevocationReason
 from pki.signing_clock import FILE, SigningClock
 from tests.api.commands import Sceau

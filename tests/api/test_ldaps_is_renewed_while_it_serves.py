@@ -24,10 +24,11 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import renewal, use_cases
 from pki.ceremony import perform as making
 from pki.ceremony import rollover as roll_over
 from pki.crl import publish as crl
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_service as renewal
 from pki.model import RevocationReason, serial_of
 from pki.record import certificates as store
 from pki.signing.file import FileKeys

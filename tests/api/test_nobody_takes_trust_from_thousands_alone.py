@@ -18,7 +18,7 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki import use_cases
+from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, Serial
 from tests.api.certificates import certify, certify_operator
 from tests.api.commands import Sceau, token, told

@@ -17,7 +17,8 @@ from sqlalchemy import text
 from api.embedded.postgres import EmbeddedPostgres
 from directory import access
 from directory.base.db import connect_engine, transaction
-from pki import batch, use_cases
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
 from pki.model import Enrolment
 from pki.signing.process import JOURNAL
 from tests.factories import seed_practitioner

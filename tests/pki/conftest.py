@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from directory import access
 from directory.base.db import transaction
-from pki import use_cases
+from pki.issuance import for_enrolment as use_cases
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
 from pki.record import certificates as store
 from pki.signing.file import FileKeys

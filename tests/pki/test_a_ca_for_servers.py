@@ -19,7 +19,7 @@ from directory.attention import matters_noted
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import issuance, operators, operators_withdrawal, renewal, servers_authority, use_cases
+from pki import operators_withdrawal, servers_authority
 from pki.ceremony import intake, offline
 from pki.ceremony import perform as making
 from pki.ceremony import plan as planned
@@ -40,6 +40,10 @@ from pki.certificates.profiles import (
 )
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_operator as operators
+from pki.issuance import for_service as renewal
+from pki.issuance import prepare as issuance
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
 from pki.monitoring import expiry_notices as expiry
 from pki.ocsp import responders

@@ -11,7 +11,8 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
-from pki import measures, restitution, use_cases
+from pki import measures, restitution
+from pki.issuance import for_enrolment as use_cases
 from pki.measures import MeasureState
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import certificates as store

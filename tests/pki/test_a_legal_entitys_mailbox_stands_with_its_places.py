@@ -21,8 +21,8 @@ from directory.corrections import correct
 from directory.feed import read_changes, tell_of_time
 from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
-from pki.batch import Asked, issue_all
 from pki.consequences import Follower
+from pki.issuance.batch import Asked, issue_all
 from pki.model import Verdict
 from pki.publication.store import live_certificates
 from pki.verdict.decide import verdicts

@@ -10,8 +10,11 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from pki import batch, consequences, measures, renewals, use_cases
-from pki.batch import Asked
+from pki import consequences, measures
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import rekey as renewals
+from pki.issuance.batch import Asked
 from pki.model import (
     JOINED,
     Answer,

@@ -17,8 +17,8 @@ from directory.base.errors import Refusal
 from directory.changes import Entity
 from directory.corrections import Correction
 from directory.sync.run import run_register
-from pki import use_cases
 from pki.consequences import Follower
+from pki.issuance import for_enrolment as use_cases
 from pki.void_enrolments import void_of
 from pki.withdrawal import GRACES
 from tests.directory.sync.files import activity, header, zipped

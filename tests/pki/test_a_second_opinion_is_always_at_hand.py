@@ -12,8 +12,8 @@ from cryptography.x509.oid import ExtensionOID
 from sqlalchemy import Engine, text
 
 from directory.base.errors import Refusal
-from pki import use_cases
 from pki.certificates.profiles import OPERATOR_SERVER, ORGANISATION, PRACTITIONER
+from pki.issuance import for_enrolment as use_cases
 from pki.lint import pkix
 from pki.lint.accepted import ACCEPTED
 from pki.lint.pool import LintPool

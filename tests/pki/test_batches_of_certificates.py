@@ -12,9 +12,10 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import batch, use_cases
-from pki.batch import Asked
-from pki.batch_store import Item
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance.batch import Asked
+from pki.issuance.batch_store import Item
 from pki.model import EnrolmentState, RevocationAction, Serial
 from pki.signing.inprocess import InProcessSigner
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner

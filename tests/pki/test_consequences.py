@@ -17,8 +17,8 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.rules import LONGEST_REASON
 from directory.store import lock_person
-from pki import use_cases
 from pki.consequences import Follower, Outcome, Touched, list_claims, settle, settle_due
+from pki.issuance import for_enrolment as use_cases
 from pki.measures import lift, take
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.publication.store import live_certificates

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 from directory import access
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import batch, use_cases
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
 from pki.model import Enrolment, EnrolmentState
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import Enrolled, Issue, enrol, identity, registrar

@@ -12,8 +12,9 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import batch, use_cases
-from pki.batch import Asked
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance.batch import Asked
 from pki.model import RevocationAction, RevocationReason
 from pki.record import certificates as store
 from pki.registration import eligibility as rules

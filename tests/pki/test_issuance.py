@@ -22,10 +22,11 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.store import lock_person
-from pki import issuance, use_cases
 from pki.certificates.profiles import RESERVATION_LIFE
 from pki.consequences import Touched, settle
-from pki.issuance import Prepared
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import prepare as issuance
+from pki.issuance.prepare import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates as store
 from pki.registration.eligibility import shard_of

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from directory.base.errors import Kind, Refusal
-from pki import use_cases
 from pki.certification_request import LARGEST_REQUEST, public_key_of_request
+from pki.issuance import for_enrolment as use_cases
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Established, Issue, enrol, new_key, request_for
 from tests.pki.test_issuance import counts

@@ -19,11 +19,12 @@ from directory.access import Token
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import batch, use_cases
 from pki.certification_request import public_key_of_request
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance.quotas import Quotas, charge, told
 from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
-from pki.quotas import Quotas, charge, told
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys

@@ -19,9 +19,9 @@ from sqlalchemy import Engine
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki import use_cases
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
+from pki.issuance import for_enrolment as use_cases
 from pki.model import JOINED, IssuedCertificate, Purpose, RevocationReason
 from tests.pki.conftest import Established, Issue, Key
 

@@ -14,7 +14,7 @@ from directory.access import Role, Token
 from directory.base import failpoints
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import use_cases
+from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, Serial
 from pki.revocation import bulk
 from pki.revocation.bulk import Preview

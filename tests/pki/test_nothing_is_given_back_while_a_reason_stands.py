@@ -20,8 +20,10 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from pki import batch, consequences, measures, operators_withdrawal, releasing, use_cases
+from pki import consequences, measures, operators_withdrawal, releasing
 from pki.consequences import Touched, settle
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.revocation import blocked_keys

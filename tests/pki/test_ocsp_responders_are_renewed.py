@@ -16,9 +16,10 @@ from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki import renewal, use_cases
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_service as renewal
 from pki.model import IssuedCertificate, RevocationReason, Standing
 from pki.ocsp import responders
 from pki.ocsp import response as ocsp

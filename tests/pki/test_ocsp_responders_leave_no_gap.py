@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki import renewal
+from pki.issuance import for_service as renewal
 from pki.model import IssuedCertificate
 from pki.ocsp import responders
 from pki.service_keys import files as key_files

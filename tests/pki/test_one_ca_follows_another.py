@@ -22,13 +22,14 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from pki import renewal, use_cases
 from pki.ceremony import intake, offline
 from pki.ceremony import perform as making
 from pki.ceremony import rollover as roll_over
 from pki.ceremony.plan import Place
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_service as renewal
 from pki.model import AuthorityState, IssuedCertificate, RevocationReason, serial_of
 from pki.monitoring import service_expiry as lifetimes
 from pki.ocsp import store as ocsp_store

@@ -14,9 +14,11 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import operators, operators_withdrawal, releasing, use_cases
+from pki import operators_withdrawal, releasing
 from pki.certificates.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
 from pki.consequences import Outcome, settle_due
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_operator as operators
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.monitoring import expiry_store
 from pki.record import certificates as store

@@ -12,9 +12,10 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import releasing, use_cases
+from pki import releasing
 from pki.certificates import der
 from pki.consequences import Touched, settle
+from pki.issuance import for_enrolment as use_cases
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.revocation import revoke as revoking

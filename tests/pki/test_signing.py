@@ -29,10 +29,10 @@ from api import questions
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import issuance
 from pki.ceremony import perform as ceremony
 from pki.certificates.profiles import OCSP_SIGNER, ResponderNames
 from pki.crl import publish as crl
+from pki.issuance import prepare as issuance
 from pki.model import CrlForm, Serial, serial_of
 from pki.record import certificates as store
 from pki.signing import process as signer_process

@@ -16,7 +16,6 @@ from sqlalchemy import Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import use_cases
 from pki.ceremony import intake, offline
 from pki.ceremony import perform as making
 from pki.ceremony import rollover as roll_over
@@ -25,6 +24,7 @@ from pki.ceremony.plan import Place, Plan
 from pki.certificates.profiles import BACKDATING
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
+from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, Serial, serial_of
 from pki.record import certificates as store
 from pki.rollback import high_water as floor

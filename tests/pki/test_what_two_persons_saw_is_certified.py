@@ -15,8 +15,9 @@ from directory import access, corrections
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.changes import Entity
-from pki import batch, use_cases
-from pki.batch import Asked
+from pki.issuance import batch
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance.batch import Asked
 from pki.model import Enrolment
 from pki.verdict import store as exchange_store
 from pki.void_enrolments import void_of

@@ -25,7 +25,7 @@ from directory.base.db import transaction
 from directory.ldap.client import LdapClient
 from directory.rules import registering_authorities
 from directory.store import practitioners
-from pki.use_cases import issue_for_enrolment
+from pki.issuance.for_enrolment import issue_for_enrolment
 from pki.withdrawal import GRACES, Cause
 from tests.api.signing import signer_in
 from tests.directory.ldap.conftest import SUFFIX, Server

@@ -22,10 +22,15 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
-from pki import batch_store, impediments, issuance, renewals, use_cases, vouched_names
-from pki.batch_store import Batch, Item
+from pki import impediments, vouched_names
 from pki.certification_request import public_key_of_request
-from pki.issuance import Prepared, Wanted
+from pki.issuance import batch_store
+from pki.issuance import for_enrolment as use_cases
+from pki.issuance import prepare as issuance
+from pki.issuance import rekey as renewals
+from pki.issuance.batch_store import Batch, Item
+from pki.issuance.prepare import Prepared, Wanted
+from pki.issuance.quotas import Quotas, charge, told
 from pki.lint.key import weaknesses
 from pki.model import (
     JOINED,
@@ -36,7 +41,6 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.quotas import Quotas, charge, told
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules

@@ -21,10 +21,13 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated, not_before, present
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
-from pki import circumstances, doubts, impediments, issuance, renewals, vouched_names
+from pki import circumstances, doubts, impediments, vouched_names
 from pki.certificates.profiles import RESERVATION_LIFE
 from pki.certification_request import public_key_of_request
-from pki.issuance import Prepared, SignerMisbehaved
+from pki.issuance import prepare as issuance
+from pki.issuance import rekey as renewals
+from pki.issuance.prepare import Prepared, SignerMisbehaved
+from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import (
@@ -39,7 +42,6 @@ from pki.model import (
     Serial,
     serial_of,
 )
-from pki.quotas import Quotas, charge, told
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules

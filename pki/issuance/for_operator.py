@@ -15,7 +15,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import impediments, issuance, servers_authority
+from pki import impediments, servers_authority
 from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
@@ -27,11 +27,12 @@ from pki.certificates.profiles import (
     family_of,
 )
 from pki.certification_request import public_key_of_request
-from pki.issuance import Prepared
+from pki.issuance import prepare as issuance
+from pki.issuance.prepare import Prepared
+from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
-from pki.quotas import Quotas, charge, told
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules

@@ -1,6 +1,6 @@
 """How short-lived signers begin and are renewed: a key made here, certified by the CA, well before time.
 
-The certificate comes by the ordinary road (`issuance`); what is done with the key is for
+The certificate comes by the ordinary road (`prepare`); what is done with the key is for
 `pki/ocsp/responders.py` and `pki/service_keys/jws.py`.
 """
 
@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.locks import held_if_free
-from pki import issuance
 from pki.certificates.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
+from pki.issuance import prepare as issuance
 from pki.model import IssuedCertificate
 from pki.ocsp import responders
 from pki.ocsp import store as ocsp_store

@@ -22,9 +22,9 @@ from directory.base.audit import Actor, Event, Line, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki import batch_store
 from pki.certificates.builder import Issuer, certificate_of, subject_text, unsigned
 from pki.certificates.profiles import Names, Profile, Urls
+from pki.issuance import batch_store
 from pki.lint import pkix
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, Finding, run

@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from directory.rules import FRANCE
-from pki import impediments, issuance
+from pki import impediments
 from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
+from pki.issuance import prepare as issuance
 from pki.model import Enrolment, Reservation, Serial
 from pki.record import certificates as store
 from pki.record.certificates import KeyUse
