@@ -31,9 +31,9 @@ from directory.feed import lag_seconds
 from directory.ldap import publish
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.run import run_register
-from pki.consequences import CONSUMER as CONSEQUENCES
 from pki.issuance import for_enrolment as use_cases
 from pki.model import MailKeys, Purpose
+from pki.withdrawal.reconcile import CONSUMER as CONSEQUENCES
 
 GENERATOR = Path(__file__).resolve().parents[1] / "scripts" / "make_registers.py"
 DEMO = Actor("command:demo")

@@ -25,8 +25,8 @@ from directory.ldap import reconcile as nightly
 from directory.ldap.client import ClientTls, LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry
 from directory.ldap.publish import CONSUMER, Publisher
-from pki.consequences import CONSUMER as CONSEQUENCES
 from pki.publication import store as published
+from pki.withdrawal.reconcile import CONSUMER as CONSEQUENCES
 
 log = logging.getLogger("sceau.ldap")
 # Connections that write at once. slapd commits one write at a time; more of them only wait for each other.

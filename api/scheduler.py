@@ -21,7 +21,7 @@ from directory.base.errors import Refusal
 from directory.base.notifications import heard
 from directory.feed import is_urgent_waiting
 from directory.ldap import publish
-from pki import consequences
+from pki.withdrawal import reconcile as consequences
 
 log = logging.getLogger("sceau.worker")
 # What must follow a change at once; everything else waits for its hour.

@@ -21,8 +21,7 @@ from directory import measures_due as measures
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed import tell_of_time
-from pki import earlier_keys, operators_withdrawal, privacy_watch, restitution, servers_authority
-from pki.consequences import BATCH, Follower, Outcome, list_claims, settle_due
+from pki import earlier_keys, privacy_watch, restitution, servers_authority
 from pki.crl import publish as crl
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_service as renewal
@@ -34,6 +33,8 @@ from pki.rollback import detection as completeness
 from pki.tlog import checkpoint as signed_note
 from pki.tlog import sequencer as transparency
 from pki.tlog import store as transparency_store
+from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal.reconcile import BATCH, Follower, Outcome, list_claims, settle_due
 
 _LOG = logging.getLogger("sceau.worker")
 # As long as the longest a reader may hold one by default: a fault found later has the digest to go by.

@@ -29,7 +29,7 @@ from pki.rollback.detection import Watch
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
 from pki.signing_clock import SigningClock
-from pki.withdrawal import Cause
+from pki.withdrawal.causes import Cause
 
 
 @dataclass(frozen=True)

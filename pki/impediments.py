@@ -2,7 +2,7 @@
 
 Issuance, renewal, batches, the release of a hold and the lifting of a measure all ask `standing`, so that no
 road forgets a reason that another one knows. Who may act is in `pki/revocation/authorisation.py`; what
-follows when a reason appears, in `pki/consequences.py`.
+follows when a reason appears, in `pki/withdrawal/reconcile.py`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,13 +14,13 @@ from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.model import MailboxFacts, Practitioner
-from pki import withdrawal_store
 from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
 from pki.record.certificates import Revocable
 from pki.registration import operators_store
 from pki.revocation import blocked_keys
-from pki.withdrawal import Bond, Cause, Present, causes, kind_of_profile
+from pki.withdrawal import store as withdrawal_store
+from pki.withdrawal.causes import Bond, Cause, Present, causes, kind_of_profile
 
 KEY_BLOCKED = "key-blocked"
 ON_HOLD = "certificate-on-hold"

@@ -1,6 +1,6 @@
 """Releasing a certificate from hold: by whoever put the hold, or by two persons; never while a reason stands.
 
-Holds that a measure put end with the measure (`pki/measures.py`, `pki/consequences.py`).
+Holds that a measure put end with the measure (`pki/withdrawal/measures.py`, `pki/withdrawal/reconcile.py`).
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki import consequences, impediments
+from pki import impediments
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.record.certificates import LastEvent, Revocable
 from pki.record.tables import hold_release
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_comment, check_may_release
+from pki.withdrawal import reconcile as consequences
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from directory.model import Standing
-from pki import circumstances, consequences, impediments, vouched_names
+from pki import circumstances, impediments, vouched_names
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import prepare as issuance
@@ -34,6 +34,7 @@ from pki.registration import eligibility as rules
 from pki.registration.eligibility import PublicKey
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
+from pki.withdrawal import reconcile as consequences
 
 ACTOR = Actor("job:replacements")
 # What passes by itself, or when two persons say so: these certificates are waited for.

@@ -1,7 +1,7 @@
 """Approved enrolments that certify nothing more, since the record names otherwise: listed, and counted.
 
 What makes one void is in `vouched_names.py`, where issuance asks as well. Whom to look at is told by the feed
-(`consequences.py`); how many one correction may void alone, by `directory/withdrawal_limits.py`.
+(`pki/withdrawal/reconcile.py`); how many one correction may void alone, by `directory/withdrawal_limits.py`.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ from directory.base.audit import Actor
 from directory.changes import Entity
 from pki import impediments, vouched_names
 from pki.record.tables import NAMES_OF_ENROLMENT
-from pki.withdrawal import Bond, Present
+from pki.withdrawal.causes import Bond, Present
 
 # Those that ended as well: their matters close. Each way to an enrolment by its own index.
 _VOUCHED = text(f"""

@@ -16,8 +16,8 @@ from directory.base.errors import Refusal
 from directory.identifiers import read_national_id
 from directory.model import MeasureKind
 from directory.periods import Moment
-from pki import measures as use_cases
-from pki.measures import Measure
+from pki.withdrawal import measures as use_cases
+from pki.withdrawal.measures import Measure
 
 HEADERS = ("id", "practitioner", "kind", "authority", "state", "since", "until", "asked", "reason")
 

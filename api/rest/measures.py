@@ -14,8 +14,8 @@ from directory.access import Role
 from directory.identifiers import read_national_id
 from directory.model import MeasureKind
 from directory.rules import LONGEST_REASON
-from pki import measures as use_cases
-from pki.measures import Act, Measure, MeasureState
+from pki.withdrawal import measures as use_cases
+from pki.withdrawal.measures import Act, Measure, MeasureState
 
 IDENTIFIED = {
     "measure_id": {

@@ -1,7 +1,7 @@
 """Certificates that operators ask for themselves: servers in their own trusted domains, and their clients.
 
 An operator is who the trusted list says: its token names it, the list says which domains are its own today.
-What becomes of a certificate when a domain is withdrawn is in `operators_withdrawal`.
+What becomes of a certificate when a domain is withdrawn is in `pki/withdrawal/operators.py`.
 """
 
 from collections.abc import Sequence

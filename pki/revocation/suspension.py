@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor
-from pki import consequences
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
+from pki.withdrawal import reconcile as consequences
 
 LASTS = timedelta(days=14)
 ACTOR = Actor("job:holds-end")

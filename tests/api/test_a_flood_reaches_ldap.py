@@ -16,7 +16,7 @@ from directory.feed import horizon, save_cursor
 from directory.ldap.publish import CONSUMER as PUBLISHER
 from directory.ldap.publish import PublishReport
 from directory.ldap.rebuild import RebuildReport
-from pki.consequences import CONSUMER
+from pki.withdrawal.reconcile import CONSUMER
 
 
 @dataclass

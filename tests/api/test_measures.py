@@ -13,8 +13,8 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.rules import FRANCE
 from directory.sync.run import run_register
-from pki.consequences import Follower
-from pki.withdrawal import GRACES
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.reconcile import Follower
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
 from tests.directory.sync.files import activity, header, zipped

@@ -12,7 +12,7 @@ from directory.base.errors import Kind, Refusal
 from pki.signing.file import FileKeys
 from pki.signing.pkcs11 import TokenKeys
 from pki.signing.token_uri import TokenPlace
-from pki.withdrawal import GRACES
+from pki.withdrawal.causes import GRACES
 
 
 def test_without_anything_said_the_defaults_hold(tmp_path: Path) -> None:

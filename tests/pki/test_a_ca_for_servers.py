@@ -19,7 +19,7 @@ from directory.attention import matters_noted
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import operators_withdrawal, servers_authority
+from pki import servers_authority
 from pki.ceremony import intake, offline
 from pki.ceremony import perform as making
 from pki.ceremony import plan as planned
@@ -53,7 +53,8 @@ from pki.ocsp.request import Request
 from pki.record import certificates as store
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
-from pki.withdrawal import GRACES, Cause
+from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal.causes import GRACES, Cause
 from tests.factories import seed_practitioner
 from tests.pki.conftest import new_key, request_for
 from tests.pki.hierarchies import BASE_URL, EVERY, PASSPHRASE, generation, plan, ring

@@ -11,13 +11,14 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
-from pki import measures, restitution
+from pki import restitution
 from pki.issuance import for_enrolment as use_cases
-from pki.measures import MeasureState
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.record.certificates import find_certificate
 from pki.revocation import blocked_keys
+from pki.withdrawal import measures
+from pki.withdrawal.measures import MeasureState
 from tests.factories import depart, seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, enrol, new_key, registrar, request_for
 from tests.pki.passing import pass_time

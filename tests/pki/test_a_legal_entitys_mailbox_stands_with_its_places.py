@@ -21,13 +21,13 @@ from directory.corrections import correct
 from directory.feed import read_changes, tell_of_time
 from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
-from pki.consequences import Follower
 from pki.issuance.batch import Asked, issue_all
 from pki.model import Verdict
 from pki.publication.store import live_certificates
 from pki.verdict.decide import verdicts
 from pki.void_enrolments import void_of
-from pki.withdrawal import GRACES
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.reconcile import Follower
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import BASE_URL, Established, enrol, new_key, request_for
 from tests.pki.test_what_the_release_before_writes_counts import downgrade

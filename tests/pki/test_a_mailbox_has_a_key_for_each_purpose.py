@@ -10,7 +10,6 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from pki import consequences, measures
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import rekey as renewals
@@ -27,7 +26,9 @@ from pki.model import (
 from pki.registration import eligibility as rules
 from pki.revocation import key_compromise as sweep
 from pki.verdict.decide import verdicts
-from pki.withdrawal import GRACES, kind_of_profile
+from pki.withdrawal import measures
+from pki.withdrawal import reconcile as consequences
+from pki.withdrawal.causes import GRACES, kind_of_profile
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, enrol, new_key, request_for
 from tests.pki.test_issuance import identify_again

@@ -12,10 +12,10 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.store import lock_person
-from pki.consequences import Follower
-from pki.measures import Measure, MeasureState, lift, measures_seen, take
 from pki.verdict.decide import verdicts
-from pki.withdrawal import GRACES
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.measures import Measure, MeasureState, lift, measures_seen, take
+from pki.withdrawal.reconcile import Follower
 from tests.factories import Seeded, depart, rpps, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar
 from tests.pki.test_consequences import events, follow, replaced, rows, run

@@ -17,10 +17,10 @@ from directory.base.errors import Refusal
 from directory.changes import Entity
 from directory.corrections import Correction
 from directory.sync.run import run_register
-from pki.consequences import Follower
 from pki.issuance import for_enrolment as use_cases
 from pki.void_enrolments import void_of
-from pki.withdrawal import GRACES
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.reconcile import Follower
 from tests.directory.sync.files import activity, header, zipped
 from tests.directory.sync.files import someone as of_number
 from tests.factories import Seeded, rpps, seed_organisation, seed_practitioner, seed_token

@@ -17,14 +17,14 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.rules import LONGEST_REASON
 from directory.store import lock_person
-from pki.consequences import Follower, Outcome, Touched, list_claims, settle, settle_due
 from pki.issuance import for_enrolment as use_cases
-from pki.measures import lift, take
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.publication.store import live_certificates
 from pki.record import certificates as store
 from pki.verdict.decide import verdicts
-from pki.withdrawal import GRACES, Cause
+from pki.withdrawal.causes import GRACES, Cause
+from pki.withdrawal.measures import lift, take
+from pki.withdrawal.reconcile import Follower, Outcome, Touched, list_claims, settle, settle_due
 from tests.api.certificates import certify
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, identity

@@ -23,7 +23,6 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.store import lock_person
 from pki.certificates.profiles import RESERVATION_LIFE
-from pki.consequences import Touched, settle
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
@@ -32,7 +31,8 @@ from pki.record import certificates as store
 from pki.registration.eligibility import shard_of
 from pki.revocation import blocked_keys
 from pki.signing.inprocess import InProcessSigner
-from pki.withdrawal import GRACES
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key, request_for
 from tests.statements import heard

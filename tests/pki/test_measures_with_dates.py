@@ -24,12 +24,12 @@ from directory.changes import START
 from directory.feed import read_urgent
 from directory.model import MeasureKind
 from directory.withdrawal_limits import standings_seen
-from pki import measures
-from pki.consequences import Follower
-from pki.measures import Measure, MeasureState
 from pki.model import IssuedCertificate, Verdict
 from pki.verdict.decide import verdicts
-from pki.withdrawal import GRACES
+from pki.withdrawal import measures
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.measures import Measure, MeasureState
+from pki.withdrawal.reconcile import Follower
 from tests.factories import seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar
 from tests.pki.passing import pass_time

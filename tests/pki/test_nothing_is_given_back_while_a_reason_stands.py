@@ -20,8 +20,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from pki import consequences, measures, operators_withdrawal, releasing
-from pki.consequences import Touched, settle
+from pki import releasing
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
@@ -30,7 +29,11 @@ from pki.revocation import blocked_keys
 from pki.revocation import proof_of_possession as revocation_requests
 from pki.revocation import suspension as holds
 from pki.signing.inprocess import InProcessSigner
-from pki.withdrawal import GRACES
+from pki.withdrawal import measures
+from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal import reconcile as consequences
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_practitioner
 from tests.pki.conftest import (
     BASE_URL,

@@ -14,9 +14,8 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import operators_withdrawal, releasing
+from pki import releasing
 from pki.certificates.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
-from pki.consequences import Outcome, settle_due
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_operator as operators
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
@@ -24,7 +23,9 @@ from pki.monitoring import expiry_store
 from pki.record import certificates as store
 from pki.revocation import compromise_reports as compromise
 from pki.signing.inprocess import InProcessSigner
-from pki.withdrawal import GRACES, Cause
+from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal.causes import GRACES, Cause
+from pki.withdrawal.reconcile import Outcome, settle_due
 from tests.factories import OPERATOR, seed_practitioner
 from tests.pki.conftest import BASE_URL, Established, Key, enrol, new_key, request_for
 

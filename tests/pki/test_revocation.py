@@ -14,12 +14,12 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import releasing
 from pki.certificates import der
-from pki.consequences import Touched, settle
 from pki.issuance import for_enrolment as use_cases
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.revocation import revoke as revoking
-from pki.withdrawal import GRACES
+from pki.withdrawal.causes import GRACES
+from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar
 from tests.pki.test_issuance import at_once

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import consequences, releasing
+from pki import releasing
 from pki.certificates import der
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
 from pki.monitoring import certificate_history as history
@@ -27,6 +27,7 @@ from pki.revocation import proof_of_possession as revocation_requests
 from pki.revocation import suspension as holds
 from pki.revocation.reasons import HOLDERS, WORDS
 from pki.tlog import store as transparency_store
+from pki.withdrawal import reconcile as consequences
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Issue, Key, enrol, new_key
 from tests.pki.test_revocation import ADMIN, HOLD, LOST, OPERATOR, events, release, revoke, revoke_as

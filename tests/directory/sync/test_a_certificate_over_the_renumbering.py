@@ -26,7 +26,7 @@ from directory.ldap.client import LdapClient
 from directory.rules import registering_authorities
 from directory.store import practitioners
 from pki.issuance.for_enrolment import issue_for_enrolment
-from pki.withdrawal import GRACES, Cause
+from pki.withdrawal.causes import GRACES, Cause
 from tests.api.signing import signer_in
 from tests.directory.ldap.conftest import SUFFIX, Server
 from tests.directory.sync.files import Rows, Run

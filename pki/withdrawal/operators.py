@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from directory.attention import Concern, Matter, keep
-from pki import impediments, withdrawal_store
-from pki.consequences import ACTOR, Graces, Outcome
+from pki import impediments
 from pki.model import RevocationAction, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
@@ -20,7 +19,9 @@ from pki.registration import operators_store
 from pki.registration.operators_store import Standing
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
-from pki.withdrawal import RULES, Cause, Decision, decide
+from pki.withdrawal import store as withdrawal_store
+from pki.withdrawal.causes import RULES, Cause, Decision, decide
+from pki.withdrawal.reconcile import ACTOR, Graces, Outcome
 
 _LIFTED = "the suspension was lifted"
 

@@ -1,8 +1,8 @@
 """Why trust is withdrawn from somebody who had it, with which reason, and after which grace. Pure.
 
 The causes are data; `causes` reads them off the present rows, `decide` says what follows for one certificate.
-Who is touched, and the acts themselves, are in `pki/consequences.py`. What stands against a mailbox at once,
-grace or not, is the verdict's business (`directory/rules.py`).
+Who is touched, and the acts themselves, are in `pki/withdrawal/reconcile.py`. What stands against a mailbox
+at once, grace or not, is the verdict's business (`directory/rules.py`).
 """
 
 from collections.abc import Mapping, Sequence

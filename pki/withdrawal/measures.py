@@ -35,9 +35,9 @@ from directory.tables import (
 )
 from directory.withdrawal_limits import charge
 from pki import restitution
-from pki.consequences import Graces, Touched, settle
 from pki.registration import eligibility as rules
 from pki.restitution import Replacement
+from pki.withdrawal.reconcile import Graces, Touched, settle
 
 
 class MeasureState(Enum):

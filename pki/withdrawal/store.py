@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from directory.model import MailboxKind
 from pki.model import Serial
-from pki.withdrawal import Bond, Cause
+from pki.withdrawal.causes import Bond, Cause
 
 # What the mailbox was when the enrolment was asked for: two registrars vouched for that establishment. Where
 # the record does not reach back so far, what it is now.
@@ -151,7 +151,7 @@ def keep_due(
 def fallen_due(connection: Connection, now: datetime, limit: int) -> list[Serial]:
     """Certificates of which something noted has fallen due, the longest due first.
 
-    Those of operators are looked at whole, and by themselves (`pki/operators_withdrawal.py`).
+    Those of operators are looked at whole, and by themselves (`pki/withdrawal/operators.py`).
     """
     rows = connection.execute(_FALLEN_DUE, {"now": now, "limit": limit}).scalars()
     return [Serial(serial) for serial in rows]

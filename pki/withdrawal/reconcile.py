@@ -1,7 +1,8 @@
 """What follows when somebody leaves: certificates revoked or held, enrolments ended, the unsettled listed.
 
-Level-triggered: the feed says whom to look at, the present rows say what should be so (`pki/withdrawal.py`),
-and whatever is not so is made so. Looking twice changes nothing; looking late is as good as looking early.
+Level-triggered: the feed says whom to look at, the present rows say what should be so
+(`pki/withdrawal/causes.py`), and whatever is not so is made so. Looking twice changes nothing; looking late
+is as good as looking early.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,14 +21,15 @@ from directory.changes import START, Change, Cursor, Entity
 from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
 from directory.model import Standing
 from directory.rules import registering_authority, standing
-from pki import impediments, void_enrolments, withdrawal_store
+from pki import impediments, void_enrolments
 from pki.model import RevocationAction, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from pki.verdict import decide as exchange
-from pki.withdrawal import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
+from pki.withdrawal import store as withdrawal_store
+from pki.withdrawal.causes import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 
 CONSUMER = "consequences"
 # Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by

@@ -1,0 +1,1 @@
+"""Derives revocations, suspensions and ended enrolments from the present state of the directory."""
