@@ -8,7 +8,7 @@ import click
 from api import upkeep
 from api.cli.output import answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
-from pki import restoring
+from pki.recovery import restore as restoring
 
 _HEADERS = ("what", "serial", "since", "reason, source")
 # More of them fill a screen and say no more.

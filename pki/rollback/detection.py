@@ -2,7 +2,7 @@
 
 Held against it is what lies outside the database and its backups: the CRL numbers given out and the last
 signed head of the audit log. Whoever answers, signs or publishes asks `Watch`; what is missing exactly, and
-how it comes back, is `restoring`'s matter.
+how it comes back, is `pki/recovery/restore.py`'s matter.
 """
 
 import time

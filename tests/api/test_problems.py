@@ -32,7 +32,7 @@ NEVER_OVER_HTTP = (
     "pki/crl/",
     "pki/rollback/high_water.py",
     "pki/ocsp/",
-    "pki/restoring.py",
+    "pki/recovery/restore.py",
     "pki/tlog/",
     "pki/ceremony/",
     "pki/signing/journal.py",

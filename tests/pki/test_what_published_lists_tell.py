@@ -6,7 +6,7 @@ import pytest
 
 from pki.model import Authority, AuthorityState, CrlForm, RevocationAction, RevocationReason, serial_of
 from pki.record.certificates import LastEvent
-from pki.restoring import PublishedList, Told, lacks_event, together
+from pki.recovery.restore import PublishedList, Told, lacks_event, together
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 CA = Authority(

@@ -1,0 +1,1 @@
+"""Brings a restored record forward to what was already signed or published. Signs nothing."""
