@@ -18,8 +18,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from api.catalogue import CATALOGUE
 from api.roads import LARGEST_BODY, too_large
+from api.words.problems import CATALOGUE
 from directory.base.errors import Kind, Refusal
 
 MEDIA_TYPE = "application/problem+json"

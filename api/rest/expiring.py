@@ -13,9 +13,9 @@ from marshmallow import fields
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.prices import SEARCH
-from api.rest.register_words import Said, instant, number
 from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, Shape
 from api.wiring import Container
+from api.words.registers import Said, instant, number
 from directory.access import Role
 from directory.base.db import transaction
 from pki.monitoring import expiry_notices as expiry

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.catalogue import CATALOGUE
 from api.rest.operation import refusal_documented
+from api.words.problems import CATALOGUE
 
 _JOSE, _DER = "application/jose", "application/pkix-cert"
 _BYTES = {"type": "string", "contentMediaType": "application/octet-stream"}

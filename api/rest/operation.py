@@ -24,13 +24,13 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from api import idempotent as idempotent_requests
 from api.auth.bearer import admitted, admitted_for_act, presented_secret
-from api.catalogue import CATALOGUE
 from api.idempotent import asked_of
 from api.problems import MEDIA_TYPE
 from api.rest import freshness, prices
 from api.rest.prices import Price
 from api.roads import ORDINARY, Road, on_road
 from api.wiring import Container
+from api.words.problems import CATALOGUE
 from directory import withdrawal_limits
 from directory.access import Role, Token
 from directory.base.db import asking, transaction

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, render_template
 from markupsafe import Markup
 from werkzeug.exceptions import NotFound
 
-from api.catalogue import CATALOGUE, ENTRIES
+from api.words.problems import CATALOGUE, ENTRIES
 
 Spec = Mapping[str, Any]
 

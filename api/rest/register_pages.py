@@ -14,10 +14,10 @@ from flask import Blueprint, render_template
 from sqlalchemy import Connection
 from werkzeug.exceptions import NotFound
 
-from api.rest import register_words as words
 from api.rest.register_chart import Chart, chart
-from api.rest.register_words import Said
 from api.wiring import Container
+from api.words import registers as words
+from api.words.registers import Said
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.sync import history

@@ -12,9 +12,9 @@ from marshmallow import fields, validate
 
 from api.rest import paging
 from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.register_words import ROW_REASON_WORDS, finding_in_french
 from api.rest.shapes import LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape
 from api.wiring import Container
+from api.words.registers import ROW_REASON_WORDS, finding_in_french
 from directory.access import Role, actor_of
 from directory.store import REGISTERS
 from directory.sync import approvals, history

@@ -13,9 +13,9 @@ from markupsafe import escape
 from sqlalchemy import Engine, text
 
 from api.app import LARGEST_BODY, create_app
-from api.catalogue import CATALOGUE, ENTRIES
 from api.problems import CODE_OF_STATUS, STATUS, flattened
 from api.wiring import Container
+from api.words.problems import CATALOGUE, ENTRIES
 from directory.base.db import connect_engine
 from directory.base.errors import Kind
 from directory.model import Standing

@@ -11,9 +11,9 @@ from flask import Flask
 from sqlalchemy import Engine, text
 
 from api.app import create_app
-from api.rest import register_words as words
 from api.rest.register_chart import BAND, chart
 from api.wiring import Container
+from api.words import registers as words
 from directory.base.db import transaction
 from directory.sync import history
 from directory.sync.bounds import load_bounds
@@ -181,14 +181,14 @@ def test_pages_may_be_kept_only_to_be_asked_about_again(app: Flask) -> None:
 
 
 def test_every_bound_has_its_sentence_in_french() -> None:
-    """When this fails: add the bound's sentence to `_FINDINGS` in api/rest/register_words.py."""
+    """When this fails: add the bound's sentence to `_FINDINGS` in api/words/registers.py."""
     bounds = [(register, bound.name) for register, all_of in load_bounds().items() for bound in all_of.bounds]
     assert len(bounds) > 20
     assert [one for one in bounds if not words.has_words_for(*one)] == []
 
 
 def test_every_state_and_every_documented_reason_has_words_in_both_languages() -> None:
-    """When this fails: add the reason to api/rest/register_words.py."""
+    """When this fails: add the reason to api/words/registers.py."""
     assert set(words.STATE_WORDS) == set(RunState)
     page = (ROOT / "docs/reference/registers.md").read_text()
     of_files, of_rows = (

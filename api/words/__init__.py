@@ -1,0 +1,1 @@
+"""Every French and English sentence shown to people, and nothing else."""
