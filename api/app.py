@@ -12,9 +12,11 @@ from flask.json.provider import JSONProvider
 from flask_smorest import Api, Blueprint
 from werkzeug.routing import IntegerConverter, Map, PathConverter
 
-from api.log import note_requests
-from api.problems import register
-from api.rest import freshness, prices
+from api.http import freshness
+from api.http.access_log import note_requests
+from api.http.problems import register
+from api.http.schemas import FORMATS, LARGEST_ID, Problem
+from api.rest import prices
 from api.rest.attention import attention
 from api.rest.batches import batches
 from api.rest.bulk import bulk_revocations
@@ -39,7 +41,6 @@ from api.rest.proofs import proofs
 from api.rest.recipients import recipients
 from api.rest.register_pages import register_pages
 from api.rest.registers import registers
-from api.rest.shapes import FORMATS, LARGEST_ID, Problem
 from api.rest.trust_list import trust_list
 from api.rest.withdrawal_limits import withdrawal_limits
 from api.roads import LARGEST_BODY
@@ -123,7 +124,8 @@ def release() -> str:
 
 
 class _Described(Api):  # type: ignore[misc] # flask-smorest is untyped
-    """flask-smorest without its own errors and pages: those are `api/problems.py` and `api/rest/pages.py`.
+    """flask-smorest without its own errors and pages: those are `api/http/problems.py` and
+    `api/rest/pages.py`.
 
     It describes what it serves when somebody asks: a process of the web part has two applications, and most
     are never asked.
@@ -154,7 +156,7 @@ class _Described(Api):  # type: ignore[misc] # flask-smorest is untyped
         self.spec.tag({"name": resource.name, "description": resource.description})
 
     def _register_error_handlers(self) -> None:
-        """Left to `api.problems.register`."""
+        """Left to `api.http.problems.register`."""
 
     def _register_etag_headers(self) -> None:
         """None: answers under a token are not to be kept."""

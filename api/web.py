@@ -19,7 +19,7 @@ from api.front.askers import Proxies
 from api.front.bodies import Pace
 from api.front.turns import Turns
 from api.front.unnamed import Unnamed
-from api.log import write_to_stderr
+from api.http.access_log import write_to_stderr
 from api.patience import impatient
 from api.roads import Road, Trade, roads_of
 from api.seats import WAITING

@@ -42,7 +42,7 @@ from api.front.exchange import Exchange
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
-from api.problems import STATUS, problem
+from api.http.problems import STATUS, problem
 from api.roads import Road, Trade, too_large
 from directory.base.errors import Kind, Refusal
 

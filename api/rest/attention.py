@@ -4,9 +4,9 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.rest import paging
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Instant, Shape
+from api.http import paging
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import Instant, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.attention import Concern, matters_noted

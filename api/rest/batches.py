@@ -6,6 +6,8 @@ from uuid import UUID
 
 from marshmallow import fields, validate
 
+from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
+from api.http.schemas import Instant, Shape
 from api.rest.certificates import IssuedAnswer
 from api.rest.enrolments import (
     EXAMPLE_ENROLMENT,
@@ -14,8 +16,6 @@ from api.rest.enrolments import (
     REGISTRARS,
     CertificateRequest,
 )
-from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Instant, Shape
 from api.rest.vouching import EnrolmentAnswer
 from api.roads import Road
 from api.wiring import Container

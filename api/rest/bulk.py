@@ -6,10 +6,10 @@ from typing import Any
 
 from marshmallow import fields, validate
 
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.paging import PageQuery
+from api.http.schemas import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape, Strings
 from api.rest.certificates import REASONS
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.paging import PageQuery
-from api.rest.shapes import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape, Strings
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role

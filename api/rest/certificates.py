@@ -8,8 +8,8 @@ from typing import Any
 from marshmallow import fields
 from sqlalchemy import Connection
 
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Pem, Shape
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Pem, Shape
 from api.rest.vouching import EnrolmentInFull, in_full
 from api.roads import TAKES_AWAY
 from api.wiring import Container

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from api.rest.shapes import Instant, Shape
+from api.http.schemas import Instant, Shape
 
 HERE = (
     "Corrigés ici, avec ce que dit le registre — Corrected here, with what the register says; "

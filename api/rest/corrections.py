@@ -4,11 +4,11 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from api.rest import paging
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.http import paging
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import LARGEST_ID, Instant, Line, QueryAddress, Shape
 from api.rest.practitioners import MALFORMED_IDS
 from api.rest.prices import SEARCH
-from api.rest.shapes import LARGEST_ID, Instant, Line, QueryAddress, Shape
 from api.wiring import Container
 from directory import corrections as use_cases
 from directory.access import Role

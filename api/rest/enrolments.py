@@ -7,12 +7,12 @@ from uuid import UUID
 
 from marshmallow import fields, validate
 
-from api.rest import paging
+from api.http import paging
+from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
+from api.http.schemas import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.certificates import PEM_CHAIN, IssuedAnswer
-from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MALFORMED_IDS
 from api.rest.prices import SEARCH
-from api.rest.shapes import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.vouching import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.roads import TAKES_AWAY
 from api.wiring import Container

@@ -10,10 +10,10 @@ from typing import Any
 from flask import Blueprint, render_template
 from marshmallow import fields
 
-from api.rest import paging
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
+from api.http import paging
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, Shape
 from api.rest.prices import SEARCH
-from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, Shape
 from api.wiring import Container
 from api.words.registers import Said, instant, number
 from directory.access import Role

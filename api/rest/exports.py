@@ -17,11 +17,11 @@ from werkzeug.wsgi import FileWrapper
 from api import exports as kept
 from api.exports import Export
 from api.front.views import source_of_request
+from api.http.operation import Call, Opens, Resource, operation, resource
+from api.http.schemas import Instant, Shape
 from api.rest.changes import MAY_COPY
-from api.rest.operation import Call, Opens, Resource, operation, resource
 from api.rest.preconditions import conditional
 from api.rest.prices import DOWNLOAD
-from api.rest.shapes import Instant, Shape
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

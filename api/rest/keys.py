@@ -4,8 +4,8 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Hexadecimal, Shape
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import Hexadecimal, Shape
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role

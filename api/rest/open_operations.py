@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.rest.operation import refusal_documented
+from api.http.operation import refusal_documented
 from api.words.problems import CATALOGUE
 
 _JOSE, _DER = "application/jose", "application/pkix-cert"

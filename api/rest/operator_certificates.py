@@ -5,11 +5,11 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from api.rest import paging
+from api.http import paging
+from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
+from api.http.schemas import EXAMPLE_SERIAL, Line, Shape
 from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.enrolments import CertificateRequest
-from api.rest.operation import Call, Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import EXAMPLE_SERIAL, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from pki.certificates.profiles import OF_OPERATORS, OPERATOR_SERVER

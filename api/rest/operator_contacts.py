@@ -4,8 +4,8 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import Instant, Line, Shape
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from pki.registration import operator_contacts as contacts

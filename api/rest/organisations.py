@@ -5,13 +5,13 @@ from typing import Any
 
 from marshmallow import fields
 
-from api.rest import paging
+from api.http import paging
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import Instant, Line, Shape
 from api.rest.corrected import corrected
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
 from api.rest.practitioners import MAY_SEARCH
 from api.rest.prices import BY_NUMBER, SEARCH
 from api.rest.reachable import PREFERRED, MailboxAnswer, shown
-from api.rest.shapes import Instant, Line, Shape
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 from directory.changes import Entity

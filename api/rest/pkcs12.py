@@ -8,11 +8,11 @@ from flask import request
 from marshmallow import fields
 from sqlalchemy import Connection
 
-from api import idempotent
+from api.http import idempotency as idempotent
+from api.http.operation import Call, Opens, Resource, operation, resource
+from api.http.schemas import Shape
 from api.rest.certificates import IssuedAnswer
 from api.rest.enrolments import IDENTIFIED, PURPOSE, issue_certificate
-from api.rest.operation import Call, Opens, Resource, operation, resource
-from api.rest.shapes import Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.base.db import transaction

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from api.front.views import source_of_request
-from api.pace import ALL_TOGETHER, Pace
+from api.http.rate_limit import ALL_TOGETHER, Pace
 from api.rest.certificates import RevocationAnswer
 from api.roads import Road, Trade, on_road, too_large
 from api.wiring import Container

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from marshmallow import fields, validate
 
+from api.http.operation import Transacted
+from api.http.schemas import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Shape
 from api.rest.corrected import corrected
-from api.rest.operation import Transacted
-from api.rest.shapes import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Shape
 from directory.changes import Entity
 from directory.corrections import Mark, marks
 from directory.rules import visible

@@ -11,10 +11,9 @@ import orjson
 from flask import Response
 from marshmallow import fields, validate
 
-from api.rest.freshness import rest_on
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.prices import ALL_ADDRESSES, ONE_ADDRESS
-from api.rest.shapes import (
+from api.http.freshness import rest_on
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import (
     EXAMPLE_ADDRESS,
     EXAMPLE_SERIAL,
     LONGEST_ADDRESS,
@@ -26,6 +25,7 @@ from api.rest.shapes import (
     Shape,
     Strings,
 )
+from api.rest.prices import ALL_ADDRESSES, ONE_ADDRESS
 from api.roads import Road, Trade
 from api.wiring import Container
 from directory.access import Role

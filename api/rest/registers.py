@@ -10,9 +10,9 @@ from typing import Any
 
 from marshmallow import fields, validate
 
-from api.rest import paging
-from api.rest.operation import Opens, Resource, Transacted, operation, resource
-from api.rest.shapes import LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape
+from api.http import paging
+from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.schemas import LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape
 from api.wiring import Container
 from api.words.registers import ROW_REASON_WORDS, finding_in_french
 from directory.access import Role, actor_of

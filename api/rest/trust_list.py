@@ -7,9 +7,9 @@ CA files (`api/status/files.py`).
 from flask import Blueprint, Response
 from marshmallow import Schema, fields, validate
 
-from api.rest.operation import JsonParser
+from api.http.operation import JsonParser
+from api.http.schemas import LARGEST_ID
 from api.rest.preconditions import conditional
-from api.rest.shapes import LARGEST_ID
 from api.trust_lists import Newest, Published, find
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal

@@ -6,7 +6,7 @@ from typing import Any
 from marshmallow import fields, validate
 from sqlalchemy import Connection
 
-from api.rest.shapes import Instant, Shape
+from api.http.schemas import Instant, Shape
 from directory.access import actor_names, actor_of
 from directory.model import MailboxKind
 from pki.model import Enrolment, EnrolmentState

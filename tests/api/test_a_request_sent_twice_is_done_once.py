@@ -160,7 +160,7 @@ def test_a_worker_that_dies_after_the_certificate_was_stored_has_its_answer_kept
         raise Killed
 
     with monkeypatch.context() as dying:
-        dying.setattr("api.idempotent.answer_of", killed)
+        dying.setattr("api.http.idempotency.answer_of", killed)
         with pytest.raises(Killed):
             send(first, f"{approved}/certificates", body)
     again = send(first, f"{approved}/certificates", body)

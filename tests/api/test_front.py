@@ -20,7 +20,7 @@ from api.front.connections import Connections
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
-from api.pace import Pace
+from api.http.rate_limit import Pace
 from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from api.log import ACCESS, JsonLines
+from api.http.access_log import ACCESS, JsonLines
 from tests.api.conftest import Caller
 
 

@@ -27,9 +27,9 @@ from schemathesis.specs.openapi.checks import (
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.http.schemas import Shape
 from api.rest.organisations import OrganisationsQuery
 from api.rest.practitioners import PractitionersQuery
-from api.rest.shapes import Shape
 from api.wiring import Container
 from directory.access import Role
 from tests.api.certificates import certify, take_back

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from api.rest.paging import MOST_ON_A_PAGE
+from api.http.paging import MOST_ON_A_PAGE
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner

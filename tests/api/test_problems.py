@@ -13,7 +13,7 @@ from markupsafe import escape
 from sqlalchemy import Engine, text
 
 from api.app import LARGEST_BODY, create_app
-from api.problems import CODE_OF_STATUS, STATUS, flattened
+from api.http.problems import CODE_OF_STATUS, STATUS, flattened
 from api.wiring import Container
 from api.words.problems import CATALOGUE, ENTRIES
 from directory.base.db import connect_engine
@@ -50,10 +50,10 @@ def refusals_in_the_source(*, everywhere: bool = False) -> Iterator[tuple[str, s
         "directory",
         "pki",
         "api/rest",
+        "api/http",
         "api/front",
         "api/roads.py",
         "api/auth",
-        "api/idempotent.py",
         "api/writing.py",
     ):
         for path in sorted((ROOT / folder).rglob("*.py")) or [ROOT / folder]:
@@ -258,7 +258,7 @@ def test_every_answer_carries_the_guarding_headers(anybody: Caller) -> None:
 
 
 def test_details_never_displace_the_standard_members() -> None:
-    from api.problems import problem
+    from api.http.problems import problem
 
     made = problem("https://b", "bad-token", 401, "no", {"status": 200, "type": "x", "more": 1})
     document = json.loads(made.data)

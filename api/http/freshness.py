@@ -13,7 +13,7 @@ from datetime import datetime
 from flask import Response, g
 from sqlalchemy import Connection
 
-from api.rest.shapes import rfc3339
+from api.http.schemas import rfc3339
 from directory.base.errors import Refusal
 from directory.store import sources
 

@@ -22,11 +22,12 @@ from sqlalchemy import Connection
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from api import idempotent as idempotent_requests
 from api.auth.bearer import admitted, admitted_for_act, presented_secret
-from api.idempotent import asked_of
-from api.problems import MEDIA_TYPE
-from api.rest import freshness, prices
+from api.http import freshness
+from api.http import idempotency as idempotent_requests
+from api.http.idempotency import asked_of
+from api.http.problems import MEDIA_TYPE
+from api.rest import prices
 from api.rest.prices import Price
 from api.roads import ORDINARY, Road, on_road
 from api.wiring import Container

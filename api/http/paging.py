@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import orjson
 from marshmallow import fields, validate
 
-from api.rest.freshness import rest_on
-from api.rest.operation import Transacted
-from api.rest.shapes import LARGEST_ID, Department, Line, Pattern, Shape
+from api.http.freshness import rest_on
+from api.http.operation import Transacted
+from api.http.schemas import LARGEST_ID, Department, Line, Pattern, Shape
 from directory.base.errors import Kind, Refusal
 from directory.search import MOST_COUNTED, START, Index, Position, Question, find, total
 from directory.store import sources

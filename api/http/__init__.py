@@ -1,0 +1,1 @@
+"""What every HTTP front end shares: errors, paging, schemas, rate limit, idempotency, access log."""
