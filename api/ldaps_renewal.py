@@ -4,8 +4,8 @@ slapd reads certificate and key anew when its configuration is told where they l
 keep the keys they agreed on.
 """
 
-from api import service_tls
-from api.first_run import guarded_slapd_of
+from api.installation import ldaps_certificate as service_tls
+from api.installation.bring_up import guarded_slapd_of
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal

@@ -13,8 +13,8 @@ from pathlib import Path
 from signal import SIGTERM
 from subprocess import SubprocessError
 
-from api.first_run import ldap_readers_of, slapd_of
-from api.supervisor import parts_written, paused_marker
+from api.installation.bring_up import ldap_readers_of, slapd_of
+from api.installation.supervisor import parts_written, paused_marker
 from api.wiring import Container
 from directory import feed
 from directory.base.audit import Actor

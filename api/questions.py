@@ -1,7 +1,7 @@
 """What the supervisor asks each part, again and again: a real question, with the seconds in which it is due.
 
 Each answers whether the part gave a sign of work since it was last asked. What a silence leads to is for
-`api/supervisor.py`.
+`api/installation/supervisor.py`.
 """
 
 import json
@@ -22,8 +22,8 @@ from psycopg.pq import PGconn, Ping
 
 from api.beats import LAST, WORKER
 from api.embedded.postgres import EmbeddedPostgres
+from api.installation.supervisor import parts_written
 from api.patience import CONNECT_SECONDS, ImpatientConnection
-from api.supervisor import parts_written
 from api.writing import Writing
 from directory.base.db import libpq
 from pki.signing import wire

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from api.ca_keys import ca_keys
 from api.cli.output import COMMAND, answer, container, json_option, people, refusals_told, state_option
+from api.installation.ca_keys import ca_keys
 from api.settings import Settings, load_settings
 from directory.base.clock import utc_now
 from directory.base.db import transaction

@@ -8,7 +8,7 @@ import click
 
 from api import ldap_gate
 from api.cli.output import refusals_told, state_option
-from api.first_run import serve_signer, web_command
+from api.installation.bring_up import serve_signer, web_command
 from api.scheduler import CONNECTIONS, KEPT, run_worker
 from api.settings import child_environment, load_settings
 from api.wiring import build

@@ -8,8 +8,8 @@ import click
 from rich.text import Text
 
 from api.cli.output import ago, answer, json_option, refusals_told, state_option
-from api.condition import look
 from api.front.unnamed import WHAT_TO_DO
+from api.installation.status import look
 from api.settings import load_settings
 from directory.base.clock import utc_now
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from sqlalchemy import Engine, text
 
-from api.first_run import slapd_of
+from api.installation.bring_up import slapd_of
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction

@@ -18,8 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from api.ca_keys import ca_keys
-from api.supervisor import parts_written
+from api.installation.ca_keys import ca_keys
+from api.installation.supervisor import parts_written
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction

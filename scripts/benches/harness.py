@@ -16,7 +16,7 @@ import psycopg
 from sqlalchemy import Engine
 
 from api.embedded.postgres import EmbeddedPostgres
-from api.first_run import migrate
+from api.installation.bring_up import migrate
 from api.settings import Settings, load_settings
 from api.wiring import Container, build
 from directory.base.db import connect_engine

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.first_run import web_command
+from api.installation.bring_up import web_command
 from api.settings import load_settings, save_settings
 from tests.ports import free_port
 

@@ -8,8 +8,9 @@ import pytest
 from cryptography import x509
 from sqlalchemy import text
 
-from api import condition, jobs, upkeep
+from api import jobs, upkeep
 from api.app import create_app
+from api.installation import status as condition
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal

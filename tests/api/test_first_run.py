@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from api import demo
-from api.first_run import ldap_readers_of, make_secrets, settle
+from api.installation.bring_up import ldap_readers_of, make_secrets, settle
 from api.settings import Secret, child_environment, load_settings, passphrase
 from directory.base.errors import Refusal
 from tests.ports import free_port

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.ca_keys import ca_keys
+from api.installation.ca_keys import ca_keys
 from api.settings import Settings, child_environment, load_settings, save_settings
 from api.wiring import build
 from directory.base.errors import Kind, Refusal

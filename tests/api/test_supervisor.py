@@ -21,7 +21,7 @@ import pytest
 from api import questions
 from api.embedded.postgres import EmbeddedPostgres
 from api.files import write_atomically
-from api.supervisor import (
+from api.installation.supervisor import (
     Part,
     Supervisor,
     end_leftovers,
@@ -40,7 +40,7 @@ SLEEPS = ["sleep", "600"]
 KILLED = """
 import os, sys, time
 from pathlib import Path
-from api.supervisor import Part, Supervisor, folder_held
+from api.installation.supervisor import Part, Supervisor, folder_held
 with folder_held(Path(sys.argv[1])) as mine:
     supervisor = Supervisor(Path(sys.argv[1]), print)
     for name, command in (("one", sys.argv[2:]), ("two", sys.argv[2:])):
@@ -153,7 +153,7 @@ def test_a_part_that_ends_at_once_is_refused_with_its_last_words(
 def test_a_part_that_never_answers_is_refused(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.supervisor.LONGEST_START", 0.3)
+    monkeypatch.setattr("api.installation.supervisor.LONGEST_START", 0.3)
     with pytest.raises(Refusal, match="did not answer"):
         supervisor.start(part("web", *SLEEPS, answers=lambda: False))
 
@@ -367,7 +367,7 @@ def hangable(
 @pytest.fixture
 def impatient_supervisor(monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor) -> Supervisor:
     for name, seconds in (("ASKED_EVERY", 0.3), ("LONGEST_END", 1.0), ("LONGEST_START", 6.0)):
-        monkeypatch.setattr(f"api.supervisor.{name}", seconds)
+        monkeypatch.setattr(f"api.installation.supervisor.{name}", seconds)
     return supervisor
 
 
@@ -457,7 +457,7 @@ def test_a_part_that_hangs_again_while_what_it_stands_on_answers_is_a_matter_for
     assert (tmp_path / "log" / "postgres.log").exists()
     assert told.count(trouble) == 1
     # It is gone once it has been quiet for long enough.
-    monkeypatch.setattr("api.supervisor.HANGS_WITHIN", 0.0)
+    monkeypatch.setattr("api.installation.supervisor.HANGS_WITHIN", 0.0)
     watch_until(impatient_supervisor, lambda: troubles_written(tmp_path) == {})
     assert parts_written(tmp_path)["postgres"]["restarts"] == 0
 
@@ -530,7 +530,7 @@ def test_postgresql_is_not_ended_while_it_recovers_however_long_that_takes(
     monkeypatch: pytest.MonkeyPatch, told: list[str],
 ) -> None:  # fmt: skip
     cluster, archive = recovering_cluster
-    monkeypatch.setattr("api.supervisor.LONGEST_START", 3.0)
+    monkeypatch.setattr("api.installation.supervisor.LONGEST_START", 3.0)
     opened = threading.Timer(8, archive.touch)
     opened.start()
     # 1. At its first start: the wait for an answer is over long before it has recovered.
@@ -594,7 +594,7 @@ def test_a_part_is_given_its_own_time_to_end(supervisor: Supervisor, tmp_path: P
     patient = Part("record", lambda: ["bash", "-c", slowly], ready.exists, os.environ, ends_within=20)
     with pytest.MonkeyPatch.context() as patched:
         for name in ("LONGEST_END", "LONGEST_STOP", "LONGEST_LEFT"):
-            patched.setattr(f"api.supervisor.{name}", 0.2)
+            patched.setattr(f"api.installation.supervisor.{name}", 0.2)
         # 1. Ended as hung.
         supervisor.start(replace(patient, works=lambda: False, silence=0.5))
         watch_until(supervisor, lambda: any("restarting" in line for line in told))

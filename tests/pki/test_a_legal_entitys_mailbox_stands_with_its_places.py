@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine, text
 
-from api import first_run
+from api.installation import bring_up as first_run
 from directory.access import Allowance, Role, Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal

@@ -11,7 +11,7 @@ from alembic import command
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from api import first_run
+from api.installation import bring_up as first_run
 from directory.base.db import transaction
 from directory.base.locks import is_held
 from directory.model import Standing

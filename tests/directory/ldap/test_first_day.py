@@ -15,8 +15,8 @@ from sqlalchemy import Engine, text
 from api import publication
 from api.cli.main import main as sceau
 from api.embedded.slapd import EmbeddedSlapd
+from api.installation.supervisor import paused_marker
 from api.settings import Settings
-from api.supervisor import paused_marker
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.feed import lag_seconds

@@ -1,7 +1,7 @@
 """What a one-machine installation consists of, and the order in which it comes up: `sceau up`.
 
 Record, keys, LDAP, then those who serve. Each step may be repeated: a first run cut short at any line is
-taken up by the next. How processes are kept alive is for `api/supervisor.py`.
+taken up by the next. How processes are kept alive is for `api/installation/supervisor.py`.
 """
 
 import os
@@ -15,13 +15,15 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 
-from api import ldap_gate, questions, service_tls
-from api.ca_keys import ca_keys
+from api import ldap_gate, questions
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd, Slapd
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
 from api.embedded.sockets import make_folder
 from api.front.connections import MOST
+from api.installation import ldaps_certificate as service_tls
+from api.installation.ca_keys import ca_keys
+from api.installation.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.settings import (
     Secret,
     Settings,
@@ -32,7 +34,6 @@ from api.settings import (
     save_settings,
     settings_with,
 )
-from api.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.wiring import Container, build, database_url
 from directory.base.audit import Actor
 from directory.base.db import connect_engine
@@ -41,7 +42,7 @@ from directory.base.locks import hold_until_disconnected
 from pki.model import CrlForm
 from pki.signing import process
 
-MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 Report = Callable[[str], None]
 # PostgreSQL writes all that it holds when it ends; killed meanwhile, it has to recover.
 CHECKPOINT_SECONDS = 60.0

@@ -17,12 +17,12 @@ from sqlalchemy.exc import OperationalError
 from api import ldap_gate
 from api.beats import WORKER, last_beat
 from api.embedded.slapd import Slapd
-from api.first_run import ldap_readers_of, local_web, slapd_of
 from api.front.unnamed import last_unnamed
+from api.installation.bring_up import ldap_readers_of, local_web, slapd_of
+from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
 from api.nightly import strangers
 from api.patience import impatient
 from api.settings import Settings
-from api.supervisor import parts_written, supervisor_pid, troubles_written
 from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

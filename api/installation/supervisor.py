@@ -1,6 +1,7 @@
 """Keeps the parts of a one-machine installation at work: starts them in order, restarts what dies or hangs.
 
-Knows processes, not what they do: which parts there are, and in what order, is said by `api/first_run.py`.
+Knows processes, not what they do: which parts there are, and in what order, is said by
+`api/installation/bring_up.py`.
 """
 
 import fcntl
