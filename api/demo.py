@@ -21,7 +21,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from api.files import write_atomically
-from api.nightly import PATTERNS, newest
+from api.jobs.registers import PATTERNS, newest
 from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor

@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
-from api import upkeep
 from api.embedded.postgres import BINARIES, EmbeddedPostgres
+from api.jobs import housekeeping as upkeep
 from api.status.wsgi import StatusApplication
 from api.wiring import Container
 from directory.access import Role

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from api.cli.output import ago, answer, container, json_option, refusals_told, state_option
 from api.installation.status import FAILING
-from api.jobs import JOBS, run_job
+from api.jobs.table import JOBS, run_job
 from directory.base.db import transaction
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from api import publication
 from api.cli.output import COMMAND, answer, container, json_option, progress, refusals_told, state_option
+from api.jobs import ldap as publication
 
 
 @click.group()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from api import upkeep
 from api.cli.output import answer, container, json_option, refusals_told, state_option
+from api.jobs import housekeeping as upkeep
 from directory.base.db import transaction
 from pki.recovery import restore as restoring
 

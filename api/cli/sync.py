@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from api import nightly
 from api.cli.enrolment import identity_option, who_acts
 from api.cli.nights import finding_told, run_in_full_rows, run_in_full_told, run_told, sparkline
 from api.cli.output import (
@@ -18,6 +17,7 @@ from api.cli.output import (
     refusals_told,
     state_option,
 )
+from api.jobs import registers as nightly
 from directory.base.db import transaction
 from directory.store import REGISTERS
 from directory.sync import approvals

@@ -1,7 +1,7 @@
 """The certificate that our own LDAPS listener shows: issued by our CA, by the same road as any other.
 
 Its key is the one private key that lies unencrypted (mode 0600), because slapd reads no other; it certifies
-nothing. How a running slapd comes to show it is for `api/ldaps_renewal.py`.
+nothing. How a running slapd comes to show it is for `api/jobs/ldaps_certificate.py`.
 """
 
 import os

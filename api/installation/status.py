@@ -20,7 +20,7 @@ from api.embedded.slapd import Slapd
 from api.front.unnamed import last_unnamed
 from api.installation.bring_up import ldap_readers_of, local_web, slapd_of
 from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
-from api.nightly import strangers
+from api.jobs.registers import strangers
 from api.patience import impatient
 from api.settings import Settings
 from api.wiring import Container, build

@@ -1,6 +1,6 @@
 """Exports: which there are, and their files, in parts if need be and only when they changed.
 
-What they hold is `pki/publication/export.py`'s, when they are made and kept `api/exports.py`'s.
+What they hold is `pki/publication/export.py`'s, when they are made and kept `api/jobs/exports.py`'s.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from marshmallow import fields
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import FileWrapper
 
-from api import exports as kept
-from api.exports import Export
 from api.front.views import source_of_request
 from api.http.operation import Call, Opens, Resource, operation, resource
 from api.http.schemas import Instant, Shape
+from api.jobs import exports as kept
+from api.jobs.exports import Export
 from api.rest.changes import MAY_COPY
 from api.rest.preconditions import conditional
 from api.rest.prices import DOWNLOAD

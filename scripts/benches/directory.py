@@ -18,7 +18,7 @@ from benches.harness import Bench, Figure, free_port, fresh_record
 from sqlalchemy import Engine, text
 
 from api.embedded.slapd import EmbeddedSlapd
-from api.publication import CONNECTIONS
+from api.jobs.ldap import CONNECTIONS
 from directory.base.audit import Actor
 from directory.ldap.client import LdapClient
 from directory.ldap.plan import Add, Delete, Modify, Operation

@@ -9,7 +9,7 @@ import orjson
 from benches.harness import Bench, Figure
 from sqlalchemy import text
 
-from api.list_signer import list_signer
+from api.jobs.list_signer import list_signer
 from directory.base.db import transaction
 from pki.publication import trust_list
 

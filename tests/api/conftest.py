@@ -18,12 +18,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from api import upkeep
 from api.app import create_app
 from api.cli import output
 from api.cli.main import main
 from api.embedded.postgres import EmbeddedPostgres
 from api.installation import status as condition
+from api.jobs import housekeeping as upkeep
 from api.settings import Settings, load_settings, save_settings
 from api.wiring import Container, build
 from directory.base.clock import utc_now

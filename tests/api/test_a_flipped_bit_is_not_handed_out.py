@@ -12,9 +12,9 @@ from cryptography.x509 import ocsp
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from api.jobs.trust_list import publish
 from api.status.answers import Answers
 from api.status.files import Files
-from api.trust_lists import publish
 from api.wiring import Container
 from directory.base.clock import utc_now
 from pki.crl import checks as gate

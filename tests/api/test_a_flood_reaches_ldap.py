@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from api import publication
-from api.publication import LOADED_WITHIN
+from api.jobs import ldap as publication
+from api.jobs.ldap import LOADED_WITHIN
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, Engine, text
 from werkzeug.serving import make_server
 
-from api import exports
 from api.app import create_app
+from api.jobs import exports
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.changes import Entity

@@ -9,9 +9,9 @@ from types import MappingProxyType
 import pytest
 from sqlalchemy import Engine, text
 
-from api import jobs
 from api.beats import WORKER, last_beat
-from api.jobs import JOBS, due_within, run_job
+from api.jobs import table as jobs
+from api.jobs.table import JOBS, due_within, run_job
 from api.wiring import Container
 from api.work import Work
 from directory.base.db import transaction
@@ -114,7 +114,7 @@ def test_no_pool_forgets_for_whom_it_works() -> None:
         if "ThreadPoolExecutor(" in path.read_text()
     }
     # The scheduler's seats: each begins a run of its own.
-    assert bare == {"api/scheduler.py"}
+    assert bare == {"api/jobs/worker.py"}
 
 
 @pytest.fixture

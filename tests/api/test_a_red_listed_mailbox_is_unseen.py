@@ -20,9 +20,10 @@ from cryptography.x509 import ocsp
 from flask import Flask
 from sqlalchemy import Connection, Engine, text
 
-from api import exports, upkeep
 from api.app import create_app
-from api.jobs import due_within, run_job
+from api.jobs import exports
+from api.jobs import housekeeping as upkeep
+from api.jobs.table import due_within, run_job
 from api.status.wsgi import StatusApplication
 from api.wiring import Container
 from directory.attention import Concern, Matter, keep

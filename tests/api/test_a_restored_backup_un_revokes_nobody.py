@@ -8,9 +8,10 @@ import pytest
 from cryptography import x509
 from sqlalchemy import text
 
-from api import jobs, upkeep
 from api.app import create_app
 from api.installation import status as condition
+from api.jobs import housekeeping as upkeep
+from api.jobs import table as jobs
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal

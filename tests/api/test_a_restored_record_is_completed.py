@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from api import upkeep
+from api.jobs import housekeeping as upkeep
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.crl.checks import number_of

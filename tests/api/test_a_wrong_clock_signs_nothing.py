@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from sqlalchemy import Engine, event, text
 
-from api import upkeep
 from api.app import create_app
+from api.jobs import housekeeping as upkeep
 from api.settings import Settings
 from api.status.wsgi import StatusApplication
 from api.wiring import Container

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import Engine, text
 
-from api import upkeep
+from api.jobs import housekeeping as upkeep
 from api.status.listener import Listener
 from api.wiring import Container
 from directory import feed

@@ -23,8 +23,9 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 from sqlalchemy import Engine, text
 
-from api import revocations, upkeep
 from api.app import create_app
+from api.jobs import housekeeping as upkeep
+from api.jobs import revocations
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now

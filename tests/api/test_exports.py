@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from flask import Flask
 from sqlalchemy import Engine, text
 
-from api import exports
 from api.app import create_app
-from api.jobs import run_job
+from api.jobs import exports
+from api.jobs.table import run_job
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from api import nightly
 from api.embedded.slapd import EmbeddedSlapd
-from api.exports import write
 from api.files import close_to_others
-from api.nightly import dropped, take_registers
+from api.jobs import registers as nightly
+from api.jobs.exports import write
+from api.jobs.registers import dropped, take_registers
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.errors import Refusal

@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from api import jobs, scheduler
-from api.jobs import JOBS
+from api.jobs import table as jobs
+from api.jobs import worker as scheduler
+from api.jobs.table import JOBS
 from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.db import transaction

@@ -10,7 +10,7 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from api.app import create_app
-from api.jobs import run_job
+from api.jobs.table import run_job
 from api.settings import Settings, load_settings
 from api.wiring import Container
 from directory.base.errors import Refusal

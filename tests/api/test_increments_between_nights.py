@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from api.increments import take_increments
-from api.nightly import resume_runs, run_file, take_registers
+from api.jobs.register_increments import take_increments
+from api.jobs.registers import resume_runs, run_file, take_registers
 from api.wiring import Container
 from directory.base.errors import Refusal
 from directory.store import sources

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from api import jobs
-from api.jobs import JOBS, Job, run_job
-from api.scheduler import AT_A_TIME, CONNECTIONS, DEEPEST
+from api.jobs import table as jobs
+from api.jobs.table import JOBS, Job, run_job
+from api.jobs.worker import AT_A_TIME, CONNECTIONS, DEEPEST
 from api.settings import save_settings
 from api.wiring import Container
 from directory.base.db import connect_engine, transaction

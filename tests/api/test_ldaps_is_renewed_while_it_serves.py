@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sqlalchemy import Engine
 
-from api import ldaps_renewal
 from api.embedded.slapd_readers import GuardedSlapd
 from api.installation import ldaps_certificate as service_tls
 from api.installation.bring_up import guarded_slapd_of, slapd_of
+from api.jobs import ldaps_certificate as ldaps_renewal
 from api.settings import Settings
 from api.wiring import Container
 from directory.base import failpoints

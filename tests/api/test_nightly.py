@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from api.nightly import candidates, newest, strangers, take_registers
+from api.jobs.registers import candidates, newest, strangers, take_registers
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Refusal

@@ -11,8 +11,8 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
-from api import jobs
 from api.app import create_app
+from api.jobs import table as jobs
 from api.settings import Settings, save_settings
 from api.wiring import Container
 from directory.base.audit import Actor

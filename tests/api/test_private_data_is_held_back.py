@@ -12,9 +12,10 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from api import exports, upkeep
 from api.app import create_app
-from api.jobs import run_job
+from api.jobs import exports
+from api.jobs import housekeeping as upkeep
+from api.jobs.table import run_job
 from api.wiring import Container
 from directory.base.db import transaction
 from tests.api.conftest import Caller

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, text
 
-from api import upkeep
 from api.app import create_app
+from api.jobs import housekeeping as upkeep
 from api.readers import Readers
 from api.settings import Settings
 from api.wiring import Container

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from api.nightly import resume_runs, take_late_registers, take_registers
+from api.jobs.registers import resume_runs, take_late_registers, take_registers
 from api.wiring import Container
 from directory.base.errors import Refusal
 from directory.sync.origins import load_origins

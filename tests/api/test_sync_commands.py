@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from api.cli.main import main
 from api.cli.nights import sparkline
-from api.jobs import run_job
+from api.jobs.table import run_job
 from api.settings import load_settings
 from api.wiring import build
 from directory.base.clock import utc_now

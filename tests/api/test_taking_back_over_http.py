@@ -15,7 +15,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 from sqlalchemy import Engine, text
 
-from api import jobs
+from api.jobs import table as jobs
 from api.roads import LARGEST_BODY
 from api.wiring import Container
 from pki.model import RevocationReason

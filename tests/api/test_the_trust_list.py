@@ -17,10 +17,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from api import jobs, trust_lists
 from api.app import create_app
+from api.jobs import table as jobs
+from api.jobs import trust_list as trust_lists
+from api.jobs.trust_list import Newest
 from api.status.wsgi import StatusApplication
-from api.trust_lists import Newest
 from api.wiring import Container
 from directory.base.db import connect_engine, transaction
 from pki.model import AuthorityState

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import Engine, text
 
-from api import expiry_mail
+from api.jobs import expiry_mail
 from api.settings import Settings
 from api.wiring import Container
 from pki.monitoring import expiry_notices as expiry

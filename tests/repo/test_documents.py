@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from api.jobs import JOBS
+from api.jobs.table import JOBS
 from api.rest.recipients import REASONS
 from directory.base.audit import Event
 from pki.model import Answer

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
-from api import publication
 from api.cli.main import main as sceau
 from api.embedded.slapd import EmbeddedSlapd
 from api.installation.supervisor import paused_marker
+from api.jobs import ldap as publication
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.db import transaction

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from api import publication, upkeep
 from api.app import create_app
 from api.embedded.slapd import EmbeddedSlapd
+from api.jobs import housekeeping as upkeep
+from api.jobs import ldap as publication
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.db import transaction

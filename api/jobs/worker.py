@@ -12,7 +12,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from api.jobs import JOBS, due_within, run_job
+from api.jobs.table import JOBS, due_within, run_job
 from api.wiring import Container
 from directory import measures_due
 from directory.base.asked_to_stop import asked_to_stop

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
-from api.list_signer import list_signer
+from api.jobs.list_signer import list_signer
 from api.wiring import Container
 from directory import feed, red_list
 from directory.base.db import transaction

@@ -1,7 +1,7 @@
 """The work of the jobs that keep trust fresh.
 
 Consequences of departures, CRLs, OCSP answers and signers, what a crash left half issued, the log's head.
-Each function is one job's work (`api/jobs.py`), also called by the command of the same subject.
+Each function is one job's work (`api/jobs/table.py`), also called by the command of the same subject.
 """
 
 import logging

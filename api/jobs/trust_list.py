@@ -12,7 +12,7 @@ from threading import Lock
 
 from sqlalchemy.exc import OperationalError
 
-from api.list_signer import list_signer
+from api.jobs.list_signer import list_signer
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

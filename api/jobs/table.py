@@ -16,18 +16,14 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api import (
-    expiry_mail,
-    exports,
-    increments,
-    ldaps_renewal,
-    night_watch,
-    nightly,
-    publication,
-    revocations,
-    trust_lists,
-    upkeep,
-)
+from api.jobs import expiry_mail, exports, revocations
+from api.jobs import housekeeping as upkeep
+from api.jobs import ldap as publication
+from api.jobs import ldaps_certificate as ldaps_renewal
+from api.jobs import register_freshness as night_watch
+from api.jobs import register_increments as increments
+from api.jobs import registers as nightly
+from api.jobs import trust_list as trust_lists
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from api.nightly import Told, run_file
+from api.jobs.registers import Told, run_file
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

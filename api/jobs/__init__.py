@@ -1,0 +1,1 @@
+"""One scheduled job a file: opens the transaction, calls one function of `pki` or `directory`, counts."""
