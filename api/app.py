@@ -16,6 +16,8 @@ from api.http import freshness
 from api.http.access_log import note_requests
 from api.http.problems import register
 from api.http.schemas import FORMATS, LARGEST_ID, Problem
+from api.pages.reference import INTRODUCTION, pages
+from api.pages.registers import register_pages
 from api.rest import prices
 from api.rest.attention import attention
 from api.rest.batches import batches
@@ -34,12 +36,10 @@ from api.rest.open_operations import with_open
 from api.rest.operator_certificates import operator_certificates
 from api.rest.operator_contacts import operator_contacts
 from api.rest.organisations import organisations
-from api.rest.pages import INTRODUCTION, pages
 from api.rest.pkcs12 import pkcs12_files
 from api.rest.practitioners import practitioners
 from api.rest.proofs import proofs
 from api.rest.recipients import recipients
-from api.rest.register_pages import register_pages
 from api.rest.registers import registers
 from api.rest.trust_list import trust_list
 from api.rest.withdrawal_limits import withdrawal_limits
@@ -125,7 +125,7 @@ def release() -> str:
 
 class _Described(Api):  # type: ignore[misc] # flask-smorest is untyped
     """flask-smorest without its own errors and pages: those are `api/http/problems.py` and
-    `api/rest/pages.py`.
+    `api/pages/reference.py`.
 
     It describes what it serves when somebody asks: a process of the web part has two applications, and most
     are never asked.

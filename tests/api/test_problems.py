@@ -51,6 +51,7 @@ def refusals_in_the_source(*, everywhere: bool = False) -> Iterator[tuple[str, s
         "pki",
         "api/rest",
         "api/http",
+        "api/pages",
         "api/front",
         "api/roads.py",
         "api/auth",

@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import Engine, text
 
 from api.app import create_app
-from api.rest.register_chart import BAND, chart
+from api.pages.register_chart import BAND, chart
 from api.wiring import Container
 from api.words import registers as words
 from directory.base.db import transaction

@@ -14,7 +14,7 @@ from flask import Blueprint, render_template
 from sqlalchemy import Connection
 from werkzeug.exceptions import NotFound
 
-from api.rest.register_chart import Chart, chart
+from api.pages.register_chart import Chart, chart
 from api.wiring import Container
 from api.words import registers as words
 from api.words.registers import Said

@@ -1,0 +1,1 @@
+"""Pages for people to read: the reference and the registers."""
