@@ -12,6 +12,7 @@ from flask.json.provider import JSONProvider
 from flask_smorest import Api, Blueprint
 from werkzeug.routing import IntegerConverter, Map, PathConverter
 
+from api.health.health import health
 from api.http import freshness
 from api.http.access_log import note_requests
 from api.http.problems import register
@@ -29,7 +30,6 @@ from api.rest.corrections import corrections
 from api.rest.enrolments import enrolments
 from api.rest.expiring import expiring_certificates, expiring_page
 from api.rest.exports import exports_of_the_public
-from api.rest.health import health
 from api.rest.keys import keys
 from api.rest.measures import measures
 from api.rest.open_operations import with_open

@@ -52,6 +52,7 @@ def refusals_in_the_source(*, everywhere: bool = False) -> Iterator[tuple[str, s
         "api/rest",
         "api/http",
         "api/pages",
+        "api/health",
         "api/front",
         "api/roads.py",
         "api/auth",
