@@ -22,7 +22,7 @@ from api.pages.registers import register_pages
 from api.rest import prices
 from api.rest.attention import attention
 from api.rest.batches import batches
-from api.rest.bulk import bulk_revocations
+from api.rest.bulk_revocations import bulk_revocations
 from api.rest.certificates import certificates
 from api.rest.changes import feed_of_changes
 from api.rest.clock import clock
@@ -30,7 +30,7 @@ from api.rest.corrections import corrections
 from api.rest.enrolments import enrolments
 from api.rest.expiring import expiring_certificates, expiring_page
 from api.rest.exports import exports_of_the_public
-from api.rest.keys import keys
+from api.rest.key_compromise import keys
 from api.rest.measures import measures
 from api.rest.open_operations import with_open
 from api.rest.operator_certificates import operator_certificates
@@ -38,9 +38,9 @@ from api.rest.operator_contacts import operator_contacts
 from api.rest.organisations import organisations
 from api.rest.pkcs12 import pkcs12_files
 from api.rest.practitioners import practitioners
-from api.rest.proofs import proofs
 from api.rest.recipients import recipients
 from api.rest.registers import registers
+from api.rest.revocation_by_key import proofs
 from api.rest.trust_list import trust_list
 from api.rest.withdrawal_limits import withdrawal_limits
 from api.roads import LARGEST_BODY

@@ -9,6 +9,7 @@ from marshmallow import fields, validate
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.http.schemas import Instant, Shape
 from api.rest.certificates import IssuedAnswer
+from api.rest.enrolment_schemas import EnrolmentAnswer
 from api.rest.enrolments import (
     EXAMPLE_ENROLMENT,
     EXAMPLE_REQUEST,
@@ -16,7 +17,6 @@ from api.rest.enrolments import (
     REGISTRARS,
     CertificateRequest,
 )
-from api.rest.vouching import EnrolmentAnswer
 from api.roads import Road
 from api.wiring import Container
 from directory.base.errors import Refusal

@@ -8,10 +8,10 @@ from marshmallow import fields
 from api.http import paging
 from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.schemas import Instant, Line, Shape
-from api.rest.corrected import corrected
+from api.rest.correction_schemas import corrected
+from api.rest.mailboxes import PREFERRED, MailboxAnswer, shown
 from api.rest.practitioners import MAY_SEARCH
 from api.rest.prices import BY_NUMBER, SEARCH
-from api.rest.reachable import PREFERRED, MailboxAnswer, shown
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 from directory.changes import Entity

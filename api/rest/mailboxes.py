@@ -11,7 +11,7 @@ from marshmallow import fields, validate
 
 from api.http.operation import Transacted
 from api.http.schemas import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Shape
-from api.rest.corrected import corrected
+from api.rest.correction_schemas import corrected
 from directory.changes import Entity
 from directory.corrections import Mark, marks
 from directory.rules import visible
