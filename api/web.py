@@ -12,6 +12,8 @@ from dataclasses import replace
 from sqlalchemy import Engine
 
 from api.app import create_app
+from api.concurrency import WAITING
+from api.database_timeout import impatient
 from api.front import connections, shortcut
 from api.front.answers import Application  # noqa: TC001 - mypy reads it from the variable alone
 from api.front.application import Front, Lane
@@ -20,9 +22,7 @@ from api.front.bodies import Pace
 from api.front.turns import Turns
 from api.front.unnamed import Unnamed
 from api.http.access_log import write_to_stderr
-from api.patience import impatient
 from api.roads import Road, Trade, roads_of
-from api.seats import WAITING
 from api.settings import Secret, Settings, load_settings, passphrase
 from api.status.wsgi import StatusApplication, is_status
 from api.wiring import Container, build, database_url

@@ -12,9 +12,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
+from api.concurrency import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
 from api.embedded.postgres import EmbeddedPostgres
 from api.readers import Readers
-from api.seats import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
 from api.settings import Settings, failpoint
 from api.work import Work
 from api.writing import Writing

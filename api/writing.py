@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psycopg
 
-from api.patience import CONNECT_SECONDS, ImpatientConnection
+from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from directory.base.db import libpq
 from directory.base.errors import Kind, Refusal
 

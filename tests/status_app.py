@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from api.patience import impatient
+from api.database_timeout import impatient
 from api.status.reply import Environ, StartResponse
 from api.status.wsgi import StatusApplication
 from directory.base.db import connect_engine

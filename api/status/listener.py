@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from api.patience import CONNECT_SECONDS, ImpatientConnection
+from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from api.status.cache import AnswerCache
 from directory.base.notifications import heard
 from pki.model import Serial

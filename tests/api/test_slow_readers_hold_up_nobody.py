@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from api.concurrency import DOWNLOADS_EACH, WAITING_EACH
 from api.embedded.postgres import EmbeddedPostgres
-from api.seats import DOWNLOADS_EACH, WAITING_EACH
 from directory import feed
 from directory.base.db import connect_engine, transaction
 from tests.api.serving import connect, exchange, head_of, web_server

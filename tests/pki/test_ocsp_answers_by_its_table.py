@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp as library
 from sqlalchemy import Engine, text
 
+from api.database_timeout import impatient
 from api.embedded.postgres import EmbeddedPostgres
-from api.patience import impatient
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine, transaction
