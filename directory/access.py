@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.store import OPERATORS, operators_by_name
 from directory.tables import api_token

@@ -20,7 +20,7 @@ from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from directory.base.locks import hold_all_until_commit
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)

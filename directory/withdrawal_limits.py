@@ -21,7 +21,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from directory.base.locks import hold_all_until_commit
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 from directory.rules import check_reason
 
 WINDOW = timedelta(hours=1)

@@ -27,8 +27,8 @@ from sqlalchemy import Engine, text
 from directory.base import instant
 from directory.base.clock import Clock
 from directory.base.db import asking
+from directory.base.durable_files import onto_disk
 from directory.base.errors import Kind, Refusal
-from directory.base.folders import onto_disk
 
 _LOG = logging.getLogger("sceau.clock")
 # Farther apart, or farther back, something is wrong with a clock; within it, time is only a little uneven.

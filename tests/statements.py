@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, Engine, event
 
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 
 Heard = Callable[[str], object]
 

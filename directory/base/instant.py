@@ -11,7 +11,7 @@ from typing import cast
 
 from sqlalchemy import Connection, Engine
 
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 
 _OPTION = "sceau_dated_by_database"
 _READ = Statement("SELECT clock_timestamp()")

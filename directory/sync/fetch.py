@@ -23,8 +23,8 @@ from time import monotonic
 from typing import BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from directory.base.durable_files import onto_disk
 from directory.base.errors import Kind, Refusal
-from directory.base.folders import onto_disk
 from directory.sync.source import stamp_of
 
 # The national archive has 230 MB; the largest text of any register 0.83 GB.

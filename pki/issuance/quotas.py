@@ -17,7 +17,7 @@ from directory.access import Token
 from directory.base.audit import Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 from pki.record.tables import quota_use
 
 HOUR = timedelta(hours=1)

@@ -39,7 +39,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from directory.base.audit import BESIDE, Line, beside, queue
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_key
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 from directory.store import person_lock_sql
 from pki.certificates.profiles import serving
 from pki.doubts import UNSETTLED

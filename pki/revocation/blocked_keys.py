@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_all_until_commit
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 from pki.model import Serial
 from pki.record.tables import blocked_key, weak_key
 from pki.registration.eligibility import PublicKey, spki_sha256

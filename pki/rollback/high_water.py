@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from directory.base.folders import onto_disk
+from directory.base.durable_files import onto_disk
 
 # A place is `CA/shard`; what its last CRL rested on stands under the place and this.
 _EVENTS = " events"

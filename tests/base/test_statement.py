@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, OperationalError
 
 from directory.base.db import asking, transaction
-from directory.base.statement import Statement
+from directory.base.prepared_statement import Statement
 from directory.tables import audit_pending
 
 _WORDS = Statement(
