@@ -27,7 +27,7 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.feed import lag_seconds
+from directory.feed.readers import lag_seconds
 from directory.ldap import publish
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.run import run_register

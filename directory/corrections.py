@@ -19,7 +19,7 @@ from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from directory.base.locks import share_until_commit_if_free
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.identifiers import parse_address, read_finess, read_national_id
 from directory.precedence import CORRECTABLE
 from directory.rules import check_reason, registering_authorities, search_form

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from directory.changes import Entity
+from directory.feed.changes import Entity
 
 
 class Source(Enum):

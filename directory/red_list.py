@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, text
 
-from directory.changes import Seen
+from directory.feed.changes import Seen
 
 # 128 bits: nobody guesses one, and two of a country's mailboxes never share one.
 _KEY_LETTERS = 32

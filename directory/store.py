@@ -23,8 +23,8 @@ from directory import identifiers, privacy
 from directory.base.errors import Refusal
 from directory.base.locks import hold_all_until_commit, hold_until_commit_if_free, lock_key_sql
 from directory.base.prepared_statement import Statement
-from directory.changes import Entity
 from directory.distinguished_names import Spellings
+from directory.feed.changes import Entity
 from directory.model import (
     Mailbox,
     MailboxFacts,

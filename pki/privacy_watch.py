@@ -10,11 +10,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine, text
 
-from directory import feed, privacy
+from directory import privacy
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.changes import START, Change, Entity
+from directory.feed import readers as feed
+from directory.feed.changes import START, Change, Entity
 from directory.rules import registering_authorities
 from directory.store import keys_that_may_show, mailbox_facts, organisations, practitioners
 from pki.model import Serial

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from directory import store as directory_store
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from pki import impediments, vouched_names
 from pki.record.tables import NAMES_OF_ENROLMENT
 from pki.withdrawal.causes import Bond, Present

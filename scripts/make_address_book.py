@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import accumulate, islice
 from random import Random
 
-from directory.changes import Cursor
+from directory.feed.changes import Cursor
 from directory.ldap.entry import Entry, base_entries, mailbox_entry, publisher_name
 from directory.ldap.plan import FORM, MODIFIER, Add, place_plan, plan
 from directory.ldap.rebuild import ldif_entry

@@ -9,8 +9,8 @@ from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory import corrections as use_cases
 from directory.base.db import transaction
-from directory.changes import Entity
 from directory.corrections import Correction
+from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE
 from pki.void_enrolments import void_of
 

@@ -32,7 +32,7 @@ from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database, is_dated_by_database
-from directory.feed import urgent_lag_seconds
+from directory.feed.readers import urgent_lag_seconds
 from directory.ldap.publish import CONSUMER as LDAP
 from directory.sync.history import Condition, conditions
 from pki.monitoring import service_expiry as lifetimes

@@ -19,11 +19,12 @@ from sqlalchemy import Connection, text
 
 from api.jobs.list_signer import list_signer
 from api.wiring import Container
-from directory import feed, red_list
+from directory import red_list
 from directory.base.db import transaction
 from directory.base.durable_files import onto_disk
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
+from directory.feed import readers as feed
 from pki.publication.export import FORMAT, Manifest, write_export
 from pki.service_keys import jws as list_signing
 

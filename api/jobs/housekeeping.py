@@ -16,11 +16,12 @@ from api.beats import WORKER, beat
 from api.settings import Secret, passphrase
 from api.wiring import Container, written_folders
 from api.writing import without_room
-from directory import feed, reading_quotas, withdrawal_limits
 from directory import measures_due as measures
+from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.feed import tell_of_time
+from directory.feed import readers as feed
+from directory.feed.readers import tell_of_time
 from pki import earlier_keys, privacy_watch, restitution, servers_authority
 from pki.crl import publish as crl
 from pki.issuance import for_enrolment as use_cases

@@ -16,10 +16,10 @@ from subprocess import SubprocessError
 from api.installation.bring_up import ldap_readers_of, slapd_of
 from api.installation.supervisor import parts_written, paused_marker
 from api.wiring import Container
-from directory import feed
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.feed import readers as feed
 from directory.ldap import rebuild as whole
 from directory.ldap import reconcile as nightly
 from directory.ldap.client import ClientTls, LdapClient

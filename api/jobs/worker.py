@@ -19,7 +19,7 @@ from directory.base.asked_to_stop import asked_to_stop
 from directory.base.db import asking, libpq
 from directory.base.errors import Refusal
 from directory.base.notifications import heard
-from directory.feed import is_urgent_waiting
+from directory.feed.readers import is_urgent_waiting
 from directory.ldap import publish
 from pki.withdrawal import reconcile as consequences
 

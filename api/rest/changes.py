@@ -1,7 +1,7 @@
 """The change feed as operators read it: a page of lines, or a wait for the next one.
 
-Which changes come is `directory.feed`'s; what shows of each key is `pki.publication.values`'s, as in the
-exports.
+Which changes come is `directory.feed.readers`'s; what shows of each key is `pki.publication.values`'s, as in
+the exports.
 """
 
 import time
@@ -22,11 +22,12 @@ from api.jobs.exports import RETRY_SECONDS, served
 from api.rest.prices import PAGE_OF_THE_FEED
 from api.roads import Road, Trade
 from api.wiring import Container
-from directory import feed, privacy, red_list
+from directory import privacy, red_list
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.changes import BEGINNING, Change, Entity, Place
+from directory.feed import readers as feed
+from directory.feed.changes import BEGINNING, Change, Entity, Place
 from directory.store import sources
 from pki.publication.values import ENTITIES, Key, Value, public_values
 

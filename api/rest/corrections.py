@@ -12,8 +12,8 @@ from api.rest.prices import SEARCH
 from api.wiring import Container
 from directory import corrections as use_cases
 from directory.access import Role
-from directory.changes import Entity
 from directory.corrections import LONGEST_VALUE, Correction
+from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE
 from directory.rules import LONGEST_REASON
 from pki.void_enrolments import void_of

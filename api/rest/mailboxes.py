@@ -12,8 +12,8 @@ from marshmallow import fields, validate
 from api.http.operation import Transacted
 from api.http.schemas import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Shape
 from api.rest.correction_schemas import corrected
-from directory.changes import Entity
 from directory.corrections import Mark, marks
+from directory.feed.changes import Entity
 from directory.rules import visible
 from directory.store import mailbox_facts
 from pki.model import Verdict

@@ -14,8 +14,8 @@ from api.rest.practitioners import MAY_SEARCH
 from api.rest.prices import BY_NUMBER, SEARCH
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
-from directory.changes import Entity
 from directory.corrections import marks
+from directory.feed.changes import Entity
 from directory.identifiers import read_place
 from directory.search import PLACES, places_question, sites_of
 from directory.store import addresses_at

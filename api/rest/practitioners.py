@@ -15,8 +15,8 @@ from api.wiring import Container
 from directory import privacy
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
-from directory.changes import Entity
 from directory.corrections import Mark, marks
+from directory.feed.changes import Entity
 from directory.identifiers import read_national_id
 from directory.model import Practitioner
 from directory.search import PEOPLE, people_question, sites_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.ldap.names import Name, join, split
 from directory.model import Mailbox, MailboxFacts, Organisation, Practitioner
 from directory.rules import FRANCE, is_open, search_form, visible

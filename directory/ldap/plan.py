@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from directory.base.errors import Kind, Refusal
-from directory.changes import START, Cursor
+from directory.feed.changes import START, Cursor
 from directory.ldap.entry import Attributes, Entry, digest
 
 # What entries say and how they are indexed: a tree of another form is made anew. A number that only rises.

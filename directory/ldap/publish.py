@@ -21,8 +21,8 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.base.pools import Pool
-from directory.changes import START, Change, Cursor, Entity
-from directory.feed import (
+from directory.feed.changes import START, Change, Cursor, Entity
+from directory.feed.readers import (
     floor,
     horizon,
     load_cursor,

@@ -21,8 +21,8 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.base.pools import Pool
-from directory.changes import Cursor
-from directory.feed import horizon, save_cursor
+from directory.feed.changes import Cursor
+from directory.feed.readers import horizon, save_cursor
 from directory.ldap.entry import Attributes, Entry, base_entries, publisher_name
 from directory.ldap.plan import FORM, MODIFIER, Add, place_plan, plan
 from directory.ldap.publish import CONSUMER, Publisher, held_back

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from directory.base.db import transaction
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.ldap.entry import Entry, Key, base_entries, key_of
 from directory.ldap.names import split
 from directory.ldap.plan import (

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, text
 
 from directory.base.db import transaction
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.ldap.entry import (
     AuthorityEntry,
     CrlEntry,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 
 from directory.base.errors import Refusal
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.sync import finess_json
 from directory.sync.cells import code, is_plain, plain
 from directory.sync.establishment import Establishment, insee, spoken_of

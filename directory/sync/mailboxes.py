@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from directory.base.errors import Refusal
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.identifiers import parse_address, parse_national_id, read_finess, read_place
 from directory.model import MailboxKind
 from directory.sync.cells import spaced

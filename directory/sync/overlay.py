@@ -11,8 +11,8 @@ from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor, Event, record_all
 from directory.base.locks import hold_until_commit
-from directory.changes import Entity
 from directory.corrections import lock_of
+from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE
 
 _ASKED = text("""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.sync.scan import Keyed
 from directory.sync.source import Member, Remark
 from directory.sync.staging import Staging

@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from directory.base.errors import Refusal
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.identifiers import parse_national_id
 from directory.rules import search_form
 from directory.sync.cells import code

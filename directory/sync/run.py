@@ -19,7 +19,7 @@ from directory.base import failpoints
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.sync import cursor, fhir, logbook
 from directory.sync.approvals import approvals_of
 from directory.sync.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds

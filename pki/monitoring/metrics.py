@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from directory.feed import lag_seconds
+from directory.feed.readers import lag_seconds
 from directory.store import sources
 
 

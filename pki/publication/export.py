@@ -19,8 +19,8 @@ from typing import Any, Self
 import orjson
 from sqlalchemy import Connection
 
-from directory import feed
-from directory.changes import Entity, Place
+from directory.feed import readers as feed
+from directory.feed.changes import Entity, Place
 from directory.model import Organisation, Practice
 from directory.store import keys_that_may_show, sources
 from pki.publication import store as published

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from directory import privacy
-from directory.changes import Entity
 from directory.corrections import marks
+from directory.feed.changes import Entity
 from directory.model import MailboxFacts, Organisation, Practitioner
 from directory.red_list import opaque_key, secret_of_keys
 from directory.rules import FRANCE, is_open, visible

@@ -17,8 +17,15 @@ from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.instant import present
-from directory.changes import START, Change, Cursor, Entity
-from directory.feed import horizon, load_cursor, read_changes, read_unsettled, read_urgent, save_cursor
+from directory.feed.changes import START, Change, Cursor, Entity
+from directory.feed.readers import (
+    horizon,
+    load_cursor,
+    read_changes,
+    read_unsettled,
+    read_urgent,
+    save_cursor,
+)
 from directory.model import Standing
 from directory.rules import registering_authority, standing
 from pki import impediments, void_enrolments

@@ -12,7 +12,7 @@ from api.jobs.ldap import LOADED_WITHIN
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.feed import horizon, save_cursor
+from directory.feed.readers import horizon, save_cursor
 from directory.ldap.publish import CONSUMER as PUBLISHER
 from directory.ldap.publish import PublishReport
 from directory.ldap.rebuild import RebuildReport

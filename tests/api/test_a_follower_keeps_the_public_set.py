@@ -23,7 +23,7 @@ from api.app import create_app
 from api.jobs import exports
 from api.wiring import Container
 from directory.base.db import transaction
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
 from pki.publication import store as published

@@ -29,7 +29,7 @@ from api.wiring import Container
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.ldap.wanted import Record
 from directory.red_list import opaque_key, secret_of_keys
 from pki.crl import publish as crl

@@ -14,9 +14,9 @@ from sqlalchemy import Engine, text
 from api.jobs import housekeeping as upkeep
 from api.status.listener import Listener
 from api.wiring import Container
-from directory import feed
 from directory.base.db import transaction
-from directory.changes import START
+from directory.feed import readers as feed
+from directory.feed.changes import START
 from directory.red_list import opaque_key, secret_of_keys
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller

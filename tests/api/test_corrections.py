@@ -14,7 +14,7 @@ from directory import corrections
 from directory.access import Allowance, Role, Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.withdrawal_limits import agree, standings_seen
 from pki.publication.export import write_export
 from pki.publication.values import public_values

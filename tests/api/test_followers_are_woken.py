@@ -21,7 +21,7 @@ from api.jobs.table import JOBS
 from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from directory.feed import horizon, save_cursor
+from directory.feed.readers import horizon, save_cursor
 from tests.factories import seed_practitioner
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from api.concurrency import DOWNLOADS_EACH, WAITING_EACH
 from api.embedded.postgres import EmbeddedPostgres
-from directory import feed
 from directory.base.db import connect_engine, transaction
+from directory.feed import readers as feed
 from tests.api.serving import connect, exchange, head_of, web_server
 from tests.conftest import fresh_database
 from tests.factories import seed_practitioner, seed_token

@@ -8,8 +8,8 @@ from threading import Event
 from sqlalchemy import Connection, Engine, text
 
 from directory.base.db import transaction
-from directory.changes import START, Change, Cursor, Entity
-from directory.feed import (
+from directory.feed.changes import START, Change, Cursor, Entity
+from directory.feed.readers import (
     horizon,
     is_urgent_waiting,
     lag_seconds,

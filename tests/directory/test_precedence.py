@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from directory.changes import Entity
 from directory.corrections import spelled
+from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE, PRECEDENCE, Source
 from directory.tables import metadata
 

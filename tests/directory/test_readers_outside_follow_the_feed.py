@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
-from directory import feed
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.changes import BEGINNING, START, Cursor, Place, Seen
-from directory.feed import Told
+from directory.feed import readers as feed
+from directory.feed.changes import BEGINNING, START, Cursor, Place, Seen
+from directory.feed.readers import Told
 from tests.directory.test_feed import write_at_random
 
 ADD = text("INSERT INTO change (entity, key, urgent, at) VALUES ('mailbox', :key, :urgent, :at)")

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine
 
 from api.embedded.postgres import BINARIES, EmbeddedPostgres
-from directory import feed
 from directory.base.db import connect_engine, transaction
-from directory.changes import START, Place
+from directory.feed import readers as feed
+from directory.feed.changes import START, Place
 from tests.factories import seed_practitioner
 
 

@@ -16,9 +16,9 @@ from api.installation import bring_up as first_run
 from directory.access import Allowance, Role, Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.changes import START, Entity
 from directory.corrections import correct
-from directory.feed import read_changes, tell_of_time
+from directory.feed.changes import START, Entity
+from directory.feed.readers import read_changes, tell_of_time
 from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
 from pki.issuance.batch import Asked, issue_all

@@ -14,8 +14,8 @@ from directory.attention import Noted, matters_noted
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.changes import Entity
 from directory.corrections import Correction
+from directory.feed.changes import Entity
 from directory.sync.run import run_register
 from pki.issuance import for_enrolment as use_cases
 from pki.void_enrolments import void_of

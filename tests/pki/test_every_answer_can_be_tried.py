@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from directory.model import Standing
 from directory.store import keys_that_may_show
 from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateReason, Verdict

@@ -20,8 +20,8 @@ from directory import measures_due
 from directory.access import Token
 from directory.base.db import libpq, transaction
 from directory.base.errors import Refusal
-from directory.changes import START
-from directory.feed import read_urgent
+from directory.feed.changes import START
+from directory.feed.readers import read_urgent
 from directory.model import MeasureKind
 from directory.withdrawal_limits import standings_seen
 from pki.model import IssuedCertificate, Verdict

@@ -21,7 +21,7 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from pki.ceremony import intake, offline
 from pki.ceremony import perform as making
 from pki.ceremony import rollover as roll_over

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from directory import access, corrections
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.changes import Entity
+from directory.feed.changes import Entity
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked

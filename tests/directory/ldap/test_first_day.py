@@ -19,7 +19,7 @@ from api.jobs import ldap as publication
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.db import transaction
-from directory.feed import lag_seconds
+from directory.feed.readers import lag_seconds
 from directory.ldap.client import LdapClient
 from directory.ldap.entry import MAILBOXES
 from directory.ldap.plan import Delete, Modify

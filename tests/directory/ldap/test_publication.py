@@ -15,9 +15,9 @@ from sqlalchemy import Engine, text
 from api.embedded.slapd import EmbeddedSlapd
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.changes import START as BEGINNING
-from directory.changes import Entity
-from directory.feed import lag_seconds, load_cursor
+from directory.feed.changes import START as BEGINNING
+from directory.feed.changes import Entity
+from directory.feed.readers import lag_seconds, load_cursor
 from directory.ldap.client import LdapClient
 from directory.ldap.entry import AuthorityEntry, CrlEntry
 from directory.ldap.plan import Add, Delete, Modify

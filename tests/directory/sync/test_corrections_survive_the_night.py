@@ -13,8 +13,8 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.locks import hold_until_commit
-from directory.changes import Entity
 from directory.corrections import Correction, correct, lock_of, withdraw_correction
+from directory.feed.changes import Entity
 from directory.sync.run import RunReport, run_register
 from pki.void_enrolments import void_of
 from tests.conftest import NOON

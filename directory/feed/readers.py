@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from directory.base.errors import Kind, Refusal
-from directory.changes import BEGINNING, START, Change, Cursor, Entity, Place, Seen
+from directory.feed.changes import BEGINNING, START, Change, Cursor, Entity, Place, Seen
 
 # The largest row number there can be: a cursor with it stands behind every row of its transaction.
 LAST_ID = (1 << 63) - 1

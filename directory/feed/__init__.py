@@ -1,0 +1,1 @@
+"""The order of changes: who has read how far, and what may be forgotten."""
