@@ -14,8 +14,8 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.sync import cursor
-from directory.sync.fhir import INCREMENTS
 from directory.sync.fhir_client import Api, Client
+from directory.sync.formats.fhir import INCREMENTS
 from directory.sync.increment import gather
 from directory.sync.origins import load_api
 

@@ -23,10 +23,10 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.sync import origins
 from directory.sync.fetch import Origin, fetch
+from directory.sync.formats.files import RegisterFile, modified_at, named_at, sha256_of, written_at
+from directory.sync.formats.staging import Progress
 from directory.sync.measuring import last_applied
 from directory.sync.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
-from directory.sync.source import RegisterFile, modified_at, named_at, sha256_of, written_at
-from directory.sync.staging import Progress
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {

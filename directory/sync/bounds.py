@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from directory.base.errors import Kind, Refusal
-from directory.sync.source import refused
+from directory.sync.formats.files import refused
 
 SHIPPED = Path(__file__).with_name("bounds.toml")
 NEVER = math.inf

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from directory.sync.formats.files import refused
 from directory.sync.measuring import last_applied
-from directory.sync.source import refused
 
 # The API tells of no more than this.
 WINDOW = timedelta(days=30)

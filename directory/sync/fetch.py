@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from directory.base.durable_files import onto_disk
 from directory.base.errors import Kind, Refusal
-from directory.sync.source import stamp_of
+from directory.sync.formats.files import stamp_of
 
 # The national archive has 230 MB; the largest text of any register 0.83 GB.
 LARGEST = 3 << 30

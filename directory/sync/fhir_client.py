@@ -1,8 +1,8 @@
 """Asks the FHIR API of the Annuaire Santé, as fast as it allows and no faster, and believes nothing it says.
 
 Every page comes by the rules of `fetch.py` for addresses and TLS; the key goes to the host that was named and
-nowhere else. What resources mean is for `fhir.py`; what is asked, for `increment.py`. One attempt: a Refusal
-of kind UNAVAILABLE may pass by itself.
+nowhere else. What resources mean is for `directory/sync/formats/fhir.py`; what is asked, for `increment.py`.
+One attempt: a Refusal of kind UNAVAILABLE may pass by itself.
 """
 
 import http.client

@@ -2,7 +2,7 @@
 
 Each resource that changed names a person or an organisation; the whole present state of each of them is then
 asked for, so that nothing need be pieced together from parts. No database and no meaning here: where the
-cursor stands is for `cursor.py`, what resources say for `fhir.py`.
+cursor stands is for `cursor.py`, what resources say for `directory/sync/formats/fhir.py`.
 """
 
 import os

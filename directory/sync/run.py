@@ -20,18 +20,11 @@ from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.feed.changes import Entity
-from directory.sync import cursor, fhir, logbook
+from directory.sync import cursor, logbook
 from directory.sync.approvals import approvals_of
 from directory.sync.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
-from directory.sync.finess import FINESS
-from directory.sync.logbook import Logbook, Rejection, due_to_resume
-from directory.sync.mailboxes import MAILBOXES
-from directory.sync.measuring import last_applied, lately, measure
-from directory.sync.overlay import overlay
-from directory.sync.register import Read, Reading, Register
-from directory.sync.rpps import RPPS
-from directory.sync.scan import Scan
-from directory.sync.source import (
+from directory.sync.formats import fhir
+from directory.sync.formats.files import (
     Member,
     RegisterFile,
     Remark,
@@ -44,9 +37,17 @@ from directory.sync.source import (
     sha256_of,
     written_at,
 )
-from directory.sync.staging import Progress, Staging
+from directory.sync.formats.finess import FINESS
+from directory.sync.formats.mailboxes import MAILBOXES
+from directory.sync.formats.register import Read, Reading, Register
+from directory.sync.formats.rpps import RPPS
+from directory.sync.formats.scan import Scan
+from directory.sync.formats.staging import Progress, Staging
+from directory.sync.formats.trusted_domains import TRUSTED_DOMAINS
+from directory.sync.logbook import Logbook, Rejection, due_to_resume
+from directory.sync.measuring import last_applied, lately, measure
+from directory.sync.overlay import overlay
 from directory.sync.succession import succeed, succeed_by_mailbox
-from directory.sync.trusted_domains import TRUSTED_DOMAINS
 
 __all__ = ["REGISTERS", "RunReport", "due_to_resume", "resume_run", "run_register"]
 
@@ -64,7 +65,8 @@ _COUNTED = (
 _FOLLOW: Mapping[str, Callable[..., dict[str, int]]] = MappingProxyType(
     {"rpps": succeed, "mailboxes": succeed_by_mailbox}
 )
-# `judged` are those of whom the file may say something new: all, or the touched of `scan.py`.
+# `judged` are those of whom the file may say something new: all, or the touched of
+# `directory/sync/formats/scan.py`.
 _JUDGED_ALL = "CREATE TEMP VIEW judged AS SELECT * FROM present"
 _JUDGED_TOUCHED = "CREATE TEMP VIEW judged AS SELECT p.* FROM present p JOIN touched t ON t.key = p.key"
 _PLAN = """

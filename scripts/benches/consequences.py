@@ -67,7 +67,7 @@ _COLUMNS = {
     " sha256, not_before, not_after, issued_at",
     "key_number": "spki_sha256, number",
 }
-# What a night's file does to those it no longer names (directory/sync/rpps.py).
+# What a night's file does to those it no longer names (directory/sync/formats/rpps.py).
 _DEPART = (
     "DELETE FROM practice WHERE national_id LIKE '8999%'",
     "DELETE FROM profession WHERE national_id LIKE '8999%'",

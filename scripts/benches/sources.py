@@ -15,7 +15,7 @@ _STREAMED = """
 import resource, sys, time
 from pathlib import Path
 from directory.sync import finess, finess_json
-from directory.sync.source import opened, register_file
+from directory.sync.formats.files import opened, register_file
 
 class Counted:
     lines = ignored = 0

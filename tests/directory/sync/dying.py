@@ -5,7 +5,7 @@ from pathlib import Path
 from directory.base import failpoints
 from directory.base.audit import Actor
 from directory.base.db import connect_engine
-from directory.sync import staging
+from directory.sync.formats import staging
 from directory.sync.run import run_register
 from tests.conftest import NOON
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from directory.base.db import transaction
-from directory.sync import scan
+from directory.sync.formats import scan
 from pki.verdict.decide import verdicts
 from tests.directory.sync.files import MAILBOXES, Rows, Run
 from tests.directory.sync.test_bad_files_change_nothing import mailbox_line, mailboxes
@@ -93,7 +93,9 @@ def test_what_a_release_before_kept_as_written_is_read_anew_and_has_not_moved(
     number: str, tmp_path: Path, run: Run, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "READING", 3)
-    monkeypatch.setattr("directory.sync.mailboxes.structure_told", lambda kind, number: (kind, number))
+    monkeypatch.setattr(
+        "directory.sync.formats.mailboxes.structure_told", lambda kind, number: (kind, number)
+    )
     run("mailboxes", mailboxes(tmp_path / MAILBOXES, line("", number)))
     assert rows(KEPT) == [("", number, "")]
     monkeypatch.undo()

@@ -20,7 +20,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.identifiers import luhn_key
-from directory.sync import source
+from directory.sync.formats import files as source
 from directory.sync.run import run_register
 from tests.directory.sync.files import (
     ACTIVITIES,

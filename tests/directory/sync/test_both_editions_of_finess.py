@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from directory.sync import finess_json, source
-from directory.sync.finess import ROLES
-from directory.sync.source import opened, register_file
+from directory.sync.formats import files as source
+from directory.sync.formats import finess_json
+from directory.sync.formats.files import opened, register_file
+from directory.sync.formats.finess import ROLES
 from tests.directory.sync.files import Rows, Run
 from tests.examples import examples
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
-from directory.sync import source
+from directory.sync.formats import files as source
 from directory.sync.run import RunReport
 from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import Rows, Run

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directory.sync import source
+from directory.sync.formats import files as source
+from directory.sync.formats.files import Member, oldest, register_file, written_at
 from directory.sync.run import REGISTERS
-from directory.sync.source import Member, oldest, register_file, written_at
 from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import (
     ACTIVITIES,

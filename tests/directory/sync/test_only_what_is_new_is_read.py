@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from directory.sync import scan
+from directory.sync.formats import scan
 from tests.directory.sync.files import (
     ACTIVITIES,
     KNOW_HOW,
@@ -48,7 +48,7 @@ def forget(engine: Engine) -> Callable[[], None]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("directory.sync.source.BLOCK", 4096)
+    monkeypatch.setattr("directory.sync.formats.files.BLOCK", 4096)
 
 
 def test_the_same_file_again_is_not_read(tmp_path: Path, run: Run, rows: Rows) -> None:

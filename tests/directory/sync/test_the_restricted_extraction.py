@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 from sqlalchemy import Engine, text
 
-from directory.sync.layout import folded
-from directory.sync.rpps import PRIVATE
+from directory.sync.formats.layout import folded
+from directory.sync.formats.rpps import PRIVATE
 from tests.directory.sync.files import Rows, Run
 
 PLAN = {"practitioners": 400, "organisations": 20, "mailboxes": 0, "seed": 9}

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from directory.base import failpoints
 from directory.base.pools import Pool
-from directory.sync.source import refused
+from directory.sync.formats.files import refused
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -16,9 +16,9 @@ from itertools import chain
 from sqlalchemy import Connection, text
 
 from directory.sync.cells import plain
-from directory.sync.layout import Column, match
-from directory.sync.source import OPEN_END, Member, Remark, decoded, refused
-from directory.sync.staging import BATCH, Staging
+from directory.sync.formats.files import OPEN_END, Member, Remark, decoded, refused
+from directory.sync.formats.layout import Column, match
+from directory.sync.formats.staging import BATCH, Staging
 
 # To be raised whenever the same line would be read otherwise than before: every hash becomes unknown.
 READING = 4

@@ -15,9 +15,9 @@ from datetime import datetime
 from typing import Protocol
 
 from directory.feed.changes import Entity
-from directory.sync.scan import Keyed
-from directory.sync.source import Member, Remark
-from directory.sync.staging import Staging
+from directory.sync.formats.files import Member, Remark
+from directory.sync.formats.scan import Keyed
+from directory.sync.formats.staging import Staging
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from datetime import date, datetime
 
 from directory.base.errors import Refusal
 from directory.feed.changes import Entity
-from directory.sync import finess_json
 from directory.sync.cells import code, is_plain, plain
-from directory.sync.establishment import Establishment, insee, spoken_of
-from directory.sync.layout import fault
-from directory.sync.register import Reading, Register
-from directory.sync.source import FRANCE, OPEN_END, Member, Remark, refused
-from directory.sync.staging import Staging
+from directory.sync.formats import finess_json
+from directory.sync.formats.establishment import Establishment, insee, spoken_of
+from directory.sync.formats.files import FRANCE, OPEN_END, Member, Remark, refused
+from directory.sync.formats.layout import fault
+from directory.sync.formats.register import Reading, Register
+from directory.sync.formats.staging import Staging
 
 CELLS = 32
 ROLES = {"structures": re.compile(r"(?i)(etalab[-_])?cs110050[27][-_].*\.csv|finess-structures-.*\.json")}

@@ -10,8 +10,8 @@ from typing import Any
 
 from directory.sync.cells import code, plain, spaced
 from directory.sync.departments import department_of
-from directory.sync.establishment import Establishment
-from directory.sync.source import refused
+from directory.sync.formats.establishment import Establishment
+from directory.sync.formats.files import refused
 
 _LISTS = re.compile(r"TRE[_-]([RG][0-9]+)")
 _PROFESSION, _CATEGORY, _SKILL_TYPE = "G15", "R09", "R04"

@@ -17,11 +17,11 @@ from directory.identifiers import parse_national_id
 from directory.rules import search_form
 from directory.sync.cells import code
 from directory.sync.departments import department_of
-from directory.sync.layout import Column, Layout, rows
-from directory.sync.register import Reading, Register
-from directory.sync.scan import Keyed
-from directory.sync.source import Member
-from directory.sync.staging import NULL, Staging
+from directory.sync.formats.files import Member
+from directory.sync.formats.layout import Column, Layout, rows
+from directory.sync.formats.register import Reading, Register
+from directory.sync.formats.scan import Keyed
+from directory.sync.formats.staging import NULL, Staging
 
 _STRUCTURE = "(coord. structure)"
 

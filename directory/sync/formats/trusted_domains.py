@@ -19,10 +19,10 @@ from directory.distinguished_names import Spellings, attributes
 from directory.identifiers import parse_domain
 from directory.store import OPERATORS, operators_by_name
 from directory.sync.cells import plain, spaced
-from directory.sync.layout import fault
-from directory.sync.register import Reading, Register
-from directory.sync.source import Member, Remark, refused
-from directory.sync.staging import NULL, Staging
+from directory.sync.formats.files import Member, Remark, refused
+from directory.sync.formats.layout import fault
+from directory.sync.formats.register import Reading, Register
+from directory.sync.formats.staging import NULL, Staging
 
 # 8,655 entries make 6 MB and 70,000 elements, four levels deep.
 LARGEST = 64 << 20

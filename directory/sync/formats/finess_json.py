@@ -16,10 +16,10 @@ from directory.base.errors import Refusal
 from directory.identifiers import parse_finess
 from directory.sync.cells import code, plain
 from directory.sync.departments import department_of
-from directory.sync.establishment import Establishment, spoken_of
-from directory.sync.register import Reading
-from directory.sync.source import Member, refused
-from directory.sync.staging import Staging
+from directory.sync.formats.establishment import Establishment, spoken_of
+from directory.sync.formats.files import Member, refused
+from directory.sync.formats.register import Reading
+from directory.sync.formats.staging import Staging
 
 # The largest legal entity has some 600 establishments of 7 kB.
 LARGEST_ELEMENT = 16 << 20

@@ -15,8 +15,8 @@ import orjson
 
 from directory.base.errors import Refusal
 from directory.identifiers import parse_finess, parse_national_id
-from directory.sync.establishment import Establishment
-from directory.sync.fhir_profiles import (
+from directory.sync.formats.establishment import Establishment
+from directory.sync.formats.fhir_profiles import (
     Resource,
     activities_of,
     element,
@@ -31,11 +31,12 @@ from directory.sync.fhir_profiles import (
     structure_of,
     unknown_codes,
 )
-from directory.sync.layout import Column, fault, normaliser
-from directory.sync.mailboxes import COLUMNS as MAILBOX_COLUMNS
-from directory.sync.mailboxes import mailbox_row, owner_of, structure_told
-from directory.sync.register import Read, Reading
-from directory.sync.rpps import (
+from directory.sync.formats.files import Member, refused
+from directory.sync.formats.layout import Column, fault, normaliser
+from directory.sync.formats.mailboxes import COLUMNS as MAILBOX_COLUMNS
+from directory.sync.formats.mailboxes import mailbox_row, owner_of, structure_told
+from directory.sync.formats.register import Read, Reading
+from directory.sync.formats.rpps import (
     ACTIVITIES,
     IDENTITY,
     SKILL,
@@ -43,8 +44,7 @@ from directory.sync.rpps import (
     identity_check,
     know_how_row,
 )
-from directory.sync.source import Member, refused
-from directory.sync.staging import Staging, copy_row
+from directory.sync.formats.staging import Staging, copy_row
 
 LAYOUT = "fhir-v2"
 TABLES = """

@@ -13,8 +13,8 @@ from itertools import compress
 from operator import itemgetter
 
 from directory.sync.cells import are_codes, code, is_plain, plain, spaced
-from directory.sync.source import LONGEST_LINE, Member, refused
-from directory.sync.staging import Staging
+from directory.sync.formats.files import LONGEST_LINE, Member, refused
+from directory.sync.formats.staging import Staging
 
 # An address: 64 characters, the @ and a domain of 253.
 LONGEST_KEY = 320

@@ -12,9 +12,9 @@ from hashlib import blake2b
 from directory.base.errors import Refusal
 from directory.identifiers import parse_finess
 from directory.sync.departments import OVERSEAS, department_of
-from directory.sync.layout import fault
-from directory.sync.source import refused
-from directory.sync.staging import NULL
+from directory.sync.formats.files import refused
+from directory.sync.formats.layout import fault
+from directory.sync.formats.staging import NULL
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

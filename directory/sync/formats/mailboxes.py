@@ -16,11 +16,11 @@ from directory.feed.changes import Entity
 from directory.identifiers import parse_address, parse_national_id, read_finess, read_place
 from directory.model import MailboxKind
 from directory.sync.cells import spaced
-from directory.sync.layout import Column, Layout, rows
-from directory.sync.register import Reading, Register
-from directory.sync.scan import Keyed
-from directory.sync.source import Member, refused
-from directory.sync.staging import NULL, Staging
+from directory.sync.formats.files import Member, refused
+from directory.sync.formats.layout import Column, Layout, rows
+from directory.sync.formats.register import Reading, Register
+from directory.sync.formats.scan import Keyed
+from directory.sync.formats.staging import NULL, Staging
 
 COLUMNS = (
     Column("kind", ("Type de BAL",), code=True),

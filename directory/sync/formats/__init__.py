@@ -1,0 +1,1 @@
+"""Reads one file format into staged rows. Decides nothing."""
