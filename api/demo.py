@@ -30,7 +30,7 @@ from directory.base.errors import Kind, Refusal
 from directory.feed.readers import lag_seconds
 from directory.ldap import publish
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from pki.issuance import for_enrolment as use_cases
 from pki.model import MailKeys, Purpose
 from pki.withdrawal.reconcile import CONSUMER as CONSEQUENCES

@@ -21,7 +21,7 @@ from api.writing import Writing
 from directory.base import failpoints, instant
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine
-from directory.sync.bounds import RegisterBounds, load_bounds
+from directory.sync.runs.bounds import RegisterBounds, load_bounds
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
 from pki.registration.eligibility import purposes_asked

@@ -1,7 +1,8 @@
 """What is said here in place of a register, of a person, an establishment or a mailbox: made and withdrawn.
 
-A correction shows at once and survives the nights (`directory/sync/overlay.py`), until it is withdrawn or the
-register has come to agree. It never gives trust: what may be corrected is in `directory/precedence.py`.
+A correction shows at once and survives the nights (`directory/sync/runs/corrections_overlay.py`), until it is
+withdrawn or the register has come to agree. It never gives trust: what may be corrected is in
+`directory/precedence.py`.
 """
 
 import re

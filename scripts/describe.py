@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from api.cli.main import main as sceau
 from api.settings import Settings
 from directory.model import MailboxFacts
-from directory.sync.bounds import NEVER, Bound, load_bounds
+from directory.sync.runs.bounds import NEVER, Bound, load_bounds
 from pki import trial_addresses
 from pki.trial_addresses import Trial
 from pki.verdict.decide import Occasion, Party, decide
@@ -50,10 +50,10 @@ other, and makes a file, with a warning, only where neither is there; a PIN it n
 BOUNDS = """\
 # Bounds: when a night waits for somebody
 
-Before a register file is applied, what it would do is counted (`directory/sync/measuring.py`) and compared
-with the bounds below (`directory/sync/bounds.toml`). Beyond one, the run is **held**: nothing changes, its
-file is kept, its report says which bound and by how much. It goes on when a named person with the role
-`admin` lets it through, or two of them, each with a token of their own and a comment
+Before a register file is applied, what it would do is counted (`directory/sync/runs/measuring.py`) and
+compared with the bounds below (`directory/sync/runs/bounds.toml`). Beyond one, the run is **held**: nothing
+changes, its file is kept, its report says which bound and by how much. It goes on when a named person with
+the role `admin` lets it through, or two of them, each with a token of their own and a comment
 (`sceau sync approve`, `POST /v1/registers/runs/<id>/approvals`). What nobody may let through is **refused**,
 under the name of the bound. A share equal to its bound passes; a count up to the floor needs nobody, so that
 a small register is not stopped for three departures. The word of a token revoked since counts no more. A

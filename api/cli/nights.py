@@ -6,7 +6,7 @@ from typing import Any
 
 from api.cli.output import excerpt
 from api.scale import drawn_highest
-from directory.sync.history import Run, RunInFull, RunState
+from directory.sync.runs.history import Run, RunInFull, RunState
 
 _BESIDE = 50
 _HEIGHTS = "▁▂▃▄▅▆▇█"

@@ -27,7 +27,7 @@ from api.settings import load_settings
 from api.wiring import Container, build
 from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
-from directory.sync.history import HIGHEST_ID
+from directory.sync.runs.history import HIGHEST_ID
 
 people = Console(stderr=True, highlight=False)
 Command = Callable[..., Any]

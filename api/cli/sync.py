@@ -20,10 +20,10 @@ from api.cli.output import (
 from api.jobs import registers as nightly
 from directory.base.db import transaction
 from directory.store import REGISTERS
-from directory.sync import approvals
-from directory.sync import history as runs_of
-from directory.sync.history import Run, RunState
-from directory.sync.run import RunReport, due_to_resume
+from directory.sync.runs import approvals
+from directory.sync.runs import history as runs_of
+from directory.sync.runs.history import Run, RunState
+from directory.sync.runs.run import RunReport, due_to_resume
 
 
 @click.group()

@@ -34,7 +34,7 @@ from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database, is_dated_by_database
 from directory.feed.readers import urgent_lag_seconds
 from directory.ldap.publish import CONSUMER as LDAP
-from directory.sync.history import Condition, conditions
+from directory.sync.runs.history import Condition, conditions
 from pki.monitoring import service_expiry as lifetimes
 from pki.monitoring.metrics import Figures, feed_lags, figures
 from pki.rollback import detection as completeness

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from directory.sync.history import Condition, Run, RunState
+from directory.sync.runs.history import Condition, Run, RunState
 
 
 def register_families(found: Sequence[Condition]) -> Iterator[Metric]:

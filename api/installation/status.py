@@ -26,7 +26,7 @@ from api.settings import Settings
 from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.sync.history import Condition, conditions
+from directory.sync.runs.history import Condition, conditions
 from pki.monitoring import service_expiry as lifetimes
 from pki.monitoring.metrics import figures
 from pki.rollback.detection import WHAT_TO_DO

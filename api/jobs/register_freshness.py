@@ -1,7 +1,7 @@
 """The work of the jobs that look after registers between two nights: say when one grows too old or is young
 again.
 
-How old is too old is a setting; how it is known, `directory.sync.history`.
+How old is too old is a setting; how it is known, `directory.sync.runs.history`.
 """
 
 import logging
@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from api.wiring import Container
 from directory.base.db import transaction
-from directory.sync.history import Turned, turned
+from directory.sync.runs.history import Turned, turned
 
 FRESHNESS = "freshness"
 log = logging.getLogger("sceau.registers")

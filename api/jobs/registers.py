@@ -25,8 +25,8 @@ from directory.sync import origins
 from directory.sync.fetch import Origin, fetch
 from directory.sync.formats.files import RegisterFile, modified_at, named_at, sha256_of, written_at
 from directory.sync.formats.staging import Progress
-from directory.sync.measuring import last_applied
-from directory.sync.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
+from directory.sync.runs.measuring import last_applied
+from directory.sync.runs.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {

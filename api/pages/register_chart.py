@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.scale import drawn_highest
-from directory.sync.history import Run, RunState
+from directory.sync.runs.history import Run, RunState
 
 BAND = 20
 # Room above the highest bar, so that bands do not touch.

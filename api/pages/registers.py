@@ -20,8 +20,8 @@ from api.words import registers as words
 from api.words.registers import Said
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.sync import history
-from directory.sync.history import Condition, Run, RunInFull, RunState
+from directory.sync.runs import history
+from directory.sync.runs.history import Condition, Run, RunInFull, RunState
 
 CHARTED = 90
 LISTED = 12

@@ -17,8 +17,8 @@ from api.wiring import Container
 from api.words.registers import ROW_REASON_WORDS, finding_in_french
 from directory.access import Role, actor_of
 from directory.store import REGISTERS
-from directory.sync import approvals, history
-from directory.sync.history import Condition, Run, RunInFull, RunState, Step
+from directory.sync.runs import approvals, history
+from directory.sync.runs.history import Condition, Run, RunInFull, RunState, Step
 
 MAY_READ = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR, Role.ADMIN}
 MAY_READ_LINES = {Role.AUDITOR, Role.ADMIN}

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from directory.sync.history import RunState
+from directory.sync.runs.history import RunState
 
 FRANCE = ZoneInfo("Europe/Paris")
 # What French typography wants: no break before a sign, a narrow one within a number.
@@ -168,7 +168,8 @@ ROW_REASON_WORDS = _said(
         "malformed-operator": ("opérateur mal formé", "malformed operator"),
     }
 )
-# What a bound says when it is passed; the English stands with the bound itself (directory/sync/bounds.toml).
+# What a bound says when it is passed; the English stands with the bound itself
+# (directory/sync/runs/bounds.toml).
 _FINDINGS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("every", "from-the-future"): "Le fichier se dit fait dans {number} heures.",

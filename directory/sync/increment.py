@@ -2,7 +2,8 @@
 
 Each resource that changed names a person or an organisation; the whole present state of each of them is then
 asked for, so that nothing need be pieced together from parts. No database and no meaning here: where the
-cursor stands is for `cursor.py`, what resources say for `directory/sync/formats/fhir.py`.
+cursor stands is for `directory/sync/runs/increment_cursor.py`, what resources say for
+`directory/sync/formats/fhir.py`.
 """
 
 import os
@@ -17,8 +18,8 @@ from typing import IO, Any
 import orjson
 
 from directory.base.errors import Kind, Refusal
-from directory.sync.cursor import file_name
 from directory.sync.fhir_client import Client, Resource
+from directory.sync.runs.increment_cursor import file_name
 
 # So that an address stays below 2 kB.
 BATCH = 50

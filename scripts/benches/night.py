@@ -30,8 +30,8 @@ from api.jobs.housekeeping import consequences
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import connect_engine
-from directory.sync.bounds import RegisterBounds, load_bounds
-from directory.sync.run import RunReport, run_register
+from directory.sync.runs.bounds import RegisterBounds, load_bounds
+from directory.sync.runs.run import RunReport, run_register
 
 BENCH = Actor("bench")
 DAY = "2026-09-01"

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from api.app import create_app
 from api.wiring import Container
 from directory.base.audit import Actor
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from pki.record import certificates as store
 from tests.api.certificates import certify
 from tests.api.conftest import Caller

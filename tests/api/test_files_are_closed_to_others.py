@@ -17,8 +17,8 @@ from api.jobs.registers import dropped, take_registers
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.errors import Refusal
-from directory.sync.bounds import load_bounds
-from directory.sync.run import run_register
+from directory.sync.runs.bounds import load_bounds
+from directory.sync.runs.run import run_register
 from tests.directory.sync.files import TRUSTED, VECTORS
 from tests.directory.sync.test_the_file_of_a_held_run_is_kept import NEEDS_ONE
 from tests.factories import seed_practitioner

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.rules import FRANCE
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Follower
 from tests.api.conftest import Caller

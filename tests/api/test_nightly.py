@@ -15,7 +15,7 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from tests.directory.sync.files import restamped
 
 MAKER = Path(__file__).resolve().parents[2] / "scripts" / "make_registers.py"

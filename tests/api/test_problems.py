@@ -37,7 +37,7 @@ NEVER_OVER_HTTP = (
     "pki/ceremony/",
     "pki/signing/journal.py",
 )
-OVER_HTTP_ALL_THE_SAME = ("directory/sync/approvals.py", "directory/sync/history.py")
+OVER_HTTP_ALL_THE_SAME = ("directory/sync/runs/approvals.py", "directory/sync/runs/history.py")
 # The signer refuses these to those who ask it wrongly, and the terminal the last to whoever brings a file.
 NEVER_TO_CLIENTS = {
     "unknown-crl", "crl-number-reused", "too-many-at-once", "ca-key-exists", "bad-key-list",

@@ -15,9 +15,9 @@ from api.pages.register_chart import BAND, chart
 from api.wiring import Container
 from api.words import registers as words
 from directory.base.db import transaction
-from directory.sync import history
-from directory.sync.bounds import load_bounds
-from directory.sync.history import RunState
+from directory.sync.runs import history
+from directory.sync.runs.bounds import load_bounds
+from directory.sync.runs.history import RunState
 from tests.api.conftest import Caller
 from tests.api.runs import FINDING, seed_rejection, seed_run
 from tests.factories import seed_token

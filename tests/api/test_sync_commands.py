@@ -17,7 +17,7 @@ from api.settings import load_settings
 from api.wiring import build
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from directory.sync import history
+from directory.sync.runs import history
 from tests.api.commands import Sceau, token, told
 from tests.api.runs import FINDING, seed_rejection, seed_run
 from tests.directory.sync.files import VECTORS

@@ -16,7 +16,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.corrections import Correction
 from directory.feed.changes import Entity
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from pki.issuance import for_enrolment as use_cases
 from pki.void_enrolments import void_of
 from pki.withdrawal.causes import GRACES

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from pki.publication import trust_list
 from tests.conftest import NOON
 from tests.directory.sync.files import TRUSTED, VECTORS

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from api.embedded.postgres import EmbeddedPostgres
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.sync.run import RunReport, run_register
+from directory.sync.runs.run import RunReport, run_register
 from tests.conftest import fresh_database
 from tests.directory.sync.evenings import SOURCES, Evening, Night, make_evening
 from tests.directory.sync.files import Rows, Run

@@ -6,7 +6,7 @@ from directory.base import failpoints
 from directory.base.audit import Actor
 from directory.base.db import connect_engine
 from directory.sync.formats import staging
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from tests.conftest import NOON
 
 

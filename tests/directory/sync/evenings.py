@@ -14,7 +14,7 @@ from types import ModuleType
 from api.embedded.postgres import EmbeddedPostgres
 from directory.base.audit import Actor
 from directory.base.db import connect_engine
-from directory.sync.run import RunReport, run_register
+from directory.sync.runs.run import RunReport, run_register
 from tests.conftest import NOON, copy_database
 from tests.directory.sync.files import Run
 

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from directory.sync.run import RunReport
+from directory.sync.runs.run import RunReport
 
 VECTORS = Path(__file__).parent / "vectors"
 ACTIVITIES = "PS_LibreAcces_Personne_activite_202608260200.txt"

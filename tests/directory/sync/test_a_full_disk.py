@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from api.embedded.postgres import EmbeddedPostgres
-from directory.sync.run import resume_run
+from directory.sync.runs.run import resume_run
 from tests.conftest import NOON, migrate
 from tests.directory.sync.test_a_run_cut_off_is_taken_up import SOMEONE, content, due, take
 from tests.full_disk import fill, serving, small_disk

@@ -21,10 +21,10 @@ from directory.access import Role, Token
 from directory.base.audit import Actor
 from directory.base.db import connect_engine, transaction
 from directory.base.errors import Refusal
-from directory.sync.approvals import approve
-from directory.sync.bounds import load_bounds
-from directory.sync.measuring import measure
-from directory.sync.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
+from directory.sync.runs.approvals import approve
+from directory.sync.runs.bounds import load_bounds
+from directory.sync.runs.measuring import measure
+from directory.sync.runs.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
 from tests.conftest import NOON
 from tests.factories import rpps, seed_token
 

@@ -18,8 +18,8 @@ from directory.base.audit import Actor
 from directory.base.db import connect_engine, transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from directory.sync.logbook import MOST_ATTEMPTS, STEPS
-from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
+from directory.sync.runs.run import RunReport, due_to_resume, resume_run, run_register
+from directory.sync.runs.run_log import MOST_ATTEMPTS, STEPS
 from tests.conftest import NOON
 from tests.directory.sync.dying import take_and_die
 

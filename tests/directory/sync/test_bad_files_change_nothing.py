@@ -21,7 +21,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.identifiers import luhn_key
 from directory.sync.formats import files as source
-from directory.sync.run import run_register
+from directory.sync.runs.run import run_register
 from tests.directory.sync.files import (
     ACTIVITIES,
     FINESS,

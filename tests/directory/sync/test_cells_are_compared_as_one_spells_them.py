@@ -18,12 +18,12 @@ from directory.base.errors import Refusal
 from directory.rules import is_practising, registering_authorities, search_form
 from directory.store import practitioners
 from directory.sync.cells import code, is_plain, plain, spaced
-from directory.sync.cursor import file_name
 from directory.sync.departments import department_of
 from directory.sync.formats import scan
 from directory.sync.formats.establishment import insee
 from directory.sync.formats.layout import Column, normaliser
 from directory.sync.formats.rpps import _searched
+from directory.sync.runs.increment_cursor import file_name
 from pki.registration.eligibility import check_present
 from tests.directory.sync.annuaire import concept, identifier
 from tests.directory.sync.evenings import SOURCES, Night

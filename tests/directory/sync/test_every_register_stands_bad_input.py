@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
 from directory.sync.formats import files as source
-from directory.sync.run import RunReport
+from directory.sync.runs.run import RunReport
 from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import Rows, Run
 from tests.examples import examples

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from directory.sync.formats import files as source
 from directory.sync.formats.files import Member, oldest, register_file, written_at
-from directory.sync.run import REGISTERS
+from directory.sync.runs.run import REGISTERS
 from tests.directory.sync.evenings import SOURCES, Night
 from tests.directory.sync.files import (
     ACTIVITIES,

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from directory.sync.succession import succeed, succeed_by_mailbox, unambiguous
+from directory.sync.runs.succession import succeed, succeed_by_mailbox, unambiguous
 from tests.directory.sync.files import Rows, Run, zipped
 from tests.factories import rpps
 

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.sync.bounds import Bound, load_bounds
-from directory.sync.run import RunReport, due_to_resume, resume_run, run_register
+from directory.sync.runs.bounds import Bound, load_bounds
+from directory.sync.runs.run import RunReport, due_to_resume, resume_run, run_register
 from tests.directory.sync.files import ACTIVITIES, Rows
 from tests.directory.sync.test_bad_files_change_nothing import many
 

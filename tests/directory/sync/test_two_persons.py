@@ -12,7 +12,7 @@ from directory.access import Role, Token, revoke_token
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.sync.approvals import LONGEST_COMMENT, Approval, approvals_of, approve
+from directory.sync.runs.approvals import LONGEST_COMMENT, Approval, approvals_of, approve
 from tests.directory.sync.files import Rows
 from tests.factories import seed_token
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
-from directory.sync.bounds import NEVER, Bound, Judgement, LastRun, RegisterBounds, judge, load_bounds
+from directory.sync.runs.bounds import NEVER, Bound, Judgement, LastRun, RegisterBounds, judge, load_bounds
 
 NOW = datetime(2026, 9, 2, 3, tzinfo=UTC)
 NIGHT = timedelta(days=1)

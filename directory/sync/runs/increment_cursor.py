@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from directory.sync.formats.files import refused
-from directory.sync.measuring import last_applied
+from directory.sync.runs.measuring import last_applied
 
 # The API tells of no more than this.
 WINDOW = timedelta(days=30)

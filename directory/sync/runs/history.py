@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, text
 
 from directory.base.errors import Kind, Refusal
 from directory.store import REGISTERS, sources
-from directory.sync.logbook import STEPS, Rejection
+from directory.sync.runs.run_log import STEPS, Rejection
 
 SAMPLES = 3
 # What a bigint holds: no run has a number above it, and asking for one is no error of the database.

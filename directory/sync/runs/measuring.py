@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
-from directory.sync.bounds import LastRun
+from directory.sync.runs.bounds import LastRun
 
 # A place is an establishment, or else an address; rows from before cells were normalised have other spaces.
 _PLACE = (

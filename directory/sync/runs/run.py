@@ -20,9 +20,6 @@ from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.feed.changes import Entity
-from directory.sync import cursor, logbook
-from directory.sync.approvals import approvals_of
-from directory.sync.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
 from directory.sync.formats import fhir
 from directory.sync.formats.files import (
     Member,
@@ -44,10 +41,14 @@ from directory.sync.formats.rpps import RPPS
 from directory.sync.formats.scan import Scan
 from directory.sync.formats.staging import Progress, Staging
 from directory.sync.formats.trusted_domains import TRUSTED_DOMAINS
-from directory.sync.logbook import Logbook, Rejection, due_to_resume
-from directory.sync.measuring import last_applied, lately, measure
-from directory.sync.overlay import overlay
-from directory.sync.succession import succeed, succeed_by_mailbox
+from directory.sync.runs import increment_cursor as cursor
+from directory.sync.runs import run_log as logbook
+from directory.sync.runs.approvals import approvals_of
+from directory.sync.runs.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
+from directory.sync.runs.corrections_overlay import overlay
+from directory.sync.runs.measuring import last_applied, lately, measure
+from directory.sync.runs.run_log import Logbook, Rejection, due_to_resume
+from directory.sync.runs.succession import succeed, succeed_by_mailbox
 
 __all__ = ["REGISTERS", "RunReport", "due_to_resume", "resume_run", "run_register"]
 
