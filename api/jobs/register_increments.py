@@ -13,11 +13,11 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from directory.sync.fhir_client import Api, Client
 from directory.sync.formats.fhir import INCREMENTS
-from directory.sync.increment import gather
-from directory.sync.origins import load_api
 from directory.sync.runs import increment_cursor as cursor
+from directory.sync.sources.fhir_client import Api, Client
+from directory.sync.sources.fhir_increment import gather
+from directory.sync.sources.origins import load_api
 
 
 def take_increments(container: Container) -> str:

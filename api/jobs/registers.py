@@ -21,12 +21,12 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from directory.sync import origins
-from directory.sync.fetch import Origin, fetch
 from directory.sync.formats.files import RegisterFile, modified_at, named_at, sha256_of, written_at
 from directory.sync.formats.staging import Progress
 from directory.sync.runs.measuring import last_applied
 from directory.sync.runs.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
+from directory.sync.sources import origins
+from directory.sync.sources.https import Origin, fetch
 
 # In this order: a mailbox is easier to place when its holder and its organisation are already known.
 PATTERNS = {

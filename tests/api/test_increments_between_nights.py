@@ -16,7 +16,7 @@ from api.jobs.registers import resume_runs, run_file, take_registers
 from api.wiring import Container
 from directory.base.errors import Refusal
 from directory.store import sources
-from directory.sync.origins import load_api, load_origins
+from directory.sync.sources.origins import load_api, load_origins
 from tests.api.test_nightly import applied, make
 from tests.api.test_sources_at_night import Clock
 from tests.directory.sync.annuaire import KEY, Annuaire, concept, identifier, serving

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from api.jobs.registers import resume_runs, take_late_registers, take_registers
 from api.wiring import Container
 from directory.base.errors import Refusal
-from directory.sync.origins import load_origins
+from directory.sync.sources.origins import load_origins
 from tests.api.test_nightly import applied, make
 from tests.directory.sync.sources import Authority, Server, authority, serving, status, whole
 

@@ -1,8 +1,8 @@
 """An increment's file as the rows that the registers' own files would give.
 
-`increment.py` writes it: a header, then one JSON object a line, each a person with all situations of practice
-or an organisation, at last how many they were. Only whom a line names is touched; who cannot be read is left
-to the next whole file. What resources say is for `fhir_profiles.py`.
+`directory/sync/sources/fhir_increment.py` writes it: a header, then one JSON object a line, each a person
+with all situations of practice or an organisation, at last how many they were. Only whom a line names is
+touched; who cannot be read is left to the next whole file. What resources say is for `fhir_profiles.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

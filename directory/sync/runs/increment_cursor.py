@@ -1,7 +1,7 @@
 """Up to when increments were taken in, and what they stated that an older whole file must not undo.
 
 The cursor moves in the transaction that changes the record, never by itself: what was read and not applied
-is read again. How increments are asked for is for `increment.py`.
+is read again. How increments are asked for is for `directory/sync/sources/fhir_increment.py`.
 """
 
 import re

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from directory.base.errors import Kind, Refusal
-from directory.sync.fetch import Origin
-from directory.sync.fhir_client import PAUSES, Api, Client, Pace
+from directory.sync.sources.fhir_client import PAUSES, Api, Client, Pace
+from directory.sync.sources.https import Origin
 from tests.directory.sync import annuaire as stand_in
 from tests.directory.sync.annuaire import KEY, Annuaire, outcome
 from tests.directory.sync.sources import Answer, Authority, Server, authority

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from directory.base.errors import Kind, Refusal
-from directory.sync import fetch as fetching
-from directory.sync.fetch import Fetched, Origin, Version, fetch, is_public
+from directory.sync.sources import https as fetching
+from directory.sync.sources.https import Fetched, Origin, Version, fetch, is_public
 from tests.directory.sync.sources import (
     BODY,
     NAME,

@@ -19,12 +19,12 @@ from sqlalchemy import Engine, text
 from api.embedded.postgres import EmbeddedPostgres
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.sync.fetch import Origin
-from directory.sync.fhir_client import Api, Client
-from directory.sync.increment import gather
 from directory.sync.runs import increment_cursor as cursor
 from directory.sync.runs.bounds import load_bounds
 from directory.sync.runs.run import RunReport, due_to_resume, resume_run, run_register
+from directory.sync.sources.fhir_client import Api, Client
+from directory.sync.sources.fhir_increment import gather
+from directory.sync.sources.https import Origin
 from tests.conftest import fresh_database
 from tests.directory.sync.annuaire import KEY, Annuaire, Resource, concept, everything, serving
 from tests.directory.sync.evenings import make_loaded

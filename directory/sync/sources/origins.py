@@ -1,7 +1,7 @@
 """Where registers are fetched from, as the operator's file says, and how the last attempt at each went.
 
 The pauses between attempts live here and in the database, so that nothing sleeps and a killed worker goes on
-where it stood. How a file is fetched is `fetch.py`'s.
+where it stood. How a file is fetched is `https.py`'s.
 """
 
 import tomllib
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, text
 
 from directory.base.errors import Kind, Refusal
-from directory.sync.fetch import Origin, Version, checked
-from directory.sync.fhir_client import Api
+from directory.sync.sources.fhir_client import Api
+from directory.sync.sources.https import Origin, Version, checked
 
 # The national service answers 429 to who asks again too soon; these are the waits its users found to do.
 PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 4, 8))

@@ -1,8 +1,8 @@
 """Asks the FHIR API of the Annuaire Santé, as fast as it allows and no faster, and believes nothing it says.
 
-Every page comes by the rules of `fetch.py` for addresses and TLS; the key goes to the host that was named and
-nowhere else. What resources mean is for `directory/sync/formats/fhir.py`; what is asked, for `increment.py`.
-One attempt: a Refusal of kind UNAVAILABLE may pass by itself.
+Every page comes by the rules of `https.py` for addresses and TLS; the key goes to the host that was named and
+nowhere else. What resources mean is for `directory/sync/formats/fhir.py`; what is asked, for
+`fhir_increment.py`. One attempt: a Refusal of kind UNAVAILABLE may pass by itself.
 """
 
 import http.client
@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import orjson
 
 from directory.base.errors import Kind, Refusal
-from directory.sync.fetch import BLOCK, Asking, Origin, retry_after
+from directory.sync.sources.https import BLOCK, Asking, Origin, retry_after
 
 CALLS_PER_SECOND = 17
 # The server itself gives up after 30 s.
@@ -96,7 +96,7 @@ class Client:
     def search(self, kind: str, asked: Mapping[str, str]) -> Iterator[Resource]:
         """The resources of all pages, in their order; the server keeps one state for all of them.
 
-        Refusal UNAVAILABLE as of `fetch.fetch`, or `page-expired`; UNACCEPTABLE `api-key-refused`,
+        Refusal UNAVAILABLE as of `https.fetch`, or `page-expired`; UNACCEPTABLE `api-key-refused`,
         `api-refused`, `no-bundle`, `foreign-next`, `paging-loop`, `too-large`.
         """
         url: str | None = f"{self._api.origin.url}/{kind}?{urlencode({**asked, '_count': PAGE_SIZE})}"

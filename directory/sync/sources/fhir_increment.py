@@ -18,8 +18,8 @@ from typing import IO, Any
 import orjson
 
 from directory.base.errors import Kind, Refusal
-from directory.sync.fhir_client import Client, Resource
 from directory.sync.runs.increment_cursor import file_name
+from directory.sync.sources.fhir_client import Client, Resource
 
 # So that an address stays below 2 kB.
 BATCH = 50
