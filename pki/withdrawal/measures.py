@@ -3,7 +3,7 @@
 Taking one, now or for a day to come, is the act of one registrar, because delay leaks; so is to prolong one.
 Lifting, shortening and annulling give trust back and take two; who confirms the last two names what he read.
 What begins or ends by its date is followed by
-`directory/measures_due.py`; whose measure it is and who is competent is decided in `directory/use_cases.py`.
+`directory/measures_due.py`; whose measure it is and who is competent is decided in `directory/measures.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, insert, select
 
 from directory import dual_control, periods
+from directory import measures as directory_use_cases
 from directory import store as directory_store
-from directory import use_cases as directory_use_cases
 from directory.access import Role, Token, actor_of
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
@@ -141,7 +141,7 @@ def take(
     """Suspend or strike off from this commit on, or from `begins`: verdict, OCSP and enrolments at once.
 
     LDAP and CRL follow the feed. Refuses `not-a-registrar`, `withdrawal-limit-reached` and what
-    `directory.use_cases.take_measure` refuses.
+    `directory.measures.take_measure` refuses.
     """
     rules.check_registrar(token)
     measure_id = directory_use_cases.take_measure(
@@ -165,7 +165,7 @@ def prolong(
     """Have a suspension end later, or (None) when it is lifted: by one registrar, and within his limits.
 
     Refuses `not-a-registrar`, `unknown-measure`, `withdrawal-limit-reached`, `reason-missing`,
-    `reason-too-long` and what `directory.use_cases.prolong_measure` refuses.
+    `reason-too-long` and what `directory.measures.prolong_measure` refuses.
     """
     rules.check_registrar(token)
     check_reason(reason)
@@ -195,7 +195,7 @@ def shorten(
     Who confirms names it: `confirms` is `shortening_asked`, or that last day, and the same as `until`.
     Whoever asked may ask for another end instead. Refuses `not-a-registrar`, `unknown-measure`,
     `self-approval`, `already-asked`, `nothing-asked`, `reason-missing`, `reason-too-long` and what
-    `directory.use_cases.shortened_end` refuses.
+    `directory.measures.shortened_end` refuses.
     """
     rules.check_registrar(token)
     check_reason(reason)

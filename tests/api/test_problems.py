@@ -28,7 +28,7 @@ NEVER_OVER_HTTP = (
     "directory/sync/",
     "directory/ldap/",
     "directory/access.py",
-    "directory/use_cases.py",
+    "directory/measures.py",
     "pki/crl/",
     "pki/rollback/high_water.py",
     "pki/ocsp/",

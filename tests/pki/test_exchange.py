@@ -11,8 +11,8 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
+from directory.measures import lift_measure, take_measure
 from directory.model import MeasureKind
-from directory.use_cases import lift_measure, take_measure
 from pki.model import Answer, Purpose, Verdict
 from pki.publication.store import live_certificates
 from pki.verdict.decide import verdicts
