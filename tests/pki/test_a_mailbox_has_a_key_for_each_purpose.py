@@ -12,7 +12,6 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
-from pki.issuance import rekey as renewals
 from pki.issuance.batch import Asked
 from pki.model import (
     JOINED,
@@ -23,6 +22,7 @@ from pki.model import (
     RevocationAction,
     RevocationReason,
 )
+from pki.record import certificates as store
 from pki.registration import eligibility as rules
 from pki.revocation import key_compromise as sweep
 from pki.verdict.decide import verdicts
@@ -59,7 +59,7 @@ def verdict(engine: Engine, address: str, now: datetime) -> tuple[Answer, tuple[
 
 def last_of(engine: Engine, *issued: IssuedCertificate) -> list[RevocationAction | None]:
     with transaction(engine, read_only=True) as connection:
-        done = renewals.store.last_actions(connection, [one.serial for one in issued])
+        done = store.last_actions(connection, [one.serial for one in issued])
     return [done.get(one.serial) for one in issued]
 
 

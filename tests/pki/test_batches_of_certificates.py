@@ -17,6 +17,7 @@ from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.issuance.batch_store import Item
 from pki.model import EnrolmentState, RevocationAction, Serial
+from pki.registration import eligibility as rules
 from pki.signing.inprocess import InProcessSigner
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner
 from tests.pki.conftest import (
@@ -154,7 +155,7 @@ def test_what_is_certified_or_blocked_already_is_refused(road: Road, engine: Eng
     lost = new_key()
     blocked = request_for(lost)
     with engine.begin() as connection:
-        spki = use_cases.rules.spki_sha256(lost.public_key())
+        spki = rules.spki_sha256(lost.public_key())
         connection.execute(
             text("INSERT INTO blocked_key VALUES (:k, 'reported-compromised', :now, NULL, 'test')"),
             {"k": spki, "now": now},
