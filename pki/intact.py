@@ -21,6 +21,7 @@ from cryptography.x509 import ocsp
 from directory.base.errors import Refusal
 from pki.certificates import der
 from pki.crl import checks as gate
+from pki.crl import parsing
 from pki.model import Authority
 
 _ES256_HALF = 32
@@ -39,7 +40,7 @@ def check_crl(whole: bytes, authority: Authority, number: int, *, delta: bool) -
         indicators = [one for one in crl.extensions if isinstance(one.value, x509.DeltaCRLIndicator)]
         if (
             crl.issuer != x509.load_der_x509_certificate(authority.der).subject
-            or gate.number_of(whole) != number
+            or parsing.number_of(whole) != number
             or bool(indicators) != delta
             or crl.next_update_utc is None
             or crl.next_update_utc <= crl.last_update_utc

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.status.reply import Reply, cacheable, failure
 from pki import intact
 from pki.ceremony import rollover as roll_over
-from pki.crl import checks as gate
+from pki.crl import parsing
 from pki.crl import store as crl_store
 from pki.intact import DamagedError
 from pki.model import Authority
@@ -195,7 +195,7 @@ def _are_signed(wanted: Sequence[bytes], known: Sequence[bytes]) -> bool:
 
 def _number_of(content: bytes) -> int:
     try:
-        return gate.number_of(content)
+        return parsing.number_of(content)
     except (ValueError, x509.ExtensionNotFound):
         return 0
 

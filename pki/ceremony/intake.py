@@ -25,8 +25,10 @@ from pki.ceremony.build import Parent
 from pki.ceremony.offline import LONGEST_ROOT_CRL
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
+from pki.certificates import identifiers
 from pki.certificates.builder import HASHES, subject_of
 from pki.crl import checks as gate
+from pki.crl import distribution_points, parsing
 from pki.crl import store as crl_store
 from pki.model import Authority, serial_of
 from pki.record import certificates as store
@@ -95,7 +97,7 @@ def take_list(
         tbs = crl.tbs_certlist_bytes
     except ValueError as error:
         raise _refused("crl-malformed", "This is no CRL in DER.") from error
-    listing = gate.parse(content)
+    listing = parsing.parse(content)
     with transaction(engine) as connection:
         root = _issuer(connection, listing)
         place = f"{root.id}/0"
@@ -223,19 +225,19 @@ def _extension_faults(
             yield f"the extension {oid} is not the file's"
 
 
-def _issuer(connection: Connection, listing: gate.Listing) -> Authority:
+def _issuer(connection: Connection, listing: parsing.Listing) -> Authority:
     """The offline root whose name and key the CRL bears, byte for byte."""
     for one in store.authorities(connection):
-        if one.offline and gate.issuer_fields(one.der)[0] == listing.issuer:
-            if gate.key_identifier(one.der) != listing.key:
+        if one.offline and identifiers.issuer_fields(one.der)[0] == listing.issuer:
+            if identifiers.key_identifier(one.der) != listing.key:
                 raise _refused("crl-issuer-key", "The CRL names another issuer key than the CA's.")
             return one
     text = "No authority whose key lies offline has this name; the others' CRLs are made here."
     raise Refusal(Kind.NOT_FOUND, "unknown-authority", text)
 
 
-def _check_list(connection: Connection, listing: gate.Listing, root: Authority, now: datetime) -> None:
-    if listing.points != gate.points(connection, root, 0) or listing.base is not None:
+def _check_list(connection: Connection, listing: parsing.Listing, root: Authority, now: datetime) -> None:
+    if listing.points != distribution_points.points(connection, root, 0) or listing.base is not None:
         raise _refused("crl-url", "A root's CRL is complete: it names no distribution point and no base.")
     if not listing.this_update <= now + CLOCK_SKEW or listing.next_update <= now:
         raise _refused("crl-time", "The CRL does not hold at this time.")
@@ -254,7 +256,7 @@ def _check_list(connection: Connection, listing: gate.Listing, root: Authority, 
         return
     if listing.number <= before.number or listing.this_update < before.this_update:
         raise _refused("crl-number", "A later CRL of this root is published already.")
-    vanished = {serial_of(number) for number in gate.parse(before.der).serials} - serials
+    vanished = {serial_of(number) for number in parsing.parse(before.der).serials} - serials
     # Gone on purpose: released, or expired before the CRL that still listed it (RFC 5280 3.3).
     vanished -= rows.expired_before(connection, sorted(vanished), before.this_update)
     if vanished:

@@ -21,9 +21,10 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
-from pki.certificates import der
+from pki.certificates import der, identifiers
 from pki.certificates.profiles import MOST_IN_PLAIN
 from pki.crl import checks as gate
+from pki.crl import distribution_points
 from pki.crl import store as crl_store
 from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
 from pki.record import certificates as store
@@ -83,7 +84,7 @@ def removal_der(serial: Serial, released_at: datetime) -> bytes:
 
 def tbs_der(
     authority: Authority,
-    points: gate.Points,
+    points: distribution_points.Points,
     number: int,
     *,
     this_update: datetime,
@@ -100,7 +101,7 @@ def tbs_der(
     return der.sequence(
         der.integer(1),
         signature_algorithm(authority.der),
-        gate.issuer_fields(authority.der)[0],
+        identifiers.issuer_fields(authority.der)[0],
         der.time(this_update),
         der.time(next_update),
         revoked,
@@ -262,7 +263,7 @@ def _reserve_delta(connection: Connection, turn: _Turn) -> tuple[bytes, crl_stor
 def _keep(connection: Connection, turn: _Turn, listed: crl_store.Entries, base: int | None = None) -> bytes:
     begins = _this_update(connection, turn)
     span = {"this_update": begins, "next_update": begins + turn.lifetime}
-    points = gate.points(connection, turn.authority, turn.shard)
+    points = distribution_points.points(connection, turn.authority, turn.shard)
     tbs = tbs_der(turn.authority, points, turn.number, joined=listed.joined, base=base, **span)
     place, number = turn.authority.id, turn.number
     crl_store.reserve(
@@ -284,8 +285,10 @@ def _entry(serial: Serial, at: datetime, code: int) -> bytes:
     return der.sequence(der.integer(int(serial, 16)), der.time(at), der.sequence(reason))
 
 
-def _extensions(authority: Authority, points: gate.Points, number: int, base: int | None) -> list[bytes]:
-    key = der.sequence(der.tlv(0x80, gate.key_identifier(authority.der)))
+def _extensions(
+    authority: Authority, points: distribution_points.Points, number: int, base: int | None
+) -> list[bytes]:
+    key = der.sequence(der.tlv(0x80, identifiers.key_identifier(authority.der)))
     made = [der.extension("2.5.29.35", key), der.extension("2.5.29.20", der.integer(number))]
     if base is not None:
         made.append(der.extension("2.5.29.27", der.integer(base), critical=True))

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
+from pki.certificates import identifiers
 from pki.certificates.profiles import BACKDATING
-from pki.crl import checks as gate
 from pki.model import Serial
 from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
@@ -87,7 +87,7 @@ def load_responders(
     Keys of `known`, the responders found the last time, are not opened again.
     """
     issuers = tuple(
-        ocsp.issuer(authority_id, *gate.issuer_fields(der), not_before)
+        ocsp.issuer(authority_id, *identifiers.issuer_fields(der), not_before)
         for authority_id, der, not_before in ocsp_store.issuing(connection, now)
     )
     chosen: dict[str, Responder] = {}

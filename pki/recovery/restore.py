@@ -21,8 +21,10 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
+from pki.certificates import identifiers
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.crl import checks as gate
+from pki.crl import parsing
 from pki.crl import store as crl_store
 from pki.crl.publish import entry_der
 from pki.issuance import prepare as issuance
@@ -127,7 +129,7 @@ def read_list(authorities: Iterable[Authority], content: bytes) -> PublishedList
     Refuses `crl-malformed`, `crl-duplicate`, `unknown-authority`, `crl-signature`.
     """
     crl = _parsed(content)
-    listing = gate.parse(content if _PEM not in content else crl.public_bytes(_DER))
+    listing = parsing.parse(content if _PEM not in content else crl.public_bytes(_DER))
     authority = next((one for one in authorities if _is_of(listing, one)), None)
     if authority is None:
         text = (
@@ -296,8 +298,8 @@ def _reservation(signed: bytes, authorities: Sequence[Authority]) -> Reservation
         profile=UNKNOWN_PROFILE if profile is None else profile.name,
         shard=rules.shard_of(serial, authority.shards), mailbox=_mailbox(certificate),
         practitioner=str(named[0].value) if of_person and named else None, enrolment_id=None,
-        spki_sha256=sha256(gate.issuer_fields(signed)[1]).digest(), tbs=tbs, tbs_sha256=sha256(tbs).digest(),
-        reserved_at=certificate.not_valid_before_utc,
+        spki_sha256=sha256(identifiers.issuer_fields(signed)[1]).digest(), tbs=tbs,
+        tbs_sha256=sha256(tbs).digest(), reserved_at=certificate.not_valid_before_utc,
     )  # fmt: skip
 
 
@@ -326,8 +328,8 @@ def _parsed(content: bytes) -> x509.CertificateRevocationList:
         raise Refusal(Kind.UNACCEPTABLE, "crl-malformed", "This is no CRL in DER or PEM.") from error
 
 
-def _is_of(listing: gate.Listing, authority: Authority) -> bool:
-    return (gate.issuer_fields(authority.der)[0], gate.key_identifier(authority.der)) == (
+def _is_of(listing: parsing.Listing, authority: Authority) -> bool:
+    return (identifiers.issuer_fields(authority.der)[0], identifiers.key_identifier(authority.der)) == (
         listing.issuer,
         listing.key,
     )

@@ -27,7 +27,7 @@ from pki.ceremony import perform as making
 from pki.ceremony.plan import Place, read
 from pki.ceremony.signing import KeyRing
 from pki.certificates import der
-from pki.crl import checks as gate
+from pki.crl import distribution_points
 from pki.crl import publish as crl
 from pki.model import CrlForm, RevocationReason, serial_of
 from pki.record import certificates as store
@@ -209,7 +209,7 @@ def _alone(bench: Bench, count: int) -> float:
         authority = store.load_authority(connection, CA)
         if authority is None:
             raise SystemExit(f"no {CA}")
-        points = gate.points(connection, authority, 0)
+        points = distribution_points.points(connection, authority, 0)
     entries = [
         crl.entry_der(serial_of(secrets.randbits(158) | 1), now, RevocationReason.SUPERSEDED)
         for _ in range(count)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp as library
 
-from pki.crl import checks as gate
+from pki.certificates import identifiers
 from pki.crl import publish as crl
 from pki.model import RevocationReason, Serial, serial_of
 from pki.ocsp import response as ocsp
@@ -191,7 +191,7 @@ def _answers(bench: Bench) -> list[bytes]:
 
 def _questions(bench: Bench, serials: list[Serial], *, nonce: bool = False) -> list[bytes]:
     """A question, in DER, about each of them."""
-    issuer = ocsp.issuer(AUTHORITY, *gate.issuer_fields(_authority(bench)), datetime.now(UTC))
+    issuer = ocsp.issuer(AUTHORITY, *identifiers.issuer_fields(_authority(bench)), datetime.now(UTC))
     made = []
     for serial in serials:
         builder = library.OCSPRequestBuilder().add_certificate_by_hash(

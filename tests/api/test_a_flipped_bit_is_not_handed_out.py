@@ -17,7 +17,7 @@ from api.status.answers import Answers
 from api.status.files import Files
 from api.wiring import Container
 from directory.base.clock import utc_now
-from pki.crl import checks as gate
+from pki.crl import parsing
 from pki.ocsp import responders
 from pki.publication.store import crls_in_force
 from pki.rollback import high_water as floor
@@ -82,7 +82,7 @@ def test_a_crl_is_refused_and_the_last_good_one_goes_on(
     assert files().crl(ISSUING, 0).status == "503 Service Unavailable"
     # The copy beside the floor is the same CRL, unharmed.
     kept = tmp_path / "floor" / "crl.json"
-    floor.raise_to(kept, f"{ISSUING}/0", gate.number_of(newest))
+    floor.raise_to(kept, f"{ISSUING}/0", parsing.number_of(newest))
     floor.keep_list(kept, f"{ISSUING}/0", newest)
     assert files(kept).crl(ISSUING, 0).body == newest
     floor.keep_list(kept, f"{ISSUING}/0", bad)

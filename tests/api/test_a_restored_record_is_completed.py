@@ -9,7 +9,7 @@ from sqlalchemy import text
 from api.jobs import housekeeping as upkeep
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki.crl.checks import number_of
+from pki.crl.parsing import number_of
 from pki.model import CrlForm, RevocationReason
 from pki.record import certificates as store
 from pki.tlog.checkpoint import last_note, read_notes

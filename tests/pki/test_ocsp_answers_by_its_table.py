@@ -26,8 +26,7 @@ from api.embedded.postgres import EmbeddedPostgres
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine, transaction
-from pki.certificates import der
-from pki.crl import checks as gate
+from pki.certificates import der, identifiers
 from pki.model import RevocationReason, serial_of
 from pki.ocsp import responders
 from pki.ocsp import response as ocsp
@@ -67,7 +66,7 @@ def asked(
 
 
 def ocsp_fields(ca: StatusCa, name: str) -> tuple[bytes, bytes]:
-    return gate.issuer_fields(ca.der(name))
+    return identifiers.issuer_fields(ca.der(name))
 
 
 def about(ca: StatusCa, issued: Issued, algorithm: str = "sha1", nonce: bytes | None = None) -> bytes:

@@ -13,6 +13,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.certificates import der
 from pki.crl import checks as gate
+from pki.crl import distribution_points
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.crl.store import Entries
@@ -20,7 +21,7 @@ from pki.model import RevocationReason
 from pki.record import certificates as store
 from tests.status_ca import BASE, ISSUING, ROOT, StatusCa
 
-POINTS = gate.Points(f"{BASE}/crl/{ISSUING}/0.crl", f"{BASE}/crl/{ISSUING}/0-delta.crl")
+POINTS = distribution_points.Points(f"{BASE}/crl/{ISSUING}/0.crl", f"{BASE}/crl/{ISSUING}/0-delta.crl")
 
 
 @pytest.fixture
