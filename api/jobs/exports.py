@@ -24,7 +24,7 @@ from directory.base.db import transaction
 from directory.base.durable_files import onto_disk
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
-from directory.feed import readers as feed
+from directory.feed import outside_cursor
 from pki.publication.export import FORMAT, Manifest, write_export
 from pki.service_keys import jws as list_signing
 
@@ -176,7 +176,7 @@ def _is_withdrawn(connection: Connection, export: Export) -> bool:
     if export.manifest["format"] < HELD_BACK_SINCE:
         return True
     try:
-        place = feed.place_of(feed.origin(connection), export.manifest["cursor"])
+        place = outside_cursor.place_of(outside_cursor.origin(connection), export.manifest["cursor"])
     except Refusal:
         return True
     return red_list.grew_since(connection, place.seen)
@@ -188,7 +188,7 @@ def _is_due(container: Container) -> bool:
     with transaction(container.engine, read_only=True) as connection:
         applied = connection.execute(_LAST_APPLIED).scalar_one()
         # After a restore, none of those that are kept leads into the feed.
-        serves = newest is not None and feed.leads_on(connection, newest.manifest["cursor"])
+        serves = newest is not None and outside_cursor.leads_on(connection, newest.manifest["cursor"])
     if applied is None:
         return False
     if newest is None or not serves or newest.manifest["format"] < FORMAT or now - newest.made_at >= _DAILY:

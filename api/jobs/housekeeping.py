@@ -20,8 +20,8 @@ from directory import measures_due as measures
 from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.feed import readers as feed
-from directory.feed.readers import tell_of_time
+from directory.feed import retention
+from directory.feed.retention import tell_of_time
 from pki import earlier_keys, privacy_watch, restitution, servers_authority
 from pki.crl import publish as crl
 from pki.issuance import for_enrolment as use_cases
@@ -106,7 +106,7 @@ def withdraw_due(container: Container) -> str:
 def due_changes(container: Container) -> str:
     """Tell the feed what time alone changed, for LDAP to follow; have it begin anew where it was moved."""
     with transaction(container.engine) as connection:
-        moved = feed.begin_anew_if_moved(connection)
+        moved = retention.begin_anew_if_moved(connection)
     with transaction(container.engine) as connection:
         told = tell_of_time(connection, container.present(connection))
     done = [f"the feed begins anew in this cluster, {moved} rows removed"] if moved else []
@@ -148,7 +148,7 @@ def trim_feed(container: Container) -> str:
     removed = 0
     while removed < MOST_TRIMMED:
         with transaction(container.engine) as connection:
-            batch = feed.cut(connection, before, TRIMMED_AT_ONCE)
+            batch = retention.cut(connection, before, TRIMMED_AT_ONCE)
         removed += batch
         if batch < TRIMMED_AT_ONCE:
             break

@@ -1,7 +1,7 @@
 """The change feed as operators read it: a page of lines, or a wait for the next one.
 
-Which changes come is `directory.feed.readers`'s; what shows of each key is `pki.publication.values`'s, as in
-the exports.
+Which changes come is `directory.feed.outside_cursor`'s; what shows of each key is
+`pki.publication.values`'s, as in the exports.
 """
 
 import time
@@ -26,7 +26,7 @@ from directory import privacy, red_list
 from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.feed import readers as feed
+from directory.feed import outside_cursor
 from directory.feed.changes import BEGINNING, Change, Entity, Place
 from directory.store import sources
 from pki.publication.values import ENTITIES, Key, Value, public_values
@@ -73,7 +73,7 @@ class ChangesQuery(Shape):
     """From where, how many, how long to wait for them."""
 
     cursor = fields.String(
-        validate=validate.Length(1, feed.LONGEST_CURSOR),
+        validate=validate.Length(1, outside_cursor.LONGEST_CURSOR),
         metadata={
             "description": "`next`, `cursor` d'une ligne ou d'un export — `next`, or a line's, or an export's"
         },
@@ -169,21 +169,21 @@ def _page(
 ) -> _Page:
     generated = sources(connection)
     freshness.rest_on(generated)
-    origin = feed.origin(connection)
+    origin = outside_cursor.origin(connection)
     try:
-        place = BEGINNING if cursor is None else feed.place_of(origin, cursor)
-        told = feed.tell(connection, place, asked["limit"])
+        place = BEGINNING if cursor is None else outside_cursor.place_of(origin, cursor)
+        told = outside_cursor.tell(connection, place, asked["limit"])
         secret = _secret_of_keys(connection, place, opaque=asked["keys"] == "opaque")
     except Refusal as refusal:
         raise _with_a_way_on(connection, refusal, container) from refusal
     rows = _unless_unseen(connection, _last_of_each(told, place), None if cursor is None else place)
     values = public_values(connection, rows, container.clock())
     lines = b"".join(
-        _line(row, feed.cursor_of(origin, after), values, secret)
+        _line(row, outside_cursor.cursor_of(origin, after), values, secret)
         for key, (row, after) in rows.items()
         if key in values or not _is_secret(key, opaque=secret is not None)
     )
-    following = feed.cursor_of(origin, told.next)
+    following = outside_cursor.cursor_of(origin, told.next)
     ending = {
         "next": following,
         "more": told.more,
@@ -192,7 +192,7 @@ def _page(
     return _Page(lines, orjson.dumps(ending) + b"\n", following, told.more)
 
 
-def _last_of_each(told: feed.Told, place: Place) -> dict[Key, tuple[Change, Place]]:
+def _last_of_each(told: outside_cursor.Told, place: Place) -> dict[Key, tuple[Change, Place]]:
     """For each key the last row of the page, and the place after it: who goes on from there meets no hole.
 
     What is told ahead comes first and leaves the reader where he was.

@@ -22,8 +22,8 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.base.pools import Pool
 from directory.feed.changes import START, Change, Cursor, Entity
+from directory.feed.places import floor
 from directory.feed.readers import (
-    floor,
     horizon,
     load_cursor,
     read_changes,

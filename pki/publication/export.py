@@ -19,7 +19,7 @@ from typing import Any, Self
 import orjson
 from sqlalchemy import Connection
 
-from directory.feed import readers as feed
+from directory.feed import outside_cursor
 from directory.feed.changes import Entity, Place
 from directory.model import Organisation, Practice
 from directory.store import keys_that_may_show, sources
@@ -125,11 +125,11 @@ def write_export(connection: Connection, folder: Path, now: datetime) -> Manifes
     Wants one snapshot (REPEATABLE READ): the manifest's cursor stands for exactly what the files hold. Memory
     holds one page.
     """
-    place = Place(feed.reached(connection))
+    place = Place(outside_cursor.reached(connection))
     files: dict[str, FileFacts] = {}
     for entity, tables in TABLES.items():
         files |= _write(connection, folder, entity, tables, now)
-    cursor = feed.cursor_of(feed.origin(connection), place)
+    cursor = outside_cursor.cursor_of(outside_cursor.origin(connection), place)
     return Manifest(FORMAT, now, cursor, sources(connection), files)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from api.concurrency import DOWNLOADS_EACH, WAITING_EACH
 from api.embedded.postgres import EmbeddedPostgres
 from directory.base.db import connect_engine, transaction
-from directory.feed import readers as feed
+from directory.feed import outside_cursor
 from directory.feed.changes import Place
 from tests.api.serving import connect, exchange, head_of, web_server
 from tests.conftest import fresh_database
@@ -52,7 +52,9 @@ def put_an_export(engine: Engine, state: Path) -> None:
     made_at = datetime(2026, 9, 1, 4, tzinfo=UTC).isoformat()
     with transaction(engine, read_only=True) as connection:
         # An export that leads nowhere is not handed out.
-        cursor = feed.cursor_of(feed.origin(connection), Place(feed.reached(connection)))
+        cursor = outside_cursor.cursor_of(
+            outside_cursor.origin(connection), Place(outside_cursor.reached(connection))
+        )
     (folder / "manifest.json").write_text(
         json.dumps({"format": 3, "made_at": made_at, "cursor": cursor, "sources": {}, "files": facts})
     )

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.feed import outside_cursor, places, retention
 from directory.feed import readers as feed
 from directory.feed.changes import BEGINNING, START, Cursor, Place, Seen
-from directory.feed.readers import Told
+from directory.feed.outside_cursor import Told
 from tests.directory.test_feed import write_at_random
 
 ADD = text("INSERT INTO change (entity, key, urgent, at) VALUES ('mailbox', :key, :urgent, :at)")
@@ -28,7 +29,7 @@ def add(connection: Connection, key: str, *, urgent: bool = False, at: datetime 
 
 def tell(engine: Engine, place: Place, limit: int = 1000) -> Told:
     with transaction(engine, read_only=True) as connection:
-        return feed.tell(connection, place, limit)
+        return outside_cursor.tell(connection, place, limit)
 
 
 def keys(told: Told) -> list[str]:
@@ -151,7 +152,7 @@ def test_a_cursor_comes_back_as_it_was_given(
     seen: Seen, until: Seen | None, looked: Seen | None, number: int
 ) -> None:
     place = Place(seen) if until is None else Place(seen, until, Cursor(17, number), looked)
-    assert feed.place_of("1a2b", feed.cursor_of("1a2b", place)) == place
+    assert outside_cursor.place_of("1a2b", outside_cursor.cursor_of("1a2b", place)) == place
 
 
 def test_a_cursor_of_nobody_is_refused_and_one_of_another_cluster_has_expired(engine: Engine) -> None:
@@ -173,10 +174,10 @@ def test_a_cursor_of_nobody_is_refused_and_one_of_another_cluster_has_expired(en
     ]
     for cursor in wrong:
         with pytest.raises(Refusal) as refused:
-            feed.place_of("1a", cursor)
+            outside_cursor.place_of("1a", cursor)
         assert (refused.value.kind, refused.value.code) == (Kind.MALFORMED, "bad-cursor"), cursor
     with pytest.raises(Refusal) as refused:
-        feed.place_of("1a", feed.cursor_of("1b", BEGINNING))
+        outside_cursor.place_of("1a", outside_cursor.cursor_of("1b", BEGINNING))
     assert (refused.value.kind, refused.value.code) == (Kind.GONE, "cursor-expired")
     with pytest.raises(Refusal) as refused:
         tell(engine, Place(Seen(1 << 60)))
@@ -219,7 +220,7 @@ def test_a_feed_without_a_row_left_still_has_a_place_to_go_on_from(engine: Engin
     with transaction(engine) as connection:
         connection.execute(text("DELETE FROM change"))
     with transaction(engine, read_only=True) as connection:
-        place = Place(feed.reached(connection))
+        place = Place(outside_cursor.reached(connection))
     assert tell(engine, place).changes == ()
     with transaction(engine) as connection:
         add(connection, "new@one.example")
@@ -228,7 +229,7 @@ def test_a_feed_without_a_row_left_still_has_a_place_to_go_on_from(engine: Engin
 
 def cut(engine: Engine, before: datetime, limit: int = 1000) -> int:
     with transaction(engine) as connection:
-        return feed.cut(connection, before, limit)
+        return retention.cut(connection, before, limit)
 
 
 def test_housekeeping_removes_the_far_end_in_batches_and_nothing_younger(engine: Engine) -> None:
@@ -280,23 +281,27 @@ def test_a_feed_loaded_into_another_cluster_begins_anew_and_tells_what_was_not_r
         for xid, key, urgent in rows:
             told = {"xid": xid, "at": NOW, "key": f"{key}@one.example", "urgent": urgent}
             connection.execute(text(far), told)
-        read = Cursor(900_001, feed.LAST_ID)
+        read = Cursor(900_001, places.LAST_ID)
         feed.save_cursor(connection, "consequences", read, NOW)
-        feed.save_cursor(connection, "ldap", Cursor(900_002, feed.LAST_ID), NOW)
+        feed.save_cursor(connection, "ldap", Cursor(900_002, places.LAST_ID), NOW)
         connection.execute(text("UPDATE feed_floor SET cluster = 7, xid = '900000'"))
     with transaction(engine) as connection:
         add(connection, "new@one.example", at=NOW + timedelta(minutes=10))
         assert feed.read_changes(connection, read) == [], "who stands there is told nothing more"
     with transaction(engine) as connection:
-        assert feed.begin_anew_if_moved(connection) == 4
+        assert retention.begin_anew_if_moved(connection) == 4
     with transaction(engine) as connection:
-        assert feed.begin_anew_if_moved(connection) == 0
+        assert retention.begin_anew_if_moved(connection) == 0
         assert feed.load_cursor(connection, "consequences") == START
         found = {change.key: change.urgent for change in feed.read_changes(connection, START)}
         assert found == {"left@one.example": True, "new@one.example": False}
-        place = Place(feed.reached(connection))
-        assert feed.leads_on(connection, feed.cursor_of(feed.origin(connection), place))
-        assert not feed.leads_on(connection, feed.cursor_of(feed.origin(connection), BEGINNING))
+        place = Place(outside_cursor.reached(connection))
+        assert outside_cursor.leads_on(
+            connection, outside_cursor.cursor_of(outside_cursor.origin(connection), place)
+        )
+        assert not outside_cursor.leads_on(
+            connection, outside_cursor.cursor_of(outside_cursor.origin(connection), BEGINNING)
+        )
     with transaction(engine) as connection:
         add(connection, "later@one.example")
     assert keys(tell(engine, place)) == ["later@one.example"]

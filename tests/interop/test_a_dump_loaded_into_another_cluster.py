@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from api.embedded.postgres import BINARIES, EmbeddedPostgres
 from directory.base.db import connect_engine, transaction
+from directory.feed import outside_cursor, retention
 from directory.feed import readers as feed
 from directory.feed.changes import START, Place
 from tests.factories import seed_practitioner
@@ -50,14 +51,18 @@ def moved(engine: Engine, database_url: str, postgres: EmbeddedPostgres, passabl
 
 def test_its_feed_begins_anew_and_no_older_cursor_leads_on(engine: Engine, moved: Engine) -> None:
     with transaction(engine, read_only=True) as connection:
-        there = feed.cursor_of(feed.origin(connection), Place(feed.reached(connection)))
-        assert feed.leads_on(connection, there)
+        there = outside_cursor.cursor_of(
+            outside_cursor.origin(connection), Place(outside_cursor.reached(connection))
+        )
+        assert outside_cursor.leads_on(connection, there)
         keys = {change.key for change in feed.read_changes(connection, START)[1:]}
     with transaction(moved) as connection:
-        assert not feed.leads_on(connection, there)
-        assert feed.begin_anew_if_moved(connection) > len(keys)
+        assert not outside_cursor.leads_on(connection, there)
+        assert retention.begin_anew_if_moved(connection) > len(keys)
     with transaction(moved) as connection:
         assert {change.key for change in feed.read_changes(connection, START)} == keys
         assert feed.load_cursor(connection, "consequences") == START
-        here = feed.cursor_of(feed.origin(connection), Place(feed.reached(connection)))
-        assert feed.leads_on(connection, here)
+        here = outside_cursor.cursor_of(
+            outside_cursor.origin(connection), Place(outside_cursor.reached(connection))
+        )
+        assert outside_cursor.leads_on(connection, here)

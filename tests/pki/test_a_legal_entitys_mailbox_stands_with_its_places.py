@@ -18,7 +18,8 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.corrections import correct
 from directory.feed.changes import START, Entity
-from directory.feed.readers import read_changes, tell_of_time
+from directory.feed.readers import read_changes
+from directory.feed.retention import tell_of_time
 from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
 from pki.issuance.batch import Asked, issue_all

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from directory.feed.readers import CLOCKS_AGREE_WITHIN, tell_of_time
+from directory.feed.retention import CLOCKS_AGREE_WITHIN, tell_of_time
 from directory.ldap.publish import Publisher
 from tests.directory.ldap.conftest import RUNS_OUT, issue
 from tests.factories import rpps, seed_organisation, seed_practitioner
