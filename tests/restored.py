@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import text
 
 from api.embedded.postgres import BINARIES, EmbeddedPostgres
-from api.jobs import housekeeping as upkeep
+from api.jobs import audit_log, passphrases
+from api.jobs import crl as crl_job
 from api.status.wsgi import StatusApplication
 from api.wiring import Container
 from directory.access import Role
@@ -61,7 +62,7 @@ class Machine:
         """The status part of a web process that starts now."""
         return StatusApplication(
             self.container.engine, keys_folder=self.container.settings.web_keys,
-            passphrase=upkeep.web_passphrase(self.container), hours=8, clock=self.clock,
+            passphrase=passphrases.web_passphrase(self.container), hours=8, clock=self.clock,
             ticks=lambda: self.ticks, kept=self.container.settings.kept,
         )  # fmt: skip
 
@@ -107,10 +108,10 @@ class Machine:
         """CRLs and deltas, the log's head, until nothing is due; some seconds pass."""
         for _ in range(6):
             self.later(seconds=5)
-            upkeep.sign_checkpoint(self.container)
-            if not upkeep.publish_crls(self.container):
+            audit_log.sign_checkpoint(self.container)
+            if not crl_job.publish_crls(self.container):
                 break
-        upkeep.sign_checkpoint(self.container)
+        audit_log.sign_checkpoint(self.container)
 
     def events(self) -> list[tuple[Any, ...]]:
         """Every event but who entered it: serial, action, reason, date to the second."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from api.cli.output import answer, container, json_option, refusals_told, state_option
-from api.jobs.housekeeping import verify_log
+from api.jobs.audit_log import verify_log
 
 
 @click.group()

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from api.cli.output import answer, container, json_option, refusals_told, state_option
-from api.jobs import housekeeping as upkeep
+from api.jobs import crl as crl_job
 
 
 @click.group()
@@ -26,7 +26,7 @@ def publish(every: bool, state: Path | None, as_json: bool) -> None:
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
-        count = upkeep.publish_shards(parts, every=every)
+        count = crl_job.publish_shards(parts, every=every)
     hours = timedelta(hours=parts.settings.crl_hours)
     answer(
         {"published": count},

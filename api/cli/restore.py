@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from api.cli.output import answer, container, json_option, refusals_told, state_option
-from api.jobs import housekeeping as upkeep
+from api.jobs import audit_log
 from directory.base.db import transaction
 from pki.recovery import restore as restoring
 
@@ -91,7 +91,7 @@ def accept(reason: str, state: Path | None, as_json: bool) -> None:
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         origin = restoring.accept(
-            parts.engine, parts.signer, upkeep.audit_key(parts), parts.settings.kept,
+            parts.engine, parts.signer, audit_log.audit_key(parts), parts.settings.kept,
             now=parts.signing.instant(), reason=reason,
         )  # fmt: skip
     answer(

@@ -4,7 +4,7 @@ What a signature is made of is `pki/service_keys/jws.py`'s; how a key comes to b
 `pki/issuance/for_service.py`'s.
 """
 
-from api.jobs.housekeeping import web_passphrase
+from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

@@ -16,7 +16,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api.jobs import expiry_mail, exports, revocations
+from api.jobs import audit_log, crl, expiry_mail, exports, feed, ocsp, revocations, withdrawal
 from api.jobs import housekeeping as upkeep
 from api.jobs import ldap as publication
 from api.jobs import ldaps_certificate as ldaps_renewal
@@ -99,13 +99,13 @@ JOBS = MappingProxyType(
                 "consequences",
                 "Withdraws trust from those who left, moved, or are under a measure.",
                 _every(1),
-                upkeep.consequences,
+                withdrawal.consequences,
             ),
             Job(
                 "withdrawals-due",
                 "Revokes what has come to the end of its grace.",
                 _every(60),
-                upkeep.withdraw_due,
+                withdrawal.withdraw_due,
             ),
             Job(
                 "holds-end",
@@ -140,7 +140,7 @@ JOBS = MappingProxyType(
                 upkeep.watch_privacy,
                 silence=LONG_SILENCE,
             ),
-            Job("due-changes", "Tells the feed what time alone changed.", _every(60), upkeep.due_changes),
+            Job("due-changes", "Tells the feed what time alone changed.", _every(60), feed.due_changes),
             Job(
                 "registers",
                 "Fetches and takes in the newest national files.",
@@ -206,30 +206,28 @@ JOBS = MappingProxyType(
                 expiry_mail.send_notices,
                 waits=True,
             ),
-            Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), upkeep.trim_feed),
+            Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), feed.trim_feed),
             Job(
                 "crl",
                 "Publishes CRLs and deltas hourly and within 60 s of a revocation.",
                 _every(5),
-                upkeep.publish_crls,
+                crl.publish_crls,
                 waits=True,
             ),
             Job(
                 "crl-bytes",
                 "Lets the bytes of old CRLs go, not their numbers and digests.",
                 _every(600),
-                upkeep.let_crl_bytes_go,
+                crl.let_crl_bytes_go,
             ),
             Job(
                 "ocsp-answers",
                 "Signs OCSP answers before anyone asks.",
                 _every(15),
-                upkeep.presign_ocsp,
+                ocsp.presign_ocsp,
                 waits=True,
             ),
-            Job(
-                "ocsp-responders", "Renews the OCSP signers.", _every(60), upkeep.renew_responders, waits=True
-            ),
+            Job("ocsp-responders", "Renews the OCSP signers.", _every(60), ocsp.renew_responders, waits=True),
             Job(
                 "ldaps-certificate",
                 "Renews the LDAPS certificate in time and has slapd show it, without a restart.",
@@ -266,7 +264,7 @@ JOBS = MappingProxyType(
                 "checkpoints",
                 "Numbers audit lines and signs the log's head.",
                 _every(1),
-                upkeep.sign_checkpoint,
+                audit_log.sign_checkpoint,
                 waits=True,
             ),
             Job(

@@ -26,7 +26,7 @@ from benches.harness import ROOT, Bench, Figure, fresh_record
 from benches.plot import drawn, n_log_n
 from sqlalchemy import Engine
 
-from api.jobs.housekeeping import consequences
+from api.jobs.withdrawal import consequences
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import connect_engine

@@ -23,7 +23,7 @@ from api.cli import output
 from api.cli.main import main
 from api.embedded.postgres import EmbeddedPostgres
 from api.installation import status as condition
-from api.jobs import housekeeping as upkeep
+from api.jobs import ocsp
 from api.settings import Settings, load_settings, save_settings
 from api.wiring import Container, build
 from directory.base.clock import utc_now
@@ -239,7 +239,7 @@ def _found(machine: Machine, crl_form: CrlForm) -> None:
     made_once.establish(
         container.engine, keys, base_url=settings.base_url, now=machine.clock.now, crl_form=crl_form
     )
-    upkeep.renew_responders(container)
+    ocsp.renew_responders(container)
     machine.run_jobs()
 
 

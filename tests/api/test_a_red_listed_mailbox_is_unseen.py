@@ -21,8 +21,8 @@ from flask import Flask
 from sqlalchemy import Connection, Engine, text
 
 from api.app import create_app
-from api.jobs import exports
-from api.jobs import housekeeping as upkeep
+from api.jobs import exports, passphrases
+from api.jobs import ocsp as ocsp_job
 from api.jobs.table import due_within, run_job
 from api.status.wsgi import StatusApplication
 from api.wiring import Container
@@ -116,7 +116,7 @@ class Country:
             )
             self.note(someone)
         self.do(_AGE)
-        upkeep.renew_responders(self.container)
+        ocsp_job.renew_responders(self.container)
 
     def registrar(self, name: str) -> Caller:
         return Caller(self.operator.client, f"sceau_{name}")
@@ -260,7 +260,7 @@ class Country:
             )  # fmt: skip
         status = StatusApplication(
             container.engine, keys_folder=container.settings.web_keys,
-            passphrase=upkeep.web_passphrase(container), hours=8, clock=container.clock,
+            passphrase=passphrases.web_passphrase(container), hours=8, clock=container.clock,
         )  # fmt: skip
         for path in CRLS.values():
             code, _, octets = request(status, "GET", path)

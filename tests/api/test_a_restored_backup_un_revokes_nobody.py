@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from api.app import create_app
 from api.installation import status as condition
-from api.jobs import housekeeping as upkeep
+from api.jobs import crl as crl_job
 from api.jobs import table as jobs
 from api.wiring import Container
 from directory.base.db import transaction
@@ -83,7 +83,7 @@ def test_no_crl_is_made_and_the_last_good_one_is_given(
         jobs.run_job(container, "crl", forced=True)
     assert refused.value.code == "record-behind"
     with pytest.raises(Refusal, match="sceau restore check"):
-        upkeep.publish_shards(container, every=True)
+        crl_job.publish_shards(container, every=True)
     served = machine.served_list(machine.status(), issued)
     assert "certificate revoked" in machine.verified_by_openssl(issued, served, tmp_path)
 
@@ -111,7 +111,7 @@ def test_the_gate_stops_a_crl_that_rests_on_fewer_events_than_the_last(
     with pytest.raises(Refusal) as refused:
         crl.publish(
             container.engine, container.signer, authority_id=place[0], shard=place[1], now=machine.clock.now,
-            lifetime=upkeep.CRL_BYTES_KEPT, floor_file=path,
+            lifetime=crl_job.CRL_BYTES_KEPT, floor_file=path,
         )  # fmt: skip
     assert refused.value.code == "record-behind"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from api.jobs import housekeeping as upkeep
+from api.jobs import audit_log
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.crl.parsing import number_of
@@ -91,7 +91,7 @@ def test_the_log_goes_on_under_another_origin_and_owns_to_what_it_lost(
     before = last_note(heads)
     assert told(sceau("audit", "verify", "--json"))["intact"] is False
     with pytest.raises(Refusal, match="does not agree"):
-        upkeep.sign_checkpoint(machine.container)
+        audit_log.sign_checkpoint(machine.container)
     assert sceau("restore", "replay", "--apply").exit_code == 0
     origin = told(sceau("restore", "accept", "--reason", "disk lost", "--json"))["origin"]
     machine.later(seconds=10)

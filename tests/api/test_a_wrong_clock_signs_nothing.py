@@ -19,7 +19,8 @@ from cryptography.x509 import ocsp
 from sqlalchemy import Engine, event, text
 
 from api.app import create_app
-from api.jobs import housekeeping as upkeep
+from api.jobs import audit_log, crl, passphrases
+from api.jobs import ocsp as ocsp_job
 from api.settings import Settings
 from api.status.wsgi import StatusApplication
 from api.wiring import Container
@@ -73,7 +74,7 @@ def host(engine: Engine, tmp_path: Path) -> Iterator[Host]:
     with signer_in(tmp_path, engine, utc_now(), settings.base_url) as signer:
         signer.clock = clock
         container = Container(settings=settings, engine=engine, signer=signer, clock=clock)
-        upkeep.renew_responders(container)
+        ocsp_job.renew_responders(container)
         who = enrol(engine, utc_now(), seed_practitioner(engine))
         issued = use_cases.issue_for_enrolment(
             engine, signer, now=utc_now(), token=who.first, enrolment_id=who.id,
@@ -88,7 +89,7 @@ def asked(
     """What a web process that starts now answers about this certificate, signed for the question."""
     status = StatusApplication(
         container.engine, keys_folder=container.settings.web_keys,
-        passphrase=upkeep.web_passphrase(container), hours=8, clock=clock,
+        passphrase=passphrases.web_passphrase(container), hours=8, clock=clock,
     )  # fmt: skip
     return answered(status, container, issued)
 
@@ -112,10 +113,10 @@ def refused(code: str, act: Callable[..., Any], *parts: Any) -> None:
 
 
 JOBS: dict[str, Callable[[Container], str]] = {
-    "crl": upkeep.publish_crls,
-    "ocsp-answers": upkeep.presign_ocsp,
-    "ocsp-responders": upkeep.renew_responders,
-    "checkpoints": upkeep.sign_checkpoint,
+    "crl": crl.publish_crls,
+    "ocsp-answers": ocsp_job.presign_ocsp,
+    "ocsp-responders": ocsp_job.renew_responders,
+    "checkpoints": audit_log.sign_checkpoint,
 }
 
 
@@ -153,9 +154,9 @@ def test_a_host_whose_clock_differs_signs_nothing_records_revocations_and_says_s
 
 def test_a_clock_set_right_signs_again_at_once(host: Host) -> None:
     host.clock.off = -APART
-    refused("clock-differs", upkeep.publish_crls, host.container)
+    refused("clock-differs", crl.publish_crls, host.container)
     host.clock.off = timedelta()
-    assert upkeep.publish_crls(host.container)
+    assert crl.publish_crls(host.container)
     said = asked(host.container, host.issued, host.clock)
     assert said.certificate_status is ocsp.OCSPCertStatus.GOOD
 
@@ -176,8 +177,8 @@ def test_nothing_is_signed_before_what_was_signed_last(machine: Machine) -> None
     assert answered(status, machine.container, issued).response_status is ocsp.OCSPResponseStatus.TRY_LATER
     again = answered(machine.status(), machine.container, issued)
     assert again.response_status is ocsp.OCSPResponseStatus.TRY_LATER
-    refused("clock-behind", upkeep.presign_ocsp, machine.container)
-    refused("clock-behind", upkeep.sign_checkpoint, machine.container)
+    refused("clock-behind", ocsp_job.presign_ocsp, machine.container)
+    refused("clock-behind", audit_log.sign_checkpoint, machine.container)
     refused("clock-behind", machine.container.signer.ping)
     # A revocation is recorded, and not before the issuance.
     machine.revoke(issued, RevocationReason.SUPERSEDED)
@@ -197,7 +198,7 @@ def test_a_clock_put_back_is_seen_by_whoever_watches(machine: Machine) -> None:
         ]  # fmt: skip
         return check["state"], check.get("reason", ""), float(line.split()[1])
 
-    upkeep.sign_checkpoint(machine.container)
+    audit_log.sign_checkpoint(machine.container)
     assert seen() == ("ok", "", 0)
     machine.later(minutes=-15)
     state, reason, ahead = seen()
@@ -300,10 +301,10 @@ def jumped(machine: Machine) -> Jumped:
     revoked = machine.issue()
     machine.revoke(revoked, RevocationReason.SUPERSEDED)
     machine.run_jobs()
-    upkeep.presign_ocsp(machine.container)
+    ocsp_job.presign_ocsp(machine.container)
     machine.later(days=2)
     machine.run_jobs()
-    upkeep.presign_ocsp(machine.container)
+    ocsp_job.presign_ocsp(machine.container)
     lists = machine.numbers()
     machine.later(days=-2)
     return Jumped(machine, revoked, lists)
@@ -324,12 +325,12 @@ REASON = {"reason": "le serveur de temps donnait après-demain"}
 def test_two_administrators_void_what_was_signed_in_the_future_and_all_resumes(jumped: Jumped) -> None:
     machine = jumped.machine
     first, second = administrators(machine)
-    refused("clock-behind", upkeep.presign_ocsp, machine.container)
-    refused("clock-behind", upkeep.publish_crls, machine.container)
+    refused("clock-behind", ocsp_job.presign_ocsp, machine.container)
+    refused("clock-behind", crl.publish_crls, machine.container)
     # One alone changes nothing, and does not confirm himself.
     made = first.post("/v1/clock/resets", REASON)
     assert (made.status_code, made.get_json()["confirmed_at"]) == (200, None)
-    refused("clock-behind", upkeep.publish_crls, machine.container)
+    refused("clock-behind", crl.publish_crls, machine.container)
     alone = first.post("/v1/clock/resets", REASON)
     assert (alone.status_code, alone.get_json()["code"]) == (403, "self-approval")
     # Two do.
@@ -377,7 +378,7 @@ def test_a_reset_voids_nothing_that_is_signed_in_the_future_after_it(jumped: Jum
     machine.later(days=2)
     machine.run_jobs()
     machine.later(days=-2)
-    refused("clock-behind", upkeep.publish_crls, machine.container)
+    refused("clock-behind", crl.publish_crls, machine.container)
 
 
 @few_lists

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import Engine, text
 
-from api.jobs import housekeeping as upkeep
+from api.jobs import feed as feed_job
 from api.status.listener import Listener
 from api.wiring import Container
 from directory.base.db import transaction
@@ -207,9 +207,9 @@ def test_the_job_has_a_moved_feed_begin_anew_and_older_cursors_expire(
 ) -> None:
     someone = seed_practitioner(engine)
     cursor = now_at(operator)
-    assert upkeep.due_changes(container) == ""
+    assert feed_job.due_changes(container) == ""
     do(engine, "UPDATE feed_floor SET cluster = 7")
-    assert "begins anew" in upkeep.due_changes(container)
+    assert "begins anew" in feed_job.due_changes(container)
     for asked in ({"cursor": cursor}, {}):
         assert operator.get("/v1/changes", **asked).status_code == 410
     with transaction(engine) as connection:

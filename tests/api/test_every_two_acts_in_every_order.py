@@ -24,8 +24,7 @@ from joserfc.jwk import ECKey
 from sqlalchemy import Engine, text
 
 from api.app import create_app
-from api.jobs import housekeeping as upkeep
-from api.jobs import revocations
+from api.jobs import revocations, withdrawal
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now
@@ -251,7 +250,7 @@ def _close_mailbox(host: Host, person: Person) -> None:
     with host.container.engine.begin() as connection:
         gone = {"at": host.container.present(connection), "address": person.mailbox}
         connection.execute(text("UPDATE mailbox SET departed_at = :at WHERE address = :address"), gone)
-    upkeep.consequences(host.container)
+    withdrawal.consequences(host.container)
 
 
 COMMON: dict[str, Act] = {

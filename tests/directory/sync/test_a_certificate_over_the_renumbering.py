@@ -18,8 +18,8 @@ from sqlalchemy import Engine
 
 from api.app import create_app
 from api.embedded.slapd import EmbeddedSlapd
-from api.jobs import housekeeping as upkeep
 from api.jobs import ldap as publication
+from api.jobs import withdrawal
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.db import transaction
@@ -50,8 +50,8 @@ class Service:
 
     def settle(self) -> None:
         """What the jobs do within a minute."""
-        upkeep.consequences(self.container)
-        upkeep.withdraw_due(self.container)
+        withdrawal.consequences(self.container)
+        withdrawal.withdraw_due(self.container)
         publication.publish(self.container)
 
     def get(self, path: str) -> dict[str, Any]:
