@@ -22,9 +22,9 @@ from directory.base import failpoints, instant
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine
 from directory.sync.runs.bounds import RegisterBounds, load_bounds
+from pki.certificates.mailbox_profiles import purposes_asked
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
-from pki.registration.eligibility import purposes_asked
 from pki.rollback.detection import Watch
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer

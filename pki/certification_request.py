@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from directory.base.errors import Kind, Refusal
 from pki.certificates import der
-from pki.registration.eligibility import PublicKey
+from pki.certificates.public_keys import PublicKey
 
 # An RSA-8192 request is under 3 kB, with its description in words under 10; what is larger is not a request.
 LARGEST_REQUEST = 16_384

@@ -16,11 +16,11 @@ from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
 from pki.certificates.profiles import served_by
+from pki.certificates.public_keys import PublicKey
 from pki.model import Enrolment, IssuedCertificate, Purpose
 from pki.record import certificates as store
 from pki.record.certificates import Against, KeyUse
 from pki.registration import eligibility as rules
-from pki.registration.eligibility import PublicKey
 from pki.revocation import blocked_keys
 
 _RESERVING = blocked_keys.STOPPED.beside(store.KEY_USE, directory_store.PRESENT_FACTS)

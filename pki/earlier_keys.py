@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor
+from pki.certificates.public_keys import PublicKey
 from pki.model import RevocationReason, Serial
 from pki.record import certificates as store
-from pki.registration.eligibility import PublicKey
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause

@@ -23,7 +23,9 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from directory.model import Standing
 from pki import circumstances, impediments, vouched_names
+from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
+from pki.certificates.public_keys import PublicKey
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import prepare as issuance
 from pki.issuance import rekey as renewals
@@ -31,7 +33,6 @@ from pki.issuance.prepare import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
-from pki.registration.eligibility import PublicKey
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
 from pki.withdrawal import reconcile as consequences
@@ -208,7 +209,7 @@ def _prepared(connection: Connection, revoked: _Revoked, *, now: datetime, base_
 
 def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url: str) -> Prepared:
     key = revoked.key
-    spki = rules.spki_sha256(key)
+    spki = public_keys.spki_sha256(key)
     lock = blocked_keys.number_lock(blocked_keys.number_of(key))
     enrolment, now = use_cases.held_enrolment(connection, revoked.enrolment_id, lock, now=now)
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
@@ -224,7 +225,7 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
     # 2. For what it served, and while nobody has certified anything else meanwhile.
     if facts.mailbox is None:
         raise TypeError("the mailbox of a standing enrolment is registered")
-    profile = rules.mail_profile(facts.mailbox.kind, serves)
+    profile = mailbox_profiles.mail_profile(facts.mailbox.kind, serves)
     if use.lasting is not None:
         raise renewals.already_certified(use.lasting)
     impediments.check(impediments.standing((), held=use.held))
@@ -235,7 +236,7 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
         stored = store.find_certificate(connection, last.serial)
         if stored is None and last.reserved_at >= now - RESERVATION_LIFE:
             return issuance.resume(connection, last, ACTOR)
-    role = rules.ISSUER_OF_MAILBOX[facts.mailbox.kind]
+    role = mailbox_profiles.ISSUER_OF_MAILBOX[facts.mailbox.kind]
     return issuance.prepare(
         connection, now=now, actor=ACTOR, authority=store.issuing_authority(connection, role, now),
         profile=profile, public_key=key, names=names, base_url=base_url, mailbox=enrolment.mailbox,

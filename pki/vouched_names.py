@@ -13,9 +13,9 @@ import orjson
 
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, MailboxKind, Practitioner
+from pki.certificates.names import plain
 from pki.certificates.profiles import ApplicationNames, OrganisationNames, PersonNames
 from pki.model import Enrolment
-from pki.registration.eligibility import plain
 
 VouchedNames = PersonNames | OrganisationNames | ApplicationNames
 _MADE_FOR: Mapping[MailboxKind, type[VouchedNames]] = {

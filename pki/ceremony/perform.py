@@ -29,9 +29,9 @@ from pki.ceremony.store import Cross
 from pki.ceremony.transcript import Step
 from pki.certificates.builder import CURVES, subject_of, subject_text
 from pki.certificates.profiles import MOST_IN_PLAIN, OF_SERVERS_CAS, SERVERS_ROLE
+from pki.certificates.public_keys import spki_sha256
 from pki.model import Authority, AuthorityState, CrlForm, IssuedCertificate, serial_of
 from pki.record import certificates as store
-from pki.registration.eligibility import spki_sha256
 from pki.signing.keys import Keys
 
 SHIPPED = {

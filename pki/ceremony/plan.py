@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from directory.base.errors import Kind, Refusal
+from pki.certificates.names import LONGEST_COMMON_NAME, plain
 from pki.certificates.profiles import (
     CROSS,
     ISSUING,
@@ -25,7 +26,6 @@ from pki.certificates.profiles import (
     Urls,
 )
 from pki.model import CrlForm
-from pki.registration.eligibility import LONGEST_COMMON_NAME, plain
 
 CURVES = {"P-256": "secp256r1", "P-384": "secp384r1"}
 ROLES = ("root", "persons", "organisations", "servers")

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.x509.oid import AuthorityInformationAccessOID as Access
 from cryptography.x509.oid import NameOID
 
+from pki.certificates.names import LONGEST_COMMON_NAME, person_name, plain, shortened
 from pki.certificates.profiles import (
     COUNTRY,
     PROFESSION_CODES,
@@ -38,8 +39,8 @@ from pki.certificates.profiles import (
     ServiceNames,
     Urls,
 )
+from pki.certificates.public_keys import PublicKey
 from pki.model import CrlForm, Serial
-from pki.registration.eligibility import LONGEST_COMMON_NAME, PublicKey, person_name, plain, shortened
 
 # RFC 5758 3.2, FIPS 186-5: the hash is as strong as the curve.
 HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {

@@ -23,6 +23,8 @@ from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
 from pki import impediments, vouched_names
+from pki.certificates import mailbox_profiles, public_keys
+from pki.certificates.public_keys import PublicKey
 from pki.certification_request import public_key_of_request
 from pki.issuance import batch_store
 from pki.issuance import for_enrolment as use_cases
@@ -44,7 +46,6 @@ from pki.model import (
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules
-from pki.registration.eligibility import PublicKey
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
@@ -245,7 +246,7 @@ def _without_twins(keys: Mapping[int, PublicKey | Refusal]) -> dict[int, PublicK
     for place, key in keys.items():
         if isinstance(key, Refusal):
             continue
-        spki = rules.spki_sha256(key)
+        spki = public_keys.spki_sha256(key)
         if first.setdefault(blocked_keys.number_of(key), spki) != spki:
             found[place] = blocked_keys.twin()
     return found
@@ -277,7 +278,9 @@ def _reserve(
     given = [key for key in keys.values() if not isinstance(key, Refusal)]
     numbers = map(blocked_keys.number_of, given)
     subjects = _subjects(connection, [one.enrolment_id for one in asked.values()], numbers)
-    spki = {place: rules.spki_sha256(key) for place, key in keys.items() if not isinstance(key, Refusal)}
+    spki = {
+        place: public_keys.spki_sha256(key) for place, key in keys.items() if not isinstance(key, Refusal)
+    }
     taken = batch_store.taken_keys(connection, list(spki.values()))
     stopped = blocked_keys.stopped_among(connection, given)
     lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS)
@@ -335,7 +338,7 @@ def _begun(
     """What is under way for a key that somebody has; refuses another's, and one that may not serve again."""
     if holder != subject.enrolment.id or subject.facts.mailbox is None:
         raise issuance.key_already_certified()
-    profile = rules.mail_profile(subject.facts.mailbox.kind, asked.purposes)
+    profile = mailbox_profiles.mail_profile(subject.facts.mailbox.kind, asked.purposes)
     use = store.key_use(
         connection, spki, subject.enrolment, asked.purposes, beyond=now + rules.RENEWAL_OPENS, now=now
     )
@@ -403,11 +406,11 @@ def _prepare(
         if mailbox is None or person is None or isinstance(key, Refusal):
             raise TypeError("only what was judged is prepared")
         wanted = Wanted(
-            rules.mail_profile(mailbox.kind, purposes[place]), key,
+            mailbox_profiles.mail_profile(mailbox.kind, purposes[place]), key,
             vouched_names.check_unchanged(one.enrolment, person, one.facts), mailbox.address,
             person.national_id, one.enrolment.id,
         )  # fmt: skip
-        by_role.setdefault(rules.ISSUER_OF_MAILBOX[mailbox.kind], {})[place] = wanted
+        by_role.setdefault(mailbox_profiles.ISSUER_OF_MAILBOX[mailbox.kind], {})[place] = wanted
     results: dict[int, Prepared | Refusal] = {}
     for role, group in by_role.items():
         authority = store.issuing_authority(connection, role, now)

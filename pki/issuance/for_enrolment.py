@@ -22,7 +22,9 @@ from directory.base.instant import dated, not_before, present
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
 from pki import circumstances, doubts, impediments, vouched_names
+from pki.certificates import mailbox_profiles
 from pki.certificates.profiles import RESERVATION_LIFE
+from pki.certificates.public_keys import PublicKey
 from pki.certification_request import public_key_of_request
 from pki.issuance import prepare as issuance
 from pki.issuance import rekey as renewals
@@ -45,7 +47,6 @@ from pki.model import (
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
 from pki.registration import eligibility as rules
-from pki.registration.eligibility import PublicKey
 from pki.revocation import blocked_keys
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
@@ -308,14 +309,14 @@ def _reserve(
     names = vouched_names.check_unchanged(enrolment, person, facts)
     impediments.check_given(enrolment, person, facts, now=now)
     kind = _mailbox(facts).kind
-    profile = rules.mail_profile(kind, purposes)
+    profile = mailbox_profiles.mail_profile(kind, purposes)
     checked = found.checked()
     pending = renewals.check_key(connection, enrolment, found.use, profile, now)
     if pending is not None:
         return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
         connection, now=now, actor=token.actor,
-        authority=store.issuing_authority(connection, rules.ISSUER_OF_MAILBOX[kind], now),
+        authority=store.issuing_authority(connection, mailbox_profiles.ISSUER_OF_MAILBOX[kind], now),
         profile=profile, public_key=key,
         names=names, base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,

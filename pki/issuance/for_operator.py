@@ -16,6 +16,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
 from pki import impediments, servers_authority
+from pki.certificates import public_keys
 from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
@@ -26,6 +27,7 @@ from pki.certificates.profiles import (
     ServiceNames,
     family_of,
 )
+from pki.certificates.public_keys import PublicKey
 from pki.certification_request import public_key_of_request
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
@@ -35,9 +37,7 @@ from pki.lint.key import weaknesses
 from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
-from pki.registration import eligibility as rules
 from pki.registration import operators_store
-from pki.registration.eligibility import PublicKey
 from pki.registration.operators_store import Made, Operator, OperatorReservation
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
@@ -181,7 +181,7 @@ def _taken_up(
     now: datetime,
 ) -> Reservation | None:
     """The reservation of the same request a moment ago; refuses a key that serves anything else."""
-    spki = rules.spki_sha256(key)
+    spki = public_keys.spki_sha256(key)
     if store.key_held_since(connection, spki) is not None:
         raise issuance.key_already_certified()
     before = operators_store.of_key(connection, spki)

@@ -24,13 +24,14 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from pki.certificates.builder import Issuer, certificate_of, subject_text, unsigned
 from pki.certificates.profiles import Names, Profile, Urls
+from pki.certificates.public_keys import PublicKey, spki_sha256
+from pki.certificates.validity import shard_of, validity
 from pki.issuance import batch_store
 from pki.lint import pkix
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, Finding, run
 from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
 from pki.record import certificates as store
-from pki.registration.eligibility import PublicKey, shard_of, spki_sha256, validity
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from pki.certificates.names import LONGEST_COMMON_NAME
 from pki.certificates.profiles import (
     APPLICATION,
     COUNTRY,
@@ -23,7 +24,6 @@ from pki.certificates.profiles import (
     SERVICE_TLS,
 )
 from pki.lint.lint import Case, Lint
-from pki.registration.eligibility import LONGEST_COMMON_NAME
 
 _C, _CN, _O = NameOID.COUNTRY_NAME, NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME
 _OF_CA = frozenset({_C, _O, _CN})

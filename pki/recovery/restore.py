@@ -21,7 +21,7 @@ from directory.base.audit import Actor, Event, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from pki.certificates import identifiers
+from pki.certificates import identifiers, validity
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.crl import checks as gate
 from pki.crl import parsing
@@ -40,7 +40,6 @@ from pki.model import (
 )
 from pki.record import certificates as store
 from pki.record.certificates import LastEvent, Revocable
-from pki.registration import eligibility as rules
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_comment
@@ -296,7 +295,7 @@ def _reservation(signed: bytes, authorities: Sequence[Authority]) -> Reservation
     return Reservation(
         serial=serial, authority_id=authority.id,
         profile=UNKNOWN_PROFILE if profile is None else profile.name,
-        shard=rules.shard_of(serial, authority.shards), mailbox=_mailbox(certificate),
+        shard=validity.shard_of(serial, authority.shards), mailbox=_mailbox(certificate),
         practitioner=str(named[0].value) if of_person and named else None, enrolment_id=None,
         spki_sha256=sha256(identifiers.issuer_fields(signed)[1]).digest(), tbs=tbs,
         tbs_sha256=sha256(tbs).digest(), reserved_at=certificate.not_valid_before_utc,
@@ -384,7 +383,7 @@ def _unkept(told: Told, now: datetime) -> IssuedCertificate:
     authority = told.authority
     return IssuedCertificate(
         serial=told.serial, authority_id=authority.id, profile=UNKNOWN_PROFILE,
-        shard=rules.shard_of(told.serial, authority.shards), mailbox=None, practitioner=None, subject="",
+        shard=validity.shard_of(told.serial, authority.shards), mailbox=None, practitioner=None, subject="",
         spki_sha256=nothing, der=b"", sha256=nothing, not_before=authority.not_before,
         not_after=authority.not_after, issued_at=now,
     )  # fmt: skip

@@ -1,42 +1,22 @@
-"""The PKI's decisions, pure: how long, which shard, which names, whose key, who may enrol, issue, revoke.
+"""Who may enrol, approve and have certified, and how a person was identified. Pure.
 
 No SQL and no clock: an instant is an argument. What a certificate may contain is data in
 `pki/certificates/profiles.py`.
 """
 
-import unicodedata
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
-from hashlib import sha256
-from types import MappingProxyType
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
-
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from directory.access import Role, Token
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, MailboxKind, Practitioner, Standing
 from directory.rules import FRANCE, SHOWN_DESPITE, is_practising, registering_authorities, standing
-from pki.certificates.profiles import APPLICATION, BACKDATING, ORGANISATION, PRACTITIONER, PROFILES, Profile
-from pki.model import (
-    JOINED,
-    Authority,
-    Enrolment,
-    EnrolmentState,
-    MailKeys,
-    Purpose,
-    RevocationAction,
-    RevocationReason,
-    Serial,
-)
-
-PublicKey = EllipticCurvePublicKey | RSAPublicKey
-
-# RFC 5280 appendix A.1, ub-common-name and ub-organization-name.
-LONGEST_COMMON_NAME = 64
+from pki.certificates.mailbox_profiles import PROFILE_OF_MAILBOX
+from pki.certificates.names import plain
+from pki.certificates.profiles import BACKDATING
+from pki.model import Enrolment, EnrolmentState
 
 IDENTITY_METHODS = frozenset({"in-person", "video", "existing-card"})
 LONGEST_DOCUMENT = 200
@@ -45,66 +25,6 @@ IDENTITY_HOLDS = timedelta(days=825)
 
 # From then on a successor may be made, so that nobody is ever without; before, a second one is nobody's need.
 RENEWAL_OPENS = timedelta(days=60)
-
-PROFILE_OF_MAILBOX: Mapping[MailboxKind, Profile] = MappingProxyType(
-    {
-        MailboxKind.PERSON: PRACTITIONER,
-        MailboxKind.ORGANISATION: ORGANISATION,
-        MailboxKind.APPLICATION: APPLICATION,
-    }
-)
-# Which role of CA issues for it (pki.record.certificates.issuing_authority).
-ISSUER_OF_MAILBOX: Mapping[MailboxKind, str] = MappingProxyType(
-    {
-        MailboxKind.PERSON: "persons",
-        MailboxKind.ORGANISATION: "organisations",
-        MailboxKind.APPLICATION: "organisations",
-    }
-)
-
-
-def purposes_asked(keys: MailKeys, purpose: Purpose | None) -> frozenset[Purpose]:
-    """What the key of a request is to serve; a purpose is named where keys are separate, and only there.
-
-    Refuses `purpose-missing`, and `purpose-not-separate`: whoever asks for signatures alone must not be given
-    what others encrypt to.
-    """
-    if keys is MailKeys.JOINED:
-        if purpose is not None:
-            text = "One certificate serves signature and encryption here: ask without a purpose."
-            raise Refusal(Kind.UNACCEPTABLE, "purpose-not-separate", text)
-        return JOINED
-    if purpose is None:
-        text = "Signature and encryption have a certificate each here: say which one this key is for."
-        raise Refusal(Kind.UNACCEPTABLE, "purpose-missing", text)
-    return frozenset({purpose})
-
-
-def mail_profile(kind: MailboxKind, purposes: frozenset[Purpose]) -> Profile:
-    """The profile of a mailbox of this kind for a key that serves these."""
-    joined = PROFILE_OF_MAILBOX[kind]
-    return next(one for one in PROFILES.values() if one.family == joined.name and one.serves == purposes)
-
-
-def shard_of(serial: Serial, shards: int) -> int:
-    """Which part of the CA's CRL will ever hold this serial (fixed at issuance, or entries would wander)."""
-    return int(serial, 16) % shards
-
-
-def validity(profile: Profile, issuer: Authority | None, now: datetime) -> tuple[datetime, datetime]:
-    """First and last second: as long as the profile allows, never outside the issuer's own.
-
-    RFC 5280 4.1.2.5 counts both ends, so the last second of n days is one before n days later.
-    """
-    start = (now - BACKDATING).astimezone(UTC).replace(microsecond=0)
-    if issuer is None:
-        return start, start + profile.longest - timedelta(seconds=1)
-    start = max(start, issuer.not_before)
-    end = min(start + profile.longest - timedelta(seconds=1), issuer.not_after)
-    if end <= now:
-        text = f"The authority {issuer.id} ends at {issuer.not_after:%Y-%m-%d}: it issues nothing more."
-        raise Refusal(Kind.UNAVAILABLE, "authority-expired", text)
-    return start, end
 
 
 def this_update(now: datetime, *, before: datetime | None, listed: datetime | None) -> datetime:
@@ -117,35 +37,6 @@ def this_update(now: datetime, *, before: datetime | None, listed: datetime | No
     later = [] if before is None else [before + timedelta(seconds=1)]
     later += [] if listed is None else [listed]
     return max([now - BACKDATING, *later]).replace(microsecond=0)
-
-
-def spki_sha256(key: PublicKey) -> bytes:
-    """What tells one public key from another: SHA-256 of its SubjectPublicKeyInfo."""
-    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-
-
-def person_name(given_name: str, family_name: str) -> str:
-    """Given and family name as a common name: when too long, further given names go first.
-
-    The surname and givenName attributes hold the whole in any case.
-    """
-    whole = plain(f"{given_name} {family_name}")
-    if len(whole.encode()) > LONGEST_COMMON_NAME and given_name.strip():
-        whole = plain(f"{given_name.split(maxsplit=1)[0]} {family_name}")
-    return shortened(whole)
-
-
-def shortened(text: str) -> str:
-    """A name within the 64 octets that some count where the standard says characters."""
-    return text.encode()[:LONGEST_COMMON_NAME].decode(errors="ignore").strip()
-
-
-def plain(text: str) -> str:
-    """A name as a certificate holds it: composed characters (NFC), single spaces, no control characters."""
-    composed = unicodedata.normalize("NFC", text)
-    if not composed.isprintable():
-        composed = "".join(letter if letter.isprintable() else " " for letter in composed)
-    return " ".join(composed.split())
 
 
 def check_identity(given: Mapping[str, Any], now: datetime) -> dict[str, str]:
@@ -287,35 +178,3 @@ def check_approved(enrolment: Enrolment) -> None:
     if enrolment.state is not EnrolmentState.APPROVED:
         text = "A second registrar must approve this enrolment first."
         raise Refusal(Kind.CONFLICT, "not-approved", text)
-
-
-def revoking_action(reason: RevocationReason, last: RevocationAction | None) -> RevocationAction:
-    """What a revocation for this reason does when `last` is the last event; refuses what is final."""
-    if last is RevocationAction.REVOKE:
-        text = "This certificate is revoked already, and for good."
-        raise Refusal(Kind.CONFLICT, "already-revoked", text)
-    if reason is not RevocationReason.CERTIFICATE_HOLD:
-        return RevocationAction.REVOKE
-    if last is RevocationAction.HOLD:
-        raise Refusal(Kind.CONFLICT, "already-on-hold", "This certificate is on hold already.")
-    return RevocationAction.HOLD
-
-
-def check_restatement(
-    last: RevocationAction | None, told: RevocationReason | None, reason: RevocationReason
-) -> None:
-    """Refuse to correct the reason of what is not revoked for good, to no other reason, or of a lost key.
-
-    A key once said to be lost stays so: others have acted upon it, and it is blocked.
-    """
-    if last is not RevocationAction.REVOKE:
-        text = "This certificate is not revoked for good: there is no reason to correct."
-        raise Refusal(Kind.CONFLICT, "not-revoked", text)
-    if reason is RevocationReason.CERTIFICATE_HOLD:
-        text = "A certificate revoked for good is never again only on hold."
-        raise Refusal(Kind.CONFLICT, "already-revoked", text)
-    if told is reason:
-        raise Refusal(Kind.CONFLICT, "same-reason", f"It is revoked for {reason.value} already.")
-    if told in {RevocationReason.KEY_COMPROMISE, RevocationReason.CA_COMPROMISE}:
-        text = "A key once reported compromised stays so."
-        raise Refusal(Kind.CONFLICT, "compromise-stays", text)

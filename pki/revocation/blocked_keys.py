@@ -26,9 +26,9 @@ from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_all_until_commit
 from directory.base.prepared_statement import Statement
+from pki.certificates.public_keys import PublicKey, spki_sha256
 from pki.model import Serial
 from pki.record.tables import blocked_key, weak_key
-from pki.registration.eligibility import PublicKey, spki_sha256
 
 _CHUNK = 10_000
 _HEX = re.compile(r"[0-9a-fA-F]+")

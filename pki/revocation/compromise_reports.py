@@ -12,10 +12,10 @@ from sqlalchemy import Connection, text
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from pki import certification_request
+from pki.certificates import public_keys
 from pki.certification_request import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
-from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause
@@ -44,7 +44,7 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     kind of key that is never certified here.
     """
     request = certification_request.read(csr)
-    spki = rules.spki_sha256(request.key)
+    spki = public_keys.spki_sha256(request.key)
     _check_sentence(request)
     forms = blocked_keys.hold_families(connection, [request.key], ())
     serials = [Serial(one) for one in connection.execute(_LIVING, {"keys": forms, "now": now}).scalars()]

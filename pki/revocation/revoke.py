@@ -19,8 +19,8 @@ from pki.crl.publish import entry_der
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
 from pki.record.certificates import Revocable
-from pki.registration import eligibility as rules
 from pki.revocation import key_compromise as sweep
+from pki.revocation import rules as revocation_rules
 
 _EVENTS = {
     RevocationAction.REVOKE: Event.CERTIFICATE_REVOKED,
@@ -54,7 +54,12 @@ def take_back(
     acts = [*acts, *_siblings(connection, lost, now)]
     beside = _holders(connection, acts)
     events = [
-        _event(act, rules.revoking_action(act.reason, _as_seen_by(actor, act.found, beside)), now, actor)
+        _event(
+            act,
+            revocation_rules.revoking_action(act.reason, _as_seen_by(actor, act.found, beside)),
+            now,
+            actor,
+        )
         for act in acts
     ]
     _append(connection, [act.found for act in acts], events)
@@ -65,9 +70,11 @@ def take_back(
 
 
 def restate(connection: Connection, act: TakingBack, *, now: datetime, actor: Actor) -> Revocation:
-    """Correct the reason of a revocation, never its date; refuses what `rules.check_restatement` refuses."""
+    """Correct the reason of a revocation, never its date; refuses what `revocation_rules.check_restatement`
+    refuses.
+    """
     found, last = act.found, act.found.event
-    rules.check_restatement(found.last, last.reason if last else None, act.reason)
+    revocation_rules.check_restatement(found.last, last.reason if last else None, act.reason)
     if last is None:
         raise TypeError("what is revoked has an event")
     now = not_before(present(connection, now), last.written_at)

@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 from directory.model import MailboxFacts, MailboxKind, Practitioner
 from directory.rules import FRANCE, is_open, is_practising
+from pki.certificates.mailbox_profiles import PROFILE_OF_MAILBOX
 from pki.certificates.profiles import PROFILES
 from pki.model import RevocationAction, RevocationReason
-from pki.registration.eligibility import PROFILE_OF_MAILBOX
 
 
 class Cause(Enum):

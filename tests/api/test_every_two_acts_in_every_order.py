@@ -30,9 +30,9 @@ from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.instant import dated_by_database
 from pki.certificates import pkcs12
+from pki.certificates.public_keys import spki_sha256
 from pki.model import RevocationAction, Serial
 from pki.monitoring.certificate_history import State, life
-from pki.registration.eligibility import spki_sha256
 from pki.revocation.compromise_reports import SENTENCE
 from tests.api.conftest import Caller
 from tests.api.signing import request_for, signer_in

@@ -10,6 +10,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
+from pki.certificates import mailbox_profiles
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
@@ -23,7 +24,6 @@ from pki.model import (
     RevocationReason,
 )
 from pki.record import certificates as store
-from pki.registration import eligibility as rules
 from pki.revocation import key_compromise as sweep
 from pki.verdict.decide import verdicts
 from pki.withdrawal import measures
@@ -64,11 +64,13 @@ def last_of(engine: Engine, *issued: IssuedCertificate) -> list[RevocationAction
 
 
 def test_a_purpose_is_named_where_they_are_separate_and_only_there() -> None:
-    assert rules.purposes_asked(MailKeys.JOINED, None) == JOINED
-    assert rules.purposes_asked(MailKeys.SEPARATE, Purpose.SIGNATURE) == SIGN
-    assert refused(rules.purposes_asked, MailKeys.SEPARATE, None).code == "purpose-missing"
+    assert mailbox_profiles.purposes_asked(MailKeys.JOINED, None) == JOINED
+    assert mailbox_profiles.purposes_asked(MailKeys.SEPARATE, Purpose.SIGNATURE) == SIGN
+    assert refused(mailbox_profiles.purposes_asked, MailKeys.SEPARATE, None).code == "purpose-missing"
     for purpose in Purpose:
-        assert refused(rules.purposes_asked, MailKeys.JOINED, purpose).code == "purpose-not-separate"
+        assert (
+            refused(mailbox_profiles.purposes_asked, MailKeys.JOINED, purpose).code == "purpose-not-separate"
+        )
 
 
 def test_an_enrolment_has_one_of_each(
@@ -266,8 +268,8 @@ def test_the_same_requests_for_another_purpose_are_another_batch(send: Sent, enr
 
 def test_each_profile_tells_what_kind_of_mailbox_it_was_made_for() -> None:
     """A mailbox that passes from a person to an establishment loses its certificates by it."""
-    for kind, joined in rules.PROFILE_OF_MAILBOX.items():
+    for kind, joined in mailbox_profiles.PROFILE_OF_MAILBOX.items():
         for purposes in (JOINED, SIGN, ENCRYPT):
-            profile = rules.mail_profile(kind, purposes)
+            profile = mailbox_profiles.mail_profile(kind, purposes)
             assert (profile.family, kind_of_profile(profile.name)) == (joined.name, kind)
     assert kind_of_profile("service-tls") is None

@@ -12,12 +12,12 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from pki.certificates import public_keys
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.issuance.batch_store import Item
 from pki.model import EnrolmentState, RevocationAction, Serial
-from pki.registration import eligibility as rules
 from pki.signing.inprocess import InProcessSigner
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner
 from tests.pki.conftest import (
@@ -155,7 +155,7 @@ def test_what_is_certified_or_blocked_already_is_refused(road: Road, engine: Eng
     lost = new_key()
     blocked = request_for(lost)
     with engine.begin() as connection:
-        spki = rules.spki_sha256(lost.public_key())
+        spki = public_keys.spki_sha256(lost.public_key())
         connection.execute(
             text("INSERT INTO blocked_key VALUES (:k, 'reported-compromised', :now, NULL, 'test')"),
             {"k": spki, "now": now},

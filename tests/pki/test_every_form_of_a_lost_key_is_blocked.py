@@ -12,12 +12,12 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
+from pki.certificates import public_keys
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.model import RevocationAction, RevocationReason
 from pki.record import certificates as store
-from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys
 from pki.revocation import compromise_reports as compromise
 from tests.factories import seed_practitioner
@@ -113,14 +113,14 @@ def test_the_other_form_of_a_reported_key_is_certified_on_no_road(
     road: Roads, certify: Certify, crew: list[Enrolled], form: str
 ) -> None:
     key, other = FORMS[form]()
-    assert rules.spki_sha256(key.public_key()) != rules.spki_sha256(other.public_key())
+    assert public_keys.spki_sha256(key.public_key()) != public_keys.spki_sha256(other.public_key())
     report(road.engine, road.now, key)
     with pytest.raises(Refusal) as by_operator:
         certify("mx.one.example", key=other)
     codes = [by_operator.value.code, road.alone(crew[0], other), *road.batch((crew[1], other))]
     assert codes == ["key-blocked"] * 3
     with road.engine.connect() as connection:
-        assert blocked_keys.is_blocked(connection, rules.spki_sha256(key.public_key()))
+        assert blocked_keys.is_blocked(connection, public_keys.spki_sha256(key.public_key()))
 
 
 @pytest.mark.parametrize("form", FORMS)

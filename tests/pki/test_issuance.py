@@ -23,12 +23,12 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.store import lock_person
 from pki.certificates.profiles import RESERVATION_LIFE
+from pki.certificates.validity import shard_of
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates as store
-from pki.registration.eligibility import shard_of
 from pki.revocation import blocked_keys
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal.causes import GRACES

@@ -19,6 +19,7 @@ from directory.access import Token
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
+from pki.certificates import public_keys
 from pki.certification_request import public_key_of_request
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
@@ -26,7 +27,6 @@ from pki.issuance.quotas import Quotas, charge, told
 from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
-from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys
 from pki.revocation import compromise_reports as compromise
 from pki.revocation.blocked_keys import Cause, Form, Listed
@@ -73,7 +73,7 @@ def test_a_request_that_says_something_else_proves_nothing(
         compromise.report(connection, now=now, actor=ACTOR, csr=confession(key, "Camille MARTIN"))
     assert refused.value.code == "no-compromise-proof"
     with transaction(engine) as connection:
-        assert not blocked_keys.is_blocked(connection, rules.spki_sha256(key.public_key()))
+        assert not blocked_keys.is_blocked(connection, public_keys.spki_sha256(key.public_key()))
 
 
 def test_a_key_revoked_as_compromised_is_blocked(engine: Engine, issue: Issue, now: datetime) -> None:
@@ -169,7 +169,7 @@ def test_lists_name_keys_as_debian_and_badkeys_do(engine: Engine, issue: Issue, 
         sha1(modulus.encode(), usedforsecurity=False).hexdigest()[20:],
         sha256(n.to_bytes(384)).hexdigest()[:30],
         sha256(x.to_bytes((x.bit_length() + 7) // 8)).hexdigest()[:30].upper(),
-        rules.spki_sha256(whole.public_key()).hex(),
+        public_keys.spki_sha256(whole.public_key()).hex(),
     ]
     with transaction(engine) as connection:
         for added in (4, 0):

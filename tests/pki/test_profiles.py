@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from pki.certificates.builder import subject_of
+from pki.certificates.names import LONGEST_COMMON_NAME, person_name, plain
 from pki.certificates.profiles import (
     APPLICATION,
     OF_MAILBOXES,
@@ -36,7 +37,6 @@ from pki.certificates.profiles import (
 )
 from pki.lint import pkix
 from pki.model import JOINED
-from pki.registration.eligibility import LONGEST_COMMON_NAME, person_name, plain
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Issue, enrol
 from tests.pki.test_lint import ADDRESS, Encoding, leaf
