@@ -18,13 +18,13 @@ from directory.model import MailboxFacts, Practitioner
 from pki.certificates.profiles import served_by
 from pki.certificates.public_keys import PublicKey
 from pki.model import Enrolment, IssuedCertificate, Purpose
-from pki.record import certificates as store
-from pki.record.certificates import Against, KeyUse
+from pki.record import key_use
+from pki.record.key_use import Against, KeyUse
 from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys
 
-_RESERVING = blocked_keys.STOPPED.beside(store.KEY_USE, directory_store.PRESENT_FACTS)
-_STORING = store.AGAINST.beside(directory_store.PRESENT_FACTS)
+_RESERVING = blocked_keys.STOPPED.beside(key_use.KEY_USE, directory_store.PRESENT_FACTS)
+_STORING = key_use.AGAINST.beside(directory_store.PRESENT_FACTS)
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def reserving(
     Refuses `unknown-practitioner`, `malformed-address`.
     """
     asked = blocked_keys.asking_of(key)
-    asked |= store.asking_beside(asked["spki"], of, purposes, beyond=now + rules.RENEWAL_OPENS, now=now)
+    asked |= key_use.asking_beside(asked["spki"], of, purposes, beyond=now + rules.RENEWAL_OPENS, now=now)
     (row,) = _RESERVING.rows(connection, asked | directory_store.asking_of(of.mailbox))
-    stopped, use = row[:3], row[3 : 3 + store.KEY_USE_WIDTH]
-    facts = directory_store.facts_told(of.mailbox, row[3 + store.KEY_USE_WIDTH :])
+    stopped, use = row[:3], row[3 : 3 + key_use.KEY_USE_WIDTH]
+    facts = directory_store.facts_told(of.mailbox, row[3 + key_use.KEY_USE_WIDTH :])
     person = subject(connection, of.practitioner, facts)
-    return Reserving(person, facts, store.key_use_told(use), key, stopped)
+    return Reserving(person, facts, key_use.key_use_told(use), key, stopped)
 
 
 def storing(
@@ -65,13 +65,13 @@ def storing(
 
     Refuses `unknown-practitioner`, `malformed-address`.
     """
-    asked = store.asking_beside(
+    asked = key_use.asking_beside(
         issued.spki_sha256, of, served_by(issued.profile), beyond=now + rules.RENEWAL_OPENS, now=now,
         but=issued.serial,
     )  # fmt: skip
     (row,) = _STORING.rows(connection, asked | directory_store.asking_of(of.mailbox))
     facts = directory_store.facts_told(of.mailbox, row[3:])
-    return subject(connection, of.practitioner, facts), facts, store.against_told(row[:3])
+    return subject(connection, of.practitioner, facts), facts, key_use.against_told(row[:3])
 
 
 def subject_of(connection: Connection, national_id: str, mailbox: str) -> tuple[Practitioner, MailboxFacts]:

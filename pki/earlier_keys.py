@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from directory.base.audit import Actor
 from pki.certificates.public_keys import PublicKey
 from pki.model import RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause
@@ -75,7 +75,7 @@ def _take_back(connection: Connection, keys: Collection[bytes], now: datetime) -
     why = "on another form of a key that was reported compromised"
     acts = [
         TakingBack(found, RevocationReason.KEY_COMPROMISE, why)
-        for found in store.revocable_of(connection, serials)
+        for found in revocations.revocable_of(connection, serials)
     ]
     revoking.take_back(connection, acts, now=now, actor=_ACTOR)
     return tuple(serials)

@@ -16,7 +16,7 @@ from directory.base.locks import hold_until_commit
 from directory.model import MailboxFacts, Practitioner
 from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
-from pki.record.certificates import Revocable
+from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.revocation import blocked_keys
 from pki.withdrawal import store as withdrawal_store

@@ -19,7 +19,7 @@ from directory.feed.changes import START, Change, Entity
 from directory.rules import registering_authorities
 from directory.store import keys_that_may_show, mailbox_facts, organisations, practitioners
 from pki.model import Serial
-from pki.record import certificates as store
+from pki.record import revocations
 
 CONSUMER = "privacy-watch"
 ACTOR = Actor("job:privacy-watch")
@@ -151,7 +151,7 @@ def _of_certificates(connection: Connection, addresses: Sequence[str], now: date
         for mailbox, serial, subject in rows
         if (secrets := privacy.secrets_in_subject(subject, mailbox))
     ]
-    bodies = store.enrolled_by(connection, [serial for serial, _, _ in found]) if found else {}
+    bodies = revocations.enrolled_by(connection, [serial for serial, _, _ in found]) if found else {}
     return [
         Matter(
             serial, bodies.get(serial, ()),

@@ -16,7 +16,8 @@ from directory.base.instant import present
 from pki import impediments
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates as store
-from pki.record.certificates import LastEvent, Revocable
+from pki.record import revocations
+from pki.record.revocations import LastEvent, Revocable
 from pki.record.tables import hold_release
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_comment, check_may_release
@@ -50,7 +51,7 @@ def release_as(
     # 1. Whom it names and its key are held first: no measure and no report comes in between.
     found = _locked(connection, serial)
     now = present(connection, now)
-    holders = store.holders(connection, [serial]).get(serial, frozenset())
+    holders = revocations.holders(connection, [serial]).get(serial, frozenset())
     check_may_release(connection, token, found, holders)
     # 2. Is there a hold to lift, and does anything else stand?
     if found.event is None or found.event.action is not RevocationAction.HOLD:
@@ -70,7 +71,7 @@ def _locked(connection: Connection, serial: Serial) -> Revocable:
     issued = store.find_certificate(connection, serial)
     if issued is not None:
         impediments.lock_holder(connection, issued)
-    found = store.revocable(connection, serial)
+    found = revocations.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
     return found

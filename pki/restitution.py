@@ -31,6 +31,7 @@ from pki.issuance import prepare as issuance
 from pki.issuance import rekey as renewals
 from pki.issuance.prepare import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
+from pki.record import authorities
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys
@@ -238,7 +239,7 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
             return issuance.resume(connection, last, ACTOR)
     role = mailbox_profiles.ISSUER_OF_MAILBOX[facts.mailbox.kind]
     return issuance.prepare(
-        connection, now=now, actor=ACTOR, authority=store.issuing_authority(connection, role, now),
+        connection, now=now, actor=ACTOR, authority=authorities.issuing_authority(connection, role, now),
         profile=profile, public_key=key, names=names, base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=False, checked=checked,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from directory.base.errors import Kind, Refusal
 from pki.certificates.builder import certificate_of
 from pki.certificates.profiles import MAIL_APART_FROM, MAIL_ROLES, OF_MAIL_CAS, SERVERS_ROLE, Profile
 from pki.model import Authority, AuthorityState
-from pki.record import certificates as store
+from pki.record import authorities
 
 # Who sees each minute that every CA can answer.
 _ACTOR = Actor("job:ocsp-responders")
@@ -24,12 +24,13 @@ _ACTOR = Actor("job:ocsp-responders")
 def issuing(connection: Connection, profile: Profile, formerly: str, now: datetime) -> Authority:
     """The CA that certifies under this profile; that of the role `formerly` while none was ever activated.
 
-    Refuses `servers-authority-missing` where that one may no longer, and what `store.issuing_authority` does.
+    Refuses `servers-authority-missing` where that one may no longer, and what `authorities.issuing_authority`
+    does.
     """
     if _is_here(connection):
         # Revoked or at its end it is refused, rather than followed by one that had handed over.
-        return store.issuing_authority(connection, SERVERS_ROLE, now)
-    found = store.issuing_authority(connection, formerly, now)
+        return authorities.issuing_authority(connection, SERVERS_ROLE, now)
+    found = authorities.issuing_authority(connection, formerly, now)
     if OF_MAIL_CAS.issuperset(profile.purposes) or (now < MAIL_APART_FROM and not _is_for_mail_alone(found)):
         return found
     text = (
@@ -48,7 +49,7 @@ def note_missing(connection: Connection, now: datetime) -> None:
     """Keep the matter of its absence open, or closed."""
     absent = not _is_here(connection)
     detail = {"from": MAIL_APART_FROM.date().isoformat()}
-    matters = [Matter(SERVERS_ROLE, detail=detail)] if absent and store.authorities(connection) else []
+    matters = [Matter(SERVERS_ROLE, detail=detail)] if absent and authorities.authorities(connection) else []
     keep(connection, Concern.SERVERS_AUTHORITY_MISSING, matters, among=None, now=now, actor=_ACTOR)
 
 
@@ -65,5 +66,5 @@ def _is_here(connection: Connection) -> bool:
     """Whether a CA for servers issues, or did."""
     return any(
         one.role == SERVERS_ROLE and one.state is not AuthorityState.STANDBY
-        for one in store.authorities(connection)
+        for one in authorities.authorities(connection)
     )

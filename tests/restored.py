@@ -22,7 +22,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationReason
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from tests.factories import seed_practitioner, seed_token
@@ -96,12 +96,12 @@ class Machine:
 
     def correct(self, issued: IssuedCertificate, reason: RevocationReason) -> None:
         with transaction(self.container.engine) as connection:
-            (found,) = store.revocable_of(connection, [issued.serial])
+            (found,) = revocations.revocable_of(connection, [issued.serial])
             revoking.restate(connection, TakingBack(found, reason, ""), now=self.clock.now, actor=SOMEONE)
 
     def release(self, issued: IssuedCertificate) -> None:
         with transaction(self.container.engine) as connection:
-            found = store.revocable_of(connection, [issued.serial])
+            found = revocations.revocable_of(connection, [issued.serial])
             revoking.release(connection, found, now=self.clock.now, actor=SOMEONE, comment="")
 
     def run_jobs(self) -> None:

@@ -21,7 +21,7 @@ from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import CrlForm, RevocationReason, Serial, serial_of
 from pki.ocsp import responders
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.service_keys import files as key_files
 
 BASE = "http://status.example"
@@ -188,7 +188,7 @@ class StatusCa:
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
         with self.engine.connect() as connection:
-            authority = store.load_authority(connection, authority_id)
+            authority = authorities.load_authority(connection, authority_id)
             waiting = crl_store.bytes_of(connection, authority_id, shard, number)
             assert authority is not None
             assert waiting is not None

@@ -23,7 +23,7 @@ from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing
 from pki.issuance.for_enrolment import parse_serial
 from pki.model import Authority, CrlForm, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import authorities
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -224,7 +224,7 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found, between = store.authorities(connection), rows.crosses(connection)
+        found, between = authorities.authorities(connection), rows.crosses(connection)
         due = roll_over.root_crl_ends(connection)
     told = [
         {"id": one.id, "state": one.state.value, "role": one.role, "issuer": one.issuer_id,
@@ -311,7 +311,7 @@ def _turn(act: Callable[..., Authority], name: str, state: Path | None, *, as_js
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         act(connection, name, now=parts.clock(), actor=COMMAND)
-        found = store.load_authority(connection, name)
+        found = authorities.load_authority(connection, name)
     if found is not None:
         answer(
             {"id": found.id, "state": found.state.value}, as_json=as_json, rows=[(found.id, _state(found))],

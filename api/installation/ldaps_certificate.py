@@ -24,7 +24,7 @@ from pki import servers_authority
 from pki.certificates.profiles import SERVICE_TLS, ServiceNames
 from pki.issuance import prepare as issuance
 from pki.model import Authority, RevocationAction, serial_of
-from pki.record import certificates as store
+from pki.record import authorities, revocations
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "organisations"
@@ -137,7 +137,7 @@ def _what_is_wrong(container: Container) -> str:
         return f"the last one ends on {found.not_valid_after_utc:%Y-%m-%d}"
     serial = serial_of(found.serial_number)
     with transaction(container.engine, read_only=True) as connection:
-        if store.last_actions(connection, [serial]).get(serial, RevocationAction.RELEASE) is not (
+        if revocations.last_actions(connection, [serial]).get(serial, RevocationAction.RELEASE) is not (
             RevocationAction.RELEASE
         ):
             return "the last one was taken back"
@@ -168,7 +168,7 @@ def _is_by(found: x509.Certificate, issuer: Authority) -> bool:
 def _keep_roots(container: Container) -> None:
     """Every root: while one follows another, clients may hold to either."""
     with transaction(container.engine, read_only=True) as connection:
-        roots = b"".join(_pem(one) for one in store.authorities(connection) if one.issuer_id is None)
+        roots = b"".join(_pem(one) for one in authorities.authorities(connection) if one.issuer_id is None)
     path = files(container.settings.state).authority
     if not path.exists() or path.read_bytes() != roots:
         write_atomically(path, roots, mode=0o644)

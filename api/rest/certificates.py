@@ -20,7 +20,7 @@ from pki import releasing
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.monitoring import certificate_history as history
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.releasing import Release
 from pki.revocation import proof_of_possession as revocation_requests
 from pki.revocation import reasons
@@ -58,7 +58,7 @@ class IssuedAnswer(Shape):
 def chain_in_pem(container: Container, answer: Any) -> bytes:
     """The certificate and the CAs above it in PEM, the root left out: who trusts it has it (RFC 8555 9.1)."""
     with transaction(container.engine, read_only=True) as connection:
-        above = store.chain_of(connection, answer["authority_id"])[:-1]
+        above = authorities.chain_of(connection, answer["authority_id"])[:-1]
     chain = "".join(DER_cert_to_PEM_cert(der) for der in above)
     if answer["pem"] is None:
         text = "This is the certificate of a red-listed mailbox: a check of its address shows it."

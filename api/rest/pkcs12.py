@@ -20,8 +20,7 @@ from directory.base.errors import Kind, Refusal
 from pki.certificates import pkcs12
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, Purpose
-from pki.record import certificates as store
-from pki.record import idempotency
+from pki.record import authorities, idempotency
 from pki.record.idempotency import Asked, Kept
 
 _WITHOUT_A_REQUEST = ("csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key")
@@ -84,7 +83,7 @@ def make_pkcs12(call: Call, wanted: dict[str, Any], enrolment_id: UUID) -> dict[
             idempotent.released(engine, asked)
         raise
     with transaction(engine, read_only=True) as connection:
-        chain = store.chain_of(connection, issued.authority_id)
+        chain = authorities.chain_of(connection, issued.authority_id)
     packed = pkcs12.pack(made, issued, chain)
     return {
         **vars(issued),

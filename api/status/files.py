@@ -23,7 +23,7 @@ from pki.intact import DamagedError
 from pki.model import Authority
 from pki.publication import trust_list, trust_list_store
 from pki.publication.store import authority as certificate_of
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.rollback import high_water as floor
 
 _LOG = logging.getLogger("sceau.status")
@@ -155,7 +155,7 @@ def _latest(
     if held is not None and (number or 0) <= held.number:
         return _List(held.number, held.reply, heard)
     published = crl_store.latest(connection, authority_id, shard, delta=delta)
-    authority = store.load_authority(connection, authority_id)
+    authority = authorities.load_authority(connection, authority_id)
     found = None
     if published is not None and _is_intact(published.der, authority, published.number, delta=delta):
         alone = crl_store.is_dated_alone(connection, authority_id, shard, published.number, delta=delta)

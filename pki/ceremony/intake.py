@@ -31,7 +31,7 @@ from pki.crl import checks as gate
 from pki.crl import distribution_points, parsing
 from pki.crl import store as crl_store
 from pki.model import Authority, serial_of
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.rollback import high_water as floor
 
 # Clocks of machines without a network go wrong by minutes.
@@ -157,7 +157,7 @@ def _check_fingerprint(certificate: x509.Certificate, parent: Parent | None, fin
 def _parent(connection: Connection, one: Planned) -> Parent | None:
     if one.issuer is None:
         return None
-    issuer = store.load_authority(connection, one.issuer)
+    issuer = authorities.load_authority(connection, one.issuer)
     if issuer is None:
         text = f"The certificate of {one.issuer} comes first: it is not here yet."
         raise Refusal(Kind.CONFLICT, "issuer-missing", text)
@@ -173,7 +173,7 @@ def _held(plan: Plan, one: Planned, ring: KeyRing) -> object:
 
 def _known(connection: Connection, one: Planned) -> bytes | None:
     if isinstance(one, PlannedAuthority):
-        found = store.load_authority(connection, one.id)
+        found = authorities.load_authority(connection, one.id)
         return None if found is None else found.der
     return next((cross.der for cross in rows.crosses(connection) if cross.id == one.id), None)
 
@@ -199,7 +199,7 @@ def _faults(
     if certificate.not_valid_before_utc > now + CLOCK_SKEW or certificate.not_valid_after_utc <= now:
         yield "it is not valid at this time"
     if isinstance(one, PlannedCross):
-        subject = store.load_authority(connection, one.subject)
+        subject = authorities.load_authority(connection, one.subject)
         if subject is None:
             yield f"{one.subject} is not here yet"
         elif drawing.ec_key(x509.load_der_x509_certificate(subject.der)) != drawing.ec_key(certificate):
@@ -227,7 +227,7 @@ def _extension_faults(
 
 def _issuer(connection: Connection, listing: parsing.Listing) -> Authority:
     """The offline root whose name and key the CRL bears, byte for byte."""
-    for one in store.authorities(connection):
+    for one in authorities.authorities(connection):
         if one.offline and identifiers.issuer_fields(one.der)[0] == listing.issuer:
             if identifiers.key_identifier(one.der) != listing.key:
                 raise _refused("crl-issuer-key", "The CRL names another issuer key than the CA's.")

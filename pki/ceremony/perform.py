@@ -31,7 +31,7 @@ from pki.certificates.builder import CURVES, subject_of, subject_text
 from pki.certificates.profiles import MOST_IN_PLAIN, OF_SERVERS_CAS, SERVERS_ROLE
 from pki.certificates.public_keys import spki_sha256
 from pki.model import Authority, AuthorityState, CrlForm, IssuedCertificate, serial_of
-from pki.record import certificates as store
+from pki.record import authorities as authority_rows
 from pki.signing.keys import Keys
 
 SHIPPED = {
@@ -154,7 +154,7 @@ def add(connection: Connection, one: Planned, der: bytes, *, now: datetime, acto
     made, issued = _rows_of(one, der, _first_state(connection, one), now)
     tbs = x509.load_der_x509_certificate(der).tbs_certificate_bytes
     if isinstance(made, Authority):
-        store.add_authority(connection, made, now)
+        authority_rows.add_authority(connection, made, now)
     rows.add_certificate(connection, issued, tbs, actor.name)
     if isinstance(made, Cross):
         rows.add_cross(connection, made, now)
@@ -188,7 +188,7 @@ def differences(plan: Plan, one: Planned, certificate: x509.Certificate, *, comp
 
 def _begin(connection: Connection, plan: Plan, *, reviewed: bool = True) -> _Course:
     """What exists, once it is known to equal the plan; refuses `ceremony-differs`, `plain-too-large`."""
-    authorities = {one.id: one for one in store.authorities(connection)}
+    authorities = {one.id: one for one in authority_rows.authorities(connection)}
     crosses = {one.id: one for one in rows.crosses(connection)}
     found = {name: x509.load_der_x509_certificate(one.der) for name, one in (authorities | crosses).items()}
     course = _Course(found)
@@ -288,7 +288,7 @@ def _first_state(connection: Connection, one: Planned) -> AuthorityState:
     """
     if isinstance(one, PlannedCross) or one.issuer is None:
         return AuthorityState.ACTIVE
-    follows = any(other.role == one.role for other in store.authorities(connection))
+    follows = any(other.role == one.role for other in authority_rows.authorities(connection))
     if one.role == SERVERS_ROLE:
         follows = follows or rows.has_certified(connection, OF_SERVERS_CAS)
     return AuthorityState.STANDBY if follows else AuthorityState.ACTIVE

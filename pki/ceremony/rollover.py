@@ -18,7 +18,7 @@ from pki.ceremony import store as rows
 from pki.crl import store as crl_store
 from pki.model import Authority, AuthorityState
 from pki.ocsp import store as ocsp_store
-from pki.record import certificates as store
+from pki.record import authorities
 
 
 def activate(connection: Connection, authority_id: str, *, now: datetime, actor: Actor) -> Authority:
@@ -51,7 +51,7 @@ def retire(connection: Connection, authority_id: str, *, now: datetime, actor: A
         raise Refusal(Kind.CONFLICT, "already-retired", f"{authority_id} is retired already.")
     others = [
         one
-        for one in store.authorities(connection)
+        for one in authorities.authorities(connection)
         if one.role == found.role and one.id != found.id and one.state is AuthorityState.ACTIVE
     ]
     if found.state is AuthorityState.ACTIVE and not any(
@@ -69,7 +69,7 @@ def bundle(connection: Connection, authority_id: str) -> tuple[bytes, datetime] 
     With it comes the day the youngest of them began. A reader who has another generation's root finds the
     certificate here that leads to it (RFC 5280 4.2.2.1).
     """
-    found = store.load_authority(connection, authority_id)
+    found = authorities.load_authority(connection, authority_id)
     if found is None:
         return None
     crosses = [one.der for one in rows.crosses(connection) if one.subject_id == authority_id]
@@ -92,7 +92,7 @@ def root_crl_ends(connection: Connection) -> datetime | None:
     """
     ends = [
         rows.list_ends(connection, one.id) or one.not_before
-        for one in store.authorities(connection)
+        for one in authorities.authorities(connection)
         if one.offline
     ]
     return min(ends, default=None)
@@ -101,7 +101,7 @@ def root_crl_ends(connection: Connection) -> datetime | None:
 def _issuing(connection: Connection, authority_id: str) -> Authority:
     # Two who retire the last two would each see the other's.
     hold_until_commit(connection, "roll-over")
-    found = store.load_authority(connection, authority_id)
+    found = authorities.load_authority(connection, authority_id)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"There is no authority {authority_id}.")
     if found.issuer_id is None:
@@ -135,7 +135,7 @@ def _unbridged(connection: Connection, found: Authority) -> list[str]:
     bridges = {(one.subject_id, one.issuer_id) for one in rows.crosses(connection)}
     today = {
         one.issuer_id
-        for one in store.authorities(connection)
+        for one in authorities.authorities(connection)
         if one.role == found.role and one.state is AuthorityState.ACTIVE and one.issuer_id != found.issuer_id
     }
     return sorted(

@@ -12,6 +12,7 @@ from directory.base.errors import Kind, Refusal
 from pki.crl import store as crl_store
 from pki.model import AuthorityState, IssuedCertificate, Reservation, RevocationAction, Serial
 from pki.record import certificates as store
+from pki.record import reservations
 from pki.record.tables import authority, certificate, crl, cross_certificate, reservation, revocation
 
 _LISTED = text("""
@@ -59,7 +60,7 @@ def add_certificate(connection: Connection, issued: IssuedCertificate, tbs: byte
         mailbox=None, practitioner=None, enrolment_id=None, spki_sha256=issued.spki_sha256, tbs=tbs,
         tbs_sha256=sha256(tbs).digest(), reserved_at=issued.issued_at,
     )  # fmt: skip
-    store.add_reservation(connection, reserved, [], actor)
+    reservations.add_reservation(connection, reserved, [], actor)
     store.add_certificate(connection, issued)
 
 

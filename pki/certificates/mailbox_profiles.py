@@ -15,7 +15,7 @@ PROFILE_OF_MAILBOX: Mapping[MailboxKind, Profile] = MappingProxyType(
         MailboxKind.APPLICATION: APPLICATION,
     }
 )
-# Which role of CA issues for it (pki.record.certificates.issuing_authority).
+# Which role of CA issues for it (pki.record.authorities.issuing_authority).
 ISSUER_OF_MAILBOX: Mapping[MailboxKind, str] = MappingProxyType(
     {
         MailboxKind.PERSON: "persons",

@@ -27,7 +27,7 @@ from pki.crl import checks as gate
 from pki.crl import distribution_points
 from pki.crl import store as crl_store
 from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.registration.eligibility import this_update
 from pki.rollback import detection as completeness
 from pki.rollback import high_water as floor
@@ -222,7 +222,7 @@ def _note_large(connection: Connection, authority: Authority, entries: int, now:
 
 
 def _authority(connection: Connection, authority_id: str, shard: int) -> Authority:
-    authority = store.load_authority(connection, authority_id)
+    authority = authorities.load_authority(connection, authority_id)
     if authority is None or not 0 <= shard < authority.shards:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", "There is no such CA or shard.")
     return authority

@@ -43,8 +43,8 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.record import certificates as store
-from pki.record.certificates import Revocable
+from pki.record import authorities, enrolments, key_use
+from pki.record.revocations import Revocable
 from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
@@ -139,7 +139,7 @@ def approve_all(
     found = batch_store.enrolments(connection, enrolment_ids)
     # In one order for all who lock several people.
     directory_store.lock_people(connection, [one.practitioner for one in found.values()])
-    store.lock_beside(connection, list(found))
+    enrolments.lock_beside(connection, list(found))
     return {one: _approved(connection, now, token, one) for one in sorted(set(enrolment_ids))}
 
 
@@ -339,7 +339,7 @@ def _begun(
     if holder != subject.enrolment.id or subject.facts.mailbox is None:
         raise issuance.key_already_certified()
     profile = mailbox_profiles.mail_profile(subject.facts.mailbox.kind, asked.purposes)
-    use = store.key_use(
+    use = key_use.key_use(
         connection, spki, subject.enrolment, asked.purposes, beyond=now + rules.RENEWAL_OPENS, now=now
     )
     return renewals.check_key(connection, subject.enrolment, use, profile, now)
@@ -413,7 +413,7 @@ def _prepare(
         by_role.setdefault(mailbox_profiles.ISSUER_OF_MAILBOX[mailbox.kind], {})[place] = wanted
     results: dict[int, Prepared | Refusal] = {}
     for role, group in by_role.items():
-        authority = store.issuing_authority(connection, role, now)
+        authority = authorities.issuing_authority(connection, role, now)
         made = issuance.prepare_all(
             connection, authority, list(group.values()), now=now, actor=token.actor, base_url=base_url
         )

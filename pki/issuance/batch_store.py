@@ -38,7 +38,7 @@ _TAKEN_KEYS = text("""
     UNION ALL SELECT spki_sha256, NULL FROM operator_certificate
     WHERE spki_sha256 = ANY(CAST(:keys AS bytea[]))
 """)
-# By mailbox, which has an index, as `store.key_use` does.
+# By mailbox, which has an index, as `pki/record/key_use.py` does.
 _LASTING = text("""
     SELECT e.id, c.serial, c.profile FROM enrolment e JOIN certificate c ON c.mailbox = e.mailbox
     JOIN reservation r ON r.serial = c.serial AND r.enrolment_id = e.id

@@ -44,8 +44,9 @@ from pki.model import (
     Serial,
     serial_of,
 )
+from pki.record import authorities, enrolments, reservations, revocations
 from pki.record import certificates as store
-from pki.record.certificates import Revocable
+from pki.record.revocations import Revocable
 from pki.registration import eligibility as rules
 from pki.revocation import blocked_keys
 from pki.revocation import key_compromise as sweep
@@ -103,9 +104,9 @@ def request_enrolment(
     detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
     line = Line(now, token.actor, Event.ENROLMENT_REQUESTED, str(asked.id), detail)
     # The one before seldom stands: looked at when it is in the way.
-    if not store.add_enrolment(connection, asked, line, beside_approved=False) and not (
+    if not enrolments.add_enrolment(connection, asked, line, beside_approved=False) and not (
         _has_room(connection, asked, token, now)
-        and store.add_enrolment(connection, asked, line, beside_approved=True)
+        and enrolments.add_enrolment(connection, asked, line, beside_approved=True)
     ):
         text = "An enrolment of this person for this mailbox is under way or approved."
         raise Refusal(Kind.CONFLICT, "already-enrolled", text)
@@ -123,7 +124,7 @@ def _has_room(connection: Connection, asked: Enrolment, token: Token, now: datet
 
     An approved one stands until two persons have put another in its place.
     """
-    for before in store.standing_enrolments(connection, asked.mailbox, asked.practitioner):
+    for before in enrolments.standing_enrolments(connection, asked.mailbox, asked.practitioner):
         why = _why_outdated(connection, before, asked, now)
         if not why:
             return False
@@ -147,7 +148,7 @@ def _why_outdated(connection: Connection, before: Enrolment, asked: Enrolment, n
 
 def _end(connection: Connection, found: Enrolment, token: Token, now: datetime, *, comment: str) -> Enrolment:
     now = not_before(now, found.approved_at, found.requested_at)
-    ended = store.end(connection, found.id, now)
+    ended = enrolments.end(connection, found.id, now)
     record(
         connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(found.id),
         detail={**_told(found), "comment": comment},
@@ -162,9 +163,9 @@ def approve_enrolment(
 
     The enrolment approved before it ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`,
     `already-approved`, `enrolment-ended`, `enrolment-void`. Who approves several holds all who live
-    before (`store.lock_beside`).
+    before (`enrolments.lock_beside`).
     """
-    locked = store.enrolment_and_standing(connection, enrolment_id)
+    locked = enrolments.enrolment_and_standing(connection, enrolment_id)
     if locked is None:
         raise rules.unknown_enrolment(enrolment_id)
     found, standing, held_at = locked
@@ -177,7 +178,7 @@ def approve_enrolment(
         # Its place is taken: two persons have said so by now.
         _end(connection, before, token, now, comment=f"replaced by {found.id}")
     line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
-    return store.approve(connection, found, token.id, line)
+    return enrolments.approve(connection, found, token.id, line)
 
 
 def withdraw_enrolment(
@@ -201,7 +202,7 @@ def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) 
 
     Refuses `unknown-enrolment`, `not-a-registrar`, `wrong-authority`.
     """
-    found = _enrolment(store.load_enrolment(connection, enrolment_id), enrolment_id)
+    found = _enrolment(enrolments.load_enrolment(connection, enrolment_id), enrolment_id)
     if token.role is not Role.AUDITOR:
         rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
     return found
@@ -226,13 +227,13 @@ def enrolments_seen(
     if token.role is not Role.AUDITOR:
         rules.check_registrar(token)
         authority = token.authority
-    last = None if after is None else store.load_enrolment(connection, after)
+    last = None if after is None else enrolments.load_enrolment(connection, after)
     if after is not None and last is None:
         raise Refusal(Kind.MALFORMED, "bad-cursor", "This cursor was not given by a search.")
     numbers = None
     if establishment is not None:
         numbers = [establishment, *sites_of(connection, establishment)]
-    return store.enrolments(
+    return enrolments.enrolments(
         connection, authority=authority, state=state, establishment=numbers, after=last, limit=limit
     )
 
@@ -316,7 +317,7 @@ def _reserve(
         return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
         connection, now=now, actor=token.actor,
-        authority=store.issuing_authority(connection, mailbox_profiles.ISSUER_OF_MAILBOX[kind], now),
+        authority=authorities.issuing_authority(connection, mailbox_profiles.ISSUER_OF_MAILBOX[kind], now),
         profile=profile, public_key=key,
         names=names, base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
@@ -399,7 +400,7 @@ def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:
     other: what went wrong is raised at the end, as a group.
     """
     with transaction(engine, read_only=True) as connection:
-        waiting = store.unstored(connection, now - RECOVERY_REACH, now - RESERVATION_LIFE)
+        waiting = reservations.unstored(connection, now - RECOVERY_REACH, now - RESERVATION_LIFE)
     recovered, wrong = [], []
     for reserved in waiting:
         signed = signer.journal(reserved.serial)
@@ -417,7 +418,7 @@ def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:
 
 
 def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: datetime) -> bool:
-    store.load_reservation(connection, reserved.serial, lock=True)
+    reservations.load_reservation(connection, reserved.serial, lock=True)
     if store.find_certificate(connection, reserved.serial) is not None:
         # A slow issuance stored it after all, and has handed it out.
         return False
@@ -443,7 +444,7 @@ def held_enrolment(
 
     Refuses `unknown-enrolment`.
     """
-    held = store.hold_enrolment(connection, enrolment_id, names=names)
+    held = enrolments.hold_enrolment(connection, enrolment_id, names=names)
     if held is None:
         raise rules.unknown_enrolment(enrolment_id)
     found, held_at = held
@@ -459,7 +460,7 @@ def _enrolment(found: Enrolment | None, enrolment_id: UUID) -> Enrolment:
 def _revocable(connection: Connection, serial: Serial, reason: RevocationReason | None = None) -> Revocable:
     if reason is RevocationReason.KEY_COMPROMISE:
         sweep.lock_families(connection, [serial])
-    found = store.revocable(connection, serial)
+    found = revocations.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
     return found

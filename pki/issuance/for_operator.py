@@ -36,7 +36,8 @@ from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
 from pki.record import certificates as store
-from pki.record.certificates import Revocable
+from pki.record import reservations
+from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.registration.operators_store import Made, Operator, OperatorReservation
 from pki.revocation import blocked_keys
@@ -182,14 +183,14 @@ def _taken_up(
 ) -> Reservation | None:
     """The reservation of the same request a moment ago; refuses a key that serves anything else."""
     spki = public_keys.spki_sha256(key)
-    if store.key_held_since(connection, spki) is not None:
+    if reservations.key_held_since(connection, spki) is not None:
         raise issuance.key_already_certified()
     before = operators_store.of_key(connection, spki)
     if before is None:
         return None
     if before.operator_id != operator.id:
         raise issuance.key_already_certified()
-    reserved = store.load_reservation(connection, before.serial)
+    reserved = reservations.load_reservation(connection, before.serial)
     stored = store.find_certificate(connection, before.serial)
     if reserved is None or stored or reserved.reserved_at < now - RESERVATION_LIFE:
         raise issuance.key_already_certified(serial=before.serial)

@@ -31,6 +31,7 @@ from pki.lint import pkix
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, Finding, run
 from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
+from pki.record import authorities, reservations, revocations
 from pki.record import certificates as store
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
@@ -111,7 +112,7 @@ def prepare(
     )  # fmt: skip
     # 3. The reservation: what may be signed, by its hash.
     line = _line(Event.CERTIFICATE_RESERVED, reserved, actor, now)
-    if not store.add_reservation(connection, reserved, lints, actor.name, line):
+    if not reservations.add_reservation(connection, reserved, lints, actor.name, line):
         raise key_already_certified()
     return Prepared(reserved, authority, actor, _SEAL)
 
@@ -221,7 +222,7 @@ def resume(connection: Connection, reserved: Reservation, actor: Actor) -> Prepa
 
 
 def _authority(connection: Connection, authority_id: str) -> Authority:
-    authority = store.load_authority(connection, authority_id)
+    authority = authorities.load_authority(connection, authority_id)
     if authority is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"There is no authority {authority_id}.")
     return authority
@@ -282,7 +283,7 @@ def store_signed(
     detail = {"sha256": issued.sha256.hex(), "not_after": issued.not_after.isoformat()}
     line = _line(Event.CERTIFICATE_ISSUED, reserved, prepared.actor, now, **detail)
     if not store.add_certificate(connection, issued, line):
-        if store.last_actions(connection, [reserved.serial]):
+        if revocations.last_actions(connection, [reserved.serial]):
             text = "This issuance took too long and was abandoned: ask again with a new key."
             raise Refusal(Kind.CONFLICT, "issuance-abandoned", text)
         return store.find_certificate(connection, reserved.serial) or issued
@@ -293,9 +294,9 @@ def bring_back(
     connection: Connection, reserved: Reservation, signed: bytes, actor: Actor, now: datetime
 ) -> IssuedCertificate:
     """Store a certificate that the signer made and the record lost, with its reservation if that is lost."""
-    if store.load_reservation(connection, reserved.serial, lock=True) is None:
+    if reservations.load_reservation(connection, reserved.serial, lock=True) is None:
         line = _line(Event.CERTIFICATE_RESERVED, reserved, actor, now)
-        store.add_reservation(connection, reserved, (), actor.name, line)
+        reservations.add_reservation(connection, reserved, (), actor.name, line)
     prepared = resume(connection, reserved, actor)
     verify_signed(signed, reserved, prepared.authority)
     key = certificate_of(signed).public_key()

@@ -16,7 +16,8 @@ from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
 from pki.issuance import prepare as issuance
 from pki.model import Enrolment, Reservation, Serial
 from pki.record import certificates as store
-from pki.record.certificates import KeyUse
+from pki.record import reservations, revocations
+from pki.record.key_use import KeyUse
 from pki.registration import eligibility as rules
 
 
@@ -63,7 +64,7 @@ def _under_way(
         if before.reserved_at < now - RESERVATION_LIFE:
             raise issuance.key_already_certified(serial=before.serial)
         return before
-    if stored.not_after > now + rules.RENEWAL_OPENS or store.last_actions(connection, [before.serial]):
+    if stored.not_after > now + rules.RENEWAL_OPENS or revocations.last_actions(connection, [before.serial]):
         raise issuance.key_already_certified(serial=before.serial)
     check_key_period(connection, before.serial, before.spki_sha256, profile, now)
     return None
@@ -73,7 +74,7 @@ def check_key_period(
     connection: Connection, serial: Serial, spki: bytes, profile: Profile, now: datetime
 ) -> None:
     """Refuse `key-period-over` to a key that has served, under `serial` last, as long as one may."""
-    since = store.key_held_since(connection, spki)
+    since = reservations.key_held_since(connection, spki)
     if since is None or profile.key_period is None or now > since + profile.key_period:
         text = "This key has served as long as one may: make a new one."
         raise Refusal(Kind.UNACCEPTABLE, "key-period-over", text, serial=serial)

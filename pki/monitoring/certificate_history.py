@@ -22,7 +22,7 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.record import certificates as store
+from pki.record import enrolments, reservations
 from pki.record.tables import certificate, revocation
 
 
@@ -81,10 +81,10 @@ def life(connection: Connection, serial: Serial) -> Life:
 
 def vouched_by(connection: Connection, serial: Serial) -> Enrolment | None:
     """The enrolment this certificate rests on; None for one of the service itself."""
-    reserved = store.load_reservation(connection, serial)
+    reserved = reservations.load_reservation(connection, serial)
     if reserved is None or reserved.enrolment_id is None:
         return None
-    return store.load_enrolment(connection, reserved.enrolment_id)
+    return enrolments.load_enrolment(connection, reserved.enrolment_id)
 
 
 def log_lines(connection: Connection, subject: str) -> tuple[LogLine, ...]:

@@ -18,7 +18,7 @@ from pki.certificates import path_validation as chain
 from pki.certificates.profiles import ISSUING, PROFILES
 from pki.crl import store as crl_store
 from pki.model import Authority, Serial
-from pki.record import certificates as store
+from pki.record import authorities
 
 # From a random place on, so that in the end every shard has had its turn.
 SAMPLE = 64
@@ -59,7 +59,7 @@ class _Sampled:
 
 def look(connection: Connection, *, now: datetime, start: Serial) -> tuple[int, list[Disagreement]]:
     """How many certificates were looked at, from `start` on, and on which outside and record disagree."""
-    known = store.authorities(connection)
+    known = authorities.authorities(connection)
     asked = {"start": start, "now": now, "limit": SAMPLE, "covered": _COVERED, "issuing": ISSUING.name}
     sampled = [_Sampled(*row) for row in connection.execute(_SAMPLE, asked)]
     lists = _lists(connection, known, sampled)

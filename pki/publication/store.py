@@ -10,7 +10,7 @@ from directory import privacy
 from pki import intact
 from pki.certificates.profiles import served_by
 from pki.model import Authority, Purpose
-from pki.record import certificates as store
+from pki.record import authorities as authority_rows
 
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
 # belongs to, is another's key: it does not show.
@@ -102,7 +102,7 @@ def crls_in_force(
     """
     given = None if keys is None else list(keys)
     rows = connection.execute(_CRLS, {"keys": given})
-    known = {one.id: one for one in store.authorities(connection)}
+    known = {one.id: one for one in authority_rows.authorities(connection)}
     return [
         (row.authority_id, row.shard, row.der, row.delta)
         for row in rows

@@ -1,1 +1,5 @@
-"""SQL of certificates, reservations, enrolments, revocations and authorities. Takes no decision."""
+"""SQL of certificates, reservations, enrolments, revocations and authorities. Takes no decision.
+
+One table a file. Locks are taken in one order everywhere: the person, the key, then enrolment, then
+reservation, so that a departure, a revocation and an issuance can only queue.
+"""

@@ -3,6 +3,9 @@
 The migrations are the authority on checks and triggers; a test compares both.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -18,6 +21,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    cast,
+    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -418,3 +423,8 @@ certificate_replacement = Table(
     Column("replaced_by", Text, ForeignKey("certificate.serial")),
     Column("refused", Text),
 )
+
+
+def any_of(values: Sequence[str]) -> Any:
+    """One array parameter, however many values: a list of parameters ends at 65,535."""
+    return func.any(cast(list(values), ARRAY(Text)))

@@ -38,8 +38,10 @@ from pki.model import (
     Serial,
     serial_of,
 )
+from pki.record import authorities as authority_rows
 from pki.record import certificates as store
-from pki.record.certificates import LastEvent, Revocable
+from pki.record import reservations, revocations
+from pki.record.revocations import LastEvent, Revocable
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_comment
@@ -185,9 +187,9 @@ def find(
     kept = [] if known is None else floor.kept_lists(known.floor)
     lost = _lost(engine, signer, now)
     with transaction(engine, read_only=True) as connection:
-        authorities = store.authorities(connection)
+        authorities = authority_rows.authorities(connection)
         told = together(read_list(authorities, content) for content in (*kept, *contents))
-        last = store.last_events(connection, list(told))
+        last = revocations.last_events(connection, list(told))
     events = (lacks_event(one, last.get(serial)) for serial, one in told.items())
     return Plan(tuple(lost), tuple(one for one in events if one is not None))
 
@@ -204,7 +206,7 @@ def enter(connection: Connection, plan: Plan, *, now: datetime, actor: Actor = A
     made = [(one, event, _as_event(one, event, actor)) for one, event in missing if event is not None]
     _append(connection, made, now=now, actor=actor)
     # 3. What was signed after the backup and is not among them: who vouched for it is forgotten.
-    rest = store.revocable_of(connection, [lost.reserved.serial for lost in plan.certificates])
+    rest = revocations.revocable_of(connection, [lost.reserved.serial for lost in plan.certificates])
     comment = "signed after the backup that the record was restored from"
     taking = [
         TakingBack(one, RevocationReason.SUPERSEDED, comment)
@@ -268,8 +270,8 @@ def _lost(engine: Engine, signer: Signer, now: datetime) -> list[Lost]:
         place += len(page)
         with transaction(engine, read_only=True) as connection:
             absent = sorted(set(page) - store.stored_among(connection, page))
-            reserved = store.load_reservations(connection, absent)
-            authorities = store.authorities(connection) if absent else []
+            reserved = reservations.load_reservations(connection, absent)
+            authorities = authority_rows.authorities(connection) if absent else []
         for serial in absent:
             known = reserved.get(serial)
             if known is not None and known.reserved_at > now - RESERVATION_LIFE:
@@ -354,9 +356,9 @@ def _revocables(
     connection: Connection, wanted: Mapping[Serial, Told], *, now: datetime, actor: Actor
 ) -> list[Revocable]:
     """What these serials name, locked; a serial that nobody kept a certificate of is stored by itself."""
-    found = store.revocable_of(connection, sorted(wanted))
+    found = revocations.revocable_of(connection, sorted(wanted))
     bare = sorted(set(wanted) - {one.certificate.serial for one in found})
-    known = store.load_reservations(connection, bare)
+    known = reservations.load_reservations(connection, bare)
     rows = [_unkept(wanted[serial], now) for serial in bare]
     lines = []
     for row in rows:
@@ -366,10 +368,10 @@ def _revocables(
                 mailbox=None, practitioner=None, enrolment_id=None, spki_sha256=row.spki_sha256, tbs=b"",
                 tbs_sha256=sha256(b"").digest(), reserved_at=now,
             )  # fmt: skip
-            store.add_reservation(connection, reserved, (), actor.name)
+            reservations.add_reservation(connection, reserved, (), actor.name)
             lines.append((row.serial, {"authority": row.authority_id, "profile": row.profile}))
     record_all(connection, now=now, actor=actor, event=Event.CERTIFICATE_RESERVED, lines=lines)
-    last = store.last_events(connection, bare)
+    last = revocations.last_events(connection, bare)
     return found + [
         Revocable(row, event.action if event else None, None, event=event)
         for row in rows
@@ -411,7 +413,7 @@ def _append(
     now: datetime,
     actor: Actor,
 ) -> None:
-    store.add_revocations(
+    revocations.add_revocations(
         connection,
         [(one, event, entry_der(event.serial, event.revoked_at, event.reason)) for one, _, event in made],
     )

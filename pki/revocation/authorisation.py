@@ -15,7 +15,7 @@ from directory.red_list import is_red_listed
 from directory.rules import registering_authorities
 from directory.tables import api_token
 from pki.model import IssuedCertificate, RevocationReason
-from pki.record.certificates import Revocable
+from pki.record.revocations import Revocable
 from pki.record.tables import operator_certificate
 from pki.registration import eligibility as rules
 from pki.revocation.reasons import HOLDERS

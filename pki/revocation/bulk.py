@@ -20,7 +20,7 @@ from directory.identifiers import read_place
 from directory.search import sites_of
 from directory.withdrawal_limits import charge
 from pki.model import RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import bulk_store
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
@@ -171,7 +171,7 @@ def _revoke(connection: Connection, bulk: Bulk, serials: Sequence[Serial], now: 
     acts = []
     if bulk.reason is RevocationReason.KEY_COMPROMISE:
         sweep.lock_families(connection, serials)
-    for found in store.revocable_of(connection, serials):
+    for found in revocations.revocable_of(connection, serials):
         # Revoked by somebody else since, or swept up with a sibling of an earlier batch.
         if found.last is RevocationAction.REVOKE or found.certificate.not_after < now:
             continue

@@ -15,7 +15,7 @@ from pki import certification_request
 from pki.certificates import public_keys
 from pki.certification_request import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause
@@ -53,7 +53,9 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
         serial=serials[0] if serials else None, number=blocked_keys.number_of(request.key),
     )  # fmt: skip
     found = [
-        one for one in store.revocable_of(connection, serials) if one.last is not RevocationAction.REVOKE
+        one
+        for one in revocations.revocable_of(connection, serials)
+        if one.last is not RevocationAction.REVOKE
     ]
     lost = RevocationReason.KEY_COMPROMISE
     acts = [TakingBack(one, lost, "reported with a proof by the key itself") for one in found]

@@ -24,8 +24,8 @@ from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 from directory.withdrawal_limits import charge
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial, serial_of
-from pki.record import certificates as store
-from pki.record.certificates import Revocable
+from pki.record import revocations
+from pki.record.revocations import Revocable
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import (
@@ -82,7 +82,7 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     asked = _asked(claims)
     if asked.reason is RevocationReason.KEY_COMPROMISE:
         sweep.lock_families(connection, [asked.serial])
-    found = store.revocable(connection, asked.serial)
+    found = revocations.revocable(connection, asked.serial)
     # 2. The proof: by the certificate's own key, under an algorithm of its kind, for this service.
     if found is None or not _is_signed_by(token, found.certificate.der) or claims["aud"] != audience:
         raise _unproven()
@@ -114,7 +114,7 @@ def restate_as(
         raise Refusal(Kind.MALFORMED, "comment-missing", text)
     if reason is RevocationReason.KEY_COMPROMISE:
         sweep.lock_families(connection, [serial])
-    found = store.revocable(connection, serial)
+    found = revocations.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
     check_may_revoke(connection, token, found, reason)

@@ -1,7 +1,7 @@
 """The act of taking certificates back, one or ten thousand: events, CRL entries and audit lines, as sets.
 
 Who may, and why, is decided by the callers (`pki/issuance/for_enrolment.py`, `pki/withdrawal/reconcile.py`).
-Revocables come from `pki.record.certificates`, which has locked their reservations: the instant of an act is
+Revocables come from `pki.record.revocations`, which has locked their reservations: the instant of an act is
 taken here, behind those locks.
 """
 
@@ -17,8 +17,8 @@ from directory.base.instant import not_before, present
 from pki import impediments
 from pki.crl.publish import entry_der
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
-from pki.record.certificates import Revocable
+from pki.record import revocations
+from pki.record.revocations import Revocable
 from pki.revocation import key_compromise as sweep
 from pki.revocation import rules as revocation_rules
 
@@ -110,7 +110,7 @@ def release(
         impediments.check(reasons)
     acts = [TakingBack(found, RevocationReason.CERTIFICATE_HOLD, comment) for found in held]
     events = [_event(act, RevocationAction.RELEASE, now, actor) for act in acts]
-    store.add_revocations(
+    revocations.add_revocations(
         connection, [(found, event, None) for found, event in zip(held, events, strict=True)]
     )
     _tell(connection, events, now, actor)
@@ -124,7 +124,7 @@ def _holders(connection: Connection, acts: Sequence[TakingBack]) -> dict[Serial,
         for act in acts
         if act.reason is RevocationReason.CERTIFICATE_HOLD and act.found.last is RevocationAction.HOLD
     ]
-    return store.holders(connection, again) if again else {}
+    return revocations.holders(connection, again) if again else {}
 
 
 def _as_seen_by(
@@ -143,14 +143,14 @@ def _siblings(connection: Connection, lost: Sequence[IssuedCertificate], now: da
             found, RevocationReason.KEY_COMPROMISE,
             f"on the key of {because[found.certificate.serial]}, reported compromised",
         )
-        for found in store.revocable_of(connection, list(because))
+        for found in revocations.revocable_of(connection, list(because))
         if found.last is not RevocationAction.REVOKE
     ]  # fmt: skip
 
 
 def _append(connection: Connection, found: Sequence[Revocable], events: Sequence[Revocation]) -> None:
     entries = [entry_der(event.serial, event.revoked_at, event.reason) for event in events]
-    store.add_revocations(connection, zip(found, events, entries, strict=True))
+    revocations.add_revocations(connection, zip(found, events, entries, strict=True))
 
 
 def _event(act: TakingBack, action: RevocationAction, now: datetime, actor: Actor) -> Revocation:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
@@ -35,7 +35,7 @@ def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> lis
     acts = [
         TakingBack(found, REASON, comment)
         # Looked at again under lock: it may have been released since.
-        for found in store.revocable_of(connection, ended)
+        for found in revocations.revocable_of(connection, ended)
         if found.last is RevocationAction.HOLD
     ]
     done = revoking.take_back(connection, acts, now=now, actor=ACTOR)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from directory.base.errors import Kind, Refusal
 from pki.certificates.profiles import LIST_SIGNER
 from pki.model import IssuedCertificate
-from pki.record import certificates as store
+from pki.record import authorities, revocations
 from pki.service_keys import files as key_files
 
 ALGORITHM = "ES256"
@@ -56,7 +56,7 @@ def key_name(authority_id: str) -> str:
 
 def usable(connection: Connection, authority_id: str, folder: Path, now: datetime) -> list[IssuedCertificate]:
     """The list signers of this CA that are not revoked and whose keys lie in the folder."""
-    found = store.live_of_profile(connection, LIST_SIGNER.name, authority_id, now)
+    found = revocations.live_of_profile(connection, LIST_SIGNER.name, authority_id, now)
     return [one for one in found if key_files.path_for(folder, key_name(authority_id), one.der).exists()]
 
 
@@ -65,7 +65,7 @@ def load_list_signer(
 ) -> ListSigner:
     """The longest-lived list signer of this CA; Refusal UNAVAILABLE `no-list-signer` while there is none."""
     held = usable(connection, authority_id, folder, now)
-    authority = store.load_authority(connection, authority_id)
+    authority = authorities.load_authority(connection, authority_id)
     if not held or authority is None:
         text = f"There is no signer of lists under {authority_id} yet: the signer has to certify one."
         raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text)

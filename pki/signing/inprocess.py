@@ -18,7 +18,7 @@ from directory.base.errors import Kind, Refusal
 from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
-from pki.record import certificates as store
+from pki.record import authorities, reservations
 from pki.rollback import high_water as floor
 from pki.rollback.detection import Kept, Watch
 from pki.signing.inspection import inspect
@@ -71,7 +71,7 @@ class InProcessSigner:
     def open_keys(self) -> None:
         """See that every issuing CA's key is there and opens (the root's is not needed daily)."""
         with transaction(self._engine, read_only=True) as connection:
-            issuing = [authority for authority in store.authorities(connection) if authority.issuer_id]
+            issuing = [authority for authority in authorities.authorities(connection) if authority.issuer_id]
         with self._alone:
             for authority in issuing:
                 # Loaded once is not there for ever: a token may be unplugged.
@@ -162,7 +162,7 @@ class InProcessSigner:
         self, serials: Sequence[Serial]
     ) -> dict[Serial, tuple[Reservation, Authority] | Refusal]:
         with asking(self._engine) as connection:
-            committed = store.to_sign(connection, serials)
+            committed = reservations.to_sign(connection, serials)
         found: dict[Serial, tuple[Reservation, Authority] | Refusal] = {}
         for serial in serials:
             if (one := committed.get(serial)) is None:
@@ -180,7 +180,7 @@ class InProcessSigner:
         connection: Connection, authority_id: str, shard: int, number: int
     ) -> tuple[Authority, bytes, bytes | None]:
         found = crl_store.bytes_of(connection, authority_id, shard, number)
-        authority = store.load_authority(connection, authority_id)
+        authority = authorities.load_authority(connection, authority_id)
         if found is None or authority is None:
             text = f"No CRL {authority_id}/{shard}/{number} is committed."
             raise Refusal(Kind.NOT_FOUND, "unknown-crl", text)

@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from directory.attention import Concern, Matter, keep
 from pki import impediments
 from pki.model import RevocationAction, Serial
-from pki.record import certificates as store
-from pki.record.certificates import Revocable
+from pki.record import revocations
+from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.registration.operators_store import Standing
 from pki.revocation import revoke as revoking
@@ -31,7 +31,7 @@ def settle(connection: Connection, *, graces: Graces, now: datetime) -> Outcome:
     standing = {one.serial: one for one in operators_store.standing(connection, now)}
     touched = list(standing)
     due = withdrawal_store.due(connection, touched) if touched else {}
-    found = [store.revocable(connection, serial) for serial in _to_look_at(connection, standing, due)]
+    found = [revocations.revocable(connection, serial) for serial in _to_look_at(connection, standing, due)]
     blocked = impediments.blocked_among(connection, [one.certificate.serial for one in found if one])
     decided = [
         (
@@ -58,7 +58,7 @@ def _to_look_at(
     connection: Connection, standing: Mapping[Serial, Standing], due: Mapping[Serial, object]
 ) -> list[Serial]:
     """Those with something against them, noted against them, or on hold: of thousands, hardly ever one."""
-    acted = store.last_actions(connection, list(standing)) if standing else {}
+    acted = revocations.last_actions(connection, list(standing)) if standing else {}
     return sorted(
         serial
         for serial, one in standing.items()

@@ -31,7 +31,9 @@ from directory.rules import registering_authority, standing
 from pki import impediments, void_enrolments
 from pki.model import RevocationAction, Serial
 from pki.record import certificates as store
-from pki.record.certificates import Revocable
+from pki.record import enrolments as enrolment_rows
+from pki.record import revocations
+from pki.record.revocations import Revocable
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from pki.verdict import decide as exchange
@@ -215,7 +217,7 @@ def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetim
     serials = store.touched_certificates(
         connection, people=touched.people, mailboxes=touched.mailboxes, serials=touched.serials
     )
-    found = store.revocable_among(connection, serials, now, lock=lock) if serials else []
+    found = revocations.revocable_among(connection, serials, now, lock=lock) if serials else []
     due = withdrawal_store.due(connection, serials) if serials else {}
     # 2. What the record says now, read when what is locked is held.
     present = impediments.present_of(
@@ -260,7 +262,7 @@ def _end(connection: Connection, enrolment_ids: Collection[UUID], now: datetime)
     if not enrolment_ids:
         return 0
     now = present(connection, now)
-    ended = store.end_all(connection, enrolment_ids, now)
+    ended = enrolment_rows.end_all(connection, enrolment_ids, now)
     lines = [
         (str(one.id), {"practitioner": one.practitioner, "mailbox": one.mailbox, "authority": one.authority})
         for one in ended
@@ -304,7 +306,7 @@ _GONE_ANYWAY = frozenset(
 
 def _list_pending(connection: Connection, serials: Sequence[Serial], now: datetime) -> None:
     waiting = withdrawal_store.pending_among(connection, serials)
-    enrolled = store.enrolled_by(connection, [one.serial for one in waiting]) if waiting else {}
+    enrolled = revocations.enrolled_by(connection, [one.serial for one in waiting]) if waiting else {}
     matters = [
         Matter(
             one.serial,

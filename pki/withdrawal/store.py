@@ -1,7 +1,6 @@
 """The rows behind withdrawals: enrolments touched, successors, what falls due when, who answered. SQL only.
 
-Locks come in the order of `pki/record/certificates.py`: enrolments here, then reservations there, each by
-key.
+Locks come in the order of `pki/record`: enrolments here, then reservations there, each by key.
 """
 
 from collections.abc import Collection, Iterable, Mapping

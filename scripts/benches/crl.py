@@ -30,7 +30,7 @@ from pki.certificates import der
 from pki.crl import distribution_points
 from pki.crl import publish as crl
 from pki.model import CrlForm, RevocationReason, serial_of
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.revocation import bulk
 from pki.signing.seal import seal
 
@@ -206,7 +206,7 @@ def _alone(bench: Bench, count: int) -> float:
     """The entries joined, wrapped and signed, with nothing read, checked or stored."""
     container, now = bench.container, datetime.now(UTC).replace(microsecond=0)
     with transaction(container.engine, read_only=True) as connection:
-        authority = store.load_authority(connection, CA)
+        authority = authorities.load_authority(connection, CA)
         if authority is None:
             raise SystemExit(f"no {CA}")
         points = distribution_points.points(connection, authority, 0)

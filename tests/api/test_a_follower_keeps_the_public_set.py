@@ -28,7 +28,7 @@ from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
 from pki.publication import store as published
 from pki.publication.values import public_values
-from pki.record import certificates as store
+from pki.record import authorities
 from tests.api.certificates import certify, take_back
 from tests.factories import rpps, seed_organisation, seed_practitioner, seed_token
 from tests.repo.test_documents import program
@@ -103,7 +103,7 @@ def desk(container: Container, engine: Engine, script: ModuleType, tmp_path: Pat
     serving.start()
     seed_token(engine, "operator", role="operator")
     with transaction(engine) as connection:
-        root = store.load_authority(connection, "root-1")
+        root = authorities.load_authority(connection, "root-1")
     assert root is not None
     ca = x509.load_der_x509_certificate(root.der)
     (tmp_path / "root.pem").write_bytes(ca.public_bytes(Encoding.PEM))

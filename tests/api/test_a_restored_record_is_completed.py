@@ -11,7 +11,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.crl.parsing import number_of
 from pki.model import CrlForm, RevocationReason
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.tlog.checkpoint import last_note, read_notes
 from tests.api.commands import Sceau, told
 from tests.restored import Machine
@@ -157,4 +157,4 @@ def test_a_strange_crl_is_not_believed(
         refused = sceau("restore", "replay", str(tmp_path / name), "--apply", "--json")
         assert (refused.exit_code, told(refused)["type"]) == (1, code)
     with transaction(machine.container.engine, read_only=True) as connection:
-        assert store.last_actions(connection, [lost["revoked"].serial]) == {}
+        assert revocations.last_actions(connection, [lost["revoked"].serial]) == {}

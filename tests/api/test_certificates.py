@@ -19,7 +19,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki.model import RevocationReason
 from pki.monitoring.certificate_history import Life, State
-from pki.record import certificates as store
+from pki.record import authorities
 from tests.api.certificates import certify, take_back
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
@@ -85,7 +85,7 @@ def test_a_certificate_is_given_in_der_in_pem_and_with_its_chain_by_accept(
     leaf.verify_directly_issued_by(issuer)
     (tmp_path / "chain.pem").write_bytes(chain.data)
     with engine.connect() as connection:
-        (root,) = (one.der for one in store.authorities(connection) if one.issuer_id is None)
+        (root,) = (one.der for one in authorities.authorities(connection) if one.issuer_id is None)
     (tmp_path / "root.pem").write_text(DER_cert_to_PEM_cert(root))
     words = [
         "openssl",

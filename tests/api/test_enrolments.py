@@ -16,7 +16,7 @@ from api.app import create_app
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.sync.runs.run import run_register
-from pki.record import certificates as store
+from pki.record import enrolments
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
@@ -473,7 +473,7 @@ def test_an_establishment_is_found_by_indexes_alone(engine: Engine) -> None:
     """A nation's enrolments are read for nobody: sequential reading is put out of reach, and not needed."""
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
-        query = f"EXPLAIN SELECT id FROM enrolment WHERE {store._LIVING_OF_ESTABLISHMENT.text}"
+        query = f"EXPLAIN SELECT id FROM enrolment WHERE {enrolments._LIVING_OF_ESTABLISHMENT.text}"
         plan = "\n".join(connection.execute(text(query), {"establishment": [LILACS]}).scalars())
     for index in (
         "mailbox_finess",

@@ -28,7 +28,7 @@ from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from pki.publication.export import harmless
-from pki.record import certificates as store
+from pki.record import authorities as authority_rows
 from tests.api.certificates import certify
 from tests.api.conftest import Caller
 from tests.api.signing import signer_in
@@ -151,7 +151,7 @@ def test_openssl_verifies_the_signature_with_the_ca_alone(
         x509.load_der_x509_certificate(base64.b64decode(one)) for one in json.loads(unpadded(head))["x5c"]
     ]
     with transaction(engine) as connection:
-        root = store.load_authority(connection, "root-1")
+        root = authority_rows.load_authority(connection, "root-1")
     assert root is not None
     (tmp_path / "root.pem").write_bytes(x509.load_der_x509_certificate(root.der).public_bytes(Encoding.PEM))
     for name, one in zip(("leaf", "issuing"), chain, strict=True):
@@ -185,7 +185,7 @@ def test_the_commands_of_the_reference_verify_it(engine: Engine, tmp_path: Path)
     with signer_in(tmp_path, engine, utc_now(), chosen.base_url) as signer:
         made = write(Container(settings=chosen, engine=engine, signer=signer, clock=utc_now))
     with transaction(engine) as connection:
-        root = store.load_authority(connection, "root-1")
+        root = authority_rows.load_authority(connection, "root-1")
     assert root is not None
     pem = x509.load_der_x509_certificate(root.der).public_bytes(Encoding.PEM)
     (made.folder / "root.pem").write_bytes(pem)

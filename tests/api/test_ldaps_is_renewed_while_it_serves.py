@@ -31,7 +31,7 @@ from pki.crl import publish as crl
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_service as renewal
 from pki.model import RevocationReason, serial_of
-from pki.record import certificates as store
+from pki.record import reservations
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -240,7 +240,7 @@ def test_a_signer_that_is_away_burns_no_serial(machine: Machine) -> None:
         machine.renew()
     assert refused.value.code == "ca-key-missing"
     with machine.engine.connect() as connection:
-        assert store.unstored(connection, machine.at - DAY, machine.at + DAY) == []
+        assert reservations.unstored(connection, machine.at - DAY, machine.at + DAY) == []
 
 
 def test_one_that_was_taken_back_is_replaced_at_once(machine: Machine) -> None:

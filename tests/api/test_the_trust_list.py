@@ -25,7 +25,7 @@ from api.status.wsgi import StatusApplication
 from api.wiring import Container
 from directory.base.db import connect_engine, transaction
 from pki.model import AuthorityState
-from pki.record import certificates as store
+from pki.record import authorities
 from tests.conftest import NOON
 from tests.factories import seed_organisation, seed_practitioner
 from tests.wsgi_client import request
@@ -87,7 +87,7 @@ def openssl_verifies(folder: Path, jws: str, payload: bytes, root: bytes) -> Non
 
 def root_of(engine: Engine) -> bytes:
     with transaction(engine) as connection:
-        root = store.load_authority(connection, "root-1")
+        root = authorities.load_authority(connection, "root-1")
     assert root is not None
     return x509.load_der_x509_certificate(root.der).public_bytes(Encoding.PEM)
 
@@ -235,12 +235,12 @@ def test_what_left_the_national_list_is_in_no_new_version(issuing: Container, en
 def test_a_ca_that_retires_stands_beside_its_follower(issuing: Container, engine: Engine) -> None:
     publish(issuing)
     with engine.begin() as connection:
-        found = store.load_authority(connection, "organisations-1")
+        found = authorities.load_authority(connection, "organisations-1")
         assert found is not None
         connection.execute(text("UPDATE authority SET state = 'retired' WHERE id = 'organisations-1'"))
         connection.execute(text("ALTER TABLE authority DROP CONSTRAINT authority_sha256_key"))
         follower = replace(found, id="organisations-2", generation=2, state=AuthorityState.ACTIVE)
-        store.add_authority(connection, follower, NOON)
+        authorities.add_authority(connection, follower, NOON)
     assert publish(issuing, timedelta(seconds=15)) == "version 2 published"
     client = create_app(at(issuing, NOON + timedelta(hours=2))).test_client()
     told = read(client.get("/v1/trust-list").data)["authorities"]

@@ -17,7 +17,7 @@ from directory import access
 from directory.base.db import transaction
 from pki.issuance import for_enrolment as use_cases
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -55,8 +55,8 @@ def authority(
     journal = Journal(tmp_path / "keys" / "journal.jsonl")
     signer = InProcessSigner(engine, keys, journal, clock=lambda: now)
     with transaction(engine) as connection:
-        root = store.load_authority(connection, "root-1")
-        issuing = store.load_authority(connection, "persons-1")
+        root = authorities.load_authority(connection, "root-1")
+        issuing = authorities.load_authority(connection, "persons-1")
     assert root
     assert issuing
     yield Established(root, issuing, signer, keys, BASE_URL, tmp_path)

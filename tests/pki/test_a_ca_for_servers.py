@@ -50,7 +50,7 @@ from pki.ocsp import responders
 from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
 from pki.ocsp.request import Request
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.withdrawal import operators as operators_withdrawal
@@ -220,7 +220,7 @@ def test_an_upgraded_first_run_makes_it_by_itself_and_keeps_what_is(
             now=place.now, actor=ACTOR, crl_form=CrlForm.PLAIN,
         )  # fmt: skip
     with engine.connect() as connection:
-        known = {one.id: (one.crl_form.value, one.state.value) for one in store.authorities(connection)}
+        known = {one.id: (one.crl_form.value, one.state.value) for one in authorities.authorities(connection)}
     assert known == {
         "root-1": ("plain", "active"), "persons-1": ("national", "active"),
         "organisations-1": ("national", "active"), "servers-1": ("plain", "standby"),
@@ -263,7 +263,7 @@ def test_a_ca_made_for_mail_alone_certifies_no_server_before_that_day_either(pla
     client = place.certify(OPERATOR_CLIENT)
     assert client.authority_id == "organisations-1"
     with transaction(place.engine) as connection:
-        known = {one.id: one.der for one in store.authorities(connection)}
+        known = {one.id: one.der for one in authorities.authorities(connection)}
     for name, der in known.items():
         extensions = x509.load_der_x509_certificate(der).extensions
         found = [one.value for one in extensions if isinstance(one.value, x509.ExtendedKeyUsage)]

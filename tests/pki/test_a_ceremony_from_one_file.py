@@ -22,7 +22,7 @@ from pki.ceremony import transcript
 from pki.ceremony.perform import Outcome
 from pki.ceremony.plan import Place, Plan, read
 from pki.model import CrlForm
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.signing.file import FileKeys
 from tests.pki.hierarchies import BASE_URL, BRIDGES, NATIONAL, PASSPHRASE, cross, file, generation, plan, ring
 
@@ -35,7 +35,7 @@ def hold(engine: Engine, folder: Path, read_plan: Plan, now: datetime) -> Outcom
 
 def rows(engine: Engine) -> dict[str, tuple[str, bytes]]:
     with engine.connect() as connection:
-        return {one.id: (one.state.value, one.der) for one in store.authorities(connection)}
+        return {one.id: (one.state.value, one.der) for one in authorities.authorities(connection)}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_first_run_is_the_shipped_file(
     assert sorted(rows(engine)) == sorted(one.id for one in shipped.authorities)
     assert {state for state, _ in rows(engine).values()} == {"active"}
     with engine.connect() as connection:
-        known = {one.id: (one.crl_form, one.shards) for one in store.authorities(connection)}
+        known = {one.id: (one.crl_form, one.shards) for one in authorities.authorities(connection)}
     issuing = (form, 1 if form is CrlForm.PLAIN else 16)
     assert known == {
         "root-1": (CrlForm.PLAIN, 1), "persons-1": issuing, "organisations-1": issuing, "servers-1": issuing,

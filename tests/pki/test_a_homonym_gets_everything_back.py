@@ -14,7 +14,7 @@ from directory.model import MeasureKind
 from pki import restitution
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import enrolments
 from pki.record.certificates import find_certificate
 from pki.revocation import blocked_keys
 from pki.withdrawal import measures
@@ -173,7 +173,7 @@ def test_what_a_registrar_ended_while_it_stood_stays_ended(
     pass_time(engine, HOUR)
     with transaction(engine) as connection:
         at = datetime.now(UTC)
-        store.end(connection, enrolled.id, at)
+        enrolments.end(connection, enrolled.id, at)
         record(connection, now=at, actor=enrolled.first.actor, event=Event.ENROLMENT_ENDED,
                subject=str(enrolled.id), detail={})  # fmt: skip
     worker(engine)

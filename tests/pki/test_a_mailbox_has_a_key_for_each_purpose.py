@@ -23,7 +23,7 @@ from pki.model import (
     RevocationAction,
     RevocationReason,
 )
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import key_compromise as sweep
 from pki.verdict.decide import verdicts
 from pki.withdrawal import measures
@@ -59,7 +59,7 @@ def verdict(engine: Engine, address: str, now: datetime) -> tuple[Answer, tuple[
 
 def last_of(engine: Engine, *issued: IssuedCertificate) -> list[RevocationAction | None]:
     with transaction(engine, read_only=True) as connection:
-        done = store.last_actions(connection, [one.serial for one in issued])
+        done = revocations.last_actions(connection, [one.serial for one in issued])
     return [done.get(one.serial) for one in issued]
 
 

@@ -15,7 +15,7 @@ from directory.base.clock import utc_now
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import Authority, CrlForm, IssuedCertificate
-from pki.record import certificates as store
+from pki.record import authorities as authority_rows
 from tests.pki.hierarchies import EVERY
 from tests.pki.test_a_ca_for_servers import MAIL, Installation, place  # noqa: F401 - a fixture
 from tests.repo.test_migrations import config
@@ -47,7 +47,7 @@ def lists_of(engine: Engine) -> bytes:
     with engine.connect() as connection:
         found = [
             crl_store.latest(connection, one.id, shard)
-            for one in store.authorities(connection)
+            for one in authority_rows.authorities(connection)
             for shard in range(one.shards)
         ]
     return b"".join(
@@ -80,7 +80,7 @@ def kept(place: Installation, engine: Engine) -> Kept:  # noqa: F811 - the fixtu
 
 def authorities(engine: Engine) -> dict[str, Authority]:
     with engine.connect() as connection:
-        return {one.id: one for one in store.authorities(connection)}
+        return {one.id: one for one in authority_rows.authorities(connection)}
 
 
 def of_openssl(folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.model import RevocationAction, RevocationReason
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import blocked_keys
 from pki.revocation import compromise_reports as compromise
 from tests.factories import seed_practitioner
@@ -100,7 +100,7 @@ def report(engine: Engine, now: datetime, key: Key) -> compromise.Reported:
 
 def last(engine: Engine, serial: str) -> RevocationAction | None:
     with engine.connect() as connection:
-        return store.last_actions(connection, [serial]).get(serial)  # type: ignore[list-item, call-overload]
+        return revocations.last_actions(connection, [serial]).get(serial)  # type: ignore[list-item, call-overload]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates as store
+from pki.record import enrolments
 from pki.revocation import blocked_keys
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal.causes import GRACES
@@ -518,7 +519,7 @@ def test_who_waited_for_an_enrolment_is_given_it_as_it_has_become(engine: Engine
 
         def wait(found: list[Enrolment | None] = found) -> None:
             with transaction(engine) as connection:
-                held = store.hold_enrolment(connection, enrolled.id, names=[name])
+                held = enrolments.hold_enrolment(connection, enrolled.id, names=[name])
                 found.append(None if held is None else held[0])
 
         with engine.connect() as first:

@@ -26,7 +26,7 @@ from pki.issuance import for_enrolment as use_cases
 from pki.issuance.quotas import Quotas, charge, told
 from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import enrolments, revocations
 from pki.revocation import blocked_keys
 from pki.revocation import compromise_reports as compromise
 from pki.revocation.blocked_keys import Cause, Form, Listed
@@ -57,7 +57,7 @@ def test_a_key_reported_by_itself_falls_with_its_certificate_and_is_refused_for_
             reported = compromise.report(connection, now=now, actor=ACTOR, csr=confession(key))
         assert reported.revoked == expected
     with transaction(engine) as connection:
-        assert store.last_actions(connection, [serial]) == {serial: RevocationAction.REVOKE}
+        assert revocations.last_actions(connection, [serial]) == {serial: RevocationAction.REVOKE}
     other = enrol(engine, now, seed_practitioner(engine, 2))
     assert refusal_of(issue, key) == "key-blocked"
     assert refusal_of(issue, key, who=other) == "key-blocked"
@@ -251,7 +251,7 @@ def test_a_key_is_certified_again_near_its_end_while_its_period_lasts(
     second = issue(key, at=late)
     assert second.serial != first.serial
     with transaction(engine) as connection:
-        assert store.last_actions(connection, [first.serial]) == {}
+        assert revocations.last_actions(connection, [first.serial]) == {}
     again = late + timedelta(days=800)
     with engine.begin() as connection:
         day = {"day": again.date().isoformat()}
@@ -280,7 +280,7 @@ def test_an_identity_checked_too_long_ago_needs_a_new_enrolment_and_may_have_one
             identity_check=identity(late),
         )
         use_cases.approve_enrolment(connection, now=late, token=enrolled.second, enrolment_id=asked.id)
-        before = store.load_enrolment(connection, enrolled.id)
+        before = enrolments.load_enrolment(connection, enrolled.id)
     assert asked.id != enrolled.id
     assert before is not None
     assert before.ended_at == late

@@ -24,7 +24,7 @@ from pki import releasing
 from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import blocked_keys
 from pki.revocation import proof_of_possession as revocation_requests
 from pki.revocation import suspension as holds
@@ -110,7 +110,7 @@ class Scene:
         )
 
     def last(self, connection: Connection) -> RevocationAction | None:
-        return store.last_actions(connection, [self.issued.serial]).get(self.issued.serial)
+        return revocations.last_actions(connection, [self.issued.serial]).get(self.issued.serial)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_doubt_put_while_a_measure_holds_outlives_the_measure(scene: Scene) ->
     with transaction(scene.engine) as connection:
         scene.suspend(connection, scene.others[0])
         scene.hold(connection)
-        first = store.last_events(connection, [scene.issued.serial])[scene.issued.serial]
+        first = revocations.last_events(connection, [scene.issued.serial])[scene.issued.serial]
         # Beside the other, with its date: what was signed in between is in doubt as before.
         assert (first.actor, first.revoked_at) == (scene.enrolled.first.actor.name, scene.now)
         scene.lift(connection, *scene.others)
@@ -543,7 +543,7 @@ def test_who_left_between_asking_and_agreeing_is_given_nothing_back(
 def test_the_hold_that_a_measure_put_is_no_person_s(scene: Scene) -> None:
     with transaction(scene.engine) as connection:
         scene.suspend(connection, scene.others[0])
-        assert store.holders(connection, [scene.issued.serial]) == {
+        assert revocations.holders(connection, [scene.issued.serial]) == {
             scene.issued.serial: frozenset({consequences.ACTOR.name})
         }
         assert attempt(connection, lambda: scene.release(connection)) == "held-by-measure"

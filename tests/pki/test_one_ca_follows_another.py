@@ -35,7 +35,7 @@ from pki.monitoring import service_expiry as lifetimes
 from pki.ocsp import store as ocsp_store
 from pki.publication import store as published
 from pki.publication.values import public_values
-from pki.record import certificates as store
+from pki.record import authorities as authority_rows
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from tests.factories import seed_practitioner
@@ -88,7 +88,7 @@ class Authorities:
 
     def state(self, authority_id: str) -> AuthorityState:
         with self.engine.connect() as connection:
-            found = store.load_authority(connection, authority_id)
+            found = authority_rows.load_authority(connection, authority_id)
         assert found
         return found.state
 
@@ -187,7 +187,7 @@ def lists(both: Authorities, folder: Path) -> Path:
     """Every complete CRL there is, in PEM."""
     made = b""
     with both.engine.connect() as connection:
-        for one in store.authorities(connection):
+        for one in authority_rows.authorities(connection):
             for shard in range(one.shards):
                 found = crl_store.latest(connection, one.id, shard)
                 if found is not None:
@@ -341,7 +341,7 @@ def test_both_generations_and_the_bridges_are_told_and_shown(both: Authorities) 
 
 def test_a_bridge_ends_with_either_root_at_the_latest(authorities: Authorities) -> None:
     with authorities.engine.connect() as connection:
-        root = store.load_authority(connection, "root-1")
+        root = authority_rows.load_authority(connection, "root-1")
     assert root
     authorities.now = root.not_after - timedelta(days=3000)
     with pytest.raises(Refusal) as refused:

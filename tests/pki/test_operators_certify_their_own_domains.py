@@ -20,7 +20,7 @@ from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_operator as operators
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.monitoring import expiry_store
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.revocation import compromise_reports as compromise
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import operators as operators_withdrawal
@@ -80,7 +80,7 @@ def test_openssl_takes_it_for_a_server_and_for_no_client(
 ) -> None:
     made = certify("mx.one.example")
     with transaction(engine) as connection:
-        issuing = store.load_authority(connection, made.authority_id)
+        issuing = authorities.load_authority(connection, made.authority_id)
     assert issuing
     for name, der in (("leaf", made.der), ("issuing", issuing.der), ("root", authority.root.der)):
         (tmp_path / name).write_text(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode())
@@ -203,7 +203,7 @@ def test_a_first_host_too_long_for_a_common_name_is_certified_all_the_same(
     beside, alone = certify(LONG, "mx.one.example"), certify(LONG)
     assert (beside.subject, alone.subject) == ("CN=mx.one.example", "")
     with transaction(engine) as connection:
-        issuing = store.load_authority(connection, alone.authority_id)
+        issuing = authorities.load_authority(connection, alone.authority_id)
     assert issuing
     for name, der in (("issuing", issuing.der), ("root", authority.root.der)):
         (tmp_path / name).write_bytes(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM))

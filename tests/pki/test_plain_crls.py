@@ -34,7 +34,7 @@ from pki.crl import store as crl_store
 from pki.crl.store import Entries
 from pki.model import CrlForm, RevocationReason, serial_of
 from pki.publication import store as published
-from pki.record import certificates as store
+from pki.record import authorities
 from tests.pki.hierarchies import generation, plan, ring
 from tests.status_ca import ISSUING, ROOT, Issued, StatusCa
 from tests.wsgi_client import request
@@ -100,7 +100,7 @@ def test_the_gate_signs_no_delta_of_it(ca: StatusCa) -> None:
     """Whoever writes one into the record gets no signature."""
     ca.publish()
     with transaction(ca.engine) as connection:
-        authority = store.load_authority(connection, ISSUING)
+        authority = authorities.load_authority(connection, ISSUING)
         assert authority
         number = crl_store.take_number(connection, ISSUING, 0, 0)
         span = {"this_update": ca.now, "next_update": ca.now + timedelta(hours=1)}
@@ -220,7 +220,7 @@ def test_who_has_outgrown_the_plain_form_is_not_made_in_it_again(
     made = hold(first, generation(2)).made
     assert set(made) == {"root-2", "persons-2", "organisations-2"}
     with engine.connect() as connection:
-        forms = {one.id: (one.crl_form.value, one.shards) for one in store.authorities(connection)}
+        forms = {one.id: (one.crl_form.value, one.shards) for one in authorities.authorities(connection)}
     assert (forms["persons-1"], forms["persons-2"]) == (("plain", 1), ("national", 16))
 
 

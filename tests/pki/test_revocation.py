@@ -16,7 +16,7 @@ from pki import releasing
 from pki.certificates import der
 from pki.issuance import for_enrolment as use_cases
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
+from pki.record import revocations
 from pki.revocation import revoke as revoking
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
@@ -50,7 +50,7 @@ def revoke_as(
 def release(engine: Engine, now: datetime, serial: str) -> Revocation:
     """Whoever may: who that is has tests of its own."""
     with transaction(engine) as connection:
-        found = store.revocable_of(connection, [Serial(serial)])
+        found = revocations.revocable_of(connection, [Serial(serial)])
         return revoking.release(connection, found, now=now, actor=Actor("test"), comment="")[0]
 
 

@@ -34,7 +34,7 @@ from pki.certificates.profiles import OCSP_SIGNER, ResponderNames
 from pki.crl import publish as crl
 from pki.issuance import prepare as issuance
 from pki.model import CrlForm, Serial, serial_of
-from pki.record import certificates as store
+from pki.record import authorities, reservations
 from pki.signing import process as signer_process
 from pki.signing import wire
 from pki.signing.client import SignerClient
@@ -263,7 +263,7 @@ def test_a_crl_whose_answer_was_lost_is_signed_again_over_the_same_bytes(
     again = x509.load_der_x509_crl(signer.sign_crl("persons-1", 0, 1))
     assert again.tbs_certlist_bytes == x509.load_der_x509_crl(first[0]).tbs_certlist_bytes
     with engine.connect() as connection:
-        issuing = store.load_authority(connection, "persons-1")
+        issuing = authorities.load_authority(connection, "persons-1")
     assert issuing
     public = x509.load_der_x509_certificate(issuing.der).public_key()
     assert isinstance(public, ec.EllipticCurvePublicKey)
@@ -287,7 +287,7 @@ def forge(engine: Engine, prepared: issuance.Prepared, tbs: bytes, **changed: An
     serial = serial_of(x509.random_serial_number()) if "serial" not in changed else changed.pop("serial")
     forged = replace(good, serial=serial, tbs=tbs, tbs_sha256=sha256(tbs).digest(), **changed)
     with transaction(engine) as connection:
-        assert store.add_reservation(connection, forged, [], "attacker")
+        assert reservations.add_reservation(connection, forged, [], "attacker")
     return serial
 
 
@@ -339,7 +339,7 @@ def test_bytes_that_are_not_those_of_the_reservation_are_not_signed(
         assert refused.value.code == "reservation-unfit"
     lying = replace(prepared.reservation, serial=serial_of(77 << 120), tbs_sha256=b"\x00" * 32)
     with transaction(engine) as connection:
-        store.add_reservation(connection, lying, [], "attacker")
+        reservations.add_reservation(connection, lying, [], "attacker")
     with pytest.raises(Refusal) as refused:
         authority.signer.sign_certificate(lying.serial)
     assert "digest" in refused.value.text
@@ -416,7 +416,7 @@ def test_a_second_ceremony_changes_nothing(engine: Engine, authority: Establishe
         crl_form=CrlForm.NATIONAL,
     )
     with engine.connect() as connection:
-        kept = {found.id: found.der for found in store.authorities(connection)}
+        kept = {found.id: found.der for found in authorities.authorities(connection)}
         assert list(kept) == ["root-1", "organisations-1", "persons-1", "servers-1"]
         assert (kept["root-1"], kept["persons-1"]) == (authority.root.der, authority.issuing.der)
         shards = connection.execute(
@@ -436,7 +436,7 @@ def test_a_ceremony_cut_short_goes_on_with_the_keys_it_made(
         engine, keys, base_url=BASE_URL, now=now, actor=Actor("test"), crl_form=CrlForm.NATIONAL
     )
     with engine.connect() as connection:
-        root = store.load_authority(connection, "root-1")
+        root = authorities.load_authority(connection, "root-1")
     assert root
     assert x509.load_der_x509_certificate(root.der).public_key() == made
 

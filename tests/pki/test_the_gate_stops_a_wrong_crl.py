@@ -18,7 +18,7 @@ from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.crl.store import Entries
 from pki.model import RevocationReason
-from pki.record import certificates as store
+from pki.record import authorities
 from tests.status_ca import BASE, ISSUING, ROOT, StatusCa
 
 POINTS = distribution_points.Points(f"{BASE}/crl/{ISSUING}/0.crl", f"{BASE}/crl/{ISSUING}/0-delta.crl")
@@ -36,7 +36,7 @@ def ca(engine: Engine, now: datetime) -> StatusCa:
 def reserve(ca: StatusCa, *, events: int | None = None, **wrong: Any) -> int:
     """Reserve the shard's next CRL, right but for what is given."""
     with transaction(ca.engine) as connection:
-        authority = store.load_authority(connection, ISSUING)
+        authority = authorities.load_authority(connection, ISSUING)
         assert authority is not None
         number = crl_store.take_number(connection, ISSUING, 0, 0)
         seen = crl_store.see(connection, ISSUING, 0, number)
@@ -65,14 +65,14 @@ def test_a_right_one_passes(ca: StatusCa) -> None:
 
 def of_the_root(ca: StatusCa) -> dict[str, Any]:
     with transaction(ca.engine) as connection:
-        return {"authority": store.load_authority(connection, ROOT)}
+        return {"authority": authorities.load_authority(connection, ROOT)}
 
 
 def same_name_other_key(ca: StatusCa) -> dict[str, Any]:
     other = StatusCa(ca.engine, ca.now)
     other.keys = {ROOT: ca.keys[ROOT], ISSUING: ca.keys[ROOT]}
     with transaction(ca.engine) as connection:
-        authority = store.load_authority(connection, ISSUING)
+        authority = authorities.load_authority(connection, ISSUING)
     assert authority is not None
     return {"authority": replace(authority, der=other._authority(ISSUING).public_bytes(Encoding.DER))}
 
@@ -109,7 +109,7 @@ def test_a_serial_listed_twice_is_stopped(ca: StatusCa) -> None:
 def test_bytes_other_than_those_reserved_are_stopped(ca: StatusCa, now: datetime) -> None:
     number = reserve(ca)
     with transaction(ca.engine) as connection:
-        authority = store.load_authority(connection, ISSUING)
+        authority = authorities.load_authority(connection, ISSUING)
         assert authority is not None
         with pytest.raises(Refusal, match="No CRL"):
             gate.check_crl(connection, authority, 0, number, b"\x30\x00", now)
@@ -147,7 +147,7 @@ def test_what_comes_back_from_the_signer_is_verified(ca: StatusCa) -> None:
     number = reserve(ca)
     signed = ca.sign_crl(ISSUING, 0, number)
     with transaction(ca.engine) as connection:
-        authority = store.load_authority(connection, ISSUING)
+        authority = authorities.load_authority(connection, ISSUING)
         waiting = crl_store.bytes_of(connection, ISSUING, 0, number)
     assert authority is not None
     assert waiting is not None

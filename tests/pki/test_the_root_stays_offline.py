@@ -26,7 +26,7 @@ from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, Serial, serial_of
-from pki.record import certificates as store
+from pki.record import authorities
 from pki.rollback import high_water as floor
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -140,9 +140,9 @@ def test_the_ceremony_makes_requests_and_waits_for_the_root(machines: Machines) 
 def test_what_the_offline_machine_signs_is_taken_in_and_issues(signed: Machines) -> None:
     signed.take_all()
     with signed.engine.connect() as connection:
-        found = {one.id: one for one in store.authorities(connection)}
+        found = {one.id: one for one in authorities.authorities(connection)}
         assert found["root-1"].offline
-        assert store.issuing_authority(connection, "persons", signed.now).id == "persons-1"
+        assert authorities.issuing_authority(connection, "persons", signed.now).id == "persons-1"
     for name in ("persons-1", "organisations-1"):
         verified = subprocess.run(
             ["openssl", "verify", "-CAfile", "root-1.cer", "-x509_strict", f"{name}.cer"],
@@ -170,7 +170,7 @@ def test_a_request_of_another_name_is_not_signed(machines: Machines) -> None:
 def test_the_same_certificate_twice_changes_nothing(signed: Machines) -> None:
     signed.take_all().take_all()
     with signed.engine.connect() as connection:
-        assert len(store.authorities(connection)) == 3
+        assert len(authorities.authorities(connection)) == 3
 
 
 def test_an_issuing_ca_waits_for_its_root(signed: Machines) -> None:

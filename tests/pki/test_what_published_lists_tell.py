@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pki.model import Authority, AuthorityState, CrlForm, RevocationAction, RevocationReason, serial_of
-from pki.record.certificates import LastEvent
+from pki.record.revocations import LastEvent
 from pki.recovery.restore import PublishedList, Told, lacks_event, together
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)

@@ -19,7 +19,7 @@ from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.model import Enrolment
-from pki.record import certificates as store
+from pki.record import enrolments
 from pki.verdict import store as exchange_store
 from pki.void_enrolments import void_of
 from tests.factories import Seeded, seed_organisation, seed_practitioner
@@ -210,7 +210,7 @@ def test_who_answered_for_an_establishment_answers_until_the_new_enrolment_is_ap
     approve(engine, now + WEEK, who.first, again.id)
     assert answer() == (someone.national_id,)
     with transaction(engine) as connection:
-        store.end(connection, again.id, now + 2 * WEEK)
+        enrolments.end(connection, again.id, now + 2 * WEEK)
     assert answer() == ()
 
 
@@ -245,7 +245,7 @@ def test_the_enrolment_before_ends_with_the_approval_of_its_successor_whatever_t
     again = request(engine, now, who.second, someone.national_id, address)
     approve(engine, now, who.first, again.id)
     with transaction(engine) as connection:
-        before, after = (store.load_enrolment(connection, one) for one in (who.id, again.id))
+        before, after = (enrolments.load_enrolment(connection, one) for one in (who.id, again.id))
         assert before is not None
         assert after is not None
         assert (before.state.value, before.ended_at, after.state.value) == ("ended", now + WEEK, "approved")
