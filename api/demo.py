@@ -33,6 +33,7 @@ from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.runs.run import run_register
 from pki.issuance import for_enrolment as use_cases
 from pki.model import MailKeys, Purpose
+from pki.registration import enrolment as enrolling
 from pki.withdrawal.reconcile import CONSUMER as CONSEQUENCES
 
 GENERATOR = Path(__file__).resolve().parents[1] / "scripts" / "make_registers.py"
@@ -222,7 +223,7 @@ def certify_one(
                 "document": "identity card",
                 "checked_on": now.date().isoformat(),
             }
-            asked = use_cases.request_enrolment(
+            asked = enrolling.request_enrolment(
                 connection,
                 now=now,
                 token=registrars[0],
@@ -233,7 +234,7 @@ def certify_one(
             enrolment = asked.id
     if state != "approved":
         with transaction(container.engine) as connection:
-            use_cases.approve_enrolment(connection, now=now, token=registrars[1], enrolment_id=enrolment)
+            enrolling.approve_enrolment(connection, now=now, token=registrars[1], enrolment_id=enrolment)
     for purpose in _purposes(container):
         _issue(container, registrars[0], enrolment, address, purpose)
 

@@ -19,8 +19,9 @@ from pki.record import certificates as store
 from pki.record import revocations
 from pki.record.revocations import LastEvent, Revocable
 from pki.record.tables import hold_release
+from pki.registration.eligibility import check_comment
 from pki.revocation import revoke as revoking
-from pki.revocation.authorisation import check_comment, check_may_release
+from pki.revocation.authorisation import check_may_release
 from pki.withdrawal import reconcile as consequences
 
 

@@ -34,6 +34,7 @@ from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import authorities
 from pki.record import certificates as store
 from pki.registration import eligibility as rules
+from pki.registration import enrolment as enrolling
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
 from pki.withdrawal import reconcile as consequences
@@ -212,10 +213,10 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
     key = revoked.key
     spki = public_keys.spki_sha256(key)
     lock = blocked_keys.number_lock(blocked_keys.number_of(key))
-    enrolment, now = use_cases.held_enrolment(connection, revoked.enrolment_id, lock, now=now)
+    enrolment, now = enrolling.held_enrolment(connection, revoked.enrolment_id, lock, now=now)
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
     rules.check_approved(enrolment)
-    renewals.check_identified(enrolment, now)
+    rules.check_identified(enrolment, now)
     serves = served_by(revoked.profile)
     found = circumstances.reserving(connection, enrolment, key, serves, now)
     person, facts, use = found.person, found.facts, found.use

@@ -23,6 +23,7 @@ from directory.base.db import transaction
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationReason
 from pki.record import revocations
+from pki.revocation import requests
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from tests.factories import seed_practitioner, seed_token
@@ -90,7 +91,7 @@ class Machine:
 
     def revoke(self, issued: IssuedCertificate, reason: RevocationReason) -> None:
         with transaction(self.container.engine) as connection:
-            use_cases.revoke(
+            requests.revoke(
                 connection, now=self.clock.now, actor=SOMEONE, serial=issued.serial, reason=reason
             )  # fmt: skip
 

@@ -21,7 +21,7 @@ from pki.ceremony import rollover as roll_over
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing
-from pki.issuance.for_enrolment import parse_serial
+from pki.certificates.serials import parse_serial
 from pki.model import Authority, CrlForm, RevocationReason, Serial
 from pki.record import authorities
 

@@ -20,8 +20,11 @@ from directory import access, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import read_national_id
+from pki.certificates import serials
 from pki.issuance import for_enrolment as use_cases
 from pki.model import Purpose, RevocationReason
+from pki.registration import enrolment as enrolling
+from pki.revocation import requests
 
 # A token has 49 characters: a file named by mistake is not read whole.
 _LONGEST_FILE = 1000
@@ -139,11 +142,11 @@ def enrol(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = who_acts(parts, connection, name, secret)
         if approved is not None:
-            made = use_cases.approve_enrolment(
+            made = enrolling.approve_enrolment(
                 connection, now=parts.present(connection), token=token, enrolment_id=approved
             )
         else:
-            made = use_cases.request_enrolment(
+            made = enrolling.request_enrolment(
                 connection,
                 now=parts.present(connection),
                 token=token,
@@ -246,11 +249,11 @@ def revoke(
     parts = container(state, as_json=as_json)
     with withdrawing(parts, as_json=as_json) as connection:
         token = who_acts(parts, connection, name, secret)
-        done = use_cases.revoke_as(
+        done = requests.revoke_as(
             connection,
             now=parts.present(connection),
             token=token,
-            serial=use_cases.parse_serial(serial),
+            serial=serials.parse_serial(serial),
             reason=RevocationReason(reason),
             comment=comment,
         )

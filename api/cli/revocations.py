@@ -12,7 +12,7 @@ from api.cli.output import NUMBER, answer, container, json_option, refusals_told
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import releasing
-from pki.issuance import for_enrolment as use_cases
+from pki.certificates import serials as serials_wing
 from pki.model import RevocationReason
 from pki.revocation import bulk
 from pki.revocation import proof_of_possession as revocation_requests
@@ -49,7 +49,7 @@ def release(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         done = releasing.release_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
-            serial=use_cases.parse_serial(serial), comment=comment,
+            serial=serials_wing.parse_serial(serial), comment=comment,
         )  # fmt: skip
     released = done.release_asked_at is None
     told = {
@@ -79,7 +79,7 @@ def restate(
     with withdrawing(parts, as_json=as_json) as connection:
         done = revocation_requests.restate_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
-            serial=use_cases.parse_serial(serial), reason=RevocationReason(reason), comment=comment,
+            serial=serials_wing.parse_serial(serial), reason=RevocationReason(reason), comment=comment,
         )  # fmt: skip
     told = {"serial": done.serial, "reason": done.reason.value, "revoked_at": done.revoked_at}
     answer(told, as_json=as_json, rows=[tuple(told.values())], headers=tuple(told))
@@ -128,7 +128,7 @@ def plan(
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = who_acts(parts, connection, name, secret)
         selection = Selection(
-            serials=tuple(use_cases.parse_serial(line) for line in _lines(serials)), authority=authority,
+            serials=tuple(serials_wing.parse_serial(line) for line in _lines(serials)), authority=authority,
             profile=profile, establishment=establishment, operator=operator, issued_from=_utc(issued_from),
             issued_until=_utc(issued_until), keys=tuple(_digest(line).hex() for line in _lines(keys)),
         )  # fmt: skip

@@ -16,10 +16,10 @@ from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import earlier_keys, privacy_watch, restitution
-from pki.issuance import for_enrolment as use_cases
 from pki.model import serial_of
 from pki.monitoring import relying_party_check as outside_view
 from pki.record import idempotency
+from pki.recovery import orphans
 from pki.rollback import detection as completeness
 
 _LOG = logging.getLogger("sceau.worker")
@@ -77,7 +77,7 @@ def replace_revoked_in_error(container: Container) -> str:
 
 def recover_issuance(container: Container) -> str:
     """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
-    found = use_cases.recover(container.engine, container.signer, container.present())
+    found = orphans.recover(container.engine, container.signer, container.present())
     return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
 
 

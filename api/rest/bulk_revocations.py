@@ -13,7 +13,7 @@ from api.rest.certificates import REASONS
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
-from pki.issuance.for_enrolment import parse_serial
+from pki.certificates.serials import parse_serial
 from pki.model import RevocationReason
 from pki.revocation import bulk as use_cases
 from pki.revocation.bulk import Preview

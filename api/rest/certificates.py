@@ -17,14 +17,15 @@ from directory.access import Role, actor_names
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import releasing
-from pki.issuance import for_enrolment as use_cases
+from pki.certificates import serials
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.monitoring import certificate_history as history
 from pki.record import authorities
+from pki.registration.eligibility import LONGEST_COMMENT
 from pki.releasing import Release
 from pki.revocation import proof_of_possession as revocation_requests
-from pki.revocation import reasons
-from pki.revocation.authorisation import LONGEST_COMMENT, may_see_holder
+from pki.revocation import reasons, requests
+from pki.revocation.authorisation import may_see_holder
 
 IDENTIFIED = {
     "serial": {
@@ -217,7 +218,7 @@ def certificate(call: Transacted, serial: str) -> dict[str, Any]:
     The certificate and its state at this instant. Of a red-listed mailbox an operator learns the state alone:
     what says whose it is is null.
     """
-    life = history.life(call.connection, use_cases.parse_serial(serial))
+    life = history.life(call.connection, serials.parse_serial(serial))
     last = life.events[-1] if life.events else None
     # Someone released from hold is as if never held, for who only uses the certificate.
     standing = None if last is None or last.action is RevocationAction.RELEASE else last
@@ -245,7 +246,7 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
     Who did what and when, with the lines of the audit log; who vouched for the person, by which enrolment;
     and what the certificate's state was on a given day.
     """
-    wanted = use_cases.parse_serial(serial)
+    wanted = serials.parse_serial(serial)
     life = history.life(call.connection, wanted)
     as_of = asked.get("at", call.now)
     log = history.log_lines(call.connection, wanted)
@@ -295,11 +296,11 @@ def revoke_certificate(call: Transacted, asked: dict[str, Any], serial: str) -> 
     verdict and OCSP tell it at once, LDAP within two seconds, the CRL within the minute. A revocation is
     final; `certificateHold` only suspends.
     """
-    return use_cases.revoke_as(
+    return requests.revoke_as(
         call.connection,
         now=call.now,
         token=call.token,
-        serial=use_cases.parse_serial(serial),
+        serial=serials.parse_serial(serial),
         reason=asked["reason"],
         comment=asked.get("comment") or "",
     )
@@ -339,7 +340,7 @@ def release_certificate(call: Transacted, asked: dict[str, Any], serial: str) ->
         call.connection,
         now=call.now,
         token=call.token,
-        serial=use_cases.parse_serial(serial),
+        serial=serials.parse_serial(serial),
         comment=asked.get("comment") or "",
     )
 
@@ -374,7 +375,7 @@ def correct_reason(call: Transacted, asked: dict[str, Any], serial: str) -> Revo
         call.connection,
         now=call.now,
         token=call.token,
-        serial=use_cases.parse_serial(serial),
+        serial=serials.parse_serial(serial),
         reason=asked["reason"],
         comment=asked["comment"],
     )

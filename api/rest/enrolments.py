@@ -20,7 +20,8 @@ from directory.access import Role
 from directory.identifiers import parse_address, read_national_id, read_place
 from pki.issuance import for_enrolment as use_cases
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
-from pki.revocation.authorisation import LONGEST_COMMENT
+from pki.registration import enrolment
+from pki.registration.eligibility import LONGEST_COMMENT
 
 REGISTRARS = {Role.REGISTRAR}
 MAY_SEE = {Role.REGISTRAR, Role.AUDITOR}
@@ -138,7 +139,7 @@ def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
     A registrar of the Ordre that the practitioner belongs to vouches for his identity, for one mailbox.
     Another registrar of the same Ordre must approve.
     """
-    return use_cases.request_enrolment(
+    return enrolment.request_enrolment(
         call.connection,
         now=call.now,
         token=call.token,
@@ -175,7 +176,7 @@ def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
 
     By another registrar of the same Ordre than the one who asked; once.
     """
-    return use_cases.approve_enrolment(
+    return enrolment.approve_enrolment(
         call.connection, now=call.now, token=call.token, enrolment_id=enrolment_id
     )
 
@@ -207,7 +208,7 @@ def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UU
     By a registrar of the same Ordre, whoever asked or another, while it is not approved. Another request may
     then be made for the same person and mailbox.
     """
-    return use_cases.withdraw_enrolment(
+    return enrolment.withdraw_enrolment(
         call.connection,
         now=call.now,
         token=call.token,
@@ -246,7 +247,7 @@ def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """
     limit: int = asked["limit"]
     establishment = asked.get("establishment")
-    found = use_cases.enrolments_seen(
+    found = enrolment.enrolments_seen(
         call.connection,
         token=call.token,
         state=asked.get("state"),
@@ -276,7 +277,7 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
 
     Who asked for it, on what proof of identity, who approved it.
     """
-    found = use_cases.enrolment_seen(call.connection, token=call.token, enrolment_id=enrolment_id)
+    found = enrolment.enrolment_seen(call.connection, token=call.token, enrolment_id=enrolment_id)
     return in_full(call.connection, [found])[0]
 
 

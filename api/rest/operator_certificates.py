@@ -12,8 +12,8 @@ from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.enrolments import CertificateRequest
 from api.wiring import Container
 from directory.access import Role
+from pki.certificates import serials
 from pki.certificates.profiles import OF_OPERATORS, OPERATOR_SERVER
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_operator as operators
 from pki.model import IssuedCertificate, RevocationAction
 from pki.monitoring import certificate_history as history
@@ -122,7 +122,7 @@ def see_operator_certificates(call: Transacted, asked: dict[str, Any]) -> dict[s
 
     All those of the operator that the token names, with their state: by `not_after`, what is to be renewed.
     """
-    after = use_cases.parse_serial(asked["after"]) if asked.get("after") else None
+    after = serials.parse_serial(asked["after"]) if asked.get("after") else None
     limit: int = asked["limit"]
     found = operators.made_for(call.connection, token=call.token, after=after, limit=limit + 1)
     page, last = paging.cut(found, limit)

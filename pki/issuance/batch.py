@@ -27,7 +27,6 @@ from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.public_keys import PublicKey
 from pki.certification_request import public_key_of_request
 from pki.issuance import batch_store
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance import prepare as issuance
 from pki.issuance import rekey as renewals
 from pki.issuance.batch_store import Batch, Item
@@ -46,6 +45,7 @@ from pki.model import (
 from pki.record import authorities, enrolments, key_use
 from pki.record.revocations import Revocable
 from pki.registration import eligibility as rules
+from pki.registration import enrolment as enrolling
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
@@ -146,7 +146,7 @@ def approve_all(
 def _approved(connection: Connection, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment | Refusal:
     try:
         with connection.begin_nested():
-            return use_cases.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment_id)
+            return enrolling.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment_id)
     except Refusal as refusal:
         return refusal
 
@@ -367,7 +367,7 @@ def _allowed(subject: _Subject | None, enrolment_id: UUID, token: Token, now: da
     if subject is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-enrolment", f"There is no enrolment {enrolment_id}.")
     rules.check_issuance(token, subject.enrolment)
-    renewals.check_identified(subject.enrolment, now)
+    rules.check_identified(subject.enrolment, now)
     _check_standing(subject, now)
     vouched_names.check_unchanged(subject.enrolment, _person(subject), subject.facts)
     return subject

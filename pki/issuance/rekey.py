@@ -1,8 +1,8 @@
 """When a key that was certified may be certified again, and when it has served long enough.
 
-The person stands and was identified within 825 days (`rules.check_enrolment`, `check_identified`): no new
-enrolment is needed. The certificate before lives on beside its successor until it ends, or is superseded by
-whoever asks for that.
+The person stands and was identified within 825 days (`check_enrolment` and `check_identified`,
+`pki/registration/eligibility.py`): no new enrolment is needed. The certificate before lives on beside its
+successor until it ends, or is superseded by whoever asks for that.
 """
 
 from datetime import datetime
@@ -10,7 +10,6 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from directory.rules import FRANCE
 from pki import impediments
 from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
 from pki.issuance import prepare as issuance
@@ -78,15 +77,3 @@ def check_key_period(
     if since is None or profile.key_period is None or now > since + profile.key_period:
         text = "This key has served as long as one may: make a new one."
         raise Refusal(Kind.UNACCEPTABLE, "key-period-over", text, serial=serial)
-
-
-def check_identified(enrolment: Enrolment, now: datetime) -> None:
-    """Refuse `identity-too-old` when the person was identified more than 825 days ago: enrol anew."""
-    if not is_identified(enrolment, now):
-        text = "The identity was checked more than 825 days ago: a new enrolment is needed."
-        raise Refusal(Kind.CONFLICT, "identity-too-old", text)
-
-
-def is_identified(enrolment: Enrolment, now: datetime) -> bool:
-    """Whether the person was identified within 825 days."""
-    return now.astimezone(FRANCE).date() <= rules.identified_on(enrolment) + rules.IDENTITY_HOLDS

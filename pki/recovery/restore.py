@@ -42,9 +42,9 @@ from pki.record import authorities as authority_rows
 from pki.record import certificates as store
 from pki.record import reservations, revocations
 from pki.record.revocations import LastEvent, Revocable
+from pki.registration.eligibility import check_comment
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
-from pki.revocation.authorisation import check_comment
 from pki.revocation.revoke import TakingBack
 from pki.rollback import detection as completeness
 from pki.rollback import high_water as floor

@@ -178,3 +178,25 @@ def check_approved(enrolment: Enrolment) -> None:
     if enrolment.state is not EnrolmentState.APPROVED:
         text = "A second registrar must approve this enrolment first."
         raise Refusal(Kind.CONFLICT, "not-approved", text)
+
+
+def check_identified(enrolment: Enrolment, now: datetime) -> None:
+    """Refuse `identity-too-old` when the person was identified more than 825 days ago: enrol anew."""
+    if not is_identified(enrolment, now):
+        text = "The identity was checked more than 825 days ago: a new enrolment is needed."
+        raise Refusal(Kind.CONFLICT, "identity-too-old", text)
+
+
+def is_identified(enrolment: Enrolment, now: datetime) -> bool:
+    """Whether the person was identified within 825 days."""
+    return now.astimezone(FRANCE).date() <= identified_on(enrolment) + IDENTITY_HOLDS
+
+
+LONGEST_COMMENT = 1000
+
+
+def check_comment(comment: str) -> None:
+    """Refuse `comment-too-long`."""
+    if len(comment) > LONGEST_COMMENT:
+        text = f"A comment has at most {LONGEST_COMMENT} characters."
+        raise Refusal(Kind.MALFORMED, "comment-too-long", text)

@@ -20,8 +20,6 @@ from pki.record.tables import operator_certificate
 from pki.registration import eligibility as rules
 from pki.revocation.reasons import HOLDERS
 
-LONGEST_COMMENT = 1000
-
 
 def check_may_revoke(
     connection: Connection, token: Token, found: Revocable, reason: RevocationReason | None = None
@@ -108,13 +106,6 @@ def _check_operator(
         if found.event is not None:
             # Nor does he reword what was decided over his head.
             check_holder_may_say(found.event.reason)
-
-
-def check_comment(comment: str) -> None:
-    """Refuse `comment-too-long`."""
-    if len(comment) > LONGEST_COMMENT:
-        text = f"A comment has at most {LONGEST_COMMENT} characters."
-        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
 
 
 def reserved_to_owner(text: str) -> Refusal:

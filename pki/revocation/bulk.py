@@ -21,10 +21,10 @@ from directory.search import sites_of
 from directory.withdrawal_limits import charge
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import revocations
+from pki.registration.eligibility import LONGEST_COMMENT
 from pki.revocation import bulk_store
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
-from pki.revocation.authorisation import LONGEST_COMMENT
 from pki.revocation.bulk_store import Bulk, Selected, Selection
 from pki.revocation.revoke import TakingBack
 

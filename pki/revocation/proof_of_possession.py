@@ -26,15 +26,10 @@ from directory.withdrawal_limits import charge
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial, serial_of
 from pki.record import revocations
 from pki.record.revocations import Revocable
+from pki.registration.eligibility import LONGEST_COMMENT, check_comment
 from pki.revocation import key_compromise as sweep
 from pki.revocation import revoke as revoking
-from pki.revocation.authorisation import (
-    LONGEST_COMMENT,
-    check_comment,
-    check_holder_may_say,
-    check_may_revoke,
-    reserved_to_owner,
-)
+from pki.revocation.authorisation import check_holder_may_say, check_may_revoke, reserved_to_owner
 from pki.revocation.revoke import TakingBack
 
 # What the keys of our profiles sign with; `none` and every shared secret are no proof.

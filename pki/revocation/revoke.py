@@ -1,6 +1,6 @@
 """The act of taking certificates back, one or ten thousand: events, CRL entries and audit lines, as sets.
 
-Who may, and why, is decided by the callers (`pki/issuance/for_enrolment.py`, `pki/withdrawal/reconcile.py`).
+Who may, and why, is decided by the callers (`pki/revocation/requests.py`, `pki/withdrawal/reconcile.py`).
 Revocables come from `pki.record.revocations`, which has locked their reservations: the instant of an act is
 taken here, behind those locks.
 """

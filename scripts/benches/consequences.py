@@ -21,9 +21,8 @@ from api.installation.bring_up import slapd_of
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, serial_of
-from pki.revocation import bulk
+from pki.revocation import bulk, requests
 from pki.revocation.bulk_store import Selection
 
 # Issue 3, item 4: from the commit to the last channel.
@@ -190,7 +189,7 @@ def _medians(engines: list[Engine], after: int) -> list[float]:
         for engine, times in zip(engines, taken, strict=True):
             started = time.perf_counter()
             with transaction(engine) as connection:
-                use_cases.revoke(
+                requests.revoke(
                     connection, now=datetime.now(UTC), actor=Actor("bench"), serial=serial_of(number),
                     reason=RevocationReason.SUPERSEDED,
                 )  # fmt: skip

@@ -322,7 +322,7 @@ def test_what_the_sequencer_numbered_shows_its_place(auditor: Caller, engine: En
 
 
 def test_a_revoked_certificate_stays_revoked_when_it_also_expires(engine: Engine, now: datetime) -> None:
-    from pki.issuance.for_enrolment import parse_serial
+    from pki.certificates.serials import parse_serial
     from pki.monitoring.certificate_history import life
 
     serial = certify(engine, "x@one.example", now, lasts=timedelta(days=1))

@@ -28,10 +28,10 @@ from directory.base.errors import Kind, Refusal
 from pki.ceremony import perform as making
 from pki.ceremony import rollover as roll_over
 from pki.crl import publish as crl
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_service as renewal
 from pki.model import RevocationReason, serial_of
 from pki.record import reservations
+from pki.revocation import requests
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -246,7 +246,7 @@ def test_a_signer_that_is_away_burns_no_serial(machine: Machine) -> None:
 def test_one_that_was_taken_back_is_replaced_at_once(machine: Machine) -> None:
     before = machine.shown()
     with transaction(machine.engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=machine.at, actor=ACTOR, serial=serial_of(int(before, 16)),
             reason=RevocationReason.KEY_COMPROMISE,
         )  # fmt: skip

@@ -18,8 +18,8 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, Serial
+from pki.revocation import requests
 from tests.api.certificates import certify, certify_operator
 from tests.api.commands import Sceau, token, told
 from tests.api.conftest import AbsentSigner, Caller
@@ -130,7 +130,7 @@ class TestWithThreeAnHour:
         certificate = f"/v1/certificates/{certify(engine, someone.mailbox, now)}"
         revoked = Serial(certify(engine, someone.mailbox, now, number=2))
         with transaction(engine) as connection:
-            use_cases.revoke(
+            requests.revoke(
                 connection, now=now, actor=Actor("test"), serial=revoked, reason=RevocationReason.SUPERSEDED
             )
         other = caller("registrar", name="other")

@@ -18,8 +18,8 @@ from api.embedded.postgres import EmbeddedPostgres
 from directory import access
 from directory.base.db import connect_engine, transaction
 from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
 from pki.model import Enrolment
+from pki.registration import enrolment
 from pki.signing.process import JOURNAL
 from tests.factories import seed_practitioner
 from tests.interop.conftest import Installation, within
@@ -57,7 +57,7 @@ def enrolled(installation: Installation) -> list[UUID]:
         people = [seed_practitioner(engine, FAR_FROM_THE_DEMO + number) for number in range(SIZE)]
         with transaction(engine) as connection:
             ids = [
-                use_cases.request_enrolment(
+                enrolment.request_enrolment(
                     connection, now=now, token=tokens["registrar_a"], practitioner=one.national_id,
                     mailbox=one.mailbox, identity_check=checked,
                 ).id

@@ -18,6 +18,7 @@ from directory.base.db import transaction
 from pki.issuance import for_enrolment as use_cases
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
 from pki.record import authorities
+from pki.registration import enrolment
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -104,12 +105,12 @@ def enrol(engine: Engine, now: datetime, seeded: Seeded, authority: str = "CNOM"
     first = registrar(engine, f"first-{seeded.mailbox}", authority)
     second = registrar(engine, f"second-{seeded.mailbox}", authority)
     with transaction(engine) as connection:
-        asked = use_cases.request_enrolment(
+        asked = enrolment.request_enrolment(
             connection, now=now, token=first, practitioner=seeded.national_id, mailbox=seeded.mailbox,
             identity_check=identity(now),
         )  # fmt: skip
     with transaction(engine) as connection:
-        use_cases.approve_enrolment(connection, now=now, token=second, enrolment_id=asked.id)
+        enrolment.approve_enrolment(connection, now=now, token=second, enrolment_id=asked.id)
     return Enrolled(seeded, asked.id, first, second)
 
 

@@ -40,7 +40,6 @@ from pki.certificates.profiles import (
 )
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_operator as operators
 from pki.issuance import for_service as renewal
 from pki.issuance import prepare as issuance
@@ -51,6 +50,7 @@ from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
 from pki.ocsp.request import Request
 from pki.record import authorities
+from pki.revocation import requests
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.withdrawal import operators as operators_withdrawal
@@ -116,7 +116,7 @@ class Installation:
 
     def revoke(self, issued: IssuedCertificate) -> None:
         with transaction(self.engine) as connection:
-            use_cases.revoke(
+            requests.revoke(
                 connection, now=self.now, actor=ACTOR, serial=issued.serial,
                 reason=RevocationReason.SUPERSEDED,
             )  # fmt: skip
@@ -314,7 +314,7 @@ def test_one_that_was_revoked_is_not_followed_by_the_ca_before(place: Installati
     with transaction(place.engine) as connection:
         query = "SELECT c.serial FROM certificate c JOIN authority a ON a.sha256 = c.sha256"
         serial = connection.execute(text(f"{query} WHERE a.id = 'servers-1'")).scalar_one()
-        use_cases.revoke(
+        requests.revoke(
             connection, now=place.now, actor=ACTOR, serial=serial, reason=RevocationReason.CA_COMPROMISE
         )
     assert refused(place.certify).code == "unknown-authority"
@@ -343,7 +343,7 @@ def test_what_is_doubted_is_not_certified_anew_for_a_week(place: Installation) -
     place.hold(*EVERY)
     lasting = place.certify()
     with transaction(place.engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=place.now, actor=Actor("token:999"), serial=lasting.serial,
             reason=RevocationReason.CERTIFICATE_HOLD,
         )  # fmt: skip

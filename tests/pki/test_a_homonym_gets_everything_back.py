@@ -12,11 +12,10 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
 from pki import restitution
-from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import enrolments
 from pki.record.certificates import find_certificate
-from pki.revocation import blocked_keys
+from pki.revocation import blocked_keys, requests
 from pki.withdrawal import measures
 from pki.withdrawal.measures import MeasureState
 from tests.factories import depart, seed_practitioner
@@ -149,7 +148,7 @@ def test_what_was_ended_before_or_by_another_stays_ended(
 ) -> None:
     lost = issue()
     with transaction(engine) as connection:
-        use_cases.revoke_as(
+        requests.revoke_as(
             connection, now=datetime.now(UTC), token=enrolled.first, serial=lost.serial,
             reason=RevocationReason.SUPERSEDED,
         )  # fmt: skip

@@ -12,7 +12,6 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from pki.certificates import mailbox_profiles
 from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.model import (
     JOINED,
@@ -25,6 +24,7 @@ from pki.model import (
 )
 from pki.record import revocations
 from pki.revocation import key_compromise as sweep
+from pki.revocation import requests
 from pki.verdict.decide import verdicts
 from pki.withdrawal import measures
 from pki.withdrawal import reconcile as consequences
@@ -45,7 +45,7 @@ def refused(act: object, *values: object, **named: object) -> Refusal:
 
 def revoke(engine: Engine, issued: IssuedCertificate, now: datetime, reason: RevocationReason) -> None:
     with transaction(engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=Actor("test"), serial=issued.serial, reason=reason, comment=""
         )
 

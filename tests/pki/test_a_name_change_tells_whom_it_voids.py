@@ -17,7 +17,7 @@ from directory.base.errors import Refusal
 from directory.corrections import Correction
 from directory.feed.changes import Entity
 from directory.sync.runs.run import run_register
-from pki.issuance import for_enrolment as use_cases
+from pki.registration import enrolment
 from pki.void_enrolments import void_of
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Follower
@@ -238,14 +238,14 @@ def test_a_void_enrolment_is_a_matter_until_another_takes_its_place(
     run(engine, "UPDATE practitioner SET family_name = 'DURAND'")
     follow()
     with transaction(engine) as connection:
-        asked = use_cases.request_enrolment(
+        asked = enrolment.request_enrolment(
             connection, now=now, token=enrolled.first, practitioner=enrolled.seeded.national_id,
             mailbox=enrolled.seeded.mailbox, identity_check=identity(now),
         )  # fmt: skip
     follow()
     assert subjects(engine) == {str(enrolled.id)}
     with transaction(engine) as connection:
-        use_cases.approve_enrolment(connection, now=now, token=enrolled.second, enrolment_id=asked.id)
+        enrolment.approve_enrolment(connection, now=now, token=enrolled.second, enrolment_id=asked.id)
     follow()
     assert voids(engine) == []
 
@@ -266,7 +266,7 @@ def test_a_request_that_nobody_approved_yet_is_no_matter(
 ) -> None:
     other = seed_practitioner(engine, 7)
     with transaction(engine) as connection:
-        use_cases.request_enrolment(
+        enrolment.request_enrolment(
             connection, now=now, token=enrolled.first, practitioner=other.national_id, mailbox=other.mailbox,
             identity_check=identity(now),
         )  # fmt: skip
@@ -364,11 +364,11 @@ def test_corrections_of_people_and_mailboxes_count_their_approvals(
     for number in (6, 7, 8):
         who = seed_practitioner(engine, number)
         with transaction(engine) as connection:
-            asked = use_cases.request_enrolment(
+            asked = enrolment.request_enrolment(
                 connection, now=now, token=answering.first, practitioner=who.national_id, mailbox=address,
                 identity_check=identity(now),
             )  # fmt: skip
-            use_cases.approve_enrolment(connection, now=now, token=answering.second, enrolment_id=asked.id)
+            enrolment.approve_enrolment(connection, now=now, token=answering.second, enrolment_id=asked.id)
     with pytest.raises(Refusal, match="take trust from 3 within an hour"):
         correct("service", "Urgences", Entity.MAILBOX, address)
     # Who answers for an establishment is not named in its certificates.

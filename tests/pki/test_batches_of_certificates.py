@@ -18,6 +18,8 @@ from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.issuance.batch_store import Item
 from pki.model import EnrolmentState, RevocationAction, Serial
+from pki.recovery import orphans
+from pki.registration import enrolment
 from pki.signing.inprocess import InProcessSigner
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner
 from tests.pki.conftest import (
@@ -91,11 +93,11 @@ def test_people_and_establishments_stand_in_one_batch_under_their_own_cas(
 ) -> None:
     address = seed_organisation(engine)
     with transaction(engine) as connection:
-        asked = use_cases.request_enrolment(
+        asked = enrolment.request_enrolment(
             connection, now=now, token=road.crew[0].first, practitioner=rpps(1), mailbox=address,
             identity_check=identity(now),
         )  # fmt: skip
-        use_cases.approve_enrolment(connection, now=now, token=road.crew[0].second, enrolment_id=asked.id)
+        enrolment.approve_enrolment(connection, now=now, token=road.crew[0].second, enrolment_id=asked.id)
     items = road.send([*asked_for(road.crew[:1]), Asked(asked.id, request_for(new_key()))])
     assert [item.certificate and item.certificate.authority_id for item in items] == [
         "persons-1", "organisations-1",
@@ -106,7 +108,7 @@ def test_one_that_is_refused_stops_no_other(road: Road, engine: Engine, now: dat
     others = registrar(engine, "of-another", "CNOP")
     foreign = enrol(engine, now, seed_practitioner(engine, 6, professions=(("21", "C"),)), "CNOP")
     with transaction(engine) as connection:
-        single = use_cases.request_enrolment(
+        single = enrolment.request_enrolment(
             connection, now=now, token=road.crew[0].first, mailbox="person-7@one.example",
             practitioner=seed_practitioner(engine, 7).national_id, identity_check=identity(now),
         )  # fmt: skip
@@ -223,7 +225,7 @@ def test_what_was_signed_and_never_stored_is_revoked_by_recovery(road: Road) -> 
     with pytest.raises(Refusal, match="cut off"):
         road.send(asked, signer=Cut(road.signer, signs=True))
     later = road.now + timedelta(minutes=10)
-    assert len(use_cases.recover(road.engine, road.signer, later)) == 5
+    assert len(orphans.recover(road.engine, road.signer, later)) == 5
     items = road.send(asked, at=later)
     assert {item.last for item in items} == {RevocationAction.REVOKE}
 
@@ -284,7 +286,7 @@ def test_a_second_registrar_approves_many_and_never_his_own(
     with transaction(engine) as connection:
         for number, token in ((11, first), (12, first), (13, second)):
             seeded = seed_practitioner(engine, number)
-            asked = use_cases.request_enrolment(
+            asked = enrolment.request_enrolment(
                 connection, now=now, token=token, practitioner=seeded.national_id, mailbox=seeded.mailbox,
                 identity_check=identity(now),
             )  # fmt: skip

@@ -17,10 +17,11 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.rules import LONGEST_REASON
 from directory.store import lock_person
-from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.publication.store import live_certificates
 from pki.record import enrolments
+from pki.registration import enrolment
+from pki.revocation import requests
 from pki.verdict.decide import verdicts
 from pki.withdrawal.causes import GRACES, Cause
 from pki.withdrawal.measures import lift, take
@@ -267,7 +268,7 @@ def test_a_certificate_revoked_by_hand_waits_for_nothing_more(
     stops_practising(engine, enrolled.seeded.national_id)
     follow(follower, now)
     with transaction(engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=Actor("x"), serial=serial, reason=RevocationReason.KEY_COMPROMISE
         )
     follow(follower, now)
@@ -346,7 +347,7 @@ def test_a_hold_put_by_somebody_else_outlives_the_suspension(
 ) -> None:
     serial = issue().serial
     with transaction(engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=Actor("token:1"), serial=serial,
             reason=RevocationReason.CERTIFICATE_HOLD,
         )  # fmt: skip
@@ -380,14 +381,14 @@ def test_a_mailbox_left_without_anybody_answering_is_listed_until_somebody_does(
     assert kinds(engine) == [("no-answerable-professional", address)]
     assert open_matters(engine)[0].authorities == ("CNOM",)
     with transaction(engine) as connection:
-        asked = use_cases.request_enrolment(
+        asked = enrolment.request_enrolment(
             connection, now=now, token=answering.first, practitioner=seed_practitioner(engine, 6).national_id,
             mailbox=address, identity_check=identity(now),
         )  # fmt: skip
     follow(follower, now)
     assert kinds(engine) == [("no-answerable-professional", address)]
     with transaction(engine) as connection:
-        use_cases.approve_enrolment(connection, now=now, token=answering.second, enrolment_id=asked.id)
+        enrolment.approve_enrolment(connection, now=now, token=answering.second, enrolment_id=asked.id)
     follow(follower, now)
     assert kinds(engine) == []
     closed = rows(engine, "SELECT resolved_by, resolved_at FROM attention")
@@ -669,7 +670,7 @@ def test_who_is_taken_something_from_waits_for_no_colleague_at_the_same_mailbox(
 ) -> None:
     serial = issue(who=answering).serial
     with transaction(engine) as connection:
-        colleague = use_cases.request_enrolment(
+        colleague = enrolment.request_enrolment(
             connection, now=now, token=answering.first, practitioner=seed_practitioner(engine, 6).national_id,
             mailbox=answering.seeded.mailbox, identity_check=identity(now),
         )  # fmt: skip

@@ -15,8 +15,8 @@ from directory import access
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
 from pki.model import Enrolment, EnrolmentState
+from pki.registration import enrolment as enrolling
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import Enrolled, Issue, enrol, identity, registrar
 from tests.pki.test_issuance import at_once
@@ -26,7 +26,7 @@ def ask(
     engine: Engine, now: datetime, token: access.Token, practitioner: str, mailbox: str, **check: Any
 ) -> Enrolment:
     with transaction(engine) as connection:
-        return use_cases.request_enrolment(
+        return enrolling.request_enrolment(
             connection, now=now, token=token, practitioner=practitioner, mailbox=mailbox,
             identity_check={**identity(now), **check},
         )  # fmt: skip
@@ -34,7 +34,7 @@ def ask(
 
 def approve(engine: Engine, now: datetime, token: access.Token, enrolment: Enrolment) -> Enrolment:
     with transaction(engine) as connection:
-        return use_cases.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment.id)
+        return enrolling.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment.id)
 
 
 def run(engine: Engine, sql: str, **values: Any) -> None:
@@ -141,7 +141,7 @@ def test_unknown_people_mailboxes_and_enrolments_are_not_found(engine: Engine, n
             ask(engine, now, token, national_id, mailbox)
         assert (refused.value.kind, refused.value.code) == (kind, code)
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
-        use_cases.approve_enrolment(connection, now=now, token=token, enrolment_id=uuid4())
+        enrolling.approve_enrolment(connection, now=now, token=token, enrolment_id=uuid4())
     assert refused.value.code == "unknown-enrolment"
 
 
@@ -288,7 +288,7 @@ def test_whoever_approves_locks_what_stands_beside_in_the_order_of_ids(
 ) -> None:
     """As the consequences of a departure lock it: they would deadlock with one who holds a later row."""
     ids = iter([3, 1, 4, 5])
-    monkeypatch.setattr(use_cases, "uuid4", lambda: UUID(int=next(ids)))
+    monkeypatch.setattr(enrolling, "uuid4", lambda: UUID(int=next(ids)))
     crew = [enrol(engine, now, seed_practitioner(engine, number)) for number in (1, 2)]
     run(engine, "UPDATE practitioner SET family_name = 'DURAND'")
     later = [ask(engine, now, one.first, one.seeded.national_id, one.seeded.mailbox) for one in crew]

@@ -18,7 +18,7 @@ from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.model import RevocationAction, RevocationReason
 from pki.record import revocations
-from pki.revocation import blocked_keys
+from pki.revocation import blocked_keys, requests
 from pki.revocation import compromise_reports as compromise
 from tests.factories import seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, Key, enrol, new_key, request_for
@@ -150,7 +150,7 @@ def test_a_certificate_of_before_falls_with_the_other_form(
         command.downgrade(made, "0026")
         command.upgrade(made, "head")
     with transaction(engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=ACTOR, serial=first.serial, reason=RevocationReason.KEY_COMPROMISE
         )
     assert last(engine, second.serial) is RevocationAction.REVOKE

@@ -22,15 +22,16 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.store import lock_person
+from pki.certificates import serials as serials_wing
 from pki.certificates.profiles import RESERVATION_LIFE
 from pki.certificates.validity import shard_of
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates as store
 from pki.record import enrolments
-from pki.revocation import blocked_keys
+from pki.recovery import orphans
+from pki.revocation import blocked_keys, requests
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
@@ -174,21 +175,21 @@ def test_every_serial_has_one_form_and_one_shard(number: int, shards: int) -> No
     assert len(serial) == 40
     assert int(serial, 16) == number
     spelt = ":".join(f"{number:040X}"[at : at + 2] for at in range(0, 40, 2))
-    assert use_cases.parse_serial(spelt) == use_cases.parse_serial(hex(number)) == serial
+    assert serials_wing.parse_serial(spelt) == serials_wing.parse_serial(hex(number)) == serial
     assert 0 <= shard_of(serial, shards) == number % shards < shards
 
 
 @pytest.mark.parametrize("written", ["", "0", "xyz", "-1", "8" + "0" * 39, "f" * 41, "1 2", "0x"])
 def test_what_is_no_serial_is_refused(written: str) -> None:
     with pytest.raises(Refusal) as refused:
-        use_cases.parse_serial(written)
+        serials_wing.parse_serial(written)
     assert refused.value.code == "malformed-serial"
 
 
 @pytest.mark.parametrize("written", ["0", "0" * 40, "8" + "0" * 39])
 def test_a_serial_of_the_right_length_is_told_what_else_is_wrong_with_it(written: str) -> None:
     with pytest.raises(Refusal, match="above zero and below"):
-        use_cases.parse_serial(written)
+        serials_wing.parse_serial(written)
 
 
 def test_random_serials_are_wide_and_spread_over_the_shards() -> None:
@@ -334,8 +335,8 @@ def test_what_was_signed_and_never_stored_is_found_stored_and_revoked(
 ) -> None:
     with pytest.raises(Refusal):
         issue(signer=Stumbling(authority.signer, signs=True))
-    assert use_cases.recover(engine, authority.signer, now) == []
-    (serial,) = use_cases.recover(engine, authority.signer, now + LATER)
+    assert orphans.recover(engine, authority.signer, now) == []
+    (serial,) = orphans.recover(engine, authority.signer, now + LATER)
     assert counts(engine) == (1, 1, 1)
     ((der, action, entry),) = rows(
         engine, "SELECT der, action, entry FROM certificate JOIN revocation USING (serial) WHERE serial = :s",
@@ -343,7 +344,7 @@ def test_what_was_signed_and_never_stored_is_found_stored_and_revoked(
     )  # fmt: skip
     assert (der, action) == (authority.signer.journal(serial), "revoke")
     assert entry
-    assert use_cases.recover(engine, authority.signer, now + LATER) == []
+    assert orphans.recover(engine, authority.signer, now + LATER) == []
 
 
 def test_recovery_is_not_stopped_by_one_that_cannot_be_stored_and_looks_back_a_week(
@@ -360,9 +361,9 @@ def test_recovery_is_not_stopped_by_one_that_cannot_be_stored_and_looks_back_a_w
         def journal(self, serial: Serial) -> bytes | None:
             return authority.signer.journal(Serial(sound if serial == damaged else serial))
 
-    assert use_cases.recover(engine, Damaged(), now + timedelta(days=8)) == []
+    assert orphans.recover(engine, Damaged(), now + timedelta(days=8)) == []
     with pytest.raises(ExceptionGroup, match="1 signed reservations"):
-        use_cases.recover(engine, Damaged(), now + LATER)
+        orphans.recover(engine, Damaged(), now + LATER)
     assert rows(engine, "SELECT serial FROM revocation") == [(sound,)]
 
 
@@ -372,7 +373,7 @@ def test_what_was_reserved_and_never_signed_stays_burnt(
     csr = request_for(new_key())
     with pytest.raises(Refusal):
         issue(csr=csr, signer=Stumbling(authority.signer, signs=False))
-    assert use_cases.recover(engine, authority.signer, now + LATER) == []
+    assert orphans.recover(engine, authority.signer, now + LATER) == []
     assert counts(engine) == (1, 0, 0)
     authority.signer.clock = lambda: now + LATER
     with pytest.raises(Refusal) as refused:
@@ -386,7 +387,7 @@ def test_an_issuance_slower_than_recovery_is_told_so(
     class Slow:
         def sign_certificate(self, serial: Serial) -> bytes:
             signed = authority.signer.sign_certificate(serial)
-            assert use_cases.recover(engine, authority.signer, now + LATER) == [serial]
+            assert orphans.recover(engine, authority.signer, now + LATER) == [serial]
             return signed
 
     with pytest.raises(Refusal) as refused:
@@ -407,7 +408,7 @@ def test_recovery_leaves_alone_what_a_slow_issuance_stored_after_all(
             issue(csr=csr)
             return authority.signer.journal(serial)
 
-    assert use_cases.recover(engine, Meanwhile(), now + LATER) == []
+    assert orphans.recover(engine, Meanwhile(), now + LATER) == []
     assert counts(engine) == (1, 1, 0)
 
 
@@ -587,7 +588,7 @@ def test_what_is_revoked_makes_room_and_what_is_on_hold_does_not(
 ) -> None:
     serial = issue().serial
     with transaction(engine) as connection:
-        use_cases.revoke(connection, now=now, actor=Actor("test"), serial=serial, reason=reason)
+        requests.revoke(connection, now=now, actor=Actor("test"), serial=serial, reason=reason)
     assert sum(isinstance(one, IssuedCertificate) for one in at_once(issue)) == left
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from directory.base.errors import Kind, Refusal
 from pki.certification_request import LARGEST_REQUEST, public_key_of_request
-from pki.issuance import for_enrolment as use_cases
+from pki.revocation import requests
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Established, Issue, enrol, new_key, request_for
 from tests.pki.test_issuance import counts
@@ -157,7 +157,7 @@ def test_a_revoked_key_stays_refused(engine: Engine, issue: Issue, now: datetime
     key = new_key()
     issued = issue(key)
     with engine.begin() as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=Actor("x"), serial=issued.serial, reason=RevocationReason.SUPERSEDED
         )
     with pytest.raises(Refusal) as refused:

@@ -22,12 +22,12 @@ from directory.base.errors import Refusal
 from pki.certificates import public_keys
 from pki.certification_request import public_key_of_request
 from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance.quotas import Quotas, charge, told
 from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import enrolments, revocations
-from pki.revocation import blocked_keys
+from pki.registration import enrolment
+from pki.revocation import blocked_keys, requests
 from pki.revocation import compromise_reports as compromise
 from pki.revocation.blocked_keys import Cause, Form, Listed
 from pki.signing.inprocess import InProcessSigner
@@ -80,7 +80,7 @@ def test_a_key_revoked_as_compromised_is_blocked(engine: Engine, issue: Issue, n
     key = new_key()
     serial = issue(key).serial
     with transaction(engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=ACTOR, serial=serial, reason=RevocationReason.KEY_COMPROMISE
         )
     assert refusal_of(issue, key) == "key-blocked"
@@ -116,7 +116,7 @@ def test_a_key_said_to_be_lost_while_its_renewal_is_stored_serves_neither(
     lost = RevocationReason.KEY_COMPROMISE
     slow = Slow(
         authority.signer, engine,
-        lambda connection: use_cases.revoke(
+        lambda connection: requests.revoke(
             connection, now=late, actor=ACTOR, serial=first.serial, reason=lost
         ),
     )  # fmt: skip
@@ -271,7 +271,7 @@ def test_an_identity_checked_too_long_ago_needs_a_new_enrolment_and_may_have_one
     late = now + timedelta(days=826)
     assert refusal_of(issue, new_key(), at=late) == "identity-too-old"
     with transaction(engine) as connection:
-        asked = use_cases.request_enrolment(
+        asked = enrolment.request_enrolment(
             connection,
             now=late,
             token=enrolled.first,
@@ -279,7 +279,7 @@ def test_an_identity_checked_too_long_ago_needs_a_new_enrolment_and_may_have_one
             mailbox=enrolled.seeded.mailbox,
             identity_check=identity(late),
         )
-        use_cases.approve_enrolment(connection, now=late, token=enrolled.second, enrolment_id=asked.id)
+        enrolment.approve_enrolment(connection, now=late, token=enrolled.second, enrolment_id=asked.id)
         before = enrolments.load_enrolment(connection, enrolled.id)
     assert asked.id != enrolled.id
     assert before is not None

@@ -21,8 +21,8 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_enrolment as use_cases
 from pki.model import JOINED, IssuedCertificate, Purpose, RevocationReason
+from pki.revocation import requests
 from tests.pki.conftest import Established, Issue, Key
 
 LIFETIME = timedelta(hours=72)
@@ -169,7 +169,7 @@ def test_a_signature_under_a_certificate_to_encrypt_with_is_refused(
 def test_a_letter_signed_under_a_revoked_certificate_is_refused(desk: Desk, now: datetime, kind: str) -> None:
     signs = desk.hold(kind, SIGN)
     with transaction(desk.engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=Actor("test"), serial=signs.issued.serial,
             reason=RevocationReason.SUPERSEDED,
         )  # fmt: skip

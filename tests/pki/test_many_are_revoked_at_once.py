@@ -14,9 +14,8 @@ from directory.access import Role, Token
 from directory.base import failpoints
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, Serial
-from pki.revocation import bulk
+from pki.revocation import bulk, requests
 from pki.revocation.bulk import Preview
 from pki.revocation.bulk_store import Bulk, Selection
 from tests.api.certificates import certify
@@ -228,7 +227,7 @@ def test_it_goes_on_batch_by_batch_and_skips_what_others_revoked(
     made = plan(engine, now, first, serials=tuple(serials[:6]))
     agree(engine, now, first, made)
     with transaction(engine) as connection:
-        use_cases.revoke_as(connection, now=now, token=first, serial=serials[4], reason=SUPERSEDED)
+        requests.revoke_as(connection, now=now, token=first, serial=serials[4], reason=SUPERSEDED)
     reached = [step(engine, now, 4), step(engine, now, 4), step(engine, now, 4)]
     assert [one and (one.state, one.reached, one.revoked, one.skipped) for one in reached] == [
         ("running", 4, 4, 0), ("done", 6, 5, 1), None,

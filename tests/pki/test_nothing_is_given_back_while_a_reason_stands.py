@@ -25,7 +25,8 @@ from pki.issuance import batch
 from pki.issuance import for_enrolment as use_cases
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
-from pki.revocation import blocked_keys
+from pki.registration import enrolment
+from pki.revocation import blocked_keys, requests
 from pki.revocation import proof_of_possession as revocation_requests
 from pki.revocation import suspension as holds
 from pki.signing.inprocess import InProcessSigner
@@ -68,7 +69,7 @@ class Scene:
     others: tuple[access.Token, access.Token]
 
     def hold(self, connection: Connection, token: access.Token | None = None) -> None:
-        use_cases.revoke_as(
+        requests.revoke_as(
             connection,
             now=self.now,
             token=token or self.enrolled.first,
@@ -262,7 +263,7 @@ def test_a_second_hold_has_fourteen_days_of_its_own(scene: Scene) -> None:
         scene.suspend(connection, scene.others[0])
     late = scene.now + timedelta(days=20)
     with transaction(scene.engine) as connection:
-        use_cases.revoke_as(
+        requests.revoke_as(
             connection, now=late, token=scene.enrolled.first, serial=scene.issued.serial, reason=HOLD
         )
         assert holds.end_holds(connection, late + holds.LASTS - timedelta(seconds=1)) == []
@@ -448,7 +449,7 @@ def test_an_operator_makes_no_other_beside_a_server_that_somebody_else_doubts(
 
     def hold(token: access.Token, serial: Serial) -> None:
         with transaction(engine) as connection:
-            use_cases.revoke_as(connection, now=now, token=token, serial=serial, reason=HOLD)
+            requests.revoke_as(connection, now=now, token=token, serial=serial, reason=HOLD)
 
     hold(doubter, made.serial)
     with pytest.raises(Refusal, match="certificate-on-hold"):
@@ -463,7 +464,7 @@ def test_an_operator_suspended_meanwhile_is_given_nothing_back(
 ) -> None:
     own, made = token_of(engine, now, name="colleague"), certify("mx.one.example")
     with transaction(engine) as connection:
-        use_cases.revoke_as(connection, now=now, token=own, serial=made.serial, reason=HOLD)
+        requests.revoke_as(connection, now=now, token=own, serial=made.serial, reason=HOLD)
         connection.execute(text("UPDATE operator SET suspended_at = :now"), {"now": now})
     with pytest.raises(Refusal) as refused, transaction(engine) as connection:
         releasing.release_as(connection, now=now, token=own, serial=made.serial)
@@ -551,7 +552,7 @@ def test_the_hold_that_a_measure_put_is_no_person_s(scene: Scene) -> None:
 
 def revoked(scene: Scene, token: access.Token, reason: RevocationReason) -> None:
     with transaction(scene.engine) as connection:
-        use_cases.revoke_as(connection, now=scene.now, token=token, serial=scene.issued.serial, reason=reason)
+        requests.revoke_as(connection, now=scene.now, token=token, serial=scene.issued.serial, reason=reason)
 
 
 @pytest.mark.parametrize("road", ["alone", "batch"])
@@ -562,7 +563,7 @@ def test_a_hold_is_not_walked_around_by_revoking_and_issuing_anew(
     later = scene.now + holds.LASTS + timedelta(hours=1)
     authority.signer.clock = lambda: later
     with transaction(scene.engine) as connection:
-        use_cases.revoke_as(
+        requests.revoke_as(
             connection, now=scene.now + timedelta(minutes=1), token=doubter, serial=scene.issued.serial,
             reason=HOLD,
         )  # fmt: skip
@@ -581,12 +582,12 @@ def test_a_hold_is_not_walked_around_by_revoking_and_issuing_anew(
 def enrolled_anew(scene: Scene, at: datetime) -> UUID:
     who = scene.enrolled
     with transaction(scene.engine) as connection:
-        asked = use_cases.request_enrolment(
+        asked = enrolment.request_enrolment(
             connection, now=at, token=who.first, practitioner=who.seeded.national_id,
             mailbox=who.seeded.mailbox, identity_check=identity(at),
         )  # fmt: skip
     with transaction(scene.engine) as connection:
-        use_cases.approve_enrolment(connection, now=at, token=who.second, enrolment_id=asked.id)
+        enrolment.approve_enrolment(connection, now=at, token=who.second, enrolment_id=asked.id)
     return asked.id
 
 
@@ -611,9 +612,9 @@ def test_an_operator_ends_nobodys_doubt_by_revoking_its_server(
 ) -> None:
     made, own = certify("mx.one.example"), token_of(engine, now, name="colleague")
     with transaction(engine) as connection:
-        use_cases.revoke_as(connection, now=now, token=doubter, serial=made.serial, reason=HOLD)
+        requests.revoke_as(connection, now=now, token=doubter, serial=made.serial, reason=HOLD)
     with transaction(engine) as connection:
-        use_cases.revoke_as(
+        requests.revoke_as(
             connection, now=now, token=own, serial=made.serial, reason=RevocationReason.SUPERSEDED
         )
     with pytest.raises(Refusal, match="certificate-on-hold"):

@@ -18,7 +18,6 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_enrolment as use_cases
 from pki.issuance import for_service as renewal
 from pki.model import IssuedCertificate, RevocationReason, Standing
 from pki.ocsp import responders
@@ -26,6 +25,7 @@ from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
 from pki.ocsp.request import Request
 from pki.ocsp.responders import Responder
+from pki.revocation import requests
 from tests.pki.conftest import BASE_URL, Established, Issue
 
 SECRET = b"of the web"
@@ -109,7 +109,7 @@ def test_a_revoked_responder_signs_no_more_and_is_replaced(desk: Desk, now: date
     before = desk.current(now)
     assert before is not None
     with transaction(desk.engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=Actor("test:someone"), serial=before.serial,
             reason=RevocationReason.KEY_COMPROMISE, comment="its machine was broken into",
         )  # fmt: skip
@@ -161,7 +161,7 @@ def test_a_certificate_of_the_service_goes_from_good_to_revoked_in_ocsp_and_crl(
     issued = issue()
     assert status(desk, issued, now) is library.OCSPCertStatus.GOOD
     with transaction(engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=now, actor=Actor("test:someone"), serial=issued.serial,
             reason=RevocationReason.KEY_COMPROMISE, comment="lost",
         )  # fmt: skip

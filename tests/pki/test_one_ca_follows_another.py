@@ -36,6 +36,7 @@ from pki.ocsp import store as ocsp_store
 from pki.publication import store as published
 from pki.publication.values import public_values
 from pki.record import authorities as authority_rows
+from pki.revocation import requests
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from tests.factories import seed_practitioner
@@ -353,7 +354,7 @@ def test_a_revoked_ca_issues_no_more(both: Authorities) -> None:
     (der,) = [one.public_bytes(Encoding.DER) for one in fetched(both.engine, f"{BASE_URL}/ca/persons-1.cer")]
     serial = serial_of(x509.load_der_x509_certificate(der).serial_number)
     with transaction(both.engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=both.now, actor=ACTOR, serial=serial, reason=RevocationReason.CA_COMPROMISE
         )
     with pytest.raises(Refusal) as refused:

@@ -22,6 +22,7 @@ from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Ser
 from pki.monitoring import expiry_store
 from pki.record import authorities
 from pki.revocation import compromise_reports as compromise
+from pki.revocation import requests
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import operators as operators_withdrawal
 from pki.withdrawal.causes import GRACES, Cause
@@ -455,7 +456,7 @@ def test_an_operator_lifts_its_own_holds_and_no_other(
 
     def hold(token: access.Token) -> None:
         with transaction(engine) as connection:
-            use_cases.revoke_as(
+            requests.revoke_as(
                 connection, now=now, token=token, serial=made.serial, reason=RevocationReason.CERTIFICATE_HOLD
             )
 

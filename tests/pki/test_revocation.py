@@ -14,9 +14,9 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import releasing
 from pki.certificates import der
-from pki.issuance import for_enrolment as use_cases
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
+from pki.revocation import requests
 from pki.revocation import revoke as revoking
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
@@ -34,7 +34,7 @@ def revoke(
     engine: Engine, now: datetime, serial: str, reason: RevocationReason = LOST, actor: Actor | None = None
 ) -> Revocation:
     with transaction(engine) as connection:
-        return use_cases.revoke(
+        return requests.revoke(
             connection, now=now, actor=actor or Actor("test"), serial=Serial(serial), reason=reason,
             comment="lost laptop",
         )  # fmt: skip
@@ -44,7 +44,7 @@ def revoke_as(
     engine: Engine, now: datetime, token: access.Token, serial: str, reason: RevocationReason = LOST
 ) -> Revocation:
     with transaction(engine) as connection:
-        return use_cases.revoke_as(connection, now=now, token=token, serial=Serial(serial), reason=reason)
+        return requests.revoke_as(connection, now=now, token=token, serial=Serial(serial), reason=reason)
 
 
 def release(engine: Engine, now: datetime, serial: str) -> Revocation:
@@ -139,9 +139,7 @@ def test_only_what_exists_and_lives_can_be_revoked(engine: Engine, issue: Issue,
 def test_a_comment_has_an_end(engine: Engine, issue: Issue, now: datetime) -> None:
     serial = issue().serial
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
-        use_cases.revoke(
-            connection, now=now, actor=Actor("x"), serial=serial, reason=LOST, comment="x" * 1001
-        )
+        requests.revoke(connection, now=now, actor=Actor("x"), serial=serial, reason=LOST, comment="x" * 1001)
     assert refused.value.code == "comment-too-long"
 
 

@@ -24,9 +24,9 @@ from pki.ceremony.plan import Place, Plan
 from pki.certificates.profiles import BACKDATING
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_enrolment as use_cases
 from pki.model import RevocationReason, Serial, serial_of
 from pki.record import authorities
+from pki.revocation import requests
 from pki.rollback import high_water as floor
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -344,7 +344,7 @@ def revoke(machines: Machines, name: str) -> Serial:
     certificate = x509.load_pem_x509_certificate((machines.carried / f"{name}.cer").read_bytes())
     serial = serial_of(certificate.serial_number)
     with transaction(machines.engine) as connection:
-        use_cases.revoke(
+        requests.revoke(
             connection, now=machines.now, actor=ACTOR, serial=serial,
             reason=RevocationReason.CESSATION_OF_OPERATION,
         )  # fmt: skip

@@ -20,6 +20,7 @@ from pki.issuance import for_enrolment as use_cases
 from pki.issuance.batch import Asked
 from pki.model import Enrolment
 from pki.record import enrolments
+from pki.registration import enrolment as enrolling
 from pki.verdict import store as exchange_store
 from pki.void_enrolments import void_of
 from tests.factories import Seeded, seed_organisation, seed_practitioner
@@ -60,7 +61,7 @@ def withdraw(engine: Engine, now: datetime, who: access.Token, number: int) -> N
 
 def request(engine: Engine, now: datetime, who: access.Token, practitioner: str, mailbox: str) -> Enrolment:
     with transaction(engine) as connection:
-        return use_cases.request_enrolment(
+        return enrolling.request_enrolment(
             connection, now=now, token=who, practitioner=practitioner, mailbox=mailbox,
             identity_check=identity(now),
         )  # fmt: skip
@@ -68,7 +69,7 @@ def request(engine: Engine, now: datetime, who: access.Token, practitioner: str,
 
 def approve(engine: Engine, now: datetime, who: access.Token, enrolment: UUID) -> Enrolment:
     with transaction(engine) as connection:
-        return use_cases.approve_enrolment(connection, now=now, token=who, enrolment_id=enrolment)
+        return enrolling.approve_enrolment(connection, now=now, token=who, enrolment_id=enrolment)
 
 
 @pytest.fixture
@@ -228,7 +229,7 @@ def test_one_registrar_takes_nobody_s_answering_away_by_a_request_and_its_withdr
         request(engine, late, who.second, someone.national_id, address)
     assert refused.value.code == "already-enrolled"
     with transaction(engine) as connection:
-        use_cases.withdraw_enrolment(
+        enrolling.withdraw_enrolment(
             connection, now=late, token=who.second, enrolment_id=again.id, comment=""
         )
         assert exchange_store.answerable_for(connection, [address], None) == {address: (someone.national_id,)}

@@ -1,0 +1,223 @@
+"""Enrolment by two persons: asked for by one registrar, approved by another, withdrawn, seen.
+
+Acts in the caller's transaction, audit line included.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection
+
+from directory import store as directory_store
+from directory.access import Role, Token
+from directory.base.audit import Event, Line, record
+from directory.base.errors import Kind, Refusal
+from directory.base.instant import dated, not_before
+from directory.model import Mailbox, MailboxFacts, Practitioner
+from directory.search import sites_of
+from pki import circumstances, doubts, vouched_names
+from pki.model import Enrolment, EnrolmentState
+from pki.record import enrolments
+from pki.registration import eligibility as rules
+from pki.registration.eligibility import check_comment
+
+
+def request_enrolment(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    practitioner: str,
+    mailbox: str,
+    identity_check: Mapping[str, Any],
+) -> Enrolment:
+    """Ask for a person to be enrolled for a mailbox: their own, or an establishment's that they answer for.
+
+    Refuses `not-a-registrar`, `bad-identity-check`, `unknown-practitioner`, `unknown-mailbox`,
+    `malformed-address`, `wrong-authority`, `not-the-holder`, `mailbox-kind-not-served`, `already-enrolled`,
+    and every reason of the verdict that stands against the person or the mailbox.
+    """
+    rules.check_registrar(token)
+    checked = rules.check_identity(identity_check, now)
+    now = dated(connection, directory_store.lock_person(connection, practitioner), now)
+    person, facts = circumstances.subject_of(connection, practitioner, mailbox)
+    rules.check_enrolment(token.authority, person, facts, now)
+    vouched_names.check_publishable(person, facts)
+    asked = Enrolment(
+        id=uuid4(), practitioner=practitioner, mailbox=mailbox_of(facts).address, authority=token.authority,
+        identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
+        names=vouched_names.recorded(vouched_names.names_of(person, facts)),
+    )  # fmt: skip
+    practises_there = _practises_at(connection, person, mailbox_of(facts).establishment)
+    detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
+    line = Line(now, token.actor, Event.ENROLMENT_REQUESTED, str(asked.id), detail)
+    # The one before seldom stands: looked at when it is in the way.
+    if not enrolments.add_enrolment(connection, asked, line, beside_approved=False) and not (
+        _has_room(connection, asked, token, now)
+        and enrolments.add_enrolment(connection, asked, line, beside_approved=True)
+    ):
+        text = "An enrolment of this person for this mailbox is under way or approved."
+        raise Refusal(Kind.CONFLICT, "already-enrolled", text)
+    return asked
+
+
+def _practises_at(connection: Connection, person: Practitioner, establishment: str) -> bool:
+    """Whether one of his practices is at a place under this number (FINESS or SIRET); no for ''."""
+    places = frozenset(sites_of(connection, establishment)) if establishment else ()
+    return any(practice.finess in places for practice in person.practices)
+
+
+def _has_room(connection: Connection, asked: Enrolment, token: Token, now: datetime) -> bool:
+    """Whether those before carry no certificate any more; a request among them ends.
+
+    An approved one stands until two persons have put another in its place.
+    """
+    for before in enrolments.standing_enrolments(connection, asked.mailbox, asked.practitioner):
+        why = _why_outdated(connection, before, asked, now)
+        if not why:
+            return False
+        if before.state is EnrolmentState.REQUESTED:
+            _end(connection, before, token, now, comment=why)
+    return True
+
+
+def _why_outdated(connection: Connection, before: Enrolment, asked: Enrolment, now: datetime) -> str:
+    """Why an enrolment carries no certificate any more; '' while it does.
+
+    Its identity check is too old, it vouches for other names than the record shows, or a hold put since was
+    never settled.
+    """
+    if not rules.is_identified(before, now):
+        return "the identity was checked too long ago"
+    if vouched_names.is_void(before, asked):
+        return "it vouched for other names"
+    return "a hold put since was never settled" if doubts.stands(connection, before) else ""
+
+
+def _end(connection: Connection, found: Enrolment, token: Token, now: datetime, *, comment: str) -> Enrolment:
+    now = not_before(now, found.approved_at, found.requested_at)
+    ended = enrolments.end(connection, found.id, now)
+    record(
+        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(found.id),
+        detail={**_told(found), "comment": comment},
+    )  # fmt: skip
+    return ended
+
+
+def approve_enrolment(
+    connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID
+) -> Enrolment:
+    """The second pair of eyes; the person and the mailbox must still stand, under the names recorded.
+
+    The enrolment approved before it ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`,
+    `already-approved`, `enrolment-ended`, `enrolment-void`. Who approves several holds all who live
+    before (`enrolments.lock_beside`).
+    """
+    locked = enrolments.enrolment_and_standing(connection, enrolment_id)
+    if locked is None:
+        raise rules.unknown_enrolment(enrolment_id)
+    found, standing, held_at = locked
+    now = not_before(dated(connection, held_at, now), found.requested_at)
+    rules.check_approval(token, found)
+    person, facts = circumstances.subject_of(connection, found.practitioner, found.mailbox)
+    rules.check_enrolment(found.authority, person, facts, now)
+    vouched_names.check_unchanged(found, person, facts)
+    for before in standing:
+        # Its place is taken: two persons have said so by now.
+        _end(connection, before, token, now, comment=f"replaced by {found.id}")
+    line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
+    return enrolments.approve(connection, found, token.id, line)
+
+
+def withdraw_enrolment(
+    connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID, comment: str
+) -> Enrolment:
+    """End a request that awaits approval, by any registrar of its authority: who asked may have erred.
+
+    What was approved before stands as it stood: this takes trust from nobody. It makes room for another of
+    the same person and mailbox. Refuses `unknown-enrolment`, `not-a-registrar`, `wrong-authority`,
+    `already-approved`, `enrolment-ended`, `comment-too-long`.
+    """
+    check_comment(comment)
+    found, now = held_enrolment(connection, enrolment_id, now=now)
+    rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
+    rules.check_requested(found)
+    return _end(connection, found, token, now, comment=comment)
+
+
+def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) -> Enrolment:
+    """One enrolment, for a registrar of its authority or an auditor.
+
+    Refuses `unknown-enrolment`, `not-a-registrar`, `wrong-authority`.
+    """
+    found = _enrolment(enrolments.load_enrolment(connection, enrolment_id), enrolment_id)
+    if token.role is not Role.AUDITOR:
+        rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
+    return found
+
+
+def enrolments_seen(
+    connection: Connection,
+    *,
+    token: Token,
+    state: EnrolmentState | None,
+    after: UUID | None,
+    limit: int,
+    establishment: str | None = None,
+) -> list[Enrolment]:
+    """Enrolments in the order they were asked for: those of a registrar's authority, to an auditor all.
+
+    `establishment` leaves those for its mailboxes and for the people who practise there; by the number of a
+    legal entity, those of all its places. `after` is the last one of the page before.
+    Refuses `not-a-registrar`, `bad-cursor`.
+    """
+    authority = None
+    if token.role is not Role.AUDITOR:
+        rules.check_registrar(token)
+        authority = token.authority
+    last = None if after is None else enrolments.load_enrolment(connection, after)
+    if after is not None and last is None:
+        raise Refusal(Kind.MALFORMED, "bad-cursor", "This cursor was not given by a search.")
+    numbers = None
+    if establishment is not None:
+        numbers = [establishment, *sites_of(connection, establishment)]
+    return enrolments.enrolments(
+        connection, authority=authority, state=state, establishment=numbers, after=last, limit=limit
+    )
+
+
+def mailbox_of(facts: MailboxFacts) -> Mailbox:
+    """The mailbox of these facts; refuses `unknown-mailbox`."""
+    if facts.mailbox is None:
+        raise Refusal(Kind.NOT_FOUND, "unknown-mailbox", f"There is no mailbox {facts.address}.")
+    return facts.mailbox
+
+
+def held_enrolment(
+    connection: Connection, enrolment_id: UUID, *names: str, now: datetime
+) -> tuple[Enrolment, datetime]:
+    """The enrolment, with its person and the locks of these names held, and the instant of that.
+
+    Refuses `unknown-enrolment`.
+    """
+    held = enrolments.hold_enrolment(connection, enrolment_id, names=names)
+    if held is None:
+        raise rules.unknown_enrolment(enrolment_id)
+    found, held_at = held
+    return found, dated(connection, held_at, now)
+
+
+def _enrolment(found: Enrolment | None, enrolment_id: UUID) -> Enrolment:
+    if found is None:
+        raise rules.unknown_enrolment(enrolment_id)
+    return found
+
+
+def _told(enrolment: Enrolment) -> dict[str, str]:
+    return {
+        "practitioner": enrolment.practitioner,
+        "mailbox": enrolment.mailbox,
+        "authority": enrolment.authority,
+    } | ({} if enrolment.names is None else {"names_sha256": vouched_names.digest(enrolment.names)})
