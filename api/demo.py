@@ -31,7 +31,7 @@ from directory.feed.readers import lag_seconds
 from directory.ldap import publish
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.runs.run import run_register
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.model import MailKeys, Purpose
 from pki.registration import enrolment as enrolling
 from pki.withdrawal.reconcile import CONSUMER as CONSEQUENCES
@@ -248,7 +248,7 @@ def _issue(
     container: Container, token: access.Token, enrolment: UUID, address: str, purpose: Purpose | None
 ) -> None:
     try:
-        use_cases.issue_for_enrolment(
+        for_enrolment.issue_for_enrolment(
             container.engine, container.signer, now=container.clock(), token=token, enrolment_id=enrolment,
             csr=_request(address), base_url=container.settings.base_url,
             purposes=container.purposes(purpose),

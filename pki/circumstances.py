@@ -20,7 +20,7 @@ from pki.certificates.public_keys import PublicKey
 from pki.model import Enrolment, IssuedCertificate, Purpose
 from pki.record import key_use
 from pki.record.key_use import Against, KeyUse
-from pki.registration import eligibility as rules
+from pki.registration import eligibility
 from pki.revocation import blocked_keys
 
 _RESERVING = blocked_keys.STOPPED.beside(key_use.KEY_USE, directory_store.PRESENT_FACTS)
@@ -50,7 +50,9 @@ def reserving(
     Refuses `unknown-practitioner`, `malformed-address`.
     """
     asked = blocked_keys.asking_of(key)
-    asked |= key_use.asking_beside(asked["spki"], of, purposes, beyond=now + rules.RENEWAL_OPENS, now=now)
+    asked |= key_use.asking_beside(
+        asked["spki"], of, purposes, beyond=now + eligibility.RENEWAL_OPENS, now=now
+    )
     (row,) = _RESERVING.rows(connection, asked | directory_store.asking_of(of.mailbox))
     stopped, use = row[:3], row[3 : 3 + key_use.KEY_USE_WIDTH]
     facts = directory_store.facts_told(of.mailbox, row[3 + key_use.KEY_USE_WIDTH :])
@@ -66,7 +68,7 @@ def storing(
     Refuses `unknown-practitioner`, `malformed-address`.
     """
     asked = key_use.asking_beside(
-        issued.spki_sha256, of, served_by(issued.profile), beyond=now + rules.RENEWAL_OPENS, now=now,
+        issued.spki_sha256, of, served_by(issued.profile), beyond=now + eligibility.RENEWAL_OPENS, now=now,
         but=issued.serial,
     )  # fmt: skip
     (row,) = _STORING.rows(connection, asked | directory_store.asking_of(of.mailbox))

@@ -15,8 +15,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from pki import impediments
 from pki.model import RevocationAction, RevocationReason, Serial
-from pki.record import certificates as store
-from pki.record import revocations
+from pki.record import certificates, revocations
 from pki.record.revocations import LastEvent, Revocable
 from pki.record.tables import hold_release
 from pki.registration.eligibility import check_comment
@@ -69,7 +68,7 @@ def release_as(
 
 
 def _locked(connection: Connection, serial: Serial) -> Revocable:
-    issued = store.find_certificate(connection, serial)
+    issued = certificates.find_certificate(connection, serial)
     if issued is not None:
         impediments.lock_holder(connection, issued)
     found = revocations.revocable(connection, serial)

@@ -26,14 +26,12 @@ from pki import circumstances, impediments, vouched_names
 from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.certificates.public_keys import PublicKey
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment, rekey
 from pki.issuance import prepare as issuance
-from pki.issuance import rekey as renewals
 from pki.issuance.prepare import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
-from pki.record import authorities
-from pki.record import certificates as store
-from pki.registration import eligibility as rules
+from pki.record import authorities, certificates
+from pki.registration import eligibility
 from pki.registration import enrolment as enrolling
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
@@ -189,7 +187,9 @@ def _replace(
     # 3. Stored; revoked in the same breath when the person left meanwhile.
     with transaction(engine) as connection:
         at = now(connection)
-        issued, refusal = use_cases.store_or_take_back(connection, prepared, signed, revoked.enrolment_id, at)
+        issued, refusal = for_enrolment.store_or_take_back(
+            connection, prepared, signed, revoked.enrolment_id, at
+        )
         if refusal is None:
             _replaced(connection, revoked, issued, at)
     return refusal is None
@@ -215,12 +215,12 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
     lock = blocked_keys.number_lock(blocked_keys.number_of(key))
     enrolment, now = enrolling.held_enrolment(connection, revoked.enrolment_id, lock, now=now)
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
-    rules.check_approved(enrolment)
-    rules.check_identified(enrolment, now)
+    eligibility.check_approved(enrolment)
+    eligibility.check_identified(enrolment, now)
     serves = served_by(revoked.profile)
     found = circumstances.reserving(connection, enrolment, key, serves, now)
     person, facts, use = found.person, found.facts, found.use
-    rules.check_enrolment(enrolment.authority, person, facts, now)
+    eligibility.check_enrolment(enrolment.authority, person, facts, now)
     names = vouched_names.check_unchanged(enrolment, person, facts)
     impediments.check_given(enrolment, person, facts, now=now)
     checked = found.checked()
@@ -229,13 +229,13 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
         raise TypeError("the mailbox of a standing enrolment is registered")
     profile = mailbox_profiles.mail_profile(facts.mailbox.kind, serves)
     if use.lasting is not None:
-        raise renewals.already_certified(use.lasting)
+        raise rekey.already_certified(use.lasting)
     impediments.check(impediments.standing((), held=use.held))
-    renewals.check_key_period(connection, revoked.serial, spki, profile, now)
+    rekey.check_key_period(connection, revoked.serial, spki, profile, now)
     # 3. One reserved before the worker stopped is taken up while the signer still signs it.
     last = use.last
     if last is not None and last.serial != revoked.serial and last.enrolment_id == enrolment.id:
-        stored = store.find_certificate(connection, last.serial)
+        stored = certificates.find_certificate(connection, last.serial)
         if stored is None and last.reserved_at >= now - RESERVATION_LIFE:
             return issuance.resume(connection, last, ACTOR)
     role = mailbox_profiles.ISSUER_OF_MAILBOX[facts.mailbox.kind]

@@ -20,7 +20,7 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.model import IssuedCertificate, RevocationReason
 from pki.record import revocations
 from pki.revocation import requests
@@ -83,7 +83,7 @@ class Machine:
         who = enrol(
             self.container.engine, self.clock.now, seed_practitioner(self.container.engine, self.people)
         )
-        return use_cases.issue_for_enrolment(
+        return for_enrolment.issue_for_enrolment(
             self.container.engine, self.container.signer, now=self.clock.now, token=who.first,
             enrolment_id=who.id, csr=request_for(new_key()), base_url=self.container.settings.base_url,
             thorough=False,

@@ -15,9 +15,8 @@ from api.settings import Settings, load_settings
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import intake, offline, plan, signing
+from pki.ceremony import intake, offline, plan, rollover, signing
 from pki.ceremony import perform as making
-from pki.ceremony import rollover as roll_over
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing
@@ -197,7 +196,7 @@ def activate(name: str, state: Path | None, as_json: bool) -> None:
     \b
     Example:  sceau ca activate persons-2
     """
-    _turn(roll_over.activate, name, state, as_json=as_json)
+    _turn(rollover.activate, name, state, as_json=as_json)
 
 
 @ca.command()
@@ -210,7 +209,7 @@ def retire(name: str, state: Path | None, as_json: bool) -> None:
     \b
     Example:  sceau ca retire persons-1
     """
-    _turn(roll_over.retire, name, state, as_json=as_json)
+    _turn(rollover.retire, name, state, as_json=as_json)
 
 
 @ca.command(name="list")
@@ -225,7 +224,7 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         found, between = authorities.authorities(connection), rows.crosses(connection)
-        due = roll_over.root_crl_ends(connection)
+        due = rollover.root_crl_ends(connection)
     told = [
         {"id": one.id, "state": one.state.value, "role": one.role, "issuer": one.issuer_id,
          "offline": one.offline, "subject": one.subject, "not_after": one.not_after,

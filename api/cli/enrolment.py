@@ -21,7 +21,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import read_national_id
 from pki.certificates import serials
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.model import Purpose, RevocationReason
 from pki.registration import enrolment as enrolling
 from pki.revocation import requests
@@ -195,7 +195,7 @@ def issue(
     with refusals_told(as_json=as_json):
         with transaction(parts.engine) as connection:
             token = who_acts(parts, connection, name, secret)
-        made = use_cases.issue_for_enrolment(
+        made = for_enrolment.issue_for_enrolment(
             parts.engine,
             parts.signer,
             now=parts.present(),

@@ -9,7 +9,7 @@ import click
 from api.cli.output import answer, container, json_option, refusals_told, state_option
 from directory.access import AUTHORITIES
 from directory.base.db import transaction
-from pki.monitoring import expiry_notices as expiry
+from pki.monitoring import expiry_notices
 from pki.monitoring.expiry_store import Asked
 
 
@@ -31,7 +31,7 @@ def expiring(within: int, authority: str | None, limit: int, state: Path | None,
     now = parts.clock()
     asked = Asked(now + timedelta(days=within), authority)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = expiry.ending(connection, now, asked, limit=limit)
+        found = expiry_notices.ending(connection, now, asked, limit=limit)
     rows = [
         (one.not_after, one.mailbox or one.subject, one.profile, one.authority, one.serial) for one in found
     ]

@@ -14,8 +14,7 @@ from directory.base.errors import Kind, Refusal
 from pki import releasing
 from pki.certificates import serials as serials_wing
 from pki.model import RevocationReason
-from pki.revocation import bulk
-from pki.revocation import proof_of_possession as revocation_requests
+from pki.revocation import bulk, proof_of_possession
 from pki.revocation.bulk import Preview
 from pki.revocation.bulk_store import Bulk, Selection
 
@@ -77,7 +76,7 @@ def restate(
     """
     parts = container(state, as_json=as_json)
     with withdrawing(parts, as_json=as_json) as connection:
-        done = revocation_requests.restate_as(
+        done = proof_of_possession.restate_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
             serial=serials_wing.parse_serial(serial), reason=RevocationReason(reason), comment=comment,
         )  # fmt: skip

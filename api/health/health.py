@@ -35,7 +35,7 @@ from directory.base.instant import dated_by_database, is_dated_by_database
 from directory.feed.readers import urgent_lag_seconds
 from directory.ldap.publish import CONSUMER as LDAP
 from directory.sync.runs.history import Condition, conditions
-from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring import service_expiry
 from pki.monitoring.metrics import Figures, feed_lags, figures
 from pki.rollback import detection as completeness
 from pki.signing_clock import SigningClock
@@ -115,7 +115,7 @@ class _Readiness:
                 lags = feed_lags(connection, now)
                 urgent = urgent_lag_seconds(connection, LDAP, now) if LDAP in lags else 0.0
                 registers = conditions(connection, now, container.settings.freshness)
-                own = lifetimes.ours(connection, now)
+                own = service_expiry.ours(connection, now)
                 beat = last_beat(connection, WORKER)
                 error = connection.execute(_HEARTBEAT_ERROR).scalar()
             lacks = self._watch.look()
@@ -218,16 +218,16 @@ def _registers(found: Sequence[Condition]) -> Check:
     return {"state": "ok", "age_seconds": ages}
 
 
-def _lifetimes(own: Sequence[lifetimes.Lifetime], now: datetime) -> Check:
+def _lifetimes(own: Sequence[service_expiry.Lifetime], now: datetime) -> Check:
     """Red before anything of ours runs out; what only comes near is named."""
     named = {
         condition: [one.label for one in own if one.condition(now) is condition]
-        for condition in lifetimes.Condition
+        for condition in service_expiry.Condition
     }
     told: Check = {"state": "ok"}
-    if soon := named[lifetimes.Condition.SOON]:
+    if soon := named[service_expiry.Condition.SOON]:
         told["soon"] = soon
-    if due := named[lifetimes.Condition.DUE]:
+    if due := named[service_expiry.Condition.DUE]:
         told |= {"state": "degraded", "reason": f"to be renewed now: {', '.join(due)}"}
     return told
 
@@ -254,7 +254,7 @@ class _Scraped:
                 with transaction(self.container.engine, read_only=True) as connection:
                     counted = figures(connection, now)
                     registers = conditions(connection, now, self.container.settings.freshness)
-                    own = lifetimes.ours(connection, now)
+                    own = service_expiry.ours(connection, now)
                     used = withdrawal_limits.shares(connection, self.container.settings.allowance, now)
                     read = reading_quotas.shares(connection, self.container.settings.reading_quotas, now)
                 behind = bool(self.container.watch.lacks())
@@ -281,7 +281,7 @@ _EVEN = Skew()
 def exposition(
     counted: Figures,
     registers: Sequence[Condition],
-    own: Sequence[lifetimes.Lifetime] = (),
+    own: Sequence[service_expiry.Lifetime] = (),
     *,
     behind: bool = False,
     used: Mapping[str, float] = MappingProxyType({}),
@@ -374,8 +374,8 @@ def _read(shares: Mapping[tuple[str, str], float]) -> Metric:
     return family
 
 
-def _own_families(own: Sequence[lifetimes.Lifetime], now: datetime) -> Iterator[Metric]:
-    states = list(lifetimes.Condition)
+def _own_families(own: Sequence[service_expiry.Lifetime], now: datetime) -> Iterator[Metric]:
+    states = list(service_expiry.Condition)
     yield _gauge(
         "sceau_own_end_timestamp_seconds", "When each thing that the service stands on runs out.", "what",
         {one.label: one.ends.timestamp() for one in own},

@@ -27,7 +27,7 @@ from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.runs.history import Condition, conditions
-from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring import service_expiry
 from pki.monitoring.metrics import figures
 from pki.rollback.detection import WHAT_TO_DO
 
@@ -167,7 +167,7 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     with transaction(container.engine, read_only=True) as connection:
         counted = figures(connection, now)
         registers = conditions(connection, now, container.settings.freshness)
-        own = lifetimes.ours(connection, now)
+        own = service_expiry.ours(connection, now)
         failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
     lacks = container.watch.look()
     told = {"state": "behind", "reason": WHAT_TO_DO, "lacks": lacks} if lacks else {"state": "complete"}

@@ -5,8 +5,7 @@ from pathlib import Path
 from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
-from pki.tlog import checkpoint as signed_note
-from pki.tlog import sequencer as transparency
+from pki.tlog import checkpoint, sequencer
 from pki.tlog import store as transparency_store
 
 
@@ -14,24 +13,24 @@ def sign_checkpoint(container: Container) -> str:
     """Number waiting audit lines and sign the new head, kept in the database and in a file beside it."""
     file = checkpoint_file(container)
     with transaction(container.engine) as connection:
-        count = transparency.sequence(
+        count = sequencer.sequence(
             connection, audit_key(container), now=container.signing.instant(), checkpoint_file=file
         )
-    transparency.publish_heads(container.engine, file)
+    sequencer.publish_heads(container.engine, file)
     return f"{count} audit lines" if count else ""
 
 
-def verify_log(container: Container) -> tuple[int, transparency.Verified]:
+def verify_log(container: Container) -> tuple[int, sequencer.Verified]:
     """The log's size, everything found wrong with it, and what it says itself that it has lost."""
     public_key = audit_key(container).public_key()
     with transaction(container.engine, read_only=True) as connection:
-        found = transparency.examine(connection, public_key, checkpoint_file(container))
+        found = sequencer.examine(connection, public_key, checkpoint_file(container))
         return transparency_store.size(connection), found
 
 
-def audit_key(container: Container) -> signed_note.AuditKey:
+def audit_key(container: Container) -> checkpoint.AuditKey:
     """The key that signs the log's heads, made by the first who asks."""
-    return signed_note.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
+    return checkpoint.ensure_key(container.settings.audit_folder / "key.pem", web_passphrase(container))
 
 
 def checkpoint_file(container: Container) -> Path:

@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from api.settings import Settings
 from api.wiring import Container
 from pki.model import JOINED, Purpose
-from pki.monitoring import expiry_notices as expiry
+from pki.monitoring import expiry_notices
 from pki.monitoring.expiry_notices import Letter
 
 _SECONDS = 20.0
@@ -88,7 +88,7 @@ def send_notices(container: Container) -> str:
     def post(letters: Sequence[Letter]) -> Iterator[tuple[Letter, str]]:
         return _posted(settings, letters, container.clock())
 
-    return str(expiry.send_due(container.engine, post, container.clock))
+    return str(expiry_notices.send_due(container.engine, post, container.clock))
 
 
 def written(letter: Letter, sender: str, now: datetime) -> EmailMessage:

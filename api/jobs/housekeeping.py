@@ -17,7 +17,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import earlier_keys, privacy_watch, restitution
 from pki.model import serial_of
-from pki.monitoring import relying_party_check as outside_view
+from pki.monitoring import relying_party_check
 from pki.record import idempotency
 from pki.recovery import orphans
 from pki.rollback import detection as completeness
@@ -113,7 +113,7 @@ def look_from_outside(container: Container) -> str:
     now = container.clock()
     with transaction(container.engine, read_only=True) as connection:
         start = serial_of(x509.random_serial_number())
-        looked, disagreed = outside_view.look(connection, now=now, start=start)
+        looked, disagreed = relying_party_check.look(connection, now=now, start=start)
     if disagreed:
         first = disagreed[0]
         text = (

@@ -10,7 +10,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import servers_authority
 from pki.certificates.profiles import LIST_SIGNER
-from pki.issuance import for_service as renewal
+from pki.issuance import for_service
 from pki.service_keys import jws as list_signing
 
 # Whose CA certified it before there was one for servers.
@@ -21,7 +21,7 @@ def list_signer(container: Container) -> list_signing.ListSigner:
     """The signer of lists under the CA for servers; Refusal UNAVAILABLE `no-list-signer`."""
     folder, secret = container.settings.web_keys, web_passphrase(container)
     issuing, now = _issuer(container), container.signing.instant()
-    renewal.ensure_list_signer(
+    for_service.ensure_list_signer(
         container.engine, container.signer, authority_id=issuing, keys_folder=folder, passphrase=secret,
         base_url=container.settings.base_url, now=now,
     )  # fmt: skip

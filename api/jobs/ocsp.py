@@ -6,7 +6,7 @@ from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
 from pki import servers_authority
-from pki.issuance import for_service as renewal
+from pki.issuance import for_service
 from pki.ocsp import responders
 from pki.record import tables
 
@@ -16,7 +16,7 @@ def renew_responders(container: Container) -> str:
     made = [
         authority_id
         for authority_id in _issuing(container)
-        if renewal.ensure_responder(
+        if for_service.ensure_responder(
             container.engine,
             container.signer,
             authority_id=authority_id,

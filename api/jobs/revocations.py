@@ -4,8 +4,7 @@ import time
 
 from api.wiring import Container
 from directory.base.db import transaction
-from pki.revocation import bulk
-from pki.revocation import suspension as holds
+from pki.revocation import bulk, suspension
 
 
 def end_holds(container: Container) -> str:
@@ -13,7 +12,7 @@ def end_holds(container: Container) -> str:
     ended = 0
     while True:
         with transaction(container.engine) as connection:
-            step = holds.end_holds(connection, container.present(connection))
+            step = suspension.end_holds(connection, container.present(connection))
         if not step:
             return f"{ended} holds became final" if ended else ""
         ended += len(step)

@@ -16,12 +16,21 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 from sqlalchemy import Connection, Engine, text
 
-from api.jobs import audit_log, crl, expiry_mail, exports, feed, ocsp, revocations, withdrawal
-from api.jobs import housekeeping as upkeep
+from api.jobs import (
+    audit_log,
+    crl,
+    expiry_mail,
+    exports,
+    feed,
+    housekeeping,
+    ldaps_certificate,
+    ocsp,
+    register_freshness,
+    register_increments,
+    revocations,
+    withdrawal,
+)
 from api.jobs import ldap as publication
-from api.jobs import ldaps_certificate as ldaps_renewal
-from api.jobs import register_freshness as night_watch
-from api.jobs import register_increments as increments
 from api.jobs import registers as nightly
 from api.jobs import trust_list as trust_lists
 from api.wiring import Container
@@ -88,12 +97,12 @@ JOBS = MappingProxyType(
     {
         job.name: job
         for job in (
-            Job("heartbeat", "Shows that no job of the worker hangs.", _every(3), upkeep.heartbeat),
+            Job("heartbeat", "Shows that no job of the worker hangs.", _every(3), housekeeping.heartbeat),
             Job(
                 "completeness",
                 "Fails while the record lacks what was shown of it, as after a restored backup.",
                 _every(10),
-                upkeep.watch_completeness,
+                housekeeping.watch_completeness,
             ),
             Job(
                 "consequences",
@@ -124,20 +133,20 @@ JOBS = MappingProxyType(
                 "measures-due",
                 "Tells the feed of the measures that begin or end by their dates.",
                 _every(1),
-                upkeep.measures_due,
+                housekeeping.measures_due,
             ),
             Job(
                 "replacements",
                 "Certifies anew what an annulled strike-off revoked.",
                 _every(5),
-                upkeep.replace_revoked_in_error,
+                housekeeping.replace_revoked_in_error,
                 waits=True,
             ),
             Job(
                 "privacy-watch",
                 "Lists what is held back from publication, for a person to correct.",
                 _every(10),
-                upkeep.watch_privacy,
+                housekeeping.watch_privacy,
                 silence=LONG_SILENCE,
             ),
             Job("due-changes", "Tells the feed what time alone changed.", _every(60), feed.due_changes),
@@ -159,7 +168,7 @@ JOBS = MappingProxyType(
                 "fhir-increment",
                 "Asks the FHIR API of the Annuaire Santé what changed; off unless `sources_file` names it.",
                 _every(900),
-                increments.take_increments,
+                register_increments.take_increments,
                 silence=LONG_SILENCE,
             ),
             Job(
@@ -170,10 +179,10 @@ JOBS = MappingProxyType(
                 silence=LONG_SILENCE,
             ),
             Job(
-                night_watch.FRESHNESS,
+                register_freshness.FRESHNESS,
                 "Says once when a register grows too old, and once when it is young again.",
                 _every(60),
-                night_watch.watch_freshness,
+                register_freshness.watch_freshness,
             ),
             Job(
                 "export",
@@ -232,34 +241,39 @@ JOBS = MappingProxyType(
                 "ldaps-certificate",
                 "Renews the LDAPS certificate in time and has slapd show it, without a restart.",
                 _every(600),
-                ldaps_renewal.renew,
+                ldaps_certificate.renew,
             ),
             Job(
                 "outside-view",
                 "Judges a sample of what is published as a reader would, against the record.",
                 _every(3600),
-                upkeep.look_from_outside,
+                housekeeping.look_from_outside,
                 waits=True,
             ),
             Job(
                 "idempotency-ends",
                 "Forgets the answers of requests asked a day ago.",
                 _every(3600),
-                upkeep.forget_requests,
+                housekeeping.forget_requests,
             ),
             Job(
                 "withdrawal-limits",
                 "Closes what `attention` said of limits half used, once their hour has passed.",
                 _every(60),
-                upkeep.let_withdrawals_go,
+                housekeeping.let_withdrawals_go,
             ),
             Job(
                 "earlier-keys",
                 "Numbers keys that an earlier release certified; revokes what is on a reported one.",
                 _every(60),
-                upkeep.number_earlier_keys,
+                housekeeping.number_earlier_keys,
             ),
-            Job("recovery", "Finds what was signed but not stored.", _every(120), upkeep.recover_issuance),
+            Job(
+                "recovery",
+                "Finds what was signed but not stored.",
+                _every(120),
+                housekeeping.recover_issuance,
+            ),
             Job(
                 "checkpoints",
                 "Numbers audit lines and signs the log's head.",

@@ -23,8 +23,7 @@ from pki.monitoring import certificate_history as history
 from pki.record import authorities
 from pki.registration.eligibility import LONGEST_COMMENT
 from pki.releasing import Release
-from pki.revocation import proof_of_possession as revocation_requests
-from pki.revocation import reasons, requests
+from pki.revocation import proof_of_possession, reasons, requests
 from pki.revocation.authorisation import may_see_holder
 
 IDENTIFIED = {
@@ -371,7 +370,7 @@ def correct_reason(call: Transacted, asked: dict[str, Any], serial: str) -> Revo
     The revocation and its date stay; OCSP and the CRL tell the new reason, the log keeps both. A key once
     said to be compromised stays so.
     """
-    return revocation_requests.restate_as(
+    return proof_of_possession.restate_as(
         call.connection,
         now=call.now,
         token=call.token,

@@ -18,7 +18,7 @@ from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import parse_address, read_national_id, read_place
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
 from pki.registration import enrolment
 from pki.registration.eligibility import LONGEST_COMMENT
@@ -315,7 +315,7 @@ def issue_certificate(call: Call, asked: dict[str, Any], enrolment_id: UUID) -> 
     register and the enrolment. Where signature and encryption are separate, `purpose` says which of the two
     this key will serve.
     """
-    return use_cases.issue_for_enrolment(
+    return for_enrolment.issue_for_enrolment(
         call.container.engine,
         call.container.signer,
         now=call.now,

@@ -18,8 +18,7 @@ from api.wiring import Container
 from api.words.registers import Said, instant, number
 from directory.access import Role
 from directory.base.db import transaction
-from pki.monitoring import expiry_notices as expiry
-from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring import expiry_notices, service_expiry
 from pki.monitoring.expiry_store import Asked, Ending
 from pki.monitoring.service_expiry import Condition, Kind
 
@@ -133,7 +132,7 @@ def expiring(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         to_operator=role is Role.OPERATOR,
         operator_id=call.token.operator_id,
     )
-    found = expiry.ending(call.connection, call.now, wanted, after=_place(asked), limit=limit + 1)
+    found = expiry_notices.ending(call.connection, call.now, wanted, after=_place(asked), limit=limit + 1)
     page, last = paging.cut(found, limit)
     following = None if last is None else f"{int(last.not_after.timestamp())}-{last.serial}"
     return {"items": [_shown(one) for one in page], "next": following}
@@ -162,15 +161,15 @@ def expiring_page(container: Container) -> Blueprint:
 
 def _page(container: Container, now: datetime) -> str:
     with transaction(container.engine, read_only=True) as connection:
-        counted, untold = expiry.counts(connection, now), expiry.untold(connection, now)
-        own = [(one, one.condition(now)) for one in lifetimes.ours(connection, now)]
+        counted, untold = expiry_notices.counts(connection, now), expiry_notices.untold(connection, now)
+        own = [(one, one.condition(now)) for one in service_expiry.ours(connection, now)]
     rows = [
         (PROFILE_WORDS.get(profile, Said(profile, profile)), authority, numbers)
         for (profile, authority), numbers in counted.items()
     ]
     return render_template(
         "expiring.html", rows=rows, own=own, untold=untold, kinds=KIND_WORDS, conditions=CONDITION_WORDS,
-        styles=CONDITION_STYLE, instant=instant, number=number, now=now, steps=sorted(expiry.STEPS),
+        styles=CONDITION_STYLE, instant=instant, number=number, now=now, steps=sorted(expiry_notices.STEPS),
     )  # fmt: skip
 
 

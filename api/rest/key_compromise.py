@@ -9,7 +9,7 @@ from api.http.schemas import Hexadecimal, Shape
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
-from pki.revocation import compromise_reports as compromise
+from pki.revocation import compromise_reports
 from pki.revocation.compromise_reports import Reported
 
 
@@ -49,7 +49,9 @@ def report_compromised_key(call: Transacted, asked: dict[str, Any]) -> Reported:
     By whoever holds it: the proof is a request (CSR) signed by that key, whose common name says "this key is
     compromised". The key is blocked for ever and all its certificates are revoked.
     """
-    return compromise.report(call.connection, now=call.now, actor=call.token.actor, csr=asked["csr"].encode())
+    return compromise_reports.report(
+        call.connection, now=call.now, actor=call.token.actor, csr=asked["csr"].encode()
+    )
 
 
 def keys(container: Container) -> Resource:

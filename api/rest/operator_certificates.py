@@ -14,9 +14,9 @@ from api.wiring import Container
 from directory.access import Role
 from pki.certificates import serials
 from pki.certificates.profiles import OF_OPERATORS, OPERATOR_SERVER
-from pki.issuance import for_operator as operators
+from pki.issuance import for_operator
 from pki.model import IssuedCertificate, RevocationAction
-from pki.monitoring import certificate_history as history
+from pki.monitoring import certificate_history
 
 OPERATORS = {Role.OPERATOR}
 LONGEST_HOST = 253
@@ -33,7 +33,7 @@ class OperatorCertificateRequest(CertificateRequest):
     domains = fields.List(
         Line(LONGEST_HOST),
         load_default=list,
-        validate=validate.Length(max=operators.MOST_HOSTS),
+        validate=validate.Length(max=for_operator.MOST_HOSTS),
         metadata={
             "description": "Hôtes dans ses domaines de confiance — Hosts in its own trusted domains",
             "example": ["mx.medecin.ordre.mssante.invalid"],
@@ -45,7 +45,7 @@ class OperatorCertificateAnswer(IssuedAnswer):
     """A certificate of the operator, its hosts, and its state."""
 
     domains = fields.List(fields.String(), required=True)
-    state = fields.Enum(history.State, by_value=True, required=True)
+    state = fields.Enum(certificate_history.State, by_value=True, required=True)
 
 
 class OperatorCertificatesQuery(paging.PageQuery):
@@ -90,7 +90,7 @@ def certify_operator(call: Call, asked: dict[str, Any]) -> IssuedCertificate:
     For the operator that the token names, and in its own domains of the trusted list: a domain or a host
     below it, no wildcard. To renew is to ask again with another key.
     """
-    return operators.issue(
+    return for_operator.issue(
         call.container.engine,
         call.container.signer,
         now=call.now,
@@ -124,7 +124,7 @@ def see_operator_certificates(call: Transacted, asked: dict[str, Any]) -> dict[s
     """
     after = serials.parse_serial(asked["after"]) if asked.get("after") else None
     limit: int = asked["limit"]
-    found = operators.made_for(call.connection, token=call.token, after=after, limit=limit + 1)
+    found = for_operator.made_for(call.connection, token=call.token, after=after, limit=limit + 1)
     page, last = paging.cut(found, limit)
     items = [
         asdict(one.certificate)
@@ -140,9 +140,19 @@ def operator_certificates(container: Container) -> Resource:
     return resource("operator_certificates", text, container, certify_operator, see_operator_certificates)
 
 
-def _state(issued: IssuedCertificate, last: RevocationAction | None, call: Transacted) -> history.State:
+def _state(
+    issued: IssuedCertificate, last: RevocationAction | None, call: Transacted
+) -> certificate_history.State:
     if last is not None and last is not RevocationAction.RELEASE:
-        return history.State.REVOKED if last is RevocationAction.REVOKE else history.State.ON_HOLD
+        return (
+            certificate_history.State.REVOKED
+            if last is RevocationAction.REVOKE
+            else certificate_history.State.ON_HOLD
+        )
     if call.now > issued.not_after:
-        return history.State.EXPIRED
-    return history.State.NOT_YET_VALID if call.now < issued.not_before else history.State.GOOD
+        return certificate_history.State.EXPIRED
+    return (
+        certificate_history.State.NOT_YET_VALID
+        if call.now < issued.not_before
+        else certificate_history.State.GOOD
+    )

@@ -18,7 +18,7 @@ from directory.access import Role
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.certificates import pkcs12
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.model import IssuedCertificate, Purpose
 from pki.record import authorities, idempotency
 from pki.record.idempotency import Asked, Kept
@@ -100,7 +100,7 @@ def _certified(
             idempotency.keep(connection, asked, _SHOWN)
 
     container = call.container
-    return use_cases.issue_for_enrolment(
+    return for_enrolment.issue_for_enrolment(
         container.engine,
         container.signer,
         now=call.now,

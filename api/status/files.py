@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
 from pki import intact
-from pki.ceremony import rollover as roll_over
+from pki.ceremony import rollover
 from pki.crl import parsing
 from pki.crl import store as crl_store
 from pki.intact import DamagedError
@@ -24,7 +24,7 @@ from pki.model import Authority
 from pki.publication import trust_list, trust_list_store
 from pki.publication.store import authority as certificate_of
 from pki.record import authorities
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 
 _LOG = logging.getLogger("sceau.status")
 # What Windows and browsers know `.p7b` by.
@@ -104,7 +104,7 @@ class Files:
         """Every certificate of the CA's key, as certificates point to it (certs-only CMS)."""
         try:
             with self._engine.connect() as connection:
-                found = roll_over.bundle(connection, authority_id)
+                found = rollover.bundle(connection, authority_id)
                 known = trust_list_store.certificates(connection)
         except (SQLAlchemyError, ValueError):
             # The second: what stands there is no certificate.
@@ -115,7 +115,7 @@ class Files:
             return NOT_FOUND
         held = self._chains.get(authority_id)
         if held is None or held[0] != found[0]:
-            if not _are_signed(roll_over.certificates_in(found[0]), known):
+            if not _are_signed(rollover.certificates_in(found[0]), known):
                 return UNAVAILABLE if held is None else held[1]
             held = found[0], cacheable("application/pkcs7-mime", *found, dated_alone=True)
             self._chains[authority_id] = held
@@ -161,12 +161,12 @@ def _latest(
         alone = crl_store.is_dated_alone(connection, authority_id, shard, published.number, delta=delta)
         found = _given(published.der, published.number, heard, dated_alone=alone)
     # Read when something new is given, not for each who asks.
-    content = None if kept is None else floor.kept_list(kept, f"{authority_id}/{shard}", delta=delta)
+    content = None if kept is None else high_water.kept_list(kept, f"{authority_id}/{shard}", delta=delta)
     last = 0 if content is None else _number_of(content)
     if content is None or not _is_intact(content, authority, last, delta=delta):
-        forgotten = kept is not None and crl_store.last_number(connection, authority_id, shard) < floor.known(
-            kept, f"{authority_id}/{shard}"
-        )
+        forgotten = kept is not None and crl_store.last_number(
+            connection, authority_id, shard
+        ) < high_water.known(kept, f"{authority_id}/{shard}")
         # A later one was published, which neither the record nor any file has: an older one would un-revoke.
         if forgotten:
             return _List(0, UNAVAILABLE, heard)

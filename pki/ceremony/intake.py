@@ -32,7 +32,7 @@ from pki.crl import distribution_points, parsing
 from pki.crl import store as crl_store
 from pki.model import Authority, serial_of
 from pki.record import authorities
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 
 # Clocks of machines without a network go wrong by minutes.
 CLOCK_SKEW = timedelta(minutes=10)
@@ -103,7 +103,7 @@ def take_list(
         place = f"{root.id}/0"
         gate.check_signed(content, tbs, root)
         _check_list(connection, listing, root, now)
-        if listing.number <= floor.known(floor_file, place):
+        if listing.number <= high_water.known(floor_file, place):
             raise _refused("crl-number", "This number has been given out before.")
         rows.add_list(
             connection, root.id, listing.number, this_update=listing.this_update,
@@ -112,8 +112,8 @@ def take_list(
         detail = {"number": listing.number, "bytes": len(content), "sha256": sha256(content).hexdigest()}
         record(connection, now=now, actor=actor, event=Event.CRL_PUBLISHED, subject=place, detail=detail)
     # After the commit: a number that the record never came to know would make it look restored.
-    floor.raise_to(floor_file, place, listing.number)
-    floor.keep_list(floor_file, place, content)
+    high_water.raise_to(floor_file, place, listing.number)
+    high_water.keep_list(floor_file, place, content)
     return root.id, listing.number
 
 

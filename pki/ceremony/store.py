@@ -11,8 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from directory.base.errors import Kind, Refusal
 from pki.crl import store as crl_store
 from pki.model import AuthorityState, IssuedCertificate, Reservation, RevocationAction, Serial
-from pki.record import certificates as store
-from pki.record import reservations
+from pki.record import certificates, reservations
 from pki.record.tables import authority, certificate, crl, cross_certificate, reservation, revocation
 
 _LISTED = text("""
@@ -61,7 +60,7 @@ def add_certificate(connection: Connection, issued: IssuedCertificate, tbs: byte
         tbs_sha256=sha256(tbs).digest(), reserved_at=issued.issued_at,
     )  # fmt: skip
     reservations.add_reservation(connection, reserved, [], actor)
-    store.add_certificate(connection, issued)
+    certificates.add_certificate(connection, issued)
 
 
 def is_serial_used(connection: Connection, serial: Serial) -> bool:

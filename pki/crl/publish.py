@@ -30,7 +30,7 @@ from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
 from pki.record import authorities
 from pki.registration.eligibility import this_update
 from pki.rollback import detection as completeness
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
@@ -136,7 +136,7 @@ def publish(
     before.
     """
     place = f"{authority_id}/{shard}"
-    least = 0 if floor_file is None else floor.known(floor_file, place)
+    least = 0 if floor_file is None else high_water.known(floor_file, place)
     with transaction(engine) as connection:
         authority = _authority(connection, authority_id, shard)
         # The number first: its row's lock makes every publisher of the shard wait for the one before.
@@ -147,7 +147,7 @@ def publish(
         tbs, listed = _reserve_delta(connection, turn) if delta else _reserve_complete(connection, turn)
     if floor_file is not None:
         # Before anyone can see it, so that no restored record can be taken for one that knows as much.
-        floor.raise_to(floor_file, place, number, listed.events)
+        high_water.raise_to(floor_file, place, number, listed.events)
     signed = signer.sign_crl(authority_id, shard, number)
     gate.check_signed(signed, tbs, authority)
     with transaction(engine) as connection:
@@ -159,7 +159,7 @@ def publish(
         if authority.crl_form is CrlForm.PLAIN:
             _note_large(connection, authority, listed.number, now)
     if floor_file is not None:
-        floor.keep_list(floor_file, place, signed, delta=delta)
+        high_water.keep_list(floor_file, place, signed, delta=delta)
     return number
 
 

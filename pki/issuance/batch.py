@@ -26,9 +26,8 @@ from pki import impediments, vouched_names
 from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.public_keys import PublicKey
 from pki.certification_request import public_key_of_request
-from pki.issuance import batch_store
+from pki.issuance import batch_store, rekey
 from pki.issuance import prepare as issuance
-from pki.issuance import rekey as renewals
 from pki.issuance.batch_store import Batch, Item
 from pki.issuance.prepare import Prepared, Wanted
 from pki.issuance.quotas import Quotas, charge, told
@@ -44,7 +43,7 @@ from pki.model import (
 )
 from pki.record import authorities, enrolments, key_use
 from pki.record.revocations import Revocable
-from pki.registration import eligibility as rules
+from pki.registration import eligibility
 from pki.registration import enrolment as enrolling
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
@@ -98,7 +97,7 @@ def issue_all(
     beyond them waits for the next hour, or for another of the same authority to send the batch again.
     Refuses `not-a-registrar`, `bad-batch`, `quota-reached`, `signer-unavailable`.
     """
-    rules.check_registrar(token)
+    eligibility.check_registrar(token)
     _check_size(asked)
     with transaction(engine) as connection:
         batch = _begin(connection, token, asked, now)
@@ -127,7 +126,7 @@ def seen(connection: Connection, *, token: Token, batch_id: UUID) -> tuple[Batch
     if found is None:
         raise unknown
     if token.role is not Role.AUDITOR:
-        rules.check_own(token, found.authority, unknown)
+        eligibility.check_own(token, found.authority, unknown)
     return found, batch_store.items(connection, batch_id)
 
 
@@ -283,7 +282,7 @@ def _reserve(
     }
     taken = batch_store.taken_keys(connection, list(spki.values()))
     stopped = blocked_keys.stopped_among(connection, given)
-    lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS)
+    lasting = batch_store.lasting(connection, list(subjects), now + eligibility.RENEWAL_OPENS)
     held = batch_store.held(connection, list(subjects), now)
 
     first = {key: place for place, key in reversed(spki.items())}
@@ -302,7 +301,7 @@ def _reserve(
             # Of a pair in one batch each is on a key of its own as well.
             raise issuance.key_already_certified()
         if (other := _lasting(lasting, one)) is not None:
-            raise renewals.already_certified(other)
+            raise rekey.already_certified(other)
         _check_given(subject, held, now)
         return pending or subject
 
@@ -340,9 +339,9 @@ def _begun(
         raise issuance.key_already_certified()
     profile = mailbox_profiles.mail_profile(subject.facts.mailbox.kind, asked.purposes)
     use = key_use.key_use(
-        connection, spki, subject.enrolment, asked.purposes, beyond=now + rules.RENEWAL_OPENS, now=now
+        connection, spki, subject.enrolment, asked.purposes, beyond=now + eligibility.RENEWAL_OPENS, now=now
     )
-    return renewals.check_key(connection, subject.enrolment, use, profile, now)
+    return rekey.check_key(connection, subject.enrolment, use, profile, now)
 
 
 def _subjects(
@@ -366,16 +365,16 @@ def _allowed(subject: _Subject | None, enrolment_id: UUID, token: Token, now: da
     """As the single road asks, in its order; `token`'s authority is the batch's."""
     if subject is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-enrolment", f"There is no enrolment {enrolment_id}.")
-    rules.check_issuance(token, subject.enrolment)
-    rules.check_identified(subject.enrolment, now)
+    eligibility.check_issuance(token, subject.enrolment)
+    eligibility.check_identified(subject.enrolment, now)
     _check_standing(subject, now)
     vouched_names.check_unchanged(subject.enrolment, _person(subject), subject.facts)
     return subject
 
 
 def _check_standing(subject: _Subject, now: datetime) -> None:
-    rules.check_approved(subject.enrolment)
-    rules.check_enrolment(subject.enrolment.authority, _person(subject), subject.facts, now)
+    eligibility.check_approved(subject.enrolment)
+    eligibility.check_enrolment(subject.enrolment.authority, _person(subject), subject.facts, now)
 
 
 def _person(subject: _Subject) -> Practitioner:
@@ -431,7 +430,9 @@ def _store(
     subjects = _subjects(connection, [asked[place].enrolment_id for place in signed])
     blocked_keys.hold(connection, [prepared.reservation.spki_sha256 for prepared, _ in signed.values()])
     stored = issuance.store_all(connection, list(signed.values()), now)
-    lasting = batch_store.lasting(connection, list(subjects), now + rules.RENEWAL_OPENS, but=list(stored))
+    lasting = batch_store.lasting(
+        connection, list(subjects), now + eligibility.RENEWAL_OPENS, but=list(stored)
+    )
     blocked = batch_store.blocked_among(connection, [one.spki_sha256 for one in stored.values()])
     held = batch_store.held(connection, list(subjects), now)
     refused: dict[int, Refusal] = {}
@@ -459,7 +460,7 @@ def _against(
 ) -> Refusal | None:
     if other is not None:
         # Two keys may have been reserved side by side, while neither had its certificate.
-        return renewals.already_certified(other)
+        return rekey.already_certified(other)
     against: Refusal | None = _tried(_check_standing, subject, now) or _tried(
         _check_given, subject, held, now
     )

@@ -17,7 +17,7 @@ from pki.certificates import mailbox_profiles
 from pki.certificates.public_keys import PublicKey
 from pki.certification_request import public_key_of_request
 from pki.issuance import prepare as issuance
-from pki.issuance import rekey as renewals
+from pki.issuance import rekey
 from pki.issuance.prepare import Prepared
 from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
@@ -25,7 +25,7 @@ from pki.lint.key import weaknesses
 from pki.model import JOINED, IssuedCertificate, Purpose, RevocationReason
 from pki.record import authorities
 from pki.record.revocations import Revocable
-from pki.registration import eligibility as rules
+from pki.registration import eligibility
 from pki.registration.enrolment import held_enrolment, mailbox_of
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
@@ -99,17 +99,17 @@ def _reserve(
     # Two requests for one person queue here, so the second sees what the first reserved.
     number = blocked_keys.number_lock(blocked_keys.number_of(key))
     enrolment, now = held_enrolment(connection, enrolment_id, number, now=now)
-    rules.check_issuance(token, enrolment)
-    rules.check_identified(enrolment, now)
+    eligibility.check_issuance(token, enrolment)
+    eligibility.check_identified(enrolment, now)
     found = circumstances.reserving(connection, enrolment, key, purposes, now)
     person, facts = found.person, found.facts
-    rules.check_enrolment(enrolment.authority, person, facts, now)
+    eligibility.check_enrolment(enrolment.authority, person, facts, now)
     names = vouched_names.check_unchanged(enrolment, person, facts)
     impediments.check_given(enrolment, person, facts, now=now)
     kind = mailbox_of(facts).kind
     profile = mailbox_profiles.mail_profile(kind, purposes)
     checked = found.checked()
-    pending = renewals.check_key(connection, enrolment, found.use, profile, now)
+    pending = rekey.check_key(connection, enrolment, found.use, profile, now)
     if pending is not None:
         return issuance.resume(connection, pending, token.actor)
     return issuance.prepare(
@@ -130,14 +130,14 @@ def store_or_take_back(
     enrolment, now = held_enrolment(connection, enrolment_id, lock, now=now)
     issued = issuance.store_signed(connection, prepared, signed, now, dated=True)
     try:
-        rules.check_approved(enrolment)
+        eligibility.check_approved(enrolment)
         person, facts, found = circumstances.storing(connection, enrolment, issued, now)
-        rules.check_enrolment(enrolment.authority, person, facts, now)
+        eligibility.check_enrolment(enrolment.authority, person, facts, now)
         # What was said of the key or of the one before while it was being certified counts.
         impediments.check_given(enrolment, person, facts, blocked=found.blocked, held=found.held, now=now)
         # Two keys may have been reserved side by side, while neither had its certificate.
         if found.lasting is not None:
-            raise renewals.already_certified(found.lasting)
+            raise rekey.already_certified(found.lasting)
     except Refusal as refusal:
         comment = f"no longer allowed when it was signed: {refusal.code}"
         taking = TakingBack(

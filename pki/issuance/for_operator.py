@@ -35,8 +35,7 @@ from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
-from pki.record import certificates as store
-from pki.record import reservations
+from pki.record import certificates, reservations
 from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.registration.operators_store import Made, Operator, OperatorReservation
@@ -191,7 +190,7 @@ def _taken_up(
     if before.operator_id != operator.id:
         raise issuance.key_already_certified()
     reserved = reservations.load_reservation(connection, before.serial)
-    stored = store.find_certificate(connection, before.serial)
+    stored = certificates.find_certificate(connection, before.serial)
     if reserved is None or stored or reserved.reserved_at < now - RESERVATION_LIFE:
         raise issuance.key_already_certified(serial=before.serial)
     if (reserved.profile, before.hosts) != asked:

@@ -31,8 +31,7 @@ from pki.lint import pkix
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, Finding, run
 from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
-from pki.record import authorities, reservations, revocations
-from pki.record import certificates as store
+from pki.record import authorities, certificates, reservations, revocations
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer
 
@@ -152,7 +151,7 @@ def store_all(
     """
     reserved = {prepared.reservation.serial: prepared for prepared, _ in signed}
     batch_store.lock_reservations(connection, list(reserved))
-    known = store.stored_among(connection, list(reserved))
+    known = certificates.stored_among(connection, list(reserved))
     now = max([present(connection, now), *(prepared.reservation.reserved_at for prepared, _ in signed)])
     fresh = [
         as_issued(der, prepared.reservation, now)
@@ -282,11 +281,11 @@ def store_signed(
     issued = as_issued(signed, reserved, now)
     detail = {"sha256": issued.sha256.hex(), "not_after": issued.not_after.isoformat()}
     line = _line(Event.CERTIFICATE_ISSUED, reserved, prepared.actor, now, **detail)
-    if not store.add_certificate(connection, issued, line):
+    if not certificates.add_certificate(connection, issued, line):
         if revocations.last_actions(connection, [reserved.serial]):
             text = "This issuance took too long and was abandoned: ask again with a new key."
             raise Refusal(Kind.CONFLICT, "issuance-abandoned", text)
-        return store.find_certificate(connection, reserved.serial) or issued
+        return certificates.find_certificate(connection, reserved.serial) or issued
     return issued
 
 

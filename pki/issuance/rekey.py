@@ -14,10 +14,9 @@ from pki import impediments
 from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
 from pki.issuance import prepare as issuance
 from pki.model import Enrolment, Reservation, Serial
-from pki.record import certificates as store
-from pki.record import reservations, revocations
+from pki.record import certificates, reservations, revocations
 from pki.record.key_use import KeyUse
-from pki.registration import eligibility as rules
+from pki.registration import eligibility
 
 
 def check_key(
@@ -44,7 +43,7 @@ def already_certified(serial: Serial) -> Refusal:
     """One enrolment has one certificate at a time for each purpose: this one."""
     text = (
         "This enrolment has a certificate for that: revoke it first, or renew it in its last"
-        f" {rules.RENEWAL_OPENS.days} days."
+        f" {eligibility.RENEWAL_OPENS.days} days."
     )
     return Refusal(Kind.CONFLICT, "already-certified", text, serial=serial)
 
@@ -58,12 +57,14 @@ def _under_way(
     # Of a pair each is on a key of its own, and no key passes from joined use to a single one.
     if served_by(before.profile) != profile.serves:
         raise issuance.key_already_certified(serial=before.serial)
-    stored = store.find_certificate(connection, before.serial)
+    stored = certificates.find_certificate(connection, before.serial)
     if stored is None:
         if before.reserved_at < now - RESERVATION_LIFE:
             raise issuance.key_already_certified(serial=before.serial)
         return before
-    if stored.not_after > now + rules.RENEWAL_OPENS or revocations.last_actions(connection, [before.serial]):
+    if stored.not_after > now + eligibility.RENEWAL_OPENS or revocations.last_actions(
+        connection, [before.serial]
+    ):
         raise issuance.key_already_certified(serial=before.serial)
     check_key_period(connection, before.serial, before.spki_sha256, profile, now)
     return None

@@ -14,7 +14,7 @@ from cryptography import x509
 from sqlalchemy import Connection, text
 
 from directory.base.errors import Refusal
-from pki.certificates import path_validation as chain
+from pki.certificates import path_validation
 from pki.certificates.profiles import ISSUING, PROFILES
 from pki.crl import store as crl_store
 from pki.model import Authority, Serial
@@ -99,7 +99,7 @@ def _seen(
     others = [certificate for certificate in certificates.values() if certificate not in anchors]
     for anchor in anchors:
         try:
-            chain.find_path(
+            path_validation.find_path(
                 x509.load_der_x509_certificate(one.der),
                 anchor,
                 others,

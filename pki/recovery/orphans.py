@@ -10,8 +10,7 @@ from pki.certificates.profiles import RESERVATION_LIFE
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import SignerMisbehaved
 from pki.model import Reservation, RevocationReason, Serial
-from pki.record import certificates as store
-from pki.record import reservations
+from pki.record import certificates, reservations
 from pki.record.revocations import Revocable
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
@@ -49,7 +48,7 @@ def recover(engine: Engine, signer: Signer, now: datetime) -> list[Serial]:
 
 def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: datetime) -> bool:
     reservations.load_reservation(connection, reserved.serial, lock=True)
-    if store.find_certificate(connection, reserved.serial) is not None:
+    if certificates.find_certificate(connection, reserved.serial) is not None:
         # A slow issuance stored it after all, and has handed it out.
         return False
     prepared = issuance.resume(connection, reserved, _RECOVERY)

@@ -43,14 +43,14 @@ from pki.record import certificates as store
 from pki.record import reservations, revocations
 from pki.record.revocations import LastEvent, Revocable
 from pki.registration.eligibility import check_comment
-from pki.revocation import key_compromise as sweep
+from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from pki.rollback import detection as completeness
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from pki.rollback.detection import Kept
 from pki.signing.signer import Signer
-from pki.tlog import sequencer as transparency
+from pki.tlog import sequencer
 from pki.tlog.checkpoint import AuditKey
 
 ACTOR = Actor("command:restore")
@@ -184,7 +184,7 @@ def find(
     Refuses what `read_list` refuses, `signer-unavailable`, and `unknown-authority` for a certificate of a CA
     that the record does not have.
     """
-    kept = [] if known is None else floor.kept_lists(known.floor)
+    kept = [] if known is None else high_water.kept_lists(known.floor)
     lost = _lost(engine, signer, now)
     with transaction(engine, read_only=True) as connection:
         authorities = authority_rows.authorities(connection)
@@ -247,7 +247,7 @@ def accept(
         )
         raise Refusal(Kind.CONFLICT, "restore-incomplete", text)
     with transaction(engine) as connection:
-        origin = transparency.begin_anew(
+        origin = sequencer.begin_anew(
             connection, key, now=now, actor=actor, reason=reason, checkpoint_file=kept.heads,
             detail={"lacked": lacks},
         )  # fmt: skip
@@ -257,8 +257,8 @@ def accept(
             raise Refusal(Kind.CONFLICT, "restore-incomplete", text)
         # Before the commit: a crash in between leaves a record that still looks behind, by its numbers.
         counted = crl_store.counted(connection)
-        floor.lower_events(kept.floor, {place: counted.get(place, 0) for place in memory.numbers})
-    transparency.publish_heads(engine, kept.heads)
+        high_water.lower_events(kept.floor, {place: counted.get(place, 0) for place in memory.numbers})
+    sequencer.publish_heads(engine, kept.heads)
     return origin
 
 
@@ -435,4 +435,4 @@ def _append(
         one.certificate for one, missing, _ in made
         if missing.reason is RevocationReason.KEY_COMPROMISE and one.certificate.der
     ]  # fmt: skip
-    sweep.follow(connection, lost, now=now, actor=actor)
+    key_compromise.follow(connection, lost, now=now, actor=actor)

@@ -20,7 +20,7 @@ from directory.search import sites_of
 from pki import circumstances, doubts, vouched_names
 from pki.model import Enrolment, EnrolmentState
 from pki.record import enrolments
-from pki.registration import eligibility as rules
+from pki.registration import eligibility
 from pki.registration.eligibility import check_comment
 
 
@@ -39,11 +39,11 @@ def request_enrolment(
     `malformed-address`, `wrong-authority`, `not-the-holder`, `mailbox-kind-not-served`, `already-enrolled`,
     and every reason of the verdict that stands against the person or the mailbox.
     """
-    rules.check_registrar(token)
-    checked = rules.check_identity(identity_check, now)
+    eligibility.check_registrar(token)
+    checked = eligibility.check_identity(identity_check, now)
     now = dated(connection, directory_store.lock_person(connection, practitioner), now)
     person, facts = circumstances.subject_of(connection, practitioner, mailbox)
-    rules.check_enrolment(token.authority, person, facts, now)
+    eligibility.check_enrolment(token.authority, person, facts, now)
     vouched_names.check_publishable(person, facts)
     asked = Enrolment(
         id=uuid4(), practitioner=practitioner, mailbox=mailbox_of(facts).address, authority=token.authority,
@@ -89,7 +89,7 @@ def _why_outdated(connection: Connection, before: Enrolment, asked: Enrolment, n
     Its identity check is too old, it vouches for other names than the record shows, or a hold put since was
     never settled.
     """
-    if not rules.is_identified(before, now):
+    if not eligibility.is_identified(before, now):
         return "the identity was checked too long ago"
     if vouched_names.is_void(before, asked):
         return "it vouched for other names"
@@ -117,12 +117,12 @@ def approve_enrolment(
     """
     locked = enrolments.enrolment_and_standing(connection, enrolment_id)
     if locked is None:
-        raise rules.unknown_enrolment(enrolment_id)
+        raise eligibility.unknown_enrolment(enrolment_id)
     found, standing, held_at = locked
     now = not_before(dated(connection, held_at, now), found.requested_at)
-    rules.check_approval(token, found)
+    eligibility.check_approval(token, found)
     person, facts = circumstances.subject_of(connection, found.practitioner, found.mailbox)
-    rules.check_enrolment(found.authority, person, facts, now)
+    eligibility.check_enrolment(found.authority, person, facts, now)
     vouched_names.check_unchanged(found, person, facts)
     for before in standing:
         # Its place is taken: two persons have said so by now.
@@ -142,8 +142,8 @@ def withdraw_enrolment(
     """
     check_comment(comment)
     found, now = held_enrolment(connection, enrolment_id, now=now)
-    rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
-    rules.check_requested(found)
+    eligibility.check_own(token, found.authority, eligibility.unknown_enrolment(enrolment_id))
+    eligibility.check_requested(found)
     return _end(connection, found, token, now, comment=comment)
 
 
@@ -154,7 +154,7 @@ def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) 
     """
     found = _enrolment(enrolments.load_enrolment(connection, enrolment_id), enrolment_id)
     if token.role is not Role.AUDITOR:
-        rules.check_own(token, found.authority, rules.unknown_enrolment(enrolment_id))
+        eligibility.check_own(token, found.authority, eligibility.unknown_enrolment(enrolment_id))
     return found
 
 
@@ -175,7 +175,7 @@ def enrolments_seen(
     """
     authority = None
     if token.role is not Role.AUDITOR:
-        rules.check_registrar(token)
+        eligibility.check_registrar(token)
         authority = token.authority
     last = None if after is None else enrolments.load_enrolment(connection, after)
     if after is not None and last is None:
@@ -204,14 +204,14 @@ def held_enrolment(
     """
     held = enrolments.hold_enrolment(connection, enrolment_id, names=names)
     if held is None:
-        raise rules.unknown_enrolment(enrolment_id)
+        raise eligibility.unknown_enrolment(enrolment_id)
     found, held_at = held
     return found, dated(connection, held_at, now)
 
 
 def _enrolment(found: Enrolment | None, enrolment_id: UUID) -> Enrolment:
     if found is None:
-        raise rules.unknown_enrolment(enrolment_id)
+        raise eligibility.unknown_enrolment(enrolment_id)
     return found
 
 

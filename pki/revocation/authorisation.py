@@ -17,7 +17,7 @@ from directory.tables import api_token
 from pki.model import IssuedCertificate, RevocationReason
 from pki.record.revocations import Revocable
 from pki.record.tables import operator_certificate
-from pki.registration import eligibility as rules
+from pki.registration import eligibility
 from pki.revocation.reasons import HOLDERS
 
 
@@ -36,12 +36,12 @@ def check_may_revoke(
     if token.role is Role.OPERATOR:
         _check_operator(connection, token, found, reason)
         return
-    rules.check_registrar(token)
+    eligibility.check_registrar(token)
     holder = found.certificate.practitioner
     if holder is None:
         raise reserved_to_owner("This is a certificate of the service itself: no registrar revokes it.")
     if token.authority not in _acting_for(connection, holder, found.authority):
-        raise rules.wrong_authority(token.authority)
+        raise eligibility.wrong_authority(token.authority)
 
 
 def may_see_holder(

@@ -22,8 +22,7 @@ from directory.withdrawal_limits import charge
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.registration.eligibility import LONGEST_COMMENT
-from pki.revocation import bulk_store
-from pki.revocation import key_compromise as sweep
+from pki.revocation import bulk_store, key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.bulk_store import Bulk, Selected, Selection
 from pki.revocation.revoke import TakingBack
@@ -170,7 +169,7 @@ def step(connection: Connection, bulk: Bulk, now: datetime, limit: int = BATCH) 
 def _revoke(connection: Connection, bulk: Bulk, serials: Sequence[Serial], now: datetime) -> int:
     acts = []
     if bulk.reason is RevocationReason.KEY_COMPROMISE:
-        sweep.lock_families(connection, serials)
+        key_compromise.lock_families(connection, serials)
     for found in revocations.revocable_of(connection, serials):
         # Revoked by somebody else since, or swept up with a sibling of an earlier batch.
         if found.last is RevocationAction.REVOKE or found.certificate.not_after < now:

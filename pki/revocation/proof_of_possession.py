@@ -27,7 +27,7 @@ from pki.model import Revocation, RevocationAction, RevocationReason, Serial, se
 from pki.record import revocations
 from pki.record.revocations import Revocable
 from pki.registration.eligibility import LONGEST_COMMENT, check_comment
-from pki.revocation import key_compromise as sweep
+from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_holder_may_say, check_may_revoke, reserved_to_owner
 from pki.revocation.revoke import TakingBack
@@ -76,7 +76,7 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     token, claims = _read(request)
     asked = _asked(claims)
     if asked.reason is RevocationReason.KEY_COMPROMISE:
-        sweep.lock_families(connection, [asked.serial])
+        key_compromise.lock_families(connection, [asked.serial])
     found = revocations.revocable(connection, asked.serial)
     # 2. The proof: by the certificate's own key, under an algorithm of its kind, for this service.
     if found is None or not _is_signed_by(token, found.certificate.der) or claims["aud"] != audience:
@@ -108,7 +108,7 @@ def restate_as(
         text = "Say why the reason is corrected: the log keeps both."
         raise Refusal(Kind.MALFORMED, "comment-missing", text)
     if reason is RevocationReason.KEY_COMPROMISE:
-        sweep.lock_families(connection, [serial])
+        key_compromise.lock_families(connection, [serial])
     found = revocations.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")

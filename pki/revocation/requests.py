@@ -16,7 +16,7 @@ from pki.model import Revocation, RevocationReason, Serial
 from pki.record import revocations
 from pki.record.revocations import Revocable
 from pki.registration.eligibility import check_comment
-from pki.revocation import key_compromise as sweep
+from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_may_revoke
 from pki.revocation.revoke import TakingBack
@@ -65,7 +65,7 @@ def revoke_as(
 
 def _revocable(connection: Connection, serial: Serial, reason: RevocationReason | None = None) -> Revocable:
     if reason is RevocationReason.KEY_COMPROMISE:
-        sweep.lock_families(connection, [serial])
+        key_compromise.lock_families(connection, [serial])
     found = revocations.revocable(connection, serial)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")

@@ -19,7 +19,7 @@ from pki.crl.publish import entry_der
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.record.revocations import Revocable
-from pki.revocation import key_compromise as sweep
+from pki.revocation import key_compromise
 from pki.revocation import rules as revocation_rules
 
 _EVENTS = {
@@ -65,7 +65,7 @@ def take_back(
     _append(connection, [act.found for act in acts], events)
     _tell(connection, events, now, actor)
     if lost:
-        sweep.follow(connection, lost, now=now, actor=actor)
+        key_compromise.follow(connection, lost, now=now, actor=actor)
     return events
 
 
@@ -90,7 +90,7 @@ def restate(connection: Connection, act: TakingBack, *, now: datetime, actor: Ac
     if act.reason is RevocationReason.KEY_COMPROMISE:
         lost = [found.certificate]
         take_back(connection, _siblings(connection, lost, now), now=now, actor=actor)
-        sweep.follow(connection, lost, now=now, actor=actor)
+        key_compromise.follow(connection, lost, now=now, actor=actor)
     return event
 
 
@@ -137,7 +137,7 @@ def _as_seen_by(
 
 def _siblings(connection: Connection, lost: Sequence[IssuedCertificate], now: datetime) -> list[TakingBack]:
     """What falls with these keys, locked."""
-    because = sweep.siblings(connection, lost, now) if lost else {}
+    because = key_compromise.siblings(connection, lost, now) if lost else {}
     return [
         TakingBack(
             found, RevocationReason.KEY_COMPROMISE,

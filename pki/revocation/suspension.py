@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from directory.base.audit import Actor
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
-from pki.revocation import key_compromise as sweep
+from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from pki.withdrawal import reconcile as consequences
@@ -40,5 +40,5 @@ def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> lis
     ]
     done = revoking.take_back(connection, acts, now=now, actor=ACTOR)
     if not ended:
-        sweep.settle_matters(connection, now)
+        key_compromise.settle_matters(connection, now)
     return done

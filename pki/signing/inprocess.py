@@ -19,7 +19,7 @@ from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
 from pki.record import authorities, reservations
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from pki.rollback.detection import Kept, Watch
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
@@ -128,7 +128,7 @@ class InProcessSigner:
             least = 0
             if self._watch is not None:
                 self._watch.need()
-                least = floor.events(self._watch.kept.floor, number, f"{authority_id}/{shard}")
+                least = high_water.events(self._watch.kept.floor, number, f"{authority_id}/{shard}")
             self._check_crl(connection, authority, shard, number, tbs, self.signing.instant(), least=least)
             # The key before the journal: without one, every try would leave a line and no signature.
             key = self._key(authority)

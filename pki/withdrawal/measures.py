@@ -35,7 +35,7 @@ from directory.tables import (
 )
 from directory.withdrawal_limits import charge
 from pki import restitution
-from pki.registration import eligibility as rules
+from pki.registration import eligibility
 from pki.restitution import Replacement
 from pki.withdrawal.reconcile import Graces, Touched, settle
 
@@ -143,7 +143,7 @@ def take(
     LDAP and CRL follow the feed. Refuses `not-a-registrar`, `withdrawal-limit-reached` and what
     `directory.measures.take_measure` refuses.
     """
-    rules.check_registrar(token)
+    eligibility.check_registrar(token)
     measure_id = directory_use_cases.take_measure(
         connection, now=now, actor=token.actor, national_id=national_id, kind=kind,
         authority=token.authority, reason=reason, begins=begins, until=until,
@@ -167,7 +167,7 @@ def prolong(
     Refuses `not-a-registrar`, `unknown-measure`, `withdrawal-limit-reached`, `reason-missing`,
     `reason-too-long` and what `directory.measures.prolong_measure` refuses.
     """
-    rules.check_registrar(token)
+    eligibility.check_registrar(token)
     check_reason(reason)
     _locked(connection, token, measure_id, now)
     ends_at = directory_use_cases.prolong_measure(
@@ -197,7 +197,7 @@ def shorten(
     `self-approval`, `already-asked`, `nothing-asked`, `reason-missing`, `reason-too-long` and what
     `directory.measures.shortened_end` refuses.
     """
-    rules.check_registrar(token)
+    eligibility.check_registrar(token)
     check_reason(reason)
     found = _locked(connection, token, measure_id, now)
     row = connection.execute(select(measure).where(measure.c.id == measure_id)).one()
@@ -237,7 +237,7 @@ def annul(
     `unknown-measure`, `measure-annulled`, `self-approval`, `already-asked`, `nothing-asked`,
     `reason-missing`, `reason-too-long`.
     """
-    rules.check_registrar(token)
+    eligibility.check_registrar(token)
     check_reason(reason)
     found = _locked(connection, token, measure_id, now)
     if found.state is MeasureState.ANNULLED:
@@ -263,7 +263,7 @@ def lift(
     Refuses `not-a-registrar`, `unknown-measure`, `reason-missing`, `reason-too-long`,
     `measure-not-in-force`, and `self-approval` to whoever asked.
     """
-    rules.check_registrar(token)
+    eligibility.check_registrar(token)
     check_reason(reason)
     found = _locked(connection, token, measure_id, now)
     if found.state in _OVER:
@@ -284,7 +284,7 @@ def measures_seen(connection: Connection, *, token: Token, national_id: str, now
     Refuses `not-a-registrar`, `unknown-practitioner`.
     """
     if token.role is not Role.AUDITOR:
-        rules.check_registrar(token)
+        eligibility.check_registrar(token)
     known = select(practitioner.c.national_id).where(practitioner.c.national_id == national_id)
     if connection.execute(known).one_or_none() is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", f"The national register has no {national_id}.")
@@ -297,7 +297,7 @@ def measures_seen(connection: Connection, *, token: Token, national_id: str, now
 def _locked(connection: Connection, token: Token, measure_id: int, now: datetime) -> Measure:
     """The measure, its person locked first: lifting, taking, issuing and departing queue there."""
     found = _load(connection, measure_id, now)
-    rules.check_own(token, found.authority, directory_use_cases.unknown_measure(measure_id))
+    eligibility.check_own(token, found.authority, directory_use_cases.unknown_measure(measure_id))
     directory_store.lock_person(connection, found.practitioner)
     return _load(connection, measure_id, now)
 

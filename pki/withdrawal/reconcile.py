@@ -30,9 +30,8 @@ from directory.model import Standing
 from directory.rules import registering_authority, standing
 from pki import impediments, void_enrolments
 from pki.model import RevocationAction, Serial
-from pki.record import certificates as store
+from pki.record import certificates, revocations
 from pki.record import enrolments as enrolment_rows
-from pki.record import revocations
 from pki.record.revocations import Revocable
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
@@ -214,7 +213,7 @@ def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetim
     enrolments = withdrawal_store.live_enrolments(
         connection, people=touched.people, mailboxes=touched.mailboxes, lock=lock
     )
-    serials = store.touched_certificates(
+    serials = certificates.touched_certificates(
         connection, people=touched.people, mailboxes=touched.mailboxes, serials=touched.serials
     )
     found = revocations.revocable_among(connection, serials, now, lock=lock) if serials else []

@@ -20,7 +20,7 @@ from directory.base.clock import utc_now
 from pki.crl import parsing
 from pki.ocsp import responders
 from pki.publication.store import crls_in_force
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from tests.conftest import NOON
 from tests.factories import seed_practitioner
 from tests.status_ca import ISSUING, PASSPHRASE, ROOT, StatusCa
@@ -82,10 +82,10 @@ def test_a_crl_is_refused_and_the_last_good_one_goes_on(
     assert files().crl(ISSUING, 0).status == "503 Service Unavailable"
     # The copy beside the floor is the same CRL, unharmed.
     kept = tmp_path / "floor" / "crl.json"
-    floor.raise_to(kept, f"{ISSUING}/0", parsing.number_of(newest))
-    floor.keep_list(kept, f"{ISSUING}/0", newest)
+    high_water.raise_to(kept, f"{ISSUING}/0", parsing.number_of(newest))
+    high_water.keep_list(kept, f"{ISSUING}/0", newest)
     assert files(kept).crl(ISSUING, 0).body == newest
-    floor.keep_list(kept, f"{ISSUING}/0", bad)
+    high_water.keep_list(kept, f"{ISSUING}/0", bad)
     assert files(kept).crl(ISSUING, 0).status == "503 Service Unavailable"
     put(engine, SPOIL, der=newest, was=bad)
     assert files().crl(ISSUING, 0).body == newest

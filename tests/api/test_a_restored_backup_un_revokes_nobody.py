@@ -18,7 +18,7 @@ from directory.base.errors import Refusal
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import RevocationReason
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from tests.factories import seed_token
 from tests.restored import Machine, operator
 from tests.statements import heard
@@ -104,7 +104,7 @@ def test_the_gate_stops_a_crl_that_rests_on_fewer_events_than_the_last(
     container, issued = machine.container, lost["revoked"]
     place = (issued.authority_id, issued.shard)
     with transaction(container.engine) as connection:
-        crl_store.raise_numbers(connection, floor.numbers(container.settings.kept.floor))
+        crl_store.raise_numbers(connection, high_water.numbers(container.settings.kept.floor))
     path = container.settings.kept.floor
     # The heads aside, only the count of events is left to tell.
     container.settings.kept.heads.rename(container.settings.kept.heads.with_suffix(".away"))

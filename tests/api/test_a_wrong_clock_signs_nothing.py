@@ -29,7 +29,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated_by_database
 from pki.crl import store as crl_store
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.model import CrlForm, IssuedCertificate, RevocationReason
 from pki.signing_clock import FILE, SigningClock
 from tests.api.commands import Sceau
@@ -76,7 +76,7 @@ def host(engine: Engine, tmp_path: Path) -> Iterator[Host]:
         container = Container(settings=settings, engine=engine, signer=signer, clock=clock)
         ocsp_job.renew_responders(container)
         who = enrol(engine, utc_now(), seed_practitioner(engine))
-        issued = use_cases.issue_for_enrolment(
+        issued = for_enrolment.issue_for_enrolment(
             engine, signer, now=utc_now(), token=who.first, enrolment_id=who.id,
             csr=request_for(new_key()), base_url=settings.base_url, thorough=False,
         )  # fmt: skip

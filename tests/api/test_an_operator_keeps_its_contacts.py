@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 from werkzeug.test import TestResponse
 
-from pki.monitoring import expiry_notices as expiry
+from pki.monitoring import expiry_notices
 from pki.monitoring.expiry_store import Asked
 from tests.api.certificates import certify, certify_operator, keep_contacts
 from tests.api.conftest import Caller
@@ -145,7 +145,7 @@ def test_a_certificate_of_which_nobody_can_be_told_is_shown_as_such(
     put(own, "a@one.example")
     assert shown() == [(None, True), ("CN=mx.one.example", True)]
     with engine.connect() as connection:
-        assert expiry.untold(connection, now) == 0
+        assert expiry_notices.untold(connection, now) == 0
 
 
 def test_an_operator_sees_no_servers_of_others(
@@ -169,5 +169,5 @@ def test_a_server_of_the_same_name_of_another_operator_is_no_successor(engine: E
     first = certify_operator(engine, now - 340 * DAY, number=1)
     certify_operator(engine, now, number=2, operator=OTHER)
     with engine.connect() as connection:
-        found = expiry.ending(connection, now, Asked(now + 60 * DAY), limit=10)
+        found = expiry_notices.ending(connection, now, Asked(now + 60 * DAY), limit=10)
     assert [one.serial for one in found] == [first]

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from api.embedded.slapd_readers import GuardedSlapd
 from api.installation import ldaps_certificate as service_tls
 from api.installation.bring_up import guarded_slapd_of, slapd_of
-from api.jobs import ldaps_certificate as ldaps_renewal
+from api.jobs import ldaps_certificate
 from api.settings import Settings
 from api.wiring import Container
 from directory.base import failpoints
@@ -26,9 +26,9 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.ceremony import perform as making
-from pki.ceremony import rollover as roll_over
+from pki.ceremony import rollover
 from pki.crl import publish as crl
-from pki.issuance import for_service as renewal
+from pki.issuance import for_service
 from pki.model import RevocationReason, serial_of
 from pki.record import reservations
 from pki.revocation import requests
@@ -58,7 +58,7 @@ class Machine:
     def renew(self) -> str:
         """One run of the job, as a worker that has just started."""
         with self.worker() as container:
-            return ldaps_renewal.renew(container)
+            return ldaps_certificate.renew(container)
 
     def start(self) -> None:
         """What `sceau up` does until LDAP serves."""
@@ -261,12 +261,12 @@ def test_it_follows_a_roll_over_of_its_ca_and_shows_the_roots_of_both(machine: M
     assert machine.renew() == ""
     with machine.worker() as container:
         crl.publish_due(machine.engine, container.signer, machine.at, timedelta(hours=72))
-        renewal.ensure_responder(
+        for_service.ensure_responder(
             machine.engine, container.signer, authority_id="servers-2", keys_folder=state / "web",
             passphrase=PASSPHRASE, base_url=BASE_URL, now=machine.at,
         )  # fmt: skip
     with transaction(machine.engine) as connection:
-        roll_over.activate(connection, "servers-2", now=machine.at, actor=ACTOR)
+        rollover.activate(connection, "servers-2", now=machine.at, actor=ACTOR)
     assert machine.renew() == "LDAPS shows a new certificate: servers-2 issues now"
     chain = x509.load_pem_x509_certificates(service_tls.files(state).certificate.read_bytes())
     assert [one.subject.rfc4514_string().split(",")[0] for one in chain][1] == "CN=Sceau Servers CA 2"
@@ -299,7 +299,7 @@ def test_a_slapd_that_was_told_of_a_pair_that_does_not_fit_shows_ours_after_a_re
 def test_where_sceau_up_has_made_none_the_worker_makes_none(engine: Engine, tmp_path: Path) -> None:
     settings = Settings(state=tmp_path / "state", public_url=BASE_URL)
     container = Container(settings, engine, None, utc_now)  # type: ignore[arg-type]
-    assert ldaps_renewal.renew(container) == ""
+    assert ldaps_certificate.renew(container) == ""
     assert not settings.state.exists()
 
 

@@ -13,8 +13,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from api.app import create_app
-from api.jobs import exports
-from api.jobs import housekeeping as upkeep
+from api.jobs import exports, housekeeping
 from api.jobs.table import run_job
 from api.wiring import Container
 from directory.base.db import transaction
@@ -206,4 +205,4 @@ def test_exports_of_an_earlier_release_are_handed_out_no_more(
     assert country.operator.get(f"/v1/exports/{old}").status_code == 404
     later = replace(container, clock=lambda: country.now + timedelta(minutes=1))
     assert f"withdrew {old}" in exports.replace_withdrawn(later)
-    assert upkeep.watch_privacy(container) is not None
+    assert housekeeping.watch_privacy(container) is not None

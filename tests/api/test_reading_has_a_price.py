@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, text
 
 from api.app import create_app
-from api.jobs import housekeeping as upkeep
+from api.jobs import housekeeping
 from api.readers import Readers
 from api.settings import Settings
 from api.wiring import Container
@@ -301,10 +301,10 @@ def test_what_was_counted_is_forgotten_after_the_hour(
     engine: Engine, operator: Caller, container: Container, clock: Clock
 ) -> None:
     searches(operator, 6)
-    upkeep.let_withdrawals_go(container)
+    housekeeping.let_withdrawals_go(container)
     assert counted_rows(engine) == 3
     clock.now += WINDOW
-    upkeep.let_withdrawals_go(container)
+    housekeeping.let_withdrawals_go(container)
     assert counted_rows(engine) == 0
 
 
@@ -339,7 +339,7 @@ def test_what_lies_ahead_is_forgotten(
     clock.now += AHEAD
     searches(operator, 6)
     clock.now -= AHEAD
-    upkeep.let_withdrawals_go(container)
+    housekeeping.let_withdrawals_go(container)
     assert counted_rows(engine) == 0
 
 

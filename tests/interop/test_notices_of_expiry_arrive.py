@@ -20,7 +20,7 @@ from sqlalchemy import Engine, text
 from api.jobs import expiry_mail
 from api.settings import Settings
 from api.wiring import Container
-from pki.monitoring import expiry_notices as expiry
+from pki.monitoring import expiry_notices
 from tests.api.certificates import certify, certify_operator, keep_contacts, take_back
 from tests.directory.sync.sources import SIGNS_CERTIFICATES
 from tests.factories import seed_practitioner
@@ -225,7 +225,7 @@ def test_killed_between_sending_and_marking_it_sends_twice_rather_than_not_at_al
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(expiry.store, "mark_sent", killed)
+        patched.setattr(expiry_notices.store, "mark_sent", killed)
         with pytest.raises(KilledError):
             send(container)
     assert send(container, timedelta(minutes=5)) == "1 notices sent"

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from directory import access
 from directory.base.db import transaction
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.model import JOINED, Authority, CrlForm, IssuedCertificate, Purpose
 from pki.record import authorities
 from pki.registration import enrolment
@@ -131,7 +131,7 @@ def issue(engine: Engine, authority: Established, enrolled: Enrolled, now: datet
         key: Key | None = None, *, csr: bytes | None = None, at: datetime = now, who: Enrolled = enrolled,
         signer: object = None, thorough: bool = False, purposes: frozenset[Purpose] = JOINED,
     ) -> IssuedCertificate:  # fmt: skip
-        return use_cases.issue_for_enrolment(
+        return for_enrolment.issue_for_enrolment(
             engine, signer or authority.signer, now=at, token=who.first, enrolment_id=who.id,
             csr=request_for(key or new_key()) if csr is None else csr, base_url=BASE_URL, thorough=thorough,
             purposes=purposes,

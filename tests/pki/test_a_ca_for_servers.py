@@ -20,10 +20,9 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import servers_authority
-from pki.ceremony import intake, offline
+from pki.ceremony import intake, offline, rollover
 from pki.ceremony import perform as making
 from pki.ceremony import plan as planned
-from pki.ceremony import rollover as roll_over
 from pki.ceremony import store as rows
 from pki.ceremony.plan import Place
 from pki.certificates.builder import NO_REV_AVAIL
@@ -40,11 +39,10 @@ from pki.certificates.profiles import (
 )
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_operator as operators
-from pki.issuance import for_service as renewal
+from pki.issuance import for_operator, for_service
 from pki.issuance import prepare as issuance
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
-from pki.monitoring import expiry_notices as expiry
+from pki.monitoring import expiry_notices
 from pki.ocsp import responders
 from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
@@ -95,21 +93,21 @@ class Installation:
         crl.publish_due(self.engine, self.signer, self.now, timedelta(hours=72))
 
     def responder(self, authority_id: str) -> None:
-        renewal.ensure_responder(
+        for_service.ensure_responder(
             self.engine, self.signer, authority_id=authority_id, keys_folder=self.folder / "web",
             passphrase=PASSPHRASE, base_url=BASE_URL, now=self.now,
         )  # fmt: skip
 
     def activate(self, name: str = "servers-1") -> None:
         with transaction(self.engine) as connection:
-            roll_over.activate(connection, name, now=self.now, actor=ACTOR)
+            rollover.activate(connection, name, now=self.now, actor=ACTOR)
 
     def certify(self, profile: Profile = OPERATOR_SERVER, *hosts: str) -> IssuedCertificate:
         if not self.tokens:
             seed_practitioner(self.engine)
             self.tokens.append(token_of(self.engine, self.now))
         wanted = hosts or ((HOST,) if profile.family == OPERATOR_SERVER.name else ())
-        return operators.issue(
+        return for_operator.issue(
             self.engine, self.signer, now=self.now, token=self.tokens[0], profile=profile.name,
             csr=request_for(new_key()), hosts=wanted, base_url=BASE_URL,
         )  # fmt: skip
@@ -335,7 +333,7 @@ def test_a_short_lived_one_has_seven_days_and_no_pointers(place: Installation) -
     assert [one.access_location.value for one in access] == [f"{BASE_URL}/ca/servers-1.cer"]
     # Nobody is told weekly of what a machine renews.
     with transaction(place.engine) as connection:
-        assert expiry.counts(connection, place.now) == {}
+        assert expiry_notices.counts(connection, place.now) == {}
 
 
 def test_what_is_doubted_is_not_certified_anew_for_a_week(place: Installation) -> None:

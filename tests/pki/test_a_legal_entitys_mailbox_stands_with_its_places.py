@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Engine, text
 
-from api.installation import bring_up as first_run
+from api.installation import bring_up
 from directory.access import Allowance, Role, Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
@@ -309,7 +309,7 @@ def test_an_upgrade_tells_the_feed_which_mailboxes_come_to_be_seen(
     move(engine, kind, number)
     downgrade(engine, "0034")
     run(engine, "DELETE FROM change")
-    first_run.migrate(database_url)
+    bring_up.migrate(database_url)
     with transaction(engine) as connection:
         found = read_changes(connection, START, 100)
     assert [(one.entity, one.key, one.urgent) for one in found] == [

@@ -23,8 +23,7 @@ from pki.model import (
     RevocationReason,
 )
 from pki.record import revocations
-from pki.revocation import key_compromise as sweep
-from pki.revocation import requests
+from pki.revocation import key_compromise, requests
 from pki.verdict.decide import verdicts
 from pki.withdrawal import measures
 from pki.withdrawal import reconcile as consequences
@@ -204,7 +203,7 @@ def test_a_lost_key_takes_its_own_certificate_and_lists_the_other_of_the_pair(
         assert listed.scalars().all() == [encrypt.serial]
     revoke(engine, encrypt, now, RevocationReason.SUPERSEDED)
     with transaction(engine) as connection:
-        sweep.settle_matters(connection, now)
+        key_compromise.settle_matters(connection, now)
         open_ones = connection.exec_driver_sql("SELECT 1 FROM attention WHERE resolved_at IS NULL")
         assert open_ones.all() == []
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from directory.base.errors import Refusal
 from pki.certificates.profiles import OPERATOR_SERVER, ORGANISATION, PRACTITIONER
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import for_enrolment
 from pki.lint import pkix
 from pki.lint.accepted import ACCEPTED
 from pki.lint.pool import LintPool
@@ -103,7 +103,7 @@ def test_nothing_is_reserved_without_the_second_opinion(
 ) -> None:
     lints = LintPool(workers=0, seconds=0.05)
     with pytest.raises(Refusal) as refused:
-        use_cases.issue_for_enrolment(
+        for_enrolment.issue_for_enrolment(
             engine, authority.signer, now=now, token=enrolled.first, enrolment_id=enrolled.id,  # type: ignore[arg-type]
             csr=request_for(new_key()), base_url=BASE_URL, opinion=lints.findings,
         )  # fmt: skip

@@ -13,8 +13,7 @@ from sqlalchemy import Engine, text
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.certificates import public_keys
-from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import batch, for_enrolment
 from pki.issuance.batch import Asked
 from pki.issuance.batch_store import Item
 from pki.model import EnrolmentState, RevocationAction, Serial
@@ -143,7 +142,7 @@ def test_a_person_called_by_a_dash_is_certified_on_no_road(
     assert codes([item]) == ["lint-failed"]
     for thorough in (True, False):
         with pytest.raises(Refusal) as refused:
-            use_cases.issue_for_enrolment(
+            for_enrolment.issue_for_enrolment(
                 engine, authority.signer, now=now, token=nameless.first, enrolment_id=nameless.id,
                 csr=request_for(new_key()), base_url=BASE_URL, thorough=thorough,
             )  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 
 from directory.base.errors import Refusal
-from pki.certificates import path_validation as chain
+from pki.certificates import path_validation
 
 PKITS = Path(cryptography_vectors.__file__).parent / "x509" / "PKITS_data"
 AT = datetime(2012, 1, 1, tzinfo=UTC)
@@ -53,7 +53,7 @@ class Suite:
     def verdict(self, name: str) -> str:
         leaf = self.certificates[name]
         try:
-            chain.find_path(leaf, self.certificates[ROOT], self.others, self.lists, AT)
+            path_validation.find_path(leaf, self.certificates[ROOT], self.others, self.lists, AT)
         except Refusal as refusal:
             return refusal.code
         return "accepted"

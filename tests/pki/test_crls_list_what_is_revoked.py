@@ -20,7 +20,7 @@ from pki.certificates.profiles import BACKDATING
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import RevocationReason, serial_of
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from tests.status_ca import BASE, ISSUING, ROOT, Issued, StatusCa
 
 LIFETIME = timedelta(hours=72)
@@ -216,16 +216,16 @@ def test_publishers_at_the_same_time_never_share_a_number(ca: StatusCa) -> None:
 
 def test_a_number_forgotten_by_a_restored_database_is_not_given_again(ca: StatusCa, tmp_path: Path) -> None:
     path = tmp_path / "floor.json"
-    floor.raise_to(path, f"{ISSUING}/0", 41)
+    high_water.raise_to(path, f"{ISSUING}/0", 41)
     with pytest.raises(Refusal, match="older than what was published"):
         ca.publish(0, floor_file=path)
     with transaction(ca.engine) as connection:
-        crl_store.raise_numbers(connection, floor.numbers(path))
+        crl_store.raise_numbers(connection, high_water.numbers(path))
     listed = ca.publish(0, floor_file=path)
     assert listed.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 42
-    assert floor.known(path, f"{ISSUING}/0") == 42
-    floor.raise_to(path, f"{ISSUING}/0", 7)
-    assert floor.known(path, f"{ISSUING}/0") == 42
+    assert high_water.known(path, f"{ISSUING}/0") == 42
+    high_water.raise_to(path, f"{ISSUING}/0", 7)
+    assert high_water.known(path, f"{ISSUING}/0") == 42
 
 
 def test_all_shards_are_due_at_first_and_none_right_after(ca: StatusCa) -> None:

@@ -13,13 +13,11 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.certificates import public_keys
-from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import batch, for_enrolment
 from pki.issuance.batch import Asked
 from pki.model import RevocationAction, RevocationReason
 from pki.record import revocations
-from pki.revocation import blocked_keys, requests
-from pki.revocation import compromise_reports as compromise
+from pki.revocation import blocked_keys, compromise_reports, requests
 from tests.factories import seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, Key, enrol, new_key, request_for
 from tests.pki.test_operators_certify_their_own_domains import Certify, certify
@@ -72,7 +70,7 @@ class Roads:
 
     def alone(self, who: Enrolled, key: Key) -> str:
         try:
-            use_cases.issue_for_enrolment(
+            for_enrolment.issue_for_enrolment(
                 self.engine, self.authority.signer, now=self.now, token=who.first, enrolment_id=who.id,
                 csr=request_for(key), base_url=BASE_URL, thorough=False,
             )  # fmt: skip
@@ -93,9 +91,11 @@ def road(engine: Engine, authority: Established, now: datetime) -> Roads:
     return Roads(engine, authority, now)
 
 
-def report(engine: Engine, now: datetime, key: Key) -> compromise.Reported:
+def report(engine: Engine, now: datetime, key: Key) -> compromise_reports.Reported:
     with transaction(engine) as connection:
-        return compromise.report(connection, now=now, actor=ACTOR, csr=request_for(key, compromise.SENTENCE))
+        return compromise_reports.report(
+            connection, now=now, actor=ACTOR, csr=request_for(key, compromise_reports.SENTENCE)
+        )
 
 
 def last(engine: Engine, serial: str) -> RevocationAction | None:

@@ -28,8 +28,7 @@ from pki.certificates.validity import shard_of
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
-from pki.record import certificates as store
-from pki.record import enrolments
+from pki.record import certificates, enrolments
 from pki.recovery import orphans
 from pki.revocation import blocked_keys, requests
 from pki.signing.inprocess import InProcessSigner
@@ -548,7 +547,7 @@ def wait_for_a_lock(engine: Engine) -> None:
 def test_no_certificate_is_stored_without_its_reservation(engine: Engine, issue: Issue) -> None:
     stray = replace(issue(), serial=serial_of(7 << 120))
     with pytest.raises(IntegrityError), transaction(engine) as connection:
-        store.add_certificate(connection, stray)
+        certificates.add_certificate(connection, stray)
 
 
 def live(engine: Engine) -> int:

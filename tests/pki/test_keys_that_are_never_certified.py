@@ -27,8 +27,7 @@ from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import enrolments, revocations
 from pki.registration import enrolment
-from pki.revocation import blocked_keys, requests
-from pki.revocation import compromise_reports as compromise
+from pki.revocation import blocked_keys, compromise_reports, requests
 from pki.revocation.blocked_keys import Cause, Form, Listed
 from pki.signing.inprocess import InProcessSigner
 from tests.factories import seed_practitioner
@@ -54,7 +53,7 @@ def test_a_key_reported_by_itself_falls_with_its_certificate_and_is_refused_for_
     serial = issue(key).serial
     for expected in ((serial,), ()):
         with transaction(engine) as connection:
-            reported = compromise.report(connection, now=now, actor=ACTOR, csr=confession(key))
+            reported = compromise_reports.report(connection, now=now, actor=ACTOR, csr=confession(key))
         assert reported.revoked == expected
     with transaction(engine) as connection:
         assert revocations.last_actions(connection, [serial]) == {serial: RevocationAction.REVOKE}
@@ -70,7 +69,7 @@ def test_a_request_that_says_something_else_proves_nothing(
     key = new_key()
     issue(key)
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
-        compromise.report(connection, now=now, actor=ACTOR, csr=confession(key, "Camille MARTIN"))
+        compromise_reports.report(connection, now=now, actor=ACTOR, csr=confession(key, "Camille MARTIN"))
     assert refused.value.code == "no-compromise-proof"
     with transaction(engine) as connection:
         assert not blocked_keys.is_blocked(connection, public_keys.spki_sha256(key.public_key()))
@@ -133,7 +132,7 @@ def test_a_key_reported_while_its_batch_is_stored_is_refused(
     key = new_key()
     slow = Slow(
         authority.signer, engine,
-        lambda connection: compromise.report(connection, now=now, actor=ACTOR, csr=confession(key)),
+        lambda connection: compromise_reports.report(connection, now=now, actor=ACTOR, csr=confession(key)),
     )  # fmt: skip
     _, items = batch.issue_all(
         engine, slow, now=now, token=enrolled.first, asked=[batch.Asked(enrolled.id, request_for(key))],

@@ -21,14 +21,11 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from pki import releasing
-from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import batch, for_enrolment
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.registration import enrolment
-from pki.revocation import blocked_keys, requests
-from pki.revocation import proof_of_possession as revocation_requests
-from pki.revocation import suspension as holds
+from pki.revocation import blocked_keys, proof_of_possession, requests, suspension
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import measures
 from pki.withdrawal import operators as operators_withdrawal
@@ -266,8 +263,8 @@ def test_a_second_hold_has_fourteen_days_of_its_own(scene: Scene) -> None:
         requests.revoke_as(
             connection, now=late, token=scene.enrolled.first, serial=scene.issued.serial, reason=HOLD
         )
-        assert holds.end_holds(connection, late + holds.LASTS - timedelta(seconds=1)) == []
-        assert len(holds.end_holds(connection, late + holds.LASTS)) == 1
+        assert suspension.end_holds(connection, late + suspension.LASTS - timedelta(seconds=1)) == []
+        assert len(suspension.end_holds(connection, late + suspension.LASTS)) == 1
 
 
 def test_a_hold_is_put_once_by_each(scene: Scene) -> None:
@@ -424,7 +421,7 @@ def ask(scene: Scene, signer: InProcessSigner, at: datetime, road: str, key: Key
         )
         return "" if item.refusal is None else str(item.refusal["code"])
     try:
-        use_cases.issue_for_enrolment(
+        for_enrolment.issue_for_enrolment(
             scene.engine, signer, now=at, token=who.first, enrolment_id=who.id, csr=csr, base_url=BASE_URL,
             thorough=False,
         )  # fmt: skip
@@ -560,7 +557,7 @@ def revoked(scene: Scene, token: access.Token, reason: RevocationReason) -> None
 def test_a_hold_is_not_walked_around_by_revoking_and_issuing_anew(
     scene: Scene, authority: Established, doubter: access.Token, road: str, ended: str
 ) -> None:
-    later = scene.now + holds.LASTS + timedelta(hours=1)
+    later = scene.now + suspension.LASTS + timedelta(hours=1)
     authority.signer.clock = lambda: later
     with transaction(scene.engine) as connection:
         requests.revoke_as(
@@ -569,7 +566,7 @@ def test_a_hold_is_not_walked_around_by_revoking_and_issuing_anew(
         )  # fmt: skip
     if ended == "fourteen days":
         with transaction(scene.engine) as connection:
-            assert len(holds.end_holds(connection, later)) == 1
+            assert len(suspension.end_holds(connection, later)) == 1
     else:
         revoked(scene, scene.enrolled.first, RevocationReason.SUPERSEDED)
     assert ask(scene, authority.signer, later, road) == "reason-stands"
@@ -600,7 +597,7 @@ def test_whoever_put_a_hold_settles_it_by_a_revocation_or_a_better_reason(
     revoked(scene, scene.enrolled.first, RevocationReason.SUPERSEDED)
     assert ask(scene, authority.signer, scene.now, road) == "reason-stands"
     with transaction(scene.engine) as connection:
-        revocation_requests.restate_as(
+        proof_of_possession.restate_as(
             connection, now=scene.now, token=doubter, serial=scene.issued.serial,
             reason=RevocationReason.CESSATION_OF_OPERATION, comment="only a lost card",
         )  # fmt: skip
@@ -620,7 +617,7 @@ def test_an_operator_ends_nobodys_doubt_by_revoking_its_server(
     with pytest.raises(Refusal, match="certificate-on-hold"):
         certify("mx.one.example")
     with transaction(engine) as connection:
-        revocation_requests.restate_as(
+        proof_of_possession.restate_as(
             connection, now=now, token=doubter, serial=made.serial,
             reason=RevocationReason.CESSATION_OF_OPERATION, comment="the host was moved",
         )  # fmt: skip

@@ -18,7 +18,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_service as renewal
+from pki.issuance import for_service
 from pki.model import IssuedCertificate, RevocationReason, Standing
 from pki.ocsp import responders
 from pki.ocsp import response as ocsp
@@ -41,7 +41,7 @@ class Desk:
 
     def ensure(self, now: datetime) -> bool:
         self.authority.signer.clock = lambda: now
-        return renewal.ensure_responder(
+        return for_service.ensure_responder(
             self.engine, self.authority.signer, authority_id=self.authority.issuing.id,
             keys_folder=self.folder, passphrase=SECRET, base_url=BASE_URL, now=now,
         )  # fmt: skip
@@ -130,7 +130,7 @@ def test_a_signer_that_fails_leaves_the_old_responder_in_service(desk: Desk, now
 
     later = now + timedelta(days=16)
     with pytest.raises(ConnectionError):
-        renewal.ensure_responder(
+        for_service.ensure_responder(
             desk.engine, Silent(), authority_id=desk.authority.issuing.id, keys_folder=desk.folder,
             passphrase=SECRET, base_url=BASE_URL, now=later,
         )  # fmt: skip

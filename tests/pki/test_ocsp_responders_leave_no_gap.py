@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from api.status.wsgi import StatusApplication
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki.issuance import for_service as renewal
+from pki.issuance import for_service
 from pki.model import IssuedCertificate
 from pki.ocsp import responders
 from pki.service_keys import files as key_files
@@ -114,7 +114,7 @@ def test_over_sixty_days_every_answer_verifies_with_the_responder_in_it(
     def renewed(at: datetime) -> bool:
         poller.now = at
         authority.signer.clock = lambda: at
-        made = renewal.ensure_responder(
+        made = for_service.ensure_responder(
             engine, authority.signer, authority_id=authority.issuing.id, keys_folder=folder,
             passphrase=SECRET, base_url=BASE_URL, now=at,
         )  # fmt: skip

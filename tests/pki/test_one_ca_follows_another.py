@@ -22,16 +22,14 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.feed.changes import Entity
-from pki.ceremony import intake, offline
+from pki.ceremony import intake, offline, rollover
 from pki.ceremony import perform as making
-from pki.ceremony import rollover as roll_over
 from pki.ceremony.plan import Place
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_enrolment as use_cases
-from pki.issuance import for_service as renewal
+from pki.issuance import for_enrolment, for_service
 from pki.model import AuthorityState, IssuedCertificate, RevocationReason, serial_of
-from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring import service_expiry
 from pki.ocsp import store as ocsp_store
 from pki.publication import store as published
 from pki.publication.values import public_values
@@ -63,7 +61,7 @@ class Authorities:
         crl.publish_due(self.engine, self.signer, self.now, timedelta(hours=72))
 
     def responder(self, authority_id: str) -> None:
-        renewal.ensure_responder(
+        for_service.ensure_responder(
             self.engine, self.signer, authority_id=authority_id, keys_folder=self.folder / "web",
             passphrase=PASSPHRASE, base_url=BASE_URL, now=self.now,
         )  # fmt: skip
@@ -73,7 +71,7 @@ class Authorities:
             act(connection, authority_id, now=self.now, actor=ACTOR)  # type: ignore[operator]
 
     def activate(self, authority_id: str) -> None:
-        self.turn(roll_over.activate, authority_id)
+        self.turn(rollover.activate, authority_id)
 
     def refused(self, act: object, authority_id: str) -> Refusal:
         with pytest.raises(Refusal) as refused:
@@ -82,7 +80,7 @@ class Authorities:
 
     def issue(self, number: int) -> IssuedCertificate:
         who = enrol(self.engine, self.now, seed_practitioner(self.engine, number))
-        return use_cases.issue_for_enrolment(
+        return for_enrolment.issue_for_enrolment(
             self.engine, self.signer, now=self.now, token=who.first, enrolment_id=who.id,
             csr=request_for(new_key()), base_url=BASE_URL,
         )  # fmt: skip
@@ -261,7 +259,7 @@ def test_without_the_bridge_a_reader_of_the_old_root_would_be_cut_off(
     authorities.hold(generation(1, roles=EVERY), generation(2, roles=EVERY))
     authorities.publish()
     authorities.responder("persons-2")
-    refused = authorities.refused(roll_over.activate, "persons-2")
+    refused = authorities.refused(rollover.activate, "persons-2")
     assert refused.code == "not-ready"
     assert refused.details["lacking"] == ["root-1 and root-2 have not certified each other"]
     anchor = fetched(authorities.engine, f"{BASE_URL}/ca/root-1.cer")
@@ -278,7 +276,7 @@ def test_without_the_bridge_a_reader_of_the_old_root_would_be_cut_off(
 def test_a_next_generation_stands_by_until_everything_about_it_is_published(both: Authorities) -> None:
     assert both.state("persons-2") is AuthorityState.STANDBY
     assert both.issue(1).authority_id == "persons-1"
-    lacking = both.refused(roll_over.activate, "persons-2").details["lacking"]
+    lacking = both.refused(rollover.activate, "persons-2").details["lacking"]
     assert lacking == [
         "16 of its 16 CRL shards are not published",
         "it has no OCSP responder",
@@ -295,7 +293,7 @@ def test_a_retired_ca_issues_no_more_and_its_lists_and_answers_go_on(both: Autho
     both.publish()
     both.responder("persons-2")
     both.activate("persons-2")
-    both.turn(roll_over.retire, "persons-1")
+    both.turn(rollover.retire, "persons-1")
     assert both.state("persons-1") is AuthorityState.RETIRED
     with both.engine.connect() as connection:
         before = crl_store.latest(connection, "persons-1", issued.shard)
@@ -312,9 +310,9 @@ def test_a_retired_ca_issues_no_more_and_its_lists_and_answers_go_on(both: Autho
 
 
 def test_the_last_of_its_role_does_not_retire(both: Authorities) -> None:
-    assert both.refused(roll_over.retire, "persons-1").code == "last-of-its-role"
-    both.turn(roll_over.retire, "persons-2")
-    assert both.refused(roll_over.retire, "persons-2").code == "already-retired"
+    assert both.refused(rollover.retire, "persons-1").code == "last-of-its-role"
+    both.turn(rollover.retire, "persons-2")
+    assert both.refused(rollover.retire, "persons-2").code == "already-retired"
 
 
 def test_activating_what_is_active_a_root_or_nothing_is_refused(both: Authorities) -> None:
@@ -323,7 +321,7 @@ def test_activating_what_is_active_a_root_or_nothing_is_refused(both: Authoritie
         ("root-1", "not-an-issuing-authority"),
         ("persons-9", "unknown-authority"),
     ):
-        assert both.refused(roll_over.activate, name).code == code
+        assert both.refused(rollover.activate, name).code == code
 
 
 def test_both_generations_and_the_bridges_are_told_and_shown(both: Authorities) -> None:
@@ -373,6 +371,6 @@ def test_an_offline_root_without_its_crl_turns_health_red(engine: Engine, tmp_pa
         fingerprint=x509.load_pem_x509_certificate(content).fingerprint(hashes.SHA256()).hex(),
     )  # fmt: skip
     with engine.connect() as connection:
-        (missing,) = [one for one in lifetimes.ours(connection, at) if one.name == "root-1/0"]
-        assert roll_over.root_crl_ends(connection) == missing.ends
-    assert missing.condition(at) is lifetimes.Condition.DUE
+        (missing,) = [one for one in service_expiry.ours(connection, at) if one.name == "root-1/0"]
+        assert rollover.root_crl_ends(connection) == missing.ends
+    assert missing.condition(at) is service_expiry.Condition.DUE

@@ -16,13 +16,11 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import releasing
 from pki.certificates.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
-from pki.issuance import for_enrolment as use_cases
-from pki.issuance import for_operator as operators
+from pki.issuance import for_enrolment, for_operator
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.monitoring import expiry_store
 from pki.record import authorities
-from pki.revocation import compromise_reports as compromise
-from pki.revocation import requests
+from pki.revocation import compromise_reports, requests
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import operators as operators_withdrawal
 from pki.withdrawal.causes import GRACES, Cause
@@ -54,7 +52,7 @@ def certify(engine: Engine, authority: Established, now: datetime) -> Certify:
         *hosts: str, token: access.Token = own, key: Key | None = None, csr: bytes | None = None,
         profile: str = OPERATOR_SERVER.name, signer: object = None, at: datetime = now,
     ) -> IssuedCertificate:  # fmt: skip
-        return operators.issue(
+        return for_operator.issue(
             engine, signer or authority.signer, now=at, token=token, profile=profile,  # type: ignore[arg-type]
             csr=csr or request_for(key or new_key(), "evil.example"), hosts=hosts, base_url=BASE_URL,
         )  # fmt: skip
@@ -401,8 +399,8 @@ def test_a_key_reported_before_or_while_it_is_signed_serves_no_operator(
 ) -> None:
     def report(key: Key) -> None:
         with transaction(engine) as connection:
-            compromise.report(
-                connection, now=now, actor=Actor("test"), csr=request_for(key, compromise.SENTENCE)
+            compromise_reports.report(
+                connection, now=now, actor=Actor("test"), csr=request_for(key, compromise_reports.SENTENCE)
             )
 
     before, meanwhile = new_key(), new_key()
@@ -432,7 +430,7 @@ def test_two_operators_never_share_a_key_nor_with_a_person(
     assert code_of(refused) == "key-already-certified"
     person = enrol(engine, now, seed_practitioner(engine, 3))
     with pytest.raises(Refusal) as refused:
-        use_cases.issue_for_enrolment(
+        for_enrolment.issue_for_enrolment(
             engine, authority.signer, now=now, token=person.first, enrolment_id=person.id,
             csr=request_for(key), base_url=BASE_URL, thorough=False,
         )  # fmt: skip
@@ -443,9 +441,11 @@ def test_an_operator_sees_its_own_certificates_only(certify: Certify, engine: En
     made = {certify("mx.one.example").serial, certify("imap.one.example").serial}
     other = token_of(engine, now, OTHER, "other")
     with transaction(engine) as connection:
-        own = operators.made_for(connection, token=token_of(engine, now, name="second"), after=None, limit=10)
+        own = for_operator.made_for(
+            connection, token=token_of(engine, now, name="second"), after=None, limit=10
+        )
         assert {one.certificate.serial for one in own} == made
-        assert operators.made_for(connection, token=other, after=None, limit=10) == []
+        assert for_operator.made_for(connection, token=other, after=None, limit=10) == []
 
 
 def test_an_operator_lifts_its_own_holds_and_no_other(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from pki.monitoring import service_expiry as lifetimes
+from pki.monitoring import service_expiry
 from pki.monitoring.service_expiry import Condition, Kind, Lifetime
 from tests.pki.conftest import Established
 
@@ -40,7 +40,7 @@ def seen(engine: Engine, authority: Established) -> Iterator[object]:
 
     def look(at: datetime) -> dict[str, Condition]:
         with transaction(engine) as connection:
-            return {one.label: one.condition(at) for one in lifetimes.ours(connection, at)}
+            return {one.label: one.condition(at) for one in service_expiry.ours(connection, at)}
 
     return look
 

@@ -21,10 +21,9 @@ from directory.base.errors import Refusal
 from pki import releasing
 from pki.certificates import der
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
-from pki.monitoring import certificate_history as history
+from pki.monitoring import certificate_history
 from pki.ocsp import store as ocsp_store
-from pki.revocation import proof_of_possession as revocation_requests
-from pki.revocation import suspension as holds
+from pki.revocation import proof_of_possession, suspension
 from pki.revocation.reasons import HOLDERS, WORDS
 from pki.tlog import store as transparency_store
 from pki.withdrawal import reconcile as consequences
@@ -48,7 +47,7 @@ def signed(key: Key | OctKey, algorithm: str = "ES256", **claims: Any) -> bytes:
 
 def prove(engine: Engine, now: datetime, request: bytes) -> Revocation:
     with transaction(engine) as connection:
-        return revocation_requests.revoke_with_proof(connection, now=now, request=request, audience=AUDIENCE)
+        return proof_of_possession.revoke_with_proof(connection, now=now, request=request, audience=AUDIENCE)
 
 
 def asked(issued: IssuedCertificate, now: datetime, **other: Any) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def restate(
     engine: Engine, now: datetime, serial: Serial, reason: RevocationReason, token: Any = ADMIN
 ) -> Revocation:
     with transaction(engine) as connection:
-        return revocation_requests.restate_as(
+        return proof_of_possession.restate_as(
             connection, now=now, token=token, serial=serial, reason=reason, comment="found online"
         )
 
@@ -330,7 +329,7 @@ def test_who_lost_a_key_has_his_other_certificates_listed_until_they_are_settled
         assert [tuple(row) for row in connection.execute(text(listed), asked_for)] == [(other, issued.serial)]
     revoke(engine, now, other, RevocationReason.SUPERSEDED)
     with transaction(engine) as connection:
-        assert holds.end_holds(connection, now) == []
+        assert suspension.end_holds(connection, now) == []
     with engine.connect() as connection:
         assert connection.execute(text(listed), asked_for).all() == []
 
@@ -357,7 +356,10 @@ def test_a_corrected_reason_shows_everywhere_and_leaves_the_date(
         # One act, and one line, each: the log's own verification counts them.
         unequal = transparency_store.unequal_acts(connection)
         assert [kind for kind, serial, *_ in unequal if serial == issued.serial] == []
-        assert history.life(connection, issued.serial).state(now) is history.State.REVOKED
+        assert (
+            certificate_history.life(connection, issued.serial).state(now)
+            is certificate_history.State.REVOKED
+        )
     assert [event.reason for event in events(engine, other)] == ["keyCompromise"]
 
 
@@ -413,21 +415,21 @@ def test_a_hold_made_final_keeps_its_date(engine: Engine, issue: Issue, now: dat
     done = revoke(engine, later, issued.serial, LOST)
     assert (done.revoked_at, done.recorded_at) == (now, later)
     with engine.connect() as connection:
-        life = history.life(connection, issued.serial)
-    assert life.state(now + timedelta(days=1)) is history.State.ON_HOLD
-    assert life.state(later) is history.State.REVOKED
+        life = certificate_history.life(connection, issued.serial)
+    assert life.state(now + timedelta(days=1)) is certificate_history.State.ON_HOLD
+    assert life.state(later) is certificate_history.State.REVOKED
 
 
 def test_a_hold_ends_after_fourteen_days_and_not_before(engine: Engine, issue: Issue, now: datetime) -> None:
     issued = issue()
     revoke(engine, now, issued.serial, HOLD)
     with transaction(engine) as connection:
-        assert holds.end_holds(connection, now + holds.LASTS - timedelta(seconds=1)) == []
+        assert suspension.end_holds(connection, now + suspension.LASTS - timedelta(seconds=1)) == []
     with transaction(engine) as connection:
-        (done,) = holds.end_holds(connection, now + holds.LASTS)
-    assert (done.reason, done.revoked_at, done.actor) == (holds.REASON, now, "job:holds-end")
+        (done,) = suspension.end_holds(connection, now + suspension.LASTS)
+    assert (done.reason, done.revoked_at, done.actor) == (suspension.REASON, now, "job:holds-end")
     with refused("not-on-hold"):
-        release(engine, now + holds.LASTS, issued.serial)
+        release(engine, now + suspension.LASTS, issued.serial)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM standing_hold")).scalar_one() == 0
 
@@ -439,17 +441,17 @@ def test_one_released_and_held_again_has_fourteen_days_more(
     revoke(engine, now, serial, HOLD)
     release(engine, now + timedelta(days=10), serial)
     with transaction(engine) as connection:
-        assert holds.end_holds(connection, now + timedelta(days=20)) == []
+        assert suspension.end_holds(connection, now + timedelta(days=20)) == []
     revoke(engine, now + timedelta(days=20), serial, HOLD)
     with transaction(engine) as connection:
-        assert holds.end_holds(connection, now + timedelta(days=33)) == []
+        assert suspension.end_holds(connection, now + timedelta(days=33)) == []
 
 
 def test_what_a_measure_holds_is_for_the_measure_to_end(engine: Engine, issue: Issue, now: datetime) -> None:
     serial = issue().serial
     revoke(engine, now, serial, HOLD, consequences.ACTOR)
     with transaction(engine) as connection:
-        assert holds.end_holds(connection, now + timedelta(days=400)) == []
+        assert suspension.end_holds(connection, now + timedelta(days=400)) == []
     with refused("held-by-measure"), transaction(engine) as connection:
         releasing.release_as(connection, now=now, token=ADMIN, serial=serial)
 

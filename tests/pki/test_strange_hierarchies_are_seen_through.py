@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from directory.base.errors import Refusal
-from pki.certificates import path_validation as chain
+from pki.certificates import path_validation
 
 AT = datetime(2026, 9, 1, 12, tzinfo=UTC)
 KEYS = ("root", "other-root", "persons", "twin", "loop-a", "loop-b", "deep", "deeper", "leaf", "stray")
@@ -118,7 +118,7 @@ def lists(made: PKIArchitecture) -> list[x509.CertificateRevocationList]:
 
 def path_of(made: PKIArchitecture, name: str, anchor: str, others: Sequence[str]) -> list[str]:
     known = {certificate(made, one): one for one in CERTIFICATES}
-    found = chain.find_path(
+    found = path_validation.find_path(
         certificate(made, name),
         certificate(made, anchor),
         [certificate(made, one) for one in others],

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from pki.model import CrlForm, RevocationReason, Serial
-from pki.monitoring import relying_party_check as outside_view
+from pki.monitoring import relying_party_check
 from pki.monitoring.relying_party_check import Disagreement
 from tests.status_ca import ISSUING, ROOT, Issued, StatusCa
 
@@ -26,7 +26,7 @@ def ca(engine: Engine, now: datetime, crl_form: CrlForm) -> StatusCa:
 
 def look(engine: Engine, now: datetime) -> tuple[int, list[Disagreement]]:
     with transaction(engine, read_only=True) as connection:
-        return outside_view.look(connection, now=now, start=FIRST)
+        return relying_party_check.look(connection, now=now, start=FIRST)
 
 
 def publish_all(ca: StatusCa, *issued: Issued) -> None:

@@ -16,9 +16,8 @@ from sqlalchemy import Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki.ceremony import intake, offline
+from pki.ceremony import intake, offline, rollover
 from pki.ceremony import perform as making
-from pki.ceremony import rollover as roll_over
 from pki.ceremony.perform import Outcome
 from pki.ceremony.plan import Place, Plan
 from pki.certificates.profiles import BACKDATING
@@ -27,7 +26,7 @@ from pki.crl import store as crl_store
 from pki.model import RevocationReason, Serial, serial_of
 from pki.record import authorities
 from pki.revocation import requests
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from tests.pki.hierarchies import generation, plan, ring
@@ -295,8 +294,8 @@ def test_a_root_crl_is_published_and_openssl_checks_the_chain_with_it(signed: Ma
         assert published is not None
         assert published.der == made
         # Its days count from thisUpdate.
-        assert roll_over.root_crl_ends(connection) == signed.now - BACKDATING + timedelta(days=365)
-    assert floor.known(signed.folder / "floor.json", "root-1/0") == 1
+        assert rollover.root_crl_ends(connection) == signed.now - BACKDATING + timedelta(days=365)
+    assert high_water.known(signed.folder / "floor.json", "root-1/0") == 1
     (signed.carried / "root.pem").write_bytes(x509.load_der_x509_crl(made).public_bytes(Encoding.PEM))
     # A reader's clock may run late by seconds, as for every other CRL.
     for seconds in (60, -5):
@@ -327,7 +326,7 @@ def test_no_root_crl_begins_before_what_it_lists_nor_with_the_one_before(signed:
 def test_without_its_crl_a_root_is_due_at_once(signed: Machines) -> None:
     signed.take_all()
     with signed.engine.connect() as connection:
-        ends = roll_over.root_crl_ends(connection)
+        ends = rollover.root_crl_ends(connection)
     assert ends is not None
     assert ends <= signed.now
 

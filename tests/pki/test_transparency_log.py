@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, text
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki.tlog import sequencer as transparency
+from pki.tlog import sequencer
 from pki.tlog.checkpoint import append_checkpoint_file, key_id, open_note, read_notes, verifier
 from pki.tlog.merkle import append, leaf_hash, root_of
 from pki.tlog.sequencer import AuditKey, line_bytes, publish_heads, sequence, size, verify
@@ -322,7 +322,7 @@ def test_no_head_is_signed_over_a_log_that_is_not_what_was_signed(
 
 def begin_anew(log: Log, now: datetime) -> str:
     with transaction(log.engine) as connection:
-        origin = transparency.begin_anew(
+        origin = sequencer.begin_anew(
             connection, log.key, now=now, actor=Actor("command:restore"), reason="disk lost",
             checkpoint_file=log.file, detail={},
         )  # fmt: skip
@@ -362,7 +362,7 @@ def test_no_head_of_the_old_origin_is_taken_for_one_of_the_log_that_goes_on(log:
     log.attack(*CUT)
     begin_anew(log, now)
     with log.engine.connect() as connection:
-        last = transparency.store.last_checkpoint(connection)
+        last = sequencer.store.last_checkpoint(connection)
     append_checkpoint_file(log.file, [log.key.sign(last.size, last.root).note])
     assert [finding for finding in log.findings() if "does not know" in finding]
 
@@ -493,13 +493,13 @@ def test_a_damaged_file_is_never_taken_for_an_empty_one(log: Log, now: datetime)
 def test_the_key_is_made_once_kept_encrypted_and_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "audit" / "key.pem"
     with ThreadPoolExecutor(4) as pool:
-        keys = list(pool.map(lambda _: transparency.ensure_key(path, b"passphrase"), range(4)))
+        keys = list(pool.map(lambda _: sequencer.ensure_key(path, b"passphrase"), range(4)))
     assert len({verifier(key.public_key()) for key in keys}) == 1
     assert path.stat().st_mode & 0o777 == 0o600
     assert b"ENCRYPTED" in path.read_bytes()
     assert [file.name for file in path.parent.iterdir()] == ["key.pem"]
     with pytest.raises(Refusal) as refused:
-        transparency.ensure_key(path, b"another")
+        sequencer.ensure_key(path, b"another")
     assert refused.value.code == "audit-key-unreadable"
 
 

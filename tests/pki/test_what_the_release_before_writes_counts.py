@@ -11,7 +11,7 @@ from alembic import command
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from api.installation import bring_up as first_run
+from api.installation import bring_up
 from directory.base.db import transaction
 from directory.base.locks import is_held
 from directory.model import Standing
@@ -94,7 +94,7 @@ def migrating(
         gate.execute(text("SET idle_in_transaction_session_timeout = 0"))
         gate.execute(text("SELECT pg_advisory_xact_lock(:gate)"), {"gate": GATE})
         try:
-            running = pool.submit(first_run.migrate, database_url)
+            running = pool.submit(bring_up.migrate, database_url)
             until(lambda: sleeper(engine) is not None)
             yield running, gate
         finally:
@@ -164,7 +164,7 @@ def test_what_was_done_before_a_migration_failed_stays_done(
         with pytest.raises(OperationalError):
             running.result(timeout=60)
     assert version(engine) == "0025"
-    first_run.migrate(database_url)
+    bring_up.migrate(database_url)
     assert version(engine) == HEAD
     with engine.connect() as connection:
         kept = connection.execute(text("SELECT enrolment_id FROM enrolment_names")).scalars().all()
@@ -215,7 +215,7 @@ def test_a_mailbox_red_listed_while_the_list_is_made_is_on_it(engine: Engine, da
     with ThreadPoolExecutor(1) as pool, engine.connect() as looking:
         with engine.begin() as release_before:
             release_before.execute(text(unlisted))
-            running = pool.submit(first_run.migrate, database_url)
+            running = pool.submit(bring_up.migrate, database_url)
             until(lambda: looking.execute(waiting).scalar_one() > 0)
         running.result(timeout=60)
         known = looking.execute(text("SELECT address FROM red_listed")).scalars().all()

@@ -15,8 +15,7 @@ from directory import access, corrections
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.feed.changes import Entity
-from pki.issuance import batch
-from pki.issuance import for_enrolment as use_cases
+from pki.issuance import batch, for_enrolment
 from pki.issuance.batch import Asked
 from pki.model import Enrolment
 from pki.record import enrolments
@@ -169,7 +168,7 @@ def test_the_names_of_establishments_and_applications_are_frozen_too(
     who = enrol(engine, now, Seeded(someone.national_id, address))
     run(engine, change)
     with pytest.raises(Refusal) as refused:
-        use_cases.issue_for_enrolment(
+        for_enrolment.issue_for_enrolment(
             engine, authority.signer, now=now, token=who.first, enrolment_id=who.id,
             csr=request_for(new_key()), base_url=BASE_URL, thorough=False,
         )  # fmt: skip
