@@ -14,7 +14,7 @@ MOST_MEMORY_MB = 300
 _STREAMED = """
 import resource, sys, time
 from pathlib import Path
-from directory.sync import finess, finess_json
+from directory.sync.formats import finess, finess_json
 from directory.sync.formats.files import opened, register_file
 
 class Counted:

@@ -34,7 +34,7 @@ HOLDER = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from api import jobs
+from api.jobs import table
 from api.settings import Settings
 from api.wiring import build
 
@@ -42,8 +42,8 @@ def hold(container):
     print("holding", flush=True)
     time.sleep(600)
 
-jobs.JOBS = {"crl": replace(jobs.JOBS["crl"], work=hold)}
-jobs.run_job(build(Settings(state=Path(sys.argv[1]), database_url=sys.argv[2])), "crl")
+table.JOBS = {"crl": replace(table.JOBS["crl"], work=hold)}
+table.run_job(build(Settings(state=Path(sys.argv[1]), database_url=sys.argv[2])), "crl")
 """
 
 
