@@ -1,4 +1,4 @@
-"""What both record-keeping packages stand on: a closed list of five (clock, errors, db, audit, locks).
+"""What both record-keeping packages stand on: database, locks, clock, errors, audit lines, durable files.
 
 Nothing here knows what a practitioner or a certificate is.
 """
