@@ -4,7 +4,6 @@ import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -27,6 +26,8 @@ from tests.factories import Seeded, seed_practitioner
 
 PATH = "/v1/enrolments"
 KEY = '"8e03978e-40d5-43e3-bc93-6894a57f9324"'
+# Of fifty.
+MOST_LOST = 5
 CHECKED = {"method": "in-person", "document": "carte", "checked_on": "2026-09-01"}
 
 
@@ -187,21 +188,28 @@ def test_fifty_equal_requests_at_once_get_one_certificate_and_fifty_equal_answer
     headers = {**first.headers, "Idempotency-Key": KEY}
     together = threading.Barrier(50)
 
+    lost: list[None] = []
+
     def one(_: int) -> tuple[int, bytes]:
         together.wait()
         for _again in range(10):
-            # An answer may be lost, and a slow twin outlast the patience: the key is for asking again.
-            with suppress(requests.ConnectionError):
+            try:
                 answer = requests.post(
                     f"{server}{approved}/certificates", json=body, headers=headers, timeout=60
                 )
-                if answer.status_code != HTTPStatus.CONFLICT:
-                    return answer.status_code, answer.content
+            except requests.ConnectionError:
+                # A busy machine may lose an answer: the key is for asking again.
+                lost.append(None)
+                continue
+            if answer.status_code == HTTPStatus.CONFLICT and answer.json()["code"] == "request-in-progress":
+                continue
+            return answer.status_code, answer.content
         raise AssertionError("no answer after ten times")
 
     with ThreadPoolExecutor(50) as many:
         answers = list(many.map(one, range(50)))
     assert {status for status, _ in answers} == {201}, answers
     assert len(set(answers)) == 1
+    assert len(lost) <= MOST_LOST
     assert count(engine, "certificate WHERE practitioner IS NOT NULL") == 1
     assert count(engine, "reservation WHERE enrolment_id IS NOT NULL") == 1

@@ -26,14 +26,18 @@ from tests.factories import seed_practitioner
 
 
 class Breaths(threading.Event):
-    """Waits for nothing, and counts how often it was asked to."""
+    """Waits for nothing, counts how often it was asked to, and tells the time as if it had waited."""
 
     taken = 0
+    passed = 0.0
 
     def wait(self, timeout: float | None = None) -> bool:
-        del timeout
         self.taken += 1
+        self.passed += timeout or 0.0
         return self.is_set()
+
+    def monotonic(self) -> float:
+        return self.passed
 
 
 def change(engine: Engine, *, urgent: bool = False) -> None:
@@ -44,24 +48,34 @@ def change(engine: Engine, *, urgent: bool = False) -> None:
 
 @pytest.mark.parametrize(("urgent", "breaths"), [(False, 4), (True, 1)])
 def test_what_takes_something_away_is_not_left_to_gather(
-    container: Container, engine: Engine, now: datetime, *, urgent: bool, breaths: int
+    container: Container,
+    engine: Engine,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    urgent: bool,
+    breaths: int,
 ) -> None:
     with transaction(engine) as connection:
         for follower in scheduler.FOLLOWERS:
             save_cursor(connection, follower, horizon(connection), now)
     change(engine, urgent=urgent)
     stop = Breaths()
+    # Four breaths are a second: no clock of a slow machine ends them.
+    monkeypatch.setattr(scheduler, "time", stop)
     scheduler._breathe(container, stop)
     assert stop.taken == breaths
 
 
+@pytest.mark.parametrize(("due", "breaths"), [(0.0, 1), (0.4, 2)])
 def test_a_measure_that_begins_meanwhile_ends_the_breath(
-    container: Container, monkeypatch: pytest.MonkeyPatch
+    container: Container, monkeypatch: pytest.MonkeyPatch, *, due: float, breaths: int
 ) -> None:
     stop = Breaths()
-    monkeypatch.setattr(scheduler, "_until_due", lambda _: 0.0)
+    monkeypatch.setattr(scheduler, "_until_due", lambda _: due)
+    monkeypatch.setattr(scheduler, "time", stop)
     scheduler._breathe(container, stop)
-    assert stop.taken == 1
+    assert stop.taken == breaths
 
 
 @contextmanager
