@@ -5,7 +5,7 @@ and the record say what they must be.
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pki.ceremony import build as drawing
 from pki.ceremony import perform as making
 from pki.ceremony import store as rows
 from pki.ceremony.build import Parent
-from pki.ceremony.offline import LONGEST_ROOT_CRL
+from pki.ceremony.offline import CLOCK_SKEW, LONGEST_ROOT_CRL
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.certificates import identifiers
@@ -33,9 +33,6 @@ from pki.crl import store as crl_store
 from pki.model import Authority, serial_of
 from pki.record import authorities
 from pki.rollback import high_water
-
-# Clocks of machines without a network go wrong by minutes.
-CLOCK_SKEW = timedelta(minutes=10)
 
 
 def take_certificate(

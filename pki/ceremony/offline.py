@@ -30,6 +30,8 @@ from pki.registration.eligibility import this_update
 
 # S/MIME BR 4.9.7: the CRL of a root at least once in twelve months.
 LONGEST_ROOT_CRL = timedelta(days=365)
+# Clocks of machines without a network go wrong by minutes.
+CLOCK_SKEW = timedelta(minutes=10)
 _FLAGS = {reason: x509.ReasonFlags(reason.value) for reason in RevocationReason}
 
 
@@ -83,7 +85,8 @@ def root_crl(
 ) -> bytes:
     """The root's next CRL in DER, kept in `folder`: the entries of the one before, and these.
 
-    Refuses `root-crl-too-long` above twelve months, `certificate-missing` without the root's certificate.
+    Refuses `root-crl-too-long` above twelve months, `certificate-missing` without the root's certificate,
+    `clock-before-root` when this machine's clock says a time before the root's notBefore.
     """
     if not timedelta(0) < timedelta(days=days) <= LONGEST_ROOT_CRL:
         text = f"A root's CRL holds for 1 to {LONGEST_ROOT_CRL.days} days."
@@ -93,6 +96,7 @@ def root_crl(
     if parent is None:
         text = f"{root_id}.cer is not in the folder: bring it, or sign it first."
         raise Refusal(Kind.NOT_FOUND, "certificate-missing", text)
+    _check_clock(parent, now)
     path = folder / f"{root_id}.crl"
     before = x509.load_der_x509_crl(path.read_bytes()) if path.exists() else None
     made = _list(parent, ring.held(root), before, revoked, days, now)
@@ -100,6 +104,24 @@ def root_crl(
     draft.write_bytes(made)
     draft.replace(path)
     return made
+
+
+def _check_clock(root: Parent, now: datetime) -> None:
+    """A clock set back would date entries before the root was; a lesser error is for the intake to see."""
+    begins = root.certificate.not_valid_before_utc
+    if now + CLOCK_SKEW < begins:
+        text = (
+            f"This machine's clock says {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC, and {root.id} is valid"
+            f" from {begins:%Y-%m-%d %H:%M} on: set the clock."
+        )
+        raise Refusal(Kind.CONFLICT, "clock-before-root", text)
+
+
+def _floor(before: x509.CertificateRevocationList | None, at: datetime) -> datetime | None:
+    """When the CRL before began; None when a clock set ahead made it: no later CRL would be taken in."""
+    if before is None or before.last_update_utc > at + CLOCK_SKEW:
+        return None
+    return before.last_update_utc
 
 
 def _list(  # noqa: PLR0917 - whose, under what, after what, with what, until when
@@ -115,7 +137,7 @@ def _list(  # noqa: PLR0917 - whose, under what, after what, with what, until wh
     new = {int(serial, 16): _entry(serial, reason, at) for serial, reason in revoked.items()}
     begins = this_update(
         at,
-        before=None if before is None else before.last_update_utc,
+        before=_floor(before, at),
         listed=at if new.keys() - entries.keys() else None,
     )
     number = 1

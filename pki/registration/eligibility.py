@@ -28,11 +28,11 @@ RENEWAL_OPENS = timedelta(days=60)
 
 
 def this_update(now: datetime, *, before: datetime | None, listed: datetime | None) -> datetime:
-    """As long ago as notBefore of a certificate, for readers whose clocks run late: some refuse a CRL of a
-    second to come.
+    """When a CRL made `now` begins: as long ago as notBefore of a certificate.
 
-    Never before `listed`, the latest date that the CRL is the first to list, nor as early as `before`, the
-    CRL before: those would have to share a number (RFC 5280 5.2.3).
+    Readers whose clocks run late refuse a CRL of a second to come. `listed` is the latest date that the CRL
+    is the first to list: it begins in that second or later. `before` is when the CRL before began: it begins
+    later, or both would have to share a number (RFC 5280 5.2.3).
     """
     later = [] if before is None else [before + timedelta(seconds=1)]
     later += [] if listed is None else [listed]

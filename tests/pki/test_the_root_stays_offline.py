@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -321,6 +321,48 @@ def test_no_root_crl_begins_before_what_it_lists_nor_with_the_one_before(signed:
     for one in lists[2:]:
         assert [entry.revocation_date_utc for entry in one] == [signed.now - timedelta(hours=1)]
         assert one.last_update_utc >= signed.now - timedelta(hours=1)
+
+
+def test_a_root_crl_made_under_a_clock_set_ahead_bars_no_later_one(signed: Machines) -> None:
+    signed.take_all()
+    assert signed.take_crl(signed.crl()) == 1
+    right = signed.now + timedelta(hours=1)
+    signed.now = right + timedelta(days=365)
+    ahead = signed.crl()
+    signed.now = right
+    assert signed.code(signed.take_crl, ahead) == "crl-time"
+    made = signed.crl()
+    assert x509.load_der_x509_crl(made).last_update_utc == right - BACKDATING
+    # Numbers go on growing, whatever the clock said.
+    assert signed.take_crl(made) == 3
+
+
+def test_a_clock_set_back_makes_no_root_crl_that_is_taken_in(signed: Machines) -> None:
+    signed.take_all()
+    signed.now += timedelta(days=30)
+    assert signed.take_crl(signed.crl()) == 1
+    right, there = signed.now, (signed.carried / "root-1.crl").read_bytes()
+    signed.now = datetime(2000, 1, 1, tzinfo=UTC)
+    with pytest.raises(Refusal, match=r"clock says 2000-01-01 00:00 UTC.*set the clock") as refused:
+        signed.crl({serial_of(7): RevocationReason.SUPERSEDED})
+    assert refused.value.code == "clock-before-root"
+    assert (signed.carried / "root-1.crl").read_bytes() == there
+    # A day is no matter for the root's own dates: its CRL says so, and is older than the one published.
+    signed.now = right - timedelta(days=1)
+    late = signed.crl()
+    assert x509.load_der_x509_crl(late).last_update_utc == signed.now - BACKDATING
+    signed.now = right
+    assert signed.code(signed.take_crl, late) == "crl-number"
+
+
+def test_a_clock_corrected_by_minutes_keeps_the_order_of_root_crls(signed: Machines) -> None:
+    signed.take_all()
+    signed.now += timedelta(minutes=8)
+    first = x509.load_der_x509_crl(signed.crl())
+    signed.now -= timedelta(minutes=8)
+    made = signed.crl()
+    assert x509.load_der_x509_crl(made).last_update_utc == first.last_update_utc + timedelta(seconds=1)
+    assert signed.take_crl(made) == 2
 
 
 def test_without_its_crl_a_root_is_due_at_once(signed: Machines) -> None:
