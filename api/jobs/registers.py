@@ -63,8 +63,16 @@ def candidates(folder: Path, register: str) -> list[Path]:
     By the generation time in their names and in those of their texts, as the import itself judges; a copy
     made late is no newer for it.
     """
-    found = {path for pattern in PATTERNS[register] for path in folder.glob(pattern) if path.is_file()}
+    found = {path for pattern in PATTERNS[register] for path in folder.glob(pattern) if _is_file(path)}
     return sorted(found, key=lambda path: (_made_at(path, register), path.name), reverse=True)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file lies there; a link that cannot be followed leads to none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _made_at(path: Path, register: str) -> datetime:
@@ -75,7 +83,7 @@ def _made_at(path: Path, register: str) -> datetime:
     try:
         with _opened(path) as file:
             return _told_by(file, register)
-    except Refusal:
+    except (Refusal, OSError):
         return named_at(path) or datetime.max.replace(tzinfo=UTC)
 
 
@@ -87,7 +95,7 @@ def strangers(folder: Path) -> list[str]:
     """Files in the drop folder that no register takes for its own, by name: nobody will ever read them."""
     if not folder.is_dir():
         return []
-    files = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    files = {path.name for path in folder.iterdir() if _is_file(path) and not path.name.startswith(".")}
     patterns = [pattern for known in PATTERNS.values() for pattern in known]
     return sorted(name for name in files if not any(fnmatchcase(name, pattern) for pattern in patterns))
 
@@ -106,8 +114,9 @@ def take_registers(container: Container) -> str:
             origins.begin_night(connection, known, now=container.clock())
         _fetch_due(container, known, told)
     _take_all(container, PATTERNS, told)
-    for name in strangers(container.settings.registers):
-        told.warn(f"{name[:SHOWN_NAME]!r} in the drop folder is no register's file and was not read")
+    with told.apart("drop folder"):
+        for name in strangers(container.settings.registers):
+            told.warn(f"{name[:SHOWN_NAME]!r} in the drop folder is no register's file and was not read")
     return told.end()
 
 
@@ -141,15 +150,21 @@ class Told:
 
     @contextmanager
     def apart(self, name: str) -> Iterator[None]:
-        """A part whose refusal is kept for the end."""
+        """A part whose refusal is kept for the end, as is the failure of a file or a disk."""
         try:
             yield
         except Refusal as refusal:
             self.refuse(name, refusal)
+        except OSError as error:
+            self.fail(name, error)
 
     def refuse(self, name: str, refusal: Refusal) -> None:
         """A refusal to tell at the end."""
         self._refused.append(f"{name}: {refusal.text}")
+
+    def fail(self, name: str, error: OSError) -> None:
+        """A file or a disk that failed, to tell at the end."""
+        self._refused.append(f"{name}: {error.strerror or type(error).__name__}")
 
     def take(self, report: RunReport) -> None:
         """How a run went; one that was refused is a Refusal."""
@@ -210,9 +225,10 @@ def _fetch(container: Container, origin: Origin) -> str:
 
 def _take_all(container: Container, registers: Iterable[str], told: Told) -> None:
     for register in registers:
-        for path in candidates(container.settings.registers, register):
-            if _settled(container, register, path, told):
-                break
+        with told.apart(register):
+            for path in candidates(container.settings.registers, register):
+                if _settled(container, register, path, told):
+                    break
 
 
 def _settled(container: Container, register: str, path: Path, told: Told) -> bool:
@@ -227,6 +243,9 @@ def _settled(container: Container, register: str, path: Path, told: Told) -> boo
     except Refusal as refusal:
         told.refuse(register, refusal)
         return refusal.kind is Kind.CONFLICT
+    except OSError as error:
+        told.fail(f"{register}: {path.name[:SHOWN_NAME]}", error)
+        return False
     return before != "refused"
 
 

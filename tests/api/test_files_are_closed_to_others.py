@@ -13,13 +13,14 @@ from api.embedded.slapd import EmbeddedSlapd
 from api.files import close_to_others
 from api.jobs import registers as nightly
 from api.jobs.exports import write
-from api.jobs.registers import dropped, take_registers
+from api.jobs.registers import dropped, resume_runs, take_registers
 from api.settings import Settings
 from api.wiring import Container
+from directory.base import failpoints
 from directory.base.errors import Refusal
 from directory.sync.runs.bounds import load_bounds
 from directory.sync.runs.run import run_register
-from tests.directory.sync.files import TRUSTED, VECTORS
+from tests.directory.sync.files import FINESS, TRUSTED, VECTORS
 from tests.directory.sync.test_the_file_of_a_held_run_is_kept import NEEDS_ONE
 from tests.factories import seed_practitioner
 
@@ -135,6 +136,38 @@ def test_what_takes_the_place_of_a_file_that_was_looked_at_is_not_read(
     with engine.connect() as connection:
         found = connection.execute(text("SELECT name FROM trusted_domain")).scalars().all()
     assert found == ["exemple.mssante.invalid"]
+
+
+def test_a_disk_or_a_file_that_fails_ends_the_night_for_its_register_alone(
+    container: Container, engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    """As when its dropper forbids reading it after the look, which holds for every account but root."""
+    folder = container.settings.registers
+    folder.mkdir()
+    for name in (FINESS, TRUSTED):
+        (folder / name).write_bytes((VECTORS / name).read_bytes())
+    request.addfinalizer(lambda: failpoints.arm(""))
+    failpoints.arm("sync.verify=enospc")
+    assert night(container) == f"finess: {FINESS}: No space left on device"
+    assert [run[:2] for run in runs(engine)] == [(FINESS, "running"), (TRUSTED, "applied")]
+    # What was cut off is taken up again; failing again, it is told.
+    failpoints.arm("sync.verify=enospc")
+    with pytest.raises(Refusal, match=r"^run 1: No space left on device$"):
+        resume_runs(container)
+
+
+def test_what_leads_to_no_file_is_passed_over(container: Container, engine: Engine) -> None:
+    folder = container.settings.registers
+    folder.mkdir()
+    (folder / "PS_LibreAcces_202608300200.zip").symlink_to("x" * 300)
+    (folder / "stray").symlink_to("x" * 300)
+    (folder / "PS_LibreAcces_202608300201.zip").symlink_to("nothing")
+    os.mkfifo(folder / "PS_LibreAcces_202608300202.zip")
+    (folder / TRUSTED).write_bytes((VECTORS / TRUSTED).read_bytes())
+    told = take_registers(container)
+    assert told.startswith("trusted-domains: applied")
+    assert "; " not in told
+    assert [run[:2] for run in runs(engine)] == [(TRUSTED, "applied")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")

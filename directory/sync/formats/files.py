@@ -247,10 +247,15 @@ def refused(code: str, text: str) -> Refusal:
 def sha256_of(file: RegisterFile) -> bytes:
     """The file's SHA-256; Refusal NOT_FOUND when it cannot be read to an end."""
     try:
-        with file.content.open("rb") as stream:
-            return file_digest(stream, "sha256").digest()
+        return digest_of(file)
     except OSError as error:
         raise _unreadable(file.name, error) from error
+
+
+def digest_of(file: RegisterFile) -> bytes:
+    """The file's SHA-256; OSError when it cannot be read to an end."""
+    with file.content.open("rb") as stream:
+        return file_digest(stream, "sha256").digest()
 
 
 def stamp_of(path: Path) -> datetime | None:

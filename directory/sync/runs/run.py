@@ -5,9 +5,8 @@ record. A run that was cut off or held is taken up again from its file. Where fi
 for commands and jobs to say; how far a night may go, for `bounds.py`.
 """
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ from directory.sync.formats.files import (
     Member,
     RegisterFile,
     Remark,
+    digest_of,
     is_archive,
     modified_at,
     oldest,
@@ -42,6 +42,7 @@ from directory.sync.formats.scan import Scan
 from directory.sync.formats.staging import Progress, Staging
 from directory.sync.formats.trusted_domains import TRUSTED_DOMAINS
 from directory.sync.runs import increment_cursor as cursor
+from directory.sync.runs import kept_files
 from directory.sync.runs import run_log as logbook
 from directory.sync.runs.approvals import approvals_of
 from directory.sync.runs.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
@@ -51,6 +52,8 @@ from directory.sync.runs.run_log import Logbook, Rejection, due_to_resume
 from directory.sync.runs.succession import succeed, succeed_by_mailbox
 
 __all__ = ["REGISTERS", "RunReport", "due_to_resume", "resume_run", "run_register"]
+
+log = logging.getLogger("sceau.sync")
 
 REGISTERS: Mapping[str, Register] = MappingProxyType(
     {register.name: register for register in (RPPS, FINESS, MAILBOXES, TRUSTED_DOMAINS)}
@@ -184,8 +187,9 @@ def resume_run(
     """Take up a held run that was let through, or one that was cut off, from its file.
 
     It is judged anew: what now needs more persons than said so is held again. Refused "superseded" when a
-    later run of its register was applied, "kept-file-gone" when its file is no longer the same. Refusal
-    NOT_FOUND for no such run; CONFLICT when it waits for persons, is over, or is under way.
+    later run of its register was applied, "kept-file-gone" when its file is no longer there or the same.
+    Refusal NOT_FOUND for no such run, and for a file that cannot be read now, which leaves the run as it is;
+    CONFLICT when it waits for persons, is over, or is under way.
     """
     with engine.connect() as connection, connection.begin():
         found = logbook.opened_run(connection, run_id)
@@ -205,22 +209,14 @@ def resume_run(
         logbook.begin_again(connection, run_id)
         return run_id
 
-    with _again(found.path) as file:
+    asked = Actor(found.actor) if found.actor else actor
+    with kept_files.found_again(run_id, found.path, found.sha256, kept) as file:
+        path = found.path if file is None else file.path
         given = _Given(
-            found.path, file, found.sha256, now, Actor(found.actor) if found.actor else actor, found.applies,
-            strict_rpps, progress, kept, bounds or load_bounds(),
+            path, file, found.sha256, now, asked, found.applies, strict_rpps, progress, kept,
+            bounds or load_bounds(),
         )  # fmt: skip
         return _locked(engine, found.register, begin, given)
-
-
-@contextmanager
-def _again(path: Path) -> Iterator[RegisterFile | None]:
-    """The file of a run that is taken up again; None when it is gone, which is for the run to say."""
-    with ExitStack() as stack:
-        file = None
-        with suppress(Refusal):
-            file = stack.enter_context(register_file(path))
-        yield file
 
 
 @dataclass(frozen=True)
@@ -325,7 +321,8 @@ class _Run:
         if newer is not None:
             raise refused("superseded", f"Run {newer} of this register was applied since.")
         file = self._given.file
-        if file is None or sha256_of(file) != self._given.sha256:
+        # A disk that fails is no other file: the run is cut off by it, and taken up again.
+        if file is None or digest_of(file) != self._given.sha256:
             name = self._given.path.name
             raise refused("kept-file-gone", f"{name} is no longer the file this run began with.")
         self._written_at = written_at(file, self._register.roles)
@@ -464,15 +461,15 @@ class _Run:
             failpoints.passing("sync.commit")
         # 9. Report: what is left lying about is put away.
         self._log.enter("report")
-        for run_id, kept in [*closed, (self._log.run_id, str(self._given.path))]:
-            _put_away(run_id, kept)
+        for run_id in [*closed, self._log.run_id]:
+            kept_files.put_away(run_id, self._given.kept)
         self._log.leave()
         return report
 
-    def _supersede(self) -> list[tuple[int, str | None]]:
+    def _supersede(self) -> list[int]:
         """Older runs that waited: closed, each with its line in the log."""
         closed = self._log.supersede()
-        for run_id, _ in closed:
+        for run_id in closed:
             record(
                 self._connection,
                 now=self._given.now,
@@ -501,13 +498,24 @@ class _Run:
         return report
 
     def _hold(self, file: RegisterFile) -> RunReport:
-        kept = _keep(self._log.run_id, file, self._given.kept)
+        kept = self._kept(file)
         with self._connection.begin():
             self._close("held", kept_file=str(kept))
             self._tell(Event.REGISTER_HELD, needed=self._judgement.needed)
             report = self._report("held")
         self._log.leave()
         return report
+
+    def _kept(self, file: RegisterFile) -> Path:
+        """Where the file of a held run stays: as a copy, or where it lies when none can be made."""
+        if self._given.kept is not None:
+            try:
+                return kept_files.keep(self._log.run_id, file, self._given.sha256, self._given.kept)
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+                log.warning("run %d is held without a copy of %r: %s", self._log.run_id, file.name, why)
+                self._log.tell(not_kept=why)
+        return file.path.absolute()
 
     def _refuse(self, refusal: Refusal) -> RunReport:
         self._staging.flush()
@@ -519,7 +527,7 @@ class _Run:
             self._close("refused", reason=refusal.code)
             self._tell(Event.REGISTER_REFUSED, reason=refusal.code, text=refusal.text)
             report = self._report("refused", refusal)
-        _put_away(self._log.run_id, str(self._given.path))
+        kept_files.put_away(self._log.run_id, self._given.kept)
         self._log.leave()
         return report
 
@@ -578,28 +586,3 @@ class _Run:
             findings=self._judgement.findings,
             approvals_needed=self._judgement.needed,
         )
-
-
-def _keep(run_id: int, file: RegisterFile, kept: Path | None) -> Path:
-    """Where the file of a held run stays whatever becomes of the one given: under its own name, which holds
-    its stamp.
-    """
-    if kept is None or file.path.parent == kept / f"run-{run_id}":
-        return file.path.absolute()
-    folder = kept / f"run-{run_id}"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = folder / file.name
-    if not target.exists():
-        # No link: its name may lead to another file by now, and the night takes none that has two names.
-        draft = folder / f".{file.name}"
-        shutil.copy2(file.content, draft)
-        draft.replace(target)
-    return target.absolute()
-
-
-def _put_away(run_id: int, kept: str | None) -> None:
-    """Remove the kept file of a run that is over; a file that lies where it always lay is left alone."""
-    folder = Path(kept or "").parent
-    if folder.name == f"run-{run_id}":
-        with suppress(OSError):
-            shutil.rmtree(folder)

@@ -43,7 +43,7 @@ _DUE = text("""
 """)
 _SUPERSEDED = text("""
     WITH overtaken AS (
-        SELECT o.id, o.kept_file FROM register_run o JOIN register_run n ON n.register = o.register
+        SELECT o.id FROM register_run o JOIN register_run n ON n.register = o.register
         WHERE n.id = :run_id AND o.id <> n.id AND o.applies
         AND o.state IN ('held', 'interrupted') AND o.generated_at <= n.generated_at
         AND (o.increment OR NOT n.increment)
@@ -51,7 +51,7 @@ _SUPERSEDED = text("""
     )
     UPDATE register_run r SET state = 'refused', reason = 'superseded', finished_at = :at, kept_file = NULL
     FROM overtaken o WHERE r.id = o.id
-    RETURNING o.id, o.kept_file
+    RETURNING o.id
 """)
 
 
@@ -187,10 +187,10 @@ class Logbook:
         self._set(state=state, counts=dict(counts), finished_at=self.now, **columns)
         self._connection.execute(_REJECTIONS, {"run_id": self.run_id})
 
-    def supersede(self) -> list[tuple[int, str | None]]:
-        """Older runs that still waited wait no more: their numbers and kept files."""
+    def supersede(self) -> list[int]:
+        """Older runs that still waited wait no more: their numbers."""
         closed = self._connection.execute(_SUPERSEDED, {"run_id": self.run_id, "at": self.now})
-        return [(row.id, row.kept_file) for row in closed]
+        return list(closed.scalars())
 
     def _close(self) -> None:
         if self._step is None:

@@ -1,15 +1,20 @@
 """A held run keeps its file, whatever becomes of the one given, until it is let through or overtaken."""
 
 import dataclasses
+import errno
+import os
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
+from directory.base import failpoints
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.sync.runs import kept_files
 from directory.sync.runs.bounds import Bound, load_bounds
 from directory.sync.runs.run import RunReport, due_to_resume, resume_run, run_register
 from tests.directory.sync.files import ACTIVITIES, Rows
@@ -44,6 +49,12 @@ class Night:
 @pytest.fixture
 def night(engine: Engine, tmp_path: Path, now: datetime, actor: Actor) -> Night:
     return Night(engine, tmp_path, now, actor)
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
+    failpoints.arm("")
 
 
 def approve(engine: Engine, run_id: int) -> None:
@@ -113,3 +124,137 @@ def test_a_held_run_of_a_newer_file_outlives_an_older_one_that_is_applied(night:
     assert rows(f"SELECT state FROM register_run WHERE id = {held.run_id}") == [("held",)]
     approve(night.engine, held.run_id)
     assert night.resume(held.run_id).state == "applied"
+
+
+def row_of(rows: Rows, run_id: int) -> tuple[object, ...]:
+    (row,) = rows(f"SELECT state, reason, kept_file FROM register_run WHERE id = {run_id}")
+    return row
+
+
+@pytest.mark.parametrize("cause", ["full", "reserve"])
+def test_a_run_whose_file_cannot_be_copied_is_held_without_a_copy(
+    cause: str, night: Night, rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if cause == "full":
+        failpoints.arm("sync.keeping=enospc")
+    else:
+        # All that is free is left to the record.
+        monkeypatch.setattr(kept_files, "RESERVE", 1 << 60)
+    report = night.take(ACTIVITIES, many(30))
+    assert row_of(rows, report.run_id) == ("held", None, str(night.inbox / ACTIVITIES))
+    assert [path for path in night.kept.rglob("*") if path.is_file()] == []
+    assert "is held without a copy" in caplog.text
+    monkeypatch.undo()
+    approve(night.engine, report.run_id)
+    assert night.resume(report.run_id).state == "applied"
+    assert (night.inbox / ACTIVITIES).exists()
+
+
+def test_a_copy_that_was_cut_off_leaves_nothing(night: Night) -> None:
+    failpoints.arm("sync.keeping=raise")
+    with pytest.raises(RuntimeError):
+        night.take(ACTIVITIES, many(30))
+    assert list(night.kept.iterdir()) == []
+
+
+def test_a_name_of_the_greatest_length_is_kept(night: Night, rows: Rows) -> None:
+    name = ACTIVITIES.replace(".txt", f"{'x' * (255 - len(ACTIVITIES))}.txt")
+    report = night.take(name, many(30))
+    assert row_of(rows, report.run_id)[2] == str(night.kept / f"run-{report.run_id}" / name)
+
+
+def test_what_is_kept_is_what_was_read(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file under the copy's name is no copy, and one that changed meanwhile is refused."""
+    target = night.kept / "run-1" / ACTIVITIES
+    target.parent.mkdir(parents=True)
+    target.write_text("something else\n")
+    report = night.take(ACTIVITIES, many(30))
+    assert (report.run_id, report.state, target.read_text()) == (1, "held", many(30))
+    room = kept_files._check_room
+
+    def changed(*given: object) -> None:
+        room(*given)  # type: ignore[arg-type]
+        (night.inbox / LATER).write_text(many(32))
+
+    monkeypatch.setattr(kept_files, "_check_room", changed)
+    report = night.take(LATER, many(31))
+    assert (report.state, report.reason) == ("refused", "kept-file-gone")
+    assert not (night.kept / f"run-{report.run_id}").exists()
+
+
+def test_a_copy_is_as_old_as_its_file(night: Night) -> None:
+    path = night.inbox / "listing.txt"
+    path.touch()
+    at = night.now.timestamp() - 86400
+    os.utime(path, (at, at))
+    with kept_files.register_file(path) as file:
+        copy = kept_files.keep(7, file, kept_files.sha256_of(file), night.kept)
+    assert copy.stat().st_mtime == at
+
+
+def test_a_run_cut_off_between_copy_and_row_goes_on_from_its_copy(night: Night, rows: Rows) -> None:
+    failpoints.arm("sync.kept=raise")
+    with pytest.raises(RuntimeError):
+        night.take(ACTIVITIES, many(30))
+    assert row_of(rows, 1)[2] == str(night.inbox / ACTIVITIES)
+    (night.inbox / ACTIVITIES).unlink()
+    assert night.resume(1).state == "applied"
+    assert not (night.kept / "run-1").exists()
+
+
+def test_a_kept_file_goes_with_its_run_whatever_the_row_says(night: Night, rows: Rows) -> None:
+    failpoints.arm("sync.kept=raise")
+    with pytest.raises(RuntimeError):
+        night.take(ACTIVITIES, many(30))
+    assert (night.kept / "run-1" / ACTIVITIES).exists()
+    assert night.take(LATER, many(31), waits=False).state == "applied"
+    assert row_of(rows, 1) == ("refused", "superseded", None)
+    assert not (night.kept / "run-1").exists()
+
+
+def test_a_kept_file_that_cannot_be_opened_now_ends_no_run(
+    night: Night, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = night.take(ACTIVITIES, many(30))
+    (night.inbox / ACTIVITIES).unlink()
+    approve(night.engine, report.run_id)
+    before = row_of(rows, report.run_id)
+    opening = os.open
+
+    def failing(path: object, *given: object, **named: object) -> int:
+        if str(path).endswith(ACTIVITIES):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opening(path, *given, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(os, "open", failing)
+        with pytest.raises(Refusal, match="Too many open files"):
+            night.resume(report.run_id)
+    assert row_of(rows, report.run_id) == before
+    # A folder in its place is not gone either.
+    kept = night.kept / f"run-{report.run_id}" / ACTIVITIES
+    kept.rename(kept.with_suffix(".aside"))
+    kept.mkdir()
+    with pytest.raises(Refusal, match="no regular file"):
+        night.resume(report.run_id)
+    kept.rmdir()
+    kept.with_suffix(".aside").rename(kept)
+    assert row_of(rows, report.run_id) == before
+    assert night.resume(report.run_id).state == "applied"
+
+
+def test_a_disk_that_fails_while_a_held_run_is_read_again_ends_it_not(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = night.take(ACTIVITIES, many(30))
+    approve(night.engine, report.run_id)
+
+    def failing(_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr("directory.sync.runs.run.digest_of", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            night.resume(report.run_id)
+    assert list(night.kept.rglob("*.txt"))
+    assert night.resume(report.run_id).state == "applied"
