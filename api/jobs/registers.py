@@ -63,7 +63,8 @@ def candidates(folder: Path, register: str) -> list[Path]:
     By the generation time in their names and in those of their texts, as the import itself judges; a copy
     made late is no newer for it.
     """
-    found = {path for pattern in PATTERNS[register] for path in folder.glob(pattern) if _is_file(path)}
+    named = {path for pattern in PATTERNS[register] for path in folder.glob(pattern)}
+    found = {path for path in named if _is_file(path) and _shown(path.name) == path.name}
     return sorted(found, key=lambda path: (_made_at(path, register), path.name), reverse=True)
 
 
@@ -73,6 +74,11 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def _shown(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8, of which the record takes none, are told by number."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _made_at(path: Path, register: str) -> datetime:
@@ -96,8 +102,9 @@ def strangers(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     files = {path.name for path in folder.iterdir() if _is_file(path) and not path.name.startswith(".")}
-    patterns = [pattern for known in PATTERNS.values() for pattern in known]
-    return sorted(name for name in files if not any(fnmatchcase(name, pattern) for pattern in patterns))
+    patterns = [pattern for several in PATTERNS.values() for pattern in several]
+    known = {name for name in files if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    return sorted(_shown(name) for name in files if name not in known or _shown(name) != name)
 
 
 def newest(folder: Path, register: str) -> Path | None:

@@ -170,6 +170,18 @@ def test_what_leads_to_no_file_is_passed_over(container: Container, engine: Engi
     assert [run[:2] for run in runs(engine)] == [(TRUSTED, "applied")]
 
 
+def test_a_name_that_is_no_text_ends_no_night(container: Container, engine: Engine) -> None:
+    folder = container.settings.registers
+    folder.mkdir()
+    (folder / os.fsdecode(b"etalab-cs1100502-\xff.csv")).write_bytes((VECTORS / FINESS).read_bytes())
+    (folder / TRUSTED).write_bytes((VECTORS / TRUSTED).read_bytes())
+    told = take_registers(container)
+    assert told.startswith("trusted-domains: applied")
+    assert told.isprintable()
+    assert "is no register's file" in told
+    assert [run[:2] for run in runs(engine)] == [(TRUSTED, "applied")]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 def test_a_strangers_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("a|b\n")
