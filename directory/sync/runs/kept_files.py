@@ -27,12 +27,13 @@ _GONE = {errno.ENOENT, errno.ENOTDIR}
 def keep(run_id: int, file: RegisterFile, sha256: bytes, kept: Path) -> Path:
     """The copy of a held run's file, under its own name, which holds its stamp; whole and on disk.
 
-    OSError when it cannot be made, of which nothing stays; Refusal `kept-file-gone` when the file is no
+    A file that is that copy was hashed when its run began to read it. OSError when none can be made, of
+    which nothing stays; Refusal `kept-file-gone` when the file is no
     longer the one that was read.
     """
     folder = _folder(run_id, kept)
     target = folder / file.name
-    if _is_whole(target, sha256):
+    if file.path == target or _is_whole(target, sha256):
         return target
     try:
         _check_room(file, kept)
@@ -43,7 +44,10 @@ def keep(run_id: int, file: RegisterFile, sha256: bytes, kept: Path) -> Path:
         onto_disk(folder)
         onto_disk(kept)
     except BaseException:
-        put_away(run_id, kept)
+        # The draft alone: a copy made before may be whole, and unreadable for a moment.
+        with suppress(OSError):
+            (folder / _DRAFT).unlink(missing_ok=True)
+            folder.rmdir()
         raise
     failpoints.passing("sync.kept")
     return target

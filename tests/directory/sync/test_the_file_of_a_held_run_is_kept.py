@@ -157,6 +157,21 @@ def test_a_copy_that_was_cut_off_leaves_nothing(night: Night) -> None:
     assert list(night.kept.iterdir()) == []
 
 
+def test_a_copy_that_cannot_be_made_again_leaves_the_one_there(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = night.take(ACTIVITIES, many(30))
+    monkeypatch.setattr(kept_files, "RESERVE", 1 << 60)
+    # As when too many files are open.
+    monkeypatch.setattr(kept_files, "_is_whole", lambda *_: False)
+    with kept_files.register_file(night.inbox / ACTIVITIES) as file, pytest.raises(OSError, match="MB are"):
+        kept_files.keep(report.run_id, file, kept_files.sha256_of(file), night.kept)
+    (copy,) = night.kept.rglob("*.txt")
+    assert copy.read_text() == many(30)
+    with kept_files.register_file(copy) as file:
+        assert kept_files.keep(report.run_id, file, kept_files.sha256_of(file), night.kept) == copy
+
+
 def test_a_name_of_the_greatest_length_is_kept(night: Night, rows: Rows) -> None:
     name = ACTIVITIES.replace(".txt", f"{'x' * (255 - len(ACTIVITIES))}.txt")
     report = night.take(name, many(30))
