@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import orjson
@@ -38,6 +39,7 @@ class Journal:
             raise Refusal(Kind.CONFLICT, "journal-held", text) from error
         self._certificates: dict[Serial, tuple[int, int]] = {}
         self._lists: dict[str, str] = {}
+        self._writing = Lock()
         self._end = 0
         for offset, line in self._lines():
             self._remember(offset, line)
@@ -86,16 +88,18 @@ class Journal:
 
     def _append_all(self, entries: Sequence[dict[str, str]]) -> None:
         lines = [orjson.dumps(entry) + b"\n" for entry in entries]
-        try:
-            self._write(b"".join(lines))
-        except OSError:
-            # A full disk: lines may lie there of signatures that never left, and a shorter one written over
-            # them would leave their ends behind.
-            os.ftruncate(self._file, self._end)
-            raise
-        for line in lines:
-            offset, self._end = self._end, self._end + len(line)
-            self._remember(offset, line)
+        # Two at a time would write to one place, and leave a hole behind it.
+        with self._writing:
+            try:
+                self._write(b"".join(lines))
+            except OSError:
+                # A full disk: lines may lie there of signatures that never left, and a shorter one written
+                # over them would leave their ends behind.
+                os.ftruncate(self._file, self._end)
+                raise
+            for line in lines:
+                offset, self._end = self._end, self._end + len(line)
+                self._remember(offset, line)
 
     def _write(self, whole: bytes) -> None:
         written = 0

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -366,6 +367,25 @@ def test_a_certificate_the_journal_does_not_know_is_not_signed_again(
         forgetful.sign_certificate(prepared.reservation.serial)
     fresh.close()
     assert (refused.value.kind, refused.value.code) == (Kind.CONFLICT, "already-signed")
+
+
+def test_two_who_write_into_the_journal_at_once_write_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, write = Journal(tmp_path / "journal.jsonl"), Journal._write
+
+    def slowly(self: Journal, whole: bytes) -> None:
+        time.sleep(0.01)
+        write(self, whole)
+
+    monkeypatch.setattr(Journal, "_write", slowly)
+    places = [f"persons-1/0/{number}" for number in range(5, 15)]
+    with ThreadPoolExecutor(len(places)) as many:
+        list(many.map(lambda place: journal.add_list(place, sha256(place.encode()).digest()), places))
+    journal.close()
+    again = Journal(tmp_path / "journal.jsonl")
+    assert [again.list_signed(place) for place in places] == [sha256(p.encode()).digest() for p in places]
+    again.close()
 
 
 def test_a_crl_number_given_out_twice_by_a_restored_database_is_not_signed_twice(
