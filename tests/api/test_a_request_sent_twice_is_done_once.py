@@ -26,8 +26,6 @@ from tests.factories import Seeded, seed_practitioner
 
 PATH = "/v1/enrolments"
 KEY = '"8e03978e-40d5-43e3-bc93-6894a57f9324"'
-# Of fifty.
-MOST_LOST = 5
 CHECKED = {"method": "in-person", "document": "carte", "checked_on": "2026-09-01"}
 
 
@@ -188,19 +186,11 @@ def test_fifty_equal_requests_at_once_get_one_certificate_and_fifty_equal_answer
     headers = {**first.headers, "Idempotency-Key": KEY}
     together = threading.Barrier(50)
 
-    lost: list[None] = []
-
     def one(_: int) -> tuple[int, bytes]:
         together.wait()
         for _again in range(10):
-            try:
-                answer = requests.post(
-                    f"{server}{approved}/certificates", json=body, headers=headers, timeout=60
-                )
-            except requests.ConnectionError:
-                # A busy machine may lose an answer: the key is for asking again.
-                lost.append(None)
-                continue
+            answer = requests.post(f"{server}{approved}/certificates", json=body, headers=headers, timeout=60)
+            # On a busy machine the one who works may outlast the patience of his twins.
             if answer.status_code == HTTPStatus.CONFLICT and answer.json()["code"] == "request-in-progress":
                 continue
             return answer.status_code, answer.content
@@ -210,6 +200,5 @@ def test_fifty_equal_requests_at_once_get_one_certificate_and_fifty_equal_answer
         answers = list(many.map(one, range(50)))
     assert {status for status, _ in answers} == {201}, answers
     assert len(set(answers)) == 1
-    assert len(lost) <= MOST_LOST
     assert count(engine, "certificate WHERE practitioner IS NOT NULL") == 1
     assert count(engine, "reservation WHERE enrolment_id IS NOT NULL") == 1
