@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from pki.certificates import der
 from pki.certificates.profiles import Urls
 from pki.crl import checks as gate
+from pki.crl import encoding
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import CrlForm, RevocationReason, Serial, serial_of
@@ -152,7 +153,7 @@ class StatusCa:
     ) -> None:
         """In a transaction of its own, or in the one given."""
         at = at or self.now
-        entry = None if action == "release" else crl.entry_der(issued.serial, at, reason)
+        entry = None if action == "release" else encoding.entry_der(issued.serial, at, reason)
         row = {"serial": issued.serial, "authority": ISSUING, "shard": issued.shard, "action": action,
                "reason": reason.value, "at": at, "to": issued.not_after, "entry": entry}  # fmt: skip
         if connection is not None:
@@ -197,7 +198,7 @@ class StatusCa:
         key = self.keys[authority_id]
         hash_algorithm = hashes.SHA384() if key.key_size == 384 else hashes.SHA256()
         signature = key.sign(tbs, ec.ECDSA(hash_algorithm))
-        return der.sequence(tbs, crl.signature_algorithm(authority.der), der.bit_string(signature))
+        return der.sequence(tbs, encoding.signature_algorithm(authority.der), der.bit_string(signature))
 
     def publish(
         self, shard: int = 0, authority: str = ISSUING, **options: object

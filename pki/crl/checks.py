@@ -2,7 +2,7 @@
 
 The signer calls `check_crl` on the committed bytes with its own connection; the publisher calls
 `check_signed` on what came back. Every check is an incident of some CA (docs/reference/status.md). What a CRL
-holds is `publish`'s matter.
+holds is `encoding`'s matter.
 """
 
 from datetime import datetime, timedelta

@@ -22,7 +22,7 @@ _NUMBER = rb"\x02(?:\x01[\x01-\x7f]|%s)" % b"|".join(
 _TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"
 # Reason codes of RFC 5280 5.3.1; 0 must be left out, 7 is unused.
 _REASON = re.escape(bytes.fromhex("300c300a0603551d1504030a01")) + rb"[\x01-\x06\x08-\x0a]"
-# What `publish.entry_der` makes, and nothing else; no entry reaches the long form of a length. One pattern
+# What `encoding.entry_der` makes, and nothing else; no entry reaches the long form of a length. One pattern
 # goes through a hundred thousand in hundredths of a second, a parser that makes objects of them in half a
 # second.
 _ENTRY = re.compile(rb"\x30[\0-\x7f]" + _NUMBER + _TIME + _REASON)

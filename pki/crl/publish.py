@@ -1,8 +1,8 @@
-"""Certificate revocation lists: rows to DER, and the order in which one is numbered, signed and stored.
+"""Certificate revocation lists: the order in which one is numbered, signed and stored.
 
 A complete list says all that is revoked in a shard, a delta what changed since a complete one. Each kind is
 due, made and fails by itself. The signature is the signer's, the last look at the bytes is `checks`'s, the
-queries are `store`'s.
+bytes are `encoding`'s, the queries `store`'s.
 """
 
 from dataclasses import dataclass, replace
@@ -12,8 +12,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import Connection, Engine
 
 from directory.attention import Concern, Matter, keep
@@ -21,24 +19,22 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
-from pki.certificates import der, identifiers
 from pki.certificates.profiles import MOST_IN_PLAIN
 from pki.crl import checks as gate
 from pki.crl import distribution_points
 from pki.crl import store as crl_store
-from pki.model import REASON_CODES, Authority, CrlForm, RevocationReason, Serial
+from pki.crl.encoding import removal_der, tbs_der
+from pki.model import Authority, CrlForm
 from pki.record import authorities
 from pki.registration.eligibility import this_update
 from pki.rollback import detection as completeness
 from pki.rollback import high_water
-from pki.signing.seal import ALGORITHMS
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
 INTERVAL = timedelta(hours=1)
 # Readers fetch the next delta when the one they hold ends: shorter than complete ones, or deltas would serve
 # nobody who keeps lists to their end.
 DELTA_LIFETIME = timedelta(hours=24)
-_REMOVE_FROM_CRL = 8
 _LET_GO_AT_ONCE = 500
 # While one shard is with the signer, the next is read.
 _AT_ONCE = 2
@@ -70,51 +66,6 @@ class _Turn:
     @property
     def place(self) -> tuple[str, int]:
         return self.authority.id, self.shard
-
-
-def entry_der(serial: Serial, revoked_at: datetime, reason: RevocationReason) -> bytes:
-    """One element of revokedCertificates (RFC 5280 5.1.2.6), made once, when the revocation is recorded."""
-    return _entry(serial, revoked_at, REASON_CODES[reason])
-
-
-def removal_der(serial: Serial, released_at: datetime) -> bytes:
-    """The element of a delta that takes a hold back: reason removeFromCRL (RFC 5280 5.3.1)."""
-    return _entry(serial, released_at, _REMOVE_FROM_CRL)
-
-
-def tbs_der(
-    authority: Authority,
-    points: distribution_points.Points,
-    number: int,
-    *,
-    this_update: datetime,
-    next_update: datetime,
-    joined: bytes,
-    base: int | None = None,
-) -> bytes:
-    """TBSCertList (RFC 5280 5.1.2) around entries already in DER, whose number costs nothing.
-
-    With `base`, the number of a complete CRL, it is a delta to that one.
-    """
-    # "MUST NOT be present" when nothing is revoked (RFC 5280 5.1.2.6).
-    revoked = der.tlv(0x30, joined) if joined else b""
-    return der.sequence(
-        der.integer(1),
-        signature_algorithm(authority.der),
-        identifiers.issuer_fields(authority.der)[0],
-        der.time(this_update),
-        der.time(next_update),
-        revoked,
-        der.explicit(0, der.sequence(*_extensions(authority, points, number, base))),
-    )
-
-
-def signature_algorithm(certificate: bytes) -> bytes:
-    """The AlgorithmIdentifier under which this CA's key signs."""
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise TypeError("CA keys are P-256 or P-384")
-    return ALGORITHMS[key.curve.name][1]
 
 
 def publish(
@@ -278,28 +229,3 @@ def _this_update(connection: Connection, turn: _Turn) -> datetime:
     # One dated by a clock that had jumped ahead waits for nothing: a CRL of the future serves nobody.
     listed = crl_store.last_listed(connection, *turn.place, known, turn.now + gate.CLOCK_SKEW)
     return this_update(turn.now, before=None if newest is None else newest.this_update, listed=listed)
-
-
-def _entry(serial: Serial, at: datetime, code: int) -> bytes:
-    reason = der.extension("2.5.29.21", der.enumerated(code))
-    return der.sequence(der.integer(int(serial, 16)), der.time(at), der.sequence(reason))
-
-
-def _extensions(
-    authority: Authority, points: distribution_points.Points, number: int, base: int | None
-) -> list[bytes]:
-    key = der.sequence(der.tlv(0x80, identifiers.key_identifier(authority.der)))
-    made = [der.extension("2.5.29.35", key), der.extension("2.5.29.20", der.integer(number))]
-    if base is not None:
-        made.append(der.extension("2.5.29.27", der.integer(base), critical=True))
-    if points.scope is not None:
-        made.append(der.extension("2.5.29.28", der.sequence(_point(points.scope)), critical=True))
-    if points.delta is not None and base is None:
-        # One DistributionPoint of one name; a delta itself must not have it (RFC 5280 5.2.6).
-        made.append(der.extension("2.5.29.46", der.sequence(der.sequence(_point(points.delta)))))
-    return made
-
-
-def _point(url: str) -> bytes:
-    """A distributionPoint: [0] { fullName [0] { uniformResourceIdentifier [6] } }."""
-    return der.explicit(0, der.explicit(0, der.tlv(0x86, url.encode("ascii"))))

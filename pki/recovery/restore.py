@@ -26,7 +26,7 @@ from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
 from pki.crl import checks as gate
 from pki.crl import parsing
 from pki.crl import store as crl_store
-from pki.crl.publish import entry_der
+from pki.crl.encoding import entry_der
 from pki.issuance import prepare as issuance
 from pki.model import (
     Authority,

@@ -27,7 +27,7 @@ from pki.ceremony import perform as making
 from pki.ceremony.plan import Place, read
 from pki.ceremony.signing import KeyRing
 from pki.certificates import der
-from pki.crl import distribution_points
+from pki.crl import distribution_points, encoding
 from pki.crl import publish as crl
 from pki.model import CrlForm, RevocationReason, serial_of
 from pki.record import authorities
@@ -161,7 +161,7 @@ def _fill(bench: Bench, shards: range | list[int], each: int, authority: str = C
             for shard in shards:
                 for _ in range(each):
                     serial = serial_of(secrets.randbits(158) | 1)
-                    entry = crl.entry_der(serial, now, reason)
+                    entry = encoding.entry_der(serial, now, reason)
                     copy.write_row(
                         (serial, authority, shard, "revoke", reason.value, "bench", now, ends, entry)
                     )
@@ -211,12 +211,12 @@ def _alone(bench: Bench, count: int) -> float:
             raise SystemExit(f"no {CA}")
         points = distribution_points.points(connection, authority, 0)
     entries = [
-        crl.entry_der(serial_of(secrets.randbits(158) | 1), now, RevocationReason.SUPERSEDED)
+        encoding.entry_der(serial_of(secrets.randbits(158) | 1), now, RevocationReason.SUPERSEDED)
         for _ in range(count)
     ]
     key = ec.generate_private_key(ec.SECP256R1())
     started = time.monotonic()
-    tbs = crl.tbs_der(
+    tbs = encoding.tbs_der(
         authority, points, 1, this_update=now, next_update=now + LIFETIME, joined=b"".join(entries)
     )
     der.content(seal(tbs, key))

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp as library
 
 from pki.certificates import identifiers
-from pki.crl import publish as crl
+from pki.crl import encoding
 from pki.model import RevocationReason, Serial, serial_of
 from pki.ocsp import response as ocsp
 
@@ -256,7 +256,7 @@ def _until_revoked(bench: Bench, record: psycopg.Connection, serial: Serial) -> 
         if not _says_good(link, path):
             raise SystemExit(f"{path} is not good to begin with")
     now = datetime.now(UTC)
-    entry = crl.entry_der(serial, now, RevocationReason.KEY_COMPROMISE)
+    entry = encoding.entry_der(serial, now, RevocationReason.KEY_COMPROMISE)
     record.execute(_REVOKE, (now, entry, serial))
     committed, last_good, pending = time.monotonic(), time.monotonic(), True
     while pending:

@@ -16,7 +16,9 @@ from sqlalchemy import Engine, text
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from pki.certificates import der
 from pki.certificates.profiles import BACKDATING
+from pki.crl import encoding
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import RevocationReason, serial_of
@@ -298,13 +300,11 @@ def test_no_number_is_burnt_while_the_signer_is_away(ca: StatusCa) -> None:
     st.integers(1, 2**159 - 1),
 )
 def test_any_entry_is_read_back_as_it_was_meant(at: datetime, number: int) -> None:
-    entry = crl.entry_der(serial_of(number), at, RevocationReason.SUPERSEDED)
+    entry = encoding.entry_der(serial_of(number), at, RevocationReason.SUPERSEDED)
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")]).public_bytes()
-    algorithm = crl.der.sequence(crl.der.oid("1.2.840.10045.4.3.2"))
-    tbs = crl.der.sequence(
-        crl.der.integer(1), algorithm, issuer, crl.der.time(at), crl.der.time(at), crl.der.tlv(0x30, entry)
-    )
-    (read,) = x509.load_der_x509_crl(crl.der.sequence(tbs, algorithm, crl.der.bit_string(b"")))
+    algorithm = der.sequence(der.oid("1.2.840.10045.4.3.2"))
+    tbs = der.sequence(der.integer(1), algorithm, issuer, der.time(at), der.time(at), der.tlv(0x30, entry))
+    (read,) = x509.load_der_x509_crl(der.sequence(tbs, algorithm, der.bit_string(b"")))
     assert (read.serial_number, read.revocation_date_utc) == (number, at.replace(microsecond=0))
 
 

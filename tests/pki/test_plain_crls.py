@@ -28,7 +28,7 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.ceremony import perform as making
-from pki.crl import distribution_points
+from pki.crl import distribution_points, encoding
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.crl.store import Entries
@@ -104,7 +104,7 @@ def test_the_gate_signs_no_delta_of_it(ca: StatusCa) -> None:
         assert authority
         number = crl_store.take_number(connection, ISSUING, 0, 0)
         span = {"this_update": ca.now, "next_update": ca.now + timedelta(hours=1)}
-        tbs = crl.tbs_der(
+        tbs = encoding.tbs_der(
             authority, distribution_points.Points(None, None), number, joined=b"", base=1, **span
         )
         crl_store.reserve(connection, ISSUING, 0, number, tbs=tbs, listed=Entries(0, 0, b""), base=1, **span)

@@ -13,8 +13,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.certificates import der
 from pki.crl import checks as gate
-from pki.crl import distribution_points
-from pki.crl import publish as crl
+from pki.crl import distribution_points, encoding
 from pki.crl import store as crl_store
 from pki.crl.store import Entries
 from pki.model import RevocationReason
@@ -43,7 +42,7 @@ def reserve(ca: StatusCa, *, events: int | None = None, **wrong: Any) -> int:
         _, joined = crl_store.entries(connection, ISSUING, 0, None)
         values = {"authority": authority, "points": POINTS, "number": number, "joined": joined,
                   "this_update": ca.now, "next_update": ca.now + timedelta(hours=72)} | wrong  # fmt: skip
-        tbs = crl.tbs_der(**values)
+        tbs = encoding.tbs_der(**values)
         counted = wrong.get("joined", joined)
         listed = Entries(seen if events is None else events, len(list(der.elements(counted))), counted)
         crl_store.reserve(
@@ -153,8 +152,8 @@ def test_what_comes_back_from_the_signer_is_verified(ca: StatusCa) -> None:
     assert waiting is not None
     reserved, _ = waiting
     gate.check_signed(signed, reserved, authority)
-    forged = der.sequence(reserved, crl.signature_algorithm(authority.der), der.bit_string(b"\x30\x00"))
-    another = crl.tbs_der(authority, POINTS, 1, this_update=ca.now, next_update=ca.now, joined=b"")
+    forged = der.sequence(reserved, encoding.signature_algorithm(authority.der), der.bit_string(b"\x30\x00"))
+    another = encoding.tbs_der(authority, POINTS, 1, this_update=ca.now, next_update=ca.now, joined=b"")
     for whole, tbs in ((forged, reserved), (signed, another)):
         with pytest.raises(Refusal) as caught:
             gate.check_signed(whole, tbs, authority)
