@@ -1,7 +1,7 @@
 """The PKI's values: serials, reasons, certificates, enrolments, verdicts. Frozen, without SQL or network."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from ssl import DER_cert_to_PEM_cert
@@ -41,7 +41,6 @@ REASON_CODES = {
     RevocationReason.PRIVILEGE_WITHDRAWN: 9,
 }
 
-
 # The reason beside those of `Standing` and `CertificateReason`: of so long ago nothing is known.
 BEFORE_OUR_RECORDS = "before-our-records"
 
@@ -62,56 +61,6 @@ class MailKeys(Enum):
 
     JOINED = "joined"
     SEPARATE = "separate"
-
-
-class CertificateReason(Enum):
-    """What keeps a mailbox's certificates from being used; the last lines of the verdict's checks."""
-
-    NO_CERTIFICATE = "no-certificate"
-    REVOKED = "certificate-revoked"
-    EXPIRED = "certificate-expired"
-    ON_HOLD = "certificate-on-hold"
-
-
-class Answer(Enum):
-    """The verdict's three answers; only `allowed` allows."""
-
-    ALLOWED = "allowed"
-    REFUSED = "refused"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class CertificateFacts:
-    """One certificate of a mailbox, what for and for whom it was made, what had become of it then.
-
-    `establishment` is the FINESS number in its subject, None when it names none.
-    """
-
-    serial: Serial
-    der: bytes
-    sha256: bytes
-    not_before: datetime
-    not_after: datetime
-    purposes: frozenset[Purpose]
-    practitioner: str | None = None
-    revoked_at: datetime | None = None
-    on_hold: bool = False
-    establishment: str | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """May these exchange, why not (every reason that applies), with which certificates, until when."""
-
-    address: str
-    answer: Answer
-    reasons: tuple[str, ...]
-    decided_at: datetime
-    as_of: datetime
-    valid_until: datetime
-    sources: dict[str, datetime | None] = field(default_factory=dict)
-    certificates: tuple[CertificateFacts, ...] = ()
 
 
 class AuthorityState(Enum):

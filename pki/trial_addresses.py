@@ -33,7 +33,8 @@ from directory.model import (
 )
 from pki.certificates.builder import NOTHING
 from pki.certificates.profiles import ARC
-from pki.model import BEFORE_OUR_RECORDS, JOINED, CertificateFacts, CertificateReason, serial_of
+from pki.model import BEFORE_OUR_RECORDS, JOINED, serial_of
+from pki.verdict.model import CertificateFacts, CertificateReason
 
 DOMAIN = "reasons.test"
 ALLOWED, UNKNOWN = "allowed", "unknown"

@@ -8,8 +8,8 @@ import click
 
 from api.cli.output import answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
-from pki.model import Answer
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
+from pki.verdict.model import Answer
 
 
 @click.command()

@@ -16,8 +16,8 @@ from directory.corrections import Mark, marks
 from directory.feed.changes import Entity
 from directory.rules import visible
 from directory.store import mailbox_facts
-from pki.model import Verdict
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
+from pki.verdict.model import Verdict
 
 PREFERRED = (
     "Préférées d'abord : celles qui ont un certificat valable, puis par adresse ; liste rouge absente — "

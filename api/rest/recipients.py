@@ -32,8 +32,10 @@ from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address
 from directory.model import Standing
-from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateFacts, CertificateReason, Purpose, Verdict
-from pki.verdict.decide import SENDER, verdicts
+from pki.model import BEFORE_OUR_RECORDS, Purpose
+from pki.verdict.answer import verdicts
+from pki.verdict.decide import SENDER
+from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Verdict
 
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 MOST_ADDRESSES = 10_000

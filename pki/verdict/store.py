@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from directory.store import present_and_past
 from pki.certificates.profiles import served_by
-from pki.model import CertificateFacts, Serial
+from pki.model import Serial
+from pki.verdict.model import CertificateFacts
 
 # The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
 CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after, c.profile,

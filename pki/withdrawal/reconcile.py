@@ -35,7 +35,7 @@ from pki.record import enrolments as enrolment_rows
 from pki.record.revocations import Revocable
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
-from pki.verdict import decide as exchange
+from pki.verdict import answer
 from pki.withdrawal import store as withdrawal_store
 from pki.withdrawal.causes import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 
@@ -288,7 +288,7 @@ def _list_unanswered(connection: Connection, touched: Touched, now: datetime) ->
     if not answered:
         return
     facts = directory_store.mailbox_facts(connection, sorted(answered))
-    facts = exchange.with_answerable(connection, facts, None)
+    facts = answer.with_answerable(connection, facts, None)
     matters = []
     for address, known in facts.items():
         against = set(standing(known, now))

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
-from pki.model import Answer
 from pki.publication.store import live_certificates
+from pki.verdict.model import Answer
 from tests.factories import rpps, seed_practitioner
 from tests.pki.test_exchange import ask, certify, clock, organisation, run
 

@@ -23,9 +23,9 @@ from directory.feed.retention import tell_of_time
 from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
 from pki.issuance.batch import Asked, issue_all
-from pki.model import Verdict
 from pki.publication.store import live_certificates
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
+from pki.verdict.model import Verdict
 from pki.void_enrolments import void_of
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Follower

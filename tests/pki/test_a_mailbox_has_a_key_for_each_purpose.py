@@ -13,18 +13,11 @@ from directory.model import MeasureKind
 from pki.certificates import mailbox_profiles
 from pki.issuance import batch
 from pki.issuance.batch import Asked
-from pki.model import (
-    JOINED,
-    Answer,
-    IssuedCertificate,
-    MailKeys,
-    Purpose,
-    RevocationAction,
-    RevocationReason,
-)
+from pki.model import JOINED, IssuedCertificate, MailKeys, Purpose, RevocationAction, RevocationReason
 from pki.record import revocations
 from pki.revocation import key_compromise, requests
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
+from pki.verdict.model import Answer
 from pki.withdrawal import measures
 from pki.withdrawal import reconcile as consequences
 from pki.withdrawal.causes import GRACES, kind_of_profile

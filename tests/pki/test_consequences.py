@@ -22,7 +22,7 @@ from pki.publication.store import live_certificates
 from pki.record import enrolments
 from pki.registration import enrolment
 from pki.revocation import requests
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
 from pki.withdrawal.causes import GRACES, Cause
 from pki.withdrawal.measures import lift, take
 from pki.withdrawal.reconcile import Follower, Outcome, Touched, list_claims, settle, settle_due

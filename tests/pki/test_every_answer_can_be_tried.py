@@ -17,10 +17,11 @@ from directory.base.db import transaction
 from directory.feed.changes import Entity
 from directory.model import Standing
 from directory.store import keys_that_may_show
-from pki.model import BEFORE_OUR_RECORDS, Answer, CertificateReason, Verdict
+from pki.model import BEFORE_OUR_RECORDS
 from pki.publication.values import public_values
 from pki.trial_addresses import ALLOWED, UNKNOWN, address_of, trial_of, words
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
+from pki.verdict.model import Answer, CertificateReason, Verdict
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Enrolled, Issue
 

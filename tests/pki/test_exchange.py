@@ -13,9 +13,10 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.measures import lift_measure, take_measure
 from directory.model import MeasureKind
-from pki.model import Answer, Purpose, Verdict
+from pki.model import Purpose
 from pki.publication.store import live_certificates
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
+from pki.verdict.model import Answer, Verdict
 from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
 from tests.statements import heard
 

@@ -17,7 +17,7 @@ from directory.base.locks import is_held
 from directory.model import Standing
 from pki import earlier_keys
 from pki.model import RevocationAction
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
 from tests.factories import Seeded, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key
 from tests.pki.test_every_form_of_a_lost_key_is_blocked import Roads, last, mirrored, report

@@ -17,8 +17,9 @@ from directory.model import (
     Trust,
 )
 from directory.rules import standing, visible
-from pki.model import JOINED, Answer, CertificateFacts, CertificateReason, Purpose, serial_of
+from pki.model import JOINED, Purpose, serial_of
 from pki.verdict.decide import NOT_KNOWING, Occasion, Party, decide, reasons_against
+from pki.verdict.model import Answer, CertificateFacts, CertificateReason
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 KEPT = timedelta(minutes=15)

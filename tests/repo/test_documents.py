@@ -13,7 +13,7 @@ import pytest
 from api.jobs.table import JOBS
 from api.rest.recipients import REASONS
 from directory.base.audit import Event
-from pki.model import Answer
+from pki.verdict.model import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

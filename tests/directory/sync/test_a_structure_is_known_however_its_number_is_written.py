@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from directory.base.db import transaction
 from directory.sync.formats import scan
-from pki.verdict.decide import verdicts
+from pki.verdict.answer import verdicts
 from tests.directory.sync.files import MAILBOXES, Rows, Run
 from tests.directory.sync.test_bad_files_change_nothing import mailbox_line, mailboxes
 from tests.factories import seed_organisation

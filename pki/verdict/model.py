@@ -1,0 +1,57 @@
+"""Values of a verdict: its answer, its reasons about certificates, and the facts it rests on."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from pki.model import Purpose, Serial
+
+
+class CertificateReason(Enum):
+    """What keeps a mailbox's certificates from being used; the last lines of the verdict's checks."""
+
+    NO_CERTIFICATE = "no-certificate"
+    REVOKED = "certificate-revoked"
+    EXPIRED = "certificate-expired"
+    ON_HOLD = "certificate-on-hold"
+
+
+class Answer(Enum):
+    """The verdict's three answers; only `allowed` allows."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class CertificateFacts:
+    """One certificate of a mailbox, what for and for whom it was made, what had become of it then.
+
+    `establishment` is the FINESS number in its subject, None when it names none.
+    """
+
+    serial: Serial
+    der: bytes
+    sha256: bytes
+    not_before: datetime
+    not_after: datetime
+    purposes: frozenset[Purpose]
+    practitioner: str | None = None
+    revoked_at: datetime | None = None
+    on_hold: bool = False
+    establishment: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """May these exchange, why not (every reason that applies), with which certificates, until when."""
+
+    address: str
+    answer: Answer
+    reasons: tuple[str, ...]
+    decided_at: datetime
+    as_of: datetime
+    valid_until: datetime
+    sources: dict[str, datetime | None] = field(default_factory=dict)
+    certificates: tuple[CertificateFacts, ...] = ()
