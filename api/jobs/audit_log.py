@@ -5,7 +5,7 @@ from pathlib import Path
 from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
-from pki.tlog import checkpoint, sequencer
+from pki.tlog import checkpoint, sequencer, verifier
 from pki.tlog import store as transparency_store
 
 
@@ -20,11 +20,11 @@ def sign_checkpoint(container: Container) -> str:
     return f"{count} audit lines" if count else ""
 
 
-def verify_log(container: Container) -> tuple[int, sequencer.Verified]:
+def verify_log(container: Container) -> tuple[int, verifier.Verified]:
     """The log's size, everything found wrong with it, and what it says itself that it has lost."""
     public_key = audit_key(container).public_key()
     with transaction(container.engine, read_only=True) as connection:
-        found = sequencer.examine(connection, public_key, checkpoint_file(container))
+        found = verifier.examine(connection, public_key, checkpoint_file(container))
         return transparency_store.size(connection), found
 
 

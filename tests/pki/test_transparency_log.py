@@ -22,8 +22,9 @@ from directory.base.errors import Refusal
 from pki.tlog import sequencer
 from pki.tlog.checkpoint import append_checkpoint_file, key_id, open_note, read_notes, verifier
 from pki.tlog.merkle import append, leaf_hash, root_of
-from pki.tlog.sequencer import AuditKey, line_bytes, publish_heads, sequence, size, verify
+from pki.tlog.sequencer import AuditKey, line_bytes, publish_heads, sequence, size
 from pki.tlog.store import Line
+from pki.tlog.verifier import verify
 
 
 @dataclass(frozen=True)
