@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from directory.access import Role, Token
+from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
@@ -38,6 +38,7 @@ from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
 from pki.record import certificates, reservations
 from pki.record.revocations import Revocable
 from pki.registration import operators_store
+from pki.registration.operators import check_domains, operator_of
 from pki.registration.operators_store import Made, Operator, OperatorReservation
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
@@ -103,23 +104,6 @@ def made_for(connection: Connection, *, token: Token, after: Serial | None, limi
     return operators_store.made_for(connection, operator_of(connection, token).id, after, limit)
 
 
-def operator_of(connection: Connection, token: Token) -> Operator:
-    """The operator that this token acts for; refuses `not-an-operator`."""
-    found = None
-    if token.role is Role.OPERATOR and token.operator_id is not None:
-        found = operators_store.load(connection, token.operator_id)
-    if found is None:
-        text = "This token acts for no operator: make one with `sceau token create --operator`."
-        raise Refusal(Kind.FORBIDDEN, "not-an-operator", text)
-    return found
-
-
-def domain_of(host: str, domains: Sequence[str]) -> str | None:
-    """The longest of these domains that is the host or lies above it, None when none does."""
-    above = [domain for domain in domains if host == domain or host.endswith(f".{domain}")]
-    return max(above, key=len, default=None)
-
-
 def _asked_hosts(profile: str, hosts: Sequence[str]) -> tuple[str, ...]:
     if profile not in OF_OPERATORS:
         text = f"Operators are given {' and '.join(sorted(OF_OPERATORS))}."
@@ -150,7 +134,7 @@ def _reserve(
 ) -> Prepared:
     operator = operator_of(connection, token)
     _queue(connection, operator)
-    domains = _check_domains(connection, operator, hosts)
+    domains = check_domains(connection, operator, hosts)
     _check_undoubted(connection, operator, profile, hosts, now)
     checked = blocked_keys.check(connection, key)
     if (reserved := _taken_up(connection, operator, key, (profile, hosts), now)) is not None:
@@ -198,34 +182,6 @@ def _taken_up(
     return reserved
 
 
-def _check_domains(connection: Connection, operator: Operator, hosts: Sequence[str]) -> tuple[str, ...]:
-    """The trusted domains these hosts lie in, each once; for a client, none.
-
-    The longest trusted domain decides, whoever has it: who holds `b.example` has no say in `a.b.example` once
-    that is another's.
-    """
-    if operator.suspended:
-        raise Refusal(Kind.UNACCEPTABLE, "operator-suspended", f"{operator.name} is suspended.")
-    if not operator.domains:
-        text = f"{operator.name} has no domain on the trusted list."
-        raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text)
-    trusted = operators_store.trusted_above(connection, hosts)
-    found: dict[str, None] = {}
-    for host in hosts:
-        domain = domain_of(host, trusted)
-        if domain is None:
-            text = f"{host} lies in no trusted domain of this operator."
-            raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text, host=host)
-        if domain not in operator.domains:
-            text = f"{host} lies in {domain}, which is not a domain of this operator."
-            raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text, host=host)
-        if operator.domains[domain]:
-            text = f"The domain {domain} is suspended."
-            raise Refusal(Kind.UNACCEPTABLE, "domain-suspended", text, host=host)
-        found[domain] = None
-    return tuple(found)
-
-
 def _check_undoubted(
     connection: Connection, operator: Operator, profile: str, hosts: Sequence[str], now: datetime
 ) -> None:
@@ -249,7 +205,7 @@ def _store(
     blocked_keys.hold(connection, [prepared.reservation.spki_sha256])
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
-        _check_domains(connection, operator, hosts)
+        check_domains(connection, operator, hosts)
         _check_undoubted(connection, operator, prepared.reservation.profile, hosts, now)
         # What was said of the key while it was being certified counts.
         blocked_keys.check_again(connection, issued.spki_sha256)

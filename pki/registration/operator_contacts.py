@@ -14,7 +14,7 @@ from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_address
-from pki.issuance.for_operator import operator_of
+from pki.registration.operators import operator_of
 
 MOST_CONTACTS = 5
 _KEPT = text("SELECT address, kept_at FROM operator_contact WHERE operator_id = :id ORDER BY place")
