@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from directory.base.errors import Kind, Refusal
-from pki import certification_request
 from pki.ceremony import build as drawing
 from pki.ceremony import signing, transcript
 from pki.ceremony.build import Parent, ec_key
@@ -24,6 +23,7 @@ from pki.ceremony.perform import differences
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.ceremony.transcript import Step
+from pki.certificates import csr as certification_request
 from pki.certificates.builder import subject_of
 from pki.model import RevocationReason, Serial
 from pki.registration.eligibility import this_update

@@ -24,8 +24,8 @@ from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
 from pki import impediments, vouched_names
 from pki.certificates import mailbox_profiles, public_keys
+from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
-from pki.certification_request import public_key_of_request
 from pki.issuance import batch_store, rekey
 from pki.issuance import prepare as issuance
 from pki.issuance.batch_store import Batch, Item

@@ -14,8 +14,8 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import circumstances, impediments, vouched_names
 from pki.certificates import mailbox_profiles
+from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
-from pki.certification_request import public_key_of_request
 from pki.issuance import prepare as issuance
 from pki.issuance import rekey
 from pki.issuance.prepare import Prepared

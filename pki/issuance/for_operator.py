@@ -17,6 +17,7 @@ from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
 from pki import impediments, servers_authority
 from pki.certificates import public_keys
+from pki.certificates.csr import public_key_of_request
 from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
@@ -28,7 +29,6 @@ from pki.certificates.profiles import (
     family_of,
 )
 from pki.certificates.public_keys import PublicKey
-from pki.certification_request import public_key_of_request
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.issuance.quotas import Quotas, charge, told

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from pki import certification_request
+from pki.certificates import csr as certification_request
 from pki.certificates import public_keys
-from pki.certification_request import CertificationRequest
+from pki.certificates.csr import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.revocation import blocked_keys

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from directory.base.errors import Kind, Refusal
-from pki.certification_request import LARGEST_REQUEST, public_key_of_request
+from pki.certificates.csr import LARGEST_REQUEST, public_key_of_request
 from pki.revocation import requests
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Established, Issue, enrol, new_key, request_for

@@ -20,7 +20,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.certificates import public_keys
-from pki.certification_request import public_key_of_request
+from pki.certificates.csr import public_key_of_request
 from pki.issuance import batch
 from pki.issuance.quotas import Quotas, charge, told
 from pki.lint.key import _ROCA_PRIMES, weaknesses

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
-from pki import certification_request
+from pki.certificates import csr as certification_request
 from pki.certificates import der
 from tests.pki.conftest import new_key, request_for
 
@@ -240,4 +240,4 @@ def test_no_other_module_reads_a_request_by_itself() -> None:
         for path in (root / wing).rglob("*.py")
         if "x509_csr(" in path.read_text()
     }
-    assert readers == {"pki/certification_request.py"}
+    assert readers == {"pki/certificates/csr.py"}

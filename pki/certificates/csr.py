@@ -2,7 +2,7 @@
 
 Only key and signature count. Subject and attributes are passed over unread, since nothing of them gets into a
 certificate: a name that breaks its string type is nobody's harm, an extension asked for is how enrollees got
-themselves certificates for OCSP signing. Whether the key may be certified is for `lint.key`.
+themselves certificates for OCSP signing. Whether the key may be certified is for `pki/lint/key.py`.
 """
 
 import base64
