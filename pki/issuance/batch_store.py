@@ -14,7 +14,6 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from pki.certificates.profiles import served_by
-from pki.doubts import UNSETTLED
 from pki.model import (
     Enrolment,
     EnrolmentState,
@@ -24,6 +23,7 @@ from pki.model import (
     RevocationAction,
     Serial,
 )
+from pki.record.doubts import UNSETTLED
 from pki.record.tables import NAMES_OF_ENROLMENT, batch, batch_item, certificate
 
 _ENROLMENTS = text(f"""

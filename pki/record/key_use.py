@@ -25,8 +25,8 @@ from sqlalchemy import (
 
 from directory.base.prepared_statement import Statement
 from pki.certificates.profiles import serving
-from pki.doubts import UNSETTLED
 from pki.model import Enrolment, Purpose, Reservation, RevocationAction, Serial
+from pki.record.doubts import UNSETTLED
 from pki.record.reservations import RESERVATION_COLUMNS
 from pki.record.tables import (
     certificate,
@@ -105,7 +105,7 @@ class KeyUse:
     """Whether an operator reserved a certificate for a key, and the last reservation of an enrolment.
 
     `lasting` is a certificate of the enrolment it is asked for now, whatever its key; `held` one of the same
-    person and mailbox that is on hold, or whose hold was never settled (`pki/doubts.py`).
+    person and mailbox that is on hold, or whose hold was never settled (`pki/record/doubts.py`).
     """
 
     by_operator: bool

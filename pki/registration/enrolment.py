@@ -17,9 +17,9 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated, not_before
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
-from pki import circumstances, doubts, vouched_names
+from pki import circumstances, vouched_names
 from pki.model import Enrolment, EnrolmentState
-from pki.record import enrolments
+from pki.record import doubts, enrolments
 from pki.registration import eligibility
 from pki.registration.eligibility import check_comment
 
