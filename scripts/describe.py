@@ -16,9 +16,9 @@ from api.cli.main import main as sceau
 from api.settings import Settings
 from directory.model import MailboxFacts
 from directory.sync.runs.bounds import NEVER, Bound, load_bounds
-from pki import trial_addresses
-from pki.trial_addresses import Trial
+from pki.verdict import trial_addresses
 from pki.verdict.decide import Occasion, Party, decide
+from pki.verdict.trial_addresses import Trial
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 COMMANDS = """\

@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 from directory import store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts
-from pki.trial_addresses import MALFORMED, Trial, trial_of
 from pki.verdict import store as exchange_store
 from pki.verdict.decide import Occasion, Party, decide
 from pki.verdict.model import CertificateFacts, Verdict
+from pki.verdict.trial_addresses import MALFORMED, Trial, trial_of
 
 
 def verdicts(
@@ -30,9 +30,10 @@ def verdicts(
 ) -> list[Verdict]:
     """One verdict for each address, in the order asked; `at` None is the present.
 
-    With `trials` the addresses of `pki/trial_addresses.py` are answered as they say themselves, as senders
-    towards one another alone. Malformed addresses are answered, never raised. Refuses `at-in-the-future` and
-    `at-out-of-range`. Open the transaction with `read_only=True`, so that all is read at one instant.
+    With `trials` the addresses of `pki/verdict/trial_addresses.py` are answered as they say themselves, as
+    senders towards one another alone. Malformed addresses are answered, never raised. Refuses
+    `at-in-the-future` and `at-out-of-range`. Open the transaction with `read_only=True`, so that all is read
+    at one instant.
     """
     at = None if at is None else _past(at, now)
     asked = [*addresses, *([] if sender is None else [sender])]

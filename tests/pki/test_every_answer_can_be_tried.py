@@ -19,9 +19,9 @@ from directory.model import Standing
 from directory.store import keys_that_may_show
 from pki.model import BEFORE_OUR_RECORDS
 from pki.publication.values import public_values
-from pki.trial_addresses import ALLOWED, UNKNOWN, address_of, trial_of, words
 from pki.verdict.answer import verdicts
 from pki.verdict.model import Answer, CertificateReason, Verdict
+from pki.verdict.trial_addresses import ALLOWED, UNKNOWN, address_of, trial_of, words
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Enrolled, Issue
 
