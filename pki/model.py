@@ -160,7 +160,8 @@ class Enrolment:
     """A person vouched for by two registrars of one authority, for one mailbox (own or answered for).
 
     `requested_by` and `approved_by` are token ids; `identity_check` has `method`, `document`, `checked_on`.
-    `names` is what it certifies, as recorded with the request (`pki/vouched_names.py`), None without one.
+    `names` is what it certifies, as recorded with the request (`pki/registration/vouched_names.py`), None
+    without one.
     """
 
     id: UUID

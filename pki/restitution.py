@@ -22,7 +22,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from directory.model import Standing
-from pki import circumstances, impediments, vouched_names
+from pki import circumstances, impediments
 from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.certificates.public_keys import PublicKey
@@ -31,7 +31,7 @@ from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import authorities, certificates
-from pki.registration import eligibility
+from pki.registration import eligibility, vouched_names
 from pki.registration import enrolment as enrolling
 from pki.revocation import blocked_keys
 from pki.signing.signer import Signer

@@ -1,7 +1,8 @@
 """Approved enrolments that certify nothing more, since the record names otherwise: listed, and counted.
 
-What makes one void is in `vouched_names.py`, where issuance asks as well. Whom to look at is told by the feed
-(`pki/withdrawal/reconcile.py`); how many one correction may void alone, by `directory/withdrawal_limits.py`.
+What makes one void is in `pki/registration/vouched_names.py`, where issuance asks as well. Whom to look at is
+told by the feed (`pki/withdrawal/reconcile.py`); how many one correction may void alone, by
+`directory/withdrawal_limits.py`.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,8 +17,9 @@ from directory import store as directory_store
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
 from directory.feed.changes import Entity
-from pki import impediments, vouched_names
+from pki import impediments
 from pki.record.tables import NAMES_OF_ENROLMENT
+from pki.registration import vouched_names
 from pki.withdrawal.causes import Bond, Present
 
 # Those that ended as well: their matters close. Each way to an enrolment by its own index.

@@ -22,7 +22,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
-from pki import impediments, vouched_names
+from pki import impediments
 from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
@@ -43,7 +43,7 @@ from pki.model import (
 )
 from pki.record import authorities, enrolments, key_use
 from pki.record.revocations import Revocable
-from pki.registration import eligibility
+from pki.registration import eligibility, vouched_names
 from pki.registration import enrolment as enrolling
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking

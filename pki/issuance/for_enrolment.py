@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import circumstances, impediments, vouched_names
+from pki import circumstances, impediments
 from pki.certificates import mailbox_profiles
 from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
@@ -25,7 +25,7 @@ from pki.lint.key import weaknesses
 from pki.model import JOINED, IssuedCertificate, Purpose, RevocationReason
 from pki.record import authorities
 from pki.record.revocations import Revocable
-from pki.registration import eligibility
+from pki.registration import eligibility, vouched_names
 from pki.registration.enrolment import held_enrolment, mailbox_of
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking

@@ -17,10 +17,10 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated, not_before
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
-from pki import circumstances, vouched_names
+from pki import circumstances
 from pki.model import Enrolment, EnrolmentState
 from pki.record import doubts, enrolments
-from pki.registration import eligibility
+from pki.registration import eligibility, vouched_names
 from pki.registration.eligibility import check_comment
 
 
