@@ -13,13 +13,12 @@ from flask_smorest import Api, Blueprint
 from werkzeug.routing import IntegerConverter, Map, PathConverter
 
 from api.health.health import health
-from api.http import freshness
+from api.http import freshness, prices
 from api.http.access_log import note_requests
 from api.http.problems import register
 from api.http.schemas import FORMATS, LARGEST_ID, Problem
 from api.pages.reference import INTRODUCTION, pages
 from api.pages.registers import register_pages
-from api.rest import prices
 from api.rest.attention import attention
 from api.rest.batches import batches
 from api.rest.bulk_revocations import bulk_revocations

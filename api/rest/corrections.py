@@ -6,9 +6,9 @@ from marshmallow import fields, validate
 
 from api.http import paging
 from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.prices import SEARCH
 from api.http.schemas import LARGEST_ID, Instant, Line, QueryAddress, Shape
 from api.rest.practitioners import MALFORMED_IDS
-from api.rest.prices import SEARCH
 from api.wiring import Container
 from directory import corrections as use_cases
 from directory.access import Role

@@ -9,11 +9,11 @@ from marshmallow import fields, validate
 
 from api.http import paging
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
+from api.http.prices import SEARCH
 from api.http.schemas import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.enrolment_schemas import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.rest.practitioners import MALFORMED_IDS
-from api.rest.prices import SEARCH
 from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role

@@ -12,8 +12,8 @@ from marshmallow import fields
 
 from api.http import paging
 from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.prices import SEARCH
 from api.http.schemas import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, Shape
-from api.rest.prices import SEARCH
 from api.wiring import Container
 from api.words.registers import Said, instant, number
 from directory.access import Role

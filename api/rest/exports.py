@@ -16,12 +16,12 @@ from werkzeug.wsgi import FileWrapper
 
 from api.front.views import source_of_request
 from api.http.operation import Call, Opens, Resource, operation, resource
+from api.http.prices import DOWNLOAD
 from api.http.schemas import Instant, Shape
 from api.jobs import exports as kept
 from api.jobs.exports import Export
 from api.rest.changes import MAY_COPY
 from api.rest.preconditions import conditional
-from api.rest.prices import DOWNLOAD
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

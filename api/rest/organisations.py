@@ -7,11 +7,11 @@ from marshmallow import fields
 
 from api.http import paging
 from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.prices import BY_NUMBER, SEARCH
 from api.http.schemas import Instant, Line, Shape
 from api.rest.correction_schemas import corrected
 from api.rest.mailboxes import PREFERRED, MailboxAnswer, shown
 from api.rest.practitioners import MAY_SEARCH
-from api.rest.prices import BY_NUMBER, SEARCH
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 from directory.corrections import marks

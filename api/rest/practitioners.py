@@ -7,10 +7,10 @@ from marshmallow import fields
 
 from api.http import paging
 from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.prices import BY_NUMBER, SEARCH
 from api.http.schemas import CODE_AS_SENT, Code, Instant, Line, Pattern, Shape
 from api.rest.correction_schemas import corrected
 from api.rest.mailboxes import PREFERRED, MailboxAnswer, Shown, shown
-from api.rest.prices import BY_NUMBER, SEARCH
 from api.wiring import Container
 from directory import privacy
 from directory.access import Role

@@ -13,6 +13,7 @@ from marshmallow import fields, validate
 
 from api.http.freshness import rest_on
 from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.prices import ALL_ADDRESSES, ONE_ADDRESS
 from api.http.schemas import (
     EXAMPLE_ADDRESS,
     EXAMPLE_SERIAL,
@@ -25,7 +26,6 @@ from api.http.schemas import (
     Shape,
     Strings,
 )
-from api.rest.prices import ALL_ADDRESSES, ONE_ADDRESS
 from api.roads import Road, Trade
 from api.wiring import Container
 from directory.access import Role
