@@ -15,7 +15,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, missing, validat
 
 from directory import periods
 from directory.base.errors import Kind, Refusal
-from directory.sync.departments import OVERSEAS
+from directory.sync.formats.departments import OVERSEAS
 
 # RFC 3339 5.6, upper case or lower.
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")

@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from directory.base.errors import Refusal
 from directory.identifiers import parse_finess
-from directory.sync.departments import OVERSEAS, department_of
+from directory.sync.formats.departments import OVERSEAS, department_of
 from directory.sync.formats.files import refused
 from directory.sync.formats.layout import fault
 from directory.sync.formats.staging import NULL

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from directory.sync.cells import code, plain, spaced
-from directory.sync.departments import department_of
+from directory.sync.formats.cells import code, plain, spaced
+from directory.sync.formats.departments import department_of
 from directory.sync.formats.establishment import Establishment
 from directory.sync.formats.files import refused
 

@@ -12,8 +12,8 @@ from datetime import date, datetime
 
 from directory.base.errors import Refusal
 from directory.feed.changes import Entity
-from directory.sync.cells import code, is_plain, plain
 from directory.sync.formats import finess_json
+from directory.sync.formats.cells import code, is_plain, plain
 from directory.sync.formats.establishment import Establishment, insee, spoken_of
 from directory.sync.formats.files import FRANCE, OPEN_END, Member, Remark, refused
 from directory.sync.formats.layout import fault

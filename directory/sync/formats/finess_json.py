@@ -14,8 +14,8 @@ from typing import Any
 
 from directory.base.errors import Refusal
 from directory.identifiers import parse_finess
-from directory.sync.cells import code, plain
-from directory.sync.departments import department_of
+from directory.sync.formats.cells import code, plain
+from directory.sync.formats.departments import department_of
 from directory.sync.formats.establishment import Establishment, spoken_of
 from directory.sync.formats.files import Member, refused
 from directory.sync.formats.register import Reading

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import compress
 from operator import itemgetter
 
-from directory.sync.cells import are_codes, code, is_plain, plain, spaced
+from directory.sync.formats.cells import are_codes, code, is_plain, plain, spaced
 from directory.sync.formats.files import LONGEST_LINE, Member, refused
 from directory.sync.formats.staging import Staging
 

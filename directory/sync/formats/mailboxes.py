@@ -15,7 +15,7 @@ from directory.base.errors import Refusal
 from directory.feed.changes import Entity
 from directory.identifiers import parse_address, parse_national_id, read_finess, read_place
 from directory.model import MailboxKind
-from directory.sync.cells import spaced
+from directory.sync.formats.cells import spaced
 from directory.sync.formats.files import Member, refused
 from directory.sync.formats.layout import Column, Layout, rows
 from directory.sync.formats.register import Reading, Register

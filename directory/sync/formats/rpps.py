@@ -15,8 +15,8 @@ from directory.base.errors import Refusal
 from directory.feed.changes import Entity
 from directory.identifiers import parse_national_id
 from directory.rules import search_form
-from directory.sync.cells import code
-from directory.sync.departments import department_of
+from directory.sync.formats.cells import code
+from directory.sync.formats.departments import department_of
 from directory.sync.formats.files import Member
 from directory.sync.formats.layout import Column, Layout, rows
 from directory.sync.formats.register import Reading, Register

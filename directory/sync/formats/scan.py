@@ -15,7 +15,7 @@ from itertools import chain
 
 from sqlalchemy import Connection, text
 
-from directory.sync.cells import plain
+from directory.sync.formats.cells import plain
 from directory.sync.formats.files import OPEN_END, Member, Remark, decoded, refused
 from directory.sync.formats.layout import Column, match
 from directory.sync.formats.staging import BATCH, Staging

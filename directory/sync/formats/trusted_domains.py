@@ -18,7 +18,7 @@ from directory.base.errors import Refusal
 from directory.distinguished_names import Spellings, attributes
 from directory.identifiers import parse_domain
 from directory.store import OPERATORS, operators_by_name
-from directory.sync.cells import plain, spaced
+from directory.sync.formats.cells import plain, spaced
 from directory.sync.formats.files import Member, Remark, refused
 from directory.sync.formats.layout import fault
 from directory.sync.formats.register import Reading, Register

@@ -17,9 +17,9 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.rules import is_practising, registering_authorities, search_form
 from directory.store import practitioners
-from directory.sync.cells import code, is_plain, plain, spaced
-from directory.sync.departments import department_of
 from directory.sync.formats import scan
+from directory.sync.formats.cells import code, is_plain, plain, spaced
+from directory.sync.formats.departments import department_of
 from directory.sync.formats.establishment import insee
 from directory.sync.formats.layout import Column, normaliser
 from directory.sync.formats.rpps import _searched
