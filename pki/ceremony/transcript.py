@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePri
 from pki.ceremony.build import ec_key
 from pki.ceremony.describe import describe
 from pki.ceremony.plan import Plan
-from pki.signing.seal import ALGORITHMS
+from pki.certificates.signature_algorithms import ALGORITHMS
 
 _SIGNATURE = "Signature of "
 

@@ -6,9 +6,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.certificates import der, identifiers
+from pki.certificates.signature_algorithms import ALGORITHMS
 from pki.crl import distribution_points
 from pki.model import REASON_CODES, Authority, RevocationReason, Serial
-from pki.signing.seal import ALGORITHMS
 
 _REMOVE_FROM_CRL = 8
 

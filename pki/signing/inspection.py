@@ -10,10 +10,10 @@ from hashlib import sha256
 from directory.base.errors import Kind, Refusal
 from pki.certificates.builder import certificate_of
 from pki.certificates.profiles import LONGEST_BACKDATING, PROFILES, RESERVATION_LIFE
+from pki.certificates.signature_algorithms import unsealed
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
 from pki.model import Authority, Reservation
-from pki.signing.seal import unsealed
 
 # The web's clock and the signer's are on machines of one site.
 CLOCK_SKEW = timedelta(minutes=1)

@@ -44,11 +44,12 @@ from pki.certificates.profiles import (
     Urls,
     profile_of,
 )
+from pki.certificates.signature_algorithms import unsealed
 from pki.lint import key, pkix
 from pki.lint.catalogue import LINTS
 from pki.lint.lint import Case, run
 from pki.model import CrlForm, serial_of
-from pki.signing.seal import seal, unsealed
+from pki.signing.seal import seal
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 START = NOW - timedelta(minutes=5)
