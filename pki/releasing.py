@@ -20,8 +20,8 @@ from pki.record.revocations import LastEvent, Revocable
 from pki.record.tables import hold_release
 from pki.registration.eligibility import check_comment
 from pki.revocation import revoke as revoking
+from pki.revocation import rules
 from pki.revocation.authorisation import check_may_release
-from pki.withdrawal import reconcile as consequences
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def release_as(
     # 2. Is there a hold to lift, and does anything else stand?
     if found.event is None or found.event.action is not RevocationAction.HOLD:
         raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
-    persons = holders - {consequences.ACTOR.name}
+    persons = holders - {rules.ACTOR.name}
     if not persons:
         text = "A measure of an Ordre holds this certificate: lift the measure, and it is released."
         raise Refusal(Kind.CONFLICT, "held-by-measure", text)

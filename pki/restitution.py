@@ -33,9 +33,8 @@ from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import authorities, certificates
 from pki.registration import eligibility, vouched_names
 from pki.registration import enrolment as enrolling
-from pki.revocation import blocked_keys
+from pki.revocation import blocked_keys, rules
 from pki.signing.signer import Signer
-from pki.withdrawal import reconcile as consequences
 
 ACTOR = Actor("job:replacements")
 # What passes by itself, or when two persons say so: these certificates are waited for.
@@ -136,7 +135,7 @@ def give_back(
     again.
     """
     numbers = sorted(directory_store.numbers_of(connection, [national_id]))
-    by = {"actor": consequences.ACTOR.name, "ended": Event.ENROLMENT_ENDED.value}
+    by = {"actor": rules.ACTOR.name, "ended": Event.ENROLMENT_ENDED.value}
     ended = list(connection.execute(_ENDED, {"numbers": numbers, "now": now, **by}).scalars())
     if not ended:
         return
@@ -149,7 +148,7 @@ def give_back(
     record_all(connection, now=now, actor=actor, event=Event.ENROLMENT_RESTORED, lines=lines)
     connection.execute(
         _NOTE,
-        {"measure_id": measure_id, "ids": ended, "now": now, "actor": consequences.ACTOR.name,
+        {"measure_id": measure_id, "ids": ended, "now": now, "actor": rules.ACTOR.name,
          "reason": RevocationReason.PRIVILEGE_WITHDRAWN.value},
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """What a revocation does to what went before, and which reasons may be corrected. Pure."""
 
+from directory.base.audit import Actor
 from directory.base.errors import Kind, Refusal
 from pki.model import RevocationAction, RevocationReason
 
@@ -34,3 +35,8 @@ def check_restatement(
     if told in {RevocationReason.KEY_COMPROMISE, RevocationReason.CA_COMPROMISE}:
         text = "A key once reported compromised stays so."
         raise Refusal(Kind.CONFLICT, "compromise-stays", text)
+
+
+# Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by
+# it from one that a registrar put, which stays.
+ACTOR = Actor("job:consequences")

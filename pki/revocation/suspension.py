@@ -11,10 +11,9 @@ from sqlalchemy import Connection, text
 from directory.base.audit import Actor
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
-from pki.revocation import key_compromise
+from pki.revocation import key_compromise, rules
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
-from pki.withdrawal import reconcile as consequences
 
 LASTS = timedelta(days=14)
 ACTOR = Actor("job:holds-end")
@@ -29,7 +28,7 @@ _ENDED = text("""
 
 def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> list[Revocation]:
     """Revoke up to `limit` of what was held for `LASTS`, dated by the hold; [] when there is nothing left."""
-    asked = {"before": now - LASTS, "measures": consequences.ACTOR.name, "limit": limit}
+    asked = {"before": now - LASTS, "measures": rules.ACTOR.name, "limit": limit}
     ended = [Serial(serial) for serial in connection.execute(_ENDED, asked).scalars()]
     comment = f"on hold for {LASTS.days} days and never released"
     acts = [

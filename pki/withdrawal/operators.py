@@ -19,9 +19,10 @@ from pki.registration import operators_store
 from pki.registration.operators_store import Standing
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
+from pki.revocation.rules import ACTOR
 from pki.withdrawal import store as withdrawal_store
 from pki.withdrawal.causes import RULES, Cause, Decision, decide
-from pki.withdrawal.reconcile import ACTOR, Graces, Outcome
+from pki.withdrawal.reconcile import Graces, Outcome
 
 _LIFTED = "the suspension was lifted"
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from directory import store as directory_store
 from directory.attention import Concern, Matter, keep
-from directory.base.audit import Actor, Event, record_all
+from directory.base.audit import Event, record_all
 from directory.base.db import transaction
 from directory.base.instant import present
 from directory.feed.changes import START, Change, Cursor, Entity
@@ -35,14 +35,12 @@ from pki.record import enrolments as enrolment_rows
 from pki.record.revocations import Revocable
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
+from pki.revocation.rules import ACTOR
 from pki.verdict import answer
 from pki.withdrawal import store as withdrawal_store
 from pki.withdrawal.causes import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 
 CONSUMER = "consequences"
-# Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by
-# it from one that a registrar put, which stays.
-ACTOR = Actor("job:consequences")
 # About a second of revoking: a registrar who waits for one of these certificates waits no longer than that.
 BATCH = 2000
 _LIFTED = "the suspension was lifted"

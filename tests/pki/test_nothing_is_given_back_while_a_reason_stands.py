@@ -25,11 +25,10 @@ from pki.issuance import batch, for_enrolment
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.registration import enrolment
-from pki.revocation import blocked_keys, proof_of_possession, requests, suspension
+from pki.revocation import blocked_keys, proof_of_possession, requests, rules, suspension
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import measures
 from pki.withdrawal import operators as operators_withdrawal
-from pki.withdrawal import reconcile as consequences
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_practitioner
@@ -542,7 +541,7 @@ def test_the_hold_that_a_measure_put_is_no_person_s(scene: Scene) -> None:
     with transaction(scene.engine) as connection:
         scene.suspend(connection, scene.others[0])
         assert revocations.holders(connection, [scene.issued.serial]) == {
-            scene.issued.serial: frozenset({consequences.ACTOR.name})
+            scene.issued.serial: frozenset({rules.ACTOR.name})
         }
         assert attempt(connection, lambda: scene.release(connection)) == "held-by-measure"
 

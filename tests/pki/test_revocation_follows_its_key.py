@@ -23,10 +23,9 @@ from pki.certificates import der
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
 from pki.monitoring import certificate_history
 from pki.ocsp import store as ocsp_store
-from pki.revocation import proof_of_possession, suspension
+from pki.revocation import proof_of_possession, rules, suspension
 from pki.revocation.reasons import HOLDERS, WORDS
 from pki.tlog import store as transparency_store
-from pki.withdrawal import reconcile as consequences
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Issue, Key, enrol, new_key
 from tests.pki.test_revocation import ADMIN, HOLD, LOST, OPERATOR, events, release, revoke, revoke_as
@@ -449,7 +448,7 @@ def test_one_released_and_held_again_has_fourteen_days_more(
 
 def test_what_a_measure_holds_is_for_the_measure_to_end(engine: Engine, issue: Issue, now: datetime) -> None:
     serial = issue().serial
-    revoke(engine, now, serial, HOLD, consequences.ACTOR)
+    revoke(engine, now, serial, HOLD, rules.ACTOR)
     with transaction(engine) as connection:
         assert suspension.end_holds(connection, now + timedelta(days=400)) == []
     with refused("held-by-measure"), transaction(engine) as connection:
