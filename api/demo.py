@@ -20,12 +20,12 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from api.files import write_atomically
 from api.jobs.registers import PATTERNS, newest
 from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
+from directory.base.durable_files import write_atomically
 from directory.base.errors import Kind, Refusal
 from directory.feed.readers import lag_seconds
 from directory.ldap import publish

@@ -19,8 +19,8 @@ from typing import Any
 import orjson
 
 from api.embedded.sockets import socket_path
-from api.files import write_atomically
 from directory.access import Allowance
+from directory.base.durable_files import write_atomically
 from directory.base.errors import Kind, Refusal
 from directory.reading_quotas import Reading, ReadingQuotas
 from directory.store import REGISTERS

@@ -17,11 +17,11 @@ import psutil
 
 from api import demo as demo_data
 from api.cli.output import people, progress, refusals_told, state_option
-from api.files import close_to_others, write_atomically
 from api.installation.bring_up import bring_up, settle, supervisor_of
 from api.installation.supervisor import Supervisor, folder_held, supervisor_pid
 from api.settings import Settings, load_settings
 from api.wiring import Container
+from directory.base.durable_files import close_to_others, write_atomically
 from directory.base.errors import Kind, Refusal
 from pki.model import CrlForm
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from api.files import write_atomically
+from directory.base.durable_files import write_atomically
 
 _LOG = logging.getLogger("sceau.front")
 SAID_EVERY = 3600.0

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from api.embedded.slapd import TlsFiles
-from api.files import write_atomically
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
+from directory.base.durable_files import write_atomically
 from directory.base.failpoints import passing
 from pki import servers_authority
 from pki.certificates.profiles import SERVICE_TLS, ServiceNames

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 import psutil
 
-from api.files import write_atomically
+from directory.base.durable_files import write_atomically
 from directory.base.errors import Kind, Refusal
 
 LONGEST_PAUSE = 10.0

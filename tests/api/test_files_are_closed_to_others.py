@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from api.embedded.slapd import EmbeddedSlapd
-from api.files import close_to_others
 from api.jobs import registers as nightly
 from api.jobs.exports import write
 from api.jobs.registers import dropped, resume_runs, take_registers
 from api.settings import Settings
 from api.wiring import Container
 from directory.base import failpoints
+from directory.base.durable_files import close_to_others
 from directory.base.errors import Refusal
 from directory.sync.runs.bounds import load_bounds
 from directory.sync.runs.run import run_register

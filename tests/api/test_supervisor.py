@@ -20,7 +20,6 @@ import pytest
 
 from api import questions
 from api.embedded.postgres import EmbeddedPostgres
-from api.files import write_atomically
 from api.installation.supervisor import (
     Part,
     Supervisor,
@@ -32,6 +31,7 @@ from api.installation.supervisor import (
     supervisor_pid,
     troubles_written,
 )
+from directory.base.durable_files import write_atomically
 from directory.base.errors import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
