@@ -4,10 +4,8 @@ A file already applied, held or refused (same SHA-256) is left alone, so the job
 of several files of a register the newest that is a register's wins, and older ones are left where they are.
 """
 
-import errno
 import os
 import pwd
-import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,7 +19,14 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from directory.sync.formats.files import RegisterFile, modified_at, named_at, sha256_of, written_at
+from directory.sync.formats.files import (
+    RegisterFile,
+    modified_at,
+    named_at,
+    register_file,
+    sha256_of,
+    written_at,
+)
 from directory.sync.formats.staging import Progress
 from directory.sync.runs.measuring import last_applied
 from directory.sync.runs.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
@@ -87,7 +92,7 @@ def _made_at(path: Path, register: str) -> datetime:
     What is no file is not opened: it has its turn by its name, else the first one, and is refused then.
     """
     try:
-        with _opened(path) as file:
+        with register_file(path, through_links=False) as file:
             return _told_by(file, register)
     except (Refusal, OSError):
         return named_at(path) or datetime.max.replace(tzinfo=UTC)
@@ -265,25 +270,9 @@ def dropped(path: Path, droppers: Collection[int] = ()) -> Iterator[RegisterFile
     Whoever may write into the folder may else have any file that this account reads taken for a register, and
     see its lines among those rejected. Between two openings he would exchange it: all is read from this one.
     """
-    with _opened(path) as file:
+    with register_file(path, through_links=False) as file:
         check_dropped(file, droppers)
         yield file
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[RegisterFile]:
-    """A regular file and no link to one, without waiting: to open a pipe would be to wait for its writer."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        why = "is a symbolic link" if error.errno == errno.ELOOP else error.strerror or "cannot be read"
-        raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} {why}: not taken in.") from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Refusal(Kind.NOT_FOUND, "no-such-file", f"{path.name} is no regular file: not taken in.")
-        yield RegisterFile(path, descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_dropped(file: RegisterFile, droppers: Collection[int] = ()) -> None:

@@ -70,16 +70,17 @@ class RegisterFile:
 
 
 @contextmanager
-def register_file(path: Path) -> Iterator[RegisterFile]:
+def register_file(path: Path, *, through_links: bool = True) -> Iterator[RegisterFile]:
     """The file of this name, opened once; Refusal NOT_FOUND when it is none that has an end."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if through_links else os.O_NOFOLLOW)
     try:
         # Without waiting: to open a pipe would be to wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
     except OSError as error:
         raise _unreadable(path.name, error) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            text = f"{path.name} is no regular file: it may have no end."
+            text = f"{path.name} is no regular file, and may have no end: not taken in."
             raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
         yield RegisterFile(path, descriptor)
     finally:
@@ -87,7 +88,8 @@ def register_file(path: Path) -> Iterator[RegisterFile]:
 
 
 def _unreadable(name: str, error: OSError) -> Refusal:
-    text = f"{name}: {error.strerror or 'cannot be read'}."
+    why = "is a symbolic link" if error.errno == errno.ELOOP else f"cannot be read ({error.strerror})"
+    text = f"{name} {why}: not taken in."
     return Refusal(Kind.NOT_FOUND, "no-such-file", text)
 
 

@@ -27,9 +27,8 @@ _GONE = {errno.ENOENT, errno.ENOTDIR}
 def keep(run_id: int, file: RegisterFile, sha256: bytes, kept: Path) -> Path:
     """The copy of a held run's file, under its own name, which holds its stamp; whole and on disk.
 
-    A file that is that copy was hashed when its run began to read it. OSError when none can be made, of
-    which nothing stays; Refusal `kept-file-gone` when the file is no
-    longer the one that was read.
+    A file that is that copy was hashed when its run began to read it. OSError when none can be made: nothing
+    of it stays. Refusal `kept-file-gone` when the file is no longer the one that was read.
     """
     folder = _folder(run_id, kept)
     target = folder / file.name
