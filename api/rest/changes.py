@@ -19,7 +19,6 @@ from api.http import freshness
 from api.http.operation import Call, Opens, Resource, operation, resource
 from api.http.prices import PAGE_OF_THE_FEED
 from api.http.schemas import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
-from api.jobs.exports import RETRY_SECONDS, served
 from api.roads import Road, Trade
 from api.wiring import Container
 from directory import privacy, red_list
@@ -29,6 +28,7 @@ from directory.base.errors import Kind, Refusal
 from directory.feed import outside_cursor
 from directory.feed.changes import BEGINNING, Change, Entity, Place
 from directory.store import sources
+from pki.publication.export_folder import RETRY_SECONDS, served
 from pki.publication.values import ENTITIES, Key, Value, public_values
 
 MAY_COPY = {Role.OPERATOR, Role.AUDITOR}

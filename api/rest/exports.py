@@ -18,13 +18,13 @@ from api.front.views import source_of_request
 from api.http.operation import Call, Opens, Resource, operation, resource
 from api.http.prices import DOWNLOAD
 from api.http.schemas import Instant, Shape
-from api.jobs import exports as kept
-from api.jobs.exports import Export
 from api.rest.changes import MAY_COPY
 from api.rest.preconditions import conditional
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from pki.publication import export_folder
+from pki.publication.export_folder import Export
 
 OCTETS = "application/octet-stream"
 EXAMPLE_STAMP = "20260901T040000Z"
@@ -92,7 +92,7 @@ def exports(call: Call) -> dict[str, Any]:
     The last whole exports of what is public, the newest first.
     """
     with transaction(call.container.engine, read_only=True) as connection:
-        served = kept.served(connection, call.container.settings.exports)
+        served = export_folder.served(connection, call.container.settings.exports)
     return {"items": [_answer(one) for one in served]}
 
 
@@ -174,9 +174,9 @@ def exports_of_the_public(container: Container) -> Resource:
 
 def _found(call: Call, stamp: str) -> Export:
     with transaction(call.container.engine, read_only=True) as connection:
-        found = kept.find(connection, call.container.settings.exports, stamp)
+        found = export_folder.find(connection, call.container.settings.exports, stamp)
     if found is None:
-        raise _unknown(**({"retry_after": kept.RETRY_SECONDS} if stamp == "latest" else {}))
+        raise _unknown(**({"retry_after": export_folder.RETRY_SECONDS} if stamp == "latest" else {}))
     return found
 
 

@@ -26,6 +26,7 @@ from directory.base.db import transaction
 from directory.feed.changes import Entity
 from directory.rules import FRANCE, is_open, visible
 from directory.store import mailbox_facts, organisations, practitioners
+from pki.publication import export_folder
 from pki.publication import store as published
 from pki.publication.values import public_values
 from pki.record import authorities
@@ -320,7 +321,7 @@ def test_a_manifest_or_a_file_that_was_touched_is_not_believed(
 ) -> None:
     Life(engine, now, random.Random(1))
     desk.export()
-    (export,) = exports.all_exports(desk.container.settings.exports)
+    (export,) = export_folder.all_exports(desk.container.settings.exports)
     signed = (export.folder / "manifest.jws").read_text()
     head, body, signature = signed.split(".")
     for forged in (
@@ -347,7 +348,7 @@ def test_a_manifest_or_a_file_that_was_touched_is_not_believed(
 def test_a_download_that_was_cut_goes_on_where_it_ended(desk: Desk, engine: Engine, now: datetime) -> None:
     Life(engine, now, random.Random(1))
     desk.export()
-    (export,) = exports.all_exports(desk.container.settings.exports)
+    (export,) = export_folder.all_exports(desk.container.settings.exports)
     part = desk.path.with_name("copy.sqlite.files") / export.stamp / "mailboxes.ndjson.gz"
     part.parent.mkdir(parents=True)
     part.write_bytes((export.folder / "mailboxes.ndjson.gz").read_bytes()[:50])

@@ -367,7 +367,7 @@ def test_the_files_of_a_withdrawn_export_go_where_no_other_can_be_written(
 
     country.export()
     country.put(country.people[0], listed=False)
-    monkeypatch.setattr(exports, "_seal", full)
+    monkeypatch.setattr(exports, "seal", full)
     later = replace(container, clock=lambda: country.now + timedelta(minutes=1))
     with pytest.raises(OSError, match="No space"):
         exports.replace_withdrawn(later)

@@ -27,6 +27,7 @@ from api.settings import Settings
 from api.wiring import Container
 from directory.base.clock import utc_now
 from directory.base.db import transaction
+from pki.publication import export_folder
 from pki.publication.export import harmless
 from pki.record import authorities as authority_rows
 from tests.api.certificates import certify
@@ -52,18 +53,18 @@ def app(container: Container) -> Flask:
     return create_app(container)
 
 
-def write(container: Container) -> exports.Export:
+def write(container: Container) -> export_folder.Export:
     made = exports.write(container)
     assert made is not None
     return made
 
 
-def lines(export: exports.Export, name: str) -> list[dict[str, Any]]:
+def lines(export: export_folder.Export, name: str) -> list[dict[str, Any]]:
     with gzip.open(export.folder / f"{name}.ndjson.gz") as file:
         return [json.loads(line) for line in file]
 
 
-def sheet(export: exports.Export, name: str) -> list[dict[str, str]]:
+def sheet(export: export_folder.Export, name: str) -> list[dict[str, str]]:
     with gzip.open(export.folder / f"{name}.csv.gz", "rt", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -262,11 +263,11 @@ def test_one_is_due_at_once_when_none_leads_into_the_feed_any_more(
 
 
 def test_the_last_seven_are_kept(container: Container, now: datetime) -> None:
-    def at(seconds: int) -> exports.Export:
+    def at(seconds: int) -> export_folder.Export:
         return write(replace(container, clock=lambda: now + timedelta(seconds=seconds)))
 
     made = [at(seconds).stamp for seconds in range(9)]
-    assert [one.stamp for one in exports.all_exports(container.settings.exports)] == made[:1:-1]
+    assert [one.stamp for one in export_folder.all_exports(container.settings.exports)] == made[:1:-1]
 
 
 def test_what_fails_half_written_is_never_seen_and_frees_the_disk(
@@ -276,7 +277,7 @@ def test_what_fails_half_written_is_never_seen_and_frees_the_disk(
         raise OSError(28, "No space left on device")
 
     whole = write(container)
-    monkeypatch.setattr(exports, "_seal", full)
+    monkeypatch.setattr(exports, "seal", full)
     with pytest.raises(OSError, match="No space"):
         exports.write(replace(container, clock=lambda: whole.made_at + timedelta(seconds=5)))
     assert [one.name for one in container.settings.exports.iterdir()] == [whole.stamp]
@@ -285,7 +286,7 @@ def test_what_fails_half_written_is_never_seen_and_frees_the_disk(
 def test_what_a_crash_left_half_written_or_half_removed_goes_with_the_next(
     container: Container, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at(seconds: int) -> exports.Export:
+    def at(seconds: int) -> export_folder.Export:
         return write(replace(container, clock=lambda: now + timedelta(seconds=seconds)))
 
     def cut_off(folder: Path) -> None:
@@ -296,12 +297,12 @@ def test_what_a_crash_left_half_written_or_half_removed_goes_with_the_next(
     folder = container.settings.exports
     (folder / "20260901T000000Z.part").mkdir()
     with monkeypatch.context() as broken:
-        broken.setattr(exports, "_whole_or_not", _without_tidying)
-        broken.setattr(exports.shutil, "rmtree", cut_off)
+        broken.setattr(exports, "whole_or_not", _without_tidying)
+        broken.setattr(export_folder.shutil, "rmtree", cut_off)
         with pytest.raises(KeyboardInterrupt):
             at(7)
     assert len(list(folder.iterdir())) == 9, "halves of two lie there"
-    assert [one.stamp for one in exports.all_exports(folder)][1:] == made[:0:-1]
+    assert [one.stamp for one in export_folder.all_exports(folder)][1:] == made[:0:-1]
     at(8)
     assert len(list(folder.iterdir())) == 7
 
