@@ -9,8 +9,8 @@ from marshmallow import Schema, fields, validate
 
 from api.http.operation import JsonParser
 from api.http.schemas import LARGEST_ID
-from api.jobs.trust_list import Newest, Published, find
 from api.rest.preconditions import conditional
+from api.rest.trust_list_cache import Newest, Published, find
 from api.wiring import Container
 from directory.base.errors import Kind, Refusal
 

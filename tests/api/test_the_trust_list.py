@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from api.app import create_app
 from api.jobs import table as jobs
 from api.jobs import trust_list as trust_lists
-from api.jobs.trust_list import Newest
+from api.rest.trust_list_cache import Newest
 from api.status.wsgi import StatusApplication
 from api.wiring import Container
 from directory.base.db import connect_engine, transaction
