@@ -17,6 +17,7 @@ from api.http import freshness, prices
 from api.http.access_log import note_requests
 from api.http.problems import register
 from api.http.schemas import FORMATS, LARGEST_ID, Problem
+from api.pages.expiring import expiring_page
 from api.pages.reference import INTRODUCTION, pages
 from api.pages.registers import register_pages
 from api.rest.attention import attention
@@ -27,7 +28,7 @@ from api.rest.changes import feed_of_changes
 from api.rest.clock import clock
 from api.rest.corrections import corrections
 from api.rest.enrolments import enrolments
-from api.rest.expiring import expiring_certificates, expiring_page
+from api.rest.expiring import expiring_certificates
 from api.rest.exports import exports_of_the_public
 from api.rest.key_compromise import keys
 from api.rest.measures import measures

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Engine, text
 
 from api.app import create_app
-from api.rest.expiring import PROFILE_WORDS
 from api.wiring import Container
+from api.words.expiring import PROFILE_WORDS
 from directory.base.clock import utc_now
 from pki.certificates.profiles import OF_MAILBOXES, OF_OPERATORS
 from tests.api.certificates import certify, take_back
