@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from directory.base.audit import Actor
 from pki.certificates.public_keys import PublicKey
 from pki.model import RevocationReason, Serial
-from pki.record import revocations
+from pki.record import key_locks, revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause
@@ -64,7 +64,7 @@ def number(connection: Connection, *, now: datetime, most: int = AT_ONCE) -> Num
     if not keys:
         return Numbered(0, ())
     # As for who reports them: nobody asks for a certificate for another form of them meanwhile.
-    blocked_keys.hold_families(connection, keys.values(), keys)
+    key_locks.hold_families(connection, keys.values(), keys)
     blocked_keys.note(connection, keys)
     return Numbered(len(keys), _take_back(connection, keys.keys(), now))
 

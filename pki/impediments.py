@@ -16,6 +16,7 @@ from directory.base.locks import hold_until_commit
 from directory.model import MailboxFacts, Practitioner
 from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
+from pki.record import key_locks
 from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.revocation import blocked_keys
@@ -85,7 +86,7 @@ def lock_holder(connection: Connection, issued: IssuedCertificate) -> None:
     operator = connection.execute(_OPERATOR_OF, {"serial": issued.serial}).scalar_one_or_none()
     if operator is not None:
         hold_until_commit(connection, f"operator:{operator}")
-    blocked_keys.hold(connection, [issued.spki_sha256])
+    key_locks.hold(connection, [issued.spki_sha256])
 
 
 def of_certificates(

@@ -30,10 +30,10 @@ from pki.issuance import for_enrolment, rekey
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
-from pki.record import authorities, certificates
+from pki.record import authorities, certificates, key_locks
 from pki.registration import eligibility, vouched_names
 from pki.registration import enrolment as enrolling
-from pki.revocation import blocked_keys, rules
+from pki.revocation import rules
 from pki.signing.signer import Signer
 
 ACTOR = Actor("job:replacements")
@@ -211,7 +211,7 @@ def _prepared(connection: Connection, revoked: _Revoked, *, now: datetime, base_
 def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url: str) -> Prepared:
     key = revoked.key
     spki = public_keys.spki_sha256(key)
-    lock = blocked_keys.number_lock(blocked_keys.number_of(key))
+    lock = key_locks.number_lock(key_locks.number_of(key))
     enrolment, now = enrolling.held_enrolment(connection, revoked.enrolment_id, lock, now=now)
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
     eligibility.check_approved(enrolment)

@@ -41,7 +41,7 @@ from pki.model import (
     RevocationReason,
     Serial,
 )
-from pki.record import authorities, enrolments, key_use
+from pki.record import authorities, enrolments, key_locks, key_use
 from pki.record.revocations import Revocable
 from pki.registration import eligibility, vouched_names
 from pki.registration import enrolment as enrolling
@@ -246,7 +246,7 @@ def _without_twins(keys: Mapping[int, PublicKey | Refusal]) -> dict[int, PublicK
         if isinstance(key, Refusal):
             continue
         spki = public_keys.spki_sha256(key)
-        if first.setdefault(blocked_keys.number_of(key), spki) != spki:
+        if first.setdefault(key_locks.number_of(key), spki) != spki:
             found[place] = blocked_keys.twin()
     return found
 
@@ -275,7 +275,7 @@ def _reserve(
     base_url: str,
 ) -> dict[int, Prepared | Refusal]:
     given = [key for key in keys.values() if not isinstance(key, Refusal)]
-    numbers = map(blocked_keys.number_of, given)
+    numbers = map(key_locks.number_of, given)
     subjects = _subjects(connection, [one.enrolment_id for one in asked.values()], numbers)
     spki = {
         place: public_keys.spki_sha256(key) for place, key in keys.items() if not isinstance(key, Refusal)
@@ -352,7 +352,7 @@ def _subjects(
     """
     people = {one.practitioner for one in batch_store.enrolments(connection, enrolment_ids).values()}
     directory_store.lock_people(connection, people)
-    blocked_keys.hold_numbers(connection, numbers)
+    key_locks.hold_numbers(connection, numbers)
     found = batch_store.enrolments(connection, enrolment_ids, lock=True)
     persons = directory_store.practitioners(connection, sorted(people))
     facts = directory_store.mailbox_facts(connection, sorted({one.mailbox for one in found.values()}))
@@ -428,7 +428,7 @@ def _store(
 ) -> dict[int, Refusal]:
     """What is signed must be stored; whether it is handed out is asked again, under the people's locks."""
     subjects = _subjects(connection, [asked[place].enrolment_id for place in signed])
-    blocked_keys.hold(connection, [prepared.reservation.spki_sha256 for prepared, _ in signed.values()])
+    key_locks.hold(connection, [prepared.reservation.spki_sha256 for prepared, _ in signed.values()])
     stored = issuance.store_all(connection, list(signed.values()), now)
     lasting = batch_store.lasting(
         connection, list(subjects), now + eligibility.RENEWAL_OPENS, but=list(stored)

@@ -23,11 +23,10 @@ from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import JOINED, IssuedCertificate, Purpose, RevocationReason
-from pki.record import authorities
+from pki.record import authorities, key_locks
 from pki.record.revocations import Revocable
 from pki.registration import eligibility, vouched_names
 from pki.registration.enrolment import held_enrolment, mailbox_of
-from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from pki.signing.signer import Signer
@@ -97,7 +96,7 @@ def _reserve(
     opinion: pkix.SecondOpinion,
 ) -> Prepared:
     # Two requests for one person queue here, so the second sees what the first reserved.
-    number = blocked_keys.number_lock(blocked_keys.number_of(key))
+    number = key_locks.number_lock(key_locks.number_of(key))
     enrolment, now = held_enrolment(connection, enrolment_id, number, now=now)
     eligibility.check_issuance(token, enrolment)
     eligibility.check_identified(enrolment, now)
@@ -126,7 +125,7 @@ def store_or_take_back(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> tuple[IssuedCertificate, Refusal | None]:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    lock = blocked_keys.lock_name(prepared.reservation.spki_sha256)
+    lock = key_locks.lock_name(prepared.reservation.spki_sha256)
     enrolment, now = held_enrolment(connection, enrolment_id, lock, now=now)
     issued = issuance.store_signed(connection, prepared, signed, now, dated=True)
     try:

@@ -35,7 +35,7 @@ from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
 from pki.lint.key import weaknesses
 from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
-from pki.record import certificates, reservations
+from pki.record import certificates, key_locks, reservations
 from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.registration.operators import check_domains, operator_of
@@ -202,7 +202,7 @@ def _store(
     """What is signed must be stored; whether it is handed out is asked again."""
     operator = operator_of(connection, token)
     _queue(connection, operator)
-    blocked_keys.hold(connection, [prepared.reservation.spki_sha256])
+    key_locks.hold(connection, [prepared.reservation.spki_sha256])
     issued = issuance.store_signed(connection, prepared, signed, now)
     try:
         check_domains(connection, operator, hosts)

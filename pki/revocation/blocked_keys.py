@@ -11,40 +11,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from hashlib import sha1, sha256
+from hashlib import sha1
 from itertools import islice
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    EllipticCurvePublicKey,
-    EllipticCurvePublicNumbers,
-)
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from sqlalchemy import Connection, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_all_until_commit
 from directory.base.prepared_statement import Statement
 from pki.certificates.public_keys import PublicKey, spki_sha256
 from pki.model import Serial
+from pki.record.key_locks import digest_of, hold_numbers, number_of
 from pki.record.tables import blocked_key, weak_key
 
 _CHUNK = 10_000
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _CAUSE = text("SELECT sceau_key_blocked(:spki)")
 _NOTE = text("INSERT INTO key_number (spki_sha256, number) VALUES (:spki, :number) ON CONFLICT DO NOTHING")
-_FAMILIES = text("""
-    SELECT DISTINCT family.spki FROM unnest(CAST(:keys AS bytea[])) AS key (spki)
-    CROSS JOIN LATERAL sceau_key_family(key.spki) AS family (spki)
-""")
-_OF_NUMBERS = text("SELECT spki_sha256 FROM key_number WHERE number = ANY(CAST(:numbers AS bytea[]))")
 _STOPPED_AMONG = text("""
     SELECT asked.spki FROM unnest(CAST(:keys AS bytea[]), CAST(:numbers AS bytea[])) AS asked (spki, number)
     WHERE sceau_key_blocked(asked.spki) IS NOT NULL
        OR EXISTS (SELECT FROM key_number k WHERE k.number = asked.number AND k.spki_sha256 <> asked.spki)
 """)
-_NUMBERS = text("SELECT number FROM key_number WHERE spki_sha256 = ANY(CAST(:keys AS bytea[]))")
 # Noted with the first certificate asked for, so that whoever asks for another form of it meets this one.
 # Asked alone, or something else beside it: `asking_of`, then `judged`.
 STOPPED = Statement("""
@@ -207,53 +198,6 @@ def check_again(connection: Connection, spki_sha256: bytes) -> None:
         raise blocked(cause)
 
 
-def hold_families(connection: Connection, keys: Iterable[PublicKey], spkis: Iterable[bytes]) -> list[bytes]:
-    """As `hold`, for who reports these keys: their numbers first, then each form of them that is known.
-
-    Gives the SHA-256 of the SPKI of every form. Who asks for a certificate holds the number alone, who stores
-    one the form alone: neither waits for the other while it keeps this one waiting.
-    """
-    keys, spkis = list(keys), {*spkis, *(spki_sha256(key) for key in keys)}
-    known = connection.execute(_NUMBERS, {"keys": list(spkis)}).scalars()
-    hold_numbers(connection, {*(bytes(number) for number in known), *map(number_of, keys)})
-    found = {bytes(spki) for spki in connection.execute(_FAMILIES, {"keys": list(spkis)}).scalars()}
-    found |= {
-        bytes(spki)
-        for spki in connection.execute(_OF_NUMBERS, {"numbers": [number_of(key) for key in keys]}).scalars()
-    }
-    hold(connection, found)
-    return sorted(found)
-
-
-def hold_numbers(connection: Connection, numbers: Iterable[bytes]) -> None:
-    """Take the locks under which certificates for keys of these numbers are asked for, until the commit."""
-    hold_all_until_commit(connection, [number_lock(number) for number in numbers])
-
-
-def number_lock(number: bytes) -> str:
-    """The lock that `hold_numbers` takes for this number."""
-    return f"key-number:{number.hex()}"
-
-
-def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
-    """Take the locks under which keys are reported, or their certificates stored, until the commit.
-
-    Before any reservation of these keys is locked, or one who reports and one who stores wait for each other.
-    """
-    hold_all_until_commit(connection, [lock_name(spki) for spki in spkis_sha256])
-
-
-def lock_name(spki_sha256: bytes) -> str:
-    """The lock that `hold` takes for this key."""
-    return f"key:{spki_sha256.hex()}"
-
-
-def number_of(key: PublicKey) -> bytes:
-    """What every form of one private key shares: SHA-256 over the modulus, or the x of the point."""
-    numbers = key.public_numbers()
-    return _digest(numbers.x if isinstance(numbers, EllipticCurvePublicNumbers) else numbers.n)
-
-
 def import_list(
     connection: Connection, listed: Iterable[Listed], *, name: str, now: datetime, actor: Actor
 ) -> int:
@@ -305,8 +249,4 @@ def _parts(key: PublicKey) -> list[tuple[str, bytes]]:
 
 
 def _number(value: int) -> bytes:
-    return _digest(value)[:15]
-
-
-def _digest(value: int) -> bytes:
-    return sha256(value.to_bytes((value.bit_length() + 7) // 8)).digest()
+    return digest_of(value)[:15]

@@ -15,7 +15,7 @@ from pki.certificates import csr as certification_request
 from pki.certificates import public_keys
 from pki.certificates.csr import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
-from pki.record import revocations
+from pki.record import key_locks, revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause
@@ -46,11 +46,11 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     request = certification_request.read(csr)
     spki = public_keys.spki_sha256(request.key)
     _check_sentence(request)
-    forms = blocked_keys.hold_families(connection, [request.key], ())
+    forms = key_locks.hold_families(connection, [request.key], ())
     serials = [Serial(one) for one in connection.execute(_LIVING, {"keys": forms, "now": now}).scalars()]
     blocked_keys.block(
         connection, now=now, actor=actor, spki_sha256=spki, cause=Cause.REPORTED_COMPROMISED.value,
-        serial=serials[0] if serials else None, number=blocked_keys.number_of(request.key),
+        serial=serials[0] if serials else None, number=key_locks.number_of(request.key),
     )  # fmt: skip
     found = [
         one

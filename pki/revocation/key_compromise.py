@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
 from pki.model import IssuedCertificate, Serial
+from pki.record import key_locks
 from pki.revocation import blocked_keys
 
 _ACTOR = Actor("job:holds-end")
@@ -58,7 +59,7 @@ def lock_families(connection: Connection, serials: Collection[Serial]) -> None:
     finds its key blocked.
     """
     keys = [bytes(spki) for spki in connection.execute(_KEYS, {"serials": list(serials)}).scalars()]
-    forms = blocked_keys.hold_families(connection, (), keys)
+    forms = key_locks.hold_families(connection, (), keys)
     connection.execute(_LOCK_FAMILIES, {"keys": forms})
 
 

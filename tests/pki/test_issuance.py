@@ -28,9 +28,9 @@ from pki.certificates.validity import shard_of
 from pki.issuance import prepare as issuance
 from pki.issuance.prepare import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
-from pki.record import certificates, enrolments
+from pki.record import certificates, enrolments, key_locks
 from pki.recovery import orphans
-from pki.revocation import blocked_keys, requests
+from pki.revocation import requests
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
@@ -508,10 +508,10 @@ def test_eight_identical_requests_at_once_make_one_certificate(engine: Engine, i
 
 def test_who_waited_for_an_enrolment_is_given_it_as_it_has_become(engine: Engine, enrolled: Enrolled) -> None:
     """The person, a key and the row, each held by somebody else in turn; what is given is never older."""
-    name = blocked_keys.lock_name(b"key")
+    name = key_locks.lock_name(b"key")
     holds: list[Callable[[Connection], object]] = [
         lambda link: lock_person(link, enrolled.seeded.national_id),
-        lambda link: blocked_keys.hold(link, [b"key"]),
+        lambda link: key_locks.hold(link, [b"key"]),
         lambda link: link.execute(text("SELECT FROM enrolment FOR UPDATE")),
     ]
     for hold in holds:
