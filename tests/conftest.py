@@ -28,6 +28,7 @@ NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 # fsync costs the suite minutes; the crash tests start clusters of their own with it on.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 SHARED_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+COSTLY = frozenset({"postgres", "memory", "installation", "passable"})
 _numbers = itertools.count(1)
 
 
@@ -38,7 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Before xdist looks at the marks: of one put later it learns nothing.
     """
     for item in items:
-        shared = "installation" in getattr(item, "fixturenames", ())
+        names = getattr(item, "fixturenames", ())
+        shared = "installation" in names
+        if not COSTLY.intersection(names):
+            item.add_marker(pytest.mark.pure)
         item.add_marker(pytest.mark.xdist_group("installation" if shared else item.path.name))
 
 

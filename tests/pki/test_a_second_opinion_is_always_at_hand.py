@@ -20,6 +20,7 @@ from pki.lint.pool import LintPool
 from tests.pki.conftest import BASE_URL, Enrolled, Established, new_key, request_for
 from tests.pki.test_lint import Encoding, leaf, rebuilt
 
+pytestmark = pytest.mark.waits
 GOOD = leaf(PRACTITIONER).public_bytes(Encoding.DER)
 BAD = rebuilt(leaf(PRACTITIONER), drop=ExtensionOID.AUTHORITY_KEY_IDENTIFIER).public_bytes(Encoding.DER)
 

@@ -208,6 +208,7 @@ def infineon() -> rsa.RSAPublicNumbers:
     return rsa.RSAPublicNumbers(65537, pow(65537, 1234, product) + product * ((1 << 3071) // product + 2))
 
 
+@pytest.mark.waits
 def test_each_class_of_weak_key_that_badkeys_knows_is_refused() -> None:
     sound = rsa.generate_private_key(65537, 3072).public_key().public_numbers().n
     weak = {

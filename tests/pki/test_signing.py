@@ -596,6 +596,7 @@ def test_the_process_and_its_socket_are_closed_to_others(process: Process) -> No
     assert "Max core file size        0                    0" in status
 
 
+@pytest.mark.waits
 def test_a_process_that_is_hardened_leaves_no_dump_of_its_memory() -> None:
     program = (
         "import ctypes; from pki.signing.process import _harden; _harden();"

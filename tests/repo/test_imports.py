@@ -22,11 +22,13 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.waits
 def test_the_import_contracts_hold() -> None:
     done = lint(ROOT)
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("module", "planted"),
     [

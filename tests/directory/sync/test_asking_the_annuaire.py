@@ -99,6 +99,7 @@ def test_all_pages_of_a_search_come_once_each_though_people_change_meanwhile(
     assert (found[-1].get("active"), len(annuaire.asked)) == (None, 3)
 
 
+@pytest.mark.waits
 def test_the_server_is_never_asked_more_than_17_times_a_second(
     annuaire: Annuaire, api: Callable[[int], Api]
 ) -> None:

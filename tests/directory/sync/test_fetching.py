@@ -345,6 +345,7 @@ def test_a_download_cut_each_time_is_refused(server: Server, origin: Origin, tmp
     assert (refusal.kind, refusal.code) == (Kind.UNAVAILABLE, "truncated-download")
 
 
+@pytest.mark.waits
 def test_a_server_that_falls_silent_is_given_up(
     server: Server, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
