@@ -26,9 +26,8 @@ from pki import circumstances, impediments
 from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.certificates.public_keys import PublicKey
-from pki.issuance import for_enrolment, rekey
-from pki.issuance import prepare as issuance
-from pki.issuance.prepare import Prepared
+from pki.issuance import for_enrolment, pipeline, rekey
+from pki.issuance.pipeline import Prepared
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import authorities, certificates, key_locks
 from pki.registration import eligibility, vouched_names
@@ -182,7 +181,7 @@ def _replace(
     if prepared is None:
         return False
     # 2. Signed, with nothing open.
-    signed = issuance.sign(signer, prepared)
+    signed = pipeline.sign(signer, prepared)
     # 3. Stored; revoked in the same breath when the person left meanwhile.
     with transaction(engine) as connection:
         at = now(connection)
@@ -236,9 +235,9 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
     if last is not None and last.serial != revoked.serial and last.enrolment_id == enrolment.id:
         stored = certificates.find_certificate(connection, last.serial)
         if stored is None and last.reserved_at >= now - RESERVATION_LIFE:
-            return issuance.resume(connection, last, ACTOR)
+            return pipeline.resume(connection, last, ACTOR)
     role = mailbox_profiles.ISSUER_OF_MAILBOX[facts.mailbox.kind]
-    return issuance.prepare(
+    return pipeline.prepare(
         connection, now=now, actor=ACTOR, authority=authorities.issuing_authority(connection, role, now),
         profile=profile, public_key=key, names=names, base_url=base_url, mailbox=enrolment.mailbox,
         practitioner=person.national_id, enrolment_id=enrolment.id, thorough=False, checked=checked,

@@ -22,7 +22,7 @@ from directory.base.durable_files import write_atomically
 from directory.base.failpoints import passing
 from pki import servers_authority
 from pki.certificates.profiles import SERVICE_TLS, ServiceNames
-from pki.issuance import prepare as issuance
+from pki.issuance import pipeline
 from pki.model import Authority, RevocationAction, serial_of
 from pki.record import authorities, revocations
 
@@ -86,12 +86,12 @@ def _make(container: Container, actor: Actor) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     with transaction(container.engine) as connection:
         issuer = servers_authority.issuing(connection, SERVICE_TLS, FORMERLY, now)
-        prepared = issuance.prepare(
+        prepared = pipeline.prepare(
             connection, now=now, actor=actor, authority=issuer, profile=SERVICE_TLS,
             public_key=key.public_key(), names=_names(container.settings.host),
             base_url=container.settings.base_url,
         )  # fmt: skip
-    issued = issuance.issue(container.engine, container.signer, prepared, now)
+    issued = pipeline.issue(container.engine, container.signer, prepared, now)
     passing("ldaps.issued")
     folder = folder_of(container.settings.state)
     fresh, pair = folder / f"{issued.serial}.new", folder / issued.serial

@@ -26,10 +26,9 @@ from pki import impediments
 from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
-from pki.issuance import batch_store, rekey
-from pki.issuance import prepare as issuance
+from pki.issuance import batch_store, pipeline, rekey
 from pki.issuance.batch_store import Batch, Item
-from pki.issuance.prepare import Prepared, Wanted
+from pki.issuance.pipeline import Prepared, Wanted
 from pki.issuance.quotas import Quotas, charge, told
 from pki.lint.key import weaknesses
 from pki.model import (
@@ -219,7 +218,7 @@ def _issue(
     signed = dict(zip(prepared, answers, strict=True))
     for place, der in signed.items():
         if isinstance(der, bytes):
-            issuance.verify_signed(der, prepared[place].reservation, prepared[place].authority)
+            pipeline.verify_signed(der, prepared[place].reservation, prepared[place].authority)
     # 4. Stored; revoked in the same breath where the person left meanwhile.
     with transaction(engine) as connection:
         ready = {place: (prepared[place], der) for place, der in signed.items() if isinstance(der, bytes)}
@@ -299,7 +298,7 @@ def _reserve(
             pending = _begun(connection, subject, one, taken[spki[place]], spki[place], now=now)
         elif (twin := first[spki[place]]) != place and asked[twin].enrolment_id == one.enrolment_id:
             # Of a pair in one batch each is on a key of its own as well.
-            raise issuance.key_already_certified()
+            raise pipeline.key_already_certified()
         if (other := _lasting(lasting, one)) is not None:
             raise rekey.already_certified(other)
         _check_given(subject, held, now)
@@ -311,7 +310,7 @@ def _reserve(
         if isinstance(one, Refusal):
             results[place] = one
         elif isinstance(one, Reservation):
-            results[place] = issuance.resume(connection, one, token.actor)
+            results[place] = pipeline.resume(connection, one, token.actor)
     fresh = {place: one for place, one in found.items() if isinstance(one, _Subject)}
     purposes = {place: asked[place].purposes for place in fresh}
     known = {spki[place]: key for place in fresh if not isinstance(key := keys[place], Refusal)}
@@ -336,7 +335,7 @@ def _begun(
 ) -> Reservation | None:
     """What is under way for a key that somebody has; refuses another's, and one that may not serve again."""
     if holder != subject.enrolment.id or subject.facts.mailbox is None:
-        raise issuance.key_already_certified()
+        raise pipeline.key_already_certified()
     profile = mailbox_profiles.mail_profile(subject.facts.mailbox.kind, asked.purposes)
     use = key_use.key_use(
         connection, spki, subject.enrolment, asked.purposes, beyond=now + eligibility.RENEWAL_OPENS, now=now
@@ -413,7 +412,7 @@ def _prepare(
     results: dict[int, Prepared | Refusal] = {}
     for role, group in by_role.items():
         authority = authorities.issuing_authority(connection, role, now)
-        made = issuance.prepare_all(
+        made = pipeline.prepare_all(
             connection, authority, list(group.values()), now=now, actor=token.actor, base_url=base_url
         )
         results |= dict(zip(group, made, strict=True))
@@ -429,7 +428,7 @@ def _store(
     """What is signed must be stored; whether it is handed out is asked again, under the people's locks."""
     subjects = _subjects(connection, [asked[place].enrolment_id for place in signed])
     key_locks.hold(connection, [prepared.reservation.spki_sha256 for prepared, _ in signed.values()])
-    stored = issuance.store_all(connection, list(signed.values()), now)
+    stored = pipeline.store_all(connection, list(signed.values()), now)
     lasting = batch_store.lasting(
         connection, list(subjects), now + eligibility.RENEWAL_OPENS, but=list(stored)
     )

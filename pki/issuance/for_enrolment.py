@@ -16,9 +16,8 @@ from pki import circumstances, impediments
 from pki.certificates import mailbox_profiles
 from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
-from pki.issuance import prepare as issuance
-from pki.issuance import rekey
-from pki.issuance.prepare import Prepared
+from pki.issuance import pipeline, rekey
+from pki.issuance.pipeline import Prepared
 from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
 from pki.lint.key import weaknesses
@@ -72,7 +71,7 @@ def issue_for_enrolment(
         )  # fmt: skip
         charge(connection, quotas, token, now=now)
     # 3. Signed, with nothing open.
-    signed = issuance.sign(signer, prepared)
+    signed = pipeline.sign(signer, prepared)
     # 4. Stored; revoked in the same breath when the person left meanwhile.
     with transaction(engine) as connection:
         issued, refusal = store_or_take_back(connection, prepared, signed, enrolment_id, now)
@@ -110,8 +109,8 @@ def _reserve(
     checked = found.checked()
     pending = rekey.check_key(connection, enrolment, found.use, profile, now)
     if pending is not None:
-        return issuance.resume(connection, pending, token.actor)
-    return issuance.prepare(
+        return pipeline.resume(connection, pending, token.actor)
+    return pipeline.prepare(
         connection, now=now, actor=token.actor,
         authority=authorities.issuing_authority(connection, mailbox_profiles.ISSUER_OF_MAILBOX[kind], now),
         profile=profile, public_key=key,
@@ -127,7 +126,7 @@ def store_or_take_back(
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
     lock = key_locks.lock_name(prepared.reservation.spki_sha256)
     enrolment, now = held_enrolment(connection, enrolment_id, lock, now=now)
-    issued = issuance.store_signed(connection, prepared, signed, now, dated=True)
+    issued = pipeline.store_signed(connection, prepared, signed, now, dated=True)
     try:
         eligibility.check_approved(enrolment)
         person, facts, found = circumstances.storing(connection, enrolment, issued, now)

@@ -29,8 +29,8 @@ from pki.certificates.profiles import (
     family_of,
 )
 from pki.certificates.public_keys import PublicKey
-from pki.issuance import prepare as issuance
-from pki.issuance.prepare import Prepared
+from pki.issuance import pipeline
+from pki.issuance.pipeline import Prepared
 from pki.issuance.quotas import Quotas, charge, told
 from pki.lint import pkix
 from pki.lint.key import weaknesses
@@ -90,7 +90,7 @@ def issue(
         )  # fmt: skip
         charge(connection, quotas, counted, now=now)
     # 3. Signed, with nothing open.
-    signed = issuance.sign(signer, prepared)
+    signed = pipeline.sign(signer, prepared)
     # 4. Stored; revoked in the same breath when the domain went meanwhile.
     with transaction(engine) as connection:
         issued, refusal = _store(connection, prepared, signed, token=token, hosts=wanted, now=now)
@@ -138,9 +138,9 @@ def _reserve(
     _check_undoubted(connection, operator, profile, hosts, now)
     checked = blocked_keys.check(connection, key)
     if (reserved := _taken_up(connection, operator, key, (profile, hosts), now)) is not None:
-        return issuance.resume(connection, reserved, token.actor)
+        return pipeline.resume(connection, reserved, token.actor)
     names = ServiceNames(hosts) if hosts else OperatorNames(operator.name, operator.id)
-    prepared = issuance.prepare(
+    prepared = pipeline.prepare(
         connection, now=now, actor=token.actor,
         authority=servers_authority.issuing(connection, PROFILES[profile], FORMERLY, now),
         profile=PROFILES[profile],
@@ -148,7 +148,7 @@ def _reserve(
     )  # fmt: skip
     serial, spki = prepared.reservation.serial, prepared.reservation.spki_sha256
     if not operators_store.add(connection, OperatorReservation(serial, operator.id, hosts, domains, spki)):
-        raise issuance.key_already_certified()
+        raise pipeline.key_already_certified()
     return prepared
 
 
@@ -167,18 +167,18 @@ def _taken_up(
     """The reservation of the same request a moment ago; refuses a key that serves anything else."""
     spki = public_keys.spki_sha256(key)
     if reservations.key_held_since(connection, spki) is not None:
-        raise issuance.key_already_certified()
+        raise pipeline.key_already_certified()
     before = operators_store.of_key(connection, spki)
     if before is None:
         return None
     if before.operator_id != operator.id:
-        raise issuance.key_already_certified()
+        raise pipeline.key_already_certified()
     reserved = reservations.load_reservation(connection, before.serial)
     stored = certificates.find_certificate(connection, before.serial)
     if reserved is None or stored or reserved.reserved_at < now - RESERVATION_LIFE:
-        raise issuance.key_already_certified(serial=before.serial)
+        raise pipeline.key_already_certified(serial=before.serial)
     if (reserved.profile, before.hosts) != asked:
-        raise issuance.key_already_certified(serial=before.serial)
+        raise pipeline.key_already_certified(serial=before.serial)
     return reserved
 
 
@@ -203,7 +203,7 @@ def _store(
     operator = operator_of(connection, token)
     _queue(connection, operator)
     key_locks.hold(connection, [prepared.reservation.spki_sha256])
-    issued = issuance.store_signed(connection, prepared, signed, now)
+    issued = pipeline.store_signed(connection, prepared, signed, now)
     try:
         check_domains(connection, operator, hosts)
         _check_undoubted(connection, operator, prepared.reservation.profile, hosts, now)

@@ -16,7 +16,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.locks import held_if_free
 from pki.certificates.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
-from pki.issuance import prepare as issuance
+from pki.issuance import pipeline
 from pki.model import IssuedCertificate
 from pki.ocsp import responders
 from pki.ocsp import store as ocsp_store
@@ -126,12 +126,12 @@ def _make(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> Non
     name = kind.key_name(authority_id)
     path = key_files.save_key(wanted.keys_folder, name, key, wanted.passphrase)
     with transaction(engine) as connection:
-        prepared = issuance.prepare(
+        prepared = pipeline.prepare(
             connection, now=now, actor=kind.actor, authority=authority_id, profile=kind.profile,
             public_key=key.public_key(), base_url=wanted.base_url,
             names=ResponderNames(f"{kind.title} {authority_id} {now:%Y-%m-%d}"),
         )  # fmt: skip
-    issued = issuance.issue(engine, signer, prepared, now)
+    issued = pipeline.issue(engine, signer, prepared, now)
     with transaction(engine) as connection:
         kind.certified(connection, issued)
     key_files.forget_others(wanted.keys_folder, name, path)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from directory.base.errors import Kind, Refusal
 from pki import impediments
 from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
-from pki.issuance import prepare as issuance
+from pki.issuance import pipeline
 from pki.model import Enrolment, Reservation, Serial
 from pki.record import certificates, reservations, revocations
 from pki.record.key_use import KeyUse
@@ -31,7 +31,7 @@ def check_key(
     of the same person and mailbox is on hold.
     """
     if use.by_operator:
-        raise issuance.key_already_certified()
+        raise pipeline.key_already_certified()
     pending = None if use.last is None else _under_way(connection, enrolment, use.last, profile, now)
     if use.lasting is not None:
         raise already_certified(use.lasting)
@@ -53,19 +53,19 @@ def _under_way(
 ) -> Reservation | None:
     """The last reservation of this key if it is under way; None when the key may be certified again."""
     if before.enrolment_id != enrolment.id:
-        raise issuance.key_already_certified()
+        raise pipeline.key_already_certified()
     # Of a pair each is on a key of its own, and no key passes from joined use to a single one.
     if served_by(before.profile) != profile.serves:
-        raise issuance.key_already_certified(serial=before.serial)
+        raise pipeline.key_already_certified(serial=before.serial)
     stored = certificates.find_certificate(connection, before.serial)
     if stored is None:
         if before.reserved_at < now - RESERVATION_LIFE:
-            raise issuance.key_already_certified(serial=before.serial)
+            raise pipeline.key_already_certified(serial=before.serial)
         return before
     if stored.not_after > now + eligibility.RENEWAL_OPENS or revocations.last_actions(
         connection, [before.serial]
     ):
-        raise issuance.key_already_certified(serial=before.serial)
+        raise pipeline.key_already_certified(serial=before.serial)
     check_key_period(connection, before.serial, before.spki_sha256, profile, now)
     return None
 

@@ -7,8 +7,8 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from pki.certificates.profiles import RESERVATION_LIFE
-from pki.issuance import prepare as issuance
-from pki.issuance.prepare import SignerMisbehaved
+from pki.issuance import pipeline
+from pki.issuance.pipeline import SignerMisbehaved
 from pki.model import Reservation, RevocationReason, Serial
 from pki.record import certificates, reservations
 from pki.record.revocations import Revocable
@@ -51,9 +51,9 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
     if certificates.find_certificate(connection, reserved.serial) is not None:
         # A slow issuance stored it after all, and has handed it out.
         return False
-    prepared = issuance.resume(connection, reserved, _RECOVERY)
-    issuance.verify_signed(signed, reserved, prepared.authority)
-    issued = issuance.store_signed(connection, prepared, signed, now)
+    prepared = pipeline.resume(connection, reserved, _RECOVERY)
+    pipeline.verify_signed(signed, reserved, prepared.authority)
+    issued = pipeline.store_signed(connection, prepared, signed, now)
     comment = "signed, but never handed out"
     taking = TakingBack(Revocable(issued, None, None), RevocationReason.SUPERSEDED, comment)
     revoking.take_back(connection, [taking], now=now, actor=_RECOVERY)

@@ -27,7 +27,7 @@ from pki.crl import checks as gate
 from pki.crl import parsing
 from pki.crl import store as crl_store
 from pki.crl.encoding import entry_der
-from pki.issuance import prepare as issuance
+from pki.issuance import pipeline
 from pki.model import (
     Authority,
     IssuedCertificate,
@@ -198,7 +198,7 @@ def enter(connection: Connection, plan: Plan, *, now: datetime, actor: Actor = A
     """Bring back what is in the plan; what somebody entered meanwhile is left as it is."""
     # 1. The certificates, each with the reservation that may be lost as well.
     for lost in plan.certificates:
-        issuance.bring_back(connection, lost.reserved, lost.signed, actor, now)
+        pipeline.bring_back(connection, lost.reserved, lost.signed, actor, now)
     # 2. The events, under lock, each on what is last there now.
     wanted = {one.told.serial: one.told for one in plan.events}
     found = _revocables(connection, wanted, now=now, actor=actor)

@@ -39,8 +39,7 @@ from pki.certificates.profiles import (
 )
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.issuance import for_operator, for_service
-from pki.issuance import prepare as issuance
+from pki.issuance import for_operator, for_service, pipeline
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
 from pki.monitoring import expiry_notices
 from pki.ocsp import responders
@@ -294,7 +293,7 @@ def test_whoever_takes_the_mail_ca_all_the_same_gets_no_signature(
 
     def prepare(at: datetime) -> object:
         with transaction(place.engine) as connection:
-            return issuance.prepare(
+            return pipeline.prepare(
                 connection, now=at, actor=ACTOR, authority="organisations-1", profile=SERVICE_TLS,
                 public_key=new_key().public_key(), names=ServiceNames(("ldap.one.example",)),
                 base_url=BASE_URL,

@@ -25,8 +25,8 @@ from directory.store import lock_person
 from pki.certificates import serials as serials_wing
 from pki.certificates.profiles import RESERVATION_LIFE
 from pki.certificates.validity import shard_of
-from pki.issuance import prepare as issuance
-from pki.issuance.prepare import Prepared
+from pki.issuance import pipeline
+from pki.issuance.pipeline import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates, enrolments, key_locks
 from pki.recovery import orphans
@@ -48,7 +48,7 @@ def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
 
 
 def pem_of(der: bytes) -> str:
-    return x509.load_der_x509_certificate(der).public_bytes(issuance.Encoding.PEM).decode()
+    return x509.load_der_x509_certificate(der).public_bytes(pipeline.Encoding.PEM).decode()
 
 
 def openssl(*arguments: str) -> str:
@@ -417,7 +417,7 @@ def test_what_breaks_a_rule_is_neither_reserved_nor_signed(
     from pki.certificates.profiles import OCSP_SIGNER, ServiceNames
 
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
-        issuance.prepare(
+        pipeline.prepare(
             connection, now=now, actor=Actor("test"), authority=authority.issuing.id, profile=OCSP_SIGNER,
             public_key=new_key().public_key(), names=ServiceNames(("x.example",)),
             base_url=authority.base_url,
@@ -472,7 +472,7 @@ def test_a_signer_that_signs_something_else_is_not_believed(
             assert serial
             return other.der
 
-    with pytest.raises(issuance.SignerMisbehaved):
+    with pytest.raises(pipeline.SignerMisbehaved):
         issue(signer=Wrong())
     assert counts(engine) == (2, 1, 0)
 
@@ -630,7 +630,7 @@ def test_an_unknown_authority_issues_nothing(engine: Engine, now: datetime) -> N
     from pki.certificates.profiles import OCSP_SIGNER, ResponderNames
 
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
-        issuance.prepare(
+        pipeline.prepare(
             connection, now=now, actor=Actor("test"), authority="persons-1", profile=OCSP_SIGNER,
             public_key=new_key().public_key(), names=ResponderNames("OCSP"), base_url="http://trust.example",
         )  # fmt: skip

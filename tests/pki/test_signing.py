@@ -33,7 +33,7 @@ from directory.base.errors import Kind, Refusal
 from pki.ceremony import perform as ceremony
 from pki.certificates.profiles import OCSP_SIGNER, ResponderNames
 from pki.crl import publish as crl
-from pki.issuance import prepare as issuance
+from pki.issuance import pipeline
 from pki.model import CrlForm, Serial, serial_of
 from pki.record import authorities, reservations
 from pki.signing import process as signer_process
@@ -178,15 +178,15 @@ def signer(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> It
                 yield made
 
 
-def prepare(connection: Connection, at: datetime) -> issuance.Prepared:
-    return issuance.prepare(
+def prepare(connection: Connection, at: datetime) -> pipeline.Prepared:
+    return pipeline.prepare(
         connection, now=at, actor=Actor("test"), authority="persons-1", profile=OCSP_SIGNER,
         public_key=new_key().public_key(), names=ResponderNames("OCSP"), base_url=BASE_URL,
         thorough=False,
     )  # fmt: skip
 
 
-def reserve(engine: Engine, at: datetime | None = None) -> issuance.Prepared:
+def reserve(engine: Engine, at: datetime | None = None) -> pipeline.Prepared:
     with transaction(engine) as connection:
         return prepare(connection, at or real_now())
 
@@ -203,7 +203,7 @@ def test_a_committed_reservation_is_signed_once_and_given_again(engine: Engine, 
     serial = prepared.reservation.serial
     assert signer.journal(serial) is None
     signed = signer.sign_certificate(serial)
-    issuance.verify_signed(signed, prepared.reservation, prepared.authority)
+    pipeline.verify_signed(signed, prepared.reservation, prepared.authority)
     assert signer.sign_certificate(serial) == signer.journal(serial) == signed
 
 
@@ -282,7 +282,7 @@ def test_a_signer_whose_key_has_gone_since_it_was_loaded_is_not_well(authority: 
 # Reservations forged in the database: each is refused for its own reason.
 
 
-def forge(engine: Engine, prepared: issuance.Prepared, tbs: bytes, **changed: Any) -> Serial:
+def forge(engine: Engine, prepared: pipeline.Prepared, tbs: bytes, **changed: Any) -> Serial:
     """A second reservation with these bytes, as someone who can write into the database would make it."""
     good = prepared.reservation
     serial = serial_of(x509.random_serial_number()) if "serial" not in changed else changed.pop("serial")
@@ -292,7 +292,7 @@ def forge(engine: Engine, prepared: issuance.Prepared, tbs: bytes, **changed: An
     return serial
 
 
-def good_and_key(prepared: issuance.Prepared) -> x509.Certificate:
+def good_and_key(prepared: pipeline.Prepared) -> x509.Certificate:
     key = ec.generate_private_key(ec.SECP256R1())
     return x509.load_der_x509_certificate(seal(prepared.reservation.tbs, key))
 
@@ -360,7 +360,7 @@ def test_a_certificate_the_journal_does_not_know_is_not_signed_again(
     engine: Engine, authority: Established, now: datetime, tmp_path: Path
 ) -> None:
     prepared = reserve(engine, now)
-    issuance.issue(engine, authority.signer, prepared, now)
+    pipeline.issue(engine, authority.signer, prepared, now)
     fresh = Journal(tmp_path / "lost" / "journal.jsonl")
     forgetful = InProcessSigner(engine, authority.keys, fresh, clock=lambda: now)
     with pytest.raises(Refusal) as refused:
