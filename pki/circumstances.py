@@ -1,4 +1,4 @@
-"""What an issuance is judged by, read at once under the locks of its person and key.
+"""What an issuance is judged by: locked in one order, then read at once, on either side of the signature.
 
 Each part is asked with words of its own place, and judged there (`pki/issuance/rekey.py`, `impediments`,
 `pki/revocation/blocked_keys.py`); one question for all of them spares a certificate most of its way to the
@@ -9,18 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
 from directory import store as directory_store
-from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Practitioner
-from pki.certificates.profiles import served_by
+from pki.certificates import mailbox_profiles
+from pki.certificates.profiles import Profile, served_by
 from pki.certificates.public_keys import PublicKey
-from pki.model import Enrolment, IssuedCertificate, Purpose
-from pki.record import key_use
+from pki.model import Authority, Enrolment, IssuedCertificate, Purpose
+from pki.record import authorities, key_locks, key_use
 from pki.record.key_use import Against, KeyUse
 from pki.registration import eligibility
+from pki.registration import enrolment as enrolling
+from pki.registration.subject import subject
 from pki.revocation import blocked_keys
 
 _RESERVING = blocked_keys.STOPPED.beside(key_use.KEY_USE, directory_store.PRESENT_FACTS)
@@ -35,11 +38,40 @@ class Reserving:
     facts: MailboxFacts
     use: KeyUse
     key: PublicKey
+    purposes: frozenset[Purpose]
     stopped: Sequence[Any]
 
     def checked(self) -> blocked_keys.Checked:
         """Refuses as `blocked_keys.check` does."""
         return blocked_keys.judged(self.key, self.stopped)
+
+    def profile(self) -> Profile:
+        """What a certificate of this mailbox for these purposes holds; refuses `unknown-mailbox`."""
+        return mailbox_profiles.mail_profile(enrolling.mailbox_of(self.facts).kind, self.purposes)
+
+    def issuer(self, connection: Connection, now: datetime) -> Authority:
+        """The CA of this kind of mailbox; refuses as `authorities.issuing_authority`."""
+        role = mailbox_profiles.ISSUER_OF_MAILBOX[enrolling.mailbox_of(self.facts).kind]
+        return authorities.issuing_authority(connection, role, now)
+
+
+def lock(
+    connection: Connection, enrolment_id: UUID, key: PublicKey, now: datetime
+) -> tuple[Enrolment, datetime]:
+    """The enrolment, with its person and the number of this key locked, and the instant of that.
+
+    Two requests for one person queue here, so the second sees what the first reserved. Refuses
+    `unknown-enrolment`.
+    """
+    number = key_locks.number_lock(key_locks.number_of(key))
+    return enrolling.held_enrolment(connection, enrolment_id, number, now=now)
+
+
+def lock_again(
+    connection: Connection, enrolment_id: UUID, spki_sha256: bytes, now: datetime
+) -> tuple[Enrolment, datetime]:
+    """As `lock`, once the key is signed: its form is locked, as by whoever reports it."""
+    return enrolling.held_enrolment(connection, enrolment_id, key_locks.lock_name(spki_sha256), now=now)
 
 
 def reserving(
@@ -57,7 +89,7 @@ def reserving(
     stopped, use = row[:3], row[3 : 3 + key_use.KEY_USE_WIDTH]
     facts = directory_store.facts_told(of.mailbox, row[3 + key_use.KEY_USE_WIDTH :])
     person = subject(connection, of.practitioner, facts)
-    return Reserving(person, facts, key_use.key_use_told(use), key, stopped)
+    return Reserving(person, facts, key_use.key_use_told(use), key, purposes, stopped)
 
 
 def storing(
@@ -74,26 +106,3 @@ def storing(
     (row,) = _STORING.rows(connection, asked | directory_store.asking_of(of.mailbox))
     facts = directory_store.facts_told(of.mailbox, row[3:])
     return subject(connection, of.practitioner, facts), facts, key_use.against_told(row[:3])
-
-
-def subject_of(connection: Connection, national_id: str, mailbox: str) -> tuple[Practitioner, MailboxFacts]:
-    """The person and the mailbox of an enrolment, as the record has them now.
-
-    Refuses `unknown-practitioner`, `malformed-address`.
-    """
-    facts = directory_store.mailbox_facts(connection, [mailbox])[mailbox]
-    return subject(connection, national_id, facts), facts
-
-
-def subject(connection: Connection, national_id: str, facts: MailboxFacts) -> Practitioner:
-    """The person of an enrolment for the mailbox of these facts, with the refusals of `subject_of`."""
-    person = facts.holder
-    if person is None or person.national_id != national_id:
-        # An establishment's mailbox has no holder, or it is asked for one that is another's.
-        person = directory_store.practitioners(connection, [national_id]).get(national_id)
-    if person is None:
-        text = f"The national register has no {national_id}."
-        raise Refusal(Kind.NOT_FOUND, "unknown-practitioner", text)
-    if not facts.well_formed:
-        raise Refusal(Kind.MALFORMED, "malformed-address", f"{facts.address} is not a mail address.")
-    return person

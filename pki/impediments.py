@@ -18,7 +18,7 @@ from pki.certificates.profiles import OF_OPERATORS
 from pki.model import Enrolment, IssuedCertificate, Serial
 from pki.record import key_locks
 from pki.record.revocations import Revocable
-from pki.registration import operators_store
+from pki.registration import eligibility, operators_store, vouched_names
 from pki.revocation import blocked_keys
 from pki.withdrawal import store as withdrawal_store
 from pki.withdrawal.causes import Bond, Cause, Present, causes, kind_of_profile
@@ -54,6 +54,19 @@ def check(reasons: Sequence[str]) -> None:
         if ON_HOLD in reasons:
             sentence += " A revocation by somebody else does not end a hold: two persons vouch anew then."
         raise Refusal(Kind.CONFLICT, "reason-stands", sentence, reasons=list(reasons))
+
+
+def check_subject(
+    enrolment: Enrolment, person: Practitioner, facts: MailboxFacts, now: datetime
+) -> vouched_names.VouchedNames:
+    """The names to certify on this enrolment, while nothing stands against whom it is for.
+
+    Refuses as `eligibility.check_enrolment`, `vouched_names.check_unchanged` and `check_given`.
+    """
+    eligibility.check_enrolment(enrolment.authority, person, facts, now)
+    names = vouched_names.check_unchanged(enrolment, person, facts)
+    check_given(enrolment, person, facts, now=now)
+    return names
 
 
 def check_given(

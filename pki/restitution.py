@@ -23,15 +23,13 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from directory.model import Standing
 from pki import circumstances, impediments
-from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.certificates.public_keys import PublicKey
 from pki.issuance import for_enrolment, pipeline, rekey
-from pki.issuance.pipeline import Prepared
+from pki.issuance.pipeline import Prepared, Signed
 from pki.model import IssuedCertificate, RevocationReason, Serial
-from pki.record import authorities, certificates, key_locks
-from pki.registration import eligibility, vouched_names
-from pki.registration import enrolment as enrolling
+from pki.record import certificates
+from pki.registration import eligibility
 from pki.revocation import rules
 from pki.signing.signer import Signer
 
@@ -175,22 +173,23 @@ def replace_all(
 def _replace(
     engine: Engine, signer: Signer, revoked: _Revoked, *, now: Callable[[Connection], datetime], base_url: str
 ) -> bool:
-    # 1. Reserved and linted by the rules of any issuance, then committed.
-    with transaction(engine) as connection:
+    # The rules and the order of any issuance. Nobody asked: it counts against no quota.
+    def reserve(connection: Connection) -> dict[int, Prepared]:
         prepared = _prepared(connection, revoked, now=now(connection), base_url=base_url)
-    if prepared is None:
+        return {} if prepared is None else {0: prepared}
+
+    def store(connection: Connection, signed: Signed) -> bool:
+        for prepared, answer in signed.values():
+            at = now(connection)
+            outcome = for_enrolment.store_or_take_back(
+                connection, prepared, pipeline.handed(answer), revoked.enrolment_id, at
+            )
+            if outcome.refusal is None:
+                _replaced(connection, revoked, outcome.issued, at)
+                return True
         return False
-    # 2. Signed, with nothing open.
-    signed = pipeline.sign(signer, prepared)
-    # 3. Stored; revoked in the same breath when the person left meanwhile.
-    with transaction(engine) as connection:
-        at = now(connection)
-        issued, refusal = for_enrolment.store_or_take_back(
-            connection, prepared, signed, revoked.enrolment_id, at
-        )
-        if refusal is None:
-            _replaced(connection, revoked, issued, at)
-    return refusal is None
+
+    return pipeline.run(engine, reserve=reserve, sign=pipeline.one_by_one(signer), store=store)
 
 
 def _prepared(connection: Connection, revoked: _Revoked, *, now: datetime, base_url: str) -> Prepared | None:
@@ -208,39 +207,28 @@ def _prepared(connection: Connection, revoked: _Revoked, *, now: datetime, base_
 
 
 def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url: str) -> Prepared:
-    key = revoked.key
-    spki = public_keys.spki_sha256(key)
-    lock = key_locks.number_lock(key_locks.number_of(key))
-    enrolment, now = enrolling.held_enrolment(connection, revoked.enrolment_id, lock, now=now)
+    enrolment, now = circumstances.lock(connection, revoked.enrolment_id, revoked.key, now)
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
     eligibility.check_approved(enrolment)
     eligibility.check_identified(enrolment, now)
-    serves = served_by(revoked.profile)
-    found = circumstances.reserving(connection, enrolment, key, serves, now)
-    person, facts, use = found.person, found.facts, found.use
-    eligibility.check_enrolment(enrolment.authority, person, facts, now)
-    names = vouched_names.check_unchanged(enrolment, person, facts)
-    impediments.check_given(enrolment, person, facts, now=now)
-    checked = found.checked()
+    found = circumstances.reserving(connection, enrolment, revoked.key, served_by(revoked.profile), now)
+    names = impediments.check_subject(enrolment, found.person, found.facts, now)
+    profile, checked, use = found.profile(), found.checked(), found.use
     # 2. For what it served, and while nobody has certified anything else meanwhile.
-    if facts.mailbox is None:
-        raise TypeError("the mailbox of a standing enrolment is registered")
-    profile = mailbox_profiles.mail_profile(facts.mailbox.kind, serves)
     if use.lasting is not None:
         raise rekey.already_certified(use.lasting)
     impediments.check(impediments.standing((), held=use.held))
-    rekey.check_key_period(connection, revoked.serial, spki, profile, now)
+    rekey.check_key_period(connection, revoked.serial, checked.spki_sha256, profile, now)
     # 3. One reserved before the worker stopped is taken up while the signer still signs it.
     last = use.last
     if last is not None and last.serial != revoked.serial and last.enrolment_id == enrolment.id:
         stored = certificates.find_certificate(connection, last.serial)
         if stored is None and last.reserved_at >= now - RESERVATION_LIFE:
             return pipeline.resume(connection, last, ACTOR)
-    role = mailbox_profiles.ISSUER_OF_MAILBOX[facts.mailbox.kind]
     return pipeline.prepare(
-        connection, now=now, actor=ACTOR, authority=authorities.issuing_authority(connection, role, now),
-        profile=profile, public_key=key, names=names, base_url=base_url, mailbox=enrolment.mailbox,
-        practitioner=person.national_id, enrolment_id=enrolment.id, thorough=False, checked=checked,
+        connection, now=now, actor=ACTOR, authority=found.issuer(connection, now), profile=profile,
+        key=checked, names=names, base_url=base_url, mailbox=enrolment.mailbox,
+        practitioner=found.person.national_id, enrolment_id=enrolment.id, thorough=False,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import Connection
 
 from api.embedded.slapd import TlsFiles
 from api.wiring import Container
@@ -23,8 +24,10 @@ from directory.base.failpoints import passing
 from pki import servers_authority
 from pki.certificates.profiles import SERVICE_TLS, ServiceNames
 from pki.issuance import pipeline
+from pki.issuance.pipeline import Prepared
 from pki.model import Authority, RevocationAction, serial_of
 from pki.record import authorities, revocations
+from pki.revocation import blocked_keys
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "organisations"
@@ -84,14 +87,17 @@ def _make(container: Container, actor: Actor) -> None:
     # Before a serial is spent: while the signer is away, each try would burn one.
     container.signer.ping()
     key = ec.generate_private_key(ec.SECP256R1())
-    with transaction(container.engine) as connection:
-        issuer = servers_authority.issuing(connection, SERVICE_TLS, FORMERLY, now)
-        prepared = pipeline.prepare(
-            connection, now=now, actor=actor, authority=issuer, profile=SERVICE_TLS,
-            public_key=key.public_key(), names=_names(container.settings.host),
+
+    def reserve(connection: Connection) -> Prepared:
+        return pipeline.prepare(
+            connection, now=now, actor=actor,
+            authority=servers_authority.issuing(connection, SERVICE_TLS, FORMERLY, now), profile=SERVICE_TLS,
+            key=blocked_keys.check(connection, key.public_key()), names=_names(container.settings.host),
             base_url=container.settings.base_url,
         )  # fmt: skip
-    issued = pipeline.issue(container.engine, container.signer, prepared, now)
+
+    made = pipeline.issue(container.engine, container.signer, reserve, now)
+    issued, issuer = made.issued, made.prepared.authority
     passing("ldaps.issued")
     folder = folder_of(container.settings.state)
     fresh, pair = folder / f"{issued.serial}.new", folder / issued.serial

@@ -40,7 +40,9 @@ from pki.certificates.profiles import (
     Urls,
 )
 from pki.certificates.public_keys import PublicKey
-from pki.model import CrlForm, Serial
+from pki.certificates.validity import shard_of
+from pki.certificates.validity import validity as validity_of
+from pki.model import Authority, CrlForm, Serial
 
 # RFC 5758 3.2, FIPS 186-5: the hash is as strong as the curve.
 HASHES: dict[str, hashes.SHA256 | hashes.SHA384] = {
@@ -111,6 +113,33 @@ def unsigned(
         builder = builder.add_extension(extension, critical=critical)
     throw_away = generate_private_key(CURVES[issuer.key.curve.name])
     return builder.sign(throw_away, HASHES[issuer.key.curve.name])
+
+
+def unsigned_by(
+    authority: Authority,
+    *,
+    serial: Serial,
+    profile: Profile,
+    names: Names,
+    public_key: PublicKey,
+    now: datetime,
+    urls: Urls,
+) -> tuple[x509.Certificate, int]:
+    """As `unsigned`, for a CA of the record, and which part of its CRL will ever hold the serial.
+
+    Refuses `authority-expired`.
+    """
+    certificate = certificate_of(authority.der)
+    key = certificate.public_key()
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise TypeError("CA keys are P-256 or P-384")
+    shard = shard_of(serial, authority.shards)
+    candidate = unsigned(
+        serial=serial, profile=profile, names=names, public_key=public_key,
+        issuer=Issuer(authority.id, certificate, key, authority.crl_form),
+        validity=validity_of(profile, authority, now), urls=urls, shard=shard,
+    )  # fmt: skip
+    return candidate, shard
 
 
 Extensions = Sequence[tuple[x509.ExtensionType, bool]]

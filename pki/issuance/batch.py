@@ -24,29 +24,25 @@ from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
 from pki import impediments
 from pki.certificates import mailbox_profiles, public_keys
-from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
 from pki.issuance import batch_store, pipeline, rekey
 from pki.issuance.batch_store import Batch, Item
-from pki.issuance.pipeline import Prepared, Wanted
-from pki.issuance.quotas import Quotas, charge, told
-from pki.lint.key import weaknesses
+from pki.issuance.pipeline import Prepared, Signed, Wanted
+from pki.issuance.quotas import Charged, Quotas
+from pki.lint.key import key_of_request
 from pki.model import (
     JOINED,
     Enrolment,
     IssuedCertificate,
     Purpose,
     Reservation,
-    RevocationReason,
     Serial,
 )
 from pki.record import authorities, enrolments, key_locks, key_use
-from pki.record.revocations import Revocable
 from pki.registration import eligibility, vouched_names
 from pki.registration import enrolment as enrolling
 from pki.revocation import blocked_keys
-from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.revocation.blocked_keys import Checked
 from pki.signing.signer import Signer
 
 LARGEST = 1000
@@ -204,34 +200,31 @@ def _issue(
 ) -> None:
     # 1. Each request gives a key that its sender holds, and nothing else; what it serves is known.
     keys = _without_twins({place: _tried(_key, one) for place, one in asked.items()})
-    # 2. Reserved and linted, then committed with what each place came to.
-    with told(engine, token, now), transaction(engine) as connection:
+
+    # 2. Reserved as a set, with what each place came to.
+    def reserve(connection: Connection) -> dict[int, Prepared]:
         results = _reserve(connection, asked, keys, now=now, token=token, base_url=base_url)
         batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in results.items()})
-        if number := sum(isinstance(one, Prepared) for one in results.values()):
-            charge(connection, quotas, token, now=now, number=number)
-    # 3. Signed by one question, with nothing open.
-    prepared = {place: one for place, one in results.items() if isinstance(one, Prepared)}
-    answers = (
-        signer.sign_certificates([one.reservation.serial for one in prepared.values()]) if prepared else []
-    )
-    signed = dict(zip(prepared, answers, strict=True))
-    for place, der in signed.items():
-        if isinstance(der, bytes):
-            pipeline.verify_signed(der, prepared[place].reservation, prepared[place].authority)
-    # 4. Stored; revoked in the same breath where the person left meanwhile.
-    with transaction(engine) as connection:
-        ready = {place: (prepared[place], der) for place, der in signed.items() if isinstance(der, bytes)}
-        refused = {place: der for place, der in signed.items() if isinstance(der, Refusal)}
+        return {place: one for place, one in results.items() if isinstance(one, Prepared)}
+
+    # 3. Stored as a set; what the signer refused, or the rules by now, is noted in its place.
+    def store(connection: Connection, signed: Signed) -> None:
+        ready = {
+            place: (prepared, der) for place, (prepared, der) in signed.items() if isinstance(der, bytes)
+        }
+        refused = {place: der for place, (_, der) in signed.items() if isinstance(der, Refusal)}
         refused |= _store(connection, asked, ready, now)
         batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in refused.items()})
 
+    # 4. In the order of every issuance, by one question to the signer.
+    pipeline.run(
+        engine, reserve=reserve, sign=signer.sign_certificates, store=store,
+        charged=Charged(token, quotas, now),
+    )  # fmt: skip
+
 
 def _key(asked: Asked) -> PublicKey:
-    key = public_key_of_request(asked.csr)
-    if found := weaknesses(key):
-        text = f"This key must not be certified: {', '.join(found)}."
-        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
+    key = key_of_request(asked.csr)
     if asked.refused is not None:
         raise asked.refused
     return key
@@ -280,7 +273,7 @@ def _reserve(
         place: public_keys.spki_sha256(key) for place, key in keys.items() if not isinstance(key, Refusal)
     }
     taken = batch_store.taken_keys(connection, list(spki.values()))
-    stopped = blocked_keys.stopped_among(connection, given)
+    passed = blocked_keys.checked_among(connection, given)
     lasting = batch_store.lasting(connection, list(subjects), now + eligibility.RENEWAL_OPENS)
     held = batch_store.held(connection, list(subjects), now)
 
@@ -291,8 +284,8 @@ def _reserve(
             raise key
         subject = _allowed(subjects.get(one.enrolment_id), one.enrolment_id, token, now)
         # In the order of the single road: what is wrong with a key is said before what it serves.
-        if spki[place] in stopped:
-            blocked_keys.check(connection, key, held=True)
+        if spki[place] not in passed:
+            passed[spki[place]] = blocked_keys.check(connection, key, held=True)
         pending = None
         if spki[place] in taken:
             pending = _begun(connection, subject, one, taken[spki[place]], spki[place], now=now)
@@ -313,9 +306,9 @@ def _reserve(
             results[place] = pipeline.resume(connection, one, token.actor)
     fresh = {place: one for place, one in found.items() if isinstance(one, _Subject)}
     purposes = {place: asked[place].purposes for place in fresh}
-    known = {spki[place]: key for place in fresh if not isinstance(key := keys[place], Refusal)}
-    blocked_keys.note(connection, known)
-    return results | _prepare(connection, fresh, keys, purposes, now=now, token=token, base_url=base_url)
+    checked = {place: passed[spki[place]] for place in fresh}
+    blocked_keys.note(connection, {one.spki_sha256: one.public_key for one in checked.values()})
+    return results | _prepare(connection, fresh, checked, purposes, now=now, token=token, base_url=base_url)
 
 
 def _lasting(lasting: Mapping[tuple[UUID, Purpose], Serial], asked: Asked) -> Serial | None:
@@ -391,7 +384,7 @@ def _check_given(subject: _Subject, held: Mapping[UUID, Serial], now: datetime) 
 def _prepare(
     connection: Connection,
     subjects: Mapping[int, _Subject],
-    keys: Mapping[int, PublicKey | Refusal],
+    keys: Mapping[int, Checked],
     purposes: Mapping[int, frozenset[Purpose]],
     *,
     now: datetime,
@@ -400,11 +393,11 @@ def _prepare(
 ) -> dict[int, Prepared | Refusal]:
     by_role: dict[str, dict[int, Wanted]] = {}
     for place, one in subjects.items():
-        mailbox, person, key = one.facts.mailbox, one.person, keys[place]
-        if mailbox is None or person is None or isinstance(key, Refusal):
+        mailbox, person = one.facts.mailbox, one.person
+        if mailbox is None or person is None:
             raise TypeError("only what was judged is prepared")
         wanted = Wanted(
-            mailbox_profiles.mail_profile(mailbox.kind, purposes[place]), key,
+            mailbox_profiles.mail_profile(mailbox.kind, purposes[place]), keys[place],
             vouched_names.check_unchanged(one.enrolment, person, one.facts), mailbox.address,
             person.national_id, one.enrolment.id,
         )  # fmt: skip
@@ -435,7 +428,7 @@ def _store(
     blocked = batch_store.blocked_among(connection, [one.spki_sha256 for one in stored.values()])
     held = batch_store.held(connection, list(subjects), now)
     refused: dict[int, Refusal] = {}
-    taking: list[TakingBack] = []
+    withheld: list[tuple[IssuedCertificate, str | None, Refusal]] = []
     for place, (prepared, _) in signed.items():
         issued = stored.get(prepared.reservation.serial)
         subject = subjects[asked[place].enrolment_id]
@@ -447,10 +440,10 @@ def _store(
             refusal = _tried(blocked_keys.check_again, connection, issued.spki_sha256)
         if refusal is not None:
             refused[place] = refusal
-            taking.append(_taking(issued, subject, refusal))
-    if taking:
+            withheld.append((issued, subject.enrolment.authority, refusal))
+    if withheld:
         actor = next(iter(signed.values()))[0].actor
-        revoking.take_back(connection, taking, now=now, actor=actor)
+        pipeline.revoke_withheld(connection, withheld, now=now, actor=actor)
     return refused
 
 
@@ -464,9 +457,3 @@ def _against(
         _check_given, subject, held, now
     )
     return against
-
-
-def _taking(issued: IssuedCertificate, subject: _Subject, refusal: Refusal) -> TakingBack:
-    comment = f"no longer allowed when it was signed: {refusal.code}"
-    found = Revocable(issued, None, subject.enrolment.authority)
-    return TakingBack(found, RevocationReason.CESSATION_OF_OPERATION, comment)

@@ -1,6 +1,6 @@
-"""A certificate for an approved enrolment: checked, reserved, linted, committed, signed, stored.
+"""A certificate for an approved enrolment: who may have it, for which key, before and after it is signed.
 
-Opens transactions of its own, because nothing may be open while the signer works.
+The order of the steps, and their transactions, are those of every issuance (`pki/issuance/pipeline.py`).
 """
 
 from collections.abc import Callable
@@ -10,24 +10,15 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from directory.access import Token
-from directory.base.db import transaction
-from directory.base.errors import Kind, Refusal
 from pki import circumstances, impediments
-from pki.certificates import mailbox_profiles
-from pki.certificates.csr import public_key_of_request
 from pki.certificates.public_keys import PublicKey
 from pki.issuance import pipeline, rekey
-from pki.issuance.pipeline import Prepared
-from pki.issuance.quotas import Quotas, charge, told
+from pki.issuance.pipeline import Outcome, Prepared
+from pki.issuance.quotas import Charged, Quotas
 from pki.lint import pkix
-from pki.lint.key import weaknesses
-from pki.model import JOINED, IssuedCertificate, Purpose, RevocationReason
-from pki.record import authorities, key_locks
-from pki.record.revocations import Revocable
-from pki.registration import eligibility, vouched_names
-from pki.registration.enrolment import held_enrolment, mailbox_of
-from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.lint.key import key_of_request
+from pki.model import JOINED, IssuedCertificate, Purpose
+from pki.registration import eligibility
 from pki.signing.signer import Signer
 
 _QUOTAS = Quotas()
@@ -59,27 +50,24 @@ def issue_for_enrolment(
     the transaction that stores the certificate.
     """
     # 1. The request gives a key that its sender holds, and nothing else.
-    key = public_key_of_request(csr)
-    if found := weaknesses(key):
-        text = f"This key must not be certified: {', '.join(found)}."
-        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
-    # 2. Reserved and linted, then committed.
-    with told(engine, token, now), transaction(engine) as connection:
-        prepared = _reserve(
+    key = key_of_request(csr)
+
+    # 2. What is checked before it is reserved, and again before it is handed out.
+    def reserve(connection: Connection) -> Prepared:
+        return _reserve(
             connection, now=now, token=token, enrolment_id=enrolment_id, key=key, base_url=base_url,
             purposes=purposes, thorough=thorough, opinion=opinion,
         )  # fmt: skip
-        charge(connection, quotas, token, now=now)
-    # 3. Signed, with nothing open.
-    signed = pipeline.sign(signer, prepared)
-    # 4. Stored; revoked in the same breath when the person left meanwhile.
-    with transaction(engine) as connection:
-        issued, refusal = store_or_take_back(connection, prepared, signed, enrolment_id, now)
-        if refusal is None and keep is not None:
-            keep(connection, issued)
-    if refusal is not None:
-        raise refusal
-    return issued
+
+    def store(connection: Connection, prepared: Prepared, signed: bytes) -> Outcome:
+        outcome = store_or_take_back(connection, prepared, signed, enrolment_id, now)
+        if outcome.refusal is None and keep is not None:
+            keep(connection, outcome.issued)
+        return outcome
+
+    # 3. In the order of every issuance.
+    charged = Charged(token, quotas, now)
+    return pipeline.issue_one(engine, signer, reserve=reserve, store=store, charged=charged).handed_out()
 
 
 def _reserve(
@@ -94,40 +82,31 @@ def _reserve(
     thorough: bool,
     opinion: pkix.SecondOpinion,
 ) -> Prepared:
-    # Two requests for one person queue here, so the second sees what the first reserved.
-    number = key_locks.number_lock(key_locks.number_of(key))
-    enrolment, now = held_enrolment(connection, enrolment_id, number, now=now)
+    enrolment, now = circumstances.lock(connection, enrolment_id, key, now)
     eligibility.check_issuance(token, enrolment)
     eligibility.check_identified(enrolment, now)
     found = circumstances.reserving(connection, enrolment, key, purposes, now)
-    person, facts = found.person, found.facts
-    eligibility.check_enrolment(enrolment.authority, person, facts, now)
-    names = vouched_names.check_unchanged(enrolment, person, facts)
-    impediments.check_given(enrolment, person, facts, now=now)
-    kind = mailbox_of(facts).kind
-    profile = mailbox_profiles.mail_profile(kind, purposes)
-    checked = found.checked()
+    names = impediments.check_subject(enrolment, found.person, found.facts, now)
+    profile, checked = found.profile(), found.checked()
     pending = rekey.check_key(connection, enrolment, found.use, profile, now)
     if pending is not None:
         return pipeline.resume(connection, pending, token.actor)
     return pipeline.prepare(
-        connection, now=now, actor=token.actor,
-        authority=authorities.issuing_authority(connection, mailbox_profiles.ISSUER_OF_MAILBOX[kind], now),
-        profile=profile, public_key=key,
-        names=names, base_url=base_url, mailbox=enrolment.mailbox,
-        practitioner=person.national_id, enrolment_id=enrolment.id, thorough=thorough,
-        opinion=opinion, checked=checked, dated=True,
+        connection, now=now, actor=token.actor, authority=found.issuer(connection, now), profile=profile,
+        key=checked, names=names, base_url=base_url, mailbox=enrolment.mailbox,
+        practitioner=found.person.national_id, enrolment_id=enrolment.id, thorough=thorough,
+        opinion=opinion, dated=True,
     )  # fmt: skip
 
 
 def store_or_take_back(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
-) -> tuple[IssuedCertificate, Refusal | None]:
+) -> Outcome:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""
-    lock = key_locks.lock_name(prepared.reservation.spki_sha256)
-    enrolment, now = held_enrolment(connection, enrolment_id, lock, now=now)
-    issued = pipeline.store_signed(connection, prepared, signed, now, dated=True)
-    try:
+    spki = prepared.reservation.spki_sha256
+    enrolment, now = circumstances.lock_again(connection, enrolment_id, spki, now)
+
+    def check(issued: IssuedCertificate) -> None:
         eligibility.check_approved(enrolment)
         person, facts, found = circumstances.storing(connection, enrolment, issued, now)
         eligibility.check_enrolment(enrolment.authority, person, facts, now)
@@ -136,11 +115,7 @@ def store_or_take_back(
         # Two keys may have been reserved side by side, while neither had its certificate.
         if found.lasting is not None:
             raise rekey.already_certified(found.lasting)
-    except Refusal as refusal:
-        comment = f"no longer allowed when it was signed: {refusal.code}"
-        taking = TakingBack(
-            Revocable(issued, None, enrolment.authority), RevocationReason.CESSATION_OF_OPERATION, comment
-        )
-        revoking.take_back(connection, [taking], now=now, actor=prepared.actor)
-        return issued, refusal
-    return issued, None
+
+    return pipeline.store_checked(
+        connection, prepared, signed, now, check, authority=enrolment.authority, dated=True
+    )

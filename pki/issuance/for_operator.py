@@ -11,13 +11,11 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine
 
 from directory.access import Token
-from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
 from pki import impediments, servers_authority
 from pki.certificates import public_keys
-from pki.certificates.csr import public_key_of_request
 from pki.certificates.profiles import (
     OF_OPERATORS,
     OPERATOR_CLIENT,
@@ -30,19 +28,16 @@ from pki.certificates.profiles import (
 )
 from pki.certificates.public_keys import PublicKey
 from pki.issuance import pipeline
-from pki.issuance.pipeline import Prepared
-from pki.issuance.quotas import Quotas, charge, told
+from pki.issuance.pipeline import Outcome, Prepared
+from pki.issuance.quotas import Charged, Quotas
 from pki.lint import pkix
-from pki.lint.key import weaknesses
-from pki.model import IssuedCertificate, Reservation, RevocationReason, Serial
+from pki.lint.key import key_of_request
+from pki.model import IssuedCertificate, Reservation, Serial
 from pki.record import certificates, key_locks, reservations
-from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.registration.operators import check_domains, operator_of
 from pki.registration.operators_store import Made, Operator, OperatorReservation
 from pki.revocation import blocked_keys
-from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
 from pki.signing.signer import Signer
 
 # Who certified them before there was a CA for servers.
@@ -76,27 +71,21 @@ def issue(
     """
     # 1. What is asked for, and a key whose holder has shown that he has it.
     wanted = _asked_hosts(profile, hosts)
-    key = public_key_of_request(csr)
-    if found := weaknesses(key):
-        text = f"This key must not be certified: {', '.join(found)}."
-        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
-    # 2. Reserved and linted, then committed.
-    # All operators have no body in common: each counts for itself.
-    counted = replace(token, authority=f"operator-{token.operator_id}")
-    with told(engine, counted, now), transaction(engine) as connection:
-        prepared = _reserve(
+    key = key_of_request(csr)
+
+    # 2. What is checked before it is reserved, and again before it is handed out.
+    def reserve(connection: Connection) -> Prepared:
+        return _reserve(
             connection, now=now, token=token, profile=profile, key=key, hosts=wanted, base_url=base_url,
             opinion=opinion,
         )  # fmt: skip
-        charge(connection, quotas, counted, now=now)
-    # 3. Signed, with nothing open.
-    signed = pipeline.sign(signer, prepared)
-    # 4. Stored; revoked in the same breath when the domain went meanwhile.
-    with transaction(engine) as connection:
-        issued, refusal = _store(connection, prepared, signed, token=token, hosts=wanted, now=now)
-    if refusal is not None:
-        raise refusal
-    return issued
+
+    def store(connection: Connection, prepared: Prepared, signed: bytes) -> Outcome:
+        return _store(connection, prepared, signed, token=token, hosts=wanted, now=now)
+
+    # 3. In the order of every issuance. All operators have no body in common: each counts for itself.
+    charged = Charged(replace(token, authority=f"operator-{token.operator_id}"), quotas, now)
+    return pipeline.issue_one(engine, signer, reserve=reserve, store=store, charged=charged).handed_out()
 
 
 def made_for(connection: Connection, *, token: Token, after: Serial | None, limit: int) -> list[Made]:
@@ -143,8 +132,7 @@ def _reserve(
     prepared = pipeline.prepare(
         connection, now=now, actor=token.actor,
         authority=servers_authority.issuing(connection, PROFILES[profile], FORMERLY, now),
-        profile=PROFILES[profile],
-        public_key=key, names=names, base_url=base_url, opinion=opinion, checked=checked,
+        profile=PROFILES[profile], key=checked, names=names, base_url=base_url, opinion=opinion,
     )  # fmt: skip
     serial, spki = prepared.reservation.serial, prepared.reservation.spki_sha256
     if not operators_store.add(connection, OperatorReservation(serial, operator.id, hosts, domains, spki)):
@@ -198,20 +186,16 @@ def _store(
     token: Token,
     hosts: tuple[str, ...],
     now: datetime,
-) -> tuple[IssuedCertificate, Refusal | None]:
+) -> Outcome:
     """What is signed must be stored; whether it is handed out is asked again."""
     operator = operator_of(connection, token)
     _queue(connection, operator)
     key_locks.hold(connection, [prepared.reservation.spki_sha256])
-    issued = pipeline.store_signed(connection, prepared, signed, now)
-    try:
+
+    def check(issued: IssuedCertificate) -> None:
         check_domains(connection, operator, hosts)
-        _check_undoubted(connection, operator, prepared.reservation.profile, hosts, now)
+        _check_undoubted(connection, operator, issued.profile, hosts, now)
         # What was said of the key while it was being certified counts.
         blocked_keys.check_again(connection, issued.spki_sha256)
-    except Refusal as refusal:
-        comment = f"no longer allowed when it was signed: {refusal.code}"
-        taking = TakingBack(Revocable(issued, None, None), RevocationReason.CESSATION_OF_OPERATION, comment)
-        revoking.take_back(connection, [taking], now=now, actor=prepared.actor)
-        return issued, refusal
-    return issued, None
+
+    return pipeline.store_checked(connection, prepared, signed, now, check, authority=None)

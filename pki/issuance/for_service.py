@@ -1,6 +1,6 @@
 """How short-lived signers begin and are renewed: a key made here, certified by the CA, well before time.
 
-The certificate comes by the ordinary road (`prepare`); what is done with the key is for
+The certificate comes by the ordinary road (`pki/issuance/pipeline.py`); what is done with the key is for
 `pki/ocsp/responders.py` and `pki/service_keys/jws.py`.
 """
 
@@ -17,10 +17,12 @@ from directory.base.db import transaction
 from directory.base.locks import held_if_free
 from pki.certificates.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
 from pki.issuance import pipeline
+from pki.issuance.pipeline import Prepared
 from pki.model import IssuedCertificate
 from pki.ocsp import responders
 from pki.ocsp import store as ocsp_store
 from pki.ocsp.store import ResponderRow
+from pki.revocation import blocked_keys
 from pki.service_keys import files as key_files
 from pki.service_keys import jws as list_signing
 from pki.signing.signer import Signer
@@ -125,13 +127,15 @@ def _make(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> Non
     key = ec.generate_private_key(ec.SECP256R1())
     name = kind.key_name(authority_id)
     path = key_files.save_key(wanted.keys_folder, name, key, wanted.passphrase)
-    with transaction(engine) as connection:
-        prepared = pipeline.prepare(
+
+    def reserve(connection: Connection) -> Prepared:
+        return pipeline.prepare(
             connection, now=now, actor=kind.actor, authority=authority_id, profile=kind.profile,
-            public_key=key.public_key(), base_url=wanted.base_url,
+            key=blocked_keys.check(connection, key.public_key()), base_url=wanted.base_url,
             names=ResponderNames(f"{kind.title} {authority_id} {now:%Y-%m-%d}"),
         )  # fmt: skip
-    issued = pipeline.issue(engine, signer, prepared, now)
+
+    issued = pipeline.issue(engine, signer, reserve, now).issued
     with transaction(engine) as connection:
         kind.certified(connection, issued)
     key_files.forget_others(wanted.keys_folder, name, path)

@@ -1,42 +1,44 @@
-"""Reserve, lint, commit, sign, commit: the only road to a certificate.
+"""Reserve, lint, commit, sign, store: the one order of issuance, for one request, a batch or an operator.
 
-`prepare` reserves a serial and stores the linted bytes in the caller's transaction; only what it returns
-can be issued. Who may have a certificate, and what is done with one that went astray, is decided in
-`use_cases`.
+`run` keeps the order and owns both transactions. A road (`for_enrolment`, `batch`, `for_operator`,
+`for_service`, `pki/restitution.py`) says what it checks before `prepare` or `prepare_all` reserve, and again
+before a certificate is handed out, in `store_checked`. One that went astray is for `pki/recovery/orphans.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from typing import TypeVar
 from uuid import UUID
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection, Engine
 
 from directory.base.audit import Actor, Event, Line, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki.certificates.builder import Issuer, certificate_of, subject_text, unsigned
+from pki.certificates.builder import certificate_of, subject_text, unsigned_by
 from pki.certificates.profiles import Names, Profile, Urls
-from pki.certificates.public_keys import PublicKey, spki_sha256
-from pki.certificates.validity import shard_of, validity
 from pki.issuance import batch_store
+from pki.issuance.quotas import Charged, charge, told
 from pki.lint import pkix
-from pki.lint.catalogue import LINTS
-from pki.lint.lint import Case, Finding, run
-from pki.model import Authority, IssuedCertificate, Reservation, Serial, serial_of
+from pki.lint.check import check
+from pki.model import Authority, IssuedCertificate, Reservation, RevocationReason, Serial, serial_of
 from pki.record import authorities, certificates, reservations, revocations
+from pki.record.revocations import Revocable
 from pki.revocation import blocked_keys
+from pki.revocation import revoke as revoking
+from pki.revocation.blocked_keys import Checked
+from pki.revocation.revoke import TakingBack
 from pki.signing.signer import Signer
 
 _SEAL = object()
-_DER = Encoding.DER
 
 
 class SignerMisbehaved(Exception):  # noqa: N818 - says what happened, as the log will
@@ -48,7 +50,7 @@ class Wanted:
     """One certificate to be reserved among many: whose, under which profile, on which key."""
 
     profile: Profile
-    public_key: PublicKey
+    key: Checked
     names: Names
     mailbox: str
     practitioner: str
@@ -70,6 +72,88 @@ class Prepared:
             raise TypeError("only prepare() makes a Prepared")
 
 
+# By its place in what was asked.
+Signed = Mapping[int, tuple[Prepared, bytes | Refusal]]
+Sign = Callable[[Sequence[Serial]], Sequence[bytes | Refusal]]
+Stored = TypeVar("Stored")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stored certificate, and why it was revoked as it was stored; `refusal` is None when it may go out."""
+
+    prepared: Prepared
+    issued: IssuedCertificate
+    refusal: Refusal | None = None
+
+    def handed_out(self) -> IssuedCertificate:
+        """The certificate, for whoever asked; refuses what it was revoked for."""
+        if self.refusal is not None:
+            raise self.refusal
+        return self.issued
+
+
+def run(
+    engine: Engine,
+    *,
+    reserve: Callable[[Connection], Mapping[int, Prepared]],
+    sign: Sign,
+    store: Callable[[Connection, Signed], Stored],
+    charged: Charged | None = None,
+) -> Stored:
+    """Issue what `reserve` gives, by its place in what was asked; gives what `store` makes of it.
+
+    In transactions of its own, because none may be open while the signer works.
+    """
+    # 1. Checked, reserved and linted, then committed: the record knows whatever will be signed.
+    tell = told(engine, charged.token, charged.now) if charged else nullcontext()
+    with tell, transaction(engine) as connection:
+        reserved = reserve(connection)
+        if charged and reserved:
+            charge(connection, charged.quotas, charged.token, now=charged.now, number=len(reserved))
+    # 2. Signed, with nothing open; verified before anyone else sees it.
+    answers = sign([prepared.reservation.serial for prepared in reserved.values()]) if reserved else ()
+    signed = {place: (reserved[place], answer) for place, answer in zip(reserved, answers, strict=True)}
+    for prepared, answer in signed.values():
+        if not isinstance(answer, Refusal):
+            verify_signed(answer, prepared.reservation, prepared.authority)
+    # 3. Stored; revoked in the same transaction where it may no longer be handed out.
+    with transaction(engine) as connection:
+        return store(connection, signed)
+
+
+def issue_one(
+    engine: Engine,
+    signer: Signer,
+    *,
+    reserve: Callable[[Connection], Prepared],
+    store: Callable[[Connection, Prepared, bytes], Outcome],
+    charged: Charged | None = None,
+) -> Outcome:
+    """As `run`, for one certificate."""
+
+    def stored(connection: Connection, signed: Signed) -> Outcome:
+        ((prepared, answer),) = signed.values()
+        return store(connection, prepared, handed(answer))
+
+    return run(
+        engine, reserve=lambda connection: {0: reserve(connection)}, sign=one_by_one(signer), store=stored,
+        charged=charged,
+    )  # fmt: skip
+
+
+def one_by_one(signer: Signer) -> Sign:
+    """To ask for few: what the signer refuses is raised, and no other is asked for."""
+    return lambda serials: [signer.sign_certificate(serial) for serial in serials]
+
+
+def handed(answer: bytes | Refusal) -> bytes:
+    """The certificate of an answer; raises what was refused."""
+    if isinstance(answer, Refusal):
+        raise answer
+    return answer
+
+
 def prepare(
     connection: Connection,
     *,
@@ -77,7 +161,7 @@ def prepare(
     actor: Actor,
     authority: Authority | str,
     profile: Profile,
-    public_key: PublicKey,
+    key: Checked,
     names: Names,
     base_url: str,
     mailbox: str | None = None,
@@ -85,14 +169,13 @@ def prepare(
     enrolment_id: UUID | None = None,
     thorough: bool = True,
     opinion: pkix.SecondOpinion = pkix.findings,
-    checked: blocked_keys.Checked | None = None,
     dated: bool = False,
 ) -> Prepared:
     """Reserve a serial for these names and key, linted; the caller commits, then calls `issue`.
 
-    `authority` is a CA as it was found in this transaction, or its name; `checked` spares looking for the key
-    among those that are blocked, once the caller has; `dated` says that it read `now` under its locks.
-    `thorough` adds `opinion`, which is pkilint's. Refuses
+    `authority` is a CA as it was found in this transaction, or its name; `dated` says that the caller read
+    `now` under its locks. `thorough` adds `opinion`, which is pkilint's. `key` is one that `blocked_keys` let
+    pass in this transaction: a lost one is refused on every road, the service's own included. Refuses
     `unknown-authority`, `authority-expired`, `lint-failed`, `lint-unavailable`, and `key-already-certified`
     when the key serves an enrolment already.
     """
@@ -100,12 +183,9 @@ def prepare(
     # 1. Who signs, and until when.
     if isinstance(authority, str):
         authority = _authority(connection, authority)
-    # A key once lost or listed is refused on every road, the service's own included.
-    if checked is None or checked.spki_sha256 != spki_sha256(public_key):
-        blocked_keys.check(connection, public_key)
     # 2. The linted bytes.
     reserved, lints = _draft(
-        authority, now=now, profile=profile, public_key=public_key, names=names, base_url=base_url,
+        authority, now=now, profile=profile, key=key, names=names, base_url=base_url,
         mailbox=mailbox, practitioner=practitioner, enrolment_id=enrolment_id,
         opinion=opinion if thorough else None,
     )  # fmt: skip
@@ -187,7 +267,7 @@ def _draft(
     *,
     now: datetime,
     profile: Profile,
-    public_key: PublicKey,
+    key: Checked,
     names: Names,
     base_url: str,
     mailbox: str | None,
@@ -198,18 +278,17 @@ def _draft(
     """A reservation that is not stored yet, and what its lints only advise."""
     # 1. A serial that no CA has used: 159 random bits, then the primary key of all reservations.
     serial = serial_of(x509.random_serial_number())
-    shard = shard_of(serial, authority.shards)
     # 2. The bytes, readable before any CA key is touched.
-    candidate = unsigned(
-        serial=serial, profile=profile, names=names, public_key=public_key, issuer=issuer_of(authority),
-        validity=validity(profile, authority, now), urls=Urls(base_url), shard=shard,
+    candidate, shard = unsigned_by(
+        authority, serial=serial, profile=profile, names=names, public_key=key.public_key, now=now,
+        urls=Urls(base_url),
     )  # fmt: skip
     lints = check(candidate, profile, authority, mailbox, opinion=opinion)
     # 3. What may be signed, by its hash.
     tbs = candidate.tbs_certificate_bytes
     reserved = Reservation(
         serial=serial, authority_id=authority.id, profile=profile.name, shard=shard, mailbox=mailbox,
-        practitioner=practitioner, enrolment_id=enrolment_id, spki_sha256=spki_sha256(public_key), tbs=tbs,
+        practitioner=practitioner, enrolment_id=enrolment_id, spki_sha256=key.spki_sha256, tbs=tbs,
         tbs_sha256=sha256(tbs).digest(), reserved_at=now,
     )  # fmt: skip
     return reserved, lints
@@ -227,44 +306,56 @@ def _authority(connection: Connection, authority_id: str) -> Authority:
     return authority
 
 
-def check(
-    candidate: x509.Certificate,
-    profile: Profile,
-    authority: Authority,
-    mailbox: str | None,
+def issue(
+    engine: Engine, signer: Signer, reserve: Callable[[Connection], Prepared], now: datetime
+) -> Outcome:
+    """A certificate of the service's own: it stands for nobody who could leave while it is signed."""
+
+    def store(connection: Connection, prepared: Prepared, signed: bytes) -> Outcome:
+        return Outcome(prepared, store_signed(connection, prepared, signed, now))
+
+    return issue_one(engine, signer, reserve=reserve, store=store)
+
+
+def store_checked(
+    connection: Connection,
+    prepared: Prepared,
+    signed: bytes,
+    now: datetime,
+    check: Callable[[IssuedCertificate], None],
     *,
-    opinion: pkix.SecondOpinion | None,
-) -> list[Mapping[str, str]]:
-    """Lint; refuse `lint-failed` on a fault, give back what is only advice; None asks for no second opinion.
+    authority: str | None,
+    dated: bool = False,
+) -> Outcome:
+    """As `store_signed`: what is signed must be stored. Revoked at once where `check` refuses it by now.
 
-    Refuses `lint-unavailable` when the second opinion was asked for and did not come.
+    The caller holds what `check` looks at; `authority` is the body that answers for the certificate.
     """
-    case = Case(
-        candidate, profile, certificate_of(authority.der), mailbox, authority.crl_form, authority.role
-    )
-    wrong = run(LINTS, case)
-    advised: list[Finding] = []
-    if opinion is not None and not wrong:
-        wrong, advised = opinion(candidate.public_bytes(_DER), profile.name)
-    if wrong:
-        text = f"The certificate would break a rule: {wrong[0].lint}: {wrong[0].text}."
-        rows = [finding.as_row() for finding in wrong]
-        raise Refusal(Kind.UNACCEPTABLE, "lint-failed", text, findings=rows)
-    return [finding.as_row() for finding in advised]
+    issued = store_signed(connection, prepared, signed, now, dated=dated)
+    try:
+        check(issued)
+    except Refusal as refusal:
+        revoke_withheld(connection, [(issued, authority, refusal)], now=now, actor=prepared.actor)
+        return Outcome(prepared, issued, refusal)
+    return Outcome(prepared, issued)
 
 
-def issue(engine: Engine, signer: Signer, prepared: Prepared, now: datetime) -> IssuedCertificate:
-    """Sign a committed reservation and store the certificate; nothing is open while the signer works."""
-    signed = sign(signer, prepared)
-    with transaction(engine) as connection:
-        return store_signed(connection, prepared, signed, now)
-
-
-def sign(signer: Signer, prepared: Prepared) -> bytes:
-    """The signer's certificate for this reservation, verified before anyone else sees it."""
-    signed = signer.sign_certificate(prepared.reservation.serial)
-    verify_signed(signed, prepared.reservation, prepared.authority)
-    return signed
+def revoke_withheld(
+    connection: Connection,
+    withheld: Sequence[tuple[IssuedCertificate, str | None, Refusal]],
+    *,
+    now: datetime,
+    actor: Actor,
+) -> None:
+    """Revoke what is stored and not handed out: each with the body that answers for it, and the refusal."""
+    taking = [
+        TakingBack(
+            Revocable(issued, None, authority), RevocationReason.CESSATION_OF_OPERATION,
+            f"no longer allowed when it was signed: {refusal.code}",
+        )
+        for issued, authority, refusal in withheld
+    ]  # fmt: skip
+    revoking.take_back(connection, taking, now=now, actor=actor)
 
 
 def store_signed(
@@ -325,15 +416,6 @@ def as_issued(signed: bytes, reserved: Reservation, now: datetime) -> IssuedCert
         sha256=sha256(signed).digest(), not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc, issued_at=now,
     )  # fmt: skip
-
-
-def issuer_of(authority: Authority) -> Issuer:
-    """The CA as a certificate will name it."""
-    certificate = certificate_of(authority.der)
-    key = certificate.public_key()
-    if not isinstance(key, EllipticCurvePublicKey):
-        raise TypeError("CA keys are P-256 or P-384")
-    return Issuer(authority.id, certificate, key, authority.crl_form)
 
 
 def key_already_certified(**details: str) -> Refusal:

@@ -54,6 +54,15 @@ class Quotas:
                 raise ValueError("a quota is above zero, and that of a day no less than that of an hour")
 
 
+@dataclass(frozen=True)
+class Charged:
+    """Whose quotas an issuance counts against, and when."""
+
+    token: Token
+    quotas: Quotas
+    now: datetime
+
+
 def charge(connection: Connection, quotas: Quotas, token: Token, *, now: datetime, number: int = 1) -> None:
     """Count certificates against the token's and its body's quotas; call it last before the commit.
 

@@ -6,6 +6,9 @@ from math import gcd, isqrt, prod
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from directory.base.errors import Kind, Refusal
+from pki.certificates.csr import public_key_of_request
+from pki.certificates.public_keys import PublicKey
 from pki.lint.lint import Case, Lint
 
 CURVES = frozenset({"secp256r1", "secp384r1"})
@@ -49,6 +52,15 @@ _ROCA = {prime: _powers(prime) for prime in _ROCA_PRIMES}
 def weaknesses(key: object) -> list[str]:
     """The names of the key lints that this public key fails; [] for a key that may be certified."""
     return sorted({name for name, check in _CHECKS.items() for _ in check(key)})
+
+
+def key_of_request(given: bytes) -> PublicKey:
+    """The key that a request proves its sender to hold; refuses as `csr.read`, and `weak-key`."""
+    key = public_key_of_request(given)
+    if found := weaknesses(key):
+        text = f"This key must not be certified: {', '.join(found)}."
+        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
+    return key
 
 
 def _kind(key: object) -> Iterator[str]:

@@ -17,11 +17,11 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated, not_before
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
-from pki import circumstances
 from pki.model import Enrolment, EnrolmentState
 from pki.record import doubts, enrolments
 from pki.registration import eligibility, vouched_names
 from pki.registration.eligibility import check_comment
+from pki.registration.subject import subject_of
 
 
 def request_enrolment(
@@ -42,7 +42,7 @@ def request_enrolment(
     eligibility.check_registrar(token)
     checked = eligibility.check_identity(identity_check, now)
     now = dated(connection, directory_store.lock_person(connection, practitioner), now)
-    person, facts = circumstances.subject_of(connection, practitioner, mailbox)
+    person, facts = subject_of(connection, practitioner, mailbox)
     eligibility.check_enrolment(token.authority, person, facts, now)
     vouched_names.check_publishable(person, facts)
     asked = Enrolment(
@@ -121,7 +121,7 @@ def approve_enrolment(
     found, standing, held_at = locked
     now = not_before(dated(connection, held_at, now), found.requested_at)
     eligibility.check_approval(token, found)
-    person, facts = circumstances.subject_of(connection, found.practitioner, found.mailbox)
+    person, facts = subject_of(connection, found.practitioner, found.mailbox)
     eligibility.check_enrolment(found.authority, person, facts, now)
     vouched_names.check_unchanged(found, person, facts)
     for before in standing:

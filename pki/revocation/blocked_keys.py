@@ -81,6 +81,7 @@ class Listed:
 class Checked:
     """A key that `check` let pass, in the transaction that goes on with it."""
 
+    public_key: PublicKey
     spki_sha256: bytes
 
 
@@ -167,18 +168,19 @@ def judged(key: PublicKey, row: Sequence[Any]) -> Checked:
     if named is not None:
         text = f"This key must not be certified: it is on the list {named} of weak keys."
         raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=["listed"])
-    return Checked(spki_sha256(key))
+    return Checked(key, spki_sha256(key))
 
 
-def stopped_among(connection: Connection, keys: Iterable[PublicKey]) -> frozenset[bytes]:
-    """Those of these keys that `check` refuses, by SHA-256 of their SPKI, in a few questions for all."""
+def checked_among(connection: Connection, keys: Iterable[PublicKey]) -> dict[bytes, Checked]:
+    """Those of these keys that `check` lets pass, by SHA-256 of their SPKI, in a few questions for all."""
     by_spki = {spki_sha256(key): key for key in keys}
     parts = {part: spki for spki, key in by_spki.items() for part in _parts(key)}
     named = select(weak_key.c.form, weak_key.c.digest)
     asked = {"keys": list(by_spki), "numbers": [number_of(key) for key in by_spki.values()]}
-    found = {bytes(spki) for spki in connection.execute(_STOPPED_AMONG, asked).scalars()}
+    stopped = {bytes(spki) for spki in connection.execute(_STOPPED_AMONG, asked).scalars()}
     rows = connection.execute(named.where(tuple_(weak_key.c.form, weak_key.c.digest).in_(list(parts))))
-    return frozenset(found | {parts[(row.form, bytes(row.digest))] for row in rows})
+    stopped |= {parts[(row.form, bytes(row.digest))] for row in rows}
+    return {spki: Checked(key, spki) for spki, key in by_spki.items() if spki not in stopped}
 
 
 def note(connection: Connection, keys: Mapping[bytes, PublicKey]) -> None:

@@ -47,7 +47,7 @@ from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
 from pki.ocsp.request import Request
 from pki.record import authorities
-from pki.revocation import requests
+from pki.revocation import blocked_keys, requests
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.withdrawal import operators as operators_withdrawal
@@ -295,7 +295,8 @@ def test_whoever_takes_the_mail_ca_all_the_same_gets_no_signature(
         with transaction(place.engine) as connection:
             return pipeline.prepare(
                 connection, now=at, actor=ACTOR, authority="organisations-1", profile=SERVICE_TLS,
-                public_key=new_key().public_key(), names=ServiceNames(("ldap.one.example",)),
+                key=blocked_keys.check(connection, new_key().public_key()),
+                names=ServiceNames(("ldap.one.example",)),
                 base_url=BASE_URL,
             )  # fmt: skip
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, text
@@ -30,7 +31,7 @@ from pki.issuance.pipeline import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
 from pki.record import certificates, enrolments, key_locks
 from pki.recovery import orphans
-from pki.revocation import requests
+from pki.revocation import blocked_keys, requests
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
@@ -48,7 +49,7 @@ def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
 
 
 def pem_of(der: bytes) -> str:
-    return x509.load_der_x509_certificate(der).public_bytes(pipeline.Encoding.PEM).decode()
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()
 
 
 def openssl(*arguments: str) -> str:
@@ -419,7 +420,8 @@ def test_what_breaks_a_rule_is_neither_reserved_nor_signed(
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
         pipeline.prepare(
             connection, now=now, actor=Actor("test"), authority=authority.issuing.id, profile=OCSP_SIGNER,
-            public_key=new_key().public_key(), names=ServiceNames(("x.example",)),
+            key=blocked_keys.check(connection, new_key().public_key()),
+            names=ServiceNames(("x.example",)),
             base_url=authority.base_url,
         )  # fmt: skip
     assert (refused.value.kind, refused.value.code) == (Kind.UNACCEPTABLE, "lint-failed")
@@ -632,6 +634,7 @@ def test_an_unknown_authority_issues_nothing(engine: Engine, now: datetime) -> N
     with transaction(engine) as connection, pytest.raises(Refusal) as refused:
         pipeline.prepare(
             connection, now=now, actor=Actor("test"), authority="persons-1", profile=OCSP_SIGNER,
-            public_key=new_key().public_key(), names=ResponderNames("OCSP"), base_url="http://trust.example",
+            key=blocked_keys.check(connection, new_key().public_key()),
+            names=ResponderNames("OCSP"), base_url="http://trust.example",
         )  # fmt: skip
     assert refused.value.code == "unknown-authority"

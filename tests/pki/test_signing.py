@@ -36,6 +36,7 @@ from pki.crl import publish as crl
 from pki.issuance import pipeline
 from pki.model import CrlForm, Serial, serial_of
 from pki.record import authorities, reservations
+from pki.revocation import blocked_keys
 from pki.signing import process as signer_process
 from pki.signing import wire
 from pki.signing.client import SignerClient
@@ -181,7 +182,8 @@ def signer(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> It
 def prepare(connection: Connection, at: datetime) -> pipeline.Prepared:
     return pipeline.prepare(
         connection, now=at, actor=Actor("test"), authority="persons-1", profile=OCSP_SIGNER,
-        public_key=new_key().public_key(), names=ResponderNames("OCSP"), base_url=BASE_URL,
+        key=blocked_keys.check(connection, new_key().public_key()),
+        names=ResponderNames("OCSP"), base_url=BASE_URL,
         thorough=False,
     )  # fmt: skip
 
@@ -360,7 +362,7 @@ def test_a_certificate_the_journal_does_not_know_is_not_signed_again(
     engine: Engine, authority: Established, now: datetime, tmp_path: Path
 ) -> None:
     prepared = reserve(engine, now)
-    pipeline.issue(engine, authority.signer, prepared, now)
+    pipeline.issue(engine, authority.signer, lambda _: prepared, now)
     fresh = Journal(tmp_path / "lost" / "journal.jsonl")
     forgetful = InProcessSigner(engine, authority.keys, fresh, clock=lambda: now)
     with pytest.raises(Refusal) as refused:
