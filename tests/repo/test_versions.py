@@ -46,3 +46,9 @@ def test_bare_machines_run_both_scripts_and_are_named_where_one_looks() -> None:
 def test_the_scripts_are_shell_that_can_be_read() -> None:
     for script in (ROOT / "scripts").glob("*.sh"):
         assert subprocess.run(["bash", "-n", script], check=False).returncode == 0, script.name
+
+
+def test_the_version_is_the_last_of_the_changelog_and_has_a_date() -> None:
+    first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first is not None
+    assert re.fullmatch(rf"{re.escape(PROJECT['project']['version'])} — \d{{4}}-\d\d-\d\d", first[1])
