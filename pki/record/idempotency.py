@@ -2,7 +2,7 @@
 
 The answer is kept in the transaction of the act, so that neither is there without the other; only answers of
 acts that were done are kept, because a refusal changed nothing and may be different the next time.
-`api/http/idempotency.py` reads the header and waits; secrets must never come here (docs/decisions.md).
+`api/http/idempotency.py` reads the header and waits; secrets must never come here (decision 123).
 """
 
 from dataclasses import dataclass

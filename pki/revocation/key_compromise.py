@@ -2,7 +2,7 @@
 are listed for a person to look at.
 
 Certificates of the same key fall in the same transaction as the first; those on other keys do not, because a
-stolen card says nothing of a token in a drawer: whether it does is for a registrar (docs/decisions.md).
+stolen card says nothing of a token in a drawer: whether it does is for a registrar (decision 109).
 """
 
 from collections.abc import Collection, Iterable

@@ -43,6 +43,48 @@ def test_files_named_in_code_marks_exist(document: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def headings(page: str) -> set[str]:
+    """The fragments of a page's headings; a heading that comes again has a number behind it."""
+    anchor = program("number_decisions").anchor
+    found = [
+        anchor(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading))
+        for heading in re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    ]
+    return {
+        name if number == 0 else f"{name}-{number}" for name in found for number in range(found.count(name))
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_fragments_of_links_are_headings(document: Path) -> None:
+    page = document.read_text()
+    asked = re.findall(r"\]\((?!https?:)([^)#]*\.md|)#([^)]+)\)", page)
+    known = {name: headings((document.parent / name).read_text() if name else page) for name in dict(asked)}
+    assert [f"{name}#{fragment}" for name, fragment in asked if fragment not in known[name]] == []
+
+
+def test_decisions_are_numbered_dated_and_in_the_index() -> None:
+    """When this fails: scripts/number_decisions.py gives a new decision its number; add its subject first."""
+    page = (ROOT / "docs" / "decisions.md").read_text()
+    script = program("number_decisions")
+    assert page == script.written(page, "today")
+    entries = script.decisions(page, "today")
+    assert [entry.number for entry in entries] == list(range(1, len(entries) + 1))
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", entry.date) for entry in entries)
+
+
+def test_decisions_that_code_and_documents_name_exist() -> None:
+    page = (ROOT / "docs" / "decisions.md").read_text()
+    known = set(re.findall(r"^## (\d+)\. ", page, re.MULTILINE))
+    files = [
+        *DOCUMENTS,
+        *(path for package in ("directory", "pki", "api") for path in (ROOT / package).rglob("*.py")),
+    ]
+    named = {number for path in files for number in re.findall(r"\bdecision (\d+)\b", path.read_text())}
+    assert "124" in named
+    assert named - known == set()
+
+
 def test_every_setting_is_described_as_it_is() -> None:
     """When this fails: scripts/describe.py writes the page; read what changed."""
     assert (ROOT / "docs" / "reference" / "settings.md").read_text() == program("describe").settings_page()
