@@ -83,7 +83,7 @@ def with_pid_gone(pid: int) -> None:
 def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(made: Installation) -> None:
     first = made.start()
     try:
-        within(90, lambda: made.ports_open() and len(made.certified()) >= 5)
+        within(300, lambda: made.ports_open() and len(made.certified()) >= 5)
         kept = {serial for _, serial, _ in made.certified()}
         for pid in [first.pid, *(int(p["pid"]) for p in made.ask("status")["parts"].values() if "pid" in p)]:
             with_pid_gone(pid)
@@ -102,10 +102,10 @@ def test_a_first_run_killed_in_the_middle_of_its_load_is_finished_by_the_next(ma
 def test_a_load_goes_on_by_itself_while_each_part_is_killed(made: Installation) -> None:
     first = made.start()
     try:
-        within(90, lambda: made.ports_open() and len(made.certified()) >= 3)
+        within(300, lambda: made.ports_open() and len(made.certified()) >= 3)
         for part in ("signer", "worker", "ldap", "web", "postgres"):
             with_pid_gone(int(made.ask("status")["parts"][part]["pid"]))
-        within(90, (made.state / "demo.json").exists)
+        within(300, (made.state / "demo.json").exists)
         within(30, lambda: green(made))
         assert made.ask("status")["certificates"]["practitioner-smime"] >= 50
         nothing_lost(made, [])
