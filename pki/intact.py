@@ -25,7 +25,8 @@ from pki.crl import parsing
 from pki.model import Authority
 
 _ES256_HALF = 32
-_LOG = logging.getLogger(__name__)
+# Named as it was first: who reads logs filters by it.
+_LOG = logging.getLogger("pki.intact")
 
 
 class DamagedError(Exception):
