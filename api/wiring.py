@@ -26,9 +26,9 @@ from pki.certificates.mailbox_profiles import purposes_asked
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
 from pki.rollback.detection import Watch
+from pki.rollback.signing_clock import SigningClock
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
-from pki.signing_clock import SigningClock
 from pki.withdrawal.causes import Cause
 
 

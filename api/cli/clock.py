@@ -8,7 +8,7 @@ import click
 from api.cli.enrolment import identity_option, who_acts
 from api.cli.output import answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
-from pki import clock_reset
+from pki.rollback import clock_reset
 
 _HEADERS = ("id", "reason", "asked by", "asked at", "confirmed by", "confirmed at")
 

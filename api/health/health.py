@@ -38,7 +38,7 @@ from directory.sync.runs.history import Condition, conditions
 from pki.monitoring import service_expiry
 from pki.monitoring.metrics import Figures, feed_lags, figures
 from pki.rollback import detection as completeness
-from pki.signing_clock import SigningClock
+from pki.rollback.signing_clock import SigningClock
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 # Seconds: a scrape costs the database one pass over its counts, and anybody may ask.

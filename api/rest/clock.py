@@ -1,4 +1,4 @@
-"""Resets of the last instant signed, by two administrators. The rules are `pki/clock_reset.py`'s."""
+"""Resets of the last instant signed, by two administrators. The rules are `pki/rollback/clock_reset.py`'s."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from api.http.schemas import Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
 from directory.rules import LONGEST_REASON
-from pki import clock_reset as use_cases
-from pki.clock_reset import Reset
+from pki.rollback import clock_reset as use_cases
+from pki.rollback.clock_reset import Reset
 
 
 class ResetRequest(Shape):

@@ -28,7 +28,7 @@ from pki.ocsp.responders import Responder, Responders, load_responders
 from pki.ocsp.response import Finding, Issuer, Outcome
 from pki.ocsp.store import Presigned
 from pki.rollback.detection import Watch
-from pki.signing_clock import SigningClock
+from pki.rollback.signing_clock import SigningClock
 
 _LOG = logging.getLogger("sceau.status")
 MEDIA_TYPE = "application/ocsp-response"

@@ -169,7 +169,8 @@ _LATEST_NUMBER = text("""
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL AND (base IS NOT NULL) = :delta
     ORDER BY number DESC LIMIT 1
 """)
-# By the dates that count: where a jump of the clock dated one ahead, `pki/clock_reset.py` voids the date.
+# By the dates that count: where a jump of the clock dated one ahead, `pki/rollback/clock_reset.py` voids the
+# date.
 _LATEST = text("""
     SELECT number, this_update, next_update, watermark, der, sha256 FROM crl_dated
     WHERE authority_id = :authority AND shard = :shard AND der IS NOT NULL AND (base IS NOT NULL) = :delta

@@ -21,12 +21,12 @@ from pki.model import Authority, Reservation, Serial
 from pki.record import authorities, reservations
 from pki.rollback import high_water
 from pki.rollback.detection import Kept, Watch
+from pki.rollback.signing_clock import SigningClock
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys, missing
 from pki.signing.seal import seal
 from pki.signing.signer import MOST_AT_ONCE, MOST_LISTED
-from pki.signing_clock import SigningClock
 
 VERSION = "sceau-signer/1"
 Gate = Callable[..., None]

@@ -22,7 +22,7 @@ from api.wiring import Container, written_folders
 from api.writing import APPLICATION, SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
 from directory.base.clock import utc_now
 from pki.model import RevocationReason
-from pki.signing_clock import FILE
+from pki.rollback.signing_clock import FILE
 from tests.api.certificates import certify
 from tests.api.commands import Sceau, told
 from tests.api.test_health import Pinged

@@ -31,7 +31,7 @@ from directory.base.instant import dated_by_database
 from pki.crl import store as crl_store
 from pki.issuance import for_enrolment
 from pki.model import CrlForm, IssuedCertificate, RevocationReason
-from pki.signing_clock import FILE, SigningClock
+from pki.rollback.signing_clock import FILE, SigningClock
 from tests.api.commands import Sceau
 from tests.api.conftest import Caller
 from tests.api.signing import signer_in
