@@ -21,13 +21,13 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.durable_files import write_atomically
 from directory.base.failpoints import passing
-from pki import servers_authority
 from pki.certificates.profiles import SERVICE_TLS, ServiceNames
 from pki.issuance import pipeline
 from pki.issuance.pipeline import Prepared
 from pki.model import Authority, RevocationAction, serial_of
 from pki.record import authorities, revocations
 from pki.revocation import blocked_keys
+from pki.service_keys import servers_authority
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "organisations"

@@ -8,10 +8,10 @@ from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import servers_authority
 from pki.certificates.profiles import LIST_SIGNER
 from pki.issuance import for_service
 from pki.service_keys import jws as list_signing
+from pki.service_keys import servers_authority
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "persons"

@@ -5,10 +5,10 @@ from sqlalchemy import select
 from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
-from pki import servers_authority
 from pki.issuance import for_service
 from pki.ocsp import responders
 from pki.record import tables
+from pki.service_keys import servers_authority
 
 
 def renew_responders(container: Container) -> str:

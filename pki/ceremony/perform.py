@@ -284,7 +284,8 @@ def _store(
 def _first_state(connection: Connection, one: Planned) -> AuthorityState:
     """The first of its role issues at once; whoever follows waits until its lists are out (`rollover`).
 
-    The first for servers follows too where another CA has certified some: `pki.servers_authority`.
+    The first for servers follows too where another CA has certified some:
+    `pki.service_keys.servers_authority`.
     """
     if isinstance(one, PlannedCross) or one.issuer is None:
         return AuthorityState.ACTIVE

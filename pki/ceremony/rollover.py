@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
-from pki import servers_authority
 from pki.ceremony import store as rows
 from pki.crl import store as crl_store
 from pki.model import Authority, AuthorityState
 from pki.ocsp import store as ocsp_store
 from pki.record import authorities
+from pki.service_keys import servers_authority
 
 
 def activate(connection: Connection, authority_id: str, *, now: datetime, actor: Actor) -> Authority:

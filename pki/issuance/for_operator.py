@@ -14,7 +14,7 @@ from directory.access import Token
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import impediments, servers_authority
+from pki import impediments
 from pki.certificates import public_keys
 from pki.certificates.profiles import (
     OF_OPERATORS,
@@ -38,6 +38,7 @@ from pki.registration import operators_store
 from pki.registration.operators import check_domains, operator_of
 from pki.registration.operators_store import Made, Operator, OperatorReservation
 from pki.revocation import blocked_keys
+from pki.service_keys import servers_authority
 from pki.signing.signer import Signer
 
 # Who certified them before there was a CA for servers.

@@ -19,7 +19,6 @@ from directory.attention import matters_noted
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import servers_authority
 from pki.ceremony import intake, offline, rollover
 from pki.ceremony import perform as making
 from pki.ceremony import plan as planned
@@ -48,6 +47,7 @@ from pki.ocsp import store as ocsp_store
 from pki.ocsp.request import Request
 from pki.record import authorities
 from pki.revocation import blocked_keys, requests
+from pki.service_keys import servers_authority
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.withdrawal import operators as operators_withdrawal
