@@ -15,9 +15,8 @@ from sqlalchemy.exc import OperationalError
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import intact
-from pki.intact import DamagedError
-from pki.publication import trust_list, trust_list_store
+from pki.publication import intact, trust_list, trust_list_store
+from pki.publication.intact import DamagedError
 
 _LOG = logging.getLogger("sceau.status")
 

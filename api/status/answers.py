@@ -17,8 +17,6 @@ from api.status.cache import AnswerCache, Kept
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
 from directory.base.errors import Refusal
-from pki import intact
-from pki.intact import DamagedError
 from pki.model import Serial, Standing
 from pki.ocsp import request as ocsp_request
 from pki.ocsp import response as ocsp
@@ -27,6 +25,8 @@ from pki.ocsp.request import Question, Request
 from pki.ocsp.responders import Responder, Responders, load_responders
 from pki.ocsp.response import Finding, Issuer, Outcome
 from pki.ocsp.store import Presigned
+from pki.publication import intact
+from pki.publication.intact import DamagedError
 from pki.rollback.detection import Watch
 from pki.rollback.signing_clock import SigningClock
 

@@ -1,8 +1,9 @@
 """CRLs and CA certificates as files: the last signed CRL and delta of a shard, the certificate of a CA.
 
 A CRL is given from memory as long as nothing has been published since; the last good one goes on being given
-when the record is out of reach, has forgotten it, or gives bytes that nobody signed (`pki/intact.py`), since
-it says itself until when it holds. Where there is no good one yet, there is none: 503.
+when the record is out of reach, has forgotten it, or gives bytes that nobody signed
+(`pki/publication/intact.py`), since it says itself until when it holds. Where there is no good one yet, there
+is none: 503.
 """
 
 import logging
@@ -15,13 +16,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
-from pki import intact
 from pki.ceremony import rollover
 from pki.crl import parsing
 from pki.crl import store as crl_store
-from pki.intact import DamagedError
 from pki.model import Authority
-from pki.publication import trust_list, trust_list_store
+from pki.publication import intact, trust_list, trust_list_store
+from pki.publication.intact import DamagedError
 from pki.publication.store import authority as certificate_of
 from pki.record import authorities
 from pki.rollback import high_water

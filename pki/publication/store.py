@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from directory import privacy
-from pki import intact
 from pki.certificates.profiles import served_by
 from pki.model import Authority, Purpose
+from pki.publication import intact
 from pki.record import authorities as authority_rows
 
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox

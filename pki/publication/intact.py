@@ -26,7 +26,7 @@ from pki.model import Authority
 
 _ES256_HALF = 32
 # Named as it was first: who reads logs filters by it.
-_LOG = logging.getLogger("pki.intact")
+_LOG = logging.getLogger("pki.publication.intact")
 
 
 class DamagedError(Exception):
