@@ -6,8 +6,8 @@ it. The field is held back, never the person: a name gives way to the record's o
 number or the address itself is such a value, what bears it is not shown; a check of the exact address still
 answers.
 
-Pure. Who is told is for `pki/privacy_watch.py`. Numbers of registers and of telephones are none of these:
-RPPS (11 digits), ADELI and FINESS (9), SIRET (14), surgeries (4, RPPS, rank), telephones (10).
+Pure. Who is told is for `pki/monitoring/privacy_watch.py`. Numbers of registers and of telephones are none of
+these: RPPS (11 digits), ADELI and FINESS (9), SIRET (14), surgeries (4, RPPS, rank), telephones (10).
 """
 
 import re

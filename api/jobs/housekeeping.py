@@ -15,9 +15,9 @@ from directory import measures_due as measures
 from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import earlier_keys, privacy_watch, restitution
+from pki import earlier_keys, restitution
 from pki.model import serial_of
-from pki.monitoring import relying_party_check
+from pki.monitoring import privacy_watch, relying_party_check
 from pki.record import idempotency
 from pki.recovery import orphans
 from pki.rollback import detection as completeness
