@@ -23,13 +23,13 @@ from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine
 from directory.sync.runs.bounds import RegisterBounds, load_bounds
 from pki.certificates.mailbox_profiles import purposes_asked
+from pki.impediments.causes import Cause
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
 from pki.rollback.detection import Watch
 from pki.rollback.signing_clock import SigningClock
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
-from pki.withdrawal.causes import Cause
 
 
 @dataclass(frozen=True)

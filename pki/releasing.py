@@ -13,7 +13,7 @@ from directory.access import Role, Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from pki import impediments
+from pki.impediments import standing as impediments
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates, revocations
 from pki.record.revocations import LastEvent, Revocable

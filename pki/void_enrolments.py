@@ -17,10 +17,10 @@ from directory import store as directory_store
 from directory.attention import Concern, Matter, keep
 from directory.base.audit import Actor
 from directory.feed.changes import Entity
-from pki import impediments
+from pki.impediments import standing as impediments
+from pki.impediments.causes import Bond, Present
 from pki.record.tables import NAMES_OF_ENROLMENT
 from pki.registration import vouched_names
-from pki.withdrawal.causes import Bond, Present
 
 # Those that ended as well: their matters close. Each way to an enrolment by its own index.
 _VOUCHED = text(f"""

@@ -22,9 +22,9 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from directory.model import MailboxFacts, Practitioner
-from pki import impediments
 from pki.certificates import mailbox_profiles, public_keys
 from pki.certificates.public_keys import PublicKey
+from pki.impediments import standing as impediments
 from pki.issuance import batch_store, pipeline, rekey
 from pki.issuance.batch_store import Batch, Item
 from pki.issuance.pipeline import Prepared, Signed, Wanted

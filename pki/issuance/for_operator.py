@@ -14,7 +14,6 @@ from directory.access import Token
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.identifiers import parse_domain
-from pki import impediments
 from pki.certificates import public_keys
 from pki.certificates.profiles import (
     OF_OPERATORS,
@@ -27,6 +26,7 @@ from pki.certificates.profiles import (
     family_of,
 )
 from pki.certificates.public_keys import PublicKey
+from pki.impediments import standing as impediments
 from pki.issuance import pipeline
 from pki.issuance.pipeline import Outcome, Prepared
 from pki.issuance.quotas import Charged, Quotas

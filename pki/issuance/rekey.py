@@ -10,8 +10,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
-from pki import impediments
 from pki.certificates.profiles import RESERVATION_LIFE, Profile, served_by
+from pki.impediments import standing as impediments
 from pki.issuance import pipeline
 from pki.model import Enrolment, Reservation, Serial
 from pki.record import certificates, reservations, revocations

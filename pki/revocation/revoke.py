@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record, record_all
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
-from pki import impediments
 from pki.crl.encoding import entry_der
+from pki.impediments import standing as impediments
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.record.revocations import Revocable

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from directory.attention import Concern, Matter, keep
-from pki import impediments
+from pki.impediments import standing as impediments
+from pki.impediments.causes import RULES, Cause, Decision, decide
 from pki.model import RevocationAction, Serial
 from pki.record import revocations
 from pki.record.revocations import Revocable
@@ -21,7 +22,6 @@ from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack
 from pki.revocation.rules import ACTOR
 from pki.withdrawal import store as withdrawal_store
-from pki.withdrawal.causes import RULES, Cause, Decision, decide
 from pki.withdrawal.reconcile import Graces, Outcome
 
 _LIFTED = "the suspension was lifted"

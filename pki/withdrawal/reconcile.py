@@ -1,7 +1,7 @@
 """What follows when somebody leaves: certificates revoked or held, enrolments ended, the unsettled listed.
 
 Level-triggered: the feed says whom to look at, the present rows say what should be so
-(`pki/withdrawal/causes.py`), and whatever is not so is made so. Looking twice changes nothing; looking late
+(`pki/impediments/causes.py`), and whatever is not so is made so. Looking twice changes nothing; looking late
 is as good as looking early.
 """
 
@@ -28,7 +28,9 @@ from directory.feed.readers import (
 )
 from directory.model import Standing
 from directory.rules import registering_authority, standing
-from pki import impediments, void_enrolments
+from pki import void_enrolments
+from pki.impediments import standing as impediments
+from pki.impediments.causes import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 from pki.model import RevocationAction, Serial
 from pki.record import certificates, revocations
 from pki.record import enrolments as enrolment_rows
@@ -38,7 +40,6 @@ from pki.revocation.revoke import TakingBack
 from pki.revocation.rules import ACTOR
 from pki.verdict import answer
 from pki.withdrawal import store as withdrawal_store
-from pki.withdrawal.causes import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 
 CONSUMER = "consequences"
 # About a second of revoking: a registrar who waits for one of these certificates waits no longer than that.

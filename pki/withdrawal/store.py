@@ -12,8 +12,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from directory.model import MailboxKind
+from pki.impediments.causes import Bond, Cause
 from pki.model import Serial
-from pki.withdrawal.causes import Bond, Cause
 
 # What the mailbox was when the enrolment was asked for: two registrars vouched for that establishment. Where
 # the record does not reach back so far, what it is now.

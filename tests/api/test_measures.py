@@ -13,7 +13,7 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.rules import FRANCE
 from directory.sync.runs.run import run_register
-from pki.withdrawal.causes import GRACES
+from pki.impediments.causes import GRACES
 from pki.withdrawal.reconcile import Follower
 from tests.api.conftest import Caller
 from tests.api.signing import request_for

@@ -9,10 +9,10 @@ from api.installation.ca_keys import ca_keys
 from api.settings import Settings, child_environment, load_settings, save_settings
 from api.wiring import build
 from directory.base.errors import Kind, Refusal
+from pki.impediments.causes import GRACES
 from pki.signing.file import FileKeys
 from pki.signing.pkcs11 import TokenKeys
 from pki.signing.token_uri import TokenPlace
-from pki.withdrawal.causes import GRACES
 
 
 def test_without_anything_said_the_defaults_hold(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from pki.certificates.profiles import (
 )
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
+from pki.impediments.causes import GRACES, Cause
 from pki.issuance import for_operator, for_service, pipeline
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
 from pki.monitoring import expiry_notices
@@ -51,7 +52,6 @@ from pki.service_keys import servers_authority
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.withdrawal import operators as operators_withdrawal
-from pki.withdrawal.causes import GRACES, Cause
 from tests.factories import seed_practitioner
 from tests.pki.conftest import new_key, request_for
 from tests.pki.hierarchies import BASE_URL, EVERY, PASSPHRASE, generation, plan, ring

@@ -22,12 +22,12 @@ from directory.feed.readers import read_changes
 from directory.feed.retention import tell_of_time
 from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
+from pki.impediments.causes import GRACES
 from pki.issuance.batch import Asked, issue_all
 from pki.publication.store import live_certificates
 from pki.verdict.answer import verdicts
 from pki.verdict.model import Verdict
 from pki.void_enrolments import void_of
-from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Follower
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import BASE_URL, Established, enrol, new_key, request_for

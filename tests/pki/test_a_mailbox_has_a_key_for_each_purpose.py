@@ -11,6 +11,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from pki.certificates import mailbox_profiles
+from pki.impediments.causes import GRACES, kind_of_profile
 from pki.issuance import batch
 from pki.issuance.batch import Asked
 from pki.model import JOINED, IssuedCertificate, MailKeys, Purpose, RevocationAction, RevocationReason
@@ -20,7 +21,6 @@ from pki.verdict.answer import verdicts
 from pki.verdict.model import Answer
 from pki.withdrawal import measures
 from pki.withdrawal import reconcile as consequences
-from pki.withdrawal.causes import GRACES, kind_of_profile
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, enrol, new_key, request_for
 from tests.pki.test_issuance import identify_again

@@ -12,8 +12,8 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.store import lock_person
+from pki.impediments.causes import GRACES
 from pki.verdict.answer import verdicts
-from pki.withdrawal.causes import GRACES
 from pki.withdrawal.measures import Measure, MeasureState, lift, measures_seen, take
 from pki.withdrawal.reconcile import Follower
 from tests.factories import Seeded, depart, rpps, seed_practitioner

@@ -17,9 +17,9 @@ from directory.base.errors import Refusal
 from directory.corrections import Correction
 from directory.feed.changes import Entity
 from directory.sync.runs.run import run_register
+from pki.impediments.causes import GRACES
 from pki.registration import enrolment
 from pki.void_enrolments import void_of
-from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Follower
 from tests.directory.sync.files import activity, header, zipped
 from tests.directory.sync.files import someone as of_number

@@ -17,13 +17,13 @@ from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.rules import LONGEST_REASON
 from directory.store import lock_person
+from pki.impediments.causes import GRACES, Cause
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.publication.store import live_certificates
 from pki.record import enrolments
 from pki.registration import enrolment
 from pki.revocation import requests
 from pki.verdict.answer import verdicts
-from pki.withdrawal.causes import GRACES, Cause
 from pki.withdrawal.measures import lift, take
 from pki.withdrawal.reconcile import Follower, Outcome, Touched, list_claims, settle, settle_due
 from tests.api.certificates import certify

@@ -26,6 +26,7 @@ from directory.store import lock_person
 from pki.certificates import serials as serials_wing
 from pki.certificates.profiles import RESERVATION_LIFE
 from pki.certificates.validity import shard_of
+from pki.impediments.causes import GRACES
 from pki.issuance import pipeline
 from pki.issuance.pipeline import Prepared
 from pki.model import Enrolment, IssuedCertificate, RevocationReason, Serial, serial_of
@@ -33,7 +34,6 @@ from pki.record import certificates, enrolments, key_locks
 from pki.recovery import orphans
 from pki.revocation import blocked_keys, requests
 from pki.signing.inprocess import InProcessSigner
-from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key, request_for

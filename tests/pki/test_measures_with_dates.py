@@ -24,11 +24,11 @@ from directory.feed.changes import START
 from directory.feed.readers import read_urgent
 from directory.model import MeasureKind
 from directory.withdrawal_limits import standings_seen
+from pki.impediments.causes import GRACES
 from pki.model import IssuedCertificate
 from pki.verdict.answer import verdicts
 from pki.verdict.model import Verdict
 from pki.withdrawal import measures
-from pki.withdrawal.causes import GRACES
 from pki.withdrawal.measures import Measure, MeasureState
 from pki.withdrawal.reconcile import Follower
 from tests.factories import seed_organisation, seed_practitioner

@@ -21,6 +21,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from pki import releasing
+from pki.impediments.causes import GRACES
 from pki.issuance import batch, for_enrolment
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
@@ -29,7 +30,6 @@ from pki.revocation import blocked_keys, proof_of_possession, requests, rules, s
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import measures
 from pki.withdrawal import operators as operators_withdrawal
-from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_practitioner
 from tests.pki.conftest import (

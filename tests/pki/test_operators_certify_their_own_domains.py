@@ -16,6 +16,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import releasing
 from pki.certificates.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
+from pki.impediments.causes import GRACES, Cause
 from pki.issuance import for_enrolment, for_operator
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.monitoring import expiry_store
@@ -23,7 +24,6 @@ from pki.record import authorities
 from pki.revocation import compromise_reports, requests
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import operators as operators_withdrawal
-from pki.withdrawal.causes import GRACES, Cause
 from pki.withdrawal.reconcile import Outcome, settle_due
 from tests.factories import OPERATOR, seed_practitioner
 from tests.pki.conftest import BASE_URL, Established, Key, enrol, new_key, request_for

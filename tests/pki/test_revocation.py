@@ -14,11 +14,11 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki import releasing
 from pki.certificates import der
+from pki.impediments.causes import GRACES
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.revocation import requests
 from pki.revocation import revoke as revoking
-from pki.withdrawal.causes import GRACES
 from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Issue, enrol, registrar

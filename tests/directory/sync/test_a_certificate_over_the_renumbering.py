@@ -26,8 +26,8 @@ from directory.base.db import transaction
 from directory.ldap.client import LdapClient
 from directory.rules import registering_authorities
 from directory.store import practitioners
+from pki.impediments.causes import GRACES, Cause
 from pki.issuance.for_enrolment import issue_for_enrolment
-from pki.withdrawal.causes import GRACES, Cause
 from tests.api.signing import signer_in
 from tests.directory.ldap.conftest import SUFFIX, Server
 from tests.directory.sync.files import Rows, Run

@@ -177,7 +177,7 @@ def decide(
 
     `due` is when causes noted before fall due, `last` the last event of the certificate, `ours` whether that
     was a hold put here: another's hold stays, whatever becomes of the suspension. `impeded` is whether
-    anything stands against giving it back (`pki/impediments.py`).
+    anything stands against giving it back (`pki/impediments/standing.py`).
     """
     final = [cause for cause in found if cause is not Cause.SUSPENDED]
     for cause in final:

@@ -15,13 +15,13 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_commit
 from directory.model import MailboxFacts, Practitioner
 from pki.certificates.profiles import OF_OPERATORS
+from pki.impediments.causes import Bond, Cause, Present, causes, kind_of_profile
 from pki.model import Enrolment, IssuedCertificate, Serial
 from pki.record import key_locks
 from pki.record.revocations import Revocable
 from pki.registration import eligibility, operators_store, vouched_names
 from pki.revocation import blocked_keys
 from pki.withdrawal import store as withdrawal_store
-from pki.withdrawal.causes import Bond, Cause, Present, causes, kind_of_profile
 
 KEY_BLOCKED = "key-blocked"
 ON_HOLD = "certificate-on-hold"

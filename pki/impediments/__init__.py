@@ -1,0 +1,1 @@
+"""What stands against a certificate, by the present record. Reads and refuses; writes nothing."""
