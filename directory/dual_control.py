@@ -2,7 +2,8 @@
 
 The one mechanism behind every such act. Each kind of act has a table of its own, keyed by its subject, with
 the columns `reason`, `asked_by`, `asked_at`, `confirmed_by`, `confirmed_at`. Who is competent, and what
-follows, is decided where the act is (`pki/withdrawal/measures.py`, `pki/releasing.py`, `corrections.py`).
+follows, is decided where the act is (`pki/withdrawal/measures.py`, `pki/revocation/release.py`,
+`corrections.py`).
 """
 
 from dataclasses import dataclass

@@ -11,10 +11,10 @@ from api.cli.enrolment import identity_option, who_acts, withdrawing
 from api.cli.output import NUMBER, answer, container, json_option, refusals_told, state_option
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import releasing
 from pki.certificates import serials as serials_wing
 from pki.model import RevocationReason
 from pki.revocation import bulk, proof_of_possession
+from pki.revocation import release as releasing
 from pki.revocation.bulk import Preview
 from pki.revocation.bulk_store import Bulk, Selection
 

@@ -15,11 +15,12 @@ from directory import measures_due as measures
 from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import earlier_keys, restitution
+from pki import restitution
 from pki.model import serial_of
 from pki.monitoring import privacy_watch, relying_party_check
 from pki.record import idempotency
 from pki.recovery import orphans
+from pki.revocation import earlier_keys
 from pki.rollback import detection as completeness
 
 _LOG = logging.getLogger("sceau.worker")

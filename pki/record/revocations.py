@@ -16,7 +16,8 @@ _LAST_ACTIONS = text("""
     SELECT DISTINCT ON (serial) serial, id, action, actor, reason, revoked_at, recorded_at FROM revocation
     WHERE serial = ANY(:serials) ORDER BY serial, id DESC
 """)
-# A release ends the holds of all: it is given only when none of them is another's (pki/releasing.py).
+# A release ends the holds of all: it is given only when none of them is another's
+# (pki/revocation/release.py).
 _HOLDERS = text("""
     SELECT h.serial, h.actor FROM revocation h WHERE h.serial = ANY(CAST(:serials AS text[]))
     AND h.action = 'hold' AND NOT EXISTS (

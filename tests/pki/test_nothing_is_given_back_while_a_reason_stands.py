@@ -20,13 +20,13 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from pki import releasing
 from pki.impediments.causes import GRACES
 from pki.issuance import batch, for_enrolment
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.registration import enrolment
 from pki.revocation import blocked_keys, proof_of_possession, requests, rules, suspension
+from pki.revocation import release as releasing
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import measures
 from pki.withdrawal import operators as operators_withdrawal

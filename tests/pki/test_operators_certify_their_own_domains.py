@@ -14,7 +14,6 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import releasing
 from pki.certificates.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
 from pki.impediments.causes import GRACES, Cause
 from pki.issuance import for_enrolment, for_operator
@@ -22,6 +21,7 @@ from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Ser
 from pki.monitoring import expiry_store
 from pki.record import authorities
 from pki.revocation import compromise_reports, requests
+from pki.revocation import release as releasing
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import operators as operators_withdrawal
 from pki.withdrawal.reconcile import Outcome, settle_due

@@ -12,11 +12,11 @@ from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import releasing
 from pki.certificates import der
 from pki.impediments.causes import GRACES
 from pki.model import REASON_CODES, IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
+from pki.revocation import release as releasing
 from pki.revocation import requests
 from pki.revocation import revoke as revoking
 from pki.withdrawal.reconcile import Touched, settle

@@ -18,12 +18,12 @@ from sqlalchemy.exc import DBAPIError
 from directory.access import Token
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki import releasing
 from pki.certificates import der
 from pki.model import IssuedCertificate, Revocation, RevocationReason, Serial
 from pki.monitoring import certificate_history
 from pki.ocsp import store as ocsp_store
 from pki.revocation import proof_of_possession, rules, suspension
+from pki.revocation import release as releasing
 from pki.revocation.reasons import HOLDERS, WORDS
 from pki.tlog import store as transparency_store
 from tests.factories import seed_practitioner

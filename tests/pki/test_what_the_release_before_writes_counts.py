@@ -15,8 +15,8 @@ from api.installation import bring_up
 from directory.base.db import transaction
 from directory.base.locks import is_held
 from directory.model import Standing
-from pki import earlier_keys
 from pki.model import RevocationAction
+from pki.revocation import earlier_keys
 from pki.verdict.answer import verdicts
 from tests.factories import Seeded, seed_organisation, seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, enrol, new_key
