@@ -12,7 +12,7 @@ from directory.base.db import transaction
 from directory.corrections import Correction
 from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE
-from pki.void_enrolments import void_of
+from pki.withdrawal.void_enrolments import void_of
 
 HEADERS = ("id", "entity", "key", "field", "value", "register says", "by", "since", "ending")
 ENTITIES = click.Choice([entity.value for entity in CORRECTABLE])

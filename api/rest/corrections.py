@@ -16,7 +16,7 @@ from directory.corrections import LONGEST_VALUE, Correction
 from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE
 from directory.rules import LONGEST_REASON
-from pki.void_enrolments import void_of
+from pki.withdrawal.void_enrolments import void_of
 
 MAY_CORRECT = {Role.REGISTRAR, Role.ADMIN}
 LONGEST_KEY = 320

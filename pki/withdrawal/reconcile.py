@@ -28,7 +28,6 @@ from directory.feed.readers import (
 )
 from directory.model import Standing
 from directory.rules import registering_authority, standing
-from pki import void_enrolments
 from pki.impediments import standing as impediments
 from pki.impediments.causes import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
 from pki.model import RevocationAction, Serial
@@ -40,6 +39,7 @@ from pki.revocation.revoke import TakingBack
 from pki.revocation.rules import ACTOR
 from pki.verdict import answer
 from pki.withdrawal import store as withdrawal_store
+from pki.withdrawal import void_enrolments
 
 CONSUMER = "consequences"
 # About a second of revoking: a registrar who waits for one of these certificates waits no longer than that.

@@ -18,7 +18,7 @@ from directory.feed.changes import Entity
 from directory.withdrawal_limits import agree, standings_seen
 from pki.publication.export import write_export
 from pki.publication.values import public_values
-from pki.void_enrolments import void_of
+from pki.withdrawal.void_enrolments import void_of
 from tests.api.commands import Sceau
 from tests.api.conftest import Caller
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token

@@ -27,8 +27,8 @@ from pki.issuance.batch import Asked, issue_all
 from pki.publication.store import live_certificates
 from pki.verdict.answer import verdicts
 from pki.verdict.model import Verdict
-from pki.void_enrolments import void_of
 from pki.withdrawal.reconcile import Follower
+from pki.withdrawal.void_enrolments import void_of
 from tests.factories import Seeded, seed_organisation, seed_practitioner, seed_token
 from tests.pki.conftest import BASE_URL, Established, enrol, new_key, request_for
 from tests.pki.test_what_the_release_before_writes_counts import downgrade

@@ -19,8 +19,8 @@ from directory.feed.changes import Entity
 from directory.sync.runs.run import run_register
 from pki.impediments.causes import GRACES
 from pki.registration import enrolment
-from pki.void_enrolments import void_of
 from pki.withdrawal.reconcile import Follower
+from pki.withdrawal.void_enrolments import void_of
 from tests.directory.sync.files import activity, header, zipped
 from tests.directory.sync.files import someone as of_number
 from tests.factories import Seeded, rpps, seed_organisation, seed_practitioner, seed_token

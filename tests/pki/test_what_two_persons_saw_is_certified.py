@@ -21,7 +21,7 @@ from pki.model import Enrolment
 from pki.record import enrolments
 from pki.registration import enrolment as enrolling
 from pki.verdict import store as exchange_store
-from pki.void_enrolments import void_of
+from pki.withdrawal.void_enrolments import void_of
 from tests.factories import Seeded, seed_organisation, seed_practitioner
 from tests.pki.conftest import (
     BASE_URL,

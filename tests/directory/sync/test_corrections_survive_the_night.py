@@ -16,7 +16,7 @@ from directory.base.locks import hold_until_commit
 from directory.corrections import Correction, correct, lock_of, withdraw_correction
 from directory.feed.changes import Entity
 from directory.sync.runs.run import RunReport, run_register
-from pki.void_enrolments import void_of
+from pki.withdrawal.void_enrolments import void_of
 from tests.conftest import NOON
 from tests.directory.sync.files import FINESS, MAILBOXES, VECTORS, Rows, activity, header, someone, zipped
 from tests.factories import rpps, seed_token
