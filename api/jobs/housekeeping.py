@@ -15,7 +15,7 @@ from directory import measures_due as measures
 from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki import restitution
+from pki.issuance import restitution
 from pki.model import serial_of
 from pki.monitoring import privacy_watch, relying_party_check
 from pki.record import idempotency

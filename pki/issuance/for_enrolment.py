@@ -10,10 +10,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from directory.access import Token
-from pki import circumstances
 from pki.certificates.public_keys import PublicKey
 from pki.impediments import standing as impediments
-from pki.issuance import pipeline, rekey
+from pki.issuance import circumstances, pipeline, rekey
 from pki.issuance.pipeline import Outcome, Prepared
 from pki.issuance.quotas import Charged, Quotas
 from pki.lint import pkix

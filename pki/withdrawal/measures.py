@@ -34,9 +34,9 @@ from directory.tables import (
     practitioner,
 )
 from directory.withdrawal_limits import charge
-from pki import restitution
+from pki.issuance import restitution
+from pki.issuance.restitution import Replacement
 from pki.registration import eligibility
-from pki.restitution import Replacement
 from pki.withdrawal.reconcile import Graces, Touched, settle
 
 
@@ -233,9 +233,9 @@ def annul(
     Who confirms names it: `confirms` is `annulment_asked`.
 
     Confirmed, it ends, whatever was held for it is released, and what a strike-off ended or revoked comes
-    back (`pki/restitution.py`). One that has ended is annulled all the same. Refuses `not-a-registrar`,
-    `unknown-measure`, `measure-annulled`, `self-approval`, `already-asked`, `nothing-asked`,
-    `reason-missing`, `reason-too-long`.
+    back (`pki/issuance/restitution.py`). One that has ended is annulled all the same. Refuses
+    `not-a-registrar`, `unknown-measure`, `measure-annulled`, `self-approval`, `already-asked`,
+    `nothing-asked`, `reason-missing`, `reason-too-long`.
     """
     eligibility.check_registrar(token)
     check_reason(reason)

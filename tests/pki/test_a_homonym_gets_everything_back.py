@@ -11,7 +11,7 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.model import MeasureKind
-from pki import restitution
+from pki.issuance import restitution
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import enrolments
 from pki.record.certificates import find_certificate

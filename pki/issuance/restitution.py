@@ -22,11 +22,10 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from directory.model import Standing
-from pki import circumstances
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.certificates.public_keys import PublicKey
 from pki.impediments import standing as impediments
-from pki.issuance import for_enrolment, pipeline, rekey
+from pki.issuance import circumstances, for_enrolment, pipeline, rekey
 from pki.issuance.pipeline import Prepared, Signed
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.record import certificates
