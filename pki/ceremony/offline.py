@@ -25,8 +25,8 @@ from pki.ceremony.signing import KeyRing
 from pki.ceremony.transcript import Step
 from pki.certificates import csr as certification_request
 from pki.certificates.builder import subject_of
+from pki.crl.encoding import this_update
 from pki.model import RevocationReason, Serial
-from pki.registration.eligibility import this_update
 
 # S/MIME BR 4.9.7: the CRL of a root at least once in twelve months.
 LONGEST_ROOT_CRL = timedelta(days=365)

@@ -1,11 +1,12 @@
 """Certificate revocation lists: rows to DER (RFC 5280 5). Pure."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.certificates import der, identifiers
+from pki.certificates.profiles import BACKDATING
 from pki.certificates.signature_algorithms import ALGORITHMS
 from pki.crl import distribution_points
 from pki.model import REASON_CODES, Authority, RevocationReason, Serial
@@ -81,3 +82,15 @@ def _extensions(
 def _point(url: str) -> bytes:
     """A distributionPoint: [0] { fullName [0] { uniformResourceIdentifier [6] } }."""
     return der.explicit(0, der.explicit(0, der.tlv(0x86, url.encode("ascii"))))
+
+
+def this_update(now: datetime, *, before: datetime | None, listed: datetime | None) -> datetime:
+    """When a CRL made `now` begins: as long ago as notBefore of a certificate.
+
+    Readers whose clocks run late refuse a CRL of a second to come. `listed` is the latest date that the CRL
+    is the first to list: it begins in that second or later. `before` is when the CRL before began: it begins
+    later, or both would have to share a number (RFC 5280 5.2.3).
+    """
+    later = [] if before is None else [before + timedelta(seconds=1)]
+    later += [] if listed is None else [listed]
+    return max([now - BACKDATING, *later]).replace(microsecond=0)

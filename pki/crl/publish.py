@@ -23,10 +23,9 @@ from pki.certificates.profiles import MOST_IN_PLAIN
 from pki.crl import checks as gate
 from pki.crl import distribution_points
 from pki.crl import store as crl_store
-from pki.crl.encoding import removal_der, tbs_der
+from pki.crl.encoding import removal_der, tbs_der, this_update
 from pki.model import Authority, CrlForm
 from pki.record import authorities
-from pki.registration.eligibility import this_update
 from pki.rollback import detection as completeness
 from pki.rollback import high_water
 

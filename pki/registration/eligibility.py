@@ -15,7 +15,6 @@ from directory.model import MailboxFacts, MailboxKind, Practitioner, Standing
 from directory.rules import FRANCE, SHOWN_DESPITE, is_practising, registering_authorities, standing
 from pki.certificates.mailbox_profiles import PROFILE_OF_MAILBOX
 from pki.certificates.names import plain
-from pki.certificates.profiles import BACKDATING
 from pki.model import Enrolment, EnrolmentState
 
 IDENTITY_METHODS = frozenset({"in-person", "video", "existing-card"})
@@ -25,18 +24,6 @@ IDENTITY_HOLDS = timedelta(days=825)
 
 # From then on a successor may be made, so that nobody is ever without; before, a second one is nobody's need.
 RENEWAL_OPENS = timedelta(days=60)
-
-
-def this_update(now: datetime, *, before: datetime | None, listed: datetime | None) -> datetime:
-    """When a CRL made `now` begins: as long ago as notBefore of a certificate.
-
-    Readers whose clocks run late refuse a CRL of a second to come. `listed` is the latest date that the CRL
-    is the first to list: it begins in that second or later. `before` is when the CRL before began: it begins
-    later, or both would have to share a number (RFC 5280 5.2.3).
-    """
-    later = [] if before is None else [before + timedelta(seconds=1)]
-    later += [] if listed is None else [listed]
-    return max([now - BACKDATING, *later]).replace(microsecond=0)
 
 
 def check_identity(given: Mapping[str, Any], now: datetime) -> dict[str, str]:
