@@ -25,15 +25,7 @@ from directory.base.locks import hold_all_until_commit, hold_until_commit_if_fre
 from directory.base.prepared_statement import Statement
 from directory.distinguished_names import Spellings
 from directory.feed.changes import Entity
-from directory.model import (
-    Mailbox,
-    MailboxFacts,
-    MailboxKind,
-    Organisation,
-    Practice,
-    Practitioner,
-    Trust,
-)
+from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practice, Practitioner, Trust
 
 REGISTERS = ("rpps", "finess", "mailboxes", "trusted-domains")
 
@@ -257,6 +249,12 @@ def numbers_of(connection: Connection, national_ids: Collection[str]) -> frozens
     return frozenset((*national_ids, *rows))
 
 
+def successors(connection: Connection, national_ids: Collection[str]) -> dict[str, str]:
+    """The number that replaced each of these national ids; those that nothing replaced are absent."""
+    rows = connection.execute(_SUCCESSORS, {"national_ids": list(national_ids)})
+    return {national_id: successor for national_id, successor in rows if successor is not None}
+
+
 def lock_person(connection: Connection, national_id: str) -> datetime:
     """Make whoever enrols, certifies, suspends or restores this person wait until the transaction ends.
 
@@ -284,8 +282,7 @@ def lock_people_if_free(connection: Connection, national_ids: Collection[str]) -
 
 
 def _person_locks(connection: Connection, national_ids: Collection[str]) -> dict[str, str]:
-    rows = connection.execute(_SUCCESSORS, {"national_ids": list(national_ids)})
-    replaced = {row.national_id: row.successor for row in rows if row.successor is not None}
+    replaced = successors(connection, national_ids)
     return {one: f"person:{replaced.get(one, one)}" for one in national_ids}
 
 

@@ -21,7 +21,6 @@ from pki.record import key_locks
 from pki.record.revocations import Revocable
 from pki.registration import eligibility, operators_store, vouched_names
 from pki.revocation import blocked_keys
-from pki.withdrawal import store as withdrawal_store
 
 KEY_BLOCKED = "key-blocked"
 ON_HOLD = "certificate-on-hold"
@@ -140,7 +139,7 @@ def present_of(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Pres
     if not bonds:
         return {}
     ids = sorted({bond.practitioner for bond in bonds})
-    successors = withdrawal_store.successors(connection, ids)
+    successors = directory_store.successors(connection, ids)
     people = directory_store.practitioners(connection, [*ids, *successors.values()])
     facts = directory_store.mailbox_facts(connection, sorted({bond.mailbox for bond in bonds}))
     return {

@@ -33,7 +33,6 @@ _ENROLMENTS = text("""
     ORDER BY e.id
 """)
 _LOCKED_ENROLMENTS = text(f"{_ENROLMENTS.text} FOR UPDATE OF e")
-_SUCCESSORS = text("SELECT national_id, successor FROM succession WHERE national_id = ANY(:people)")
 _DUE = text("SELECT serial, cause, due_at FROM withdrawal_due WHERE serial = ANY(:serials)")
 _NOTE_DUE = text("""
     INSERT INTO withdrawal_due (serial, cause, due_at)
@@ -115,12 +114,6 @@ def live_enrolments(
         LiveEnrolment(row.id, Bond(row.practitioner, row.mailbox, row.establishment, _kind(row.kind)))
         for row in rows
     ]
-
-
-def successors(connection: Connection, people: Collection[str]) -> dict[str, str]:
-    """The number that replaced each of these national ids; those that nothing replaced are absent."""
-    rows = connection.execute(_SUCCESSORS, {"people": list(people)})
-    return {national_id: successor for national_id, successor in rows if successor is not None}
 
 
 def due(connection: Connection, serials: Collection[Serial]) -> dict[Serial, dict[Cause, datetime]]:
