@@ -20,7 +20,6 @@ from pki.model import Enrolment, IssuedCertificate, Serial
 from pki.record import key_locks
 from pki.record.revocations import Revocable
 from pki.registration import eligibility, operators_store, vouched_names
-from pki.revocation import blocked_keys
 
 KEY_BLOCKED = "key-blocked"
 ON_HOLD = "certificate-on-hold"
@@ -68,6 +67,12 @@ def check_subject(
     return names
 
 
+def key_blocked(cause: str) -> Refusal:
+    """The refusal of a key that is blocked for this cause."""
+    text = f"This key must never be certified again: {cause}. Make a new one."
+    return Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
+
+
 def check_given(
     enrolment: Enrolment,
     person: Practitioner,
@@ -82,7 +87,7 @@ def check_given(
     The caller holds the person's lock, and has found `blocked` and `held` under the key's.
     """
     if blocked is not None:
-        raise blocked_keys.blocked(blocked)
+        raise key_blocked(blocked)
     bond = Bond(enrolment.practitioner, enrolment.mailbox)
     check(standing(causes(bond, Present(person, facts), now), held=held))
 

@@ -23,6 +23,7 @@ from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.prepared_statement import Statement
 from pki.certificates.public_keys import PublicKey, spki_sha256
+from pki.impediments.standing import key_blocked
 from pki.model import Serial
 from pki.record.key_locks import digest_of, hold_numbers, number_of
 from pki.record.tables import blocked_key, weak_key
@@ -162,7 +163,7 @@ def judged(key: PublicKey, row: Sequence[Any]) -> Checked:
     """As `check` refuses, by the row of `STOPPED` that was asked for under the lock of this key's number."""
     cause, is_twin, named = row
     if cause is not None:
-        raise blocked(cause)
+        raise key_blocked(cause)
     if is_twin:
         raise twin()
     if named is not None:
@@ -197,7 +198,7 @@ def check_again(connection: Connection, spki_sha256: bytes) -> None:
     """
     cause = _cause(connection, spki_sha256)
     if cause is not None:
-        raise blocked(cause)
+        raise key_blocked(cause)
 
 
 def import_list(
@@ -226,12 +227,6 @@ def import_list(
 def _cause(connection: Connection, spki: bytes) -> str | None:
     cause: str | None = connection.execute(_CAUSE, {"spki": spki}).scalar_one()
     return cause
-
-
-def blocked(cause: str) -> Refusal:
-    """The refusal of a key that is blocked for this cause."""
-    text = f"This key must never be certified again: {cause}. Make a new one."
-    return Refusal(Kind.UNACCEPTABLE, "key-blocked", text, cause=cause)
 
 
 def twin() -> Refusal:
