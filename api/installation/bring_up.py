@@ -9,11 +9,13 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import Engine
 
 from api import ldap_gate, questions
 from api.embedded.postgres import EmbeddedPostgres
@@ -39,8 +41,10 @@ from directory.base.audit import Actor
 from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_disconnected
+from pki.ceremony import perform
 from pki.model import CrlForm
 from pki.signing import process
+from pki.signing.keys import Keys
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 Report = Callable[[str], None]
@@ -266,11 +270,17 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
         keys=ca_keys(settings),
         journal_folder=settings.ca_keys,
         socket_path=settings.signer_socket,
-        base_url=settings.base_url,
-        establish=establish,
-        crl_form=CrlForm(settings.crl_form),
+        establish=_ceremony_of(settings) if establish else None,
         kept=settings.kept,
     )
+
+
+def _ceremony_of(settings: Settings) -> Callable[[Engine, Keys, datetime], None]:
+    """What makes the CAs of a first run: nobody but the ceremony makes any."""
+    return lambda engine, keys, now: perform.establish(
+        engine, keys, base_url=settings.base_url, now=now, actor=Actor("signer:ceremony"),
+        crl_form=CrlForm(settings.crl_form),
+    )  # fmt: skip
 
 
 def web_command(settings: Settings) -> list[str]:

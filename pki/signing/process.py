@@ -1,7 +1,7 @@
 """The signer as a process: keys in, a Unix socket out, until SIGTERM.
 
 What may be signed is decided in `inprocess`; here are only the socket, the words on it, and what keeps the
-keys from leaving with a core dump or a debugger.
+keys from leaving with a core dump or a debugger. CAs of a first run are made by what it is handed.
 """
 
 import ctypes
@@ -12,19 +12,20 @@ import socket
 import socketserver
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine
+
 from directory.base.asked_to_stop import asked_to_stop
-from directory.base.audit import Actor
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database
-from pki.ceremony import perform as making
-from pki.model import CrlForm, Serial
+from pki.model import Serial
 from pki.rollback.detection import Kept, Watch
 from pki.signing import wire
 from pki.signing.inprocess import InProcessSigner
@@ -33,7 +34,6 @@ from pki.signing.keys import Keys
 from pki.signing.signer import Signer
 
 JOURNAL = "journal.jsonl"
-_ACTOR = Actor("signer:ceremony")
 _PR_SET_DUMPABLE = 4
 # Web processes and the worker keep eight connections each. Each has a thread and a file here: without bounds,
 # one process of their account takes all files there are, and nothing is signed.
@@ -49,15 +49,12 @@ def serve(
     keys: Keys,
     journal_folder: Path,
     socket_path: Path,
-    base_url: str = "",
-    establish: bool = False,
-    crl_form: CrlForm = CrlForm.PLAIN,
+    establish: Callable[[Engine, Keys, datetime], None] | None = None,
     kept: Kept | None = None,
     clock: Clock = utc_now,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent.
+    """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent, at an instant given.
 
-    Their URLs are on `base_url`, their CRLs in `crl_form`.
     While the record lacks what is `kept` outside it, or the clock differs from the database's, nothing is
     made and nothing signed; the journal is told.
     Refuses `journal-held` when another signer runs on this journal, `journal-damaged`, `ca-key-unreadable`,
@@ -73,10 +70,8 @@ def serve(
         _log.error("the record is behind, nothing is signed (`sceau restore check`): %s", sentence)
     signer = InProcessSigner(engine, keys, journal, clock, kept=kept)
     # What is wrong with the clock it says itself, in the log: then no CA is made, and the journal is told.
-    if establish and not lacks and not signer.signing.wrong():
-        making.establish(
-            engine, keys, base_url=base_url, now=signer.signing.instant(), actor=_ACTOR, crl_form=crl_form
-        )
+    if establish is not None and not lacks and not signer.signing.wrong():
+        establish(engine, keys, signer.signing.instant())
     signer.open_keys()
     # 3. The socket, for this account alone.
     try:

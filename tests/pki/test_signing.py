@@ -59,14 +59,18 @@ import sys
 from pathlib import Path
 from pki.signing.file import FileKeys
 from pki.signing.pkcs11 import TokenKeys
+from directory.base.audit import Actor
+from pki.ceremony.perform import establish
 from pki.model import CrlForm
 from pki.signing.process import serve
 from pki.signing.token_uri import read
 url, where, folder, secret, at = sys.argv[1:]
 opened = Path(secret).read_bytes().strip()
 keys = FileKeys(Path(folder), opened) if where == "file" else TokenKeys(read(where), opened)
-serve(database_url=url, keys=keys, journal_folder=Path(folder), socket_path=Path(at),
-      base_url="http://trust.example", establish=True, crl_form=CrlForm.NATIONAL)
+def ceremony(engine, keys, now):
+    establish(engine, keys, base_url="http://trust.example", now=now, actor=Actor("signer:ceremony"),
+              crl_form=CrlForm.NATIONAL)
+serve(database_url=url, keys=keys, journal_folder=Path(folder), socket_path=Path(at), establish=ceremony)
 """
 
 
