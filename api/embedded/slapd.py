@@ -22,8 +22,8 @@ from tempfile import TemporaryFile
 from typing import IO, cast
 from urllib.parse import quote
 
-from api.embedded.sockets import make_folder, socket_path
 from directory.base.errors import Kind, Refusal
+from directory.base.unix_sockets import make_folder, socket_path
 from directory.ldap.client import LdapClient
 
 SEARCHED = (*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", "/sbin")

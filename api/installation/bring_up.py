@@ -21,7 +21,6 @@ from api import ldap_gate, questions
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd, Slapd
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
-from api.embedded.sockets import make_folder
 from api.front.connections import MOST
 from api.installation import ldaps_certificate as service_tls
 from api.installation.ca_keys import ca_keys
@@ -41,6 +40,7 @@ from directory.base.audit import Actor
 from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import hold_until_disconnected
+from directory.base.unix_sockets import make_folder
 from pki.ceremony import perform
 from pki.model import CrlForm
 from pki.signing import process

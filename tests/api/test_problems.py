@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Commands and jobs only: their refusals are read on a terminal or in a log.
 NEVER_OVER_HTTP = (
     "directory/base/failpoints.py",
+    "directory/base/unix_sockets.py",
     "directory/sync/",
     "directory/ldap/",
     "directory/access.py",

@@ -17,8 +17,8 @@ import pytest
 from api.embedded import unprivileged
 from api.embedded.postgres import BINARIES, EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd
-from api.embedded.sockets import LONGEST_SOCKET, make_folder, socket_path
 from directory.base.errors import Refusal
+from directory.base.unix_sockets import LONGEST_SOCKET, make_folder, socket_path
 
 ROOT = Path(__file__).resolve().parents[2]
 # The settings of real life, fsync among them, but for the memory.
