@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Response, request
 
-from api.http_dates import is_same_date
+from api.http.dates import is_same_date
 
 
 def conditional(answer: Response, **options: Any) -> Response:

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 from hashlib import sha256
 from typing import Any
 
-from api.http_dates import is_same_date
+from api.http.dates import is_same_date
 
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.http_dates import is_same_date
+from api.http.dates import is_same_date
 
 OURS = "Sun, 06 Nov 1994 08:49:37 GMT"
 
