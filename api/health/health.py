@@ -21,9 +21,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from api.beats import LOST_AFTER, WORKER, Beat, last_beat
 from api.database_timeout import impatient
 from api.health.register_metrics import register_families
+from api.installation.beats import LOST_AFTER, WORKER, Beat, last_beat
 from api.installation.bring_up import ldap_readers_of, slapd_of
 from api.installation.supervisor import troubles_written
 from api.roads import Road, Trade, on_road

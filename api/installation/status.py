@@ -15,10 +15,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from api import ldap_gate
-from api.beats import WORKER, last_beat
 from api.database_timeout import impatient
 from api.embedded.slapd import Slapd
 from api.front.unnamed import last_unnamed
+from api.installation.beats import WORKER, last_beat
 from api.installation.bring_up import ldap_readers_of, local_web, slapd_of
 from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
 from api.jobs.registers import strangers

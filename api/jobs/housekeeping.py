@@ -8,7 +8,7 @@ import logging
 from cryptography import x509
 from sqlalchemy import text
 
-from api.beats import WORKER, beat
+from api.installation.beats import WORKER, beat
 from api.wiring import Container, written_folders
 from api.writing import without_room
 from directory import measures_due as measures

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pytest
 from sqlalchemy import Engine, text
 
-from api.beats import WORKER, last_beat
+from api.installation.beats import WORKER, last_beat
 from api.jobs import table as jobs
 from api.jobs.table import JOBS, due_within, run_job
 from api.wiring import Container

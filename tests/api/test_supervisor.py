@@ -18,8 +18,8 @@ import psutil
 import psycopg
 import pytest
 
-from api import questions
 from api.embedded.postgres import EmbeddedPostgres
+from api.installation import questions
 from api.installation.supervisor import (
     Part,
     Supervisor,

@@ -20,9 +20,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn, Ping
 
-from api.beats import LAST, WORKER
 from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from api.embedded.postgres import EmbeddedPostgres
+from api.installation.beats import LAST, WORKER
 from api.installation.supervisor import parts_written
 from api.writing import Writing
 from directory.base.db import libpq
