@@ -12,6 +12,7 @@ from flask.json.provider import JSONProvider
 from flask_smorest import Api, Blueprint
 from werkzeug.routing import IntegerConverter, Map, PathConverter
 
+from api.front.roads import LARGEST_BODY
 from api.health.health import health
 from api.http import freshness, prices
 from api.http.access_log import note_requests
@@ -43,7 +44,6 @@ from api.rest.registers import registers
 from api.rest.revocation_by_key import proofs
 from api.rest.trust_list import trust_list
 from api.rest.withdrawal_limits import withdrawal_limits
-from api.roads import LARGEST_BODY
 from api.wiring import Container
 
 # Pages carry their own style sheet and nothing else: no script, no outside asset.

@@ -19,10 +19,10 @@ from api.front.answers import Application  # noqa: TC001 - mypy reads it from th
 from api.front.application import Front, Lane
 from api.front.askers import Proxies
 from api.front.bodies import Pace
+from api.front.roads import Road, Trade, roads_of
 from api.front.turns import Turns
 from api.front.unnamed import Unnamed
 from api.http.access_log import write_to_stderr
-from api.roads import Road, Trade, roads_of
 from api.settings import Secret, Settings, load_settings, passphrase
 from api.status.wsgi import StatusApplication, is_status
 from api.wiring import Container, build, database_url

@@ -39,11 +39,11 @@ from api.front.answers import (
 from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies
 from api.front.connections import Connections
 from api.front.exchange import Exchange
+from api.front.roads import Road, Trade, too_large
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
 from api.http.problems import STATUS, problem
-from api.roads import Road, Trade, too_large
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.front")

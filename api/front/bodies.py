@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.roads import too_large
+from api.front.roads import too_large
 from directory.base.errors import Kind, Refusal
 
 _RETRY_SECONDS = 1

@@ -11,8 +11,8 @@ from typing import Any
 
 from api.front.answers import Scope
 from api.front.askers import Asker
+from api.front.roads import ORDINARY, Road
 from api.front.turns import Turn, Turns
-from api.roads import ORDINARY, Road
 
 NOBODY = Asker("", "", None)
 

@@ -22,11 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from api.database_timeout import impatient
+from api.front.roads import Road, Trade, on_road
 from api.health.register_metrics import register_families
 from api.installation.beats import LOST_AFTER, WORKER, Beat, last_beat
 from api.installation.bring_up import ldap_readers_of, slapd_of
 from api.installation.supervisor import troubles_written
-from api.roads import Road, Trade, on_road
 from api.wiring import Container
 from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction

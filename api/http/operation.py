@@ -23,12 +23,12 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from api.auth.bearer import admitted, admitted_for_act, presented_secret
+from api.front.roads import ORDINARY, Road, on_road
 from api.http import freshness, prices
 from api.http import idempotency as idempotent_requests
 from api.http.idempotency import asked_of
 from api.http.prices import Price
 from api.http.problems import MEDIA_TYPE
-from api.roads import ORDINARY, Road, on_road
 from api.wiring import Container
 from api.words.problems import CATALOGUE
 from directory import withdrawal_limits

@@ -18,7 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from api.roads import LARGEST_BODY, too_large
+from api.front.roads import LARGEST_BODY, too_large
 from api.words.problems import CATALOGUE
 from directory.base.errors import Kind, Refusal
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from marshmallow import fields, validate
 
+from api.front.roads import Road
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.http.schemas import Instant, Shape
 from api.rest.certificates import IssuedAnswer
@@ -17,7 +18,6 @@ from api.rest.enrolments import (
     REGISTRARS,
     CertificateRequest,
 )
-from api.roads import Road
 from api.wiring import Container
 from directory.base.errors import Refusal
 from pki.issuance import batch

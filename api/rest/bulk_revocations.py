@@ -6,11 +6,11 @@ from typing import Any
 
 from marshmallow import fields, validate
 
+from api.front.roads import TAKES_AWAY
 from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.paging import PageQuery
 from api.http.schemas import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Shape, Strings
 from api.rest.certificates import REASONS
-from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from pki.certificates.serials import parse_serial

@@ -8,10 +8,10 @@ from typing import Any
 from marshmallow import fields
 from sqlalchemy import Connection
 
+from api.front.roads import TAKES_AWAY
 from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.schemas import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line, Pem, Shape
 from api.rest.enrolment_schemas import EnrolmentInFull, in_full
-from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role, actor_names
 from directory.base.db import transaction

@@ -14,12 +14,12 @@ from flask import Response
 from marshmallow import fields, validate
 from sqlalchemy import Connection
 
+from api.front.roads import Road, Trade
 from api.front.views import client_left, may_stay, source_of_request
 from api.http import freshness
 from api.http.operation import Call, Opens, Resource, operation, resource
 from api.http.prices import PAGE_OF_THE_FEED
 from api.http.schemas import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
-from api.roads import Road, Trade
 from api.wiring import Container
 from directory import privacy, red_list
 from directory.access import Role

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from marshmallow import fields, validate
 
+from api.front.roads import TAKES_AWAY
 from api.http import paging
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.http.prices import SEARCH
@@ -14,7 +15,6 @@ from api.http.schemas import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.enrolment_schemas import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.rest.practitioners import MALFORMED_IDS
-from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import parse_address, read_national_id, read_place

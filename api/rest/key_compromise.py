@@ -4,9 +4,9 @@ from typing import Any
 
 from marshmallow import fields
 
+from api.front.roads import TAKES_AWAY
 from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.schemas import Hexadecimal, Shape
-from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from pki.revocation import compromise_reports

@@ -4,11 +4,11 @@ from typing import Any
 
 from marshmallow import fields
 
+from api.front.roads import TAKES_AWAY
 from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.prices import BY_NUMBER
 from api.http.schemas import EXAMPLE_SERIAL, LARGEST_ID, DayOrInstant, Instant, Line, Shape
 from api.rest.practitioners import EXAMPLE_NATIONAL_ID, MALFORMED_IDS, OF_A_PERSON
-from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory.access import Role
 from directory.identifiers import read_national_id

@@ -11,6 +11,7 @@ import orjson
 from flask import Response
 from marshmallow import fields, validate
 
+from api.front.roads import Road, Trade
 from api.http.freshness import rest_on
 from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.prices import ALL_ADDRESSES, ONE_ADDRESS
@@ -26,7 +27,6 @@ from api.http.schemas import (
     Shape,
     Strings,
 )
-from api.roads import Road, Trade
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal

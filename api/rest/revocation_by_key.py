@@ -8,10 +8,10 @@ import orjson
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
+from api.front.roads import Road, Trade, on_road, too_large
 from api.front.views import source_of_request
 from api.http.rate_limit import ALL_TOGETHER, Pace
 from api.rest.certificates import RevocationAnswer
-from api.roads import Road, Trade, on_road, too_large
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal

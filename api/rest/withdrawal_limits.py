@@ -4,9 +4,9 @@ from typing import Any
 
 from marshmallow import fields, validate
 
+from api.front.roads import TAKES_AWAY
 from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.schemas import LARGEST_ID, Instant, Line, Shape
-from api.roads import TAKES_AWAY
 from api.wiring import Container
 from directory import withdrawal_limits as use_cases
 from directory.access import Role

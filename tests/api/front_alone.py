@@ -10,8 +10,8 @@ from api.front.application import Front, Lane
 from api.front.askers import Proxies
 from api.front.bodies import Pace
 from api.front.exchange import Exchange
+from api.front.roads import ORDINARY, Trade
 from api.front.turns import Turns
-from api.roads import ORDINARY, Trade
 
 
 def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -55,7 +55,6 @@ def refusals_in_the_source(*, everywhere: bool = False) -> Iterator[tuple[str, s
         "api/pages",
         "api/health",
         "api/front",
-        "api/roads.py",
         "api/auth",
         "api/writing.py",
     ):

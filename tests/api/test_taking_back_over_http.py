@@ -15,8 +15,8 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 from sqlalchemy import Engine, text
 
+from api.front.roads import LARGEST_BODY
 from api.jobs import table as jobs
-from api.roads import LARGEST_BODY
 from api.wiring import Container
 from pki.model import RevocationReason
 from pki.revocation.proof_of_possession import LARGEST_REQUEST

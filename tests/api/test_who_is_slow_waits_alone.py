@@ -21,9 +21,9 @@ from sqlalchemy import Engine, text
 
 from api.embedded.postgres import EmbeddedPostgres
 from api.front.application import LONGEST_TARGET, SENDERS
+from api.front.roads import LARGEST_BODY
 from api.front.shares import OF_A_CREDENTIAL, OF_A_SOURCE
 from api.front.unnamed import Unnamed, last_unnamed
-from api.roads import LARGEST_BODY
 from directory.base.db import connect_engine
 from tests.api.serving import Reply, answer_of, connect, exchange, head_of, post, web_server
 from tests.conftest import fresh_database
