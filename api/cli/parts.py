@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from api import ldap_gate
 from api.cli.output import refusals_told, state_option
 from api.installation.bring_up import serve_signer, web_command
 from api.jobs.worker import CONNECTIONS, KEPT, run_worker
+from api.ldap import gate as ldap_gate
 from api.settings import child_environment, load_settings
 from api.wiring import build
 from directory.base.asked_to_stop import asked_to_stop

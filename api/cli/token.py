@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from api import ldap_gate
 from api.cli.output import COMMAND, NUMBER, answer, container, json_option, refusals_told, state_option
+from api.ldap import gate as ldap_gate
 from directory import access
 from directory.base.db import transaction
 

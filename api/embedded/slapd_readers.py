@@ -2,7 +2,7 @@
 
 LMDB lets several processes read what one writes: what the publisher commits they show at once, and a flood
 of one kind of reader takes nothing from the other, nor from the publisher. Who may ask the guarded one is for
-the gate (`api/ldap_gate.py`).
+the gate (`api/ldap/gate.py`).
 """
 
 import os

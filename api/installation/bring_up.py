@@ -17,7 +17,6 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine
 
-from api import ldap_gate
 from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd, Slapd
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
@@ -26,6 +25,7 @@ from api.installation import ldaps_certificate as service_tls
 from api.installation import questions
 from api.installation.ca_keys import ca_keys
 from api.installation.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
+from api.ldap import gate as ldap_gate
 from api.settings import (
     Secret,
     Settings,

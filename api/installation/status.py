@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from api import ldap_gate
 from api.database_timeout import impatient
 from api.embedded.slapd import Slapd
 from api.front.unnamed import last_unnamed
@@ -22,6 +21,7 @@ from api.installation.beats import WORKER, last_beat
 from api.installation.bring_up import ldap_readers_of, local_web, slapd_of
 from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
 from api.jobs.registers import strangers
+from api.ldap import gate as ldap_gate
 from api.settings import Settings
 from api.wiring import Container, build
 from directory.base.db import transaction

@@ -22,10 +22,10 @@ import make_address_book
 from benches.country import certificates
 from benches.harness import BIN, Bench, Figure, free_port
 
-from api import ldap_gate
 from api.embedded.slapd import EmbeddedSlapd, Slapd, TlsFiles, tls_lines, url_of
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
 from api.installation import ldaps_certificate as service_tls
+from api.ldap import gate as ldap_gate
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction

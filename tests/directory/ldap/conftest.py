@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, Engine, text
 
-from api import ldap_gate
 from api.embedded.slapd import EmbeddedSlapd, Slapd, TlsFiles
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
+from api.ldap import gate as ldap_gate
 from api.settings import Settings
 from api.wiring import Container
 from directory import access

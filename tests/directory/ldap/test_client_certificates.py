@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import Engine, text
 
-from api import ldap_gate
+from api.ldap import gate as ldap_gate
 from directory.access import certified_operator
 from directory.base.errors import Refusal
 from directory.ldap.publish import Publisher

@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import Engine
 
-from api import ldap_gate
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
 from api.jobs import ldap as publication
+from api.ldap import gate as ldap_gate
 from api.settings import Settings
 from api.wiring import Container
 from directory import access

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from api import ldap_gate
-from api.ldap_gate import Gate
+from api.ldap import gate as ldap_gate
+from api.ldap.gate import Gate
 from api.rest import practitioners
 from api.wiring import Container
 from directory import access
