@@ -14,10 +14,10 @@ from sqlalchemy.pool import NullPool
 
 from api.concurrency import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
 from api.embedded.postgres import EmbeddedPostgres
-from api.readers import Readers
+from api.process.readers import Readers
+from api.process.work import Work
+from api.process.writing import Writing
 from api.settings import Settings, failpoint
-from api.work import Work
-from api.writing import Writing
 from directory.base import failpoints, instant
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine

@@ -1,7 +1,7 @@
 """What an operation counts as reading: its price, declared with it, and the headers that say what is left.
 
 `RateLimit` and `RateLimit-Policy` are those of draft-ietf-httpapi-ratelimit-headers-10: the first gives the
-policy with the least left, the second all that count the request. Who counts is `api/readers.py`.
+policy with the least left, the second all that count the request. Who counts is `api/process/readers.py`.
 """
 
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 from flask import Response, g
 
 from api.front.views import source_of_request
-from api.readers import Readers
+from api.process.readers import Readers
 from directory.access import Token
 from directory.reading_quotas import HOUR, Reached, Reading, policy_of, scopes_of
 

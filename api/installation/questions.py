@@ -24,7 +24,7 @@ from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from api.embedded.postgres import EmbeddedPostgres
 from api.installation.beats import LAST, WORKER
 from api.installation.supervisor import parts_written
-from api.writing import Writing
+from api.process.writing import Writing
 from directory.base.db import libpq
 from pki.signing import wire
 

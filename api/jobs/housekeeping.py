@@ -9,8 +9,8 @@ from cryptography import x509
 from sqlalchemy import text
 
 from api.installation.beats import WORKER, beat
+from api.process.writing import without_room
 from api.wiring import Container, written_folders
-from api.writing import without_room
 from directory import measures_due as measures
 from directory import reading_quotas, withdrawal_limits
 from directory.base.db import transaction

@@ -46,7 +46,7 @@ class StatusApplication:
     `engine` reaches the primary; `hours` is how long an OCSP answer holds; `passphrase` opens the responders'
     keys in `keys_folder`. `never_issued` and `ticks` are those of `Answers`; `kept` is what a restored record
     is held against. `changed` is called when something was committed that shows outside. `shortened` says for
-    how long `good` may be said instead of so long (`api.writing`).
+    how long `good` may be said instead of so long (`api.process.writing`).
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Threads that work for whoever asked: what they do counts as done in his context.
 
-A job is known to get on by what is done in its context (`api/work.py`); a bare pool starts from an empty one.
+A job is known to get on by what is done in its context (`api/process/work.py`); a bare pool starts from an
+empty one.
 """
 
 from collections.abc import Callable

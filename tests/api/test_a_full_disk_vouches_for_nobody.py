@@ -16,10 +16,10 @@ from sqlalchemy import Engine, text
 from api.app import create_app
 from api.cli.main import main
 from api.embedded.postgres import EmbeddedPostgres
+from api.process.writing import APPLICATION, SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
 from api.settings import Settings, save_settings
 from api.status.answers import Answers
 from api.wiring import Container, written_folders
-from api.writing import APPLICATION, SHORTENED_AFTER, TRUSTED_SECONDS, Writing, without_room
 from directory.base.clock import utc_now
 from pki.model import RevocationReason
 from pki.rollback.signing_clock import FILE
@@ -81,7 +81,7 @@ def test_a_session_is_kept_from_look_to_look_and_another_tried_now_and_then(
     writing = writing_on(engine, ticks, keeps=True)
     seen = []
     for kept in (60.0, 60.0, 0.0):
-        monkeypatch.setattr("api.writing._KEPT_SECONDS", kept)
+        monkeypatch.setattr("api.process.writing._KEPT_SECONDS", kept)
         ticks.now += 4
         assert writing.wrong() == ""
         seen.append(sessions(engine))

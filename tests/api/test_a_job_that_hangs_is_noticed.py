@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 from api.installation.beats import WORKER, last_beat
 from api.jobs import table as jobs
 from api.jobs.table import JOBS, due_within, run_job
+from api.process.work import Work
 from api.wiring import Container
-from api.work import Work
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.pools import Pool

@@ -56,7 +56,7 @@ def refusals_in_the_source(*, everywhere: bool = False) -> Iterator[tuple[str, s
         "api/health",
         "api/front",
         "api/auth",
-        "api/writing.py",
+        "api/process/writing.py",
     ):
         for path in sorted((ROOT / folder).rglob("*.py")) or [ROOT / folder]:
             place = path.relative_to(ROOT).as_posix()

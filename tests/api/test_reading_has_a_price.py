@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event, text
 
 from api.app import create_app
 from api.jobs import housekeeping
-from api.readers import Readers
+from api.process.readers import Readers
 from api.settings import Settings
 from api.wiring import Container
 from directory.access import Role, Token

@@ -1,0 +1,1 @@
+"""What one process keeps in memory of its own state; `api/wiring.py` makes one of each."""
