@@ -20,7 +20,6 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from api.jobs.registers import PATTERNS, newest
 from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
@@ -31,6 +30,7 @@ from directory.feed.readers import lag_seconds
 from directory.ldap import publish
 from directory.rules import ORDRE_OF_PROFESSION, WITHOUT_ORDRE
 from directory.sync.runs.run import run_register
+from directory.sync.sources.drop_folder import PATTERNS, newest
 from pki.issuance import for_enrolment
 from pki.model import MailKeys, Purpose
 from pki.registration import enrolment as enrolling

@@ -20,13 +20,13 @@ from api.front.unnamed import last_unnamed
 from api.installation.beats import WORKER, last_beat
 from api.installation.bring_up import ldap_readers_of, local_web, slapd_of
 from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
-from api.jobs.registers import strangers
 from api.ldap import gate as ldap_gate
 from api.settings import Settings
 from api.wiring import Container, build
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.runs.history import Condition, conditions
+from directory.sync.sources.drop_folder import strangers
 from pki.monitoring import service_expiry
 from pki.monitoring.metrics import figures
 from pki.rollback.detection import WHAT_TO_DO

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from api.jobs.registers import candidates, newest, strangers, take_registers
+from api.jobs.registers import take_registers
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
 from directory.sync.runs.run import run_register
+from directory.sync.sources.drop_folder import candidates, newest, strangers
 from tests.directory.sync.files import restamped
 
 MAKER = Path(__file__).resolve().parents[2] / "scripts" / "make_registers.py"
