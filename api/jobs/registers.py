@@ -22,7 +22,7 @@ from directory.sync.formats.staging import Progress
 from directory.sync.runs.measuring import last_applied
 from directory.sync.runs.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
 from directory.sync.sources import origins
-from directory.sync.sources.drop_folder import PATTERNS, _told_by, candidates, strangers
+from directory.sync.sources.drop_folder import PATTERNS, candidates, made_by_its_word, strangers
 from directory.sync.sources.https import Origin, fetch
 
 NIGHT = Actor("job:registers")
@@ -231,7 +231,7 @@ def _before(container: Container, register: str, file: RegisterFile) -> str:
         return "done" if last and written and written < last.generated_at else ""
     if seen.state != "refused":
         return "done"
-    passes = seen.reason in _PASSING and _told_by(file, register) <= now
+    passes = seen.reason in _PASSING and made_by_its_word(file, register) <= now
     return "" if passes else "refused"
 
 

@@ -62,12 +62,13 @@ def _made_at(path: Path, register: str) -> datetime:
     """
     try:
         with register_file(path, through_links=False) as file:
-            return _told_by(file, register)
+            return made_by_its_word(file, register)
     except (Refusal, OSError):
         return named_at(path) or datetime.max.replace(tzinfo=UTC)
 
 
-def _told_by(file: RegisterFile, register: str) -> datetime:
+def made_by_its_word(file: RegisterFile, register: str) -> datetime:
+    """When this file was made, by the names of its texts, else by its own time."""
     return written_at(file, REGISTERS[register].roles) or modified_at(file)
 
 
