@@ -8,6 +8,7 @@ import gc
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -23,6 +24,7 @@ from api.front.roads import Road, Trade, roads_of
 from api.front.turns import Turns
 from api.front.unnamed import Unnamed
 from api.http.access_log import write_to_stderr
+from api.http.problems import of_failure
 from api.settings import Secret, Settings, load_settings, passphrase
 from api.status.wsgi import StatusApplication, is_status
 from api.wiring import Container, build, database_url
@@ -83,7 +85,7 @@ def _start() -> Front:
         {trade: Lane(serves, Turns(trade.value, _THREADS[trade])) for trade, serves in served.items()},
         _with_status(roads_of(ordinary)),
         status.answers.remembered,
-        base_url=settings.base_url,
+        problem=partial(of_failure, settings.base_url),
         pace=Pace(settings.body_seconds, settings.body_rate),
         proxies=Proxies(settings.proxies, settings.proxy_header),
         stir=container.bell.stir,

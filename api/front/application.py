@@ -22,6 +22,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from werkzeug.wrappers import Response
+
 from api.front import bodies
 from api.front.answers import (
     CLIENT_LEFT,
@@ -43,7 +45,6 @@ from api.front.roads import Road, Trade, too_large
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
-from api.http.problems import STATUS, problem
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.front")
@@ -73,7 +74,8 @@ class Lane:
 class Front:
     """The callable. `remembered` gives what status answers from memory to a path or a body, or None.
 
-    `stir` is called when a client has left whom a view may be waiting for.
+    `problem` makes the document of a refusal, or of an internal error under its reference. `stir` is called
+    when a client has left whom a view may be waiting for.
     """
 
     def __init__(
@@ -82,14 +84,14 @@ class Front:
         road: Callable[[str, str], Road],
         remembered: Callable[[str | bytes], Any],
         *,
-        base_url: str,
+        problem: Callable[[Refusal | str], Response],
         pace: bodies.Pace,
         proxies: Proxies,
         stir: Callable[[], None] = lambda: None,
         unnamed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._lanes, self._road, self._remembered = lanes, road, remembered
-        self._base_url, self._pace, self._proxies, self._stir = base_url, pace, proxies, stir
+        self._problem, self._pace, self._proxies, self._stir = problem, pace, proxies, stir
         self._unnamed = unnamed
         self._octets = Shares(OCTETS, "memory for bodies")
         self._at_work: dict[str, int] = {}
@@ -151,12 +153,10 @@ class Front:
         except BaseException as error:  # noqa: BLE001 - the outermost edge; a panic in Rust is no Exception
             reference = secrets.token_hex(8)
             _LOG.error("internal error %s", reference, exc_info=error)
-            text = "Something of ours failed; nothing more is shown. Give this reference when you report it."
-            self._end(exchange, self._problem("internal-error", 500, text, {"reference": reference}))
+            self._end(exchange, self._failed(reference))
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
-        said = refusal.code, STATUS[refusal.kind], refusal.text, refusal.details
-        self._end(exchange, self._problem(*said))
+        self._end(exchange, self._failed(refusal))
 
     def _begin(self, exchange: Exchange) -> None:
         scope = exchange.scope
@@ -338,11 +338,11 @@ class Front:
         self._connections.when_closed(scope.client, given.file.close)
         _send_file(protocol, given, given.file)
 
-    def _problem(self, code: str, status: int, text: str, details: Mapping[str, Any] | None = None) -> Answer:
-        made = problem(self._base_url, code, status, text, details)
+    def _failed(self, failure: Refusal | str) -> Answer:
+        made = self._problem(failure)
         headers = made.headers.to_wsgi_list()
         headers += [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
-        return Answer(status, headers, made.get_data())
+        return Answer(made.status_code, headers, made.get_data())
 
     def _on_the_loop(self, act: Callable[[], object]) -> None:
         # A loop that is closed has nobody left to tell.

@@ -88,11 +88,19 @@ def problem(
     return made
 
 
+def of_failure(base_url: str, failure: Refusal | str) -> Response:
+    """The document of a refusal, or of an internal error that is logged under this reference."""
+    if isinstance(failure, Refusal):
+        return problem(base_url, failure.code, STATUS[failure.kind], failure.text, failure.details)
+    text = "Something of ours failed; nothing more is shown. Give this reference when you report it."
+    return problem(base_url, "internal-error", 500, text, {"reference": failure})
+
+
 def register(app: Flask, base_url: str) -> None:
     """Make every way of failing in `app` end in a problem document."""
 
     def refused(refusal: Refusal) -> Response:
-        return problem(base_url, refusal.code, STATUS[refusal.kind], refusal.text, refusal.details)
+        return of_failure(base_url, refusal)
 
     def failed_over_http(error: HTTPException) -> Response:
         return _of_http(base_url, error)
@@ -105,8 +113,7 @@ def register(app: Flask, base_url: str) -> None:
     def broken(error: Exception) -> Response:
         reference = secrets.token_hex(8)
         LOG.error("internal error %s", reference, exc_info=error)
-        text = "Something of ours failed; nothing more is shown. Give this reference when you report it."
-        return problem(base_url, "internal-error", 500, text, {"reference": reference})
+        return of_failure(base_url, reference)
 
     app.register_error_handler(Refusal, refused)
     app.register_error_handler(HTTPException, failed_over_http)

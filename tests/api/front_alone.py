@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from api.front import shortcut
@@ -12,6 +13,7 @@ from api.front.bodies import Pace
 from api.front.exchange import Exchange
 from api.front.roads import ORDINARY, Trade
 from api.front.turns import Turns
+from api.http.problems import of_failure
 
 
 def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -31,7 +33,7 @@ application = Front(
     {trade: Lane(serve, Turns(trade.value, 8)) for trade in Trade},
     lambda _, __: ORDINARY,
     lambda _: None,
-    base_url="https://sceau.invalid",
+    problem=partial(of_failure, "https://sceau.invalid"),
     pace=Pace(1.0, 500),
     proxies=Proxies([]),
 )
