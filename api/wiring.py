@@ -13,7 +13,6 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from api.concurrency import DOWNLOADS, DOWNLOADS_EACH, WAITING, WAITING_EACH, Bell, Seats
-from api.embedded.postgres import EmbeddedPostgres
 from api.process.readers import Readers
 from api.process.work import Work
 from api.process.writing import Writing
@@ -21,6 +20,7 @@ from api.settings import Settings, failpoint
 from directory.base import failpoints, instant
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine
+from directory.base.unix_sockets import postgres_url
 from directory.sync.runs.bounds import RegisterBounds, load_bounds
 from pki.certificates.mailbox_profiles import purposes_asked
 from pki.impediments.causes import Cause
@@ -114,7 +114,7 @@ def written_folders(settings: Settings) -> tuple[Path, ...]:
 
 def database_url(settings: Settings) -> str:
     """The database the settings name; the embedded one of a first run when they name none."""
-    return settings.database_url or EmbeddedPostgres(settings.state / "postgres").url
+    return settings.database_url or postgres_url(settings.state / "postgres")
 
 
 def build(

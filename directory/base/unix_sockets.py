@@ -1,4 +1,4 @@
-"""Where the Unix sockets of embedded servers lie: beside their data, or elsewhere when that path is too long.
+"""Where Unix sockets lie: beside the data of their server, or elsewhere when that path is too long.
 
 Whoever may put a socket of his own in that folder is taken for the server: it is ours alone.
 """
@@ -8,11 +8,15 @@ import stat
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
+from urllib.parse import quote
 
 from directory.base.errors import Kind, Refusal
 
 # sun_path holds 108 bytes, the final zero among them.
 LONGEST_SOCKET = 107
+# PostgreSQL names its socket after its port.
+_POSTGRES = ".s.PGSQL.5432"
+POSTGRES_USER = "sceau"
 
 
 def socket_path(beside: Path) -> Path:
@@ -21,6 +25,17 @@ def socket_path(beside: Path) -> Path:
     if len(os.fsencode(wanted)) <= LONGEST_SOCKET:
         return wanted
     return Path(gettempdir()) / f"sceau-{sha256(os.fsencode(wanted.parent)).hexdigest()[:12]}" / wanted.name
+
+
+def postgres_folder(cluster: Path) -> Path:
+    """Where the PostgreSQL of a trial has its socket, whose cluster lies in this folder."""
+    return socket_path(cluster / "run" / _POSTGRES).parent
+
+
+def postgres_url(cluster: Path) -> str:
+    """SQLAlchemy URL of the database that this PostgreSQL serves."""
+    host = quote(str(postgres_folder(cluster)))
+    return f"postgresql+psycopg://{POSTGRES_USER}@/{POSTGRES_USER}?host={host}"
 
 
 def make_folder(folder: Path, data: Path) -> None:
