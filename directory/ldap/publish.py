@@ -22,13 +22,9 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.base.pools import Pool
 from directory.feed.changes import START, Change, Cursor, Entity
+from directory.feed.follower import Follower
 from directory.feed.places import floor
 from directory.feed.readers import (
-    horizon,
-    load_cursor,
-    read_changes,
-    read_unsettled,
-    read_urgent,
     save_cursor,
     urgent_waiting,
 )
@@ -132,18 +128,6 @@ class PublishReport:
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """What one pass looks at, and where the feed has been read to once it is done."""
-
-    keys: tuple[Key, ...]
-    cursor: Cursor
-    urgent: Cursor
-    early: frozenset[Cursor]
-    changes: int
-    more: bool
-
-
-@dataclass(frozen=True)
 class _Tree:
     """How the tree stands: how far it says it followed, whether it is without mailboxes, of which form it is.
 
@@ -185,10 +169,7 @@ class Publisher:
         self.renews = False
         self._lanes = (client, *lanes)
         self.record = Record(suffix, certificates_of, authorities_of, crls_of)
-        # All three only spare work: forgotten with the process, their changes are looked at once more.
-        self._left = START
-        self._urgent = START
-        self._early: frozenset[Cursor] = frozenset()
+        self._feed = Follower(CONSUMER, BATCH)
 
     def publish_once(self, now: datetime) -> PublishReport:
         """One pass over the next changes; an empty report when there are none or another publisher works.
@@ -201,27 +182,26 @@ class Publisher:
     def pass_while_locked(self, now: datetime, *, overwrite: bool = False) -> PublishReport:
         """`publish_once` for who holds the lock already."""
         with transaction(self.engine, read_only=True) as connection:
-            start = load_cursor(connection, CONSUMER)
-            self._go_on_from(start)
-            batch = self._read(connection, start)
-            if batch.more and self._is_flooded(connection, start):
-                return PublishReport(changes=batch.changes, whole=True, flooded=True)
+            batch = self._feed.read(connection)
+            start, changes = batch.start, len(batch.changes)
+            if batch.more and self._is_flooded(connection, batch.urgent_after):
+                return PublishReport(changes=changes, whole=True, flooded=True)
             registers = sources(connection)
-            wanted = self.record.wanted(connection, batch.keys, now)
+            wanted = self.record.wanted(connection, _coalesced(batch.changes), now)
         tree = self.look(registers)
         if self.renews and tree.form != FORM and not tree.bare:
             log.warning("LDAP is of a former form: the tree is made anew")
-            return PublishReport(changes=batch.changes, whole=True)
+            return PublishReport(changes=changes, whole=True)
         lost = start != START and (tree.made or (tree.place is not None and tree.place < start))
         if (lost or batch.more) and tree.bare and self._too_many():
-            return PublishReport(changes=batch.changes, whole=True)
-        report = PublishReport(changes=batch.changes)
+            return PublishReport(changes=changes, whole=True)
+        report = PublishReport(changes=changes)
         if lost and not self._filled(tree, now):
             return replace(report, more=True)
-        if batch.changes:
+        if changes:
             report += self.bring_in_step(wanted, overwrite=overwrite)
-        self._keep_place(tree, start, batch.cursor, now)
-        self._left, self._urgent, self._early = batch.cursor, batch.urgent, batch.early
+        self._keep_place(tree, start, batch.reached, now)
+        self._feed.finish(batch)
         return replace(report, more=batch.more)
 
     def drain(self, now: datetime, *, overwrite: bool = False) -> PublishReport:
@@ -286,11 +266,10 @@ class Publisher:
                 report += self._converge(lane, target, seen, version, overwrite=overwrite)
         return report
 
-    def _is_flooded(self, connection: Connection, start: Cursor) -> bool:
+    def _is_flooded(self, connection: Connection, after: Cursor) -> bool:
         """Whether so much is taken away that the last of it would stand for longer than a load takes."""
         if self.floods is None:
             return False
-        after = max(start, self._urgent)
         waiting = urgent_waiting(connection, after, _LOADED_MEANWHILE * self.floods)
         return waiting > self.floods and not more_mailboxes_than(connection, _LOADED_MEANWHILE * waiting)
 
@@ -335,35 +314,6 @@ class Publisher:
         top = self.client.read(self.record.suffix)
         if top is not None and (operation := place_plan(top, place, form)) is not None:
             self.client.apply(operation)
-
-    def _go_on_from(self, start: Cursor) -> None:
-        """Forget what was looked at ahead of the queue when somebody else moved our place in it.
-
-        After a rebuild the tree is another one, which has seen none of it.
-        """
-        if start < self._left:
-            self._urgent = START
-        if start != self._left:
-            self._early = frozenset()
-        self._left = start
-
-    def _read(self, connection: Connection, start: Cursor) -> _Batch:
-        """Urgent changes from anywhere in the queue, those behind an open transaction, the next in order."""
-        settled = read_changes(connection, start, BATCH)
-        urgent = read_urgent(connection, max(start, self._urgent), BATCH)
-        early = read_unsettled(connection, self._early, BATCH)
-        settled_to = horizon(connection) if self._early else START
-        seen = {change.cursor: change for change in (*urgent, *early, *settled)}
-        return _Batch(
-            keys=_coalesced(seen.values()),
-            cursor=settled[-1].cursor if settled else start,
-            urgent=urgent[-1].cursor if urgent else self._urgent,
-            early=frozenset(
-                (*(cursor for cursor in self._early if cursor > settled_to), *(each.cursor for each in early))
-            ),
-            changes=len(seen),
-            more=BATCH in (len(settled), len(urgent), len(early)),
-        )
 
     def _publish_all(self, now: datetime) -> None:
         """Write the whole record; what stands and should not is left to the nightly comparison."""

@@ -17,15 +17,9 @@ from directory.attention import Concern, Matter, keep
 from directory.base.audit import Event, record_all
 from directory.base.db import transaction
 from directory.base.instant import present
-from directory.feed.changes import START, Change, Cursor, Entity
-from directory.feed.readers import (
-    horizon,
-    load_cursor,
-    read_changes,
-    read_unsettled,
-    read_urgent,
-    save_cursor,
-)
+from directory.feed import follower
+from directory.feed.changes import Change, Entity
+from directory.feed.readers import save_cursor
 from directory.model import Standing
 from directory.rules import registering_authority, standing
 from pki.impediments import standing as impediments
@@ -162,35 +156,19 @@ class Follower:
     def __init__(self, engine: Engine, graces: Graces) -> None:
         self._engine = engine
         self._graces = graces
-        # All three only spare work: forgotten with the process, their changes are looked at once more.
-        self._left = START
-        self._urgent = START
-        self._early: frozenset[Cursor] = frozenset()
+        self._feed = follower.Follower(CONSUMER, BATCH)
 
     def step(self, now: datetime) -> Outcome:
         """Settle the next changes, in one transaction with the place in the feed; none: `changes` is 0."""
         with transaction(self._engine) as connection:
-            start = load_cursor(connection, CONSUMER)
-            if start != self._left:
-                # Somebody else moved our place: what was looked at ahead of it may have been forgotten.
-                self._urgent, self._early = START, frozenset()
-            urgent = read_urgent(connection, max(start, self._urgent), BATCH)
-            early = read_unsettled(connection, self._early, BATCH)
-            settled = read_changes(connection, start, BATCH)
-            settled_to = horizon(connection) if self._early else START
-            seen = {change.cursor: change for change in (*urgent, *early, *settled)}
-            if not seen:
-                self._left = start
+            batch = self._feed.read(connection)
+            if not batch.changes:
                 return Outcome()
-            outcome = settle(connection, _touched(seen.values()), graces=self._graces, now=now)
-            reached = settled[-1].cursor if settled else start
-            if reached != start:
-                save_cursor(connection, CONSUMER, reached, now)
-        self._left = reached
-        self._urgent = urgent[-1].cursor if urgent else self._urgent
-        waiting = (cursor for cursor in self._early if cursor > settled_to)
-        self._early = frozenset((*waiting, *(change.cursor for change in early)))
-        return outcome + Outcome(changes=len(seen))
+            outcome = settle(connection, _touched(batch.changes), graces=self._graces, now=now)
+            if batch.reached != batch.start:
+                save_cursor(connection, CONSUMER, batch.reached, now)
+        self._feed.finish(batch)
+        return outcome + Outcome(changes=len(batch.changes))
 
 
 def _touched(changes: Iterable[Change]) -> Touched:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, text
 
 from directory.base.db import transaction
 from directory.feed.changes import START, Change, Cursor, Entity
+from directory.feed.follower import Batch, Follower
 from directory.feed.readers import (
     horizon,
     is_urgent_waiting,
@@ -164,3 +165,41 @@ def test_what_takes_away_is_known_to_wait_until_its_reader_has_passed_it(engine:
         save_cursor(connection, "one", horizon(connection), now)
         assert not is_urgent_waiting(connection, ["one"])
         assert is_urgent_waiting(connection, ["one", "two"])
+
+
+def step(engine: Engine, follower: Follower, now: datetime) -> list[str]:
+    """What a follower looks at next; its place is saved, as by whoever acts on it."""
+    with transaction(engine) as connection:
+        batch: Batch = follower.read(connection)
+        save_cursor(connection, "reader", batch.reached, now)
+    follower.finish(batch)
+    return keys(list(batch.changes))
+
+
+def test_a_follower_looks_ahead_once_and_still_passes_everything(engine: Engine, now: datetime) -> None:
+    follower = Follower("reader", 2)
+    with transaction(engine) as connection:
+        for number in range(4):
+            add(connection, f"ordinary-{number}")
+        add(connection, "gone", urgent=True)
+    with engine.connect() as slow, slow.begin():
+        add(slow, "import")
+        with transaction(engine) as other:
+            add(other, "early")
+        assert step(engine, follower, now) == ["gone", "early", "ordinary-0", "ordinary-1"]
+        assert step(engine, follower, now) == ["ordinary-2", "ordinary-3"]
+    assert step(engine, follower, now) == ["gone", "import"]
+    assert step(engine, follower, now) == ["early"]
+
+
+def test_a_follower_whose_place_is_put_back_looks_ahead_anew(engine: Engine, now: datetime) -> None:
+    follower = Follower("reader", 1)
+    with transaction(engine) as connection:
+        add(connection, "ordinary-0")
+        add(connection, "ordinary-1")
+        add(connection, "gone", urgent=True)
+    assert step(engine, follower, now) == ["gone", "ordinary-0"]
+    assert step(engine, follower, now) == ["ordinary-1"]
+    with transaction(engine) as connection:
+        save_cursor(connection, "reader", START, now)
+    assert step(engine, follower, now) == ["gone", "ordinary-0"]
