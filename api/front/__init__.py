@@ -1,4 +1,7 @@
 """Between Granian and the applications: who may have how much of a process, and for how long.
 
-Knows no resource and no rule; what a road is for is said where the road is made (`api/front/roads.py`).
+Knows no resource and no rule; what a road is for is said where the road is made.
+
+Contract: The front knows no resource and no rule.
+Contract: Inside api: every wing has its floor.
 """

@@ -1,1 +1,4 @@
-"""Whether the service is well: liveness, readiness, status and metrics."""
+"""Whether the service is well: liveness, readiness, status and metrics.
+
+Contract: Front ends do not lean on one another.
+"""

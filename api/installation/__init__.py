@@ -1,1 +1,5 @@
-"""Starts, supervises and describes one installation."""
+"""Starts, supervises and describes one installation.
+
+Contract: Inside api: every wing has its floor.
+Contract: Trial servers are started by the installation alone.
+"""

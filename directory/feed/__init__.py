@@ -1,1 +1,4 @@
-"""The order of changes: who has read how far, and what may be forgotten."""
+"""The order of changes: who has read how far, and what may be forgotten.
+
+Contract: Inside directory: every wing has its floor.
+"""

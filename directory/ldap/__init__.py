@@ -2,4 +2,6 @@
 
 `names`, `entry` and `plan` decide, `client` speaks LDAP, whose writes `wire` puts into bytes, `wanted` reads
 the record, `publish` follows the feed, `rebuild` starts over, `reconcile` compares everything.
+
+Contract: One door to LDAP.
 """

@@ -1,1 +1,4 @@
-"""Builds, checks and stores one CRL per CA and shard."""
+"""Builds, checks and stores one CRL per CA and shard.
+
+Contract: Inside pki: every wing has its floor.
+"""

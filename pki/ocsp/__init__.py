@@ -1,1 +1,4 @@
-"""Answers about one certificate; `good` only for what is in the record."""
+"""Answers about one certificate; `good` only for what is in the record.
+
+Contract: Inside pki: every wing has its floor.
+"""

@@ -1,3 +1,5 @@
 """Writes every revocation, suspension and release. Decides who may ask, and what falls with a compromised
 key.
+
+Contract: Inside pki: every wing has its floor.
 """

@@ -1,1 +1,4 @@
-"""The append-only log: Merkle tree, checkpoints and their order. Knows no certificate."""
+"""The append-only log: Merkle tree, checkpoints and their order. Knows no certificate.
+
+Contract: Inside pki: every wing has its floor.
+"""

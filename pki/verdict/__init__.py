@@ -1,1 +1,4 @@
-"""Answers one question from facts: may these two exchange, and with which certificate?"""
+"""Answers one question from facts: may these two exchange, and with which certificate?
+
+Contract: Inside pki: every wing has its floor.
+"""
