@@ -28,7 +28,7 @@ from pki.ceremony.signing import KeyRing
 from pki.certificates import identifiers
 from pki.certificates.builder import HASHES, subject_of
 from pki.crl import checks as gate
-from pki.crl import distribution_points, parsing
+from pki.crl import parsing
 from pki.crl import store as crl_store
 from pki.model import Authority, serial_of
 from pki.record import authorities
@@ -234,7 +234,7 @@ def _issuer(connection: Connection, listing: parsing.Listing) -> Authority:
 
 
 def _check_list(connection: Connection, listing: parsing.Listing, root: Authority, now: datetime) -> None:
-    if listing.points != distribution_points.points(connection, root, 0) or listing.base is not None:
+    if listing.points != crl_store.points(connection, root, 0) or listing.base is not None:
         raise _refused("crl-url", "A root's CRL is complete: it names no distribution point and no base.")
     if not listing.this_update <= now + CLOCK_SKEW or listing.next_update <= now:
         raise _refused("crl-time", "The CRL does not hold at this time.")

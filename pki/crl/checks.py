@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from pki.certificates import der
 from pki.certificates.identifiers import issuer_fields, key_identifier
 from pki.crl import store as crl_store
-from pki.crl.distribution_points import Points, points, scope_of
+from pki.crl.distribution_points import Points, scope_of
 from pki.crl.parsing import Listing, algorithm_of, entries_of, parse_reserved, refused, serial_in
 from pki.model import Authority, CrlForm, serial_of
 from pki.rollback import detection as completeness
@@ -53,7 +53,7 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
     if reserved is None or reserved.tbs_sha256 != sha256(tbs).digest():
         raise refused("crl-unreserved", "No CRL of that number with these bytes waits to be signed.")
     listing = parse_reserved(tbs)
-    wanted = points(connection, authority, shard)
+    wanted = crl_store.points(connection, authority, shard)
     # A delta must not name a fresher one (RFC 5280 5.2.6); its scope is that of its base.
     wanted = wanted if reserved.base is None else Points(wanted.scope, None)
     _check_identity(listing, authority, wanted, number)

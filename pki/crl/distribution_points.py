@@ -1,14 +1,12 @@
-"""The URLs that a CRL names: its own scope and its delta (RFC 5280 5.2.5 and 5.2.6)."""
+"""The URLs that a CRL names: its own scope and its delta (RFC 5280 5.2.5 and 5.2.6). Pure."""
 
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
-from sqlalchemy import Connection
 
 from directory.base.errors import Kind, Refusal
 from pki.certificates.profiles import Urls
-from pki.crl import store as crl_store
 from pki.model import Authority, CrlForm
 
 
@@ -20,8 +18,10 @@ class Points:
     delta: str | None
 
 
-def points(connection: Connection, authority: Authority, shard: int) -> Points:
-    """The URLs that the CRL of a shard must name. Refusal NOT_FOUND when there is no issuing CA yet.
+def points(authority: Authority, shard: int, issued: bytes | None) -> Points:
+    """The URLs that the CRL of a shard must name; `issued` is the certificate of any issuing CA.
+
+    Refusal NOT_FOUND when there is none yet.
 
     None of a plain CA, nor scope for any with one shard, whose CRL covers everything: scoped to a URL, it
     would not cover a root itself, which names none (openssl -crl_check_all asks).
@@ -32,7 +32,6 @@ def points(connection: Connection, authority: Authority, shard: int) -> Points:
     """
     if authority.crl_form is CrlForm.PLAIN:
         return Points(None, None)
-    issued = crl_store.an_issued_authority(connection)
     if issued is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", "There is no issuing CA yet.")
     certificate = x509.load_der_x509_certificate(issued)

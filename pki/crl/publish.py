@@ -21,7 +21,6 @@ from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from pki.certificates.profiles import MOST_IN_PLAIN
 from pki.crl import checks as gate
-from pki.crl import distribution_points
 from pki.crl import store as crl_store
 from pki.crl.encoding import removal_der, tbs_der, this_update
 from pki.model import Authority, CrlForm
@@ -213,7 +212,7 @@ def _reserve_delta(connection: Connection, turn: _Turn) -> tuple[bytes, crl_stor
 def _keep(connection: Connection, turn: _Turn, listed: crl_store.Entries, base: int | None = None) -> bytes:
     begins = _this_update(connection, turn)
     span = {"this_update": begins, "next_update": begins + turn.lifetime}
-    points = distribution_points.points(connection, turn.authority, turn.shard)
+    points = crl_store.points(connection, turn.authority, turn.shard)
     tbs = tbs_der(turn.authority, points, turn.number, joined=listed.joined, base=base, **span)
     place, number = turn.authority.id, turn.number
     crl_store.reserve(

@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from pki.model import Serial
+from pki.crl import distribution_points
+from pki.crl.distribution_points import Points
+from pki.model import Authority, CrlForm, Serial
 
 # A mass revocation gives every run something for a delta, which goes first and takes the second for itself:
 # no complete CRL would follow while it lasts. Longer than a run takes, and short within the minute that is
@@ -257,6 +259,12 @@ _LET_GO = text("""
 def an_issued_authority(connection: Connection) -> bytes | None:
     """DER certificate of the first CA that has an issuer: it carries the URLs chosen at the ceremony."""
     return connection.execute(_ISSUED_AUTHORITY).scalar_one_or_none()
+
+
+def points(connection: Connection, authority: Authority, shard: int) -> Points:
+    """The URLs that the CRL of a shard must name, by the record; refuses as `distribution_points.points`."""
+    issued = None if authority.crl_form is CrlForm.PLAIN else an_issued_authority(connection)
+    return distribution_points.points(authority, shard, issued)
 
 
 def take_number(connection: Connection, authority_id: str, shard: int, floor: int) -> int:

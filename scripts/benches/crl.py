@@ -27,8 +27,9 @@ from pki.ceremony import perform as making
 from pki.ceremony.plan import Place, read
 from pki.ceremony.signing import KeyRing
 from pki.certificates import der
-from pki.crl import distribution_points, encoding
+from pki.crl import encoding
 from pki.crl import publish as crl
+from pki.crl import store as crl_store
 from pki.model import CrlForm, RevocationReason, serial_of
 from pki.record import authorities
 from pki.revocation import bulk
@@ -209,7 +210,7 @@ def _alone(bench: Bench, count: int) -> float:
         authority = authorities.load_authority(connection, CA)
         if authority is None:
             raise SystemExit(f"no {CA}")
-        points = distribution_points.points(connection, authority, 0)
+        points = crl_store.points(connection, authority, 0)
     entries = [
         encoding.entry_der(serial_of(secrets.randbits(158) | 1), now, RevocationReason.SUPERSEDED)
         for _ in range(count)
