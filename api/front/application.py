@@ -94,6 +94,7 @@ class Front:
         self._problem, self._pace, self._proxies, self._stir = problem, pace, proxies, stir
         self._unnamed = unnamed
         self._octets = Shares(OCTETS, "memory for bodies")
+        self._small_pieces = bodies.Turns()
         self._at_work: dict[str, int] = {}
         # Changed by one operation at a time, which Python makes whole.
         self._waiting: dict[Exchange, None] = {}
@@ -162,6 +163,7 @@ class Front:
         scope = exchange.scope
         exchange.asker = self._asker(scope)
         _refuse_long(scope)
+        _refuse_without_host(scope)
         exchange.road = self._road(scope.method, scope.path)
         declared = scope.headers.get("content-length")
         if declared == "0" or (declared is None and "transfer-encoding" not in scope.headers):
@@ -196,7 +198,12 @@ class Front:
             return
         grant = partial(self._grant, exchange)
         pieces = bodies.read(
-            exchange.protocol, declared=declared, largest=largest, pace=self._pace, grant=grant
+            exchange.protocol,
+            declared=declared,
+            largest=largest,
+            pace=self._pace,
+            turns=self._small_pieces,
+            grant=grant,
         )
         self._on_the_loop(lambda: self._read(exchange, declared, self._loop.create_task(pieces)))
 
@@ -393,6 +400,15 @@ def _refuse_long(scope: Scope) -> None:
     if len(scope.path) + len(scope.query_string) > LONGEST_TARGET:
         text = f"A request target has at most {LONGEST_TARGET:,} characters; send what is longer in a body."
         raise Refusal(Kind.TOO_LONG, "target-too-long", text)
+
+
+def _refuse_without_host(scope: Scope) -> None:
+    """RFC 9112 3.2: 400 to a request without a Host, or with two."""
+    named = len(scope.headers.get_all("host"))
+    # Granian calls HTTP/1.0 "1"; it knew no Host.
+    if named > 1 or (not named and scope.http_version not in {"1", "1.0"}):
+        text = "A request names the host that it asks once, in a Host header."
+        raise Refusal(Kind.MALFORMED, "malformed-request", text)
 
 
 def _send_file(protocol: Any, given: Answer, file: FileOnItsWay) -> None:

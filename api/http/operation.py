@@ -13,6 +13,7 @@ from enum import Enum
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from flask import Request, Response, request
@@ -170,7 +171,15 @@ class JsonParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": RAISE, "path": RAISE}  # noqa: RUF012 - so named by webargs
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
-        """The parameters; one given twice is refused, or one of both values would be dropped in silence."""
+        """The parameters; one given twice is refused, or one of both values would be dropped in silence.
+
+        So are octets that are no UTF-8: replaced, they would ask another question.
+        """
+        try:
+            unquote_to_bytes(req.query_string).decode()
+        except UnicodeDecodeError as error:
+            text = "The query is not in UTF-8: its octets cannot be read as text."
+            raise Refusal(Kind.MALFORMED, "malformed-request", text) from error
         repeated = [name for name, values in req.args.lists() if len(values) > 1]
         if repeated:
             raise ValidationError({name: ["This parameter is given more than once."] for name in repeated})

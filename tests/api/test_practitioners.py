@@ -244,3 +244,9 @@ def test_numbers_and_codes_are_read_as_people_write_them(operator: Caller, engin
     wrong = operator.get(f"{PATH}/1009900001").get_json()
     assert wrong["code"] == "malformed-national-id"
     assert "8 before the eleven digits of RPPS" in wrong["detail"]
+
+
+@pytest.mark.parametrize("octets", ["%ff%fe", "%ed%a0%80", "dupont%e9"])
+def test_a_question_that_is_no_utf_8_is_not_another_question(octets: str, operator: Caller) -> None:
+    answer = operator.client.get(f"{PATH}?name={octets}", headers=operator.headers)
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "malformed-request")

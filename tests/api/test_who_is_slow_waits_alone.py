@@ -72,6 +72,11 @@ def assert_answered_at_once(port: int, address: str = "127.0.0.1") -> None:
         assert time.monotonic() - started < SECONDS, "waited for those who are slow"
 
 
+def _send_all(link: socket.socket, octets: bytes) -> None:
+    with suppress(OSError):
+        link.sendall(octets)
+
+
 def assert_cut_off(link: socket.socket) -> None:
     """A whole answer that says why, and then the end of the connection."""
     told = answer_of(link)
@@ -313,6 +318,30 @@ def test_what_is_packed_otherwise_is_refused(port: int) -> None:
         assert (told.status, told.document["code"]) == (status, code)
         if status == 415:
             assert told.headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /v1/registers HTTP/1.1\r\n\r\n", 400),
+        (b"GET /v1/registers HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /v1/registers HTTP/1.1\r\nHost: a\r\n\r\n", 401),
+        (b"GET /v1/registers HTTP/1.0\r\n\r\n", 401),
+    ],
+)
+def test_a_request_names_its_host_once(port: int, head: bytes, status: int) -> None:
+    assert exchange(port, head).status == status
+
+
+def test_who_sends_an_octet_a_chunk_keeps_nobody_waiting(port: int) -> None:
+    head = b"POST /v1/batches HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with closing(connect(port, "127.0.0.9")) as link:
+        # Read as fast as they come, these were half a minute of the process.
+        writer = threading.Thread(target=_send_all, args=(link, head + b"1\r\n \r\n" * 500_000), daemon=True)
+        writer.start()
+        assert_answered_at_once(port)
+        link.shutdown(socket.SHUT_RDWR)
+        writer.join(SECONDS)
 
 
 def test_a_long_answer_comes_in_gzip_to_who_takes_it(port: int) -> None:
