@@ -97,8 +97,7 @@ _COME_TO = text("""
 _ITEMS = text("""
     SELECT i.place, i.enrolment_id, i.serial, i.refusal, s.action, r.reserved_at
     FROM batch_item i LEFT JOIN reservation r ON r.serial = i.serial
-    LEFT JOIN LATERAL (SELECT v.action FROM revocation v WHERE v.serial = i.serial ORDER BY v.id DESC LIMIT 1)
-        AS s ON true
+    LEFT JOIN LATERAL (SELECT v.action FROM revocation_state v WHERE v.serial = i.serial LIMIT 1) AS s ON true
     WHERE i.batch_id = :batch_id ORDER BY i.place
 """)
 

@@ -73,8 +73,7 @@ _NOTE = text("""
     SELECT DISTINCT ON (r.enrolment_id, c.profile) c.serial, :measure_id, r.enrolment_id, :now
     FROM reservation r JOIN certificate c USING (serial)
     CROSS JOIN LATERAL (
-        SELECT v.action, v.reason, v.actor FROM revocation v WHERE v.serial = c.serial
-        ORDER BY v.id DESC LIMIT 1) AS last
+        SELECT v.action, v.reason, v.actor FROM revocation_state v WHERE v.serial = c.serial LIMIT 1) AS last
     WHERE r.enrolment_id = ANY(CAST(:ids AS uuid[])) AND c.not_after > :now
     AND last.action = 'revoke' AND last.reason = :reason AND last.actor = :actor
     ORDER BY r.enrolment_id, c.profile, c.not_after DESC, c.serial

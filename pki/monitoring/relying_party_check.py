@@ -32,7 +32,7 @@ _SAMPLE = text("""
         UNION ALL SELECT * FROM certificate WHERE profile = :issuing AND not_after > :now
     ) AS c
     LEFT JOIN LATERAL (
-        SELECT action, revoked_at FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
+        SELECT action, revoked_at FROM revocation_state r WHERE r.serial = c.serial LIMIT 1
     ) AS last ON true
 """)
 

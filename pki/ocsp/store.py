@@ -68,8 +68,8 @@ _STANDING = text(f"""
     FROM (SELECT CAST(:serial AS text) AS serial) AS asked
     LEFT JOIN certificate c ON c.serial = asked.serial AND c.authority_id = :authority
     LEFT JOIN LATERAL (
-        SELECT action, reason, revoked_at FROM revocation r
-        WHERE r.serial = asked.serial AND r.authority_id = :authority ORDER BY r.id DESC LIMIT 1
+        SELECT action, reason, revoked_at FROM revocation_state r
+        WHERE r.serial = asked.serial AND r.authority_id = :authority LIMIT 1
     ) AS last ON true
     {_MEASURED}
     LEFT JOIN ocsp_answer a ON a.serial = asked.serial AND a.hash = :hash
@@ -79,8 +79,8 @@ _STANDINGS = text(f"""
     FROM unnest(CAST(:serials AS text[])) AS asked (serial)
     LEFT JOIN certificate c ON c.serial = asked.serial AND c.authority_id = :authority
     LEFT JOIN LATERAL (
-        SELECT action, reason, revoked_at FROM revocation r
-        WHERE r.serial = asked.serial AND r.authority_id = :authority ORDER BY r.id DESC LIMIT 1
+        SELECT action, reason, revoked_at FROM revocation_state r
+        WHERE r.serial = asked.serial AND r.authority_id = :authority LIMIT 1
     ) AS last ON true
     {_MEASURED}
 """)  # noqa: S608 - same
@@ -108,8 +108,7 @@ _WAITING = text(f"""
     FROM unnest(CAST(:serials AS text[]), CAST(:hashes AS text[])) AS asked (serial, hash)
     JOIN certificate c ON c.serial = asked.serial
     LEFT JOIN LATERAL (
-        SELECT action, reason, revoked_at FROM revocation r
-        WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
+        SELECT action, reason, revoked_at FROM revocation_state r WHERE r.serial = c.serial LIMIT 1
     ) AS last ON true
     {_MEASURED}
 """)  # noqa: S608 - same
@@ -126,7 +125,7 @@ _DROP = text("DELETE FROM ocsp_answer WHERE serial = :serial AND hash = :hash")
 _RESPONDERS = text("""
     SELECT o.serial, o.authority_id, o.der, o.not_before, o.not_after FROM ocsp_responder o
     LEFT JOIN LATERAL (
-        SELECT action FROM revocation r WHERE r.serial = o.serial ORDER BY r.id DESC LIMIT 1
+        SELECT action FROM revocation_state r WHERE r.serial = o.serial LIMIT 1
     ) AS last ON true
     WHERE o.not_before <= :now AND o.not_after > :now AND coalesce(last.action, 'release') = 'release'
     ORDER BY o.not_after DESC, o.serial

@@ -20,9 +20,7 @@ _CERTIFICATES = text("""
     WHERE c.mailbox = ANY(:addresses) AND c.not_after > :now
       AND CASE WHEN m.kind IN ('PER', 'CAB') THEN m.holder = coalesce(u.successor, c.practitioner)
                ELSE coalesce(sceau_establishment_of(c.subject) = m.structure_id, true) END
-      AND coalesce((
-          SELECT r.action = 'release' FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
-      ), true)
+      AND coalesce((SELECT r.action = 'release' FROM revocation_state r WHERE r.serial = c.serial), true)
     ORDER BY c.mailbox, c.serial
 """)
 # What CAs certified of one another is theirs too (RFC 4523 2.3: cACertificate, of the same realm).

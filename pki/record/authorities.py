@@ -23,7 +23,7 @@ _AUTHORITY_FIELDS = tuple(column.name for column in AUTHORITY_COLUMNS)
 # On hold as well: whoever doubts a CA does not want it to go on. Begun from the few certificates of CAs.
 _NOT_REVOKED = text("""
     authority.sha256 NOT IN (SELECT c.sha256 FROM certificate c CROSS JOIN LATERAL (
-        SELECT action FROM revocation r WHERE r.serial = c.serial ORDER BY r.id DESC LIMIT 1
+        SELECT action FROM revocation_state r WHERE r.serial = c.serial LIMIT 1
     ) AS last WHERE c.profile = 'issuing-ca' AND last.action <> 'release')
 """)
 

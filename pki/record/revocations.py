@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Select, func, select, text
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.record.tables import any_of, certificate, enrolment, reservation
 
+# What counts as the last event is said once, in the view (migration 0041). It is asked by serials, or for
+# each row in a subquery of its own (`LATERAL … LIMIT 1`): joined, it works out the last event of all serials.
 _LAST_ACTIONS = text("""
-    SELECT DISTINCT ON (serial) serial, id, action, actor, reason, revoked_at, recorded_at FROM revocation
-    WHERE serial = ANY(:serials) ORDER BY serial, id DESC
+    SELECT serial, id, action, actor, reason, revoked_at, recorded_at FROM revocation_state
+    WHERE serial = ANY(:serials)
 """)
 # A release ends the holds of all: it is given only when none of them is another's
 # (pki/revocation/release.py).

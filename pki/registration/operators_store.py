@@ -72,7 +72,7 @@ _DOUBTED = text("""
 _MADE = text("""
     SELECT o.serial, o.hosts, s.action
     FROM operator_certificate o JOIN certificate c USING (serial)
-    LEFT JOIN revocation_state s ON s.serial = o.serial
+    LEFT JOIN LATERAL (SELECT v.action FROM revocation_state v WHERE v.serial = o.serial LIMIT 1) AS s ON true
     WHERE o.operator_id = :id AND (CAST(:after AS text) IS NULL OR o.serial > :after)
     ORDER BY o.serial LIMIT :limit
 """)

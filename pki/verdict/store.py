@@ -16,6 +16,7 @@ from pki.model import Serial
 from pki.verdict.model import CertificateFacts
 
 # The array stands in a subquery for the reason given in directory/store.py: one plan, whatever its size.
+# The last event as of an instant, which the view `revocation_state` cannot tell.
 CERTIFICATES = """SELECT c.mailbox, c.serial, c.der, c.sha256, c.not_before, c.not_after, c.profile,
        coalesce(u.successor, c.practitioner), last.action, last.revoked_at, sceau_establishment_of(c.subject)
 FROM unnest((SELECT CAST(:mailboxes AS text[]))) AS asked (mailbox)
