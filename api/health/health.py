@@ -24,11 +24,11 @@ from sqlalchemy.pool import NullPool
 from api.database_timeout import impatient
 from api.front.roads import Road, Trade, on_road
 from api.health.register_metrics import register_families
-from api.installation.beats import LOST_AFTER, WORKER, Beat, last_beat
 from api.installation.bring_up import ldap_readers_of, slapd_of
 from api.installation.supervisor import troubles_written
 from api.wiring import Container
 from directory import reading_quotas, withdrawal_limits
+from directory.base.beats import LOST_AFTER, WORKER, Beat, last_beat
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database, is_dated_by_database

@@ -22,9 +22,9 @@ from psycopg.pq import PGconn, Ping
 
 from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from api.embedded.postgres import EmbeddedPostgres
-from api.installation.beats import LAST, WORKER
 from api.installation.supervisor import parts_written
 from api.process.writing import Writing
+from directory.base.beats import LAST, WORKER
 from directory.base.db import libpq
 from pki.signing import wire
 

@@ -17,12 +17,12 @@ from sqlalchemy.exc import OperationalError
 from api.database_timeout import impatient
 from api.embedded.slapd import Slapd
 from api.front.unnamed import last_unnamed
-from api.installation.beats import WORKER, last_beat
 from api.installation.bring_up import ldap_readers_of, local_web, slapd_of
 from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
 from api.ldap import gate as ldap_gate
 from api.settings import Settings
 from api.wiring import Container, build
+from directory.base.beats import WORKER, last_beat
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.runs.history import Condition, conditions

@@ -8,11 +8,11 @@ import logging
 from cryptography import x509
 from sqlalchemy import text
 
-from api.installation.beats import WORKER, beat
 from api.process.writing import without_room
 from api.wiring import Container, written_folders
 from directory import measures_due as measures
 from directory import reading_quotas, withdrawal_limits
+from directory.base.beats import WORKER, beat
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.issuance import restitution

@@ -9,11 +9,11 @@ from types import MappingProxyType
 import pytest
 from sqlalchemy import Engine, text
 
-from api.installation.beats import WORKER, last_beat
 from api.jobs import table as jobs
 from api.jobs.table import JOBS, due_within, run_job
 from api.process.work import Work
 from api.wiring import Container
+from directory.base.beats import WORKER, last_beat
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.pools import Pool

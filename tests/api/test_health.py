@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
 from api.app import create_app
-from api.installation.beats import WORKER, beat
 from api.wiring import Container
+from directory.base.beats import WORKER, beat
 from directory.base.clock import utc_now
 from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
