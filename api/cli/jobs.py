@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import text
 
 from api.cli.output import ago, answer, container, json_option, refusals_told, state_option
-from api.installation.status import FAILING
 from api.jobs.table import JOBS, run_job
+from directory.base import job_runs
 from directory.base.db import transaction
 
 
@@ -29,18 +28,18 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
     parts = container(state)
     now = parts.clock()
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        runs = {row.name: row for row in connection.execute(text("SELECT * FROM job_run"))}
-        failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
+        runs, failing = job_runs.job_runs(connection), job_runs.failing(connection)
     found: list[dict[str, Any]] = [
         {
             "name": job.name,
             "purpose": job.purpose,
             "when": job.when.words,
-            "last_success": getattr(runs.get(job.name), "last_success", None),
-            "last_failure": getattr(runs.get(job.name), "last_failure", None),
-            "last_error": getattr(runs.get(job.name), "last_error", None),
+            "last_success": run.last_success,
+            "last_failure": run.last_failure,
+            "last_error": run.last_error,
         }
         for job in JOBS.values()
+        for run in [runs.get(job.name, job_runs.JobRun())]
     ]
     rows = [
         (j["name"], j["when"], ago(j["last_success"], now), failing.get(j["name"], ""), j["purpose"])

@@ -17,7 +17,7 @@ from typing import Any
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -28,8 +28,9 @@ from api.installation.bring_up import ldap_readers_of, slapd_of
 from api.installation.supervisor import troubles_written
 from api.wiring import Container
 from directory import reading_quotas, withdrawal_limits
+from directory.base import job_runs
 from directory.base.beats import LOST_AFTER, WORKER, Beat, last_beat
-from directory.base.db import transaction
+from directory.base.db import schema_revision, transaction
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database, is_dated_by_database
 from directory.feed.readers import urgent_lag_seconds
@@ -51,10 +52,6 @@ URGENT_LAG_TOLERATED = 15.0
 PATIENCE = 5.0
 
 Check = dict[str, Any]
-_HEARTBEAT_ERROR = text(
-    "SELECT last_error FROM job_run"
-    " WHERE name = 'heartbeat' AND last_failure > coalesce(last_success, '-infinity')"
-)
 
 
 def health(container: Container) -> Blueprint:
@@ -111,13 +108,13 @@ class _Readiness:
         unwritten = container.writing.wrong()
         try:
             with transaction(self._engine, read_only=True) as connection:
-                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+                found = schema_revision(connection)
                 lags = feed_lags(connection, now)
                 urgent = urgent_lag_seconds(connection, LDAP, now) if LDAP in lags else 0.0
                 registers = conditions(connection, now, container.settings.freshness)
                 own = service_expiry.ours(connection, now)
                 beat = last_beat(connection, WORKER)
-                error = connection.execute(_HEARTBEAT_ERROR).scalar()
+                error = job_runs.failing(connection).get("heartbeat")
             lacks = self._watch.look()
             clock = _clock(self._signing)
         except SQLAlchemyError as lost:

@@ -24,7 +24,7 @@ from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from api.embedded.postgres import EmbeddedPostgres
 from api.installation.supervisor import parts_written
 from api.process.writing import Writing
-from directory.base.beats import LAST, WORKER
+from directory.base.beats import WORKER, last_number
 from directory.base.db import libpq
 from pki.signing import wire
 
@@ -176,8 +176,7 @@ def _ping(cluster: EmbeddedPostgres) -> Ping:
 
 def _worker_number(url: str) -> int:
     with suppress(psycopg.Error), _asking(libpq(url)) as link:
-        row = link.execute(f"{LAST} %s".encode(), [WORKER]).fetchone()
-        return 0 if row is None else int(row[0])
+        return last_number(link, WORKER)
     return 0
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from api.database_timeout import impatient
@@ -22,8 +21,9 @@ from api.installation.supervisor import parts_written, supervisor_pid, troubles_
 from api.ldap import gate as ldap_gate
 from api.settings import Settings
 from api.wiring import Container, build
+from directory.base import job_runs
 from directory.base.beats import WORKER, last_beat
-from directory.base.db import transaction
+from directory.base.db import server_version, transaction
 from directory.base.errors import Kind, Refusal
 from directory.sync.runs.history import Condition, conditions
 from directory.sync.sources.drop_folder import strangers
@@ -33,7 +33,6 @@ from pki.rollback.detection import WHAT_TO_DO
 
 # Seconds for each answer of the database: one that hangs is a part that is down.
 PATIENCE = 30.0
-FAILING = "SELECT name, last_error FROM job_run WHERE last_failure > coalesce(last_success, '-infinity')"
 
 
 def look(settings: Settings) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def _postgres(container: Container) -> str:
     if wrong := container.writing.wrong():
         raise OSError(wrong)
     with transaction(container.engine) as connection:
-        return f"PostgreSQL {connection.execute(text('SHOW server_version')).scalar_one()}"
+        return f"PostgreSQL {server_version(connection)}"
 
 
 def _signer(container: Container) -> str:
@@ -168,7 +167,7 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
         counted = figures(connection, now)
         registers = conditions(connection, now, container.settings.freshness)
         own = service_expiry.ours(connection, now)
-        failing = {row.name: row.last_error for row in connection.execute(text(FAILING))}
+        failing = job_runs.failing(connection)
     lacks = container.watch.look()
     told = {"state": "behind", "reason": WHAT_TO_DO, "lacks": lacks} if lacks else {"state": "complete"}
     return {

@@ -2,12 +2,10 @@
 
 from datetime import timedelta
 
-from sqlalchemy import select
-
 from api.wiring import Container
 from directory.base.db import transaction
 from pki.crl import publish as crl
-from pki.record import tables
+from pki.crl import store
 
 # As long as the longest a reader may hold one by default: a fault found later has the digest to go by.
 CRL_BYTES_KEPT = timedelta(days=3)
@@ -31,12 +29,10 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
             container.settings.crl_floor,
         )
     with transaction(container.engine) as connection:
-        # An offline root's CRL comes by hand (`sceau ca crl`).
-        shards = select(tables.crl_shard.c.authority_id, tables.crl_shard.c.shard).join(tables.authority)
-        found = connection.execute(shards.where(~tables.authority.c.offline)).all()
-    for row in found:
+        found = store.online_shards(connection)
+    for authority_id, shard in found:
         crl.publish(
-            container.engine, container.signer, authority_id=row.authority_id, shard=row.shard,
+            container.engine, container.signer, authority_id=authority_id, shard=shard,
             now=container.signing.instant(), lifetime=lifetime, floor_file=container.settings.crl_floor,
         )  # fmt: skip
     return len(found)

@@ -6,20 +6,18 @@ What stands in the files is `pki/publication/export.py`'s; how a folder comes to
 
 from datetime import UTC, timedelta
 
-from sqlalchemy import text
-
 from api.jobs.list_signer import list_signer
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.locks import held_if_free
 from directory.feed import outside_cursor
+from directory.sync.runs.run_log import last_applied_at
 from pki.publication.export import FORMAT, write_export
 from pki.publication.export_folder import KEPT, Export, all_exports, forget, is_withdrawn, seal, whole_or_not
 
 # Four registers of one night make one export.
 _QUIET = timedelta(minutes=5)
 _DAILY = timedelta(hours=24)
-_LAST_APPLIED = text("SELECT max(finished_at) FROM register_run WHERE state = 'applied'")
 
 
 def export_if_due(container: Container) -> str:
@@ -101,7 +99,7 @@ def _is_due(container: Container) -> bool:
     now = container.clock()
     newest = next(iter(all_exports(container.settings.exports)), None)
     with transaction(container.engine, read_only=True) as connection:
-        applied = connection.execute(_LAST_APPLIED).scalar_one()
+        applied = last_applied_at(connection)
         # After a restore, none of those that are kept leads into the feed.
         serves = newest is not None and outside_cursor.leads_on(connection, newest.manifest["cursor"])
     if applied is None:

@@ -6,14 +6,13 @@ Each function is one job's work (`table.py`), also called by the command of the 
 import logging
 
 from cryptography import x509
-from sqlalchemy import text
 
 from api.process.writing import without_room
 from api.wiring import Container, written_folders
 from directory import measures_due as measures
 from directory import reading_quotas, withdrawal_limits
 from directory.base.beats import WORKER, beat
-from directory.base.db import transaction
+from directory.base.db import transaction, unpromised
 from directory.base.errors import Kind, Refusal
 from pki.issuance import restitution
 from pki.model import serial_of
@@ -35,7 +34,7 @@ def heartbeat(container: Container) -> str:
         raise Refusal(Kind.UNAVAILABLE, "job-hangs", f"The worker hangs: {', '.join(hung)}.")
     wrong = next(filter(None, map(without_room, written_folders(container.settings))), "")
     with transaction(container.engine) as connection:
-        connection.execute(text("SET LOCAL synchronous_commit = off"))
+        unpromised(connection)
         beat(connection, WORKER, wrong)
     return ""
 

@@ -1,13 +1,11 @@
 """OCSP signers renewed in time, and answers signed ahead."""
 
-from sqlalchemy import select
-
 from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
 from pki.issuance import for_service
 from pki.ocsp import responders
-from pki.record import tables
+from pki.record import authorities
 from pki.service_keys import servers_authority
 
 
@@ -44,8 +42,4 @@ def presign_ocsp(container: Container) -> str:
 
 def _issuing(container: Container) -> list[str]:
     with transaction(container.engine) as connection:
-        # Retired ones too: what they issued is asked about to its last day.
-        query = select(tables.authority.c.id).where(
-            tables.authority.c.kind == "issuing", tables.authority.c.not_after > container.clock()
-        )
-        return list(connection.execute(query).scalars())
+        return authorities.answered_for(connection, container.clock())

@@ -6,9 +6,8 @@ How old is too old is a setting; how it is known, `directory.sync.runs.history`.
 
 import logging
 
-from sqlalchemy import text
-
 from api.wiring import Container
+from directory.base import job_runs
 from directory.base.db import transaction
 from directory.sync.runs.history import Turned, turned
 
@@ -23,9 +22,7 @@ def watch_freshness(container: Container) -> str:
     """
     now = container.clock()
     with transaction(container.engine, read_only=True) as connection:
-        since = connection.execute(
-            text("SELECT last_success FROM job_run WHERE name = :name"), {"name": FRESHNESS}
-        ).scalar()
+        since = job_runs.last_success(connection, FRESHNESS)
         found = turned(connection, since=since, now=now, limits=container.settings.freshness)
     for one in found:
         log.log(logging.WARNING if one.late else logging.INFO, "%s", _told(one))

@@ -10,8 +10,6 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import text
-
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
@@ -19,6 +17,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.sync.formats.files import RegisterFile, register_file, sha256_of, written_at
 from directory.sync.formats.staging import Progress
+from directory.sync.runs import run_log
 from directory.sync.runs.measuring import last_applied
 from directory.sync.runs.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
 from directory.sync.sources import origins
@@ -29,11 +28,6 @@ NIGHT = Actor("job:registers")
 SHOWN_NAME = 100
 # Reasons that time or another file takes away, while the file stays as it is.
 _PASSING = {"from-the-future", "kept-file-gone"}
-# A plan (`sceau sync run` without --apply) is no answer.
-_SEEN = text(
-    "SELECT state, reason FROM register_run WHERE register = :register AND file_sha256 = :sha256"
-    " AND applies ORDER BY id DESC LIMIT 1"
-)
 
 
 def take_registers(container: Container) -> str:
@@ -226,7 +220,7 @@ def _before(container: Container, register: str, file: RegisterFile) -> str:
     written = written_at(file, REGISTERS[register].roles)
     with transaction(container.engine) as connection:
         last = last_applied(connection, register)
-        seen = connection.execute(_SEEN, {"register": register, "sha256": sha256}).one_or_none()
+        seen = run_log.last_of_file(connection, register, sha256)
     if seen is None:
         return "done" if last and written and written < last.generated_at else ""
     if seen.state != "refused":

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from api.jobs import (
     audit_log,
@@ -34,7 +34,8 @@ from api.jobs import ldap as publication
 from api.jobs import registers as nightly
 from api.jobs import trust_list as trust_lists
 from api.wiring import Container
-from directory.base.db import transaction
+from directory.base import job_runs
+from directory.base.db import transaction, unpromised
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 
@@ -337,43 +338,25 @@ def _run(container: Container, job: Job, *, forced: bool) -> str | None:
 def _bookkeeping(engine: Engine) -> Iterator[Connection]:
     """A transaction that nobody was promised: losing the last half second of it costs one run too many."""
     with transaction(engine) as connection:
-        connection.execute(text("SET LOCAL synchronous_commit = off"))
+        unpromised(connection)
         yield connection
 
 
 def _start(engine: Engine, job: Job, now: datetime, *, forced: bool) -> bool:
     with _bookkeeping(engine) as connection:
-        last = connection.execute(
-            text("SELECT last_started FROM job_run WHERE name = :n"), {"n": job.name}
-        ).scalar()
+        last = job_runs.last_started(connection, job.name)
         if not forced and last is not None and timedelta() <= now - last < job.when.apart:
             return False
-        _upsert(connection, job.name, last_started=now)
+        job_runs.note_start(connection, job.name, now)
         return True
 
 
 def _note_success(engine: Engine, job: Job, now: datetime, seconds: float) -> None:
     with _bookkeeping(engine) as connection:
-        connection.execute(
-            text("UPDATE job_run SET last_success = :now, last_duration = :seconds WHERE name = :name"),
-            {"now": now, "seconds": seconds, "name": job.name},
-        )
+        job_runs.note_success(connection, job.name, now, seconds)
 
 
 def _note_failure(engine: Engine, job: Job, now: datetime, error: BaseException) -> None:
     words = error.text if isinstance(error, Refusal) else type(error).__name__
     with transaction(engine) as connection:
-        connection.execute(
-            text("UPDATE job_run SET last_failure = :now, last_error = :words WHERE name = :name"),
-            {"now": now, "words": words, "name": job.name},
-        )
-
-
-def _upsert(connection: Connection, name: str, *, last_started: datetime) -> None:
-    connection.execute(
-        text(
-            "INSERT INTO job_run (name, last_started) VALUES (:name, :now)"
-            " ON CONFLICT (name) DO UPDATE SET last_started = :now"
-        ),
-        {"name": name, "now": last_started},
-    )
+        job_runs.note_failure(connection, job.name, now, words)

@@ -18,7 +18,7 @@ from directory import measures_due
 from directory.base.asked_to_stop import asked_to_stop
 from directory.base.db import asking, libpq
 from directory.base.errors import Refusal
-from directory.base.notifications import heard
+from directory.base.notifications import heard, listen
 from directory.feed.readers import is_urgent_waiting
 from directory.ldap import publish
 from pki.withdrawal import reconcile as consequences
@@ -119,7 +119,7 @@ def _follow_feed(container: Container, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             with psycopg.connect(conninfo, autocommit=True) as connection:
-                connection.execute("LISTEN sceau_change")
+                listen(connection, "sceau_change")
                 while not stop.is_set():
                     wait = _until_due(container)
                     told = heard(connection, wait)

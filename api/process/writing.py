@@ -18,6 +18,7 @@ import psycopg
 from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from directory.base.db import libpq
 from directory.base.errors import Kind, Refusal
+from directory.base.write_probe import keeps_rows
 
 _LOG = logging.getLogger("sceau.writing")
 # A look counts for so long: what it costs is one row for each process and interval.
@@ -32,13 +33,6 @@ PATIENCE = 3.0
 ROOM = 1 << 20
 APPLICATION = "sceau-readiness"
 
-_BEAT = """INSERT INTO beat (who, number) VALUES ('readiness', 1)
-    ON CONFLICT (who) DO UPDATE SET number = beat.number + 1, at = clock_timestamp() RETURNING number"""
-_READ_BACK = "SELECT number FROM beat WHERE who = 'readiness'"
-# A row that replaces another needs no room, and the next revocation may: so the sorting of half a megabyte is
-# put on the disk on purpose. Digests, which no file system makes shorter.
-_SPILL = """SELECT max(n) FROM (
-    SELECT n FROM generate_series(1, 5000) AS n ORDER BY sha512(int4send(n))) AS sorted"""
 # A session that is open says nothing of the next one, which a pool may need: one is tried so often.
 _KEPT_SECONDS = 8.0
 # A server that ended a session says so at once; one that hangs has had its time.
@@ -171,12 +165,7 @@ def _refused(error: psycopg.Error) -> str:
 
 
 def _taken(link: ImpatientConnection) -> str:
-    written = link.execute(_BEAT).fetchone()
-    found = link.execute(_READ_BACK).fetchone()
-    link.execute(_SPILL)
-    if written and found and found[0] >= written[0]:
-        return ""
-    return "the record lost a row that it had taken"
+    return "" if keeps_rows(link) else "the record lost a row that it had taken"
 
 
 def _connect(conninfo: str) -> ImpatientConnection:

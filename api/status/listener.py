@@ -14,7 +14,7 @@ import psycopg
 
 from api.database_timeout import CONNECT_SECONDS, ImpatientConnection
 from api.status.cache import AnswerCache
-from directory.base.notifications import heard
+from directory.base.notifications import heard, listen
 from pki.model import Serial
 
 # Under this name its connection shows in pg_stat_activity.
@@ -72,8 +72,7 @@ class Listener:
         with ImpatientConnection.connect(
             self._conninfo, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name=APPLICATION
         ) as link:
-            link.execute("LISTEN sceau_revocation")
-            link.execute("LISTEN sceau_change")
+            listen(link, "sceau_revocation", "sceau_change")
             # What was committed while nobody listened is told by no notification.
             for cache in self._caches:
                 cache.clear()

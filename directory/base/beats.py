@@ -7,6 +7,7 @@ database's clock, for those who look only once.
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, text
 
 WORKER = "worker"
@@ -18,7 +19,10 @@ _BEAT = text("""
     ON CONFLICT (who) DO UPDATE SET number = beat.number + 1, at = clock_timestamp(), wrong = excluded.wrong
     RETURNING number
 """)
-LAST = "SELECT number, wrong, extract(epoch FROM clock_timestamp() - at)::float8 FROM beat WHERE who = "
+_LAST = text("""
+    SELECT number, wrong, extract(epoch FROM clock_timestamp() - at)::float8 FROM beat WHERE who = :who
+""")
+_NUMBER = "SELECT number FROM beat WHERE who = %s"
 
 
 @dataclass(frozen=True)
@@ -42,5 +46,11 @@ def beat(connection: Connection, who: str, wrong: str = "") -> int:
 
 def last_beat(connection: Connection, who: str) -> Beat | None:
     """The last sign of a part, None when it never gave one."""
-    row: Any = connection.execute(text(LAST + ":who"), {"who": who}).one_or_none()
+    row: Any = connection.execute(_LAST, {"who": who}).one_or_none()
     return None if row is None else Beat(*row)
+
+
+def last_number(link: psycopg.Connection, who: str) -> int:
+    """The number of a part's last sign, 0 when it never gave one; over a connection of the asker's own."""
+    row = link.execute(_NUMBER, [who]).fetchone()
+    return 0 if row is None else int(row[0])

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
-from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
@@ -26,6 +26,9 @@ _NOTICE_SILENCE = {
 }  # fmt: skip
 # How long a connection that was just in use is taken to live.
 TRUSTED_SECONDS = 1.0
+_UNPROMISED = text("SET LOCAL synchronous_commit = off")
+_VERSION = text("SHOW server_version")
+_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -139,3 +142,22 @@ def transaction(engine: Engine, *, read_only: bool = False) -> Iterator[Connecti
             )
         with connection.begin():
             yield connection
+
+
+def unpromised(connection: Connection) -> None:
+    """Let this transaction commit before it is on the disk: for what nobody was promised.
+
+    A crash costs its last half second.
+    """
+    connection.execute(_UNPROMISED)
+
+
+def server_version(connection: Connection) -> str:
+    """The version of PostgreSQL that answers."""
+    return str(connection.execute(_VERSION).scalar_one())
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The migration that the schema is at, None of a database that has had none."""
+    found: str | None = connection.execute(_REVISION).scalar()
+    return found

@@ -7,6 +7,13 @@ then took the interpreter from the others a thousand times a second.
 import select
 
 import psycopg
+from psycopg import sql
+
+
+def listen(link: psycopg.Connection, *channels: str) -> None:
+    """Have this connection told of these channels of our own, from now on."""
+    for channel in channels:
+        link.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
 
 def heard(link: psycopg.Connection, seconds: float) -> list[psycopg.Notify]:

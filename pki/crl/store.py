@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from pki.crl import distribution_points
 from pki.crl.distribution_points import Points
 from pki.model import Authority, CrlForm, Serial
+from pki.record.tables import authority, crl_shard
 
 # A mass revocation gives every run something for a delta, which goes first and takes the second for itself:
 # no complete CRL would follow while it lasts. Longer than a run takes, and short within the minute that is
@@ -453,6 +454,12 @@ def due(
     """
     asked = {"now": now, "older": older, "second": now.replace(microsecond=0), "lately": now - _STEP_ASIDE}
     return [(row.id, row.shard) for row in connection.execute(_DUE, asked | {"delta": delta})]
+
+
+def online_shards(connection: Connection) -> list[tuple[str, int]]:
+    """Every shard whose CA's key the signer has; an offline root's CRL comes by hand (`sceau ca crl`)."""
+    query = select(crl_shard.c.authority_id, crl_shard.c.shard).join(authority).where(~authority.c.offline)
+    return [(row.authority_id, row.shard) for row in connection.execute(query)]
 
 
 def let_go(connection: Connection, before: datetime, limit: int) -> int:

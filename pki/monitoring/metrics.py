@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
+from directory.base.job_runs import job_runs
 from directory.feed.readers import lag_seconds
 from directory.store import sources
 
@@ -65,10 +66,10 @@ def feed_lags(connection: Connection, now: datetime) -> dict[str, float]:
 
 
 def _jobs(connection: Connection) -> dict[str, JobFigures]:
-    rows = connection.execute(
-        text("SELECT name, last_success, last_failure, last_duration FROM job_run ORDER BY name")
-    )
-    return {row.name: JobFigures(row.last_success, row.last_failure, row.last_duration) for row in rows}
+    return {
+        name: JobFigures(run.last_success, run.last_failure, run.last_duration)
+        for name, run in job_runs(connection).items()
+    }
 
 
 def _counted(connection: Connection, query: str) -> dict[str, int]:

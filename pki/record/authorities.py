@@ -70,6 +70,12 @@ def authorities(connection: Connection) -> list[Authority]:
     return [authority_in(row) for row in connection.execute(query)]
 
 
+def answered_for(connection: Connection, now: datetime) -> list[str]:
+    """The issuing CAs of which certificates may be asked about: retired ones too, to their last day."""
+    query = select(authority.c.id).where(authority.c.kind == "issuing", authority.c.not_after > now)
+    return list(connection.execute(query).scalars())
+
+
 def chain_of(connection: Connection, authority_id: str) -> list[bytes]:
     """The certificates (DER) of that CA and of those above it, the root last."""
     known = {one.id: one for one in authorities(connection)}

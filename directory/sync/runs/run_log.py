@@ -26,6 +26,12 @@ _REJECTIONS = text(
     "INSERT INTO register_rejection (run_id, line_number, reason, detail, excerpt)"
     " SELECT :run_id, line_number, reason, detail, excerpt FROM rejected ON CONFLICT DO NOTHING"
 )
+# A plan (`sceau sync run` without --apply) is no answer.
+_OF_FILE = text(
+    "SELECT state, reason FROM register_run WHERE register = :register AND file_sha256 = :sha256"
+    " AND applies ORDER BY id DESC LIMIT 1"
+)
+_LAST_APPLIED = text("SELECT max(finished_at) FROM register_run WHERE state = 'applied'")
 _STEP = text(
     "INSERT INTO register_step (run_id, step, started_at) VALUES (:run_id, :step, :at)"
     " ON CONFLICT (run_id, step) DO UPDATE SET started_at = :at, finished_at = NULL, detail = '{}'"
@@ -53,6 +59,14 @@ _SUPERSEDED = text("""
     FROM overtaken o WHERE r.id = o.id
     RETURNING o.id
 """)
+
+
+@dataclass(frozen=True)
+class FileRun:
+    """What a run of a file came to: its state, and the reason of a refusal."""
+
+    state: str
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,18 @@ def newer_applied(connection: Connection, run_id: int) -> int | None:
         " AND n.increment = r.increment"
     )
     found: int | None = connection.execute(text(query), {"run_id": run_id}).scalar_one()
+    return found
+
+
+def last_of_file(connection: Connection, register: str, sha256: bytes) -> FileRun | None:
+    """What the last run of this file came to that was to be applied; None when there was none."""
+    row = connection.execute(_OF_FILE, {"register": register, "sha256": sha256}).one_or_none()
+    return None if row is None else FileRun(*row)
+
+
+def last_applied_at(connection: Connection) -> datetime | None:
+    """When a run of whatever register was applied last; None when none ever was."""
+    found: datetime | None = connection.execute(_LAST_APPLIED).scalar_one()
     return found
 
 
