@@ -27,6 +27,8 @@ from directory.base.pools import Pool
 BLOCK = 1 << 20
 # The whole national file is 0.83 GB of text, 230 MB zipped: a ratio of 4.
 LARGEST_TEXT = 3 << 30
+# No text is packed into more than it takes unpacked, so that no file of a register is larger.
+LARGEST_FILE = LARGEST_TEXT
 LARGEST_RATIO = 200
 # Deflate packs a header and a handful of alike rows very well; a bomb has to be large to hurt.
 RATIO_MATTERS_ABOVE = 8 << 20
@@ -77,7 +79,7 @@ def register_file(path: Path, *, through_links: bool = True) -> Iterator[Registe
         # Without waiting: to open a pipe would be to wait for its writer.
         descriptor = os.open(path, flags)
     except OSError as error:
-        raise _unreadable(path.name, error) from error
+        raise unreadable(path.name, error) from error
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             text = f"{path.name} is no regular file, and may have no end: not taken in."
@@ -87,7 +89,8 @@ def register_file(path: Path, *, through_links: bool = True) -> Iterator[Registe
         os.close(descriptor)
 
 
-def _unreadable(name: str, error: OSError) -> Refusal:
+def unreadable(name: str, error: OSError) -> Refusal:
+    """The refusal of a file that cannot be opened, or read to an end."""
     why = "is a symbolic link" if error.errno == errno.ELOOP else f"cannot be read ({error.strerror})"
     text = f"{name} {why}: not taken in."
     return Refusal(Kind.NOT_FOUND, "no-such-file", text)
@@ -251,7 +254,7 @@ def sha256_of(file: RegisterFile) -> bytes:
     try:
         return digest_of(file)
     except OSError as error:
-        raise _unreadable(file.name, error) from error
+        raise unreadable(file.name, error) from error
 
 
 def digest_of(file: RegisterFile) -> bytes:

@@ -1,27 +1,54 @@
-"""The file of a held run: a copy in a folder of the run's own, found again and put away by the run's number.
+"""The file of a run: a private copy that alone is read, and for a held run one that stays.
 
-A copy that the disk has no room for is not made: the run is held all the same, by the file where it was
+The private copy has no name and goes with its process. The one that stays lies in a folder of the run's own,
+and is found again and put away by the run's number; without room the run is held by the file where it was
 dropped. When a run is held, and when it is over, is for `run.py` to say.
 """
 
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256 as new_sha256
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
+from typing import IO
 
 from directory.base import failpoints
 from directory.base.durable_files import onto_disk
 from directory.base.errors import Refusal
-from directory.sync.formats.files import BLOCK, RegisterFile, refused, register_file, sha256_of
+from directory.sync.formats.files import (
+    BLOCK,
+    LARGEST_FILE,
+    RegisterFile,
+    refused,
+    register_file,
+    sha256_of,
+    unreadable,
+)
 
 # The record may lie on the same disk, and writes its logs by 16 MB.
 RESERVE = 256 << 20
 # The longest name that a folder takes leaves no room for more.
 _DRAFT = ".draft"
 _GONE = {errno.ENOENT, errno.ENOTDIR}
+
+
+@contextmanager
+def private_copy(file: RegisterFile, kept: Path | None) -> Iterator[tuple[RegisterFile, bytes]]:
+    """The same file as bytes that nobody else can change, and their SHA-256; nothing of it outlives us.
+
+    A run reads its file several times. Whoever dropped it may write into it between two readings: the log
+    would name one file's SHA-256 beside another's rows. OSError without room; Refusal NOT_FOUND when the file
+    cannot be read to an end, `too-large` when it has none.
+    """
+    folder = Path(gettempdir()) if kept is None else kept
+    _check_room(file, folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with TemporaryFile(dir=folder) as copy:
+        sha256 = _copy_all(file, copy, "sync.copying")
+        yield RegisterFile(file.path, copy.fileno()), sha256
 
 
 def keep(run_id: int, file: RegisterFile, sha256: bytes, kept: Path) -> Path:
@@ -71,18 +98,35 @@ def _check_room(file: RegisterFile, kept: Path) -> None:
 
 def _copy(file: RegisterFile, sha256: bytes, draft: Path) -> None:
     draft.unlink(missing_ok=True)
-    digest, given = new_sha256(), os.fstat(file.descriptor)
-    with file.content.open("rb") as source, draft.open("xb") as copy:
-        while block := source.read(BLOCK):
-            failpoints.passing("sync.keeping")
+    with draft.open("xb") as copy:
+        digest = _copy_all(file, copy, "sync.keeping")
+        os.fsync(copy.fileno())
+    if digest != sha256:
+        raise refused("kept-file-gone", f"{file.name} is no longer the file this run began with.")
+
+
+def _copy_all(file: RegisterFile, copy: IO[bytes], step: str) -> bytes:
+    """The SHA-256 of what was written, in one pass: what is hashed is what is there."""
+    digest, given, copied = new_sha256(), os.fstat(file.descriptor), 0
+    with file.content.open("rb", buffering=0) as source:
+        while block := _block(file, source):
+            failpoints.passing(step)
+            copied += len(block)
+            if copied > LARGEST_FILE:
+                raise refused("too-large", f"{file.name} grows while it is read.")
             digest.update(block)
             copy.write(block)
-        copy.flush()
-        # A text that does not say when it was made is as old as its file.
-        os.utime(copy.fileno(), ns=(given.st_atime_ns, given.st_mtime_ns))
-        os.fsync(copy.fileno())
-    if digest.digest() != sha256:
-        raise refused("kept-file-gone", f"{file.name} is no longer the file this run began with.")
+    copy.flush()
+    # A text that does not say when it was made is as old as its file.
+    os.utime(copy.fileno(), ns=(given.st_atime_ns, given.st_mtime_ns))
+    return digest.digest()
+
+
+def _block(file: RegisterFile, source: IO[bytes]) -> bytes:
+    try:
+        return source.read(BLOCK)
+    except OSError as error:
+        raise unreadable(file.name, error) from error
 
 
 @contextmanager
@@ -92,23 +136,29 @@ def found_again(run_id: int, path: Path, sha256: bytes, kept: Path | None) -> It
     A run that was cut off before its row named the copy has one all the same. Gone is what is not there or
     has other bytes. Refusal `no-such-file` for what is there and cannot be read now.
     """
-    copies = [] if kept is None else [_folder(run_id, kept) / path.name]
     with ExitStack() as stack:
-        yield _first_whole(stack, dict.fromkeys([*copies, path]), sha256)
+        yield _first_whole(stack, run_id, path, sha256, kept)
 
 
-def _first_whole(stack: ExitStack, places: Iterable[Path], sha256: bytes) -> RegisterFile | None:
-    unreadable: Refusal | None = None
-    for place in places:
+def _first_whole(
+    stack: ExitStack, run_id: int, path: Path, sha256: bytes, kept: Path | None
+) -> RegisterFile | None:
+    own = () if kept is None else (_folder(run_id, kept) / path.name,)
+    unread: Refusal | None = None
+    for place in dict.fromkeys([*own, path]):
         try:
             file = stack.enter_context(register_file(place))
-            if sha256_of(file) == sha256:
+            if place in own:
+                found = sha256_of(file)
+            else:
+                file, found = stack.enter_context(private_copy(file, kept))
+            if found == sha256:
                 return file
         except Refusal as refusal:
             if not _is_gone(refusal):
-                unreadable = refusal
-    if unreadable is not None:
-        raise unreadable
+                unread = refusal
+    if unread is not None:
+        raise unread
     return None
 
 

@@ -31,7 +31,6 @@ from directory.sync.formats.files import (
     opened,
     refused,
     register_file,
-    sha256_of,
     written_at,
 )
 from directory.sync.formats.finess import FINESS
@@ -133,7 +132,8 @@ def run_register(
 ) -> RunReport:
     """Bring the record to what `path` says, or, without `apply`, say what that would change.
 
-    A file that the caller has opened and looked at is read as it is open, whatever has its name by then.
+    A file that the caller has opened and looked at is read as it is open, whatever has its name by then; it
+    is copied once, and only the copy is read. OSError when there is no room for it.
     A bad file is a report in state "refused", and one beyond the bounds in state "held"; both change nothing.
     `kept` is the folder where the file of a held run is kept, beside `path` when None; `bounds` are ours when
     None. Refusal NOT_FOUND for no such file or register, CONFLICT when another run of this register is under
@@ -147,10 +147,16 @@ def run_register(
                 engine, register=register, path=file, now=now, actor=actor, apply=apply,
                 strict_rpps=strict_rpps, progress=progress, kept=kept, bounds=bounds,
             )  # fmt: skip
-    file, sha256 = path, sha256_of(path)
+    with kept_files.private_copy(path, kept) as (file, sha256):
+        given = _Given(
+            file.path, file, sha256, now, actor, apply, strict_rpps, progress, kept, bounds or load_bounds()
+        )
+        return _run_new(engine, register, file, given)
 
+
+def _run_new(engine: Engine, register: str, file: RegisterFile, given: "_Given") -> RunReport:
     def begin(connection: Connection) -> int:
-        held = logbook.waiting_for(connection, register, sha256) if apply else None
+        held = logbook.waiting_for(connection, register, given.sha256) if given.applies else None
         if held is not None:
             told = f"Run {held} of {register} holds this file until somebody lets it through."
             raise Refusal(Kind.CONFLICT, "run-held", told, run=held)
@@ -158,18 +164,15 @@ def run_register(
             connection,
             register=register,
             file_name=file.name,
-            file_sha256=sha256,
+            file_sha256=given.sha256,
             generated_at=written_at(file, REGISTERS[register].roles) or modified_at(file),
-            started_at=now,
-            applies=apply,
-            actor=actor.name,
+            started_at=given.now,
+            applies=given.applies,
+            actor=given.actor.name,
             kept_file=str(file.path.absolute()),
             increment=cursor.is_increment(file.path),
         )
 
-    given = _Given(
-        file.path, file, sha256, now, actor, apply, strict_rpps, progress, kept, bounds or load_bounds()
-    )
     return _locked(engine, register, begin, given)
 
 
@@ -282,7 +285,7 @@ class _Run:
     def go(self) -> RunReport:
         """The numbered steps; a Refusal on the way is the run's result."""
         try:
-            # 1. Fetch: the file as it lies there, the same as when the run began.
+            # 1. Fetch: the copy that alone is read, the same as when the run began.
             self._log.enter("fetch")
             file = self._fetch()
             with opened(file, self._register.roles) as members:

@@ -3,7 +3,7 @@
 import dataclasses
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from directory.base.errors import Kind, Refusal
 from directory.sync.runs import kept_files
 from directory.sync.runs.bounds import Bound, load_bounds
 from directory.sync.runs.run import RunReport, due_to_resume, resume_run, run_register
+from directory.sync.runs.run_log import Logbook
 from tests.directory.sync.files import ACTIVITIES, Rows
 from tests.directory.sync.test_bad_files_change_nothing import many
 
@@ -131,6 +132,17 @@ def row_of(rows: Rows, run_id: int) -> tuple[object, ...]:
     return row
 
 
+def rooms(*answers: str) -> Callable[..., None]:
+    """A disk that is full or not, from one question to the next."""
+    left = iter(answers)
+
+    def answer(*_: object) -> None:
+        if next(left) == "full":
+            raise OSError(errno.ENOSPC, "no room")
+
+    return answer
+
+
 @pytest.mark.parametrize("cause", ["full", "reserve"])
 def test_a_run_whose_file_cannot_be_copied_is_held_without_a_copy(
     cause: str, night: Night, rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -138,8 +150,8 @@ def test_a_run_whose_file_cannot_be_copied_is_held_without_a_copy(
     if cause == "full":
         failpoints.arm("sync.keeping=enospc")
     else:
-        # All that is free is left to the record.
-        monkeypatch.setattr(kept_files, "RESERVE", 1 << 60)
+        # All that is free is left to the record, once the file is read.
+        monkeypatch.setattr(kept_files, "_check_room", rooms("read", "full"))
     report = night.take(ACTIVITIES, many(30))
     assert row_of(rows, report.run_id) == ("held", None, str(night.inbox / ACTIVITIES))
     assert [path for path in night.kept.rglob("*") if path.is_file()] == []
@@ -185,16 +197,76 @@ def test_what_is_kept_is_what_was_read(night: Night, monkeypatch: pytest.MonkeyP
     target.write_text("something else\n")
     report = night.take(ACTIVITIES, many(30))
     assert (report.run_id, report.state, target.read_text()) == (1, "held", many(30))
-    room = kept_files._check_room
-
-    def changed(*given: object) -> None:
-        room(*given)  # type: ignore[arg-type]
-        (night.inbox / LATER).write_text(many(32))
-
-    monkeypatch.setattr(kept_files, "_check_room", changed)
+    # Who writes into the dropped file once it is read changes nothing of what is kept.
+    writes_at("plan", night.inbox / LATER, many(32), monkeypatch)
     report = night.take(LATER, many(31))
-    assert (report.state, report.reason) == ("refused", "kept-file-gone")
-    assert not (night.kept / f"run-{report.run_id}").exists()
+    assert report.state == "held"
+    assert (night.kept / f"run-{report.run_id}" / LATER).read_text() == many(31)
+
+
+def writes_at(step: str, path: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody writes into this file, in place, as a run comes to this step."""
+    enter = Logbook.enter
+
+    def entered(self: Logbook, now_at: str) -> None:
+        enter(self, now_at)
+        if now_at == step:
+            path.write_text(content)
+
+    monkeypatch.setattr(Logbook, "enter", entered)
+
+
+FAMILY_NAMES = "SELECT DISTINCT family_name FROM practitioner"
+
+
+@pytest.mark.parametrize("step", ["fetch", "verify", "parse"])
+def test_what_is_hashed_is_what_is_read(
+    step: str, night: Night, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, forged = many(30), many(30).replace("|EXEMPLE|", "|FAUSSES|")
+    assert len(true) == len(forged)
+    assert true != forged
+    with monkeypatch.context() as attack:
+        writes_at(step, night.inbox / ACTIVITIES, forged, attack)
+        assert night.take(ACTIVITIES, true, waits=False).state == "applied"
+    assert (night.inbox / ACTIVITIES).read_text() == forged
+    assert "FAUSSES" not in {name for (name,) in rows(FAMILY_NAMES)}
+    # The true file of the next night is compared with lines that were read.
+    assert night.take(LATER, true, waits=False).counts["changed"] == 0
+    assert "FAUSSES" not in {name for (name,) in rows(FAMILY_NAMES)}
+    assert list(night.kept.iterdir()) == []
+
+
+def test_a_run_held_by_the_dropped_file_reads_a_copy_of_it(
+    night: Night, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failpoints.arm("sync.keeping=enospc")
+    report = night.take(ACTIVITIES, many(30))
+    approve(night.engine, report.run_id)
+    writes_at("parse", night.inbox / ACTIVITIES, many(29), monkeypatch)
+    assert night.resume(report.run_id).state == "applied"
+    assert rows("SELECT count(*) FROM practitioner") == [(30,)]
+
+
+def test_a_file_without_room_for_a_copy_is_not_read(
+    night: Night, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(kept_files, "RESERVE", 1 << 60)
+        with pytest.raises(OSError, match="MB are free"):
+            night.take(ACTIVITIES, many(30))
+    failpoints.arm("sync.copying=enospc")
+    with pytest.raises(OSError, match="No space left"):
+        night.take(ACTIVITIES, many(30))
+    assert rows("SELECT count(*) FROM register_run") == [(0,)]
+    assert list(night.kept.iterdir()) == []
+    assert night.take(ACTIVITIES, many(30), waits=False).state == "applied"
+
+
+def test_a_file_that_grows_while_it_is_read_has_an_end(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_files, "LARGEST_FILE", 1000)
+    with pytest.raises(Refusal, match="grows while it is read"):
+        night.take(ACTIVITIES, many(30))
 
 
 def test_a_copy_is_as_old_as_its_file(night: Night) -> None:
