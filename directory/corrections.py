@@ -192,8 +192,8 @@ def withdraw_correction(
 
     A closing day that others said takes two persons, as whatever gives trust back: the first one asks, and it
     stands until another agrees within a week. Refuses `unknown-correction`, `correction-ended`,
-    `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox or
-    voids enrolments approved under the corrected name.
+    `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox,
+    shows one that was hidden, or voids enrolments approved under the corrected name.
     """
     found = _by_number(connection, correction_id)
     entity = Entity(found.entity)
@@ -220,9 +220,9 @@ def withdraw_correction(
     record(
         connection, now=now, actor=token.actor, event=Event.CORRECTION_ENDED, subject=found.key, detail=detail
     )
-    # What a withdrawal takes away: a mailbox goes back on the red list, a name was vouched for since.
-    hidden = (found.field, found.register_value) == ("listed", "false")
-    charge(connection, token, now=now, number=_at_most(token, max(int(hidden), voided)))
+    # What a withdrawal takes away: a mailbox goes on the red list, or off it, which nothing can undo once it
+    # was read; a name was vouched for since.
+    charge(connection, token, now=now, number=_at_most(token, max(int(found.field == "listed"), voided)))
     return ended
 
 

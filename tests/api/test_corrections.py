@@ -304,6 +304,52 @@ def test_a_closing_day_counts_each_mailbox_of_the_establishment(engine: Engine, 
     assert used[f"token:{first.id}"] == 6
 
 
+@pytest.mark.parametrize("listed", [True, False], ids=["put on", "taken off"])
+def test_the_red_list_counts_both_ways_and_on_every_road(
+    engine: Engine, now: datetime, *, listed: bool
+) -> None:
+    """No token alone shows those who are hidden, or hides those who are shown, beyond an hour's limit."""
+    people = [seed_practitioner(engine, number, listed=listed) for number in (1, 2, 3)]
+    first, second = (
+        Token(seed_token(engine, name), name, Role.REGISTRAR, "CNOM", now + timedelta(days=1),
+              allowance=Allowance(2, 9))
+        for name in ("a", "b")
+    )  # fmt: skip
+
+    def used() -> int:
+        with transaction(engine, read_only=True) as connection:
+            seen = standings_seen(connection, token=first, now=now)
+        return next((one.used for one in seen if one.scope == f"token:{first.id}"), 0)
+
+    def make(person: Seeded, token: Token) -> int:
+        with transaction(engine) as connection:
+            return corrections.correct(
+                connection, now=now, token=token, entity=Entity.MAILBOX, key=person.mailbox, field="listed",
+                value=str(not listed).lower(), reason="asked", void_of=void_of,
+            ).id  # fmt: skip
+
+    def withdraw(number: int, token: Token) -> None:
+        with transaction(engine) as connection:
+            corrections.withdraw_correction(
+                connection, now=now, token=token, correction_id=number, void_of=void_of
+            )
+
+    # Made by the colleague, withdrawn by one token alone.
+    numbers = [make(person, second) for person in people[:2]]
+    withdraw(numbers[0], first)
+    assert used() == 1
+    make(people[2], first)
+    assert used() == 2
+    for road in (lambda: withdraw(numbers[1], first), lambda: make(people[0], first)):
+        with pytest.raises(Refusal) as caught:
+            road()
+        assert caught.value.code == "withdrawal-limit-reached"
+    with transaction(engine) as connection:
+        agree(connection, now=now, token=second, token_id=first.id, reason="letters seen")
+    withdraw(numbers[1], first)
+    assert used() == 3
+
+
 def test_who_closed_is_alone_in_opening_again_and_others_are_two(
     caller: Callable[..., Caller], engine: Engine
 ) -> None:
