@@ -75,21 +75,21 @@ class Told:
 
     @contextmanager
     def apart(self, name: str) -> Iterator[None]:
-        """A part whose refusal is kept for the end, as is the failure of a file or a disk."""
+        """A part whose refusal is kept for the end, as is the failure of a file, a disk or memory."""
         try:
             yield
         except Refusal as refusal:
             self.refuse(name, refusal)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.fail(name, error)
 
     def refuse(self, name: str, refusal: Refusal) -> None:
         """A refusal to tell at the end."""
         self._refused.append(f"{name}: {refusal.text}")
 
-    def fail(self, name: str, error: OSError) -> None:
-        """A file or a disk that failed, to tell at the end."""
-        self._refused.append(f"{name}: {error.strerror or type(error).__name__}")
+    def fail(self, name: str, error: OSError | MemoryError) -> None:
+        """A file, a disk or memory that failed, to tell at the end."""
+        self._refused.append(f"{name}: {getattr(error, 'strerror', None) or type(error).__name__}")
 
     def take(self, report: RunReport) -> None:
         """How a run went; one that was refused is a Refusal."""
@@ -168,7 +168,7 @@ def _settled(container: Container, register: str, path: Path, told: Told) -> boo
     except Refusal as refusal:
         told.refuse(register, refusal)
         return refusal.kind is Kind.CONFLICT
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         told.fail(f"{register}: {path.name[:SHOWN_NAME]}", error)
         return False
     return before != "refused"

@@ -6,16 +6,20 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
+from api.jobs import registers
 from api.jobs.registers import take_registers
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
+from directory.sync.formats.files import RegisterFile, written_at
 from directory.sync.runs.run import run_register
+from directory.sync.sources import drop_folder
 from directory.sync.sources.drop_folder import candidates, newest, strangers
 from tests.directory.sync.files import restamped
 
@@ -119,6 +123,40 @@ def test_a_file_that_cannot_be_read_is_reported_and_keeps_nobody_from_its_turn(
     with pytest.raises(Refusal) as refused:
         take_registers(container)
     assert refused.value.text.startswith("rpps: PS_LibreAcces_202609010200.zip")
+    assert set(applied(engine)) == ALL
+
+
+@pytest.mark.parametrize("place", ["candidates", "run"])
+def test_memory_that_fails_for_one_file_keeps_nobody_from_its_turn(
+    place: str, container: Container, engine: Engine, drop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(drop, "2026-08-30")
+
+    def failing(file: RegisterFile, *given: Any) -> Any:
+        if file.name.startswith("PS_"):
+            raise MemoryError
+        return written_at(file, *given)
+
+    where = {"candidates": drop_folder, "run": registers}[place]
+    monkeypatch.setattr(where, "written_at", failing)
+    if place == "run":
+        with pytest.raises(Refusal, match=r"^rpps: PS_LibreAcces_202608300200.zip: MemoryError$"):
+            take_registers(container)
+        assert "finess" in applied(engine)
+    else:
+        take_registers(container)
+        assert set(applied(engine)) == ALL
+
+
+def test_a_file_that_claims_more_than_any_register_is_refused_by_its_name_alone(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    make(drop, "2026-08-30")
+    huge = drop / "PS_LibreAcces_202608300201.zip"
+    huge.write_bytes(b"PK")
+    os.truncate(huge, 60 << 30)
+    with pytest.raises(Refusal, match=r"^rpps: PS_LibreAcces_202608300201.zip takes 61440 MB"):
+        take_registers(container)
     assert set(applied(engine)) == ALL
 
 

@@ -6,6 +6,7 @@ of columns. Whatever is wrong with the file as a whole is a `Refusal` whose code
 
 import errno
 import gzip
+import io
 import os
 import re
 import stat
@@ -33,6 +34,8 @@ LARGEST_RATIO = 200
 # Deflate packs a header and a handful of alike rows very well; a bomb has to be large to hurt.
 RATIO_MATTERS_ABOVE = 8 << 20
 MOST_MEMBERS = 20
+# Of the table of an archive at once; twenty names and what is said of them take some 5 kB.
+LARGEST_TABLE = BLOCK
 LONGEST_LINE = 64 << 10
 
 _MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}\.(txt|csv|xml)")
@@ -73,7 +76,9 @@ class RegisterFile:
 
 @contextmanager
 def register_file(path: Path, *, through_links: bool = True) -> Iterator[RegisterFile]:
-    """The file of this name, opened once; Refusal NOT_FOUND when it is none that has an end."""
+    """The file of this name, opened once; Refusal NOT_FOUND when it is none that has an end, `too-large` for
+    one that no register fills: before anything is read of it.
+    """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if through_links else os.O_NOFOLLOW)
     try:
         # Without waiting: to open a pipe would be to wait for its writer.
@@ -81,9 +86,13 @@ def register_file(path: Path, *, through_links: bool = True) -> Iterator[Registe
     except OSError as error:
         raise unreadable(path.name, error) from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             text = f"{path.name} is no regular file, and may have no end: not taken in."
             raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
+        if found.st_size > LARGEST_FILE:
+            text = f"{path.name} takes {found.st_size >> 20} MB: no register does."
+            raise refused("too-large", text)
         yield RegisterFile(path, descriptor)
     finally:
         os.close(descriptor)
@@ -302,11 +311,35 @@ def written_at(file: RegisterFile, roles: Mapping[str, re.Pattern[str]]) -> date
 def _names_within(file: RegisterFile, roles: Mapping[str, re.Pattern[str]]) -> list[str]:
     """The names of a register's texts in an archive; what else is wrong with it is for `opened` to say."""
     try:
-        with zipfile.ZipFile(file.content) as archive:
+        with _Sparing(file) as stream, zipfile.ZipFile(stream) as archive:
             names = archive.namelist()[:MOST_MEMBERS]
-    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError, ValueError):
+    except (Refusal, zipfile.BadZipFile, OSError, NotImplementedError, UnicodeDecodeError, ValueError):
         return []
     return [name for name in names if any(pattern.fullmatch(name) for pattern in roles.values())]
+
+
+class _Sparing(io.BufferedReader):
+    """An archive's bytes for `zipfile`, which reads at once whatever an archive says that its table takes.
+
+    Bounded where it is read: a reader of our own for the end record could be told something else.
+    """
+
+    def __init__(self, file: RegisterFile) -> None:
+        super().__init__(io.FileIO(file.content))
+        self._of = file.name
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As much, or all that is left; Refusal `too-large` for more than a register's archive needs."""
+        wanted = LARGEST_TABLE + 1 if size is None or size < 0 else size
+        found = super().read(wanted) if wanted <= LARGEST_TABLE + 1 else b""
+        if wanted > LARGEST_TABLE + 1 or len(found) > LARGEST_TABLE:
+            raise refused("too-large", f"{self._of}: its table says more than any register's archive holds.")
+        return found
+
+
+def _archive(name: str, stream: IO[bytes]) -> zipfile.ZipFile:
+    with _undamaged(name):
+        return zipfile.ZipFile(stream)
 
 
 def is_archive(file: RegisterFile) -> bool:
@@ -340,9 +373,8 @@ def opened(file: RegisterFile, roles: Mapping[str, re.Pattern[str]]) -> Iterator
                 name, unpack = file.name.removesuffix(".gz"), _unzipped
             yield {first: Member(name, partial(unpack, stream), size)}
             return
-        with _undamaged(file.name):
-            archive = zipfile.ZipFile(stream)
-        with archive:
+        # Opened anew: `zipfile` reads from it alone.
+        with _Sparing(file) as sparing, _archive(file.name, sparing) as archive:
             members = _members(file.name, archive, roles)
             if first not in members:
                 raise refused("missing-member", f"{file.name} holds no file of the kind it should.")

@@ -63,7 +63,7 @@ def _made_at(path: Path, register: str) -> datetime:
     try:
         with register_file(path, through_links=False) as file:
             return made_by_its_word(file, register)
-    except (Refusal, OSError):
+    except (Refusal, OSError, MemoryError):
         return named_at(path) or datetime.max.replace(tzinfo=UTC)
 
 

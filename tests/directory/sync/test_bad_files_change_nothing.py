@@ -1,8 +1,11 @@
 """Cut, forged, swollen or mistaken files: each is refused with its reason, and the record stays as it was."""
 
 import io
+import os
 import re
 import stat
+import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from datetime import datetime
@@ -21,7 +24,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.identifiers import luhn_key
 from directory.sync.formats import files as source
-from directory.sync.runs.run import run_register
+from directory.sync.runs.run import REGISTERS, run_register
 from tests.directory.sync.files import (
     ACTIVITIES,
     FINESS,
@@ -341,6 +344,52 @@ def test_a_text_larger_than_any_register_is_refused(
     monkeypatch.setattr(source, "LARGEST_TEXT", 1000)
     (tmp_path / ACTIVITIES).write_bytes(GOOD)
     assert run("rpps", tmp_path / ACTIVITIES).reason == "too-large"
+
+
+def test_a_file_larger_than_any_register_is_not_even_read(tmp_path: Path, run: Run) -> None:
+    """A file with a hole claims 60 GB and takes none: hashed or copied it would take the night."""
+    (tmp_path / ACTIVITIES).touch()
+    os.truncate(tmp_path / ACTIVITIES, 60 << 30)
+    with pytest.raises(Refusal, match="takes 61440 MB") as caught:
+        run("rpps", tmp_path / ACTIVITIES)
+    assert caught.value.code == "too-large"
+
+
+def claiming(path: Path, table: int, entries: int = 1) -> Path:
+    """An archive whose end record, in its form of 64 bits, says that its table takes so much."""
+    begins = b"PK\x03\x04"
+    end = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, table, len(begins))
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(begins) + table, 1)
+    with path.open("wb") as file:
+        file.write(begins)
+        file.seek(len(begins) + table)
+        most = (1 << 16) - 1, (1 << 32) - 1
+        last = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, most[0], most[0], most[1], most[1], 0)
+        file.write(end + locator + last)
+    return path
+
+
+def test_an_archive_is_not_read_for_the_table_it_claims(tmp_path: Path) -> None:
+    """Two gigabytes that lie in a hole: `zipfile` would read them at once."""
+    roles = REGISTERS["rpps"].roles
+    with source.register_file(claiming(tmp_path / ARCHIVE, 2 << 30)) as file:
+        tracemalloc.start()
+        try:
+            assert source.written_at(file, roles) == source.stamp_of(tmp_path / ARCHIVE)
+            with pytest.raises(Refusal) as caught, source.opened(file, roles):
+                pass
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+    assert caught.value.code == "too-large"
+
+
+def test_an_archive_of_very_many_files_is_refused_unlisted(tmp_path: Path, run: Run) -> None:
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\x01\x02", 20, 3, 20, *[0] * 8, 5, *[0] * 6) + b"a.txt"
+    table = entry * 30_000
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 30_000, 30_000, len(table), 30, 0)
+    (tmp_path / ARCHIVE).write_bytes(b"PK\x03\x04" + bytes(26) + table + end)
+    assert run("rpps", tmp_path / ARCHIVE).reason == "too-large"
 
 
 @pytest.mark.parametrize(
