@@ -17,9 +17,10 @@ def audit() -> None:
 @state_option
 @json_option
 def verify(state: Path | None, as_json: bool) -> None:
-    """Recompute the whole log and compare it with every signed head; exit 1 when anything was rewritten.
+    """Recompute the whole log and compare it with every checkpoint; exit 1 when anything was rewritten.
 
-    What a restored backup lost and somebody answered for (`sceau restore accept`) is told, and no finding.
+    Lines lost by a restored backup are told, and are no finding once a person has answered for them
+    (`sceau restore accept`).
 
     \b
     Example:  sceau audit verify
@@ -28,7 +29,7 @@ def verify(state: Path | None, as_json: bool) -> None:
         size, found = verify_log(container(state))
     findings = found.findings
     rows = [("finding", finding) for finding in findings] or [
-        ("intact", f"{size} lines, every signed head agrees")
+        ("intact", f"{size} lines, every checkpoint agrees")
     ]
     rows += [("lost", loss) for loss in found.losses]
     answer(

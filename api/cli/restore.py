@@ -24,10 +24,10 @@ def restore() -> None:
 @state_option
 @json_option
 def check(state: Path | None, as_json: bool) -> None:
-    """Show what the record lacks of what was shown of it; exit 1 when it does.
+    """Show whether the record is behind what was published, and by what; exit 1 when it is.
 
-    Known from what lies outside the database: CRL numbers and the last CRLs, heads of the audit log, the
-    signer's journal.
+    Known from what lies outside the database: CRL numbers and the last CRLs, checkpoints of the audit log,
+    the signer's journal.
 
     \b
     Example:  sceau restore check
@@ -52,11 +52,11 @@ def check(state: Path | None, as_json: bool) -> None:
 @state_option
 @json_option
 def replay(files: Sequence[Path], applied: bool, state: Path | None, as_json: bool) -> None:
-    """Enter what CRLs of ours tell of and the record lacks, with their dates and reasons.
+    """Enter the revocations that our CRLs list and the record lacks, with their dates and reasons.
 
-    FILES are CRLs or deltas in DER or PEM, from wherever one was kept; those kept beside the floor are read
-    anyhow. Certificates in the signer's journal that the record lacks are stored again and revoked. What is
-    there already is left as it is: it may be run again with other files.
+    FILES are CRLs or deltas in DER or PEM, from wherever one was kept. Those kept beside the high-water mark
+    are read anyhow. Certificates in the signer's journal that the record lacks are stored again and revoked.
+    What the record has is left as it is, so that you may run it again with other files.
 
     \b
     Example:  sceau restore replay persons-1-0.crl persons-1-1.crl --apply
@@ -69,7 +69,7 @@ def replay(files: Sequence[Path], applied: bool, state: Path | None, as_json: bo
         if applied:
             with transaction(parts.engine) as connection:
                 restoring.enter(connection, plan, now=now)
-    rows = _rows(plan) or [("nothing", "", "", "the record has all that these tell of")]
+    rows = _rows(plan) or [("nothing", "", "", "the record has all that these list")]
     if not applied and not plan.is_empty:
         rows.append(("to do", "", "", "nothing was written: add --apply"))
     answer({"applied": applied, **_counted(plan)}, as_json=as_json, rows=rows, headers=_HEADERS)
@@ -83,7 +83,7 @@ def accept(reason: str, state: Path | None, as_json: bool) -> None:
     """Declare the record complete: the service goes on, with CRL numbers above those of before.
 
     Refused while something that is kept outside the database could still be brought back. The audit log goes
-    on under a new origin, whose first line names the last head of the one before.
+    on under a new origin, whose first line names the last checkpoint of the one before.
 
     \b
     Example:  sceau restore accept --reason "disk lost, backup of 2 March, CRLs of 3 March replayed"

@@ -352,7 +352,7 @@ def _skew(clock: Skew) -> Iterator[Metric]:
 
 def _behind(behind: bool) -> Metric:  # noqa: FBT001 - the one figure
     return GaugeMetricFamily(
-        "sceau_record_behind", "1 while the record lacks what was shown of it, else 0.", value=int(behind)
+        "sceau_record_behind", "1 while the record is behind what was published, else 0.", value=int(behind)
     )
 
 

@@ -101,7 +101,7 @@ JOBS = MappingProxyType(
             Job("heartbeat", "Shows that no job of the worker hangs.", _every(3), housekeeping.heartbeat),
             Job(
                 "completeness",
-                "Fails while the record lacks what was shown of it, as after a restored backup.",
+                "Fails while the record is behind what was published, as after a restored backup.",
                 _every(10),
                 housekeeping.watch_completeness,
             ),
@@ -277,7 +277,7 @@ JOBS = MappingProxyType(
             ),
             Job(
                 "checkpoints",
-                "Numbers audit lines and signs the log's head.",
+                "Numbers audit lines and signs the log's checkpoint.",
                 _every(1),
                 audit_log.sign_checkpoint,
                 waits=True,

@@ -88,28 +88,30 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "quota-reached", 429, "The quota of certificates is reached",
-        "`opens_at` says when more may be made. A quota reached unexpectedly means a token in other hands.",
+        "`opens_at` says when more may be made. If you did not expect this, somebody else may have your "
+        "token.",
         "Quota de certificats atteint",
-        "`opens_at` dit quand d'autres pourront être faits. Sans raison, un jeton a pu être volé.",
+        "`opens_at` dit quand d'autres pourront être faits. Si vous ne l'attendiez pas, quelqu'un a pu "
+        "voler votre jeton.",
     ),
     Entry(
         "withdrawal-limit-reached", 429, "The limit on taking trust away is reached",
         "`scope` says whose, `opens_at` when more may be taken alone. A second person of the same body "
-        "agrees for `token` (POST /v1/withdrawal-limits/agreements). Reached unexpectedly, a token is in "
-        "other hands.",
+        "agrees for `token` (POST /v1/withdrawal-limits/agreements). If you did not expect this, somebody "
+        "else may have the token.",
         "Limite de retrait atteinte",
-        "`scope` dit laquelle, `opens_at` quand on pourra retirer davantage seul. Un second agent de la même "
-        "autorité accepte pour `token` (POST /v1/withdrawal-limits/agreements). Sans raison, un jeton a pu "
-        "être volé.",
+        "`scope` dit laquelle, `opens_at` quand on pourra retirer davantage seul. Un second agent de la "
+        "même autorité accepte pour `token` (POST /v1/withdrawal-limits/agreements). Si vous ne "
+        "l'attendiez pas, quelqu'un a pu voler le jeton.",
     ),
     Entry(
         "reading-quota-reached", 429, "The quota of reading is reached",
-        "`policy` says which quota, `left` what is left, `opens_at` and Retry-After when it is enough. "
-        "Ask for fewer, or later. Who needs very many keeps a copy (GET /v1/exports, GET /v1/changes).",
+        "`policy` says which quota, `left` what is left, `opens_at` and Retry-After when it is enough. Ask "
+        "for fewer, or later. For very many, keep a copy (GET /v1/exports, GET /v1/changes).",
         "Quota de lecture atteint",
         "`policy` dit quel quota, `left` ce qu'il en reste, `opens_at` et Retry-After quand ce sera assez. "
-        "Demandez moins, ou plus tard. Pour de très grands besoins, tenez une copie (GET /v1/exports, "
-        "GET /v1/changes).",
+        "Demandez moins, ou plus tard. Pour de très grands besoins, tenez une copie (GET /v1/exports, GET "
+        "/v1/changes).",
     ),
     Entry(
         "allotment-open", 409, "More may be taken already",
@@ -147,10 +149,11 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "pkcs12-shown-once", 409, "This file was made, and shown once",
-        "Nothing of it was kept. If the answer was lost, revoke the certificate and ask under a new key.",
+        "The service kept nothing of it. If the answer was lost, revoke the certificate and ask under a "
+        "new key.",
         "Ce fichier a été fait et montré une fois",
-        "Rien n'en a été gardé. Si la réponse s'est perdue, révoquez le certificat et demandez sous une autre"
-        " clé.",
+        "Le service n'en a rien gardé. Si la réponse s'est perdue, révoquez le certificat et demandez sous "
+        "une autre clé.",
     ),
     Entry(
         "no-compromise-proof", 422, "This proves nothing about the key",
@@ -169,9 +172,10 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "bad-token", 401, "The token is not accepted",
-        "It is unknown, expired or revoked; which of these is not said. Ask for a new one.",
+        "It is unknown, expired or revoked; the service does not say which. Ask for a new one.",
         "Jeton refusé",
-        "Il est inconnu, expiré ou révoqué ; lequel des trois n'est pas dit. Demandez-en un nouveau.",
+        "Il est inconnu, expiré ou révoqué ; le service ne dit pas lequel des trois. Demandez-en un "
+        "nouveau.",
     ),
     Entry(
         "role-lacking", 403, "The token's role does not allow this",
@@ -275,17 +279,18 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "wrong-authority", 403, "This person belongs to another authority",
-        "A registrar acts only for people that his own Ordre, or the health agencies where there is none, "
-        "registers.",
+        "A registrar acts only for people whom his own Ordre registers. Registrars of the health agencies "
+        "act for professions without an Ordre.",
         "Ce professionnel relève d'une autre autorité",
-        "Un agent n'agit que pour ceux qu'enregistre son Ordre, ou les ARS pour les professions sans Ordre.",
+        "Un agent n'agit que pour les professionnels que son Ordre enregistre. Les agents des ARS agissent "
+        "pour les professions sans Ordre.",
     ),
     Entry(
         "self-approval", 403, "Nobody approves his own request",
-        "Another person who may do the same must approve: trust never stands on one pair of eyes.",
+        "A second person with the same right must approve: trust never stands on one pair of eyes.",
         "Nul n'approuve sa propre demande",
-        "Une autre personne qui le peut aussi doit approuver : la confiance ne repose jamais sur un seul "
-        "regard.",
+        "Une seconde personne ayant le même droit doit approuver : la confiance ne repose jamais sur un "
+        "seul regard.",
     ),
     Entry(
         "unknown-enrolment", 404, "No such enrolment",
@@ -338,9 +343,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "not-the-holder", 422, "The mailbox is not this person's",
-        "A personal mailbox is enrolled by the person who holds it in the national list.",
+        "The holder in the national list is enrolled for a personal mailbox, nobody else.",
         "Cette boîte n'est pas à cette personne",
-        "Une boîte personnelle s'enrôle par qui la détient dans la liste nationale.",
+        "Seul le titulaire inscrit dans la liste nationale peut être enrôlé pour une boîte personnelle.",
     ),
     Entry(
         "holder-not-in-registry", 422, "The person is not in the register any more",
@@ -515,10 +520,10 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "not-correctable", 400, "This is not corrected here",
-        "`correctable` names the fields that are. What trust rests on is said by registers and Ordres.",
+        "`correctable` names the fields that are. Registers and Ordres alone say what trust rests on.",
         "Cela ne se corrige pas ici",
-        "`correctable` nomme les champs qui se corrigent. Ce qui fonde la confiance revient aux registres et "
-        "aux Ordres.",
+        "`correctable` nomme les champs qui se corrigent. Seuls les registres et les Ordres disent ce qui "
+        "fonde la confiance.",
     ),
     Entry(
         "bad-correction", 400, "No register could hold this value",
@@ -536,9 +541,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "closing-put-off", 409, "A closing day is not put off here",
-        "It can only be brought forward. Whoever is closed in FINESS is opened by FINESS.",
+        "It can only be brought forward. Only FINESS reopens what FINESS closed.",
         "Une fermeture ne se repousse pas ici",
-        "Elle ne peut qu'être avancée. Ce que FINESS dit fermé, FINESS seul le rouvre.",
+        "Elle ne peut qu'être avancée. Seul FINESS rouvre ce que FINESS a fermé.",
     ),
     Entry(
         "correction-ended", 409, "The correction has ended already",
@@ -553,36 +558,36 @@ ENTRIES: tuple[Entry, ...] = (
         "Recommencez dans une minute : rien n'a changé.",
     ),
     Entry(
-        "record-behind", 503, "The record lacks what was published from it",
-        "It was restored from a backup: nothing that gives trust is said or done before its operator has "
-        "completed it. What takes trust away is still done.",
-        "Le registre ignore ce qui en a été publié",
-        "Il a été restauré d'une sauvegarde : rien de ce qui donne confiance n'est dit ni fait avant que son "
-        "exploitant ne l'ait complété. Ce qui la retire reste possible.",
+        "record-behind", 503, "The record is behind what was published",
+        "It was restored from a backup. The service gives no trust before its operator has completed the "
+        "record. It still takes trust away.",
+        "La base est en retard sur ce qui a été publié",
+        "Elle a été restaurée d'une sauvegarde. Le service n'accorde aucune confiance avant que son "
+        "exploitant ne l'ait complétée. Il peut toujours la retirer.",
     ),
     Entry(
         "clock-differs", 503, "The clock of a host that signs differs from the database's",
-        "Nothing was signed. Its operator sees that both clocks follow a time server; what takes trust away "
-        "is still done.",
+        "Nothing was signed. The operator sees that both clocks follow a time server. The service still "
+        "takes trust away.",
         "L'horloge d'un hôte qui signe diffère de celle de la base",
-        "Rien n'a été signé. Son exploitant vérifie que les deux horloges suivent un serveur de temps ; ce "
-        "qui retire la confiance reste possible.",
+        "Rien n'a été signé. L'exploitant vérifie que les deux horloges suivent un serveur de temps. Le "
+        "service peut toujours retirer la confiance.",
     ),
     Entry(
         "clock-behind", 503, "A host has signed under an instant that has not come yet",
-        "Nothing is signed before it, unless two administrators void it (`sceau clock reset`); what takes "
-        "trust away is still done.",
+        "It signs nothing before that instant, unless two administrators void it (`sceau clock reset`). "
+        "The service still takes trust away.",
         "Un hôte a signé à un instant qui n'est pas encore venu",
-        "Rien n'est signé avant lui, sauf si deux administrateurs l'annulent (`sceau clock reset`) ; ce qui "
-        "retire la confiance reste possible.",
+        "Il ne signe rien avant cet instant, sauf si deux administrateurs l'annulent (`sceau clock "
+        "reset`). Le service peut toujours retirer la confiance.",
     ),
     Entry(
         "record-not-written", 503, "Nothing can be written down",
-        "For over a minute no row could be written, so that nobody's trust could be withdrawn: nobody is "
-        "vouched for until it can. The operator looks for a full disk.",
+        "For over a minute no row could be written. Nobody's trust could be withdrawn, so the service "
+        "vouches for nobody. The operator looks for a full disk.",
         "Rien ne peut être écrit",
-        "Depuis plus d'une minute rien n'a pu être écrit, donc aucune confiance retirée : personne n'est "
-        "garanti d'ici là. L'exploitant cherche un disque plein.",
+        "Depuis plus d'une minute, rien n'a pu être écrit. Aucune confiance n'a pu être retirée : le "
+        "service ne se porte garant de personne. L'exploitant cherche un disque plein.",
     ),
     # ---- Certificates
     Entry(
@@ -590,24 +595,24 @@ ENTRIES: tuple[Entry, ...] = (
         "Send a PKCS#10 request of version 1 (written 0) as PEM, any text around it, or its DER in base64. "
         "In a batch the same code refuses one item.",
         "Demande de certificat illisible",
-        "Envoyez une demande PKCS#10 de version 1 (écrite 0) en PEM, texte autour ou non, ou son DER en "
-        "base64. Dans un lot, le même code refuse un élément.",
+        "Envoyez une demande PKCS#10 de version 1 (écrite 0) en PEM, avec ou sans texte autour, ou son DER "
+        "en base64. Dans un lot, le même code refuse un élément.",
     ),
     Entry(
         "bad-proof-of-possession", 422, "The request is not signed by the key it carries",
-        "Who asks must hold the private key, and sign with SHA-256 or stronger. Make the request anew with "
-        "that key.",
+        "The requester must hold the private key, and sign with SHA-256 or stronger. Make the request anew "
+        "with that key.",
         "La demande n'est pas signée par la clé qu'elle porte",
-        "Qui demande doit détenir la clé privée et signer en SHA-256 ou mieux. Refaites la demande avec "
+        "Le demandeur doit détenir la clé privée et signer en SHA-256 ou mieux. Refaites la demande avec "
         "cette clé.",
     ),
     Entry(
         "weak-key", 422, "The key is not strong enough",
-        "RSA of 3072 bits and more, or P-256, or P-384; no key known to be guessable. `findings` says what "
-        "is wrong.",
+        "Use RSA of 3072 bits and more, P-256 or P-384, and no key known to be guessable. `findings` says "
+        "what is wrong.",
         "Clé trop faible",
-        "RSA de 3072 bits et plus, ou P-256, ou P-384 ; aucune clé réputée devinable. `findings` dit ce qui"
-        " ne va pas.",
+        "Utilisez RSA de 3072 bits ou plus, P-256 ou P-384, et aucune clé réputée devinable. `findings` "
+        "dit ce qui ne va pas.",
     ),
     Entry(
         "key-already-certified", 422, "The key has been certified before",
@@ -641,18 +646,19 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "authority-expired", 503, "The issuing authority has come to its end",
-        "It issues nothing more; its successor must be put in place. Nothing of your request is wrong.",
+        "It issues nothing more. The operator puts its successor in place. Your request is not at fault.",
         "L'autorité émettrice est arrivée à son terme",
-        "Elle n'émet plus rien ; sa remplaçante doit être mise en place. Votre demande n'est pas en cause.",
+        "Elle n'émet plus rien. L'exploitant doit mettre en place celle qui lui succède. Votre demande "
+        "n'est pas en cause.",
     ),
     Entry(
         "servers-authority-missing", 503, "No authority for servers is in place",
-        "An authority for mail certifies no servers, from 1 July 2027 on or as its own certificate says; one"
-        " for servers must be made and activated here. Nothing of your request is wrong.",
+        "From 1 July 2027 on, or as its own certificate says, an authority for mail certifies no servers. "
+        "The operator must make and activate one for servers. Your request is not at fault.",
         "Aucune autorité pour les serveurs n'est en place",
-        "Une autorité de messagerie ne certifie pas de serveurs, dès le 1er juillet 2027 ou selon son propre"
-        " certificat ; une autorité pour les serveurs doit être créée et activée ici. Votre demande n'est pas"
-        " en cause.",
+        "Dès le 1er juillet 2027, ou selon son propre certificat, une autorité de messagerie ne certifie "
+        "pas de serveurs. L'exploitant doit en créer et en activer une pour les serveurs. Votre demande "
+        "n'est pas en cause.",
     ),
     Entry(
         "unknown-certificate", 404, "No certificate under this serial number",
@@ -662,9 +668,10 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "holder-hidden", 403, "The holder of this certificate is on the red list",
-        "A check of the exact address gives the certificate; a serial number tells nobody whose it is.",
+        "A check of the exact address gives the certificate. A serial number tells nobody whose it is.",
         "Le titulaire de ce certificat est en liste rouge",
-        "Vérifier l'adresse exacte donne le certificat ; un numéro de série ne dit pas le titulaire.",
+        "La vérification de l'adresse exacte donne le certificat. Un numéro de série ne révèle pas le "
+        "titulaire.",
     ),
     Entry(
         "already-revoked", 409, "The certificate is revoked already",
@@ -694,7 +701,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "certificate-expired", 409, "The certificate has expired",
-        "There is nothing left to take back.",
+        "There is nothing left to revoke.",
         "Le certificat a expiré",
         "Il n'y a plus rien à révoquer.",
     ),
@@ -719,9 +726,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "issuance-abandoned", 409, "This issuance was given up",
-        "It took too long and was closed by the recovery. Ask again with a new key.",
+        "It took too long, and recovery closed it. Ask again with a new key.",
         "Émission abandonnée",
-        "Elle a trop tardé et la reprise l'a close. Recommencez avec une nouvelle clé.",
+        "Elle a trop tardé, et la reprise l'a close. Recommencez avec une nouvelle clé.",
     ),
     Entry(
         "unknown-reservation", 404, "The signer finds no reservation",
@@ -895,7 +902,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     # ---- Taking back
     Entry(
-        "malformed-revocation-request", 400, "This is no request to revoke that can be read",
+        "malformed-revocation-request", 400, "The request to revoke cannot be read",
         "Send a compact JWS (application/jose) over a JSON object with serial, reason, iat and aud, signed "
         "by the key of the certificate.",
         "Demande de révocation illisible",
@@ -904,10 +911,10 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "stale-request", 422, "The request was not signed just now",
-        "Sign it anew: `iat` lies within five minutes of now and after whatever was done to the certificate.",
-        "Demande qui n'est pas du moment",
-        "Signez-la de nouveau : `iat` est à moins de cinq minutes, et après tout ce qui a touché le"
-        " certificat.",
+        "Sign it anew: `iat` lies within five minutes of now, and after the last act on the certificate.",
+        "Demande signée trop tôt ou trop tard",
+        "Signez-la de nouveau : `iat` est à moins de cinq minutes, et après le dernier acte sur le "
+        "certificat.",
     ),
     Entry(
         "too-many-proofs", 429, "Too many requests of this kind from one address",
@@ -916,40 +923,40 @@ ENTRIES: tuple[Entry, ...] = (
         "Soixante sont admises par minute. Recommencez après Retry-After secondes.",
     ),
     Entry(
-        "reason-reserved", 403, "This reason is not for a holder to give",
-        "A holder says keyCompromise, affiliationChanged, superseded, cessationOfOperation or"
-        " certificateHold.",
-        "Ce motif n'est pas à la main du titulaire",
+        "reason-reserved", 403, "A holder may not give this reason",
+        "A holder says keyCompromise, affiliationChanged, superseded, cessationOfOperation or "
+        "certificateHold.",
+        "Un titulaire ne peut pas donner ce motif",
         "Un titulaire dit keyCompromise, affiliationChanged, superseded, cessationOfOperation ou "
         "certificateHold.",
     ),
     Entry(
         "not-your-certificate", 403, "This is no certificate of this operator",
-        "An operator's token takes back the certificates of its own servers and clients, no others.",
+        "An operator's token revokes the certificates of its own servers and clients, no others.",
         "Ce certificat n'est pas celui de cet opérateur",
-        "Le jeton d'un opérateur reprend les certificats de ses serveurs et clients, aucun autre.",
+        "Le jeton d'un opérateur révoque les certificats de ses propres serveurs et clients, aucun autre.",
     ),
     Entry(
-        "held-by-measure", 409, "A measure holds this certificate",
-        "It is released when the Ordre lifts its measure.",
+        "held-by-measure", 409, "A measure suspends this certificate",
+        "The hold ends when the Ordre lifts its measure.",
         "Une mesure suspend ce certificat",
-        "Il est rétabli quand l'Ordre lève sa mesure.",
+        "La suspension du certificat prend fin quand l'Ordre lève sa mesure.",
     ),
     Entry(
         "enrolment-void", 409, "The enrolment no longer says what two persons saw",
-        "A name, mailbox or profession differs from what was recorded with the request: ask for a new"
-        " enrolment.",
+        "A name, mailbox or profession differs from what was recorded with the request. Ask for a new "
+        "enrolment.",
         "L'enrôlement ne dit plus ce que deux personnes ont vu",
-        "Un nom, une boîte ou une profession diffère de ce que la demande a retenu : demandez un nouvel"
-        " enrôlement.",
+        "Un nom, une boîte ou une profession diffère de ce que la demande avait enregistré. Demandez un "
+        "nouvel enrôlement.",
     ),
     Entry(
         "reason-stands", 409, "A reason stands against giving trust",
-        "Each reason is named: a measure, a departure, a blocked key, another certificate on hold. End it"
-        " first.",
-        "Un motif s'oppose à rendre la confiance",
-        "Chaque motif est nommé : mesure, départ, clé bloquée, autre certificat suspendu. Mettez-y fin"
-        " d'abord.",
+        "Each reason is named: a measure, a departure, a blocked key, another certificate on hold. End it "
+        "first.",
+        "Un motif empêche de rendre la confiance",
+        "Chaque motif est nommé : mesure, départ, clé bloquée, autre certificat suspendu. Mettez-y fin "
+        "d'abord.",
     ),
     Entry(
         "not-revoked", 409, "The certificate is not revoked for good",
@@ -965,9 +972,9 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "compromise-stays", 409, "A key reported compromised stays so",
-        "Others have acted upon it, and the key is blocked: the reason cannot be taken back.",
-        "Une clé dite compromise le reste",
-        "D'autres en ont tenu compte, et la clé est bloquée : ce motif ne se reprend pas.",
+        "Others have acted upon it, and the key is blocked. This reason cannot be withdrawn.",
+        "Une clé déclarée compromise le reste",
+        "D'autres en ont tenu compte, et la clé est bloquée. Ce motif ne peut plus être retiré.",
     ),
     Entry(
         "empty-selection", 400, "No criterion says which certificates",
@@ -1117,10 +1124,10 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "internal-error", 500, "Something of ours failed",
-        "Not your request but our program is wrong. Report `reference`; nothing else is shown.",
+        "Your request is not at fault: our program failed. Report `reference`; nothing else is shown.",
         "Une erreur de notre fait",
-        "Ce n'est pas votre demande qui est en cause mais notre programme. Signalez `reference` ; rien "
-        "d'autre n'est montré.",
+        "Votre demande n'est pas en cause : notre programme a échoué. Signalez `reference` ; rien d'autre "
+        "n'est montré.",
     ),
 )  # fmt: skip
 

@@ -77,8 +77,8 @@ def lacking(connection: Connection, memory: Memory) -> list[str]:
             found.append(f"CRLs of {forgotten} of {len(places)} shards were numbered that it does not know")
     if memory.note and not knows_note(connection, size_said(memory.note), memory.note):
         found.append(
-            f"the last signed head of the audit log tells of {size_said(memory.note)} lines,"
-            f" the record has {size(connection)} and not that head"
+            f"the last checkpoint of the audit log tells of {size_said(memory.note)} lines,"
+            f" the record has {size(connection)} and not that checkpoint"
         )
     return found
 

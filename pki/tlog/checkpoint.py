@@ -105,10 +105,10 @@ def open_note(note: str, public_key: Ed25519PublicKey) -> Head:
     """What a note says, its form and signature checked; refuses `bad-head`."""
     match = _NOTE.fullmatch(note)
     if match is None:
-        raise Refusal(Kind.UNACCEPTABLE, "bad-head", "This is not a signed head of the audit log.")
+        raise Refusal(Kind.UNACCEPTABLE, "bad-head", "This is not a checkpoint of the audit log.")
     size, root, origin = int(match["size"]), b64decode(match["root"]), match["origin"]
     if not _is_signed(_text(size, root, origin), match["signature"], public_key, origin):
-        text = f"The head of {size} lines is not signed by this log's key."
+        text = f"The checkpoint of {size} lines is not signed by this log's key."
         raise Refusal(Kind.UNACCEPTABLE, "bad-head", text)
     return Head(size, root, note, origin)
 
@@ -160,7 +160,7 @@ def _end(kept: IO[bytes]) -> tuple[str | None, int]:
     if matches:
         return matches[-1].group()[:-1].decode(), begins + matches[-1].end()
     if begins:
-        text = f"{kept.name} does not end with a signed head: it was damaged."
+        text = f"{kept.name} does not end with a checkpoint: it was damaged."
         raise Refusal(Kind.CONFLICT, "checkpoint-file-damaged", text)
     return None, 0
 

@@ -77,7 +77,7 @@ def sequence(
     _need_consistent(connection, last, key.public_key(), epoch.origin)
     note = last_note(checkpoint_file) if checkpoint_file else None
     if note and not store.knows_note(connection, size_said(note), note):
-        raise _inconsistent("a head that was published is not in the record")
+        raise _inconsistent("a published checkpoint is not in the record")
     # 3. Number, hash, append.
     length, frontier = last.size, last.frontier
     while waiting := store.waiting(connection, PORTION):
@@ -173,9 +173,9 @@ def _need_signed(last: Checkpoint, public_key: Ed25519PublicKey, origin: str) ->
     except Refusal as refusal:
         raise _inconsistent(refusal.text) from refusal
     if (head.size, head.root) != (last.size, last.root) or root_of(last.frontier) != head.root:
-        raise _inconsistent("the stored head is not the one that was signed")
+        raise _inconsistent("the stored checkpoint is not the one that was signed")
     if head.origin != origin:
-        raise _inconsistent("the stored head is not of the log that goes on")
+        raise _inconsistent("the stored checkpoint is not of the log that goes on")
 
 
 def _inconsistent(why: str) -> Refusal:

@@ -39,7 +39,7 @@ def examine(connection: Connection, public_key: Ed25519PublicKey, checkpoint_fil
     checkpoints, epochs = store.checkpoints(connection), store.epochs(connection)
     found: list[str] = []
     if unreadable.strip():
-        found.append("the file of heads holds something that is not a head")
+        found.append("the file of checkpoints holds something that is not a checkpoint")
     kept = list(_open(_without_lost(notes, epochs), public_key, "in the file", found))
     stored = list(_open([checkpoint.note for checkpoint in checkpoints], public_key, "in the record", found))
     walk = _walk(connection, {head.size for head in (*kept, *stored)})
@@ -49,7 +49,7 @@ def examine(connection: Connection, public_key: Ed25519PublicKey, checkpoint_fil
     found += _against_heads(walk, kept, "in the file")
     found += _missing_heads(kept, stored)
     found += (
-        f"the head of {head.size} lines kept in the file is of a log that the record does not know"
+        f"the checkpoint of {head.size} lines in the file is of a log that the record does not know"
         for head in kept
         if not _fits(head.note, epochs)
     )
@@ -126,7 +126,7 @@ def _open(notes: Sequence[str], public_key: Ed25519PublicKey, where: str, found:
         try:
             yield open_note(note, public_key)
         except Refusal as refusal:
-            found.append(f"a head {where} is not ours: {refusal.text}")
+            found.append(f"a checkpoint {where} is not ours: {refusal.text}")
 
 
 def _against_checkpoints(
@@ -139,10 +139,10 @@ def _against_checkpoints(
         if not checkpoint.note.startswith(said) or (
             frontier is not None and (checkpoint.root, checkpoint.frontier) != (root_of(frontier), frontier)
         ):
-            yield f"the stored head of {checkpoint.size} lines does not agree with the log"
+            yield f"the stored checkpoint of {checkpoint.size} lines does not agree with the log"
     last = checkpoints[-1].size if checkpoints else 0
     if walk.length > last:
-        yield f"lines {last} to {walk.length - 1} were added: no signed head covers them"
+        yield f"lines {last} to {walk.length - 1} were added: no checkpoint covers them"
 
 
 def _against_heads(walk: _Walk, heads: Sequence[Head], where: str) -> Iterator[str]:
@@ -152,16 +152,16 @@ def _against_heads(walk: _Walk, heads: Sequence[Head], where: str) -> Iterator[s
         if head.size > walk.length:
             break
         if root_of(walk.frontiers[head.size]) != head.root:
-            yield f"lines {agreed} to {head.size - 1} are not those of the head {where} of {head.size} lines"
+            yield f"lines {agreed} to {head.size - 1} are not those of the checkpoint {where} of {head.size}"
             break
         agreed = head.size
     longest = max((head.size for head in heads), default=0)
     if longest > walk.length:
-        yield f"{longest - walk.length} lines were removed: a head {where} was signed over {longest}"
+        yield f"{longest - walk.length} lines were removed: a checkpoint {where} was signed over {longest}"
 
 
 def _missing_heads(kept: Sequence[Head], stored: Sequence[Head]) -> Iterator[str]:
     held: Mapping[int, bytes] = {head.size: head.root for head in stored}
     for head in kept:
         if held.get(head.size) != head.root:
-            yield f"the head of {head.size} lines kept in the file is not in the record"
+            yield f"the checkpoint of {head.size} lines in the file is not in the record"

@@ -14,7 +14,7 @@ def test_every_command_of_the_readme_works_when_pasted(installation: Installatio
     assert '"verdict":"allowed"' in said.replace(": ", ":")
     assert "certificate.pem: OK" in said
     assert "certificate.pem: good" in said
-    assert "every signed head agrees" in said
+    assert "every checkpoint agrees" in said
     assert "planned" in said
     assert "applied" in said
 

@@ -215,7 +215,7 @@ def test_a_line_rewritten_with_its_hash_is_found_and_the_head_it_breaks_is_named
     log.attack(
         "UPDATE audit_entry SET leaf_hash = :hash WHERE index = 4", hash=leaf_hash(line_bytes(4, line))
     )
-    assert "lines 3 to 5 are not those of the head in the file of 6 lines" in log.findings()
+    assert "lines 3 to 5 are not those of the checkpoint in the file of 6" in log.findings()
 
 
 def test_a_changed_line_is_named(log: Log) -> None:
@@ -225,13 +225,13 @@ def test_a_changed_line_is_named(log: Log) -> None:
 
 def test_an_added_line_is_named(log: Log) -> None:
     log.attack(ROWS["one added"])
-    assert "lines 10 to 10 were added: no signed head covers them" in log.findings()
+    assert "lines 10 to 10 were added: no checkpoint covers them" in log.findings()
 
 
 def test_a_tail_cut_off_together_with_its_heads_is_found_by_whoever_kept_a_head(log: Log) -> None:
     log.attack("DELETE FROM audit_entry WHERE index >= 6", "DELETE FROM audit_checkpoint WHERE size > 6")
     assert log.findings(with_file=False) == []
-    assert "4 lines were removed: a head in the file was signed over 10" in log.findings()
+    assert "4 lines were removed: a checkpoint in the file was signed over 10" in log.findings()
 
 
 def _rebuild(log: Log, key: AuditKey) -> None:
@@ -266,12 +266,12 @@ def test_a_history_rebuilt_under_another_key_is_found(log: Log) -> None:
 def test_a_history_rebuilt_with_the_stolen_key_is_found_by_whoever_kept_a_head(log: Log) -> None:
     _rebuild(log, log.key)
     assert log.findings(with_file=False) == []
-    assert "lines 0 to 2 are not those of the head in the file of 3 lines" in log.findings()
+    assert "lines 0 to 2 are not those of the checkpoint in the file of 3" in log.findings()
 
 
 def test_a_head_missing_from_the_record_is_found(log: Log) -> None:
     log.attack("DELETE FROM audit_checkpoint WHERE size = 6")
-    assert log.findings() == ["the head of 6 lines kept in the file is not in the record"]
+    assert log.findings() == ["the checkpoint of 6 lines in the file is not in the record"]
 
 
 def test_a_forged_head_in_the_file_is_found(log: Log) -> None:
@@ -284,7 +284,7 @@ def test_a_forged_head_in_the_file_is_found(log: Log) -> None:
 def test_something_else_in_the_file_is_found(log: Log) -> None:
     with log.file.open("ab") as file:
         file.write(b"\xff rubbish")
-    assert log.findings() == ["the file of heads holds something that is not a head"]
+    assert log.findings() == ["the file of checkpoints holds something that is not a checkpoint"]
 
 
 UNSIGNABLE: dict[str, Callable[[Log], None]] = {
@@ -356,7 +356,7 @@ def test_a_log_cut_again_behind_its_new_beginning_signs_nothing(log: Log, now: d
     log.queue(1, now)
     with pytest.raises(Refusal, match="does not agree"):
         log.number(now)
-    assert "the head of 7 lines kept in the file is of a log that the record does not know" in log.findings()
+    assert "the checkpoint of 7 lines in the file is of a log that the record does not know" in log.findings()
 
 
 def test_no_head_of_the_old_origin_is_taken_for_one_of_the_log_that_goes_on(log: Log, now: datetime) -> None:
