@@ -17,13 +17,14 @@ from sqlalchemy import Connection, RowMapping, Text, cast, func, insert, select,
 from directory import dual_control, privacy, store
 from directory.access import Role, Token
 from directory.base.audit import Event, record
+from directory.base.comments import check_reason
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from directory.base.locks import share_until_commit_if_free
 from directory.feed.changes import Entity
 from directory.identifiers import parse_address, read_finess, read_national_id
 from directory.precedence import CORRECTABLE
-from directory.rules import check_reason, registering_authorities, search_form
+from directory.rules import registering_authorities, search_form
 from directory.tables import correction, correction_withdrawal, mailbox, organisation, practitioner
 from directory.withdrawal_limits import charge
 

@@ -13,11 +13,12 @@ from sqlalchemy import Connection, Row, insert, select, text, update
 
 from directory import periods, store
 from directory.base.audit import Actor, Event, record
+from directory.base.comments import check_reason
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import after, not_before, present
 from directory.model import MeasureKind
 from directory.periods import Moment, Period
-from directory.rules import check_reason, registering_authorities
+from directory.rules import registering_authorities
 from directory.tables import measure
 
 # An end that is yet to come was written down before it comes.

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 from directory import privacy
-from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts, Organisation, Practitioner, Standing
 
 # The seven Ordres and the professions they hold the roll of (TRE_G15 -> TRE_R60). Every other profession has
@@ -21,7 +20,6 @@ ORDRE_OF_PROFESSION: Mapping[str, str] = MappingProxyType(
 )
 WITHOUT_ORDRE = "ARS"
 FRANCE = ZoneInfo("Europe/Paris")
-LONGEST_REASON = 1000
 
 # Letters that no decomposition takes apart, yet a keyboard without them does.
 _LIGATURES = str.maketrans(
@@ -40,15 +38,6 @@ def registering_authority(profession_code: str) -> str:
 def registering_authorities(person: Practitioner) -> frozenset[str]:
     """The bodies that may act for this person: one for each profession he holds."""
     return frozenset(registering_authority(code) for code, _ in person.professions)
-
-
-def check_reason(reason: str) -> None:
-    """Refuse an act without a reason, or with a book: `reason-missing`, `reason-too-long`."""
-    if not reason.strip():
-        raise Refusal(Kind.MALFORMED, "reason-missing", "This needs a reason.")
-    if len(reason) > LONGEST_REASON:
-        text = f"A reason has at most {LONGEST_REASON} characters."
-        raise Refusal(Kind.MALFORMED, "reason-too-long", text)
 
 
 def search_form(text: str) -> str:

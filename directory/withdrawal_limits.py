@@ -17,12 +17,12 @@ from directory import attention
 from directory.access import Allowance, Role, Token, actor_of, colleague_of
 from directory.attention import Concern, Matter
 from directory.base.audit import Actor, Event, record
+from directory.base.comments import check_reason
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from directory.base.locks import hold_all_until_commit
 from directory.base.prepared_statement import Statement
-from directory.rules import check_reason
 
 WINDOW = timedelta(hours=1)
 # Beyond the window a row says nothing that the log does not say.

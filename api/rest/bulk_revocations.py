@@ -13,6 +13,7 @@ from api.http.schemas import EXAMPLE_SERIAL, LARGEST_ID, Hexadecimal, Instant, L
 from api.rest.certificates import REASONS
 from api.wiring import Container
 from directory.access import Role
+from directory.base.comments import LONGEST_SENTENCE
 from pki.certificates.serials import parse_serial
 from pki.model import RevocationReason
 from pki.revocation import bulk as use_cases
@@ -20,7 +21,7 @@ from pki.revocation.bulk import Preview
 from pki.revocation.bulk_store import Bulk, Selection
 
 _DIGEST = Pattern(r"[0-9a-f]{64}", error="64 lower-case hexadecimal digits are expected.")
-_COMMENT = use_cases.LONGEST_WORD
+_COMMENT = LONGEST_SENTENCE
 NUMBERED = {
     "bulk_id": {
         "schema": {"type": "integer", "minimum": 1, "maximum": LARGEST_ID},

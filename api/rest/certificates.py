@@ -14,13 +14,13 @@ from api.http.schemas import EXAMPLE_SERIAL, Base64, Hexadecimal, Instant, Line,
 from api.rest.enrolment_schemas import EnrolmentInFull, in_full
 from api.wiring import Container
 from directory.access import Role, actor_names
+from directory.base.comments import LONGEST_COMMENT
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.certificates import serials
 from pki.model import IssuedCertificate, Revocation, RevocationAction, RevocationReason, Serial
 from pki.monitoring import certificate_history as history
 from pki.record import authorities
-from pki.registration.eligibility import LONGEST_COMMENT
 from pki.revocation import proof_of_possession, reasons, requests
 from pki.revocation import release as releasing
 from pki.revocation.authorisation import may_see_holder

@@ -8,7 +8,7 @@ from api.http.operation import Opens, Resource, Transacted, operation, resource
 from api.http.schemas import Instant, Line, Shape
 from api.wiring import Container
 from directory.access import Role
-from directory.rules import LONGEST_REASON
+from directory.base.comments import LONGEST_REASON
 from pki.rollback import clock_reset as use_cases
 from pki.rollback.clock_reset import Reset
 

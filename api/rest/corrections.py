@@ -12,10 +12,10 @@ from api.rest.practitioners import MALFORMED_IDS
 from api.wiring import Container
 from directory import corrections as use_cases
 from directory.access import Role
+from directory.base.comments import LONGEST_REASON
 from directory.corrections import LONGEST_VALUE, Correction
 from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE
-from directory.rules import LONGEST_REASON
 from pki.withdrawal.void_enrolments import void_of
 
 MAY_CORRECT = {Role.REGISTRAR, Role.ADMIN}

@@ -17,11 +17,11 @@ from api.rest.enrolment_schemas import EnrolmentAnswer, EnrolmentInFull, in_full
 from api.rest.practitioners import MALFORMED_IDS
 from api.wiring import Container
 from directory.access import Role
+from directory.base.comments import LONGEST_COMMENT
 from directory.identifiers import parse_address, read_national_id, read_place
 from pki.issuance import for_enrolment
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
 from pki.registration import enrolment
-from pki.registration.eligibility import LONGEST_COMMENT
 
 REGISTRARS = {Role.REGISTRAR}
 MAY_SEE = {Role.REGISTRAR, Role.AUDITOR}

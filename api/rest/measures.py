@@ -11,9 +11,9 @@ from api.http.schemas import EXAMPLE_SERIAL, LARGEST_ID, DayOrInstant, Instant, 
 from api.rest.practitioners import EXAMPLE_NATIONAL_ID, MALFORMED_IDS, OF_A_PERSON
 from api.wiring import Container
 from directory.access import Role
+from directory.base.comments import LONGEST_REASON
 from directory.identifiers import read_national_id
 from directory.model import MeasureKind
-from directory.rules import LONGEST_REASON
 from pki.withdrawal import measures as use_cases
 from pki.withdrawal.measures import Act, Measure, MeasureState
 

@@ -16,6 +16,7 @@ from api.http.schemas import LARGEST_ID, Hexadecimal, Instant, Line, Pattern, Sh
 from api.wiring import Container
 from api.words.registers import ROW_REASON_WORDS, finding_in_french
 from directory.access import Role, actor_of
+from directory.base.comments import LONGEST_SENTENCE
 from directory.store import REGISTERS
 from directory.sync.runs import approvals, history
 from directory.sync.runs.history import Condition, Run, RunInFull, RunState, Step
@@ -222,7 +223,7 @@ class ApprovalRequest(Shape):
     """What was looked at before letting the run go on."""
 
     comment = Line(
-        approvals.LONGEST_COMMENT,
+        LONGEST_SENTENCE,
         required=True,
         metadata={"example": "Départs vus avec l'Ordre : fusion de deux fichiers"},
     )

@@ -10,7 +10,7 @@ from api.http.schemas import LARGEST_ID, Instant, Line, Shape
 from api.wiring import Container
 from directory import withdrawal_limits as use_cases
 from directory.access import Role
-from directory.rules import LONGEST_REASON
+from directory.base.comments import LONGEST_REASON
 from directory.withdrawal_limits import Agreement
 
 WITHDRAWING = {Role.REGISTRAR, Role.ADMIN, Role.OPERATOR}

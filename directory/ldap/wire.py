@@ -6,6 +6,7 @@ write costs us, and more than slapd takes for it. Sending, and what the answer m
 
 from collections.abc import Iterable
 
+from directory.base.tlv import tlv
 from directory.ldap.plan import VERSION, Add, Delete, Modify, Operation
 
 # RFC 4528: the server looks once more, and acts only when this still holds.
@@ -15,7 +16,6 @@ BOOLEAN, INTEGER, OCTETS, ENUMERATED, SEQUENCE, SET = 0x01, 0x02, 0x04, 0x0A, 0x
 ADD, DELETE, MODIFY, CONTROLS = 0x68, 0x4A, 0x66, 0xA0
 NOT, GREATER_OR_EQUAL = 0xA2, 0xA5
 ADD_VALUES, DELETE_VALUES = 0, 1
-SHORT = 0x80
 
 
 def request(operation: Operation, number: int) -> bytes:
@@ -54,19 +54,6 @@ def _text(words: str) -> bytes:
     return tlv(OCTETS, words.encode())
 
 
-def tlv(tag: int, *parts: bytes) -> bytes:
-    """Tag, length, value (X.690 8.1): short lengths in one byte, others after a byte that counts them."""
-    content = b"".join(parts)
-    if len(content) < SHORT:
-        return bytes((tag, len(content))) + content
-    length = _unsigned(len(content))
-    return bytes((tag, SHORT | len(length))) + length + content
-
-
 def _integer(number: int) -> bytes:
     """With a leading zero where the first bit would say that it is negative."""
     return number.to_bytes(number.bit_length() // 8 + 1, "big")
-
-
-def _unsigned(number: int) -> bytes:
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")

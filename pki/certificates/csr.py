@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PSS, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from directory.base.errors import Kind, Refusal
+from directory.base.tlv import tlv
 from pki.certificates import der
 from pki.certificates.public_keys import PublicKey
 
@@ -27,7 +28,7 @@ LARGEST_REQUEST = 16_384
 _BLOCK = re.compile(rb"-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----([A-Za-z0-9+/=\s]*)-----END \1-----")
 _BEGIN = b"-----BEGIN "
 _SEQUENCE, _INTEGER, _BIT_STRING, _ATTRIBUTES = 0x30, 0x02, 0x03, 0xA0
-_NO_NAME, _NO_ATTRIBUTES = der.sequence(), der.tlv(_ATTRIBUTES, b"")
+_NO_NAME, _NO_ATTRIBUTES = der.sequence(), tlv(_ATTRIBUTES, b"")
 # The OID says what a key is for: one of RSASSA-PSS (RFC 4055 1.2) neither encrypts nor signs as PKCS #1 v1.5,
 # though the numbers in it are an RSA key's.
 _SERVED = frozenset({der.oid("1.2.840.113549.1.1.1"), der.oid("1.2.840.10045.2.1")})

@@ -7,24 +7,16 @@ here.
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from directory.base.tlv import LONG_LENGTH, tlv
+
 NULL = b"\x05\x00"
 # RFC 5280 4.1.2.5: UTCTime through 2049, GeneralizedTime from 2050 on.
 _UTC_TIME_ENDS = 2050
-_LONG_LENGTH = 0x80
-
-
-def tlv(tag: int, content: bytes) -> bytes:
-    """One element: tag, definite length in its shortest form, content."""
-    size = len(content)
-    if size < _LONG_LENGTH:
-        return bytes((tag, size)) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((tag, _LONG_LENGTH | len(length))) + length + content
 
 
 def sequence(*elements: bytes) -> bytes:
     """SEQUENCE of the elements given."""
-    return tlv(0x30, b"".join(elements))
+    return tlv(0x30, *elements)
 
 
 def explicit(number: int, element: bytes) -> bytes:
@@ -97,7 +89,7 @@ def _bounds(data: bytes, position: int) -> tuple[int, int]:
     try:
         size = data[position + 1]
         start = position + 2
-        if size >= _LONG_LENGTH:
+        if size >= LONG_LENGTH:
             start += size & 0x7F
             size = int.from_bytes(data[position + 2 : start], "big")
     except IndexError as error:

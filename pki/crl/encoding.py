@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from directory.base.tlv import tlv
 from pki.certificates import der, identifiers
 from pki.certificates.profiles import BACKDATING
 from pki.certificates.signature_algorithms import ALGORITHMS
@@ -39,7 +40,7 @@ def tbs_der(
     With `base`, the number of a complete CRL, it is a delta to that one.
     """
     # "MUST NOT be present" when nothing is revoked (RFC 5280 5.1.2.6).
-    revoked = der.tlv(0x30, joined) if joined else b""
+    revoked = tlv(0x30, joined) if joined else b""
     return der.sequence(
         der.integer(1),
         signature_algorithm(authority.der),
@@ -67,7 +68,7 @@ def _entry(serial: Serial, at: datetime, code: int) -> bytes:
 def _extensions(
     authority: Authority, points: distribution_points.Points, number: int, base: int | None
 ) -> list[bytes]:
-    key = der.sequence(der.tlv(0x80, identifiers.key_identifier(authority.der)))
+    key = der.sequence(tlv(0x80, identifiers.key_identifier(authority.der)))
     made = [der.extension("2.5.29.35", key), der.extension("2.5.29.20", der.integer(number))]
     if base is not None:
         made.append(der.extension("2.5.29.27", der.integer(base), critical=True))
@@ -81,7 +82,7 @@ def _extensions(
 
 def _point(url: str) -> bytes:
     """A distributionPoint: [0] { fullName [0] { uniformResourceIdentifier [6] } }."""
-    return der.explicit(0, der.explicit(0, der.tlv(0x86, url.encode("ascii"))))
+    return der.explicit(0, der.explicit(0, tlv(0x86, url.encode("ascii"))))
 
 
 def this_update(now: datetime, *, before: datetime | None, listed: datetime | None) -> datetime:

@@ -12,6 +12,7 @@ from enum import Enum
 from hashlib import sha1, sha256
 from typing import Protocol
 
+from directory.base.tlv import tlv
 from pki.certificates import der
 from pki.certificates.profiles import BACKDATING
 from pki.model import REASON_CODES, RevocationReason, Serial, Standing
@@ -260,7 +261,7 @@ def _status(finding: Finding) -> bytes:
 
 def _revoked(at: datetime, reason: RevocationReason) -> bytes:
     code = der.enumerated(REASON_CODES[reason])
-    return der.tlv(0xA1, der.generalized_time(at) + der.explicit(0, code))
+    return tlv(0xA1, der.generalized_time(at) + der.explicit(0, code))
 
 
 def _single_extensions(issuer: Issuer, standing: Standing) -> bytes:

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection, Engine
 
 from directory.base.audit import Actor, Event, record_all
+from directory.base.comments import check_comment
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
@@ -42,7 +43,6 @@ from pki.record import authorities as authority_rows
 from pki.record import certificates as store
 from pki.record import reservations, revocations
 from pki.record.revocations import LastEvent, Revocable
-from pki.registration.eligibility import check_comment
 from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import TakingBack

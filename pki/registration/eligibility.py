@@ -177,13 +177,3 @@ def check_identified(enrolment: Enrolment, now: datetime) -> None:
 def is_identified(enrolment: Enrolment, now: datetime) -> bool:
     """Whether the person was identified within 825 days."""
     return now.astimezone(FRANCE).date() <= identified_on(enrolment) + IDENTITY_HOLDS
-
-
-LONGEST_COMMENT = 1000
-
-
-def check_comment(comment: str) -> None:
-    """Refuse `comment-too-long`."""
-    if len(comment) > LONGEST_COMMENT:
-        text = f"A comment has at most {LONGEST_COMMENT} characters."
-        raise Refusal(Kind.MALFORMED, "comment-too-long", text)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from directory import store as directory_store
 from directory.access import Role, Token
 from directory.base.audit import Event, Line, record
+from directory.base.comments import check_comment
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated, not_before
 from directory.model import Mailbox, MailboxFacts, Practitioner
@@ -20,7 +21,6 @@ from directory.search import sites_of
 from pki.model import Enrolment, EnrolmentState
 from pki.record import doubts, enrolments
 from pki.registration import eligibility, vouched_names
-from pki.registration.eligibility import check_comment
 from pki.registration.subject import subject_of
 
 

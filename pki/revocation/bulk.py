@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from directory.access import Role, Token
 from directory.base.audit import Actor, Event, record
+from directory.base.comments import LONGEST_SENTENCE, check_comment
 from directory.base.errors import Kind, Refusal
 from directory.base.failpoints import passing
 from directory.identifiers import read_place
@@ -21,7 +22,6 @@ from directory.search import sites_of
 from directory.withdrawal_limits import charge
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import revocations
-from pki.registration.eligibility import LONGEST_COMMENT
 from pki.revocation import bulk_store, key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.bulk_store import Bulk, Selected, Selection
@@ -30,8 +30,6 @@ from pki.revocation.revoke import TakingBack
 # Above this a second administrator agrees: a slip of the hand takes a ward off the air, not a region.
 ALONE_UP_TO = 100
 LARGEST = 1_000_000
-# Beside it each certificate's own line names the revocation it was part of.
-LONGEST_WORD = LONGEST_COMMENT // 2
 SAMPLES = 20
 USUAL_RATE = 2000
 # About half a second of locks: who waits for one of these certificates waits no longer.
@@ -229,9 +227,7 @@ def _check_reader(token: Token) -> None:
 def _said(comment: str) -> str:
     if not comment.strip():
         raise Refusal(Kind.MALFORMED, "comment-missing", "Say why, in a sentence: the log keeps it.")
-    if len(comment) > LONGEST_WORD:
-        text = f"A comment has at most {LONGEST_WORD} characters."
-        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
+    check_comment(comment, LONGEST_SENTENCE)
     return comment.strip()
 
 

@@ -20,13 +20,13 @@ from sqlalchemy import Connection
 
 from directory.access import Token
 from directory.base.audit import Actor
+from directory.base.comments import LONGEST_COMMENT, check_comment
 from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 from directory.withdrawal_limits import charge
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial, serial_of
 from pki.record import revocations
 from pki.record.revocations import Revocable
-from pki.registration.eligibility import LONGEST_COMMENT, check_comment
 from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_holder_may_say, check_may_revoke, reserved_to_owner

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from directory import dual_control
 from directory.access import Role, Token
 from directory.base.audit import Event, record
+from directory.base.comments import check_comment
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from pki.impediments import standing as impediments
@@ -18,7 +19,6 @@ from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates, revocations
 from pki.record.revocations import LastEvent, Revocable
 from pki.record.tables import hold_release
-from pki.registration.eligibility import check_comment
 from pki.revocation import revoke as revoking
 from pki.revocation import rules
 from pki.revocation.authorisation import check_may_release

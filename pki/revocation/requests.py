@@ -10,12 +10,12 @@ from sqlalchemy import Connection
 from directory import withdrawal_limits
 from directory.access import Token
 from directory.base.audit import Actor
+from directory.base.comments import check_comment
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from pki.model import Revocation, RevocationReason, Serial
 from pki.record import revocations
 from pki.record.revocations import Revocable
-from pki.registration.eligibility import check_comment
 from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_may_revoke

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Row, text
 from directory import reading_quotas, withdrawal_limits
 from directory.access import Role, Token
 from directory.base.audit import Event, record
+from directory.base.comments import check_reason
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from directory.base.locks import hold_until_commit
-from directory.rules import check_reason
 
 # A confirmation rests on what the first one saw: after a day the clock may be another.
 ASKED_HOLDS = timedelta(days=1)

@@ -20,11 +20,11 @@ from directory import measures as directory_use_cases
 from directory import store as directory_store
 from directory.access import Role, Token, actor_of
 from directory.base.audit import Event, record
+from directory.base.comments import check_reason
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
 from directory.model import MeasureKind
 from directory.periods import Moment
-from directory.rules import check_reason
 from directory.tables import (
     measure,
     measure_annulment,

@@ -29,7 +29,7 @@ from api.ldap import gate as ldap_gate
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.ldap.wire import tlv
+from directory.base.tlv import tlv
 from directory.rules import search_form
 
 CONNECTIONS, PROCESSES = 16, 4

@@ -13,6 +13,7 @@ from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
 from directory.base.db import transaction
+from directory.base.tlv import tlv
 from pki.certificates import der
 from pki.revocation import compromise_reports
 from tests.api.conftest import Caller
@@ -120,9 +121,9 @@ def test_whatever_stands_in_one_item_of_a_batch_stops_no_other(
 
 
 def test_a_lost_key_is_reported_though_its_request_breaks_a_string_type(first: Caller) -> None:
-    said = der.sequence(der.oid("2.5.4.3"), der.tlv(0x13, compromise_reports.SENTENCE.encode()))
-    mail = der.sequence(der.oid("1.2.840.113549.1.9.1"), der.tlv(0x13, b"a@b.example"))
-    subject = der.sequence(der.tlv(0x31, mail), der.tlv(0x31, said))
+    said = der.sequence(der.oid("2.5.4.3"), tlv(0x13, compromise_reports.SENTENCE.encode()))
+    mail = der.sequence(der.oid("1.2.840.113549.1.9.1"), tlv(0x13, b"a@b.example"))
+    subject = der.sequence(tlv(0x31, mail), tlv(0x31, said))
     request = assembled(subject=subject)
     assert first.post("/v1/keys/compromised", {"csr": b64encode(request).decode()}).status_code == 200
 

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.audit import Actor
+from directory.base.comments import LONGEST_REASON
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.measures import lift_measure, take_measure
 from directory.model import MeasureKind
-from directory.rules import LONGEST_REASON
 from directory.store import practitioners
 from tests.factories import depart, rpps, seed_practitioner
 

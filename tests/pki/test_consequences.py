@@ -12,10 +12,10 @@ from sqlalchemy import Engine, text
 
 from directory.attention import Noted, matters_noted
 from directory.base.audit import Actor
+from directory.base.comments import LONGEST_REASON
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
-from directory.rules import LONGEST_REASON
 from directory.store import lock_person
 from pki.impediments.causes import GRACES, Cause
 from pki.model import IssuedCertificate, RevocationReason, Serial

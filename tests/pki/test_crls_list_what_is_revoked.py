@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.tlv import tlv
 from pki.certificates import der
 from pki.certificates.profiles import BACKDATING
 from pki.crl import encoding
@@ -303,7 +304,7 @@ def test_any_entry_is_read_back_as_it_was_meant(at: datetime, number: int) -> No
     entry = encoding.entry_der(serial_of(number), at, RevocationReason.SUPERSEDED)
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")]).public_bytes()
     algorithm = der.sequence(der.oid("1.2.840.10045.4.3.2"))
-    tbs = der.sequence(der.integer(1), algorithm, issuer, der.time(at), der.time(at), der.tlv(0x30, entry))
+    tbs = der.sequence(der.integer(1), algorithm, issuer, der.time(at), der.time(at), tlv(0x30, entry))
     (read,) = x509.load_der_x509_crl(der.sequence(tbs, algorithm, der.bit_string(b"")))
     assert (read.serial_number, read.revocation_date_utc) == (number, at.replace(microsecond=0))
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from directory.base.errors import Refusal
+from directory.base.tlv import tlv
 from pki.certificates import csr as certification_request
 from pki.certificates import der
 from tests.pki.conftest import new_key, request_for
@@ -99,8 +100,8 @@ def assembled(
         # Left out by tools that have none to ask for.
         {"attributes": b""},
         # An attribute that breaks its own syntax: nobody reads it.
-        {"attributes": der.tlv(0xA0, der.sequence(der.oid("1.2.840.113549.1.9.14"), b"\x31\x01\xff"))},
-        {"subject": der.sequence(der.tlv(0x31, der.sequence(der.oid("2.5.4.3"), der.tlv(0x13, b"\xe9@"))))},
+        {"attributes": tlv(0xA0, der.sequence(der.oid("1.2.840.113549.1.9.14"), b"\x31\x01\xff"))},
+        {"subject": der.sequence(tlv(0x31, der.sequence(der.oid("2.5.4.3"), tlv(0x13, b"\xe9@"))))},
         {"subject": der.sequence(b"\x31\x00", b"\x05\x00")},
     ],
     ids=str,
@@ -120,7 +121,7 @@ def test_every_other_version_is_named(version: bytes, says: str) -> None:
 
 def test_a_version_of_thousands_of_digits_is_refused_like_any() -> None:
     with pytest.raises(Refusal, match="there is only 0"):
-        certification_request.read(assembled(version=der.tlv(0x02, b"\x7f" * 10_000)))
+        certification_request.read(assembled(version=tlv(0x02, b"\x7f" * 10_000)))
 
 
 @pytest.mark.parametrize(
@@ -195,9 +196,9 @@ def test_what_is_no_whole_request_is_refused(given: bytes) -> None:
     [(0x0C, "utf-8"), (0x13, "ascii"), (0x14, "latin-1"), (0x16, "ascii"), (0x1E, "utf-16-be")],
 )
 def test_a_common_name_is_read_in_each_string_type(tag: int, encoding: str) -> None:
-    said = der.sequence(der.oid("2.5.4.3"), der.tlv(tag, "this key".encode(encoding)))
-    broken = der.sequence(der.oid("2.5.4.10"), der.tlv(0x13, b"@"))
-    subject = der.sequence(der.tlv(0x31, broken), der.tlv(0x31, said))
+    said = der.sequence(der.oid("2.5.4.3"), tlv(tag, "this key".encode(encoding)))
+    broken = der.sequence(der.oid("2.5.4.10"), tlv(0x13, b"@"))
+    subject = der.sequence(tlv(0x31, broken), tlv(0x31, said))
     assert certification_request.common_names(subject) == ["this key"]
 
 

@@ -12,10 +12,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from directory.access import Role, Token
 from directory.base.audit import Event, record
+from directory.base.comments import LONGEST_SENTENCE, check_comment
 from directory.base.errors import Kind, Refusal
 from directory.tables import api_token, register_approval, register_run
-
-LONGEST_COMMENT = 500
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,4 @@ def _check(token: Token, comment: str) -> None:
     if not comment.strip():
         text = "Say what you looked at before letting this run through."
         raise Refusal(Kind.MALFORMED, "comment-missing", text)
-    if len(comment) > LONGEST_COMMENT:
-        text = f"A comment has {LONGEST_COMMENT} characters at most."
-        raise Refusal(Kind.MALFORMED, "comment-too-long", text)
+    check_comment(comment, LONGEST_SENTENCE)

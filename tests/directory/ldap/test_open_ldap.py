@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from api.embedded.slapd_readers import OPEN_FILES, OpenSlapd
+from directory.base.tlv import tlv
 from directory.ldap.publish import Publisher
-from directory.ldap.wire import tlv
 from tests.directory.ldap.conftest import SUFFIX, issue
 from tests.factories import seed_practitioner
 

@@ -15,9 +15,9 @@ from api.rest import practitioners
 from api.wiring import Container
 from directory import access
 from directory.base.audit import Actor
+from directory.base.tlv import tlv
 from directory.ldap.entry import AuthorityEntry, CrlEntry
 from directory.ldap.publish import Publisher
-from directory.ldap.wire import tlv
 from directory.reading_quotas import Reading, scopes_of
 from tests.directory.ldap.conftest import SUFFIX, Guarded, Pki, certificate, large_crl, make_token
 from tests.factories import rpps, seed_practitioner

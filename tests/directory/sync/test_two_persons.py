@@ -10,9 +10,10 @@ from sqlalchemy import Engine, text
 
 from directory.access import Role, Token, revoke_token
 from directory.base.audit import Actor
+from directory.base.comments import LONGEST_SENTENCE
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.sync.runs.approvals import LONGEST_COMMENT, Approval, approvals_of, approve
+from directory.sync.runs.approvals import Approval, approvals_of, approve
 from tests.directory.sync.files import Rows
 from tests.factories import seed_token
 
@@ -105,7 +106,7 @@ def test_who_lets_a_run_through_says_why(
 ) -> None:
     run_id, alice = held(), admin(engine, "alice")
     assert refused(engine, now, alice, run_id, comment) == code
-    assert agree(engine, now, alice, run_id, "x" * LONGEST_COMMENT).approvals == 1
+    assert agree(engine, now, alice, run_id, "x" * LONGEST_SENTENCE).approvals == 1
 
 
 def test_what_a_token_said_counts_no_more_once_it_is_revoked(
