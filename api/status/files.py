@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.status.reply import Reply, cacheable, failure
+from directory.feed.changes import place_of_crl
 from pki.ceremony import rollover
 from pki.crl import parsing
 from pki.crl import store as crl_store
@@ -161,12 +162,13 @@ def _latest(
         alone = crl_store.is_dated_alone(connection, authority_id, shard, published.number, delta=delta)
         found = _given(published.der, published.number, heard, dated_alone=alone)
     # Read when something new is given, not for each who asks.
-    content = None if kept is None else high_water.kept_list(kept, f"{authority_id}/{shard}", delta=delta)
+    named = place_of_crl(authority_id, shard)
+    content = None if kept is None else high_water.kept_list(kept, named, delta=delta)
     last = 0 if content is None else _number_of(content)
     if content is None or not _is_intact(content, authority, last, delta=delta):
         forgotten = kept is not None and crl_store.last_number(
             connection, authority_id, shard
-        ) < high_water.known(kept, f"{authority_id}/{shard}")
+        ) < high_water.known(kept, named)
         # A later one was published, which neither the record nor any file has: an older one would un-revoke.
         if forgotten:
             return _List(0, UNAVAILABLE, heard)

@@ -7,8 +7,7 @@ from directory.base.errors import Kind, Refusal
 
 LONGEST_REASON = 1000
 LONGEST_COMMENT = 1000
-# Of who lets a run of a register through, or a revocation of many: beside it the line of each certificate names
-# the revocation that it was part of.
+# Of who lets a run of a register through, or a revocation of many, which the line of each certificate names.
 LONGEST_SENTENCE = LONGEST_COMMENT // 2
 
 

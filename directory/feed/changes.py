@@ -19,6 +19,21 @@ class Entity(Enum):
     CRL = "crl"
 
 
+# As `place_of_crl` spells it, of a row of a CA's shard; the triggers of migration 0001 write it so.
+PLACE_OF_CRL = "{row}.authority_id || '/' || {row}.shard"
+
+
+def place_of_crl(authority_id: str, shard: int) -> str:
+    """How the CRL of one shard is named: `CA/shard`."""
+    return f"{authority_id}/{shard}"
+
+
+def crl_at(place: str) -> tuple[str, int]:
+    """The CA and the shard of a place; ValueError for what is none."""
+    authority_id, _, shard = place.rpartition("/")
+    return authority_id, int(shard)
+
+
 @dataclass(frozen=True, order=True)
 class Cursor:
     """A place in the feed: transaction number, then row number. Rows at or before it have been dealt with."""

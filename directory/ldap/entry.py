@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 
-from directory.feed.changes import Entity
+from directory.feed.changes import Entity, place_of_crl
 from directory.ldap.names import Name, join, split
 from directory.model import Mailbox, MailboxFacts, Organisation, Practitioner
 from directory.rules import FRANCE, is_open, search_form, visible
@@ -78,6 +78,7 @@ def dn_of(key: Key, suffix: str) -> str:
         case Entity.AUTHORITY:
             return join("cn", word, PKI, suffix)
         case Entity.CRL:
+            # As it stands in the tree: an entry that is none of ours has no number there.
             authority, _, shard = word.partition("/")
             return join("cn", shard, dn_of((Entity.AUTHORITY, authority), suffix))
         case Entity.PRACTITIONER:
@@ -186,7 +187,7 @@ def crl_entry(crl: CrlEntry, suffix: str) -> Entry:
         "certificateRevocationList;binary": (crl.crl,),
         "deltaRevocationList;binary": () if crl.delta is None else (crl.delta,),
     }
-    return _entry((Entity.CRL, f"{crl.authority_id}/{crl.shard}"), suffix, told)
+    return _entry((Entity.CRL, place_of_crl(crl.authority_id, crl.shard)), suffix, told)
 
 
 def _of_person(mailbox: Mailbox, holder: Practitioner) -> dict[str, tuple[bytes, ...]]:

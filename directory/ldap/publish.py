@@ -21,7 +21,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
 from directory.base.pools import Pool
-from directory.feed.changes import START, Change, Cursor, Entity
+from directory.feed.changes import START, Change, Cursor, Entity, crl_at
 from directory.feed.follower import Follower
 from directory.feed.places import floor
 from directory.feed.readers import (
@@ -389,7 +389,7 @@ def _coalesced(changes: Iterable[Change]) -> tuple[Key, ...]:
     keys: dict[Key, None] = {}
     for change in ordered:
         if change.entity is Entity.CRL:
-            keys.setdefault((Entity.AUTHORITY, change.key.partition("/")[0]))
+            keys.setdefault((Entity.AUTHORITY, crl_at(change.key)[0]))
         if change.entity is not Entity.PRACTITIONER:
             keys.setdefault((change.entity, change.key))
     return tuple(keys)

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, text
 
 from directory.base.db import transaction
-from directory.feed.changes import Entity
+from directory.feed.changes import Entity, place_of_crl
 from directory.ldap.entry import (
     AuthorityEntry,
     CrlEntry,
@@ -106,7 +106,9 @@ class Record:
     def pki_keys(self, connection: Connection) -> list[Key]:
         """The keys of all CAs, then of all CRLs in force."""
         authorities = [(Entity.AUTHORITY, authority.id) for authority in self.authorities_of(connection)]
-        crls = [(Entity.CRL, f"{crl.authority_id}/{crl.shard}") for crl in self.crls_of(connection, None)]
+        crls = [
+            (Entity.CRL, place_of_crl(crl.authority_id, crl.shard)) for crl in self.crls_of(connection, None)
+        ]
         return [*authorities, *crls]
 
     def _entries(self, connection: Connection, keys: Sequence[Key], now: datetime) -> dict[Key, Entry | None]:
@@ -125,7 +127,7 @@ class Record:
                 entries[Entity.AUTHORITY, authority.id] = authority_entry(authority, self.suffix)
         if shards := words[Entity.CRL]:
             for crl in self.crls_of(connection, shards):
-                entries[Entity.CRL, f"{crl.authority_id}/{crl.shard}"] = crl_entry(crl, self.suffix)
+                entries[Entity.CRL, place_of_crl(crl.authority_id, crl.shard)] = crl_entry(crl, self.suffix)
         return entries
 
 

@@ -19,6 +19,7 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
+from directory.feed.changes import place_of_crl
 from pki.certificates.profiles import MOST_IN_PLAIN
 from pki.crl import checks as gate
 from pki.crl import store as crl_store
@@ -84,7 +85,7 @@ def publish(
     delta of a plain CA or without a complete CRL in force, UNAVAILABLE `record-behind` for a number given out
     before.
     """
-    place = f"{authority_id}/{shard}"
+    place = place_of_crl(authority_id, shard)
     least = 0 if floor_file is None else high_water.known(floor_file, place)
     with transaction(engine) as connection:
         authority = _authority(connection, authority_id, shard)

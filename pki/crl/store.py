@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, text
 
+from directory.feed.changes import PLACE_OF_CRL, crl_at
 from pki.crl import distribution_points
 from pki.crl.distribution_points import Points
 from pki.model import Authority, CrlForm, Serial
@@ -95,9 +96,9 @@ _RAISE = text("""
     ON CONFLICT (authority_id, shard) DO UPDATE SET last_number = excluded.last_number
     WHERE crl_shard.last_number < excluded.last_number
 """)
-_COUNTED = text("""
-    SELECT authority_id || '/' || shard AS place, count(*) AS events FROM revocation GROUP BY 1
-""")
+_COUNTED = text(f"""
+    SELECT {PLACE_OF_CRL.format(row="r")} AS place, count(*) AS events FROM revocation r GROUP BY 1
+""")  # noqa: S608 - of our own
 # One statement, hence one snapshot: what is marked is what is counted.
 _SEE = text("""
     WITH seen AS (
@@ -284,9 +285,9 @@ def last_number(connection: Connection, authority_id: str, shard: int) -> int:
 
 def raise_numbers(connection: Connection, numbers: Mapping[str, int]) -> None:
     """Let the next number of each place (`CA/shard`) be above these; one that is above already stays."""
-    places = [place.rpartition("/") for place in numbers]
-    asked = {"authorities": [one[0] for one in places], "shards": [int(one[2]) for one in places],
-             "numbers": list(numbers.values())}  # fmt: skip
+    places = [crl_at(place) for place in numbers]
+    asked = {"authorities": [authority_id for authority_id, _ in places],
+             "shards": [shard for _, shard in places], "numbers": list(numbers.values())}  # fmt: skip
     connection.execute(_RAISE, asked)
 
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from directory.base.job_runs import job_runs
+from directory.feed.changes import PLACE_OF_CRL
 from directory.feed.readers import lag_seconds
 from directory.store import sources
 
@@ -79,7 +80,7 @@ def _counted(connection: Connection, query: str) -> dict[str, int]:
 def _crl_left(connection: Connection, now: datetime) -> dict[str, timedelta]:
     rows = connection.execute(
         text(
-            "SELECT s.authority_id || '/' || s.shard || k.word AS name, last.next_update FROM crl_shard s"
+            f"SELECT {PLACE_OF_CRL.format(row='s')} || k.word AS name, last.next_update FROM crl_shard s"  # noqa: S608 - of our own
             " CROSS JOIN (VALUES (false, ''), (true, '-delta')) AS k (delta, word) CROSS JOIN LATERAL ("
             " SELECT c.next_update FROM crl c WHERE c.authority_id = s.authority_id AND c.shard = s.shard"
             " AND c.der IS NOT NULL AND (c.base IS NOT NULL) = k.delta ORDER BY c.number DESC LIMIT 1"

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from sqlalchemy import Connection, text
 
+from directory.feed.changes import PLACE_OF_CRL
 from pki.certificates.profiles import LIST_SIGNER, SERVICE_TLS
 
 _DAY = timedelta(days=1)
@@ -66,7 +67,7 @@ LEADS: Mapping[Kind, Lead] = MappingProxyType(
 
 # Of each kind the last to end counts: what was replaced may run out. A CA that another generation has
 # followed may too, but its CRLs and OCSP signers are wanted to its last day.
-_OURS = text("""
+_OURS = text(f"""
     SELECT CASE a.kind WHEN 'root' THEN 'root' ELSE 'issuing-ca' END AS kind, a.id AS name,
            a.not_before AS begins, a.not_after AS ends
     FROM authority a WHERE NOT EXISTS (
@@ -88,7 +89,7 @@ _OURS = text("""
     WHERE a.offline AND NOT EXISTS (SELECT FROM crl c WHERE c.authority_id = a.id AND c.der IS NOT NULL)
     UNION ALL
     SELECT * FROM (
-        SELECT DISTINCT ON (s.authority_id, k.delta) 'crl', s.authority_id || '/' || s.shard || k.word,
+        SELECT DISTINCT ON (s.authority_id, k.delta) 'crl', {PLACE_OF_CRL.format(row="s")} || k.word,
                last.this_update, last.next_update
         FROM crl_shard s JOIN authority a ON a.id = s.authority_id
         CROSS JOIN (VALUES (false, ''), (true, '-delta')) AS k (delta, word) CROSS JOIN LATERAL (
@@ -97,7 +98,7 @@ _OURS = text("""
               AND (c.base IS NOT NULL) = k.delta
             ORDER BY c.number DESC LIMIT 1) AS last
         WHERE a.not_after > :now ORDER BY s.authority_id, k.delta, last.next_update, s.shard) AS lists
-""")
+""")  # noqa: S608 - of our own
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from directory import privacy
+from directory.feed.changes import PLACE_OF_CRL
 from pki.certificates.profiles import served_by
 from pki.model import Authority, Purpose
 from pki.publication import intact
@@ -32,7 +33,7 @@ _AUTHORITY = text("""
     UNION ALL SELECT der, not_before FROM cross_certificate WHERE id = :id
 """)
 # From the shards to the newest of each: every CRL ever published is in the table.
-_CRLS = text("""
+_CRLS = text(f"""
     SELECT s.authority_id, s.shard, last.number, last.der, delta.number AS delta_number, delta.der AS delta
     FROM crl_shard s
     CROSS JOIN LATERAL (
@@ -47,9 +48,9 @@ _CRLS = text("""
           AND (c.base IS NOT NULL) = true
         ORDER BY c.number DESC LIMIT 1
     ) AS delta ON true
-    WHERE CAST(:keys AS text[]) IS NULL OR s.authority_id || '/' || s.shard = ANY(:keys)
+    WHERE CAST(:keys AS text[]) IS NULL OR {PLACE_OF_CRL.format(row="s")} = ANY(:keys)
     ORDER BY s.authority_id, s.shard
-""")
+""")  # noqa: S608 - of our own
 
 
 def live_certificates(

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from directory.feed.changes import crl_at
 from pki.rollback import high_water as floor
 from pki.tlog.checkpoint import last_note, size_said
 from pki.tlog.store import knows_note, size
@@ -70,11 +71,11 @@ def lacking(connection: Connection, memory: Memory) -> list[str]:
     """
     found = [memory.wrong] if memory.wrong else []
     if memory.numbers:
-        places = [place.rpartition("/") for place in memory.numbers]
-        asked = {"authorities": [one[0] for one in places], "shards": [int(one[2]) for one in places],
+        authorities, shards = zip(*map(crl_at, memory.numbers), strict=True)
+        asked = {"authorities": list(authorities), "shards": list(shards),
                  "numbers": list(memory.numbers.values())}  # fmt: skip
         if forgotten := connection.execute(_FORGOTTEN, asked).scalar_one():
-            found.append(f"CRLs of {forgotten} of {len(places)} shards were numbered that it does not know")
+            found.append(f"CRLs of {forgotten} of {len(shards)} shards were numbered that it does not know")
     if memory.note and not knows_note(connection, size_said(memory.note), memory.note):
         found.append(
             f"the last checkpoint of the audit log tells of {size_said(memory.note)} lines,"

@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 
 from directory.base.durable_files import onto_disk
+from directory.feed.changes import crl_at
 
 # A place is `CA/shard`; what its last CRL rested on stands under the place and this.
 _EVENTS = " events"
@@ -74,7 +75,7 @@ def kept_lists(path: Path) -> list[bytes]:
 
 
 def _list_file(path: Path, place: str, *, delta: bool) -> Path:
-    authority_id, _, shard = place.partition("/")
+    authority_id, shard = crl_at(place)
     return path.parent / "lists" / f"{authority_id}.{shard}{'-delta' if delta else ''}.crl"
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, transaction
 from directory.base.errors import Kind, Refusal
+from directory.feed.changes import place_of_crl
 from pki.crl import checks as gate
 from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
@@ -114,7 +115,7 @@ class InProcessSigner:
 
         The journal keeps the digest of what was signed under each number, not the megabytes of it.
         """
-        place = f"{authority_id}/{shard}/{number}"
+        place = f"{place_of_crl(authority_id, shard)}/{number}"
         with self._alone, transaction(self._engine, read_only=True) as connection:
             authority, tbs, signed = self._list(connection, authority_id, shard, number)
             if signed is not None:
@@ -128,7 +129,7 @@ class InProcessSigner:
             least = 0
             if self._watch is not None:
                 self._watch.need()
-                least = high_water.events(self._watch.kept.floor, number, f"{authority_id}/{shard}")
+                least = high_water.events(self._watch.kept.floor, number, place_of_crl(authority_id, shard))
             self._check_crl(connection, authority, shard, number, tbs, self.signing.instant(), least=least)
             # The key before the journal: without one, every try would leave a line and no signature.
             key = self._key(authority)
@@ -182,7 +183,7 @@ class InProcessSigner:
         found = crl_store.bytes_of(connection, authority_id, shard, number)
         authority = authorities.load_authority(connection, authority_id)
         if found is None or authority is None:
-            text = f"No CRL {authority_id}/{shard}/{number} is committed."
+            text = f"No CRL {place_of_crl(authority_id, shard)}/{number} is committed."
             raise Refusal(Kind.NOT_FOUND, "unknown-crl", text)
         return authority, *found
 
