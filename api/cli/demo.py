@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import orjson
 
-from api import demo as demo_data
+from api.cli.demonstration import demonstration
 from api.cli.output import container, json_option, refusals_told, state_option
 
 
@@ -28,7 +28,7 @@ def uncertified(authority: str, count: int, state: Path | None, as_json: bool) -
     Example:  sceau demo uncertified --authority CNOM
     """
     with refusals_told(as_json=as_json):
-        found = demo_data.uncertified(container(state), authority, count)
+        found = demonstration().uncertified(container(state), authority, count)
     if as_json:
         click.echo(
             orjson.dumps({"people": [{"practitioner": who, "mailbox": where} for who, where in found]})

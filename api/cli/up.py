@@ -15,7 +15,7 @@ import click
 import orjson
 import psutil
 
-from api import demo as demo_data
+from api.cli.demonstration import demonstration
 from api.cli.output import people, progress, refusals_told, state_option
 from api.installation.bring_up import bring_up, settle, supervisor_of
 from api.installation.supervisor import Supervisor, folder_held, supervisor_pid
@@ -130,7 +130,7 @@ def _run(state: Path, told: Mapping[str, Any], outcome: Path, *, demo: bool) -> 
     # Whatever a part writes is for this account alone; what an earlier release left open is closed.
     os.umask(0o077)
     close_to_others(state)
-    settings = settle(state, {**demo_data.SETTINGS, **told} if demo else told, report)
+    settings = settle(state, {**demonstration().SETTINGS, **told} if demo else told, report)
     supervisor = supervisor_of(settings, report)
     try:
         container = bring_up(settings, supervisor, report)
@@ -158,7 +158,7 @@ def _load_watched(container: Container, supervisor: Supervisor) -> bool:
     def load() -> None:
         try:
             with progress() as show:
-                demo_data.load(container, show)
+                demonstration().load(container, show)
             _prepare_commands(container)
         except Exception as error:  # noqa: BLE001 - told by the thread that waits for us
             failed.append(error)
@@ -211,7 +211,7 @@ def _prepare_commands(container: Container) -> None:
     """Keep the addresses that the commands to try are about, so that a later `up` says the same."""
     path = container.settings.state / "demo.json"
     if not path.exists():
-        write_atomically(path, orjson.dumps({"addresses": demo_data.addresses_to_try(container)}))
+        write_atomically(path, orjson.dumps({"addresses": demonstration().addresses_to_try(container)}))
 
 
 def _say_where(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import load_key_and_cer
 from cryptography.x509 import KeyUsage
 from sqlalchemy import Engine
 
-from api import demo
+from api.cli.demonstration import demonstration
 from api.settings import Settings, save_settings
 from api.wiring import Container
 from directory.base.clock import utc_now
@@ -161,6 +161,7 @@ def test_a_command_says_it(
 def test_the_demo_makes_what_the_setting_says_and_finishes_a_pair_cut_short(
     container: Container, someone: Seeded, mode: str
 ) -> None:
+    demo: Any = demonstration()
     with transaction(container.engine) as connection:
         pair = [demo.registrar(container, connection, "CNOM", name) for name in ("a", "b")]
     # Twice: the second time stands for one cut short, whose first certificate is there already.

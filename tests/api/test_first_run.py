@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api import demo
+from api.cli.demonstration import demonstration
 from api.installation.bring_up import ldap_readers_of, make_secrets, settle
 from api.settings import Secret, child_environment, load_settings, passphrase
 from directory.base.errors import Refusal
@@ -59,8 +59,8 @@ def test_ldap_is_open_only_where_a_setting_or_the_demo_opens_it(tmp_path: Path, 
     # What nobody listens on need not be free.
     assert set(ldap_readers_of(closed)) == {"ldap-guarded"}
     with pytest.raises(Refusal, match="--ldap-port"):
-        settle(tmp_path, demo.SETTINGS, print)
-    opened = settle(tmp_path, {**ports(), **demo.SETTINGS}, print)
+        settle(tmp_path, demonstration().SETTINGS, print)
+    opened = settle(tmp_path, {**ports(), **demonstration().SETTINGS}, print)
     assert set(ldap_readers_of(opened)) == {"ldap-guarded", "ldap-open"}
     assert [url for each in ldap_readers_of(opened).values() for url in each.public_urls] == [
         f"ldaps://127.0.0.1:{opened.ldaps_port}",

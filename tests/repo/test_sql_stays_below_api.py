@@ -20,8 +20,8 @@ STATEMENT = re.compile(
 )
 # Asks a connection whether it lives, and the record nothing.
 ALIVE = "SELECT 1"
-# A trial's own server, before there is a record in it; the demonstration, which no product asks anything.
-EXCEPT = {"embedded/postgres.py", "demo.py"}
+# A trial's own server, before there is a record in it.
+EXCEPT = {"embedded/postgres.py"}
 
 
 def sql_in(source: str) -> Iterator[str]:

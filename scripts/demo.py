@@ -36,7 +36,7 @@ from pki.model import MailKeys, Purpose
 from pki.registration import enrolment as enrolling
 from pki.withdrawal.reconcile import CONSUMER as CONSEQUENCES
 
-GENERATOR = Path(__file__).resolve().parents[1] / "scripts" / "make_registers.py"
+GENERATOR = Path(__file__).resolve().with_name("make_registers.py")
 DEMO = Actor("command:demo")
 YEAR = timedelta(days=365)
 CERTIFIED_PER_WORLD = 24
@@ -103,7 +103,7 @@ def take_registers(container: Container, show: Show) -> None:
             sys.executable, str(GENERATOR), str(folder), "--practitioners", "2000", "--organisations", "200",
             "--mailboxes", "1500", "--seed", "1", "--day", container.clock().date().isoformat(),
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Refusal(
                 Kind.UNAVAILABLE, "demo-registers", f"{GENERATOR.name} failed: {done.stderr.strip()}"
