@@ -48,7 +48,13 @@ class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
         self.made_from: type = ValidatorContainer
         self._remembered: dict[tuple[Any, ...], list[tuple[Any, bool]]] = {}
 
-    def _validate_rec(self, node: Any, results: list[Any]) -> None:
+    def validate(self, node: Any) -> list[Any]:
+        """What all of them find at this node and below."""
+        results: list[Any] = []
+        self._go_through(node, results)
+        return results
+
+    def _go_through(self, node: Any, results: list[Any]) -> None:
         pdu_type = type(node.pdu)
         # Said twice: a call at each node takes a twentieth of the walk.
         kind = _kind(node) if pdu_type in _NAMED_BY else (node.path, pdu_type)
@@ -63,7 +69,7 @@ class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
                 results.append(result)
         # After the validators: decoding ones give a node its children.
         for child in node.children.values():
-            self._validate_rec(child, results)
+            self._go_through(child, results)
 
     def _concerned(self, node: Any) -> list[tuple[Any, bool]]:
         """The validators that its kind does not rule out, and whether one must be asked all the same."""

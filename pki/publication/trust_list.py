@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import orjson
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
-from sqlalchemy import Connection, Engine, Row
+from sqlalchemy import Connection, Engine, RowMapping
 
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
@@ -208,7 +208,7 @@ def _state(known: Mapping[tuple[str, str], tuple[str, datetime]], key: tuple[str
     return {"state": state, "since": since}
 
 
-def _certified(row: Row[Any]) -> Entry:
-    told = {name: value for name, value in row._mapping.items() if name != "der"}  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
-    digest, whole = sha256(row.der).hexdigest(), base64.b64encode(row.der).decode()
+def _certified(row: RowMapping) -> Entry:
+    told = {name: value for name, value in row.items() if name != "der"}
+    digest, whole = sha256(row["der"]).hexdigest(), base64.b64encode(row["der"]).decode()
     return told | {"sha256": digest, "certificate": whole}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, text
+from sqlalchemy import Connection, Row, RowMapping, delete, func, insert, select, text
 
 from directory.base.locks import hold_until_commit
 from pki.record.tables import trust_list, trust_list_due
@@ -68,19 +68,19 @@ def operators(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(_OPERATORS).all()
 
 
-def authorities(connection: Connection) -> Sequence[Row[Any]]:
+def authorities(connection: Connection) -> Sequence[RowMapping]:
     """Every CA of every generation, roots first."""
-    return connection.execute(_AUTHORITIES).all()
+    return connection.execute(_AUTHORITIES).mappings().all()
 
 
-def cross_certificates(connection: Connection) -> Sequence[Row[Any]]:
+def cross_certificates(connection: Connection) -> Sequence[RowMapping]:
     """What CAs certified of one another."""
-    return connection.execute(_CROSS).all()
+    return connection.execute(_CROSS).mappings().all()
 
 
 def certificates(connection: Connection) -> list[bytes]:
     """The certificates of all CAs and those between them, in DER."""
-    return [row.der for row in (*authorities(connection), *cross_certificates(connection))]
+    return [row["der"] for row in (*authorities(connection), *cross_certificates(connection))]
 
 
 def youngest(connection: Connection) -> datetime | None:

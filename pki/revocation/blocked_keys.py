@@ -134,11 +134,6 @@ def block(
     return True
 
 
-def is_blocked(connection: Connection, spki_sha256: bytes) -> bool:
-    """Whether this key is blocked, in this form or another."""
-    return _cause(connection, spki_sha256) is not None
-
-
 def check(connection: Connection, key: PublicKey, *, held: bool = False) -> Checked:
     """Refuse `key-blocked`, with its `cause`, and `weak-key` when a list of weak keys names it.
 

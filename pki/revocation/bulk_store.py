@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, text, update
 
 from directory.tables import api_token
 from pki.model import RevocationReason, Serial
@@ -155,7 +155,7 @@ def load(connection: Connection, number: int, *, lock: bool = False) -> Bulk | N
     if lock:
         held = select(bulk_revocation.c.id).where(bulk_revocation.c.id == number).with_for_update()
         connection.execute(held)
-    row = connection.execute(_BULKS.where(bulk_revocation.c.id == number)).one_or_none()
+    row = connection.execute(_BULKS.where(bulk_revocation.c.id == number)).mappings().one_or_none()
     return None if row is None else _bulk(row)
 
 
@@ -164,7 +164,7 @@ def newest(connection: Connection, before: int | None, limit: int) -> list[Bulk]
     query = _BULKS.order_by(bulk_revocation.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(bulk_revocation.c.id < before)
-    return [_bulk(row) for row in connection.execute(query)]
+    return [_bulk(row) for row in connection.execute(query).mappings()]
 
 
 def approve(connection: Connection, number: int, token_id: int, comment: str, now: datetime) -> None:
@@ -198,6 +198,5 @@ def next_items(connection: Connection, bulk: Bulk, limit: int) -> list[Serial]:
     return [Serial(serial) for serial in connection.execute(_NEXT, asked).scalars()]
 
 
-def _bulk(row: Row[Any]) -> Bulk:
-    known = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
-    return Bulk(**{**known, "reason": RevocationReason(known["reason"])})
+def _bulk(row: RowMapping) -> Bulk:
+    return Bulk(**{**row, "reason": RevocationReason(row["reason"])})

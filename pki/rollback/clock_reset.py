@@ -7,9 +7,8 @@ of their hour in the future counts as used now; what was read there is forgotten
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from directory import reading_quotas, withdrawal_limits
 from directory.access import Role, Token
@@ -73,8 +72,10 @@ def reset(connection: Connection, *, now: datetime, token: Token, reason: str) -
     now = present(connection, now)
     asked = connection.execute(_OPEN, {"since": now - ASKED_HOLDS}).one_or_none()
     if asked is None:
-        made = _reset(
-            connection.execute(_ASK, {"reason": reason.strip(), "token": token.id, "now": now}).one()
+        made = Reset(
+            **connection.execute(_ASK, {"reason": reason.strip(), "token": token.id, "now": now})
+            .mappings()
+            .one()
         )
         _tell(connection, Event.CLOCK_RESET_ASKED, made, token, now)
         return made
@@ -83,7 +84,9 @@ def reset(connection: Connection, *, now: datetime, token: Token, reason: str) -
             Kind.FORBIDDEN, "self-approval", "Another administrator confirms, not the one who asked."
         )
     now = not_before(now, asked.asked_at)
-    made = _reset(connection.execute(_CONFIRM, {"id": asked.id, "token": token.id, "now": now}).one())
+    made = Reset(
+        **connection.execute(_CONFIRM, {"id": asked.id, "token": token.id, "now": now}).mappings().one()
+    )
     connection.execute(_REDATE, {"now": now, "at": now - _AS_OLD})
     connection.execute(_UNSIGN, {"now": now})
     withdrawal_limits.redate(connection, now)
@@ -96,17 +99,13 @@ def resets(connection: Connection, *, token: Token) -> list[Reset]:
     """The last hundred, newest first, for administrators and auditors; refuses `role-lacking`."""
     if token.role is not Role.AUDITOR:
         _check_admin(token)
-    return [_reset(row) for row in connection.execute(_ALL)]
+    return [Reset(**row) for row in connection.execute(_ALL).mappings()]
 
 
 def _check_admin(token: Token) -> None:
     if token.role is not Role.ADMIN:
         text = "Only administrators void the last instant signed, two of them."
         raise Refusal(Kind.FORBIDDEN, "role-lacking", text, roles=[Role.ADMIN.value])
-
-
-def _reset(row: Row[Any]) -> Reset:
-    return Reset(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
 
 
 def _tell(connection: Connection, event: Event, made: Reset, token: Token, now: datetime) -> None:

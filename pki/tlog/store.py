@@ -181,12 +181,6 @@ def last_checkpoint(connection: Connection) -> Checkpoint:
     return START if row is None else _checkpoint(row)
 
 
-def holds_note(connection: Connection, length: int, note: str) -> bool:
-    """Whether this is the signed head of `length` lines."""
-    stored = connection.execute(select(audit_checkpoint.c.note).where(audit_checkpoint.c.size == length))
-    return stored.scalar_one_or_none() == note
-
-
 def knows_note(connection: Connection, length: int, note: str) -> bool:
     """Whether this is the signed head of `length` lines, or one that an epoch says is lost."""
     asked = {"size": length, "note": note, "subject": RECORD, "event": Event.RECORD_ACCEPTED.value}

@@ -119,8 +119,9 @@ def test_the_other_form_of_a_reported_key_is_certified_on_no_road(
         certify("mx.one.example", key=other)
     codes = [by_operator.value.code, road.alone(crew[0], other), *road.batch((crew[1], other))]
     assert codes == ["key-blocked"] * 3
-    with road.engine.connect() as connection:
-        assert blocked_keys.is_blocked(connection, public_keys.spki_sha256(key.public_key()))
+    with road.engine.connect() as connection, pytest.raises(Refusal) as blocked:
+        blocked_keys.check_again(connection, public_keys.spki_sha256(key.public_key()))
+    assert blocked.value.code == "key-blocked"
 
 
 @pytest.mark.parametrize("form", FORMS)

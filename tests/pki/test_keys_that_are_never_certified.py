@@ -72,7 +72,7 @@ def test_a_request_that_says_something_else_proves_nothing(
         compromise_reports.report(connection, now=now, actor=ACTOR, csr=confession(key, "Camille MARTIN"))
     assert refused.value.code == "no-compromise-proof"
     with transaction(engine) as connection:
-        assert not blocked_keys.is_blocked(connection, public_keys.spki_sha256(key.public_key()))
+        blocked_keys.check_again(connection, public_keys.spki_sha256(key.public_key()))
 
 
 def test_a_key_revoked_as_compromised_is_blocked(engine: Engine, issue: Issue, now: datetime) -> None:

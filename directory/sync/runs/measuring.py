@@ -225,5 +225,5 @@ def _first_row(
 ) -> dict[str, float]:
     # An empty cell is no unknown code.
     asked = {cell: ["", *sorted(known)] for cell, known in codes.items() if f":{cell})" in statement}
-    row = connection.execute(text(statement), asked).one()
-    return {name.replace("_", "-"): count for name, count in row._mapping.items()}  # noqa: SLF001 - public name
+    row = connection.execute(text(statement), asked).mappings().one()
+    return {name.replace("_", "-"): count for name, count in row.items()}
