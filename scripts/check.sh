@@ -14,4 +14,4 @@ mypy & types=$!
 lint-imports >/dev/null || lint-imports
 wait "$types"
 exec pytest -q -n 2 --dist loadgroup -m "pure and not waits and not long" \
-    tests/base tests/directory tests/pki tests/properties tests/repo "$@"
+    tests/directory tests/pki tests/repo "$@"

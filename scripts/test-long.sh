@@ -7,4 +7,4 @@ cd "$(dirname "$0")"
 # A judge of certificates and CRLs, and a mail program, that only these tests call.
 need_packages default-jdk-headless thunderbird
 ./test.sh -q -n 2 --dist loadgroup -m long "$@"
-SCEAU_EXAMPLES=50 ./test.sh -q -n 2 --dist loadgroup tests/api/test_openapi.py tests/properties tests/directory "$@"
+SCEAU_EXAMPLES=50 ./test.sh -q -n 2 --dist loadgroup tests/api/rest/test_openapi.py tests/directory tests/pki/ocsp tests/pki/verdict "$@"

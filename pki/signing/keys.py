@@ -1,7 +1,7 @@
 """Where CA keys lie, as those who sign see it: by name, whether in files or on a token that keeps them in.
 
 `file` and `pkcs11` are the two places there are; one contract suite runs over both
-(tests/pki/test_keys_of_a_ca.py). What may be signed is for `inprocess` and the ceremony.
+(tests/pki/signing/test_keys_of_a_ca.py). What may be signed is for `inprocess` and the ceremony.
 """
 
 from typing import Protocol

@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 
 from api.wiring import Container
 from tests.api.conftest import Caller
+from tests.api.rest.test_enrolments import CHECKED
 from tests.api.signing import request_for
-from tests.api.test_enrolments import CHECKED
 from tests.factories import seed_practitioner
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -105,7 +105,7 @@ def test_the_code_that_is_asked_is_that_of_the_release_before(release_before: Pa
 
 
 def test_the_release_before_certifies_and_revokes(release_before: Path) -> None:
-    said = outcome(release_before, "tests/pki/test_revocation.py")
+    said = outcome(release_before, "tests/pki/revocation/test_revocation.py")
     assert " passed" in said, said
     assert " failed" not in said, said
 
