@@ -51,7 +51,7 @@ class Settings:
     ldap_keys: str = _setting(
         "",
         "Folder of `ca.pem`, `publisher.pem` and `publisher.key`, for an `ldaps://` server."
-        " Whoever reads the key writes the directory.",
+        " A thief of the key writes the directory.",
     )
     suffix: str = _setting("o=sceau,c=fr", "Base of the LDAP tree. Changing it needs `sceau ldap rebuild`.")
     host: str = _setting("127.0.0.1", "Address that web and LDAP listen on. Opening it exposes plain HTTP.")
@@ -66,12 +66,12 @@ class Settings:
     ldap_client_authorities: str = _setting(
         "",
         "CAs (PEM) whose client certificates LDAPS takes (SASL EXTERNAL) from the operators that the trusted"
-        " list names; empty: tokens alone. Whoever changes it may search as any of them.",
+        " list names; empty: tokens alone. An intruder in it may search as any of them.",
     )
     ldap_gate_socket: str = _setting(
         "",
         "Where slapd asks about tokens (`sceau ldap-gate`), for accounts of its group too; empty: in"
-        " `state/run`, for this account alone. Whoever listens there learns tokens.",
+        " `state/run`, for this account alone. A listener there learns tokens.",
     )
     public_url: str = _setting(
         "",
@@ -85,23 +85,23 @@ class Settings:
     drop_accounts: str = _setting(
         "",
         "Accounts of this machine (names or numbers, with commas between) whose files in the drop folder are"
-        " taken in, beside root's, our own and its owner's. Whoever is named feeds the record.",
+        " taken in, beside root's, our own and its owner's. A named account feeds the record.",
     )
     sources_file: str = _setting(
         "",
         "Where the nightly job fetches register files from (TOML, see registers.md); empty: nowhere."
-        " Whoever writes it feeds the record.",
+        " A writer of it feeds the record.",
     )
     signer_keys: str = _setting(
         "file",
         "Where the CA keys are: `file`, encrypted below `state`; or on a token,"
-        " `pkcs11:token=LABEL?module-path=/…` (RFC 7512). Whoever changes it chooses what the signer loads.",
+        " `pkcs11:token=LABEL?module-path=/…` (RFC 7512). A change decides what the signer loads.",
     )
     ca_passphrase_file: str = _setting(
-        "", "Passphrase of the CA keys, or the token's PIN. Whoever reads it and the keys is the CA."
+        "", "Passphrase of the CA keys, or the token's PIN. A thief of it and of the keys is the CA."
     )
     web_passphrase_file: str = _setting(
-        "", "Passphrase of the OCSP and audit keys. Whoever holds both lies for 30 days."
+        "", "Passphrase of the OCSP and audit keys. A thief of both lies for 30 days."
     )
     crl_form: str = _setting(
         "plain",
@@ -168,17 +168,17 @@ class Settings:
     withdrawals_token_hour: int = _setting(
         60,
         "From how many one token may take trust within 60 minutes (measures, holds, revocations, bulks,"
-        " corrections); beyond, a second person agrees. Whoever raises it lets a stolen one do more.",
+        " corrections); beyond, a second person agrees. A higher one lets a stolen token do more.",
     )
     withdrawals_authority_hour: int = _setting(
         300,
-        "The same for all tokens of one body together. Whoever raises it lets stolen ones do more; who lowers"
-        " both slows whoever must act.",
+        "The same for all tokens of one body together. A higher one lets stolen tokens do more; two"
+        " low ones slow down a registrar who must act.",
     )
     reading_searches_hour: int = _setting(
         1000,
         "Pages of searches and lists that an operator may have within 60 minutes; one of several tokens of"
-        " his half, a registrar's token a fifth. Whoever raises it lets a stolen token copy the directory.",
+        " his half, a registrar's token a fifth. A higher one lets a stolen token copy the directory.",
     )
     reading_addresses_hour: int = _setting(
         200_000,
@@ -212,8 +212,7 @@ class Settings:
     )
     bounds_file: str = _setting(
         "",
-        "Own bounds of the nightly run (TOML), over those shipped. Whoever changes it decides what goes"
-        " unseen.",
+        "Own bounds of the nightly run (TOML), over those shipped. A change decides what goes unseen.",
     )
     smtp_host: str = _setting(
         "", "Mail server that takes notices of expiry; empty: none are mailed, `/expiring` shows them alone."
@@ -234,7 +233,7 @@ class Settings:
     trusted_proxies: str = _setting(
         "",
         "Addresses or networks of the proxies in front (`10.0.0.5, 2001:db8::/64`), which say for whom they"
-        " ask. Empty: all behind a proxy share one share. Whoever is named may take on any address.",
+        " ask. Empty: all behind a proxy share one share. A named proxy may take on any address.",
     )
     proxy_header: str = _setting(
         "forwarded",

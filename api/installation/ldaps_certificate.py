@@ -146,7 +146,7 @@ def _what_is_wrong(container: Container) -> str:
         if revocations.last_actions(connection, [serial]).get(serial, RevocationAction.RELEASE) is not (
             RevocationAction.RELEASE
         ):
-            return "the last one was taken back"
+            return "the last one was revoked"
         issuer = servers_authority.issuing(connection, SERVICE_TLS, FORMERLY, now)
     # By the CA's name alone a next generation under the same name would be taken for the last.
     if not _is_by(found, issuer):

@@ -54,7 +54,7 @@ class AttentionAnswer(Shape):
     french="""Ce qui demande un regard.
 
     Boîtes d'établissement dont plus personne ne répond, certificats bientôt révoqués, boîtes que deux
-    titulaires réclament, numéros disparus sans successeur, enrôlements approuvés sous d'autres noms que ceux
+    titulaires réclament. Numéros disparus sans successeur, enrôlements approuvés sous d'autres noms que ceux
     d'aujourd'hui (`differs` dit lesquels). Un agent voit ce qui touche son Ordre, administrateurs et
     auditeurs tout. Une affaire se ferme d'elle-même quand elle n'a plus lieu d'être.
     """,
@@ -65,7 +65,7 @@ def see_attention(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """What needs a look.
 
     Mailboxes of establishments that nobody answers for any more, certificates about to be revoked, mailboxes
-    that two holders claim, numbers gone without a successor, enrolments approved under other names than the
+    that two holders claim. Numbers gone without a successor, enrolments approved under other names than the
     record shows now (`differs` says which). A registrar sees what touches his Ordre, administrators and
     auditors all. A matter closes by itself when it is gone.
     """

@@ -140,7 +140,7 @@ class StopRequest(Shape):
     road=TAKES_AWAY,
     french="""Préparer une révocation groupée.
 
-    Compte, montre des exemples et donne l'empreinte de ce qui est choisi ; rien n'est révoqué avant l'accord
+    Compte, montre des exemples et donne l'empreinte de ce qui est choisi. Rien n'est révoqué avant l'accord
     d'un administrateur jusqu'à 100 certificats (ou sa limite de l'heure), de deux au-delà. Avec `dry_run`,
     rien n'est écrit. Les certificats du service lui-même ne sont jamais choisis.
     """,
@@ -156,8 +156,8 @@ class StopRequest(Shape):
 def plan_bulk(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """Plan a revocation of many.
 
-    Counts, shows samples and gives the digest of what is selected; nothing is revoked before it is agreed to:
-    by one administrator up to 100 certificates (or his limit of the hour), by two above. With `dry_run`
+    Counts, shows samples and gives the digest of what is selected. Nothing is revoked before somebody agrees:
+    one administrator up to 100 certificates (or his limit of the hour), two above. With `dry_run`
     nothing is written down. The certificates of the service itself are never selected.
     """
     selection = _selection(asked["selection"])

@@ -190,7 +190,7 @@ class RestatementRequest(Shape):
 
 
 class RevocationRequest(Shape):
-    """Why the certificate is taken back; `certificateHold` only suspends it."""
+    """Why the certificate is revoked; `certificateHold` only suspends it."""
 
     reason = fields.Enum(RevocationReason, by_value=True, required=True, metadata=REASONS)
     comment = Line(LONGEST_COMMENT, allow_none=True, metadata={"example": "Téléphone perdu"})

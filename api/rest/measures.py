@@ -298,8 +298,8 @@ def prolong_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
     opens=Opens.WRITE,
     french="""Écourter une suspension.
 
-    Deux agents de l'Ordre qui l'a prise : le premier demande une fin plus proche, un autre confirme la même
-    dans les sept jours, en donnant `shortening_asked`, ou ce dernier jour, dans `confirms`. Sans `confirms`,
+    Deux agents de l'Ordre qui l'a prise. Le premier demande une fin plus proche, un autre confirme la même
+    dans les sept jours. Il donne `shortening_asked`, ou ce dernier jour, dans `confirms`. Sans `confirms`,
     ou pour une autre fin : `already-asked`. Pour une fin immédiate : la levée.
     """,
     answer=MeasureAnswer,
@@ -315,9 +315,9 @@ def prolong_measure(call: Transacted, asked: dict[str, Any], measure_id: int) ->
 def shorten_measure(call: Transacted, asked: dict[str, Any], measure_id: int) -> Measure:
     """Shorten a suspension.
 
-    Two registrars of the Ordre that took it: the first asks for an earlier end, another confirms the same one
-    within seven days, with `shortening_asked`, or that last day, in `confirms`. Without `confirms`, or for
-    another end: `already-asked`. To end it at once, lift it.
+    Two registrars of the Ordre that took it. The first asks for an earlier end, another confirms the same
+    one within seven days. He gives `shortening_asked`, or that last day, in `confirms`. Without `confirms`,
+    or for another end: `already-asked`. To end it at once, lift it.
     """
     return use_cases.shorten(
         call.connection,

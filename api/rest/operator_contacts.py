@@ -79,8 +79,8 @@ def see_operator_contacts(call: Transacted) -> Contacts:
 def keep_operator_contacts(call: Transacted, asked: dict[str, Any]) -> Contacts:
     """Keep one's operator contacts.
 
-    The whole list, instead of the one before: five addresses at most, told 60, 30 and 7 days before the end
-    of a server's or client's certificate that has no successor. An empty list ends the notices.
+    The whole list, instead of the one before: five addresses at most. They are told 60, 30 and 7 days before
+    the end of a server's or client's certificate without a successor. An empty list ends the notices.
     """
     return contacts.keep(call.connection, now=call.now, token=call.token, addresses=asked["addresses"])
 

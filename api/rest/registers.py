@@ -298,8 +298,8 @@ def register_runs(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     while_behind=True,
     french="""Un passage.
 
-    Ses comptes et ceux du passage appliqué avant lui, ses étapes et leur durée, les bornes dépassées, qui a
-    donné son accord, les lignes rejetées par motif, avec des exemples pour qui peut les voir.
+    Ses comptes et ceux du passage appliqué avant lui, ses étapes et leur durée. Aussi les seuils dépassés,
+    qui a donné son accord, et les lignes rejetées par motif, avec des exemples pour les rôles autorisés.
     """,
     answer=RunInFullAnswer,
     problems=("unknown-run",),
@@ -308,8 +308,8 @@ def register_runs(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
 def register_run(call: Transacted, run_id: int) -> dict[str, Any]:
     """One run.
 
-    Its counts and those of the run applied before, its steps and their duration, the bounds it went beyond,
-    who agreed, the rejected lines by reason, with samples for those who may see them.
+    Its counts and those of the run applied before, its steps and their duration. Also the bounds it went
+    beyond, who agreed, and the rejected lines by reason, with samples for roles that may see them.
     """
     return _in_full(history.run(call.connection, run_id, samples=call.token.role in MAY_READ_LINES))
 

@@ -66,7 +66,7 @@ def look(connection: Connection, *, now: datetime, start: Serial) -> tuple[int, 
     made = crl_store.last_made(connection)
     disagreed = []
     for one in sampled:
-        recorded = "taken back" if one.action in {"revoke", "hold"} else "trusted"
+        recorded = "revoked" if one.action in {"revoke", "hold"} else "trusted"
         seen = _seen(one, known, lists, now)
         if (recorded == "trusted") != (seen == "trusted") and not _still_to_come(one, made):
             disagreed.append(Disagreement(one.serial, one.authority_id, seen, recorded))

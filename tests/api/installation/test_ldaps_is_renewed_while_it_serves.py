@@ -250,7 +250,7 @@ def test_one_that_was_taken_back_is_replaced_at_once(machine: Machine) -> None:
             connection, now=machine.at, actor=ACTOR, serial=serial_of(int(before, 16)),
             reason=RevocationReason.KEY_COMPROMISE,
         )  # fmt: skip
-    assert machine.renew() == "LDAPS shows a new certificate: the last one was taken back"
+    assert machine.renew() == "LDAPS shows a new certificate: the last one was revoked"
     assert machine.shown() != before
 
 

@@ -76,7 +76,7 @@ def test_an_entry_that_a_list_lost_is_noticed(engine: Engine, ca: StatusCa) -> N
         )
     _, disagreed = look(engine, ca.now + timedelta(minutes=1))
     assert [(one.serial, one.seen, one.recorded) for one in disagreed] == [
-        (lost.serial, "trusted", "taken back")
+        (lost.serial, "trusted", "revoked")
     ]
 
 
@@ -115,5 +115,5 @@ def test_an_entry_that_a_delta_lost_is_noticed(engine: Engine, ca: StatusCa) -> 
     ca.publish(0, delta=True)
     _, disagreed = look(engine, ca.now)
     assert [(one.serial, one.seen, one.recorded) for one in disagreed] == [
-        (lost.serial, "trusted", "taken back")
+        (lost.serial, "trusted", "revoked")
     ]
