@@ -356,7 +356,7 @@ def register_rejections(call: Transacted, asked: dict[str, Any], run_id: int) ->
     french="""Laisser passer un passage retenu.
 
     Le porteur du jeton est la personne nommée ; le commentaire dit ce qu'elle a vérifié. Il faut une ou deux
-    personnes, selon la borne dépassée ; le passage reprend ensuite de lui-même.
+    personnes, selon le seuil dépassé ; le passage reprend ensuite de lui-même.
     """,
     answer=ApprovalAnswer,
     status=201,

@@ -229,9 +229,9 @@ def finding_in_french(register: str, finding: Mapping[str, Any]) -> str:
         return _REMARKS[name]
     sentence = _FINDINGS.get((register, name)) or _FINDINGS.get(("every", name))
     if sentence is None:
-        return f"Borne « {name} » dépassée{_FIRM}: {_decimal(value)}, au-dessus de {_decimal(bound)}."
+        return f"Seuil « {name} » dépassé{_FIRM}: {_decimal(value)}, au-dessus de {_decimal(bound)}."
     written = share if "{share}" in sentence else number
-    return f"{sentence.format(share=share(value), number=number(value))} Borne{_FIRM}: {written(bound)}."
+    return f"{sentence.format(share=share(value), number=number(value))} Seuil{_FIRM}: {written(bound)}."
 
 
 def has_words_for(register: str, bound: str) -> bool:
@@ -244,7 +244,7 @@ def refusal_words(register: str, reason: str) -> Said:
     if reason in FILE_REASON_WORDS:
         return FILE_REASON_WORDS[reason]
     if has_words_for(register, reason):
-        return Said("Une borne que nul ne peut lever est passée.", "A bound that nobody may lift is passed.")
+        return Said("Un seuil que nul ne peut lever est dépassé.", "A bound that nobody may lift is passed.")
     return Said(reason, reason)
 
 

@@ -65,7 +65,7 @@ def test_a_held_run_is_shown_with_what_it_needs_and_why_in_sentences(
     )
     told = plain(anybody.get(f"/registers/runs/{held}").text)
     assert "Rien n'a changé : 0 accord sur 2." in told
-    assert "1,2 % des professionnels quitteraient le registre. Borne : 0,5 %." in told
+    assert "1,2 % des professionnels quitteraient le registre. Seuil : 0,5 %." in told
     assert FINDING["sentence"] in told
     assert "2 250 000" in told
     assert f'href="/registers/runs/{before}"' in anybody.get(f"/registers/runs/{held}").text

@@ -79,7 +79,7 @@ def test_a_run_is_told_beside_the_one_before_with_steps_findings_and_who_agreed(
     (finding,) = told["findings"]
     assert finding["sentence"] == FINDING["sentence"]
     assert finding["french"].replace("\u00a0", " ") == (
-        "1,2 % des professionnels quitteraient le registre. Borne : 0,5 %."
+        "1,2 % des professionnels quitteraient le registre. Seuil : 0,5 %."
     )
     (agreed,) = told["approvals"]
     assert (agreed["name"], agreed["comment"], agreed["counts"]) == ("admin", "Vu avec l'Ordre", True)

@@ -54,7 +54,7 @@ def test_a_held_night_goes_on_once_two_persons_agreed_over_rest(
     # The page may be five seconds old.
     within(30, lambda: f"/registers/runs/{run['run']}" in page(installation, "/registers"))
     report = page(installation, f"/registers/runs/{run['run']}")
-    assert "Bornes dépassées" in report
+    assert "Seuils dépassés" in report
     assert "0 accord sur 2" in report
     metrics = 'sceau_register_held{register="finess"} 1.0'
     within(30, lambda: metrics in page(installation, "/metrics"))
