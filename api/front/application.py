@@ -41,15 +41,13 @@ from api.front.answers import (
 from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies
 from api.front.connections import Connections
 from api.front.exchange import Exchange
-from api.front.roads import Road, Trade, too_large
+from api.front.roads import LONGEST_TARGET, Road, Trade, too_large
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.front")
-# From 65,535 on Granian answers itself, with nothing but the status.
-LONGEST_TARGET = 16_384
 # Octets of bodies kept at a time; an eighth is more than the largest one.
 OCTETS = 256 << 20
 # A body as short takes no share of them: all who have a place hold less together than a process weighs.

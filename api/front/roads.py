@@ -13,8 +13,14 @@ from werkzeug.exceptions import HTTPException
 
 from directory.base.errors import Kind, Refusal
 
+# Every bound of a request to the web is here. Only what bounds the form of one message stands with its
+# reader: of a request for a certificate, a signed proof, an OCSP request.
 # Room for 10,000 addresses.
 LARGEST_BODY = 1 << 20
+# A thousand requests on RSA keys of 4096 bits, in PEM.
+LARGEST_BATCH = 4 << 20
+# Of path and query together. From 65,535 on Granian answers itself, with nothing but the status.
+LONGEST_TARGET = 16_384
 _ON_A_VIEW = "sceau_road"
 
 

@@ -4,7 +4,6 @@ Its key is the one private key that lies unencrypted (mode 0600), because slapd 
 nothing. How a running slapd comes to show it is for `api/jobs/ldaps_certificate.py`.
 """
 
-import os
 import shutil
 from datetime import timedelta
 from ipaddress import ip_address
@@ -19,7 +18,7 @@ from api.embedded.slapd import TlsFiles
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.base.durable_files import write_atomically
+from directory.base.durable_files import onto_disk, write_atomically
 from directory.base.failpoints import passing
 from pki.certificates.profiles import SERVICE_TLS, ServiceNames
 from pki.issuance import pipeline
@@ -108,9 +107,9 @@ def _make(container: Container, actor: Actor) -> None:
     )
     passing("ldaps.key")
     write_atomically(fresh / "certificate.pem", issued.pem.encode() + _pem(issuer), mode=0o644)
-    _persist(fresh)
+    onto_disk(fresh)
     fresh.rename(pair)
-    _persist(folder)
+    onto_disk(folder)
     passing("ldaps.pair")
     _switch(folder, pair.name)
 
@@ -121,16 +120,7 @@ def _switch(folder: Path, name: str) -> None:
     link.unlink(missing_ok=True)
     link.symlink_to(name)
     link.replace(folder / "current")
-    _persist(folder)
-
-
-def _persist(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    onto_disk(folder)
 
 
 def _what_is_wrong(container: Container) -> str:

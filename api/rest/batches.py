@@ -6,7 +6,7 @@ from uuid import UUID
 
 from marshmallow import fields, validate
 
-from api.front.roads import Road
+from api.front.roads import LARGEST_BATCH, Road
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.http.schemas import Instant, Shape
 from api.rest.certificates import IssuedAnswer
@@ -24,8 +24,6 @@ from pki.issuance import batch
 from pki.issuance.batch_store import Batch, Item
 from pki.model import RevocationAction
 
-# A thousand requests on RSA keys of 4096 bits, in PEM.
-LARGEST_BODY = 4 << 20
 IDENTIFIED = {
     "batch_id": {"description": "`id` rendu par l'envoi — `id` given when sent", "example": EXAMPLE_ENROLMENT}
 }
@@ -110,7 +108,7 @@ class ApprovalsAnswer(Shape):
     answer=BatchAnswer,
     status=201,
     body=BatchRequest,
-    road=Road(largest=LARGEST_BODY),
+    road=Road(largest=LARGEST_BATCH),
     problems=("not-a-registrar", "bad-batch", "authority-expired",
               "quota-reached", "signer-unavailable"),
 )  # fmt: skip

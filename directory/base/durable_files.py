@@ -5,8 +5,11 @@ A file that was renamed into a folder may be lost again until the folder itself 
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 def onto_disk(folder: Path) -> None:
@@ -43,9 +46,48 @@ def _below(folder: Path) -> Iterator[Path]:
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace a file so that a reader sees the old or the new, never half of it; makes its folder (0700)."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+    with replacing(path, mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600, draft: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to write into, which is on the disk and takes the name `path` once the block has ended well.
+
+    `draft` is where it lies until then: beside, under one name for all who write, unless said otherwise.
+    """
+    draft = draft or path.with_suffix(".new")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        # The disk may be full, and what went wrong says more than that.
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def own_draft(path: Path) -> Path:
+    """Where this thread alone writes: others may replace the same file at the same time."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
+
+
+def create_whole(path: Path, content: bytes) -> bool:
+    """Make a file (0600), whole or not at all; False when there is one, which stays as it is."""
+    draft = own_draft(path)
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
+    try:
+        # Two processes may start at once: one of them makes the link, and never over a file that is there.
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True

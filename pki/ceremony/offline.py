@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from directory.base.durable_files import write_atomically
 from directory.base.errors import Kind, Refusal
 from pki.ceremony import build as drawing
 from pki.ceremony import signing, transcript
@@ -100,9 +101,7 @@ def root_crl(
     path = folder / f"{root_id}.crl"
     before = x509.load_der_x509_crl(path.read_bytes()) if path.exists() else None
     made = _list(parent, ring.held(root), before, revoked, days, now)
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(made)
-    draft.replace(path)
+    write_atomically(path, made, 0o666)
     return made
 
 

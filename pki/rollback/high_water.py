@@ -6,19 +6,20 @@ Raised by who can write it: nothing is answered or published before somebody loo
 """
 
 import fcntl
-import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
-from directory.base.durable_files import onto_disk
+from directory.base.durable_files import onto_disk, own_draft, replacing
 from directory.feed.changes import crl_at
 
 # A place is `CA/shard`; what its last CRL rested on stands under the place and this.
 _EVENTS = " events"
+
+# By the umask: who reads these files besides is for whoever runs the service.
+_AS_THE_ACCOUNT_HAS_IT = 0o666
 
 
 def known(path: Path, place: str) -> int:
@@ -88,12 +89,8 @@ def _write(path: Path, floors: dict[str, int]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
-    with fresh.open("wb") as file:
+    with replacing(path, _AS_THE_ACCOUNT_HAS_IT, own_draft(path)) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
     onto_disk(path.parent)
 
 

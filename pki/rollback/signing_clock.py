@@ -12,7 +12,6 @@ import fcntl
 import logging
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from sqlalchemy import Engine, text
 from directory.base import instant
 from directory.base.clock import Clock
 from directory.base.db import asking
-from directory.base.durable_files import onto_disk
+from directory.base.durable_files import onto_disk, own_draft, replacing
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.clock")
@@ -263,17 +262,9 @@ def _read(path: Path) -> Mark | None:
 
 
 def _write(path: Path, mark: Mark) -> None:
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
-    try:
-        with fresh.open("wb") as file:
-            _give(file.fileno(), path)
-            file.write(orjson.dumps({"instant": mark.instant.isoformat(), "resets": mark.resets}))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
+    with replacing(path, 0o666, own_draft(path)) as file:
+        _give(file.fileno(), path)
+        file.write(orjson.dumps({"instant": mark.instant.isoformat(), "resets": mark.resets}))
     onto_disk(path.parent)
 
 

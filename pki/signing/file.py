@@ -4,7 +4,6 @@ The passphrase is worth as much as the keys, so it should be long and random; PB
 the weak place. Keys on a hardware module are for `pkcs11`.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from directory.base.durable_files import create_whole
 from pki.signing import keys
 
 
@@ -41,18 +41,8 @@ class FileKeys:
         key = generate_private_key(curve)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(self.passphrase))
         # Whole or not at all: half a key under the right name would be taken for a wrong passphrase.
-        draft = self._path(name).with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, self._path(name))
-        except FileExistsError as error:
-            raise keys.taken(name) from error
-        finally:
-            draft.unlink()
+        if not create_whole(self._path(name), pem):
+            raise keys.taken(name)
         return key
 
     def load(self, name: str) -> EllipticCurvePrivateKey:

@@ -6,10 +6,8 @@ cursor stands is for `directory/sync/runs/increment_cursor.py`, what resources s
 `directory/sync/formats/fhir.py`.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import IO, Any
 
 import orjson
 
+from directory.base.durable_files import replacing
 from directory.base.errors import Kind, Refusal
 from directory.sync.runs.increment_cursor import file_name
 from directory.sync.sources.fhir_client import Client, Resource
@@ -179,22 +178,14 @@ def _batches(ids: list[str]) -> Iterator[list[str]]:
 
 def _write(path: Path, header: Mapping[str, str], parts: Iterable[Iterator[Mapping[str, Any]]]) -> None:
     """Whole or not at all; nobody else on this machine reads it."""
-    hidden = path.with_name(f".{path.name}.part")
-    try:
-        with os.fdopen(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            _line(file, header)
-            entries = 0
-            for part in parts:
-                for entry in part:
-                    _line(file, entry)
-                    entries += 1
-            _line(file, {"entries": entries})
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-    finally:
-        with suppress(OSError):
-            hidden.unlink(missing_ok=True)
+    with replacing(path, draft=path.with_name(f".{path.name}.part")) as file:
+        _line(file, header)
+        entries = 0
+        for part in parts:
+            for entry in part:
+                _line(file, entry)
+                entries += 1
+        _line(file, {"entries": entries})
 
 
 def _line(file: IO[bytes], entry: Mapping[str, Any]) -> None:

@@ -20,8 +20,8 @@ from cryptography.x509 import ocsp as library
 from sqlalchemy import Engine, text
 
 from api.embedded.postgres import EmbeddedPostgres
-from api.front.application import LONGEST_TARGET, SENDERS
-from api.front.roads import LARGEST_BODY
+from api.front.application import SENDERS
+from api.front.roads import LARGEST_BODY, LONGEST_TARGET
 from api.front.shares import OF_A_CREDENTIAL, OF_A_SOURCE
 from api.front.unnamed import Unnamed, last_unnamed
 from directory.base.db import connect_engine
