@@ -15,7 +15,7 @@ from directory.access import Role
 from pki.certificates import serials
 from pki.certificates.profiles import OF_OPERATORS, OPERATOR_SERVER
 from pki.issuance import for_operator
-from pki.model import IssuedCertificate, RevocationAction
+from pki.model import IssuedCertificate
 from pki.monitoring import certificate_history
 
 OPERATORS = {Role.OPERATOR}
@@ -128,7 +128,10 @@ def see_operator_certificates(call: Transacted, asked: dict[str, Any]) -> dict[s
     page, last = paging.cut(found, limit)
     items = [
         asdict(one.certificate)
-        | {"domains": list(one.hosts), "state": _state(one.certificate, one.last, call)}
+        | {
+            "domains": list(one.hosts),
+            "state": certificate_history.state_after(one.certificate, one.last, call.now),
+        }
         for one in page
     ]
     return {"items": items, "next": None if last is None else last.certificate.serial}
@@ -138,21 +141,3 @@ def operator_certificates(container: Container) -> Resource:
     """The resource, served on `container`."""
     text = "Certificats des opérateurs — Operators' certificates"
     return resource("operator_certificates", text, container, certify_operator, see_operator_certificates)
-
-
-def _state(
-    issued: IssuedCertificate, last: RevocationAction | None, call: Transacted
-) -> certificate_history.State:
-    if last is not None and last is not RevocationAction.RELEASE:
-        return (
-            certificate_history.State.REVOKED
-            if last is RevocationAction.REVOKE
-            else certificate_history.State.ON_HOLD
-        )
-    if call.now > issued.not_after:
-        return certificate_history.State.EXPIRED
-    return (
-        certificate_history.State.NOT_YET_VALID
-        if call.now < issued.not_before
-        else certificate_history.State.GOOD
-    )

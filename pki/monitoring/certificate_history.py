@@ -46,11 +46,16 @@ class Life:
     def state(self, at: datetime) -> State:
         """What it was at `at`, by what had been done by then; both ends of its validity included."""
         done = [event for event in self.events if (event.recorded_at or event.revoked_at) <= at]
-        if done and done[-1].action is not RevocationAction.RELEASE:
-            return State.REVOKED if done[-1].action is RevocationAction.REVOKE else State.ON_HOLD
-        if at > self.certificate.not_after:
-            return State.EXPIRED
-        return State.NOT_YET_VALID if at < self.certificate.not_before else State.GOOD
+        return state_after(self.certificate, done[-1].action if done else None, at)
+
+
+def state_after(issued: IssuedCertificate, last: RevocationAction | None, at: datetime) -> State:
+    """What a certificate is at `at`, when `last` was the last thing done to it by then (None: nothing)."""
+    if last is not None and last is not RevocationAction.RELEASE:
+        return State.REVOKED if last is RevocationAction.REVOKE else State.ON_HOLD
+    if at > issued.not_after:
+        return State.EXPIRED
+    return State.NOT_YET_VALID if at < issued.not_before else State.GOOD
 
 
 @dataclass(frozen=True)
