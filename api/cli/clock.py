@@ -53,7 +53,7 @@ def reset(reason: str, name: str | None, secret: str | None, state: Path | None,
     """Void the last instants signed that lie in the future: one administrator asks, another confirms.
 
     Set the clocks right first. The next CRLs are numbered above those of the future and made at once; OCSP
-    answers again. Whoever keeps a CRL of the future keeps it until it ends.
+    answers again. Readers may keep a CRL of the future until it ends.
 
     \b
     Example:  sceau clock reset --reason "time server gave next year for an hour" --as admin_a

@@ -128,7 +128,7 @@ def shorten(
 ) -> None:  # fmt: skip
     """Ask for an earlier end of the suspension MEASURE_ID, or confirm the end that another asked.
 
-    Who confirms gives --confirm; without it a request of a colleague's is refused, not confirmed unread.
+    To confirm, give --confirm. Without it a colleague's request is refused, not confirmed unread.
 
     \b
     Examples:
@@ -167,9 +167,9 @@ def annul(
 ) -> None:
     """Say that MEASURE_ID was an error, or confirm what another registrar said: everything comes back.
 
-    Who confirms gives --confirm; without it a request of a colleague's is refused, not confirmed unread.
-    What a strike-off revoked is certified anew on the same key; with --json `sceau measure list` shows the
-    serials.
+    To confirm, give --confirm. Without it a colleague's request is refused, not confirmed unread.
+    Certificates revoked by a strike-off are issued anew on the same key; with --json `sceau measure list`
+    shows the serials.
 
     \b
     Examples:
