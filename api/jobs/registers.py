@@ -15,9 +15,10 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import held_if_free
-from directory.sync.formats.files import RegisterFile, register_file, sha256_of, written_at
+from directory.sync.formats.files import RegisterFile, arrived_at, register_file, sha256_of, written_at
 from directory.sync.formats.staging import Progress
 from directory.sync.runs import run_log
+from directory.sync.runs.bounds import LastRun
 from directory.sync.runs.measuring import last_applied
 from directory.sync.runs.run import REGISTERS, RunReport, due_to_resume, resume_run, run_register
 from directory.sync.sources import origins
@@ -151,27 +152,53 @@ def _fetch(container: Container, origin: Origin) -> str:
 def _take_all(container: Container, registers: Iterable[str], told: Told) -> None:
     for register in registers:
         with told.apart(register):
+            settled = False
             for path in candidates(container.settings.registers, register):
-                if _settled(container, register, path, told):
-                    break
+                if not settled:
+                    settled = _settled(container, register, path, told)
+                elif _was_overtaken(container, register, path):
+                    _settled(container, register, path, told)
 
 
 def _settled(container: Container, register: str, path: Path, told: Told) -> bool:
-    """Run this file unless that was done; False when it is refused for what it is, or cannot even be read,
-    so that an older one has its turn.
+    """Run this file unless that was done; False when it is refused for what it is, waits since its time has
+    not come, or cannot even be read, so that an older one has its turn.
     """
     try:
         with dropped(path, container.settings.droppers) as file:
             before = _before(container, register, file)
             if before == "":
-                told.take(run_file(container, register, file))
+                report = run_file(container, register, file)
+                told.take(report)
+                if report.state == "held" and report.generated_at > container.clock():
+                    before = "ahead"
     except Refusal as refusal:
         told.refuse(register, refusal)
         return refusal.kind is Kind.CONFLICT
     except (OSError, MemoryError) as error:
         told.fail(f"{register}: {path.name[:SHOWN_NAME]}", error)
         return False
-    return before != "refused"
+    return before not in {"refused", "ahead"}
+
+
+def _was_overtaken(container: Container, register: str, path: Path) -> bool:
+    """Whether this file came when a later one was being applied already: somebody has to hear of it."""
+    with transaction(container.engine) as connection:
+        last = last_applied(connection, register)
+    try:
+        with register_file(path, through_links=False) as file:
+            return _is_older(file, register, last) and _came_later(file, last)
+    except (Refusal, OSError, MemoryError):
+        return False
+
+
+def _is_older(file: RegisterFile, register: str, last: LastRun | None) -> bool:
+    written = written_at(file, REGISTERS[register].roles)
+    return last is not None and written is not None and written < last.generated_at
+
+
+def _came_later(file: RegisterFile, last: LastRun | None) -> bool:
+    return last is not None and last.began_at is not None and arrived_at(file) > last.began_at
 
 
 @contextmanager
@@ -214,15 +241,17 @@ def _before(container: Container, register: str, file: RegisterFile) -> str:
     """What earlier runs say of this file.
 
     'done': nothing is to be had from it or an older one; 'refused': not from it, unless time alone was
-    against it; '' when it is to be tried.
+    against it; 'ahead': it is held, and says that it will be made; '' when it is to be tried. An older file
+    is, when it came after a later one was taken: that it is refused leaves a row.
     """
     now, sha256 = container.clock(), sha256_of(file)
-    written = written_at(file, REGISTERS[register].roles)
     with transaction(container.engine) as connection:
         last = last_applied(connection, register)
         seen = run_log.last_of_file(connection, register, sha256)
     if seen is None:
-        return "done" if last and written and written < last.generated_at else ""
+        return "done" if _is_older(file, register, last) and not _came_later(file, last) else ""
+    if seen.state == "held" and made_by_its_word(file, register) > now:
+        return "ahead"
     if seen.state != "refused":
         return "done"
     passes = seen.reason in _PASSING and made_by_its_word(file, register) <= now

@@ -173,6 +173,7 @@ ROW_REASON_WORDS = _said(
 _FINDINGS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
         ("every", "from-the-future"): "Le fichier se dit fait dans {number} heures.",
+        ("every", "stamped-ahead"): "Le fichier se dit fait, à la minute près, dans {number} heures.",
         ("every", "too-many-rejections"): "{share} des lignes ne peuvent être lues.",
         ("every", "more-rejections"): "Les lignes illisibles augmentent de {share} du fichier.",
         ("every", "too-few-rows"): "Le fichier perd {share} de ses lignes depuis le dernier appliqué.",

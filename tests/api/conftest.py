@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from api.cli import output
 from api.cli.main import main
 from api.embedded.postgres import EmbeddedPostgres
 from api.installation import status as condition
-from api.jobs import ocsp
+from api.jobs import ocsp, registers
 from api.settings import Settings, load_settings, save_settings
 from api.wiring import Container, build
 from directory.base.clock import utc_now
@@ -60,6 +60,12 @@ class Caller:
 
 class AbsentSigner:
     """Stands where no test of this folder signs anything: every call is a mistake of the test."""
+
+
+@pytest.fixture(autouse=True)
+def came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropped files lay there all along: the disk's clock is not the one of the tests."""
+    monkeypatch.setattr(registers, "arrived_at", lambda _: datetime.min.replace(tzinfo=UTC))
 
 
 @pytest.fixture

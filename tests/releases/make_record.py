@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 STATE, WEB = Path(sys.argv[1]), sys.argv[2]
 COMMAND, REPOSITORY = Path(sys.executable).with_name("sceau"), Path(sys.executable).parents[2]
 TODAY = datetime.now(UTC).date()
+YESTERDAY = TODAY - timedelta(days=1)
 CHECKED = {"method": "in-person", "document": "CPS", "checked_on": TODAY.isoformat()}
 
 
@@ -163,8 +164,8 @@ def take_another_day(without: str) -> None:
     folder.mkdir(exist_ok=True)
     made = [
         sys.executable, REPOSITORY / "scripts" / "make_registers.py", folder, "--practitioners", "60",
-        "--organisations", "8", "--mailboxes", "60", "--seed", "1", "--day", TODAY.isoformat(), "--next-day",
-        "--departures", "5%", "--moves", "10%", "--without", without,
+        "--organisations", "8", "--mailboxes", "60", "--seed", "1", "--next-day",
+        "--day", YESTERDAY.isoformat(), "--departures", "5%", "--moves", "10%", "--without", without,
     ]  # fmt: skip
     subprocess.run(made, check=True, capture_output=True)
     for register, pattern in (("finess", "etalab*"), ("rpps", "PS_*"), ("mailboxes", "Extraction*")):

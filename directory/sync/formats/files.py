@@ -298,9 +298,14 @@ def oldest(*told: datetime | None) -> datetime | None:
     known = sorted(at for at in told if at is not None)
     if not known:
         return None
-    day = known[0].astimezone(FRANCE)
-    timed = [at for at in known[1:] if at != known[0] and at.astimezone(FRANCE).date() == day.date()]
-    return timed[0] if timed and day.time() == time.min else known[0]
+    day = known[0].astimezone(FRANCE).date()
+    timed = [at for at in known[1:] if at != known[0] and at.astimezone(FRANCE).date() == day]
+    return timed[0] if timed and is_day_alone(known[0]) else known[0]
+
+
+def is_day_alone(told: datetime) -> bool:
+    """Whether a file tells of itself no more than a day, which begins it."""
+    return told.astimezone(FRANCE).time() == time.min
 
 
 def written_at(file: RegisterFile, roles: Mapping[str, re.Pattern[str]]) -> datetime | None:
@@ -351,6 +356,11 @@ def is_archive(file: RegisterFile) -> bool:
 def modified_at(file: RegisterFile) -> datetime:
     """The file's own time: of a text that does not say when it was made, and for the order of several."""
     return datetime.fromtimestamp(os.fstat(file.descriptor).st_mtime, UTC)
+
+
+def arrived_at(file: RegisterFile) -> datetime:
+    """When it came to lie where it lies: nobody sets this time, as one sets the file's own."""
+    return datetime.fromtimestamp(os.fstat(file.descriptor).st_ctime, UTC)
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class LastRun:
     generated_at: datetime
     counts: Mapping[str, int]
     layout: str | None = None
+    began_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,20 @@ def judge(
     generated_at: datetime,
     now: datetime,
     layout: str | None = None,
+    by_the_minute: bool = False,
 ) -> Judgement:
     """How many persons a run needs; a Refusal for what nobody may let through.
 
-    `counts` are the run's, `measures` those of `measuring.measure`, `last` None when nothing was applied yet.
+    `counts` are the run's, `measures` those of `measuring.measure`, `last` None when nothing was applied yet,
+    `by_the_minute` whether the file tells more than a day of itself.
     Refusal `older-than-applied`, or the name of the first bound whose `refuse` is passed, with its sentence.
     """
     if last is not None and generated_at < last.generated_at:
         text = f"This file was made on {generated_at:%Y-%m-%d %H:%M}, before the one applied last."
         raise refused("older-than-applied", text)
-    known = {**measures, **_known(counts, last, generated_at, now, layout)}
+    known = {**measures, **_known(counts, last, layout)}
+    ahead = max(0.0, (generated_at - now) / timedelta(hours=1))
+    known |= {"hours-ahead": ahead, "hours-ahead-by-the-minute": ahead * by_the_minute}
     findings = []
     for bound in bounds.bounds:
         count, whole = known[bound.count], known[bound.whole] if bound.whole else 0
@@ -159,13 +164,7 @@ def judge(
     return Judgement(max((finding.needed for finding in findings), default=0), tuple(findings))
 
 
-def _known(
-    counts: Mapping[str, int],
-    last: LastRun | None,
-    generated_at: datetime,
-    now: datetime,
-    layout: str | None,
-) -> dict[str, float]:
+def _known(counts: Mapping[str, int], last: LastRun | None, layout: str | None) -> dict[str, float]:
     """What the counts of this run and of the last tell by themselves, whatever the register."""
     before = last.counts if last is not None else {}
     rows, rejections = counts["lines"], counts["rejected"]
@@ -177,7 +176,6 @@ def _known(
         "rejections": rejections,
         "rejections-more": max(0, rejections - before.get("rejected", rejections)),
         "columns-fewer": _columns_fewer(layout, last.layout if last is not None else None),
-        "hours-ahead": max(0.0, (generated_at - now) / timedelta(hours=1)),
     }
 
 

@@ -177,7 +177,7 @@ _MEASURES = MappingProxyType(
     {"rpps": _RPPS, "finess": _FINESS, "mailboxes": _MAILBOXES, "trusted-domains": _TRUSTED_DOMAINS}
 )
 _LAST = text("""
-    SELECT generated_at, layout, counts FROM register_run
+    SELECT generated_at, layout, counts, started_at FROM register_run
     WHERE register = :register AND state = 'applied' AND NOT increment ORDER BY id DESC LIMIT 1
 """)
 
@@ -208,7 +208,7 @@ def measure(connection: Connection, register: str, codes: Mapping[str, frozenset
 def last_applied(connection: Connection, register: str) -> LastRun | None:
     """The run of this register's whole file that was applied last; None when none ever was."""
     row = connection.execute(_LAST, {"register": register}).one_or_none()
-    return None if row is None else LastRun(row.generated_at, row.counts, row.layout)
+    return None if row is None else LastRun(row.generated_at, row.counts, row.layout, row.started_at)
 
 
 def lately(connection: Connection, register: str, *, since: datetime) -> dict[str, float]:

@@ -26,6 +26,7 @@ from directory.sync.formats.files import (
     Remark,
     digest_of,
     is_archive,
+    is_day_alone,
     modified_at,
     oldest,
     opened,
@@ -428,6 +429,7 @@ class _Run:
         judged = judge(
             bounds, counts=counts, measures=measures, last=last,
             generated_at=self._generated_at, now=self._given.now, layout=self._layout,
+            by_the_minute=not is_day_alone(self._generated_at),
         )  # fmt: skip
         remarks = (Finding(one.name, 1, 0, 0, one.sentence) for one in self._remarks)
         self._judgement = Judgement(judged.needed, (*judged.findings, *remarks))

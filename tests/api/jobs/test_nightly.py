@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
 from directory.base.locks import held_if_free
-from directory.sync.formats.files import RegisterFile, written_at
+from directory.sync.formats.files import RegisterFile, arrived_at, register_file, written_at
 from directory.sync.runs.run import run_register
 from directory.sync.sources import drop_folder
 from directory.sync.sources.drop_folder import candidates, newest, strangers
+from tests.conftest import NOON
 from tests.directory.sync.files import restamped
 
 MAKER = Path(__file__).resolve().parents[3] / "scripts" / "make_registers.py"
@@ -228,6 +229,52 @@ def test_files_older_than_the_applied_one_are_left_alone(
     (drop / "PS_LibreAcces_202608010200.zip").write_bytes(true.read_bytes() + b"\0")
     assert take_registers(container) == ""
     assert [name for name, _, _ in runs(engine)] == [true.name]
+
+
+@pytest.mark.parametrize("lies", [True, False], ids=["still there", "gone"])
+def test_a_file_that_came_after_a_later_one_was_taken_is_told_once(
+    container: Container, engine: Engine, drop: Path, monkeypatch: pytest.MonkeyPatch, *, lies: bool
+) -> None:
+    """A stamp set ahead makes the true files after it 'older': the register stands still, and looks fresh."""
+    true = only_rpps(drop)
+    ahead = restamped(true, f"{container.clock() + timedelta(hours=1):%Y%m%d%H%M}")
+    take_registers(container)
+    assert runs(engine) == [(ahead.name, "applied", None)]
+    if not lies:
+        ahead.unlink()
+    # It lay there before: overtaken, as one of several files is.
+    assert take_registers(container) == ""
+    monkeypatch.setattr(registers, "arrived_at", lambda _: container.clock() + timedelta(hours=2))
+    with pytest.raises(Refusal, match=r"^rpps: This file was made on .* before the one applied last"):
+        take_registers(container)
+    assert runs(engine)[1:] == [(true.name, "refused", "older-than-applied")]
+    assert take_registers(container) == ""
+    assert len(runs(engine)) == 2
+
+
+def test_a_file_comes_when_it_is_put_there_whatever_its_own_time(tmp_path: Path) -> None:
+    path = tmp_path / "listeblanchemssante.xml"
+    path.touch()
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    with register_file(path) as file:
+        assert arrived_at(file) == datetime.fromtimestamp(path.stat().st_ctime, UTC)
+        assert arrived_at(file) > datetime.fromtimestamp(1_000_000_000, UTC)
+
+
+def test_a_file_stamped_for_tomorrow_waits_and_the_true_one_is_taken(
+    container: Container, engine: Engine, drop: Path
+) -> None:
+    true = only_rpps(drop)
+    ahead = restamped(true, f"{container.clock() + timedelta(hours=27):%Y%m%d%H%M}")
+    assert "rpps: applied" in take_registers(container)
+    assert runs(engine) == [(ahead.name, "held", None), (true.name, "applied", None)]
+    # It waits on, and the file of the next night is taken as well.
+    later = restamped(true, f"{container.clock() + timedelta(hours=20):%Y%m%d%H%M}")
+    assert "rpps: applied" in take_registers(replace(container, clock=lambda: NOON + timedelta(hours=21)))
+    assert runs(engine)[2:] == [(later.name, "applied", None)]
+    with engine.connect() as connection:
+        (findings,) = connection.execute(text("SELECT findings FROM register_run WHERE state = 'held'")).one()
+    assert [(one["name"], one["needed"]) for one in findings] == [("stamped-ahead", 2)]
 
 
 def test_a_plan_made_by_hand_does_not_stand_for_the_night(

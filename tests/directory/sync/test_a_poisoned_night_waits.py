@@ -415,7 +415,7 @@ def test_a_held_run_goes_on_after_two_persons_and_does_what_it_said(
 def test_everything_that_has_a_bound_is_measured(register: str, engine: Engine) -> None:
     of_the_file = {
         "rows", "rows-last", "rows-fewer", "rows-more", "rejections", "rejections-more", "columns-fewer",
-        "hours-ahead",
+        "hours-ahead", "hours-ahead-by-the-minute",
     }  # fmt: skip
     bounds = load_bounds()[register]
     with engine.connect() as connection, connection.begin():

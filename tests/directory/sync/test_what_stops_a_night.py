@@ -34,6 +34,7 @@ class Told:
     last: LastRun
     generated_at: datetime
     layout: str = "x-56"
+    by_the_minute: bool = False
 
 
 def quiet(bounds: RegisterBounds) -> Told:
@@ -49,6 +50,10 @@ def told(bounds: RegisterBounds, bound: Bound, count: float) -> Told:
     calm, number = quiet(bounds), round(count)
     special: dict[str, dict[str, object]] = {
         "hours-ahead": {"generated_at": NOW + timedelta(hours=count)},
+        "hours-ahead-by-the-minute": {
+            "generated_at": NOW + timedelta(hours=count),
+            "by_the_minute": True,
+        },
         "columns-fewer": {"layout": f"x-{56 - number}"},
         "rows-fewer": {"counts": calm.counts | {"lines": MANY - number}},
         "rows-more": {"counts": calm.counts | {"lines": MANY + number}},
@@ -69,7 +74,7 @@ def needed(bounds: RegisterBounds, night: Told) -> float:
 def asked(bounds: RegisterBounds, night: Told) -> Judgement:
     return judge(
         bounds, counts=night.counts, measures=night.measures, last=night.last, now=NOW,
-        generated_at=night.generated_at, layout=night.layout,
+        generated_at=night.generated_at, layout=night.layout, by_the_minute=night.by_the_minute,
     )  # fmt: skip
 
 

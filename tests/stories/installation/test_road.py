@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.stories.installation.conftest import Installation, run, within
@@ -148,7 +148,8 @@ def test_a_person_who_left_the_register_is_refused_revoked_and_gone(
     installation: Installation, person: Person, tmp_path: Path
 ) -> None:
     address, serial, national_id = person
-    day = datetime.now(UTC).date().isoformat()
+    # Tomorrow's file would wait for two persons.
+    day = (datetime.now(UTC) - timedelta(hours=25)).date().isoformat()
     run(
         sys.executable, str(ROOT / "scripts" / "make_registers.py"), str(tmp_path), "--practitioners", "2000",
         "--organisations", "200", "--mailboxes", "1500", "--seed", "1", "--day", day,
