@@ -4,6 +4,7 @@ import errno
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
@@ -74,7 +75,9 @@ def nights(
     maker: ModuleType, postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Nights]:
     folder = tmp_path_factory.mktemp("nights")
-    plan = {"practitioners": 300, "organisations": 40, "mailboxes": 20, "seed": 3}
+    plan: dict[str, object] = {"practitioners": 300, "organisations": 40, "mailboxes": 20, "seed": 3}
+    # The second day's file is made at NOON: what is stamped for tomorrow would wait.
+    plan |= {"day": date(2026, 8, 31)}
     shares = {"next_day": True, "arrivals": 0.02, "moves": 0.03, "departures": 0.01}
     one = maker.make(folder / "1", maker.Plan(**plan))["rpps"]
     two = maker.make(folder / "2", maker.Plan(**plan, **shares))["rpps"]
