@@ -60,7 +60,8 @@ need_venv() {
     # What tests need contains what a run needs: a quickstart does not take it away again.
     [ -f .venv/sceau-lock-test ] && lock=requirements-test.lock
     place="$("$python" -V) $PWD"
-    wanted="$(sha256sum "$lock" | cut -d' ' -f1) $place"
+    # With the version: what is installed tells its own.
+    wanted="$(sha256sum "$lock" | cut -d' ' -f1) $(sed -n 's/^version = //p' pyproject.toml) $place"
     # Programs in a .venv name its folder and its Python: moved or upgraded, it is made anew.
     case "$(cat "$stamp" 2>/dev/null)" in "" | *" $place") ;; *) rm -rf .venv ;; esac
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
