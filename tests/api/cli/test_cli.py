@@ -298,7 +298,7 @@ def test_requests_of_foreign_tools_are_read_or_refused_by_name(
     one, two = token(sceau, "one"), token(sceau, "two")
     enrolment = told(sceau("enrol", person.national_id, person.mailbox, "--json", token=one))["id"]
     sceau("enrol", "--approve", enrolment, token=two)
-    files = Path(__file__).resolve().parents[2] / "pki" / "requests"
+    files = Path(__file__).resolve().parents[2] / "pki" / "certificates" / "requests"
     with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as signer:
         built["signer"] = signer
         wrong = sceau("issue", enrolment, "--csr", str(files / "version-1-value.pem"), token=one)
