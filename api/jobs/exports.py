@@ -9,7 +9,7 @@ from datetime import UTC, timedelta
 from api.jobs.list_signer import list_signer
 from api.wiring import Container
 from directory.base.db import transaction
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.feed import outside_cursor
 from directory.sync.runs.run_log import last_applied_at
 from pki.publication.export import FORMAT, write_export
@@ -53,7 +53,7 @@ def withdraw(container: Container) -> list[str]:
 
     They are not handed out from the moment it was put there.
     """
-    with held_if_free(container.engine, "export") as alone:
+    with try_lock(container.engine, "export") as alone:
         if not alone:
             return []
         with transaction(container.engine, read_only=True) as connection:
@@ -76,7 +76,7 @@ def write(container: Container) -> Export | None:
     None while another process writes one, or when one of this very second exists. Refuses `no-list-signer`
     where there is no CA. What a crash leaves half written nobody sees, and the next one removes.
     """
-    with held_if_free(container.engine, "export") as alone:
+    with try_lock(container.engine, "export") as alone:
         if not alone:
             return None
         signer = list_signer(container)

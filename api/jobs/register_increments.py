@@ -12,7 +12,7 @@ from api.jobs.registers import Told, run_file
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.sync.formats.fhir import INCREMENTS
 from directory.sync.runs import increment_cursor as cursor
 from directory.sync.sources.fhir_client import Api, Client
@@ -28,7 +28,7 @@ def take_increments(container: Container) -> str:
         return ""
     api, registers = found
     told = Told()
-    with held_if_free(container.engine, f"fetch:{cursor.SOURCE}") as free:
+    with try_lock(container.engine, f"fetch:{cursor.SOURCE}") as free:
         if free:
             _take(container, api, registers, told)
     return told.end()

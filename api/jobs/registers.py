@@ -14,7 +14,7 @@ from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.sync.formats.files import RegisterFile, arrived_at, register_file, sha256_of, written_at
 from directory.sync.formats.staging import Progress
 from directory.sync.runs import run_log
@@ -125,7 +125,7 @@ def _fetch_due(container: Container, known: Iterable[Origin], told: Told) -> set
     with transaction(container.engine) as connection:
         names = origins.due(connection, now=container.clock())
     for origin in (origin for origin in known if origin.name in names):
-        with told.apart(origin.name), held_if_free(container.engine, f"fetch:{origin.name}") as free:
+        with told.apart(origin.name), try_lock(container.engine, f"fetch:{origin.name}") as free:
             if free and (name := _fetch(container, origin)):
                 told.say(f"{origin.name}: {name}")
                 fetched.add(origin.register)

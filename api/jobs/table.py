@@ -37,7 +37,7 @@ from api.wiring import Container
 from directory.base import job_runs
 from directory.base.db import transaction, unpromised
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 
 FRANCE = ZoneInfo("Europe/Paris")
 # Seconds. Above the longest wait for a lock and for a signature, and what one statement of a job may take.
@@ -320,7 +320,7 @@ def run_job(container: Container, name: str, *, forced: bool = False) -> str | N
 def _run(container: Container, job: Job, *, forced: bool) -> str | None:
     if job.waits and container.watch.lacks():
         return None
-    with held_if_free(container.engine, f"job:{job.name}") as free:
+    with try_lock(container.engine, f"job:{job.name}") as free:
         now = container.clock()
         if not free or not (_start(container.engine, job, now, forced=forced)):
             return None

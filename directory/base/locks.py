@@ -66,7 +66,7 @@ def is_held(connection: Connection, name: str) -> bool:
 
 
 @contextmanager
-def held_if_free(engine: Engine, name: str) -> Iterator[bool]:
+def try_lock(engine: Engine, name: str) -> Iterator[bool]:
     """Whether the lock `name` was free; if so it is held, on its own connection, until the block ends."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         key = lock_key(name)

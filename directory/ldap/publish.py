@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.base.pools import Pool
 from directory.feed.changes import START, Change, Cursor, Entity, crl_at
 from directory.feed.follower import Follower
@@ -176,7 +176,7 @@ class Publisher:
 
         Refusal UNAVAILABLE when LDAP cannot be reached: the place in the feed is then kept, nothing is lost.
         """
-        with held_if_free(self.engine, LOCK) as mine:
+        with try_lock(self.engine, LOCK) as mine:
             return self.pass_while_locked(now) if mine else PublishReport()
 
     def pass_while_locked(self, now: datetime, *, overwrite: bool = False) -> PublishReport:
@@ -354,7 +354,7 @@ def held_back(engine: Engine) -> Iterator[None]:
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        with held_if_free(engine, LOCK) as mine:
+        with try_lock(engine, LOCK) as mine:
             if mine:
                 yield
                 return

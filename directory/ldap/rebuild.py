@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.base.pools import Pool
 from directory.feed.changes import Cursor
 from directory.feed.readers import horizon, save_cursor
@@ -147,7 +147,7 @@ def _tell(publisher: Publisher, entries: int, *, now: datetime, actor: Actor) ->
 @contextmanager
 def _alone(engine: Engine) -> Iterator[None]:
     """Two rebuilds at once would write one file, and serve what both of them half wrote."""
-    with held_if_free(engine, "ldap-rebuild") as free:
+    with try_lock(engine, "ldap-rebuild") as free:
         if not free:
             raise Refusal(Kind.CONFLICT, "ldap-rebuild-running", "Another rebuild is under way.")
         yield

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from pki.ceremony import build as drawing
 from pki.ceremony import signing, transcript
 from pki.ceremony import store as rows
@@ -87,7 +87,7 @@ def perform(
     carries. One cut short is taken up again with the same keys.
     Where the file was not `reviewed`, what exists may have other URLs and CRLs than it says.
     """
-    with held_if_free(engine, "ceremony") as alone:
+    with try_lock(engine, "ceremony") as alone:
         if not alone:
             raise Refusal(Kind.CONFLICT, "ceremony-running", "Another ceremony is under way on this record.")
         with transaction(engine, read_only=True) as connection:

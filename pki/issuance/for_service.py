@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from pki.certificates.profiles import LIST_SIGNER, OCSP_SIGNER, Profile, ResponderNames
 from pki.issuance import pipeline
 from pki.issuance.pipeline import Prepared
@@ -109,7 +109,7 @@ def ensure_list_signer(
 
 
 def _ensure(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> bool:
-    with held_if_free(engine, f"{wanted.kind.lock}/{wanted.authority_id}") as alone:
+    with try_lock(engine, f"{wanted.kind.lock}/{wanted.authority_id}") as alone:
         if not alone or _one_lasts(engine, wanted, now):
             return False
         _make(engine, signer, wanted, now)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, text
 from directory.base import failpoints
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.feed.changes import Entity
 from directory.sync.formats import fhir
 from directory.sync.formats.files import (
@@ -244,7 +244,7 @@ class _Given:
 
 def _locked(engine: Engine, register: str, begin: Callable[[Connection], int], given: _Given) -> RunReport:
     """One run, alone in its register; whatever claims to run meanwhile was cut off."""
-    with held_if_free(engine, f"sync:{register}") as free:
+    with try_lock(engine, f"sync:{register}") as free:
         if not free:
             raise Refusal(Kind.CONFLICT, "sync-running", f"Another run of {register} is under way.")
         with engine.connect() as connection:

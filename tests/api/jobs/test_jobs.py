@@ -25,7 +25,7 @@ from api.settings import save_settings
 from api.wiring import Container
 from directory.base.db import connect_engine, transaction
 from directory.base.errors import Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from tests.factories import seed_practitioner
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,7 +108,7 @@ def test_all_that_run_at_a_time_find_their_connections(
     def work(name: str) -> str:
         with ExitStack() as held:
             for depth in range(DEEPEST - 2):
-                held.enter_context(held_if_free(engine, f"{name} {depth}"))
+                held.enter_context(try_lock(engine, f"{name} {depth}"))
             barrier.wait(20)
             with transaction(engine) as connection:
                 return str(connection.execute(text("SELECT 'done'")).scalar_one())

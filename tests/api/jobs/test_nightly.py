@@ -16,7 +16,7 @@ from api.jobs.registers import take_registers
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.errors import Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.sync.formats.files import RegisterFile, arrived_at, register_file, written_at
 from directory.sync.runs.run import run_register
 from directory.sync.sources import drop_folder
@@ -165,7 +165,7 @@ def test_a_register_that_somebody_is_taking_is_reported_after_the_others_too(
     container: Container, engine: Engine, drop: Path
 ) -> None:
     make(drop, "2026-08-30")
-    with held_if_free(engine, "sync:finess") as free:
+    with try_lock(engine, "sync:finess") as free:
         assert free
         with pytest.raises(Refusal, match=r"^finess: Another run"):
             take_registers(container)

@@ -7,30 +7,30 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import connect_engine, transaction
-from directory.base.locks import held_if_free, hold_until_commit, lock_key
+from directory.base.locks import hold_until_commit, lock_key, try_lock
 
 
 def test_a_lock_has_one_holder_and_another_name_is_another_lock(engine: Engine) -> None:
-    with held_if_free(engine, "a") as first, held_if_free(engine, "a") as second:
+    with try_lock(engine, "a") as first, try_lock(engine, "a") as second:
         assert (first, second) == (True, False)
-        with held_if_free(engine, "b") as other:
+        with try_lock(engine, "b") as other:
             assert other
-    with held_if_free(engine, "a") as again:
+    with try_lock(engine, "a") as again:
         assert again
 
 
 def test_who_did_not_get_the_lock_does_not_free_it(engine: Engine) -> None:
-    with held_if_free(engine, "a"):
-        with held_if_free(engine, "a"):
+    with try_lock(engine, "a"):
+        with try_lock(engine, "a"):
             pass
-        with held_if_free(engine, "a") as third:
+        with try_lock(engine, "a") as third:
             assert not third
 
 
 def test_a_lock_is_free_after_its_holder_failed(engine: Engine) -> None:
-    with pytest.raises(ZeroDivisionError), held_if_free(engine, "a"):
+    with pytest.raises(ZeroDivisionError), try_lock(engine, "a"):
         raise ZeroDivisionError
-    with held_if_free(engine, "a") as again:
+    with try_lock(engine, "a") as again:
         assert again
 
 
@@ -39,12 +39,12 @@ def test_a_lock_goes_with_its_connection(engine: Engine, database_url: str) -> N
     query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
     with other.connect() as link:
         link.execute(text("SELECT pg_advisory_lock(:key)"), {"key": lock_key("a")})
-        with held_if_free(engine, "a") as free:
+        with try_lock(engine, "a") as free:
             assert not free
         with transaction(engine) as connection:
             pid = connection.execute(text(query)).scalar_one()
             connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-        with held_if_free(engine, "a") as free:
+        with try_lock(engine, "a") as free:
             assert free
         link.invalidate()
     other.dispose()

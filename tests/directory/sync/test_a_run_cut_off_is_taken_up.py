@@ -18,7 +18,7 @@ from directory.base import failpoints
 from directory.base.audit import Actor
 from directory.base.db import connect_engine, transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.sync.runs.run import RunReport, due_to_resume, resume_run, run_register
 from directory.sync.runs.run_log import MOST_ATTEMPTS, STEPS
 from tests.conftest import NOON
@@ -199,7 +199,7 @@ def test_a_run_under_way_is_neither_due_nor_taken_up_twice(nights: Nights, engin
     with pytest.raises(RuntimeError):
         take(engine, nights.files[0])
     assert due(engine) == [1]
-    with held_if_free(engine, "sync:rpps") as free:
+    with try_lock(engine, "sync:rpps") as free:
         assert free
         assert due(engine) == []
         with pytest.raises(Refusal) as caught:

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from directory.identifiers import luhn_key
 from directory.sync.formats import files as source
 from directory.sync.runs.run import REGISTERS, run_register
@@ -613,7 +613,7 @@ def test_no_such_file_and_no_such_register_are_refused_without_a_run(
 
 
 def test_two_runs_of_one_register_at_once_are_refused(engine: Engine, run: Run) -> None:
-    with held_if_free(engine, "sync:rpps") as free:
+    with try_lock(engine, "sync:rpps") as free:
         assert free
         with pytest.raises(Refusal) as caught:
             run("rpps", VECTORS / ACTIVITIES)

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.base.locks import held_if_free
+from directory.base.locks import try_lock
 from pki.ceremony import perform as making
 from pki.ceremony import transcript
 from pki.ceremony.perform import Outcome
@@ -258,7 +258,7 @@ def test_a_key_that_lies_on_no_token_of_ours_is_out_of_reach(
 
 
 def test_two_ceremonies_do_not_run_side_by_side(engine: Engine, tmp_path: Path, now: datetime) -> None:
-    with held_if_free(engine, "ceremony"), pytest.raises(Refusal) as refused:
+    with try_lock(engine, "ceremony"), pytest.raises(Refusal) as refused:
         hold(engine, tmp_path / "keys", plan(generation(1)), now)
     assert refused.value.code == "ceremony-running"
 
