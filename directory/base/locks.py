@@ -24,7 +24,7 @@ def lock_key_sql(name: str) -> str:
     return f"CAST(CAST('x' || {digest} AS bit(64)) AS bigint)"
 
 
-def hold_until_commit(connection: Connection, name: str) -> None:
+def lock_until_commit(connection: Connection, name: str) -> None:
     """Wait for the lock `name` and keep it until this transaction ends."""
     connection.execute(_HOLD, {"key": lock_key(name)})
 
@@ -38,7 +38,7 @@ def hold_until_disconnected(connection: Connection, name: str) -> None:
 
 
 def hold_all_until_commit(connection: Connection, names: Iterable[str]) -> None:
-    """As `hold_until_commit` for each, always in one order, so that two who want several cannot deadlock."""
+    """As `lock_until_commit` for each, always in one order, so that two who want several cannot deadlock."""
     connection.execute(_HOLD_ALL, {"keys": sorted(lock_key(name) for name in set(names))})
 
 

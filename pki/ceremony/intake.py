@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from pki.ceremony import build as drawing
 from pki.ceremony import perform as making
 from pki.ceremony import store as rows
@@ -59,7 +59,7 @@ def take_certificate(
     # The key is asked outside of the transaction: a token may take its time.
     held = _held(plan, one, ring)
     with transaction(engine) as connection:
-        hold_until_commit(connection, "ceremony-intake")
+        lock_until_commit(connection, "ceremony-intake")
         known = _known(connection, one)
         der = certificate.public_bytes(Encoding.DER)
         if known is not None:

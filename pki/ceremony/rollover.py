@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from pki.ceremony import store as rows
 from pki.crl import store as crl_store
 from pki.model import Authority, AuthorityState
@@ -100,7 +100,7 @@ def root_crl_ends(connection: Connection) -> datetime | None:
 
 def _issuing(connection: Connection, authority_id: str) -> Authority:
     # Two who retire the last two would each see the other's.
-    hold_until_commit(connection, "roll-over")
+    lock_until_commit(connection, "roll-over")
     found = authorities.load_authority(connection, authority_id)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"There is no authority {authority_id}.")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 
 from directory import store as directory_store
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from directory.model import MailboxFacts, Practitioner
 from pki.certificates.profiles import OF_OPERATORS
 from pki.impediments.causes import Bond, Cause, Present, causes, kind_of_profile
@@ -102,7 +102,7 @@ def lock_holder(connection: Connection, issued: IssuedCertificate) -> None:
         directory_store.lock_person(connection, issued.practitioner)
     operator = connection.execute(_OPERATOR_OF, {"serial": issued.serial}).scalar_one_or_none()
     if operator is not None:
-        hold_until_commit(connection, f"operator:{operator}")
+        lock_until_commit(connection, f"operator:{operator}")
     key_locks.hold(connection, [issued.spki_sha256])
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from directory.access import Token
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from directory.identifiers import parse_domain
 from pki.certificates import public_keys
 from pki.certificates.profiles import (
@@ -143,7 +143,7 @@ def _reserve(
 
 def _queue(connection: Connection, operator: Operator) -> None:
     """Whoever certifies for one operator waits here, so that the second sees what the first reserved."""
-    hold_until_commit(connection, f"operator:{operator.id}")
+    lock_until_commit(connection, f"operator:{operator.id}")
 
 
 def _taken_up(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, RowMapping, delete, func, insert, select, text
 
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from pki.record.tables import trust_list, trust_list_due
 
 _LOCK = "trust-list"
@@ -106,7 +106,7 @@ def forget(connection: Connection, done: Waiting) -> None:
 
 def alone_until_commit(connection: Connection) -> None:
     """Let nobody else add a version until this transaction ends."""
-    hold_until_commit(connection, _LOCK)
+    lock_until_commit(connection, _LOCK)
 
 
 def latest_number(connection: Connection) -> int:

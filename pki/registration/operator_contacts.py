@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from directory.access import Token
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from directory.identifiers import parse_address
 from pki.registration.operators import operator_of
 
@@ -50,7 +50,7 @@ def keep(connection: Connection, *, now: datetime, token: Token, addresses: Sequ
     if len(wanted) > MOST_CONTACTS:
         told = f"An operator keeps {MOST_CONTACTS} contacts at most; these are {len(wanted)}."
         raise Refusal(Kind.UNACCEPTABLE, "too-many-contacts", told, most=MOST_CONTACTS)
-    hold_until_commit(connection, f"operator-contacts:{operator.id}")
+    lock_until_commit(connection, f"operator-contacts:{operator.id}")
     before = _of(connection, operator.id)
     if before.addresses == wanted:
         return before

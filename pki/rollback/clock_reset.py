@@ -16,7 +16,7 @@ from directory.base.audit import Event, record
 from directory.base.comments import check_reason
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before, present
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 
 # A confirmation rests on what the first one saw: after a day the clock may be another.
 ASKED_HOLDS = timedelta(days=1)
@@ -68,7 +68,7 @@ def reset(connection: Connection, *, now: datetime, token: Token, reason: str) -
     """
     _check_admin(token)
     check_reason(reason)
-    hold_until_commit(connection, "clock-reset")
+    lock_until_commit(connection, "clock-reset")
     now = present(connection, now)
     asked = connection.execute(_OPEN, {"since": now - ASKED_HOLDS}).one_or_none()
     if asked is None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor, Event
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from pki.tlog import store
 from pki.tlog.checkpoint import (
     ORIGIN,
@@ -70,7 +70,7 @@ def sequence(
     `checkpoint_file`) says: a log that signs two histories is worth nothing (C2SP tlog-checkpoint).
     """
     # 1. One sequencer at a time.
-    hold_until_commit(connection, "audit-sequencer")
+    lock_until_commit(connection, "audit-sequencer")
     # 2. Go on only from what was signed.
     last = store.last_checkpoint(connection)
     epoch = store.epochs(connection)[-1]
@@ -109,7 +109,7 @@ def begin_anew(
     last head kept of the log that ends: no head of that origin is ever signed again. Refuses
     `log-inconsistent` when what is left is not what was signed.
     """
-    hold_until_commit(connection, "audit-sequencer")
+    lock_until_commit(connection, "audit-sequencer")
     last = store.last_checkpoint(connection)
     _need_consistent(connection, last, key.public_key(), store.epochs(connection)[-1].origin)
     note = last_note(checkpoint_file)

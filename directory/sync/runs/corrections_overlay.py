@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from directory.base.audit import Actor, Event, record_all
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from directory.corrections import lock_of
 from directory.feed.changes import Entity
 from directory.precedence import CORRECTABLE
@@ -45,7 +45,7 @@ def overlay(connection: Connection, entity: Entity, *, now: datetime, actor: Act
     Holds back whoever corrects the same rows until the commit. Gives how many corrections went along
     ("corrected") and how many the register has come to agree with ("agreed").
     """
-    hold_until_commit(connection, lock_of(entity))
+    lock_until_commit(connection, lock_of(entity))
     keys = list(connection.execute(_ASKED, {"entity": entity.value}).scalars())
     agreed = _follow(connection, entity, keys, now=now, actor=actor) if keys else 0
     fields = (f"max(value) FILTER (WHERE field = '{field}') AS {field}" for field in CORRECTABLE[entity])

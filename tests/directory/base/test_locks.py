@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from directory.base.db import connect_engine, transaction
-from directory.base.locks import hold_until_commit, lock_key, try_lock
+from directory.base.locks import lock_key, lock_until_commit, try_lock
 
 
 def test_a_lock_has_one_holder_and_another_name_is_another_lock(engine: Engine) -> None:
@@ -56,7 +56,7 @@ def test_who_waits_until_commit_goes_on_when_the_holder_commits(engine: Engine) 
 
     def first() -> None:
         with transaction(engine) as connection:
-            hold_until_commit(connection, "a")
+            lock_until_commit(connection, "a")
             holds.set()
             time.sleep(0.3)
             order.append("first")
@@ -65,7 +65,7 @@ def test_who_waits_until_commit_goes_on_when_the_holder_commits(engine: Engine) 
     thread.start()
     assert holds.wait(10)
     with transaction(engine) as connection:
-        hold_until_commit(connection, "a")
+        lock_until_commit(connection, "a")
         order.append("second")
     thread.join()
     assert order == ["first", "second"]

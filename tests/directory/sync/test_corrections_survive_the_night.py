@@ -12,7 +12,7 @@ from directory.base import failpoints
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from directory.base.locks import hold_until_commit
+from directory.base.locks import lock_until_commit
 from directory.corrections import Correction, correct, lock_of, withdraw_correction
 from directory.feed.changes import Entity
 from directory.sync.runs.run import RunReport, run_register
@@ -193,7 +193,7 @@ def test_nobody_corrects_rows_that_a_register_is_being_applied_to(
 ) -> None:
     night(1)
     with transaction(engine) as applying:
-        hold_until_commit(applying, lock_of(Entity.PRACTITIONER))
+        lock_until_commit(applying, lock_of(Entity.PRACTITIONER))
         with pytest.raises(Refusal) as refused:
             correction("family_name", "MARTIN")
     assert refused.value.code == "register-being-applied"
