@@ -149,7 +149,7 @@ def load_enrolment(connection: Connection, enrolment_id: UUID) -> Enrolment | No
     return None if row is None else _enrolment(row)
 
 
-def hold_enrolment(
+def lock_enrolment(
     connection: Connection, enrolment_id: UUID, *, names: Iterable[str] = ()
 ) -> tuple[Enrolment, datetime] | None:
     """The enrolment of that id as it is once its person, the locks of these names and its row are held.

@@ -202,7 +202,7 @@ def held_enrolment(
 
     Refuses `unknown-enrolment`.
     """
-    held = enrolments.hold_enrolment(connection, enrolment_id, names=names)
+    held = enrolments.lock_enrolment(connection, enrolment_id, names=names)
     if held is None:
         raise eligibility.unknown_enrolment(enrolment_id)
     found, held_at = held

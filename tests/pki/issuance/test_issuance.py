@@ -521,7 +521,7 @@ def test_who_waited_for_an_enrolment_is_given_it_as_it_has_become(engine: Engine
 
         def wait(found: list[Enrolment | None] = found) -> None:
             with transaction(engine) as connection:
-                held = enrolments.hold_enrolment(connection, enrolled.id, names=[name])
+                held = enrolments.lock_enrolment(connection, enrolled.id, names=[name])
                 found.append(None if held is None else held[0])
 
         with engine.connect() as first:

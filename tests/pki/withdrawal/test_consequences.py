@@ -657,7 +657,7 @@ def test_a_look_at_somebody_waits_for_nobody_who_is_certifying_him(
     """Of whom nothing follows, nothing is locked: not for an issuance under way, nor before the next one."""
     issue()
     with engine.connect() as certifying, engine.connect() as looking:
-        assert enrolments.hold_enrolment(certifying, enrolled.id) is not None
+        assert enrolments.lock_enrolment(certifying, enrolled.id) is not None
         looking.execute(text("SET lock_timeout = '100ms'"))
         whom = Touched(people=frozenset({enrolled.seeded.national_id}))
         assert settle(looking, whom, graces=GRACES, now=now) == Outcome()
@@ -676,7 +676,7 @@ def test_who_is_taken_something_from_waits_for_no_colleague_at_the_same_mailbox(
         )  # fmt: skip
     depart(engine, answering.seeded.national_id, now)
     with engine.connect() as certifying:
-        assert enrolments.hold_enrolment(certifying, colleague.id) is not None
+        assert enrolments.lock_enrolment(certifying, colleague.id) is not None
         with transaction(engine) as connection:
             connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
             whom = Touched(frozenset({answering.seeded.national_id}), frozenset({answering.seeded.mailbox}))
