@@ -103,7 +103,7 @@ def lock_holder(connection: Connection, issued: IssuedCertificate) -> None:
     operator = connection.execute(_OPERATOR_OF, {"serial": issued.serial}).scalar_one_or_none()
     if operator is not None:
         lock_until_commit(connection, f"operator:{operator}")
-    key_locks.hold(connection, [issued.spki_sha256])
+    key_locks.lock_keys(connection, [issued.spki_sha256])
 
 
 def of_certificates(

@@ -420,7 +420,7 @@ def _store(
 ) -> dict[int, Refusal]:
     """What is signed must be stored; whether it is handed out is asked again, under the people's locks."""
     subjects = _subjects(connection, [asked[place].enrolment_id for place in signed])
-    key_locks.hold(connection, [prepared.reservation.spki_sha256 for prepared, _ in signed.values()])
+    key_locks.lock_keys(connection, [prepared.reservation.spki_sha256 for prepared, _ in signed.values()])
     stored = pipeline.store_all(connection, list(signed.values()), now)
     lasting = batch_store.lasting(
         connection, list(subjects), now + eligibility.RENEWAL_OPENS, but=list(stored)

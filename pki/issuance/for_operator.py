@@ -191,7 +191,7 @@ def _store(
     """What is signed must be stored; whether it is handed out is asked again."""
     operator = operator_of(connection, token)
     _queue(connection, operator)
-    key_locks.hold(connection, [prepared.reservation.spki_sha256])
+    key_locks.lock_keys(connection, [prepared.reservation.spki_sha256])
 
     def check(issued: IssuedCertificate) -> None:
         check_domains(connection, operator, hosts)

@@ -34,7 +34,7 @@ def hold_families(connection: Connection, keys: Iterable[PublicKey], spkis: Iter
         bytes(spki)
         for spki in connection.execute(_OF_NUMBERS, {"numbers": [number_of(key) for key in keys]}).scalars()
     }
-    hold(connection, found)
+    lock_keys(connection, found)
     return sorted(found)
 
 
@@ -48,7 +48,7 @@ def number_lock(number: bytes) -> str:
     return f"key-number:{number.hex()}"
 
 
-def hold(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
+def lock_keys(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
     """Take the locks under which keys are reported, or their certificates stored, until the commit.
 
     Before any reservation of these keys is locked, or one who reports and one who stores wait for each other.

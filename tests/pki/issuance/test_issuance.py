@@ -513,7 +513,7 @@ def test_who_waited_for_an_enrolment_is_given_it_as_it_has_become(engine: Engine
     name = key_locks.lock_name(b"key")
     holds: list[Callable[[Connection], object]] = [
         lambda link: lock_person(link, enrolled.seeded.national_id),
-        lambda link: key_locks.hold(link, [b"key"]),
+        lambda link: key_locks.lock_keys(link, [b"key"]),
         lambda link: link.execute(text("SELECT FROM enrolment FOR UPDATE")),
     ]
     for hold in holds:
