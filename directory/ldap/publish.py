@@ -347,7 +347,7 @@ class Publisher:
 
 
 @contextmanager
-def held_back(engine: Engine) -> Iterator[None]:
+def deferred(engine: Engine) -> Iterator[None]:
     """The publisher's lock, waited for: no other writes to the tree within the block.
 
     Refusal CONFLICT `ldap-publisher-busy` when another keeps it.

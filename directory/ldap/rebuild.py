@@ -25,7 +25,7 @@ from directory.feed.changes import Cursor
 from directory.feed.readers import horizon, save_cursor
 from directory.ldap.entry import Attributes, Entry, base_entries, publisher_name
 from directory.ldap.plan import FORM, MODIFIER, Add, place_plan, plan
-from directory.ldap.publish import CONSUMER, Publisher, held_back
+from directory.ldap.publish import CONSUMER, Publisher, deferred
 from directory.ldap.wanted import Record
 from directory.store import sources
 
@@ -107,7 +107,7 @@ def rebuild(
         told = _Told(_ahead(_pages(publisher.engine, publisher.record, place, now)), progress)
         load(told)
         loaded = time.monotonic()
-        with held_back(publisher.engine):
+        with deferred(publisher.engine):
             # Back before the swap: cut short after it, the new tree would never learn what was written into
             # the old one while it was being made. Going back for nothing is harmless.
             with transaction(publisher.engine) as connection:

@@ -25,7 +25,7 @@ from directory.ldap.plan import (
     in_step,
     plan,
 )
-from directory.ldap.publish import Publisher, held_back
+from directory.ldap.publish import Publisher, deferred
 from directory.ldap.wanted import Target, Wanted, may_stand
 
 PAGE = 500
@@ -102,7 +102,7 @@ def reconcile(
     so that a change on its way is not taken for damage. Deletions come last and only below the brake
     (CONFLICT `too-many-deletions`), unless forced. `quick` goes by marks.
     """
-    with held_back(publisher.engine):
+    with deferred(publisher.engine):
         publisher.drain(now, overwrite=apply)
     found, writer = _Found(), publisher.client.identity() if quick else None
     for keys in publisher.record.all_keys(publisher.engine, PAGE):
@@ -117,7 +117,7 @@ def reconcile(
         brake(found.wrong[Delete], found.compared, force=force)
         found.repaired += _delete(publisher, list(found.extras.items()), now)
     if apply:
-        with held_back(publisher.engine):
+        with deferred(publisher.engine):
             publisher.note_form()
     return found.report()
 
@@ -175,7 +175,7 @@ def _look_again(
     publisher: Publisher, suspects: Sequence[Suspect], now: datetime, *, apply: bool
 ) -> Iterator[tuple[Suspect, Operation, Wanted]]:
     """What is wrong even with the publisher held and up to date: the operation that mends it, its target."""
-    with held_back(publisher.engine):
+    with deferred(publisher.engine):
         publisher.drain(now, overwrite=apply)
         wanted = _wanted(publisher, [key for _, key in suspects if key is not None], now)
         targets = {target.key: target for target in wanted.targets}
