@@ -356,7 +356,7 @@ def revoke_withheld(
         )
         for issued, authority, refusal in withheld
     ]  # fmt: skip
-    revoking.take_back(connection, taking, now=now, actor=actor)
+    revoking.revoke_or_suspend(connection, taking, now=now, actor=actor)
 
 
 def store_signed(

@@ -56,5 +56,5 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
     issued = pipeline.store_signed(connection, prepared, signed, now)
     comment = "signed, but never handed out"
     taking = TakingBack(Revocable(issued, None, None), RevocationReason.SUPERSEDED, comment)
-    revoking.take_back(connection, [taking], now=now, actor=_RECOVERY)
+    revoking.revoke_or_suspend(connection, [taking], now=now, actor=_RECOVERY)
     return True

@@ -213,7 +213,7 @@ def enter(connection: Connection, plan: Plan, *, now: datetime, actor: Actor = A
         for one in rest
         if one.last is not RevocationAction.REVOKE
     ]
-    revoking.take_back(connection, taking, now=now, actor=actor)
+    revoking.revoke_or_suspend(connection, taking, now=now, actor=actor)
 
 
 def accept(

@@ -175,7 +175,7 @@ def _revoke(connection: Connection, bulk: Bulk, serials: Sequence[Serial], now: 
         if found.last is RevocationAction.HOLD and bulk.reason is RevocationReason.CERTIFICATE_HOLD:
             continue
         acts.append(TakingBack(found, bulk.reason, f"{bulk.comment} (revocation {bulk.id} of many)"))
-    revoking.take_back(connection, acts, now=now, actor=_ACTOR)
+    revoking.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
     return len(acts)
 
 

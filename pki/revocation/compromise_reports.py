@@ -60,7 +60,7 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     lost = RevocationReason.KEY_COMPROMISE
     acts = [TakingBack(one, lost, "reported with a proof by the key itself") for one in found]
     if acts:
-        revoking.take_back(connection, acts, now=now, actor=actor)
+        revoking.revoke_or_suspend(connection, acts, now=now, actor=actor)
     revoked = tuple(one.certificate.serial for one in found)
     record(
         connection, now=now, actor=actor, event=Event.KEY_REPORTED, subject=spki.hex(),

@@ -77,7 +77,7 @@ def _take_back(connection: Connection, keys: Collection[bytes], now: datetime) -
         TakingBack(found, RevocationReason.KEY_COMPROMISE, why)
         for found in revocations.revocable_of(connection, serials)
     ]
-    revoking.take_back(connection, acts, now=now, actor=_ACTOR)
+    revoking.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
     return tuple(serials)
 
 

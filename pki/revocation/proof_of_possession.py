@@ -70,7 +70,7 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     serial, another's key and a broken signature: who has no key learns nothing. To who has, `stale-request`
     (not of the last five minutes, or older than the last event, a hold than five minutes after a release:
     nothing can be replayed), `reason-reserved`,
-    `reserved-to-owner` (certificates of the service itself), and what `revoke.take_back` refuses.
+    `reserved-to-owner` (certificates of the service itself), and what `revoke.revoke_or_suspend` refuses.
     """
     # 1. Read it: nothing in it is believed yet but the serial, to know whose key to try.
     token, claims = _read(request)
@@ -85,7 +85,7 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     _check_fresh(asked, found, now)
     _check_holder_may(asked, found, now)
     act = TakingBack(found, asked.reason, asked.comment)
-    return revoking.take_back(connection, [act], now=now, actor=Actor(f"key:{asked.serial}"))[0]
+    return revoking.revoke_or_suspend(connection, [act], now=now, actor=Actor(f"key:{asked.serial}"))[0]
 
 
 def restate_as(

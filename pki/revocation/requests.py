@@ -86,4 +86,6 @@ def _revoke_one(
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)
     # Others of the same key may have fallen with it.
-    return revoking.take_back(connection, [TakingBack(found, reason, comment)], now=now, actor=actor)[0]
+    return revoking.revoke_or_suspend(connection, [TakingBack(found, reason, comment)], now=now, actor=actor)[
+        0
+    ]

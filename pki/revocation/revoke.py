@@ -38,7 +38,7 @@ class TakingBack:
     comment: str
 
 
-def take_back(
+def revoke_or_suspend(
     connection: Connection, acts: Sequence[TakingBack], *, now: datetime, actor: Actor
 ) -> list[Revocation]:
     """Revoke or hold each, and with a lost key whatever else was certified for it.
@@ -89,7 +89,7 @@ def restate(connection: Connection, act: TakingBack, *, now: datetime, actor: Ac
     )
     if act.reason is RevocationReason.KEY_COMPROMISE:
         lost = [found.certificate]
-        take_back(connection, _siblings(connection, lost, now), now=now, actor=actor)
+        revoke_or_suspend(connection, _siblings(connection, lost, now), now=now, actor=actor)
         key_compromise.follow(connection, lost, now=now, actor=actor)
     return event
 

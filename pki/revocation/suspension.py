@@ -37,7 +37,7 @@ def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> lis
         for found in revocations.revocable_of(connection, ended)
         if found.last is RevocationAction.HOLD
     ]
-    done = revoking.take_back(connection, acts, now=now, actor=ACTOR)
+    done = revoking.revoke_or_suspend(connection, acts, now=now, actor=ACTOR)
     if not ended:
         key_compromise.settle_matters(connection, now)
     return done

@@ -42,7 +42,7 @@ def settle(connection: Connection, *, graces: Graces, now: datetime) -> Outcome:
         for one in found
         if one
     ]
-    taken = revoking.take_back(
+    taken = revoking.revoke_or_suspend(
         connection, [_taking(*pair) for pair in decided if _takes(pair[1])], now=now, actor=ACTOR
     )
     released = [one for one, decision in decided if decision.release]

@@ -117,7 +117,7 @@ def settle(
         noted.update(plan.serials)
     serials = sorted({*seen.serials, *plan.serials})
     # 3. Act: what is revoked before everything else.
-    revoked = revoking.take_back(connection, plan.take_back, now=now, actor=ACTOR)
+    revoked = revoking.revoke_or_suspend(connection, plan.take_back, now=now, actor=ACTOR)
     revoking.release(connection, plan.release, now=now, actor=ACTOR, comment=_LIFTED)
     ended = _end(connection, plan.ended, now)
     if noted:
