@@ -25,7 +25,7 @@ from pki.model import IssuedCertificate, RevocationReason
 from pki.record import revocations
 from pki.revocation import requests
 from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 from tests.factories import seed_practitioner, seed_token
 from tests.wsgi_client import request
 
@@ -98,7 +98,9 @@ class Machine:
     def correct(self, issued: IssuedCertificate, reason: RevocationReason) -> None:
         with transaction(self.container.engine) as connection:
             (found,) = revocations.revocable_of(connection, [issued.serial])
-            revoking.restate(connection, TakingBack(found, reason, ""), now=self.clock.now, actor=SOMEONE)
+            revoking.restate(
+                connection, RevocationOrder(found, reason, ""), now=self.clock.now, actor=SOMEONE
+            )
 
     def release(self, issued: IssuedCertificate) -> None:
         with transaction(self.container.engine) as connection:

@@ -36,7 +36,7 @@ from pki.record.revocations import Revocable
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Checked
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 from pki.signing.signer import Signer
 
 _SEAL = object()
@@ -350,7 +350,7 @@ def revoke_withheld(
 ) -> None:
     """Revoke what is stored and not handed out: each with the body that answers for it, and the refusal."""
     taking = [
-        TakingBack(
+        RevocationOrder(
             Revocable(issued, None, authority), RevocationReason.CESSATION_OF_OPERATION,
             f"no longer allowed when it was signed: {refusal.code}",
         )

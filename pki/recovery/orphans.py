@@ -13,7 +13,7 @@ from pki.model import Reservation, RevocationReason, Serial
 from pki.record import certificates, reservations
 from pki.record.revocations import Revocable
 from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 from pki.signing.signer import Signer
 
 # The job runs every two minutes: a week is a worker down over a long holiday, and bounds what it reads.
@@ -55,6 +55,6 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
     pipeline.verify_signed(signed, reserved, prepared.authority)
     issued = pipeline.store_signed(connection, prepared, signed, now)
     comment = "signed, but never handed out"
-    taking = TakingBack(Revocable(issued, None, None), RevocationReason.SUPERSEDED, comment)
+    taking = RevocationOrder(Revocable(issued, None, None), RevocationReason.SUPERSEDED, comment)
     revoking.revoke_or_suspend(connection, [taking], now=now, actor=_RECOVERY)
     return True

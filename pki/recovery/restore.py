@@ -45,7 +45,7 @@ from pki.record import reservations, revocations
 from pki.record.revocations import LastEvent, Revocable
 from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 from pki.rollback import detection as completeness
 from pki.rollback import high_water
 from pki.rollback.detection import Kept
@@ -209,7 +209,7 @@ def enter(connection: Connection, plan: Plan, *, now: datetime, actor: Actor = A
     rest = revocations.revocable_of(connection, [lost.reserved.serial for lost in plan.certificates])
     comment = "signed after the backup that the record was restored from"
     taking = [
-        TakingBack(one, RevocationReason.SUPERSEDED, comment)
+        RevocationOrder(one, RevocationReason.SUPERSEDED, comment)
         for one in rest
         if one.last is not RevocationAction.REVOKE
     ]

@@ -25,7 +25,7 @@ from pki.record import revocations
 from pki.revocation import bulk_store, key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.bulk_store import Bulk, Selected, Selection
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 
 # Above this a second administrator agrees: a slip of the hand takes a ward off the air, not a region.
 ALONE_UP_TO = 100
@@ -174,7 +174,7 @@ def _revoke(connection: Connection, bulk: Bulk, serials: Sequence[Serial], now: 
             continue
         if found.last is RevocationAction.HOLD and bulk.reason is RevocationReason.CERTIFICATE_HOLD:
             continue
-        acts.append(TakingBack(found, bulk.reason, f"{bulk.comment} (revocation {bulk.id} of many)"))
+        acts.append(RevocationOrder(found, bulk.reason, f"{bulk.comment} (revocation {bulk.id} of many)"))
     revoking.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
     return len(acts)
 

@@ -19,7 +19,7 @@ from pki.record import key_locks, revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 
 SENTENCE = "this key is compromised"
 _LIVING = text("""
@@ -58,7 +58,7 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
         if one.last is not RevocationAction.REVOKE
     ]
     lost = RevocationReason.KEY_COMPROMISE
-    acts = [TakingBack(one, lost, "reported with a proof by the key itself") for one in found]
+    acts = [RevocationOrder(one, lost, "reported with a proof by the key itself") for one in found]
     if acts:
         revoking.revoke_or_suspend(connection, acts, now=now, actor=actor)
     revoked = tuple(one.certificate.serial for one in found)

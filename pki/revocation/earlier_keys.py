@@ -21,7 +21,7 @@ from pki.record import key_locks, revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
 from pki.revocation.blocked_keys import Cause
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 
 AT_ONCE = 200
 _ACTOR = Actor("job:earlier-keys")
@@ -74,7 +74,7 @@ def _take_back(connection: Connection, keys: Collection[bytes], now: datetime) -
     serials = [Serial(one) for one in connection.execute(_ON_REPORTED_KEYS, asked).scalars()]
     why = "on another form of a key that was reported compromised"
     acts = [
-        TakingBack(found, RevocationReason.KEY_COMPROMISE, why)
+        RevocationOrder(found, RevocationReason.KEY_COMPROMISE, why)
         for found in revocations.revocable_of(connection, serials)
     ]
     revoking.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)

@@ -30,7 +30,7 @@ from pki.record.revocations import Revocable
 from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_holder_may_say, check_may_revoke, reserved_to_owner
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 
 # What the keys of our profiles sign with; `none` and every shared secret are no proof.
 ALGORITHMS = ("ES256", "ES384", "RS256", "PS256")
@@ -84,7 +84,7 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     # 3. From here on the holder speaks.
     _check_fresh(asked, found, now)
     _check_holder_may(asked, found, now)
-    act = TakingBack(found, asked.reason, asked.comment)
+    act = RevocationOrder(found, asked.reason, asked.comment)
     return revoking.revoke_or_suspend(connection, [act], now=now, actor=Actor(f"key:{asked.serial}"))[0]
 
 
@@ -113,7 +113,7 @@ def restate_as(
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
     check_may_revoke(connection, token, found, reason)
-    done = revoking.restate(connection, TakingBack(found, reason, comment), now=now, actor=token.actor)
+    done = revoking.restate(connection, RevocationOrder(found, reason, comment), now=now, actor=token.actor)
     if reason is RevocationReason.KEY_COMPROMISE:
         # Other certificates of the key fall with it; any other reason takes nothing more away.
         charge(connection, token, now=now)

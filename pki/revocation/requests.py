@@ -19,7 +19,7 @@ from pki.record.revocations import Revocable
 from pki.revocation import key_compromise
 from pki.revocation import revoke as revoking
 from pki.revocation.authorisation import check_may_revoke
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 
 
 def revoke(
@@ -86,6 +86,6 @@ def _revoke_one(
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)
     # Others of the same key may have fallen with it.
-    return revoking.revoke_or_suspend(connection, [TakingBack(found, reason, comment)], now=now, actor=actor)[
-        0
-    ]
+    return revoking.revoke_or_suspend(
+        connection, [RevocationOrder(found, reason, comment)], now=now, actor=actor
+    )[0]

@@ -30,7 +30,7 @@ _EVENTS = {
 
 
 @dataclass(frozen=True)
-class TakingBack:
+class RevocationOrder:
     """One certificate to revoke, or to hold when the reason is certificateHold."""
 
     found: Revocable
@@ -39,7 +39,7 @@ class TakingBack:
 
 
 def revoke_or_suspend(
-    connection: Connection, acts: Sequence[TakingBack], *, now: datetime, actor: Actor
+    connection: Connection, acts: Sequence[RevocationOrder], *, now: datetime, actor: Actor
 ) -> list[Revocation]:
     """Revoke or hold each, and with a lost key whatever else was certified for it.
 
@@ -69,7 +69,7 @@ def revoke_or_suspend(
     return events
 
 
-def restate(connection: Connection, act: TakingBack, *, now: datetime, actor: Actor) -> Revocation:
+def restate(connection: Connection, act: RevocationOrder, *, now: datetime, actor: Actor) -> Revocation:
     """Correct the reason of a revocation, never its date; refuses what `revocation_rules.check_restatement`
     refuses.
     """
@@ -108,7 +108,7 @@ def release(
     now = present(connection, now)
     for reasons in impediments.of_certificates(connection, held, now).values():
         impediments.check(reasons)
-    acts = [TakingBack(found, RevocationReason.CERTIFICATE_HOLD, comment) for found in held]
+    acts = [RevocationOrder(found, RevocationReason.CERTIFICATE_HOLD, comment) for found in held]
     events = [_event(act, RevocationAction.RELEASE, now, actor) for act in acts]
     revocations.add_revocations(
         connection, [(found, event, None) for found, event in zip(held, events, strict=True)]
@@ -117,7 +117,7 @@ def release(
     return events
 
 
-def _holders(connection: Connection, acts: Sequence[TakingBack]) -> dict[Serial, frozenset[str]]:
+def _holders(connection: Connection, acts: Sequence[RevocationOrder]) -> dict[Serial, frozenset[str]]:
     """Who holds each of those that are to be held once more."""
     again = [
         act.found.certificate.serial
@@ -135,11 +135,13 @@ def _as_seen_by(
     return None if others is not None and actor.name not in others else found.last
 
 
-def _siblings(connection: Connection, lost: Sequence[IssuedCertificate], now: datetime) -> list[TakingBack]:
+def _siblings(
+    connection: Connection, lost: Sequence[IssuedCertificate], now: datetime
+) -> list[RevocationOrder]:
     """What falls with these keys, locked."""
     because = key_compromise.siblings(connection, lost, now) if lost else {}
     return [
-        TakingBack(
+        RevocationOrder(
             found, RevocationReason.KEY_COMPROMISE,
             f"on the key of {because[found.certificate.serial]}, reported compromised",
         )
@@ -153,7 +155,7 @@ def _append(connection: Connection, found: Sequence[Revocable], events: Sequence
     revocations.add_revocations(connection, zip(found, events, entries, strict=True))
 
 
-def _event(act: TakingBack, action: RevocationAction, now: datetime, actor: Actor) -> Revocation:
+def _event(act: RevocationOrder, action: RevocationAction, now: datetime, actor: Actor) -> Revocation:
     certificate, last = act.found.certificate, act.found.event
     # Where a clock was ahead that dated what this follows, it is written down behind that, never refused.
     written = not_before(now, certificate.issued_at, last.written_at if last else None)

@@ -13,7 +13,7 @@ from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
 from pki.revocation import key_compromise, rules
 from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 
 LASTS = timedelta(days=14)
 ACTOR = Actor("job:holds-end")
@@ -32,7 +32,7 @@ def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> lis
     ended = [Serial(serial) for serial in connection.execute(_ENDED, asked).scalars()]
     comment = f"on hold for {LASTS.days} days and never released"
     acts = [
-        TakingBack(found, REASON, comment)
+        RevocationOrder(found, REASON, comment)
         # Looked at again under lock: it may have been released since.
         for found in revocations.revocable_of(connection, ended)
         if found.last is RevocationAction.HOLD

@@ -19,7 +19,7 @@ from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.registration.operators_store import Standing
 from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 from pki.revocation.rules import ACTOR
 from pki.withdrawal import store as withdrawal_store
 from pki.withdrawal.reconcile import Graces, Outcome
@@ -88,10 +88,10 @@ def _takes(decision: Decision) -> bool:
     return decision.revoke is not None or decision.hold
 
 
-def _taking(one: Revocable, decision: Decision) -> TakingBack:
+def _taking(one: Revocable, decision: Decision) -> RevocationOrder:
     if decision.revoke is None:
-        return TakingBack(one, RULES[Cause.SUSPENDED].reason, "the domain or its operator is suspended")
-    return TakingBack(one, RULES[decision.revoke].reason, RULES[decision.revoke].sentence)
+        return RevocationOrder(one, RULES[Cause.SUSPENDED].reason, "the domain or its operator is suspended")
+    return RevocationOrder(one, RULES[decision.revoke].reason, RULES[decision.revoke].sentence)
 
 
 def _pending(

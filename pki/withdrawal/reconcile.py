@@ -29,7 +29,7 @@ from pki.record import certificates, revocations
 from pki.record import enrolments as enrolment_rows
 from pki.record.revocations import Revocable
 from pki.revocation import revoke as revoking
-from pki.revocation.revoke import TakingBack
+from pki.revocation.revoke import RevocationOrder
 from pki.revocation.rules import ACTOR
 from pki.verdict import answer
 from pki.withdrawal import store as withdrawal_store
@@ -81,7 +81,7 @@ class _Plan:
     serials: Sequence[Serial] = ()
     over: frozenset[Serial] = frozenset()
     present: Mapping[Bond, Present] = field(default_factory=dict)
-    take_back: list[TakingBack] = field(default_factory=list)
+    take_back: list[RevocationOrder] = field(default_factory=list)
     release: list[Revocable] = field(default_factory=list)
     pending: list[tuple[Serial, Cause, datetime]] = field(default_factory=list)
     ended: set[UUID] = field(default_factory=set)
@@ -227,7 +227,7 @@ def _add(plan: _Plan, one: Revocable, decision: Decision) -> None:
     cause = decision.revoke or (Cause.SUSPENDED if decision.hold else None)
     if cause is not None:
         rule = RULES[cause]
-        plan.take_back.append(TakingBack(one, rule.reason, rule.sentence))
+        plan.take_back.append(RevocationOrder(one, rule.reason, rule.sentence))
     if decision.revoke is not None and one.enrolment_id is not None:
         plan.ended.add(one.enrolment_id)
     if decision.release:
