@@ -27,7 +27,7 @@ from directory.base.instant import present
 from pki.certificates.builder import certificate_of, subject_text, unsigned_by
 from pki.certificates.profiles import Names, Profile, Urls
 from pki.issuance import batch_store
-from pki.issuance.quotas import Charged, charge, told
+from pki.issuance.quotas import Charged, audit_quota_refusals, charge
 from pki.lint import pkix
 from pki.lint.check import check
 from pki.model import Authority, IssuedCertificate, Reservation, RevocationReason, Serial, serial_of
@@ -107,7 +107,7 @@ def run(
     In transactions of its own, because none may be open while the signer works.
     """
     # 1. Checked, reserved and linted, then committed: the record knows whatever will be signed.
-    tell = told(engine, charged.token, charged.now) if charged else nullcontext()
+    tell = audit_quota_refusals(engine, charged.token, charged.now) if charged else nullcontext()
     with tell, transaction(engine) as connection:
         reserved = reserve(connection)
         if charged and reserved:

@@ -82,7 +82,7 @@ def charge(connection: Connection, quotas: Quotas, token: Token, *, now: datetim
 
 
 @contextmanager
-def told(engine: Engine, token: Token, now: datetime) -> Iterator[None]:
+def audit_quota_refusals(engine: Engine, token: Token, now: datetime) -> Iterator[None]:
     """See that a quota reached inside is written into the log: the transaction that met it is undone.
 
     Once for each scope and hour, or a burst would fill the log as well.

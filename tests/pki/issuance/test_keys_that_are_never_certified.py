@@ -22,7 +22,7 @@ from directory.base.errors import Refusal
 from pki.certificates import public_keys
 from pki.certificates.csr import public_key_of_request
 from pki.issuance import batch
-from pki.issuance.quotas import Quotas, charge, told
+from pki.issuance.quotas import Quotas, audit_quota_refusals, charge
 from pki.lint.key import _ROCA_PRIMES, weaknesses
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import enrolments, revocations
@@ -293,7 +293,7 @@ def test_a_quota_stops_a_burst_says_when_it_opens_and_tells_the_log_once(
 
     def take(who: Token, at: datetime) -> str:
         try:
-            with told(engine, who, at), transaction(engine) as connection:
+            with audit_quota_refusals(engine, who, at), transaction(engine) as connection:
                 charge(connection, quotas, who, now=at)
         except Refusal as refusal:
             return f"{refusal.details['scope'].partition(':')[0]} {refusal.details['opens_at'][11:16]}"
