@@ -135,7 +135,7 @@ def charge(connection: Connection, token: Token, *, now: datetime, number: int =
 
 
 @contextmanager
-def told(engine: Engine, now: datetime) -> Iterator[None]:
+def audit_limit_refusals(engine: Engine, now: datetime) -> Iterator[None]:
     """See that a limit reached inside is written into the log: the transaction that met it is undone.
 
     Once for each scope and window, or a burst would fill the log as well.

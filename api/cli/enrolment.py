@@ -93,7 +93,7 @@ def withdrawing(parts: Container, *, as_json: bool) -> Iterator[Connection]:
     """The transaction of an act that takes trust away; that a limit was reached is written into the log."""
     with (
         refusals_told(as_json=as_json),
-        withdrawal_limits.told(parts.engine, parts.clock()),
+        withdrawal_limits.audit_limit_refusals(parts.engine, parts.clock()),
         transaction(parts.engine) as connection,
     ):
         yield connection

@@ -243,7 +243,7 @@ def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
         if not one.while_behind:
             container.watch.need()
         with (
-            withdrawal_limits.told(container.engine, container.clock()),
+            withdrawal_limits.audit_limit_refusals(container.engine, container.clock()),
             transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection,
         ):
             token, now = _caller(container, one, connection, secret, acts=one.opens is Opens.WRITE)

@@ -71,7 +71,7 @@ def holder(engine: Engine, now: datetime) -> Holder:
 def charge(engine: Engine, token: Token, at: datetime, number: int = 1) -> str | Refusal:
     """'ok', or the refusal."""
     try:
-        with withdrawal_limits.told(engine, at), transaction(engine) as connection:
+        with withdrawal_limits.audit_limit_refusals(engine, at), transaction(engine) as connection:
             withdrawal_limits.charge(connection, token, now=at, number=number)
     except Refusal as refusal:
         return refusal
