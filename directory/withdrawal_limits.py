@@ -213,7 +213,7 @@ def shares(connection: Connection, allowance: Allowance, now: datetime) -> Mappi
     return MappingProxyType(kinds)
 
 
-def let_go(connection: Connection, allowance: Allowance, now: datetime) -> int:
+def close_matters(connection: Connection, allowance: Allowance, now: datetime) -> int:
     """Close the matters whose hour has passed, forget old rows; how many were closed."""
     connection.execute(_FORGET, {"before": now - _KEPT})
     concern = Concern.WITHDRAWALS_HALF_USED

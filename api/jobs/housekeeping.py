@@ -97,7 +97,7 @@ def let_withdrawals_go(container: Container) -> str:
     """Close the matters of limits that are no longer half used; forget what was read over an hour ago."""
     with transaction(container.engine) as connection:
         reading_quotas.forget(connection, container.present(connection))
-        closed = withdrawal_limits.let_go(connection, container.settings.allowance, container.clock())
+        closed = withdrawal_limits.close_matters(connection, container.settings.allowance, container.clock())
     return f"{closed} limits no longer half used" if closed else ""
 
 

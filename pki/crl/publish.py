@@ -102,7 +102,7 @@ def publish(
     gate.check_signed(signed, tbs, authority)
     with transaction(engine) as connection:
         crl_store.store(connection, authority_id, shard, number, signed)
-        # The digest outlives the bytes (`let_go`).
+        # The digest outlives the bytes (`close_matters`).
         detail = {"number": number, "bytes": len(signed), "sha256": sha256(signed).hexdigest()}
         detail |= {"kind": "delta"} if delta else {}
         record(connection, now=now, actor=_ACTOR, event=Event.CRL_PUBLISHED, subject=place, detail=detail)

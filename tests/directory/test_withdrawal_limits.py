@@ -108,7 +108,7 @@ def audited(engine: Engine, event: str) -> list[tuple[str, str, dict[str, Any]]]
 
 def let_go(engine: Engine, at: datetime) -> int:
     with transaction(engine) as connection:
-        return withdrawal_limits.let_go(connection, SMALL, at)
+        return withdrawal_limits.close_matters(connection, SMALL, at)
 
 
 def test_a_token_stops_at_its_limit_and_is_told_when_more_opens(
