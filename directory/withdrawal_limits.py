@@ -79,7 +79,7 @@ _REDATE = text("UPDATE withdrawal_use SET at = :now WHERE at > :until")
 
 
 @dataclass(frozen=True)
-class Standing:
+class LimitUse:
     """What a scope (`token:12`, `authority:CNOM`, `operator:3`, `administrators`) has used of its hour.
 
     `limit` is its own, `agreed` what second persons opened beside it.
@@ -127,7 +127,7 @@ def charge(connection: Connection, token: Token, *, now: datetime, number: int =
     now = present(connection, now)
     asked = {"scopes": list(limits), **_window(now), "now": now, "number": number}
     for scope, used, agreed in _CHARGE.rows(connection, asked):
-        standing = Standing(scope, int(used) + number, limits[scope], int(agreed))
+        standing = LimitUse(scope, int(used) + number, limits[scope], int(agreed))
         if standing.used > standing.limit + standing.agreed:
             raise _reached(connection, token, standing, now=now, number=number)
         if standing.is_half_used:
@@ -191,7 +191,7 @@ def agree(connection: Connection, *, now: datetime, token: Token, token_id: int,
     return Agreement(other.id, scopes, number, token.actor.name, now, until)
 
 
-def standings_seen(connection: Connection, *, token: Token, now: datetime) -> list[Standing]:
+def standings_seen(connection: Connection, *, token: Token, now: datetime) -> list[LimitUse]:
     """What was used within the hour: by a body and its tokens for its own people, by all for auditors and
     administrators.
     """
@@ -266,12 +266,12 @@ def _hold(connection: Connection, scopes: Sequence[str] | Mapping[str, int]) -> 
 
 def _standings(
     connection: Connection, allowance: Allowance, scopes: Sequence[str], now: datetime
-) -> list[Standing]:
+) -> list[LimitUse]:
     rows = _SEEN.rows(connection, {"scopes": list(scopes), **_window(now)})
-    return [Standing(scope, int(used), _limit(allowance, scope), int(agreed)) for scope, used, agreed in rows]
+    return [LimitUse(scope, int(used), _limit(allowance, scope), int(agreed)) for scope, used, agreed in rows]
 
 
-def _open_matter(connection: Connection, token: Token, standing: Standing, now: datetime) -> None:
+def _open_matter(connection: Connection, token: Token, standing: LimitUse, now: datetime) -> None:
     authorities = [token.authority] if token.role is Role.REGISTRAR else []
     # The same until it closes, so that what follows writes nothing more.
     detail = {"limit": standing.limit, "within_minutes": WINDOW // timedelta(minutes=1)}
@@ -283,7 +283,7 @@ def _open_matter(connection: Connection, token: Token, standing: Standing, now: 
 
 
 def _reached(
-    connection: Connection, token: Token, standing: Standing, *, now: datetime, number: int
+    connection: Connection, token: Token, standing: LimitUse, *, now: datetime, number: int
 ) -> Refusal:
     whose = "This token" if standing.scope.startswith("token:") else "All tokens of this body"
     opens_at = _opens_at(connection, standing, now=now, number=number)
@@ -299,7 +299,7 @@ def _reached(
     return Refusal(Kind.TOO_MANY, "withdrawal-limit-reached", text_, **details)
 
 
-def _opens_at(connection: Connection, standing: Standing, *, now: datetime, number: int) -> datetime | None:
+def _opens_at(connection: Connection, standing: LimitUse, *, now: datetime, number: int) -> datetime | None:
     """From when on this act fits without anybody's agreement; None when it is larger than the limit."""
     if number > standing.limit:
         return None
