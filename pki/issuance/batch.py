@@ -204,7 +204,7 @@ def _issue(
     # 2. Reserved as a set, with what each place came to.
     def reserve(connection: Connection) -> dict[int, Prepared]:
         results = _reserve(connection, asked, keys, now=now, token=token, base_url=base_url)
-        batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in results.items()})
+        batch_store.save_results(connection, batch.id, {place: _noted(one) for place, one in results.items()})
         return {place: one for place, one in results.items() if isinstance(one, Prepared)}
 
     # 3. Stored as a set; what the signer refused, or the rules by now, is noted in its place.
@@ -214,7 +214,7 @@ def _issue(
         }
         refused = {place: der for place, (_, der) in signed.items() if isinstance(der, Refusal)}
         refused |= _store(connection, asked, ready, now)
-        batch_store.come_to(connection, batch.id, {place: _noted(one) for place, one in refused.items()})
+        batch_store.save_results(connection, batch.id, {place: _noted(one) for place, one in refused.items()})
 
     # 4. In the order of every issuance, by one question to the signer.
     pipeline.run(

@@ -164,7 +164,7 @@ def items(connection: Connection, batch_id: UUID) -> list[Item]:
     ]  # fmt: skip
 
 
-def come_to(
+def save_results(
     connection: Connection, batch_id: UUID, results: Mapping[int, Serial | Mapping[str, Any]]
 ) -> None:
     """Note for these places the serial that was reserved, or the refusal."""
