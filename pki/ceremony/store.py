@@ -125,7 +125,7 @@ def add_list(
     row = {
         "authority_id": authority_id, "shard": 0, "number": number, "this_update": this_update,
         "next_update": next_update, "entries": entries, "tbs": tbs, "tbs_sha256": sha256(tbs).digest(),
-        "watermark": crl_store.see(connection, authority_id, 0, number),
+        "watermark": crl_store.mark_events_listed(connection, authority_id, 0, number),
     }  # fmt: skip
     connection.execute(insert(crl).values(row))
     signed = update(crl).where(crl.c.authority_id == authority_id, crl.c.shard == 0, crl.c.number == number)

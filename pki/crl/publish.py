@@ -180,7 +180,7 @@ def _authority(connection: Connection, authority_id: str, shard: int) -> Authori
 
 def _reserve_complete(connection: Connection, turn: _Turn) -> tuple[bytes, crl_store.Entries]:
     # 1. What this number has seen, before the entries are read: none can be taken for seen that is not.
-    events = crl_store.see(connection, *turn.place, turn.number)
+    events = crl_store.mark_events_listed(connection, *turn.place, turn.number)
     # 2. The entries. Each stays on one scheduled CRL after notAfter (RFC 5280 3.3); one made for a revocation
     #    is none.
     previous = crl_store.newest_complete(connection, *turn.place)
@@ -203,7 +203,7 @@ def _reserve_delta(connection: Connection, turn: _Turn) -> tuple[bytes, crl_stor
     if base is None:
         text = "There is no complete CRL in force that a delta could complete."
         raise Refusal(Kind.CONFLICT, "crl-without-base", text)
-    events = crl_store.see(connection, *turn.place, turn.number)
+    events = crl_store.mark_events_listed(connection, *turn.place, turn.number)
     changed = crl_store.changed(connection, *turn.place, base, turn.number)
     removals = [removal_der(serial, at) for serial, at in changed.released.items()]
     listed = crl_store.Entries(events, changed.number, b"".join((changed.joined, *removals)))

@@ -296,7 +296,7 @@ def counted(connection: Connection) -> dict[str, int]:
     return {row.place: row.events for row in connection.execute(_COUNTED)}
 
 
-def see(connection: Connection, authority_id: str, shard: int, number: int) -> int:
+def mark_events_listed(connection: Connection, authority_id: str, shard: int, number: int) -> int:
     """Mark every event that no CRL has seen as seen by this number; gives how many events there ever were."""
     place = {"authority": authority_id, "shard": shard, "number": number}
     return int(connection.execute(_SEE, place).scalar_one())

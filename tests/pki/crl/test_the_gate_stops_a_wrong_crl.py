@@ -38,7 +38,7 @@ def reserve(ca: StatusCa, *, events: int | None = None, **wrong: Any) -> int:
         authority = authorities.load_authority(connection, ISSUING)
         assert authority is not None
         number = crl_store.take_number(connection, ISSUING, 0, 0)
-        seen = crl_store.see(connection, ISSUING, 0, number)
+        seen = crl_store.mark_events_listed(connection, ISSUING, 0, number)
         _, joined = crl_store.entries(connection, ISSUING, 0, None)
         values = {"authority": authority, "points": POINTS, "number": number, "joined": joined,
                   "this_update": ca.now, "next_update": ca.now + timedelta(hours=72)} | wrong  # fmt: skip
