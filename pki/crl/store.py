@@ -463,7 +463,7 @@ def online_shards(connection: Connection) -> list[tuple[str, int]]:
     return [(row.authority_id, row.shard) for row in connection.execute(query)]
 
 
-def let_go(connection: Connection, before: datetime, limit: int) -> int:
+def delete_superseded_bytes(connection: Connection, before: datetime, limit: int) -> int:
     """Empty the bytes of at most `limit` CRLs made before then that later ones followed; gives how many.
 
     Their numbers, times and digests stay.
