@@ -41,5 +41,5 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
 def let_crl_bytes_go(container: Container) -> str:
     """Empty the bytes of CRLs that nobody can hold any more."""
     with transaction(container.engine) as connection:
-        count = crl.let_go(connection, container.clock(), CRL_BYTES_KEPT)
+        count = crl.delete_superseded_bytes(connection, container.clock(), CRL_BYTES_KEPT)
     return f"bytes of {count} CRLs let go" if count else ""

@@ -153,7 +153,7 @@ def publish_due(
     return published
 
 
-def let_go(connection: Connection, now: datetime, kept: timedelta) -> int:
+def delete_superseded_bytes(connection: Connection, now: datetime, kept: timedelta) -> int:
     """Empty the bytes of CRLs made more than `kept` ago that later ones followed, a batch; gives how many.
 
     A shard of 60,000 entries makes 3 MB an hour. Number, times and digest stay, in the record and in the log.

@@ -352,8 +352,8 @@ def test_bytes_are_let_go_and_numbers_and_digests_stay(ca: StatusCa) -> None:
     ca.now += timedelta(hours=2)
     kept = complete(ca), delta(ca)
     with transaction(ca.engine) as connection:
-        assert crl.let_go(connection, ca.now, timedelta(hours=1)) > 0
-        assert crl.let_go(connection, ca.now, timedelta(hours=1)) == 0
+        assert crl.delete_superseded_bytes(connection, ca.now, timedelta(hours=1)) > 0
+        assert crl.delete_superseded_bytes(connection, ca.now, timedelta(hours=1)) == 0
         row = connection.execute(
             text(
                 "SELECT der, tbs, sha256 FROM crl WHERE authority_id = :ca AND shard = 0 AND number = :number"
