@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.record.idempotency import Asked, Kept, claim, let_go
+from pki.record.idempotency import Asked, Kept, claim, release_claim
 
 HEADER = "Idempotency-Key"
 # The draft wants a quoted string (RFC 9651 3.3.3); most clients send the bare UUID, which is as clear.
@@ -83,4 +83,4 @@ def claimed_patiently(engine: Engine, asked: Asked, present: Callable[[Connectio
 def released(engine: Engine, asked: Asked) -> None:
     """Let a claimed request go, in a transaction of its own."""
     with transaction(engine) as connection:
-        let_go(connection, asked)
+        release_claim(connection, asked)

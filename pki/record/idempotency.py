@@ -80,7 +80,7 @@ def keep(connection: Connection, asked: Asked, answer: Kept) -> None:
     connection.execute(query.values(vars(answer)))
 
 
-def let_go(connection: Connection, asked: Asked) -> None:
+def release_claim(connection: Connection, asked: Asked) -> None:
     """Forget a claimed request that came to nothing: the next under this key is decided anew."""
     query = delete(idempotent_request).where(*_of(asked), _ROW.digest == asked.digest, _ROW.status.is_(None))
     connection.execute(query)
