@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.record.idempotency import Asked, Kept, claim, release_claim
+from pki.record.idempotency import IdempotencyClaim, Kept, claim, release_claim
 
 HEADER = "Idempotency-Key"
 # The draft wants a quoted string (RFC 9651 3.3.3); most clients send the bare UUID, which is as clear.
@@ -39,7 +39,7 @@ DOCUMENTED = {
 }
 
 
-def asked_of(request: Request, token_id: int) -> Asked | None:
+def asked_of(request: Request, token_id: int) -> IdempotencyClaim | None:
     """The request under its key, None when it names none; refuses `malformed-idempotency-key`."""
     written = request.headers.getlist(HEADER)
     if not written:
@@ -51,7 +51,7 @@ def asked_of(request: Request, token_id: int) -> Asked | None:
         raise Refusal(Kind.MALFORMED, "malformed-idempotency-key", text)
     key = re.sub(r'\\(["\\])', r"\1", quoted[1]) if quoted else value
     route = f"{request.method} {request.full_path}\n".encode()
-    return Asked(token_id, key, sha256(route + request.get_data(cache=True)).digest())
+    return IdempotencyClaim(token_id, key, sha256(route + request.get_data(cache=True)).digest())
 
 
 def answer_of(response: Response) -> Kept:
@@ -64,7 +64,9 @@ def as_response(kept: Kept, media: str) -> Response:
     return Response(kept.body, kept.status, content_type=media)
 
 
-def claimed_patiently(engine: Engine, asked: Asked, present: Callable[[Connection], datetime]) -> Kept | None:
+def claimed_patiently(
+    engine: Engine, asked: IdempotencyClaim, present: Callable[[Connection], datetime]
+) -> Kept | None:
     """As `claim`, in a transaction of its own, waiting for a twin as long as a client would.
 
     Refuses as `claim` does once that is over.
@@ -80,7 +82,7 @@ def claimed_patiently(engine: Engine, asked: Asked, present: Callable[[Connectio
         time.sleep(PAUSE_SECONDS)
 
 
-def released(engine: Engine, asked: Asked) -> None:
+def released(engine: Engine, asked: IdempotencyClaim) -> None:
     """Let a claimed request go, in a transaction of its own."""
     with transaction(engine) as connection:
         release_claim(connection, asked)

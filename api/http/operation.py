@@ -39,7 +39,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 from directory.reading_quotas import CODE as READING_QUOTA_REACHED
 from pki.record import idempotency
-from pki.record.idempotency import Asked, Kept
+from pki.record.idempotency import IdempotencyClaim, Kept
 
 View = Callable[..., Any]
 Form = Callable[[Container, Any], bytes]
@@ -306,7 +306,9 @@ def _as_accepted(one: Operation, container: Container, answered: Response) -> Re
     return answered
 
 
-def _once(one: Operation, asked: Asked, inner: View, call: Call, path: Mapping[str, Any]) -> Response:
+def _once(
+    one: Operation, asked: IdempotencyClaim, inner: View, call: Call, path: Mapping[str, Any]
+) -> Response:
     """An act of several transactions under its key: claimed, done, kept; what was refused is let go."""
     container = call.container
     kept = idempotent_requests.claimed_patiently(container.engine, asked, container.present)

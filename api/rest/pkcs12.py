@@ -21,7 +21,7 @@ from pki.certificates import pkcs12
 from pki.issuance import for_enrolment
 from pki.model import IssuedCertificate, Purpose
 from pki.record import authorities, idempotency
-from pki.record.idempotency import Asked, Kept
+from pki.record.idempotency import IdempotencyClaim, Kept
 
 _WITHOUT_A_REQUEST = ("csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key")
 # What is kept of the answer for a repeated request: that it was given, and nothing of it.
@@ -93,7 +93,7 @@ def make_pkcs12(call: Call, wanted: dict[str, Any], enrolment_id: UUID) -> dict[
 
 
 def _certified(
-    call: Call, enrolment_id: UUID, purposes: frozenset[Purpose], csr: bytes, asked: Asked | None
+    call: Call, enrolment_id: UUID, purposes: frozenset[Purpose], csr: bytes, asked: IdempotencyClaim | None
 ) -> IssuedCertificate:
     def keep(connection: Connection, _: IssuedCertificate) -> None:
         if asked is not None:

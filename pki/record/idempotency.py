@@ -22,7 +22,7 @@ _ROW = idempotent_request.c
 
 
 @dataclass(frozen=True)
-class Asked:
+class IdempotencyClaim:
     """A request as it is known again: whose, under which key, and the digest of what was asked."""
 
     token_id: int
@@ -43,7 +43,7 @@ class Kept:
     body: bytes
 
 
-def claim(connection: Connection, asked: Asked, now: datetime) -> Kept | None:
+def claim(connection: Connection, asked: IdempotencyClaim, now: datetime) -> Kept | None:
     """The answer given before, or None: then the act is the caller's, until `LEASE` is over.
 
     Waits for a transaction that claims the same key. Refuses `idempotency-key-reused` when something else was
@@ -74,13 +74,13 @@ def claim(connection: Connection, asked: Asked, now: datetime) -> Kept | None:
     return Kept(known.status, known.body)
 
 
-def keep(connection: Connection, asked: Asked, answer: Kept) -> None:
+def keep(connection: Connection, asked: IdempotencyClaim, answer: Kept) -> None:
     """Remember the answer of a claimed request, in the transaction of its act."""
     query = update(idempotent_request).where(*_of(asked), _ROW.digest == asked.digest, _ROW.status.is_(None))
     connection.execute(query.values(vars(answer)))
 
 
-def release_claim(connection: Connection, asked: Asked) -> None:
+def release_claim(connection: Connection, asked: IdempotencyClaim) -> None:
     """Forget a claimed request that came to nothing: the next under this key is decided anew."""
     query = delete(idempotent_request).where(*_of(asked), _ROW.digest == asked.digest, _ROW.status.is_(None))
     connection.execute(query)
@@ -91,5 +91,5 @@ def forget_old(connection: Connection, now: datetime) -> int:
     return connection.execute(delete(idempotent_request).where(_ROW.asked_at <= now - KEPT)).rowcount
 
 
-def _of(asked: Asked) -> tuple[ColumnElement[bool], ...]:
+def _of(asked: IdempotencyClaim) -> tuple[ColumnElement[bool], ...]:
     return _ROW.token_id == asked.token_id, _ROW.key == asked.key

@@ -19,7 +19,7 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.record import idempotency
-from pki.record.idempotency import Asked, Kept
+from pki.record.idempotency import IdempotencyClaim, Kept
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
 from tests.factories import Seeded, seed_practitioner
@@ -120,7 +120,7 @@ def test_a_refusal_is_not_kept_for_it_may_be_mended(first: Caller, someone: Seed
 
 
 def test_a_key_is_free_again_after_24_hours(engine: Engine, first: Caller, now: datetime) -> None:
-    asked = Asked(1, "k", b"\0" * 32)
+    asked = IdempotencyClaim(1, "k", b"\0" * 32)
     with transaction(engine) as connection:
         assert idempotency.claim(connection, asked, now) is None
         idempotency.keep(connection, asked, Kept(201, b"{}"))
@@ -136,7 +136,7 @@ def test_a_key_is_free_again_after_24_hours(engine: Engine, first: Caller, now: 
 def test_what_a_killed_worker_left_is_another_s_once_its_lease_is_over(
     engine: Engine, first: Caller, now: datetime
 ) -> None:
-    asked = Asked(1, "k", b"\0" * 32)
+    asked = IdempotencyClaim(1, "k", b"\0" * 32)
     with transaction(engine) as connection:
         assert idempotency.claim(connection, asked, now) is None
     with transaction(engine) as connection, pytest.raises(Refusal) as refusal:
