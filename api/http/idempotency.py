@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.record.idempotency import IdempotencyClaim, Kept, claim, release_claim
+from pki.record.idempotency import IdempotencyClaim, KeptAnswer, claim, release_claim
 
 HEADER = "Idempotency-Key"
 # The draft wants a quoted string (RFC 9651 3.3.3); most clients send the bare UUID, which is as clear.
@@ -54,19 +54,19 @@ def asked_of(request: Request, token_id: int) -> IdempotencyClaim | None:
     return IdempotencyClaim(token_id, key, sha256(route + request.get_data(cache=True)).digest())
 
 
-def answer_of(response: Response) -> Kept:
+def answer_of(response: Response) -> KeptAnswer:
     """What of a response is kept."""
-    return Kept(response.status_code, response.get_data())
+    return KeptAnswer(response.status_code, response.get_data())
 
 
-def as_response(kept: Kept, media: str) -> Response:
+def as_response(kept: KeptAnswer, media: str) -> Response:
     """The kept answer again, octet for octet."""
     return Response(kept.body, kept.status, content_type=media)
 
 
 def claimed_patiently(
     engine: Engine, asked: IdempotencyClaim, present: Callable[[Connection], datetime]
-) -> Kept | None:
+) -> KeptAnswer | None:
     """As `claim`, in a transaction of its own, waiting for a twin as long as a client would.
 
     Refuses as `claim` does once that is over.

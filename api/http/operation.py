@@ -39,7 +39,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.json_text import RepeatedKeyError, read_json
 from directory.reading_quotas import CODE as READING_QUOTA_REACHED
 from pki.record import idempotency
-from pki.record.idempotency import IdempotencyClaim, Kept
+from pki.record.idempotency import IdempotencyClaim, KeptAnswer
 
 View = Callable[..., Any]
 Form = Callable[[Container, Any], bytes]
@@ -317,7 +317,7 @@ def _once(
 
     def keep(connection: Connection, answer: Any) -> None:
         body = orjson.dumps(one.answer().dump(answer), option=orjson.OPT_UTC_Z)  # type: ignore[operator] # a schema
-        idempotency.keep(connection, asked, Kept(one.status, body))
+        idempotency.keep(connection, asked, KeptAnswer(one.status, body))
 
     try:
         answered: Response = inner(replace(call, keep=keep), **path)

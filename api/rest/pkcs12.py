@@ -21,11 +21,11 @@ from pki.certificates import pkcs12
 from pki.issuance import for_enrolment
 from pki.model import IssuedCertificate, Purpose
 from pki.record import authorities, idempotency
-from pki.record.idempotency import IdempotencyClaim, Kept
+from pki.record.idempotency import IdempotencyClaim, KeptAnswer
 
 _WITHOUT_A_REQUEST = ("csr-too-large", "bad-csr", "bad-proof-of-possession", "weak-key")
 # What is kept of the answer for a repeated request: that it was given, and nothing of it.
-_SHOWN = Kept(201, b"")
+_SHOWN = KeptAnswer(201, b"")
 
 
 class PackedQuery(Shape):

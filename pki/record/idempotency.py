@@ -36,14 +36,14 @@ class IdempotencyClaim:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptAnswer:
     """An answer that was given; `body` as it went out."""
 
     status: int
     body: bytes
 
 
-def claim(connection: Connection, asked: IdempotencyClaim, now: datetime) -> Kept | None:
+def claim(connection: Connection, asked: IdempotencyClaim, now: datetime) -> KeptAnswer | None:
     """The answer given before, or None: then the act is the caller's, until `LEASE` is over.
 
     Waits for a transaction that claims the same key. Refuses `idempotency-key-reused` when something else was
@@ -71,10 +71,10 @@ def claim(connection: Connection, asked: IdempotencyClaim, now: datetime) -> Kep
     if known.status is None:
         text = "The same request is being worked on: ask again in a moment, with the same key."
         raise Refusal(Kind.CONFLICT, "request-in-progress", text, retry_after=1)
-    return Kept(known.status, known.body)
+    return KeptAnswer(known.status, known.body)
 
 
-def keep(connection: Connection, asked: IdempotencyClaim, answer: Kept) -> None:
+def keep(connection: Connection, asked: IdempotencyClaim, answer: KeptAnswer) -> None:
     """Remember the answer of a claimed request, in the transaction of its act."""
     query = update(idempotent_request).where(*_of(asked), _ROW.digest == asked.digest, _ROW.status.is_(None))
     connection.execute(query.values(vars(answer)))

@@ -19,7 +19,7 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.record import idempotency
-from pki.record.idempotency import IdempotencyClaim, Kept
+from pki.record.idempotency import IdempotencyClaim, KeptAnswer
 from tests.api.conftest import Caller
 from tests.api.signing import request_for
 from tests.factories import Seeded, seed_practitioner
@@ -123,9 +123,9 @@ def test_a_key_is_free_again_after_24_hours(engine: Engine, first: Caller, now: 
     asked = IdempotencyClaim(1, "k", b"\0" * 32)
     with transaction(engine) as connection:
         assert idempotency.claim(connection, asked, now) is None
-        idempotency.keep(connection, asked, Kept(201, b"{}"))
+        idempotency.keep(connection, asked, KeptAnswer(201, b"{}"))
         almost = now + idempotency.KEPT - timedelta(seconds=1)
-        assert idempotency.claim(connection, asked, almost) == Kept(201, b"{}")
+        assert idempotency.claim(connection, asked, almost) == KeptAnswer(201, b"{}")
         assert idempotency.forget_old(connection, almost) == 0
         other = replace(asked, digest=b"\1" * 32)
         assert idempotency.claim(connection, other, now + idempotency.KEPT) is None
