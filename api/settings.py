@@ -26,7 +26,7 @@ from directory.reading_quotas import Reading, ReadingQuotas
 from directory.store import REGISTERS
 from pki.issuance.quotas import Quotas
 from pki.model import CrlForm, MailKeys
-from pki.rollback.detection import Kept
+from pki.rollback.detection import OutsideMemory
 from pki.signing import token_uri
 from pki.signing.token_uri import TokenPlace
 
@@ -363,9 +363,9 @@ class Settings:
         return self.state / "floor" / "crl.json"
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> OutsideMemory:
         """What a restored database is held against, outside it."""
-        return Kept(self.crl_floor, self.audit_folder / "checkpoints")
+        return OutsideMemory(self.crl_floor, self.audit_folder / "checkpoints")
 
     @property
     def signer_socket(self) -> Path:

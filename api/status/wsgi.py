@@ -23,7 +23,7 @@ from directory.base.db import libpq
 from pki.ocsp import request as ocsp_request
 from pki.ocsp import response as ocsp
 from pki.ocsp.response import Outcome
-from pki.rollback.detection import Kept, Watch
+from pki.rollback.detection import OutsideMemory, Watch
 
 _LOG = logging.getLogger("sceau.status")
 _CRL = re.compile(r"/crl/([a-z][a-z0-9-]{1,30})/(0|[1-9][0-9]{0,3})(-delta)?\.crl")
@@ -61,7 +61,7 @@ class StatusApplication:
         never_issued: Outcome = Outcome.UNKNOWN,
         ticks: Callable[[], float] = time.monotonic,
         changed: Callable[[], None] = lambda: None,
-        kept: Kept | None = None,
+        kept: OutsideMemory | None = None,
         shortened: Callable[[timedelta], timedelta] = lambda lifetime: lifetime,
     ) -> None:
         watch = None if kept is None else Watch(engine, kept, ticks)

@@ -48,7 +48,7 @@ from pki.revocation import revoke as revoking
 from pki.revocation.revoke import RevocationOrder
 from pki.rollback import detection as completeness
 from pki.rollback import high_water
-from pki.rollback.detection import Kept
+from pki.rollback.detection import OutsideMemory
 from pki.signing.signer import Signer
 from pki.tlog import sequencer
 from pki.tlog.checkpoint import AuditKey
@@ -177,7 +177,11 @@ def lacks_event(told: Told, last: LastEvent | None) -> Missing | None:
 
 
 def find(
-    engine: Engine, signer: Signer, contents: Sequence[bytes], now: datetime, known: Kept | None = None
+    engine: Engine,
+    signer: Signer,
+    contents: Sequence[bytes],
+    now: datetime,
+    known: OutsideMemory | None = None,
 ) -> Plan:
     """What these CRLs, those `known` outside and the signer's journal tell of that the record lacks.
 
@@ -220,7 +224,7 @@ def accept(
     engine: Engine,
     signer: Signer,
     key: AuditKey,
-    kept: Kept,
+    kept: OutsideMemory,
     *,
     now: datetime,
     reason: str,

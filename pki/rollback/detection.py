@@ -38,7 +38,7 @@ _FORGOTTEN = text("""
 
 
 @dataclass(frozen=True)
-class Kept:
+class OutsideMemory:
     """Where the memory outside the database lies: the file of floors, the file of signed heads."""
 
     floor: Path
@@ -54,7 +54,7 @@ class Memory:
     wrong: str = ""
 
 
-def remembered(kept: Kept) -> Memory:
+def remembered(kept: OutsideMemory) -> Memory:
     """Both files as they are now; files that are not there remember nothing."""
     try:
         return Memory(floor.numbers(kept.floor), last_note(kept.heads))
@@ -95,7 +95,9 @@ class Watch:
     Raises what the database raises: not to know is not to be complete.
     """
 
-    def __init__(self, engine: Engine, kept: Kept, ticks: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, engine: Engine, kept: OutsideMemory, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
         self.kept = kept
         self._engine = engine
         self._ticks = ticks

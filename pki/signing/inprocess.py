@@ -21,7 +21,7 @@ from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
 from pki.record import authorities, reservations
 from pki.rollback import high_water
-from pki.rollback.detection import Kept, Watch
+from pki.rollback.detection import OutsideMemory, Watch
 from pki.rollback.signing_clock import SigningClock
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
@@ -44,7 +44,7 @@ class InProcessSigner:
         clock: Clock = utc_now,
         check_crl: Gate = gate.check_crl,
         *,
-        kept: Kept | None = None,
+        kept: OutsideMemory | None = None,
     ) -> None:
         self.clock = clock
         self.signing = SigningClock(engine, self._now, journal.folder)

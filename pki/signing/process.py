@@ -26,7 +26,7 @@ from directory.base.db import connect_engine
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database
 from pki.model import Serial
-from pki.rollback.detection import Kept, Watch
+from pki.rollback.detection import OutsideMemory, Watch
 from pki.signing import wire
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
@@ -50,7 +50,7 @@ def serve(
     journal_folder: Path,
     socket_path: Path,
     establish: Callable[[Engine, Keys, datetime], None] | None = None,
-    kept: Kept | None = None,
+    kept: OutsideMemory | None = None,
     clock: Clock = utc_now,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent, at an instant given.
