@@ -41,7 +41,7 @@ REASON_CODES = {
     RevocationReason.PRIVILEGE_WITHDRAWN: 9,
 }
 
-# The reason beside those of `Standing` and `CertificateReason`: of so long ago nothing is known.
+# The reason beside those of `SerialStatus` and `CertificateReason`: of so long ago nothing is known.
 BEFORE_OUR_RECORDS = "before-our-records"
 
 
@@ -206,7 +206,7 @@ class Revocation:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SerialStatus:
     """What the record says of one serial of one CA at one instant: issued or not, and its last event.
 
     `certificate_sha256` is None for what was never issued; `action` and `reason` are those of the last event.

@@ -17,7 +17,7 @@ from api.status.cache import AnswerCache, Kept
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
 from directory.base.errors import Refusal
-from pki.model import Serial, Standing
+from pki.model import Serial, SerialStatus
 from pki.ocsp import request as ocsp_request
 from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
@@ -77,7 +77,7 @@ class Answers:
         self._signing = SigningClock(engine, clock, keys_folder, ticks)
         self._shortened = shortened
         self.replies: AnswerCache[Reply] = AnswerCache(size)
-        self.standings: AnswerCache[Standing] = AnswerCache(size)
+        self.standings: AnswerCache[SerialStatus] = AnswerCache(size)
         self._responders = Responders((), {})
         self._loaded_at = float("-inf")
 
@@ -165,7 +165,7 @@ class Answers:
     ) -> tuple[list[Finding], Presigned | None]:
         """What is to be said, [] when the record is out of reach; an answer signed ahead that says it."""
         question, presigned = asked.questions[0], None
-        standing: Standing | None
+        standing: SerialStatus | None
         if len(asked.questions) > 1:
             standings = self._read_several(asked, issuer)
         else:
@@ -182,7 +182,7 @@ class Answers:
         young = presigned.this_update <= now < _half_life(presigned)
         return findings, presigned if young and ocsp.agrees(presigned.der, findings[0]) else None
 
-    def _standing(self, issuer: Issuer, question: Question, now: datetime) -> Standing | None:
+    def _standing(self, issuer: Issuer, question: Question, now: datetime) -> SerialStatus | None:
         key = (issuer.authority_id, question.serial)
         remembered = self.standings.get(key, now)
         if remembered is not None:
@@ -190,12 +190,12 @@ class Answers:
         generation = self.standings.generation
         standing, _ = self._read(issuer, question)
         # What is not issued yet may be the next moment: only what exists is remembered.
-        if standing is not None and standing != Standing(None):
+        if standing is not None and standing != SerialStatus(None):
             until = min(now + _STANDING_LIFE, standing.changes_at or now + _STANDING_LIFE)
             self.standings.keep(key, question.serial, Kept(standing, until), generation)
         return standing
 
-    def _read(self, issuer: Issuer, question: Question) -> tuple[Standing | None, Presigned | None]:
+    def _read(self, issuer: Issuer, question: Question) -> tuple[SerialStatus | None, Presigned | None]:
         """The record's word, now; no standing when it cannot be had."""
         try:
             with self._engine.connect() as connection:
@@ -204,7 +204,7 @@ class Answers:
             _LOG.exception("the record could not be read for OCSP")
             return None, None
 
-    def _read_several(self, asked: Request, issuer: Issuer) -> dict[Serial, Standing]:
+    def _read_several(self, asked: Request, issuer: Issuer) -> dict[Serial, SerialStatus]:
         """The record's word about all of them at one instant; empty when it cannot be had."""
         serials = [question.serial for question in asked.questions]
         try:

@@ -15,7 +15,7 @@ from typing import Protocol
 from directory.base.tlv import tlv
 from pki.certificates import der
 from pki.certificates.profiles import BACKDATING
-from pki.model import REASON_CODES, RevocationReason, Serial, Standing
+from pki.model import REASON_CODES, RevocationReason, Serial, SerialStatus
 from pki.ocsp.request import HASHES, Question, Request
 
 _DIGESTS = {
@@ -68,7 +68,7 @@ class Finding:
 
     question: Question
     outcome: Outcome
-    standing: Standing
+    standing: SerialStatus
 
 
 class Responder(Protocol):
@@ -92,7 +92,7 @@ class Responder(Protocol):
 def decide(  # noqa: PLR0911 - a line of the table each
     request: Request | None,
     issuer: Issuer | None,
-    standing: Standing | None,
+    standing: SerialStatus | None,
     never_issued: Outcome = Outcome.UNKNOWN,
     *,
     complete: bool = True,
@@ -124,7 +124,7 @@ def decide(  # noqa: PLR0911 - a line of the table each
 def find(
     request: Request,
     issuer: Issuer,
-    standings: Mapping[Serial, Standing],
+    standings: Mapping[Serial, SerialStatus],
     never_issued: Outcome = Outcome.UNKNOWN,
     *,
     complete: bool = True,
@@ -264,7 +264,7 @@ def _revoked(at: datetime, reason: RevocationReason) -> bytes:
     return tlv(0xA1, der.generalized_time(at) + der.explicit(0, code))
 
 
-def _single_extensions(issuer: Issuer, standing: Standing) -> bytes:
+def _single_extensions(issuer: Issuer, standing: SerialStatus) -> bytes:
     # Nothing is forgotten when a certificate expires: the archive begins with the CA (RFC 6960 4.4.4).
     found = [der.extension(_ARCHIVE_CUTOFF, der.generalized_time(issuer.not_before))]
     if standing.certificate_sha256 is not None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-from pki.model import Serial, Standing
+from pki.model import Serial, SerialStatus
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Waiting:
     hash: str
     authority_id: str
     not_after: datetime
-    standing: Standing
+    standing: SerialStatus
 
 
 @dataclass(frozen=True)
@@ -138,18 +138,20 @@ _ADD_RESPONDER = text("""
 
 def standing(
     connection: Connection, authority_id: str, serial: Serial, hash_name: str
-) -> tuple[Standing, Presigned | None]:
+) -> tuple[SerialStatus, Presigned | None]:
     """What the record says of a serial of this CA, and the answer signed ahead, if there is one."""
     asked = {"authority": authority_id, "serial": serial, "hash": hash_name}
     *state, der, this_update, next_update = connection.execute(_STANDING, asked).one()
-    known = Standing(*state)
+    known = SerialStatus(*state)
     return known, None if der is None else Presigned(der, this_update, next_update)
 
 
-def standings(connection: Connection, authority_id: str, serials: Sequence[Serial]) -> dict[Serial, Standing]:
+def standings(
+    connection: Connection, authority_id: str, serials: Sequence[Serial]
+) -> dict[Serial, SerialStatus]:
     """What the record says of each of these serials of this CA, all at one instant."""
     rows = connection.execute(_STANDINGS, {"authority": authority_id, "serials": list(serials)})
-    return {Serial(serial): Standing(*state) for serial, *state in rows}
+    return {Serial(serial): SerialStatus(*state) for serial, *state in rows}
 
 
 def issuing(connection: Connection, now: datetime) -> list[tuple[str, bytes, datetime]]:
@@ -184,7 +186,7 @@ def waiting(
     )
     asked = {"serials": [row.serial for row in keys], "hashes": [row.hash for row in keys]}
     return [
-        Waiting(Serial(serial), hash_name, authority_id, not_after, Standing(*state))
+        Waiting(Serial(serial), hash_name, authority_id, not_after, SerialStatus(*state))
         for serial, hash_name, authority_id, not_after, *state in connection.execute(_WAITING, asked)
     ]
 

@@ -19,7 +19,7 @@ from directory.base.db import transaction
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.issuance import for_service
-from pki.model import IssuedCertificate, RevocationReason, Standing
+from pki.model import IssuedCertificate, RevocationReason, SerialStatus
 from pki.ocsp import responders
 from pki.ocsp import response as ocsp
 from pki.ocsp import store as ocsp_store
@@ -184,7 +184,7 @@ def status(desk: Desk, issued: IssuedCertificate, now: datetime) -> library.OCSP
     with transaction(desk.engine) as connection:
         known = responders.load_responders(connection, desk.folder, SECRET, now)
         standing, _ = ocsp_store.standing(connection, issued.authority_id, issued.serial, "sha256")
-    assert standing != Standing(None)
+    assert standing != SerialStatus(None)
     issuer = known.issuer(issued.authority_id)
     asked = Request((ocsp.question_about(issuer, "sha256", issued.serial),))
     responder = known.by_authority[issued.authority_id]

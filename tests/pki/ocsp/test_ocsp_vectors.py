@@ -4,7 +4,7 @@ import cryptography_vectors
 import pytest
 from cryptography.x509 import ocsp as library
 
-from pki.model import Standing, serial_of
+from pki.model import SerialStatus, serial_of
 from pki.ocsp import request as ocsp_request
 from pki.ocsp import response as ocsp
 from pki.ocsp.request import Question
@@ -61,6 +61,6 @@ def test_a_strangers_answer_agrees_with_no_finding_of_ours_but_its_own(name: str
         answer.hash_algorithm.name, answer.issuer_name_hash, answer.issuer_key_hash,
         serial_of(answer.serial_number),
     )  # fmt: skip
-    good = Finding(asked, Outcome.GOOD, Standing(b"x"))
+    good = Finding(asked, Outcome.GOOD, SerialStatus(b"x"))
     is_good = answer.certificate_status is library.OCSPCertStatus.GOOD
     assert ocsp.agrees(octets(name), good) is is_good
