@@ -54,7 +54,7 @@ _HEADERS = _Registry()
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProvenRequest:
     """What a proven request says; `iat` is when it was signed, by the clock of who signed."""
 
     serial: Serial
@@ -157,14 +157,14 @@ def _check_header(header: object) -> None:
         raise _malformed("A parameter of the header is not what RFC 7515 4.1 says of it.") from error
 
 
-def _asked(claims: Mapping[str, Any]) -> Asked:
+def _asked(claims: Mapping[str, Any]) -> ProvenRequest:
     comment = claims.get("comment", "")
     if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT or not comment.isprintable():
         raise _malformed(f"A comment is one line of at most {LONGEST_COMMENT} characters.")
     try:
         serial = serial_of(int(str(claims["serial"]).replace(":", "")[:64], 16))
         signed_at = datetime.fromtimestamp(int(claims["iat"]), UTC)
-        return Asked(serial, RevocationReason(claims["reason"]), comment, signed_at)
+        return ProvenRequest(serial, RevocationReason(claims["reason"]), comment, signed_at)
     except (ValueError, TypeError, OverflowError, OSError) as error:
         text = "serial is hexadecimal, reason one of those documented, iat seconds since 1970."
         raise _malformed(text) from error
@@ -186,7 +186,7 @@ def _is_signed_by(token: str, certificate: bytes) -> bool:
     return True
 
 
-def _check_fresh(asked: Asked, found: Revocable, now: datetime) -> None:
+def _check_fresh(asked: ProvenRequest, found: Revocable, now: datetime) -> None:
     # A released hold, say: the request that made it must not be able to make it again, and it may have been
     # signed by a clock that is ahead. What is final cannot be done twice, and never waits.
     last = found.event.revoked_at if found.event else found.certificate.not_before
@@ -199,7 +199,7 @@ def _check_fresh(asked: Asked, found: Revocable, now: datetime) -> None:
         raise Refusal(Kind.UNACCEPTABLE, "stale-request", text)
 
 
-def _check_holder_may(asked: Asked, found: Revocable, now: datetime) -> None:
+def _check_holder_may(asked: ProvenRequest, found: Revocable, now: datetime) -> None:
     certificate = found.certificate
     if certificate.practitioner is None and not certificate.profile.startswith(("operator-", "application-")):
         raise reserved_to_owner("This is a certificate of the service itself.")
