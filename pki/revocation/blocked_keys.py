@@ -51,7 +51,7 @@ STOPPED = Statement("""
 """)
 
 
-class Cause(Enum):
+class BlockCause(Enum):
     """Why a key is blocked."""
 
     REPORTED_COMPROMISED = "reported-compromised"
@@ -121,7 +121,7 @@ def block(
     if number is not None:
         connection.execute(_NOTE, {"spki": spki_sha256, "number": number})
     row = {
-        "spki_sha256": spki_sha256, "cause": Cause(cause).value, "since": now, "serial": serial,
+        "spki_sha256": spki_sha256, "cause": BlockCause(cause).value, "since": now, "serial": serial,
         "actor": actor.name,
     }  # fmt: skip
     query = insert(blocked_key).values(row).on_conflict_do_nothing().returning(blocked_key.c.cause)
@@ -204,7 +204,7 @@ def import_list(
     entries = iter(listed)
     while chunk := list(islice(entries, _CHUNK)):
         whole = [
-            {"spki_sha256": one.digest, "cause": Cause.WEAK.value, "since": now, "actor": actor.name}
+            {"spki_sha256": one.digest, "cause": BlockCause.WEAK.value, "since": now, "actor": actor.name}
             for one in chunk if one.form is None
         ]  # fmt: skip
         parts = [

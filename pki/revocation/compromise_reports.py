@@ -18,7 +18,7 @@ from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import key_locks, revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
-from pki.revocation.blocked_keys import Cause
+from pki.revocation.blocked_keys import BlockCause
 from pki.revocation.revoke import RevocationOrder
 
 SENTENCE = "this key is compromised"
@@ -49,7 +49,7 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     forms = key_locks.hold_families(connection, [request.key], ())
     serials = [Serial(one) for one in connection.execute(_LIVING, {"keys": forms, "now": now}).scalars()]
     blocked_keys.block(
-        connection, now=now, actor=actor, spki_sha256=spki, cause=Cause.REPORTED_COMPROMISED.value,
+        connection, now=now, actor=actor, spki_sha256=spki, cause=BlockCause.REPORTED_COMPROMISED.value,
         serial=serials[0] if serials else None, number=key_locks.number_of(request.key),
     )  # fmt: skip
     found = [

@@ -20,7 +20,7 @@ from pki.model import RevocationReason, Serial
 from pki.record import key_locks, revocations
 from pki.revocation import blocked_keys
 from pki.revocation import revoke as revoking
-from pki.revocation.blocked_keys import Cause
+from pki.revocation.blocked_keys import BlockCause
 from pki.revocation.revoke import RevocationOrder
 
 AT_ONCE = 200
@@ -70,7 +70,7 @@ def number(connection: Connection, *, now: datetime, most: int = AT_ONCE) -> Num
 
 
 def _take_back(connection: Connection, keys: Collection[bytes], now: datetime) -> tuple[Serial, ...]:
-    asked = {"keys": list(keys), "now": now, "reported": Cause.REPORTED_COMPROMISED.value}
+    asked = {"keys": list(keys), "now": now, "reported": BlockCause.REPORTED_COMPROMISED.value}
     serials = [Serial(one) for one in connection.execute(_ON_REPORTED_KEYS, asked).scalars()]
     why = "on another form of a key that was reported compromised"
     acts = [

@@ -82,7 +82,7 @@ def follow(connection: Connection, lost: Iterable[IssuedCertificate], *, now: da
     for one in lost:
         blocked_keys.block(
             connection, now=now, actor=actor, spki_sha256=one.spki_sha256,
-            cause=blocked_keys.Cause.REPORTED_COMPROMISED.value, serial=one.serial,
+            cause=blocked_keys.BlockCause.REPORTED_COMPROMISED.value, serial=one.serial,
         )  # fmt: skip
     _list_others(connection, lost, now, actor)
 

@@ -28,7 +28,7 @@ from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import enrolments, revocations
 from pki.registration import enrolment
 from pki.revocation import blocked_keys, compromise_reports, requests
-from pki.revocation.blocked_keys import Cause, Form, Listed
+from pki.revocation.blocked_keys import BlockCause, Form, Listed
 from pki.signing.inprocess import InProcessSigner
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Enrolled, Established, Issue, Key, enrol, identity, new_key, request_for
@@ -144,8 +144,8 @@ def test_a_key_reported_while_its_batch_is_stored_is_refused(
 def test_nothing_takes_a_key_off_the_list(engine: Engine, now: datetime) -> None:
     with transaction(engine) as connection:
         block = partial(blocked_keys.block, connection, now=now, actor=ACTOR, spki_sha256=b"\1" * 32)
-        assert block(cause=Cause.WEAK.value)
-        assert not block(cause=Cause.ANOTHER_PERSON.value)
+        assert block(cause=BlockCause.WEAK.value)
+        assert not block(cause=BlockCause.ANOTHER_PERSON.value)
     for statement in (
         "DELETE FROM blocked_key",
         "UPDATE blocked_key SET cause = 'weak'",
