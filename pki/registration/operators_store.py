@@ -101,7 +101,7 @@ class OperatorReservation:
 
 
 @dataclass(frozen=True)
-class Standing:
+class OperatorStanding:
     """What stands against a living certificate of an operator: a domain withdrawn, or suspended."""
 
     serial: Serial
@@ -177,12 +177,14 @@ def made_for(connection: Connection, operator_id: int, after: Serial | None, lim
 
 def standing(
     connection: Connection, now: datetime, serials: Sequence[Serial] | None = None
-) -> list[Standing]:
+) -> list[OperatorStanding]:
     """Every living certificate of an operator, or those of these serials, with what stands against it."""
     asked = {"now": now, "serials": serials, "profiles": sorted(OF_OPERATORS)}
     rows = connection.execute(_UNFOUNDED, asked)
     return [
-        Standing(Serial(row.serial), row.operator, tuple(row.domains), bool(row.suspended), row.withdrawn)
+        OperatorStanding(
+            Serial(row.serial), row.operator, tuple(row.domains), bool(row.suspended), row.withdrawn
+        )
         for row in rows
     ]
 

@@ -17,7 +17,7 @@ from pki.model import RevocationAction, Serial
 from pki.record import revocations
 from pki.record.revocations import Revocable
 from pki.registration import operators_store
-from pki.registration.operators_store import Standing
+from pki.registration.operators_store import OperatorStanding
 from pki.revocation import revoke as revoking
 from pki.revocation.revoke import RevocationOrder
 from pki.revocation.rules import ACTOR
@@ -56,7 +56,7 @@ def settle(connection: Connection, *, graces: Graces, now: datetime) -> Outcome:
 
 
 def _to_look_at(
-    connection: Connection, standing: Mapping[Serial, Standing], due: Mapping[Serial, object]
+    connection: Connection, standing: Mapping[Serial, OperatorStanding], due: Mapping[Serial, object]
 ) -> list[Serial]:
     """Those with something against them, noted against them, or on hold: of thousands, hardly ever one."""
     acted = revocations.last_actions(connection, list(standing)) if standing else {}
@@ -69,7 +69,7 @@ def _to_look_at(
 
 def _decision(
     one: Revocable,
-    standing: Standing,
+    standing: OperatorStanding,
     due: Mapping[Serial, Mapping[Cause, datetime]],
     *,
     blocked: Mapping[Serial, str],
@@ -110,7 +110,7 @@ def _pending(
 
 def _list(
     connection: Connection,
-    standing: Mapping[Serial, Standing],
+    standing: Mapping[Serial, OperatorStanding],
     pending: Sequence[tuple[Serial, Cause, datetime]],
     now: datetime,
 ) -> None:
