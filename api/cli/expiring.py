@@ -10,7 +10,7 @@ from api.cli.output import answer, container, json_option, refusals_told, state_
 from directory.access import AUTHORITIES
 from directory.base.db import transaction
 from pki.monitoring import expiry_notices
-from pki.monitoring.expiry_store import Asked
+from pki.monitoring.expiry_store import ExpiryQuery
 
 
 @click.command()
@@ -29,7 +29,7 @@ def expiring(within: int, authority: str | None, limit: int, state: Path | None,
     """
     parts = container(state, as_json=as_json)
     now = parts.clock()
-    asked = Asked(now + timedelta(days=within), authority)
+    asked = ExpiryQuery(now + timedelta(days=within), authority)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         found = expiry_notices.ending(connection, now, asked, limit=limit)
     rows = [

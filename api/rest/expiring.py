@@ -17,7 +17,7 @@ from api.http.schemas import EXAMPLE_ADDRESS, EXAMPLE_SERIAL, Instant, Pattern, 
 from api.wiring import Container
 from directory.access import Role
 from pki.monitoring import expiry_notices
-from pki.monitoring.expiry_store import Asked, Ending
+from pki.monitoring.expiry_store import Ending, ExpiryQuery
 
 _CURSOR = re.compile(r"([0-9]{1,10})-([0-9a-f]{40})")
 
@@ -82,7 +82,7 @@ def expiring(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     administrators all.
     """
     role, limit = call.token.role, asked["limit"]
-    wanted = Asked(
+    wanted = ExpiryQuery(
         call.now + timedelta(days=int(asked["within"].removesuffix("d"))),
         authority=call.token.authority if role is Role.REGISTRAR else None,
         to_operator=role is Role.OPERATOR,

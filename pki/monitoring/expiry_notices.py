@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.db import transaction
 from pki.model import Purpose, Serial
 from pki.monitoring import expiry_store as store
-from pki.monitoring.expiry_store import Asked, Ending, Notice
+from pki.monitoring.expiry_store import Ending, ExpiryQuery, Notice
 
 STEPS = (60, 30, 7)
 # Certificates without a mailbox that somebody outside must renew all the same.
@@ -58,7 +58,7 @@ class Sent:
 def ending(
     connection: Connection,
     now: datetime,
-    asked: Asked,
+    asked: ExpiryQuery,
     *,
     after: tuple[datetime, str] | None = None,
     limit: int,

@@ -147,7 +147,7 @@ class Notice:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExpiryQuery:
     """Which certificates: ending by `until`; of one authority, or all.
 
     `to_operator`: only what an operator may see, mailboxes that show and the servers of `operator_id`.
@@ -162,7 +162,7 @@ class Asked:
 def ending(
     connection: Connection,
     now: datetime,
-    asked: Asked,
+    asked: ExpiryQuery,
     profiles: Collection[str],
     *,
     after: tuple[datetime, str],

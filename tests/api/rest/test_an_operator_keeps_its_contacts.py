@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from werkzeug.test import TestResponse
 
 from pki.monitoring import expiry_notices
-from pki.monitoring.expiry_store import Asked
+from pki.monitoring.expiry_store import ExpiryQuery
 from tests.api.certificates import certify, certify_operator, keep_contacts
 from tests.api.conftest import Caller
 from tests.api.rest.test_what_runs_out_is_shown import plain
@@ -169,5 +169,5 @@ def test_a_server_of_the_same_name_of_another_operator_is_no_successor(engine: E
     first = certify_operator(engine, now - 340 * DAY, number=1)
     certify_operator(engine, now, number=2, operator=OTHER)
     with engine.connect() as connection:
-        found = expiry_notices.ending(connection, now, Asked(now + 60 * DAY), limit=10)
+        found = expiry_notices.ending(connection, now, ExpiryQuery(now + 60 * DAY), limit=10)
     assert [one.serial for one in found] == [first]

@@ -230,7 +230,7 @@ def test_of_two_servers_without_common_name_none_passes_for_the_other_s_successo
     def ending() -> list[tuple[str, str]]:
         with engine.connect() as connection:
             page = expiry_store.ending(
-                connection, now, expiry_store.Asked(other.not_after), [OPERATOR_SERVER.name],
+                connection, now, expiry_store.ExpiryQuery(other.not_after), [OPERATOR_SERVER.name],
                 after=(now, ""), limit=10,
             )  # fmt: skip
         return [(found.serial, found.subject) for found in page]
