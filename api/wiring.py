@@ -23,7 +23,7 @@ from directory.base.db import asking, connect_engine
 from directory.base.unix_sockets import postgres_url
 from directory.sync.runs.bounds import RegisterBounds, load_bounds
 from pki.certificates.mailbox_profiles import purposes_asked
-from pki.impediments.causes import Cause
+from pki.impediments.causes import WithdrawalCause
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
 from pki.rollback.detection import Watch
@@ -95,11 +95,11 @@ class Container:
         return _bounds(self.settings)
 
     @property
-    def graces(self) -> Mapping[Cause, timedelta]:
+    def graces(self) -> Mapping[WithdrawalCause, timedelta]:
         """How long after each cause trust is withdrawn."""
         # A suspension has none: it holds at once, and revokes nothing.
-        revoking = [cause for cause in Cause if cause is not Cause.SUSPENDED]
-        return {Cause.SUSPENDED: timedelta()} | {
+        revoking = [cause for cause in WithdrawalCause if cause is not WithdrawalCause.SUSPENDED]
+        return {WithdrawalCause.SUSPENDED: timedelta()} | {
             cause: timedelta(hours=getattr(self.settings, f"grace_{cause.name.lower()}_hours"))
             for cause in revoking
         }

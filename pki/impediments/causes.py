@@ -18,7 +18,7 @@ from pki.certificates.profiles import PROFILES
 from pki.model import RevocationAction, RevocationReason
 
 
-class Cause(Enum):
+class WithdrawalCause(Enum):
     """Why, the most telling first: of several causes the first gives the certificate's reason."""
 
     STRUCK_OFF = "struck-off"
@@ -42,42 +42,44 @@ class Rule:
 
 
 AT_ONCE = timedelta()
-RULES: Mapping[Cause, Rule] = MappingProxyType(
+RULES: Mapping[WithdrawalCause, Rule] = MappingProxyType(
     {
-        Cause.STRUCK_OFF: Rule(
+        WithdrawalCause.STRUCK_OFF: Rule(
             RevocationReason.PRIVILEGE_WITHDRAWN, AT_ONCE, "struck off by an Ordre or agency"
         ),
-        Cause.DEPARTED: Rule(
+        WithdrawalCause.DEPARTED: Rule(
             RevocationReason.CESSATION_OF_OPERATION, AT_ONCE, "no longer in the national register"
         ),
-        Cause.MAILBOX_MOVED: Rule(
+        WithdrawalCause.MAILBOX_MOVED: Rule(
             RevocationReason.AFFILIATION_CHANGED, AT_ONCE, "the mailbox belongs to somebody else"
         ),
-        Cause.MAILBOX_CLOSED: Rule(
+        WithdrawalCause.MAILBOX_CLOSED: Rule(
             RevocationReason.CESSATION_OF_OPERATION, AT_ONCE, "the mailbox is closed"
         ),
-        Cause.ORGANISATION_CLOSED: Rule(
+        WithdrawalCause.ORGANISATION_CLOSED: Rule(
             RevocationReason.CESSATION_OF_OPERATION, AT_ONCE, "the establishment is closed"
         ),
-        Cause.RENUMBERED: Rule(
+        WithdrawalCause.RENUMBERED: Rule(
             RevocationReason.SUPERSEDED, timedelta(days=30), "registered under another national number"
         ),
-        Cause.END_OF_PRACTICE: Rule(
+        WithdrawalCause.END_OF_PRACTICE: Rule(
             RevocationReason.CESSATION_OF_OPERATION, timedelta(days=7), "no open practice in the register"
         ),
         # Of an operator's own certificates: the host may be moved to another name meanwhile.
-        Cause.DOMAIN_WITHDRAWN: Rule(
+        WithdrawalCause.DOMAIN_WITHDRAWN: Rule(
             RevocationReason.CESSATION_OF_OPERATION,
             timedelta(days=1),
             "the domain is no longer this operator's on the trusted list",
         ),
         # A hold harms nobody for long: it is lifted with the suspension, so that it needs no grace.
-        Cause.SUSPENDED: Rule(
+        WithdrawalCause.SUSPENDED: Rule(
             RevocationReason.CERTIFICATE_HOLD, AT_ONCE, "suspended by an Ordre or agency"
         ),
     }
 )  # fmt: skip
-GRACES: Mapping[Cause, timedelta] = MappingProxyType({cause: rule.grace for cause, rule in RULES.items()})
+GRACES: Mapping[WithdrawalCause, timedelta] = MappingProxyType(
+    {cause: rule.grace for cause, rule in RULES.items()}
+)
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,10 @@ class Present:
 class Decision:
     """What follows for one certificate: revoked for `revoke`, or held, released, left; and what falls due."""
 
-    revoke: Cause | None = None
+    revoke: WithdrawalCause | None = None
     hold: bool = False
     release: bool = False
-    pending: tuple[Cause, ...] = ()
+    pending: tuple[WithdrawalCause, ...] = ()
 
 
 def kind_of_profile(profile: str) -> MailboxKind | None:
@@ -118,25 +120,26 @@ def kind_of_profile(profile: str) -> MailboxKind | None:
     return next((kind for kind, known in PROFILE_OF_MAILBOX.items() if known.name == family), None)
 
 
-def causes(bond: Bond, present: Present, at: datetime) -> tuple[Cause, ...]:
+def causes(bond: Bond, present: Present, at: datetime) -> tuple[WithdrawalCause, ...]:
     """Every cause that holds against this bond, the most telling first; () when it stands."""
     replaced = present.successor is not None and _gone(present.person)
     # Who goes on under a new number is judged by what stands there: measures followed him, the rest is new.
     person = present.successor if replaced else present.person
     gone = _gone(person)
     applies = {
-        Cause.STRUCK_OFF: person is not None and person.struck_off,
-        Cause.DEPARTED: gone,
-        Cause.MAILBOX_MOVED: _moved(bond, present),
-        Cause.MAILBOX_CLOSED: present.facts.mailbox is None or present.facts.mailbox.departed_at is not None,
-        Cause.ORGANISATION_CLOSED: _organisation_closed(present.facts, at),
-        Cause.RENUMBERED: replaced,
-        Cause.END_OF_PRACTICE: person is not None and not gone and not is_practising(person),
+        WithdrawalCause.STRUCK_OFF: person is not None and person.struck_off,
+        WithdrawalCause.DEPARTED: gone,
+        WithdrawalCause.MAILBOX_MOVED: _moved(bond, present),
+        WithdrawalCause.MAILBOX_CLOSED: present.facts.mailbox is None
+        or present.facts.mailbox.departed_at is not None,
+        WithdrawalCause.ORGANISATION_CLOSED: _organisation_closed(present.facts, at),
+        WithdrawalCause.RENUMBERED: replaced,
+        WithdrawalCause.END_OF_PRACTICE: person is not None and not gone and not is_practising(person),
         # Mailboxes of a domain withdrawn are refused by the verdict, and closed by the register.
-        Cause.DOMAIN_WITHDRAWN: False,
-        Cause.SUSPENDED: person is not None and person.suspended,
+        WithdrawalCause.DOMAIN_WITHDRAWN: False,
+        WithdrawalCause.SUSPENDED: person is not None and person.suspended,
     }
-    return tuple(cause for cause in Cause if applies[cause])
+    return tuple(cause for cause in WithdrawalCause if applies[cause])
 
 
 def _gone(person: Practitioner | None) -> bool:
@@ -164,10 +167,10 @@ def _organisation_closed(facts: MailboxFacts, at: datetime) -> bool:
 
 
 def decide(
-    found: Sequence[Cause],
+    found: Sequence[WithdrawalCause],
     *,
-    graces: Mapping[Cause, timedelta],
-    due: Mapping[Cause, datetime],
+    graces: Mapping[WithdrawalCause, timedelta],
+    due: Mapping[WithdrawalCause, datetime],
     last: RevocationAction | None,
     ours: bool,
     impeded: bool,
@@ -179,12 +182,12 @@ def decide(
     was a hold put here: another's hold stays, whatever becomes of the suspension. `impeded` is whether
     anything stands against giving it back (`pki/impediments/standing.py`).
     """
-    final = [cause for cause in found if cause is not Cause.SUSPENDED]
+    final = [cause for cause in found if cause is not WithdrawalCause.SUSPENDED]
     for cause in final:
         if graces[cause] <= AT_ONCE or (cause in due and due[cause] <= now):
             return Decision(revoke=cause)
     held = last is RevocationAction.HOLD
-    suspended = Cause.SUSPENDED in found
+    suspended = WithdrawalCause.SUSPENDED in found
     return Decision(
         hold=suspended and not held,
         release=held and ours and not impeded,
@@ -192,6 +195,11 @@ def decide(
     )
 
 
-def ends_enrolment(found: Sequence[Cause], graces: Mapping[Cause, timedelta]) -> Cause | None:
+def ends_enrolment(
+    found: Sequence[WithdrawalCause], graces: Mapping[WithdrawalCause, timedelta]
+) -> WithdrawalCause | None:
     """The cause that ends an enrolment now; one with a grace ends it with its certificate."""
-    return next((cause for cause in found if cause is not Cause.SUSPENDED and graces[cause] <= AT_ONCE), None)
+    return next(
+        (cause for cause in found if cause is not WithdrawalCause.SUSPENDED and graces[cause] <= AT_ONCE),
+        None,
+    )

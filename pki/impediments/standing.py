@@ -15,7 +15,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_until_commit
 from directory.model import MailboxFacts, Practitioner
 from pki.certificates.profiles import OF_OPERATORS
-from pki.impediments.causes import Bond, Cause, Present, causes, kind_of_profile
+from pki.impediments.causes import Bond, Present, WithdrawalCause, causes, kind_of_profile
 from pki.model import Enrolment, IssuedCertificate, Serial
 from pki.record import key_locks
 from pki.record.revocations import Revocable
@@ -24,7 +24,7 @@ from pki.registration import eligibility, operators_store, vouched_names
 KEY_BLOCKED = "key-blocked"
 ON_HOLD = "certificate-on-hold"
 # The person goes on under the new number: by what stands there the certificate is judged for its grace.
-_STANDS_DESPITE = frozenset({Cause.RENUMBERED})
+_STANDS_DESPITE = frozenset({WithdrawalCause.RENUMBERED})
 _BLOCKED = text("""
     SELECT c.serial, found.cause FROM certificate c
     CROSS JOIN LATERAL (SELECT sceau_key_blocked(c.spki_sha256) AS cause) AS found
@@ -34,7 +34,7 @@ _OPERATOR_OF = text("SELECT operator_id FROM operator_certificate WHERE serial =
 
 
 def standing(
-    found: Iterable[Cause], *, blocked: str | None = None, held: Serial | None = None
+    found: Iterable[WithdrawalCause], *, blocked: str | None = None, held: Serial | None = None
 ) -> tuple[str, ...]:
     """The words for all that stands against trust; () when nothing does.
 
@@ -113,7 +113,7 @@ def of_certificates(
     mail = [one for one in held if one.certificate.practitioner and one.certificate.mailbox]
     bonds = {one.certificate.serial: bond_of(one) for one in mail}
     present = present_of(connection, list(bonds.values()))
-    found: dict[Serial, tuple[Cause, ...]] = {
+    found: dict[Serial, tuple[WithdrawalCause, ...]] = {
         serial: causes(bond, present[bond], now) for serial, bond in bonds.items()
     }
     found |= _of_operators(connection, [one.certificate for one in held], now)
@@ -159,11 +159,12 @@ def present_of(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Pres
 
 def _of_operators(
     connection: Connection, issued: Iterable[IssuedCertificate], now: datetime
-) -> Mapping[Serial, tuple[Cause, ...]]:
+) -> Mapping[Serial, tuple[WithdrawalCause, ...]]:
     serials = [one.serial for one in issued if one.profile in OF_OPERATORS]
     if not serials:
         return {}
     return {
-        one.serial: (Cause.DOMAIN_WITHDRAWN,) * one.withdrawn + (Cause.SUSPENDED,) * one.suspended
+        one.serial: (WithdrawalCause.DOMAIN_WITHDRAWN,) * one.withdrawn
+        + (WithdrawalCause.SUSPENDED,) * one.suspended
         for one in operators_store.standing(connection, now, serials)
     }

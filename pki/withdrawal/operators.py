@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from directory.attention import Concern, Matter, keep
 from pki.impediments import standing as impediments
-from pki.impediments.causes import RULES, Cause, Decision, decide
+from pki.impediments.causes import RULES, Decision, WithdrawalCause, decide
 from pki.model import RevocationAction, Serial
 from pki.record import revocations
 from pki.record.revocations import Revocable
@@ -70,13 +70,15 @@ def _to_look_at(
 def _decision(
     one: Revocable,
     standing: OperatorStanding,
-    due: Mapping[Serial, Mapping[Cause, datetime]],
+    due: Mapping[Serial, Mapping[WithdrawalCause, datetime]],
     *,
     blocked: Mapping[Serial, str],
     graces: Graces,
     now: datetime,
 ) -> Decision:
-    causes = [Cause.DOMAIN_WITHDRAWN] * standing.withdrawn + [Cause.SUSPENDED] * standing.suspended
+    causes = [WithdrawalCause.DOMAIN_WITHDRAWN] * standing.withdrawn + [
+        WithdrawalCause.SUSPENDED
+    ] * standing.suspended
     serial = one.certificate.serial
     return decide(
         causes, graces=graces, due=due.get(serial, {}), last=one.last, ours=one.acted == ACTOR.name,
@@ -90,16 +92,18 @@ def _takes(decision: Decision) -> bool:
 
 def _taking(one: Revocable, decision: Decision) -> RevocationOrder:
     if decision.revoke is None:
-        return RevocationOrder(one, RULES[Cause.SUSPENDED].reason, "the domain or its operator is suspended")
+        return RevocationOrder(
+            one, RULES[WithdrawalCause.SUSPENDED].reason, "the domain or its operator is suspended"
+        )
     return RevocationOrder(one, RULES[decision.revoke].reason, RULES[decision.revoke].sentence)
 
 
 def _pending(
     decided: Sequence[tuple[Revocable, Decision]],
-    due: Mapping[Serial, Mapping[Cause, datetime]],
-    graces: Mapping[Cause, timedelta],
+    due: Mapping[Serial, Mapping[WithdrawalCause, datetime]],
+    graces: Mapping[WithdrawalCause, timedelta],
     now: datetime,
-) -> list[tuple[Serial, Cause, datetime]]:
+) -> list[tuple[Serial, WithdrawalCause, datetime]]:
     return [
         (serial, cause, due.get(serial, {}).get(cause, now + graces[cause]))
         for one, decision in decided
@@ -111,7 +115,7 @@ def _pending(
 def _list(
     connection: Connection,
     standing: Mapping[Serial, OperatorStanding],
-    pending: Sequence[tuple[Serial, Cause, datetime]],
+    pending: Sequence[tuple[Serial, WithdrawalCause, datetime]],
     now: datetime,
 ) -> None:
     matters = [

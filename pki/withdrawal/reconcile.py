@@ -23,7 +23,16 @@ from directory.feed.readers import save_cursor
 from directory.model import Standing
 from directory.rules import registering_authority, standing
 from pki.impediments import standing as impediments
-from pki.impediments.causes import RULES, Bond, Cause, Decision, Present, causes, decide, ends_enrolment
+from pki.impediments.causes import (
+    RULES,
+    Bond,
+    Decision,
+    Present,
+    WithdrawalCause,
+    causes,
+    decide,
+    ends_enrolment,
+)
 from pki.model import RevocationAction, Serial
 from pki.record import certificates, revocations
 from pki.record import enrolments as enrolment_rows
@@ -39,7 +48,7 @@ CONSUMER = "consequences"
 # About a second of revoking: a registrar who waits for one of these certificates waits no longer than that.
 BATCH = 2000
 _LIFTED = "the suspension was lifted"
-Graces = Mapping[Cause, timedelta]
+Graces = Mapping[WithdrawalCause, timedelta]
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class _Plan:
     present: Mapping[Bond, Present] = field(default_factory=dict)
     take_back: list[RevocationOrder] = field(default_factory=list)
     release: list[Revocable] = field(default_factory=list)
-    pending: list[tuple[Serial, Cause, datetime]] = field(default_factory=list)
+    pending: list[tuple[Serial, WithdrawalCause, datetime]] = field(default_factory=list)
     ended: set[UUID] = field(default_factory=set)
     about: set[Bond] = field(default_factory=set)
 
@@ -224,7 +233,7 @@ def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetim
 
 
 def _add(plan: _Plan, one: Revocable, decision: Decision) -> None:
-    cause = decision.revoke or (Cause.SUSPENDED if decision.hold else None)
+    cause = decision.revoke or (WithdrawalCause.SUSPENDED if decision.hold else None)
     if cause is not None:
         rule = RULES[cause]
         plan.take_back.append(RevocationOrder(one, rule.reason, rule.sentence))

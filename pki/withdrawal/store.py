@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from directory.model import MailboxKind
-from pki.impediments.causes import Bond, Cause
+from pki.impediments.causes import Bond, WithdrawalCause
 from pki.model import Serial
 
 # What the mailbox was when the enrolment was asked for: two registrars vouched for that establishment. Where
@@ -116,18 +116,18 @@ def live_enrolments(
     ]
 
 
-def due(connection: Connection, serials: Collection[Serial]) -> dict[Serial, dict[Cause, datetime]]:
+def due(connection: Connection, serials: Collection[Serial]) -> dict[Serial, dict[WithdrawalCause, datetime]]:
     """When each cause noted against these certificates falls due."""
-    found: dict[Serial, dict[Cause, datetime]] = {}
+    found: dict[Serial, dict[WithdrawalCause, datetime]] = {}
     for serial, cause, due_at in connection.execute(_DUE, {"serials": list(serials)}):
-        found.setdefault(Serial(serial), {})[Cause(cause)] = due_at
+        found.setdefault(Serial(serial), {})[WithdrawalCause(cause)] = due_at
     return found
 
 
 def keep_due(
     connection: Connection,
     touched: Collection[Serial],
-    pending: Iterable[tuple[Serial, Cause, datetime]],
+    pending: Iterable[tuple[Serial, WithdrawalCause, datetime]],
 ) -> None:
     """See that of the `touched` exactly these are noted; what was noted before keeps its day."""
     kept = list(pending)

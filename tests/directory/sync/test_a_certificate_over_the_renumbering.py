@@ -26,7 +26,7 @@ from directory.base.db import transaction
 from directory.ldap.client import LdapClient
 from directory.rules import registering_authorities
 from directory.store import practitioners
-from pki.impediments.causes import GRACES, Cause
+from pki.impediments.causes import GRACES, WithdrawalCause
 from pki.issuance.for_enrolment import issue_for_enrolment
 from tests.api.signing import signer_in
 from tests.directory.ldap.conftest import SUFFIX, Server
@@ -140,7 +140,7 @@ def test_the_certificate_of_the_old_number_serves_for_a_month_everywhere_and_is_
     assert (service.verdict(address), service.in_ldap(address)) == (("allowed", [], [der]), [der])
     number_changes(someone.national_id)
     service.settle()
-    grace = GRACES[Cause.RENUMBERED]
+    grace = GRACES[WithdrawalCause.RENUMBERED]
     for passed in (grace * 0, grace * 29 / 30):
         service.day[0] += passed
         service.settle()

@@ -15,7 +15,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.certificates.profiles import OPERATOR_CLIENT, OPERATOR_SERVER
-from pki.impediments.causes import GRACES, Cause
+from pki.impediments.causes import GRACES, WithdrawalCause
 from pki.issuance import for_enrolment, for_operator
 from pki.model import IssuedCertificate, RevocationAction, RevocationReason, Serial
 from pki.monitoring import expiry_store
@@ -179,7 +179,7 @@ def test_a_domain_given_to_another_below_ones_own_takes_the_certificates_with_it
     gone, kept = certify("mx.doctors.one.example", "mx.one.example"), certify("mx.one.example")
     trust(engine, "doctors.one.example", OTHER)
     assert settle(engine, now) == Outcome()
-    assert settle(engine, now + GRACES[Cause.DOMAIN_WITHDRAWN]) == Outcome(revoked=1)
+    assert settle(engine, now + GRACES[WithdrawalCause.DOMAIN_WITHDRAWN]) == Outcome(revoked=1)
     assert last_of(engine, gone) == ("revoke", RevocationReason.CESSATION_OF_OPERATION.value)
     assert last_of(engine, kept) is None
 
@@ -312,12 +312,12 @@ def test_a_domain_that_passes_to_another_operator_takes_the_certificates_with_it
     run(engine, "UPDATE trusted_domain SET departed_at = now() WHERE name = 'one.example'")
     trust(engine, "one.example", OTHER)
     assert settle(engine, now) == Outcome()
-    just_before = now + GRACES[Cause.DOMAIN_WITHDRAWN] - timedelta(seconds=1)
+    just_before = now + GRACES[WithdrawalCause.DOMAIN_WITHDRAWN] - timedelta(seconds=1)
     assert settle(engine, just_before) == Outcome()
     # The job for mailboxes leaves what is not of its kind.
     with transaction(engine) as connection:
         settle_due(connection, graces=GRACES, now=now + timedelta(days=2))
-    assert settle(engine, now + GRACES[Cause.DOMAIN_WITHDRAWN]) == Outcome(revoked=1)
+    assert settle(engine, now + GRACES[WithdrawalCause.DOMAIN_WITHDRAWN]) == Outcome(revoked=1)
     assert last_of(engine, gone) == ("revoke", RevocationReason.CESSATION_OF_OPERATION.value)
     assert last_of(engine, kept) is None
     assert settle(engine, now + timedelta(days=3)) == Outcome()

@@ -17,7 +17,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.model import MeasureKind
 from directory.store import lock_person
-from pki.impediments.causes import GRACES, Cause
+from pki.impediments.causes import GRACES, WithdrawalCause
 from pki.model import IssuedCertificate, RevocationReason, Serial
 from pki.publication.store import live_certificates
 from pki.record import enrolments
@@ -280,7 +280,9 @@ def test_a_grace_is_the_operators_to_set(
     engine: Engine, issue: Issue, enrolled: Enrolled, now: datetime
 ) -> None:
     serial = issue().serial
-    patient = Follower(engine, {**GRACES, Cause.DEPARTED: WEEK, Cause.END_OF_PRACTICE: timedelta()})
+    patient = Follower(
+        engine, {**GRACES, WithdrawalCause.DEPARTED: WEEK, WithdrawalCause.END_OF_PRACTICE: timedelta()}
+    )
     depart(engine, enrolled.seeded.national_id, now)
     follow(patient, now)
     assert events(engine, serial) == []

@@ -38,7 +38,7 @@ from pki.certificates.profiles import (
 )
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
-from pki.impediments.causes import GRACES, Cause
+from pki.impediments.causes import GRACES, WithdrawalCause
 from pki.issuance import for_operator, for_service, pipeline
 from pki.model import AuthorityState, CrlForm, IssuedCertificate, RevocationReason, serial_of
 from pki.monitoring import expiry_notices
@@ -353,10 +353,10 @@ def test_it_goes_with_its_domain_and_is_listed_all_the_same(place: Installation)
     issued = place.certify(OPERATOR_SERVER_SHORT)
     with place.engine.begin() as connection:
         connection.execute(text("UPDATE trusted_domain SET departed_at = now() WHERE name = 'one.example'"))
-    for later in (timedelta(0), GRACES[Cause.DOMAIN_WITHDRAWN]):
+    for later in (timedelta(0), GRACES[WithdrawalCause.DOMAIN_WITHDRAWN]):
         with transaction(place.engine) as connection:
             operators_withdrawal.settle(connection, graces=GRACES, now=place.now + later)
-    place.now += GRACES[Cause.DOMAIN_WITHDRAWN]
+    place.now += GRACES[WithdrawalCause.DOMAIN_WITHDRAWN]
     place.publish()
     assert place.listed("servers-1") == {issued.serial}
 
