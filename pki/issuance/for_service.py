@@ -42,7 +42,7 @@ class _Kind:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _ServiceCertificateOrder:
     """A signer to be: of which kind and CA, where its key is to lie, where its CA publishes."""
 
     kind: _Kind
@@ -89,7 +89,7 @@ def ensure_responder(
     now: datetime,
 ) -> bool:
     """Make a responder for this CA unless one with more than half its life is here; whether one was made."""
-    wanted = _Wanted(_RESPONDER, authority_id, keys_folder, passphrase, base_url)
+    wanted = _ServiceCertificateOrder(_RESPONDER, authority_id, keys_folder, passphrase, base_url)
     return _ensure(engine, signer, wanted, now)
 
 
@@ -104,11 +104,11 @@ def ensure_list_signer(
     now: datetime,
 ) -> bool:
     """Make a signer of lists for this CA unless one with more than half its life is here; whether it was."""
-    wanted = _Wanted(_OF_LISTS, authority_id, keys_folder, passphrase, base_url)
+    wanted = _ServiceCertificateOrder(_OF_LISTS, authority_id, keys_folder, passphrase, base_url)
     return _ensure(engine, signer, wanted, now)
 
 
-def _ensure(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> bool:
+def _ensure(engine: Engine, signer: Signer, wanted: _ServiceCertificateOrder, now: datetime) -> bool:
     with try_lock(engine, f"{wanted.kind.lock}/{wanted.authority_id}") as alone:
         if not alone or _one_lasts(engine, wanted, now):
             return False
@@ -116,13 +116,13 @@ def _ensure(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> b
     return True
 
 
-def _one_lasts(engine: Engine, wanted: _Wanted, now: datetime) -> bool:
+def _one_lasts(engine: Engine, wanted: _ServiceCertificateOrder, now: datetime) -> bool:
     with transaction(engine, read_only=True) as connection:
         found = wanted.kind.usable(connection, wanted.authority_id, wanted.keys_folder, now)
     return any(one.not_after - now > (one.not_after - one.not_before) / 2 for one in found)
 
 
-def _make(engine: Engine, signer: Signer, wanted: _Wanted, now: datetime) -> None:
+def _make(engine: Engine, signer: Signer, wanted: _ServiceCertificateOrder, now: datetime) -> None:
     kind, authority_id = wanted.kind, wanted.authority_id
     key = ec.generate_private_key(ec.SECP256R1())
     name = kind.key_name(authority_id)
