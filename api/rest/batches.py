@@ -190,12 +190,14 @@ def batches(container: Container) -> Resource:
     return resource("batches", text, container, issue_batch, see_batch, approve_enrolments)
 
 
-def _asked(call: Call, one: Mapping[str, Any]) -> batch.Asked:
+def _asked(call: Call, one: Mapping[str, Any]) -> batch.BatchItem:
     """An item; a purpose that it lacks, or should not have, is a fault of this item alone."""
     try:
-        return batch.Asked(one["enrolment"], one["csr"].encode(), call.container.purposes(one.get("purpose")))
+        return batch.BatchItem(
+            one["enrolment"], one["csr"].encode(), call.container.purposes(one.get("purpose"))
+        )
     except Refusal as refusal:
-        return batch.Asked(one["enrolment"], one["csr"].encode(), frozenset(), refusal)
+        return batch.BatchItem(one["enrolment"], one["csr"].encode(), frozenset(), refusal)
 
 
 def _told(made: Batch, items: list[Item]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ _QUOTAS = Quotas()
 
 
 @dataclass(frozen=True)
-class Asked:
+class BatchItem:
     """One item: an approved enrolment, the request that gives its key (PEM or DER), and what that serves.
 
     `refused` says why it serves nothing: this item is refused, the others are not.
@@ -81,7 +81,7 @@ def issue_all(
     *,
     now: datetime,
     token: Token,
-    asked: Sequence[Asked],
+    asked: Sequence[BatchItem],
     base_url: str,
     quotas: Quotas = _QUOTAS,
 ) -> tuple[Batch, list[Item]]:
@@ -145,18 +145,18 @@ def _approved(connection: Connection, now: datetime, token: Token, enrolment_id:
         return refusal
 
 
-def _check_size(asked: Sequence[Asked] | Sequence[UUID]) -> None:
+def _check_size(asked: Sequence[BatchItem] | Sequence[UUID]) -> None:
     ids = [
-        (one.enrolment_id, purpose) if isinstance(one, Asked) else (one, None)
+        (one.enrolment_id, purpose) if isinstance(one, BatchItem) else (one, None)
         for one in asked
-        for purpose in (one.purposes if isinstance(one, Asked) else [None])
+        for purpose in (one.purposes if isinstance(one, BatchItem) else [None])
     ]
     if not 1 <= len(asked) <= LARGEST or len(set(ids)) != len(ids):
         text = f"A batch has 1 to {LARGEST} enrolments, each once (for each purpose)."
         raise Refusal(Kind.UNACCEPTABLE, "bad-batch", text)
 
 
-def _begin(connection: Connection, token: Token, asked: Sequence[Asked], now: datetime) -> Batch:
+def _begin(connection: Connection, token: Token, asked: Sequence[BatchItem], now: datetime) -> Batch:
     digest = sha256()
     for one in asked:
         # No request begins so: a batch of joined keys is known by what it was before there were others.
@@ -191,7 +191,7 @@ def _issue(
     engine: Engine,
     signer: Signer,
     batch: Batch,
-    asked: Mapping[int, Asked],
+    asked: Mapping[int, BatchItem],
     *,
     now: datetime,
     token: Token,
@@ -223,7 +223,7 @@ def _issue(
     )  # fmt: skip
 
 
-def _key(asked: Asked) -> PublicKey:
+def _key(asked: BatchItem) -> PublicKey:
     key = key_of_request(asked.csr)
     if asked.refused is not None:
         raise asked.refused
@@ -259,7 +259,7 @@ def _noted(result: Prepared | Refusal) -> Serial | dict[str, Any]:
 
 def _reserve(
     connection: Connection,
-    asked: Mapping[int, Asked],
+    asked: Mapping[int, BatchItem],
     keys: Mapping[int, PublicKey | Refusal],
     *,
     now: datetime,
@@ -279,7 +279,7 @@ def _reserve(
 
     first = {key: place for place, key in reversed(spki.items())}
 
-    def judged(place: int, one: Asked) -> _Subject | Reservation:
+    def judged(place: int, one: BatchItem) -> _Subject | Reservation:
         if isinstance(key := keys[place], Refusal):
             raise key
         subject = _allowed(subjects.get(one.enrolment_id), one.enrolment_id, token, now)
@@ -311,7 +311,7 @@ def _reserve(
     return results | _prepare(connection, fresh, checked, purposes, now=now, token=token, base_url=base_url)
 
 
-def _lasting(lasting: Mapping[tuple[UUID, Purpose], Serial], asked: Asked) -> Serial | None:
+def _lasting(lasting: Mapping[tuple[UUID, Purpose], Serial], asked: BatchItem) -> Serial | None:
     """A certificate that lasts and serves what this item asks for, or part of it."""
     found = (lasting.get((asked.enrolment_id, purpose)) for purpose in Purpose if purpose in asked.purposes)
     return next((serial for serial in found if serial is not None), None)
@@ -320,7 +320,7 @@ def _lasting(lasting: Mapping[tuple[UUID, Purpose], Serial], asked: Asked) -> Se
 def _begun(
     connection: Connection,
     subject: _Subject,
-    asked: Asked,
+    asked: BatchItem,
     holder: UUID | None,
     spki: bytes,
     *,
@@ -414,7 +414,7 @@ def _prepare(
 
 def _store(
     connection: Connection,
-    asked: Mapping[int, Asked],
+    asked: Mapping[int, BatchItem],
     signed: Mapping[int, tuple[Prepared, bytes]],
     now: datetime,
 ) -> dict[int, Refusal]:

@@ -416,7 +416,12 @@ def ask(scene: Scene, signer: InProcessSigner, at: datetime, road: str, key: Key
     who, csr = scene.enrolled, request_for(key or new_key())
     if road == "batch":
         _, (item,) = batch.issue_all(
-            scene.engine, signer, now=at, token=who.first, asked=[batch.Asked(who.id, csr)], base_url=BASE_URL
+            scene.engine,
+            signer,
+            now=at,
+            token=who.first,
+            asked=[batch.BatchItem(who.id, csr)],
+            base_url=BASE_URL,
         )
         return "" if item.refusal is None else str(item.refusal["code"])
     try:

@@ -13,7 +13,7 @@ from directory.model import MeasureKind
 from pki.certificates import mailbox_profiles
 from pki.impediments.causes import GRACES, kind_of_profile
 from pki.issuance import batch
-from pki.issuance.batch import Asked
+from pki.issuance.batch import BatchItem
 from pki.model import JOINED, IssuedCertificate, MailKeys, Purpose, RevocationAction, RevocationReason
 from pki.record import revocations
 from pki.revocation import key_compromise, requests
@@ -207,7 +207,7 @@ class Sent:
     def __init__(self, engine: Engine, authority: Established, enrolled: Enrolled, now: datetime) -> None:
         self.engine, self.signer, self.who, self.now = engine, authority.signer, enrolled, now
 
-    def __call__(self, *asked: Asked) -> tuple[object, list[str | None]]:
+    def __call__(self, *asked: BatchItem) -> tuple[object, list[str | None]]:
         made, items = batch.issue_all(
             self.engine, self.signer, now=self.now, token=self.who.first, asked=asked, base_url=BASE_URL
         )
@@ -225,7 +225,7 @@ def send(engine: Engine, authority: Established, enrolled: Enrolled, now: dateti
 def test_a_batch_makes_pairs(send: Sent, engine: Engine, enrolled: Enrolled, now: datetime) -> None:
     other = enrol(engine, now, seed_practitioner(engine, 2))
     pairs = [
-        Asked(one.id, request_for(new_key()), purposes)
+        BatchItem(one.id, request_for(new_key()), purposes)
         for one in (enrolled, other)
         for purposes in (SIGN, ENCRYPT)
     ]
@@ -233,13 +233,13 @@ def test_a_batch_makes_pairs(send: Sent, engine: Engine, enrolled: Enrolled, now
     assert results == ["practitioner-smime-sign", "practitioner-smime-encrypt"] * 2
     assert verdict(engine, other.seeded.mailbox, now) == (Answer.ALLOWED, ())
     assert send(*pairs) == (made, results)
-    _, again = send(*[Asked(one.enrolment_id, request_for(new_key()), one.purposes) for one in pairs])
+    _, again = send(*[BatchItem(one.enrolment_id, request_for(new_key()), one.purposes) for one in pairs])
     assert again == ["already-certified"] * 4
 
 
 def test_a_batch_holds_each_purpose_of_an_enrolment_once(send: Sent, enrolled: Enrolled) -> None:
-    def asked(purposes: frozenset[Purpose]) -> Asked:
-        return Asked(enrolled.id, request_for(new_key()), purposes)
+    def asked(purposes: frozenset[Purpose]) -> BatchItem:
+        return BatchItem(enrolled.id, request_for(new_key()), purposes)
 
     for twice in ((SIGN, SIGN), (JOINED, ENCRYPT), (JOINED, JOINED)):
         assert refused(send, *map(asked, twice)).code == "bad-batch"
@@ -247,14 +247,14 @@ def test_a_batch_holds_each_purpose_of_an_enrolment_once(send: Sent, enrolled: E
 
 def test_a_pair_on_one_key_is_no_pair_in_a_batch_either(send: Sent, enrolled: Enrolled) -> None:
     csr = request_for(new_key())
-    _, results = send(Asked(enrolled.id, csr, SIGN), Asked(enrolled.id, csr, ENCRYPT))
+    _, results = send(BatchItem(enrolled.id, csr, SIGN), BatchItem(enrolled.id, csr, ENCRYPT))
     assert results == ["practitioner-smime-sign", "key-already-certified"]
 
 
 def test_the_same_requests_for_another_purpose_are_another_batch(send: Sent, enrolled: Enrolled) -> None:
     csr = request_for(new_key())
-    made, _ = send(Asked(enrolled.id, csr, SIGN))
-    other, results = send(Asked(enrolled.id, csr, ENCRYPT))
+    made, _ = send(BatchItem(enrolled.id, csr, SIGN))
+    other, results = send(BatchItem(enrolled.id, csr, ENCRYPT))
     assert (made != other, results) == (True, ["key-already-certified"])
 
 

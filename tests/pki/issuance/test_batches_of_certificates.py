@@ -14,7 +14,7 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.certificates import public_keys
 from pki.issuance import batch, for_enrolment
-from pki.issuance.batch import Asked
+from pki.issuance.batch import BatchItem
 from pki.issuance.batch_store import Item
 from pki.model import EnrolmentState, RevocationAction, Serial
 from pki.recovery import orphans
@@ -39,8 +39,8 @@ def crew(engine: Engine, now: datetime) -> list[Enrolled]:
     return [enrol(engine, now, seed_practitioner(engine, number)) for number in range(1, 6)]
 
 
-def asked_for(crew: Sequence[Enrolled]) -> list[Asked]:
-    return [Asked(one.id, request_for(new_key())) for one in crew]
+def asked_for(crew: Sequence[Enrolled]) -> list[BatchItem]:
+    return [BatchItem(one.id, request_for(new_key())) for one in crew]
 
 
 class Road:
@@ -50,7 +50,7 @@ class Road:
         self.engine, self.signer, self.crew, self.now = engine, signer, crew, now
 
     def send(
-        self, asked: Sequence[Asked], *, at: datetime | None = None, signer: object = None
+        self, asked: Sequence[BatchItem], *, at: datetime | None = None, signer: object = None
     ) -> list[Item]:
         _, items = batch.issue_all(
             self.engine, signer or self.signer, now=at or self.now, token=self.crew[0].first, asked=asked,  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ def test_people_and_establishments_stand_in_one_batch_under_their_own_cas(
             identity_check=identity(now),
         )  # fmt: skip
         enrolment.approve_enrolment(connection, now=now, token=road.crew[0].second, enrolment_id=asked.id)
-    items = road.send([*asked_for(road.crew[:1]), Asked(asked.id, request_for(new_key()))])
+    items = road.send([*asked_for(road.crew[:1]), BatchItem(asked.id, request_for(new_key()))])
     assert [item.certificate and item.certificate.authority_id for item in items] == [
         "persons-1", "organisations-1",
     ]  # fmt: skip
@@ -116,14 +116,14 @@ def test_one_that_is_refused_stops_no_other(road: Road, engine: Engine, now: dat
     key = new_key()
     items = road.send(
         [
-            Asked(road.crew[0].id, b"no request"),
-            Asked(road.crew[1].id, request_for(rsa.generate_private_key(65537, 2048))),
-            Asked(road.crew[2].id, request_for(key)),
-            Asked(road.crew[3].id, request_for(new_key())),
-            Asked(road.crew[4].id, request_for(key)),
-            Asked(foreign.id, request_for(new_key())),
-            Asked(single.id, request_for(new_key())),
-            Asked(uuid4(), request_for(new_key())),
+            BatchItem(road.crew[0].id, b"no request"),
+            BatchItem(road.crew[1].id, request_for(rsa.generate_private_key(65537, 2048))),
+            BatchItem(road.crew[2].id, request_for(key)),
+            BatchItem(road.crew[3].id, request_for(new_key())),
+            BatchItem(road.crew[4].id, request_for(key)),
+            BatchItem(foreign.id, request_for(new_key())),
+            BatchItem(single.id, request_for(new_key())),
+            BatchItem(uuid4(), request_for(new_key())),
         ]
     )
     assert codes(items) == [
@@ -138,7 +138,7 @@ def test_a_person_called_by_a_dash_is_certified_on_no_road(
 ) -> None:
     """After a correction, say: alone pkilint refused it, and the batch issued it as `SN=-`."""
     nameless = enrol(engine, now, seed_practitioner(engine, 30, family_name="-"))
-    (item,) = road.send([Asked(nameless.id, request_for(new_key()))])
+    (item,) = road.send([BatchItem(nameless.id, request_for(new_key()))])
     assert codes([item]) == ["lint-failed"]
     for thorough in (True, False):
         with pytest.raises(Refusal) as refused:
@@ -163,9 +163,9 @@ def test_what_is_certified_or_blocked_already_is_refused(road: Road, engine: Eng
         )
     items = road.send(
         [
-            Asked(road.crew[0].id, request_for(new_key())),
-            Asked(road.crew[1].id, first[0].csr),
-            Asked(road.crew[2].id, blocked),
+            BatchItem(road.crew[0].id, request_for(new_key())),
+            BatchItem(road.crew[1].id, first[0].csr),
+            BatchItem(road.crew[2].id, blocked),
         ]
     )
     assert codes(items) == ["already-certified", "key-already-certified", "key-blocked"]
@@ -182,7 +182,7 @@ def test_the_same_batch_is_the_same_batch(road: Road) -> None:
 @pytest.mark.parametrize("size", [0, batch.LARGEST + 1])
 def test_a_batch_has_one_to_a_thousand_items(road: Road, size: int) -> None:
     with pytest.raises(Refusal) as refused:
-        road.send([Asked(uuid4(), b"") for _ in range(size)])
+        road.send([BatchItem(uuid4(), b"") for _ in range(size)])
     assert refused.value.code == "bad-batch"
 
 

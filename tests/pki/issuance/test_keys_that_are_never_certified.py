@@ -135,7 +135,7 @@ def test_a_key_reported_while_its_batch_is_stored_is_refused(
         lambda connection: compromise_reports.report(connection, now=now, actor=ACTOR, csr=confession(key)),
     )  # fmt: skip
     _, items = batch.issue_all(
-        engine, slow, now=now, token=enrolled.first, asked=[batch.Asked(enrolled.id, request_for(key))],
+        engine, slow, now=now, token=enrolled.first, asked=[batch.BatchItem(enrolled.id, request_for(key))],
         base_url="https://sceau.example",
     )  # fmt: skip
     assert [item.refusal and item.refusal["code"] for item in items] == ["key-blocked"]

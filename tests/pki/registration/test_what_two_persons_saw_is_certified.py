@@ -16,7 +16,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.feed.changes import Entity
 from pki.issuance import batch, for_enrolment
-from pki.issuance.batch import Asked
+from pki.issuance.batch import BatchItem
 from pki.model import Enrolment
 from pki.record import enrolments
 from pki.registration import enrolment as enrolling
@@ -78,7 +78,7 @@ def batched(engine: Engine, authority: Established, now: datetime) -> Callable[[
     def act(who: Enrolled) -> str:
         _, (item,) = batch.issue_all(
             engine, authority.signer, now=now, token=who.first,
-            asked=[Asked(who.id, request_for(new_key()))], base_url=BASE_URL,
+            asked=[BatchItem(who.id, request_for(new_key()))], base_url=BASE_URL,
         )  # fmt: skip
         return "" if item.refusal is None else str(item.refusal["code"])
 

@@ -14,7 +14,7 @@ from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.certificates import public_keys
 from pki.issuance import batch, for_enrolment
-from pki.issuance.batch import Asked
+from pki.issuance.batch import BatchItem
 from pki.model import RevocationAction, RevocationReason
 from pki.record import revocations
 from pki.revocation import blocked_keys, compromise_reports, requests
@@ -81,7 +81,7 @@ class Roads:
     def batch(self, *asked: tuple[Enrolled, Key]) -> list[str]:
         _, items = batch.issue_all(
             self.engine, self.authority.signer, now=self.now, token=asked[0][0].first, base_url=BASE_URL,
-            asked=[Asked(who.id, request_for(key)) for who, key in asked],
+            asked=[BatchItem(who.id, request_for(key)) for who, key in asked],
         )  # fmt: skip
         return ["" if item.refusal is None else str(item.refusal["code"]) for item in items]
 

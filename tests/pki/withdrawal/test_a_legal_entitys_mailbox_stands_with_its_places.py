@@ -23,7 +23,7 @@ from directory.feed.retention import tell_of_time
 from directory.ldap.entry import mailbox_entry
 from directory.store import addresses_at, mailbox_facts
 from pki.impediments.causes import GRACES
-from pki.issuance.batch import Asked, issue_all
+from pki.issuance.batch import BatchItem, issue_all
 from pki.publication.store import live_certificates
 from pki.verdict.answer import verdicts
 from pki.verdict.model import Verdict
@@ -99,7 +99,7 @@ def certified(engine: Engine, authority: Established, numbered: tuple[str, str, 
     answering = enrol(engine, now, Seeded(someone.national_id, ADDRESS))
     _, (item,) = issue_all(
         engine, authority.signer, now=now, token=answering.first,
-        asked=[Asked(answering.id, request_for(new_key()))], base_url=BASE_URL,
+        asked=[BatchItem(answering.id, request_for(new_key()))], base_url=BASE_URL,
     )  # fmt: skip
     assert item.certificate is not None, (numbered, item.refusal)
     return item.certificate.der
