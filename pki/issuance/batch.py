@@ -27,7 +27,7 @@ from pki.certificates.public_keys import PublicKey
 from pki.impediments import standing as impediments
 from pki.issuance import batch_store, pipeline, rekey
 from pki.issuance.batch_store import Batch, Item
-from pki.issuance.pipeline import Prepared, Signed, Wanted
+from pki.issuance.pipeline import Prepared, ReservationOrder, Signed
 from pki.issuance.quotas import Charged, Quotas
 from pki.lint.key import key_of_request
 from pki.model import (
@@ -391,12 +391,12 @@ def _prepare(
     token: Token,
     base_url: str,
 ) -> dict[int, Prepared | Refusal]:
-    by_role: dict[str, dict[int, Wanted]] = {}
+    by_role: dict[str, dict[int, ReservationOrder]] = {}
     for place, one in subjects.items():
         mailbox, person = one.facts.mailbox, one.person
         if mailbox is None or person is None:
             raise TypeError("only what was judged is prepared")
-        wanted = Wanted(
+        wanted = ReservationOrder(
             mailbox_profiles.mail_profile(mailbox.kind, purposes[place]), keys[place],
             vouched_names.check_unchanged(one.enrolment, person, one.facts), mailbox.address,
             person.national_id, one.enrolment.id,

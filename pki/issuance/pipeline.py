@@ -47,7 +47,7 @@ class SignerMisbehaved(Exception):  # noqa: N818 - says what happened, as the lo
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReservationOrder:
     """One certificate to be reserved among many: whose, under which profile, on which key."""
 
     profile: Profile
@@ -200,7 +200,7 @@ def prepare(
 def prepare_all(
     connection: Connection,
     authority: Authority,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[ReservationOrder],
     *,
     now: datetime,
     actor: Actor,
@@ -255,7 +255,7 @@ def store_all(
 
 
 def _drafted(
-    authority: Authority, wanted: Wanted, now: datetime, base_url: str
+    authority: Authority, wanted: ReservationOrder, now: datetime, base_url: str
 ) -> tuple[Reservation, list[Mapping[str, str]]] | Refusal:
     try:
         return _draft(authority, now=now, base_url=base_url, opinion=None, **vars(wanted))
