@@ -63,7 +63,7 @@ _PEM = b"-----BEGIN X509 CRL-----"
 
 
 @dataclass(frozen=True)
-class Told:
+class PublishedEntry:
     """What a published CRL says of one serial; `reason` is None where a delta says that a hold was lifted."""
 
     serial: Serial
@@ -81,7 +81,7 @@ class PublishedList:
     number: int
     this_update: datetime
     complete: bool
-    told: tuple[Told, ...]
+    told: tuple[PublishedEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Lost:
 class Missing:
     """An event that the record lacks; `last` is what the record has last of this serial."""
 
-    told: Told
+    told: PublishedEntry
     reason: RevocationReason
     last: LastEvent | None
 
@@ -143,9 +143,9 @@ def read_list(authorities: Iterable[Authority], content: bytes) -> PublishedList
     return PublishedList(place, listing.number, listing.this_update, listing.base is None, told)
 
 
-def together(lists: Iterable[PublishedList]) -> dict[Serial, Told]:
+def together(lists: Iterable[PublishedList]) -> dict[Serial, PublishedEntry]:
     """What these lists say as a whole, the later one of a shard before the earlier."""
-    known: dict[Serial, tuple[Told, tuple[str, str | None]]] = {}
+    known: dict[Serial, tuple[PublishedEntry, tuple[str, str | None]]] = {}
     for one in sorted(lists, key=lambda one: (one.this_update, one.number)):
         said = {told.serial: (told, one.place) for told in one.told}
         lifted = {serial for serial, (told, _) in said.items() if told.reason is None}
@@ -160,7 +160,7 @@ def together(lists: Iterable[PublishedList]) -> dict[Serial, Told]:
     return {serial: told for serial, (told, _) in known.items()}
 
 
-def lacks_event(told: Told, last: LastEvent | None) -> Missing | None:
+def lacks_event(told: PublishedEntry, last: LastEvent | None) -> Missing | None:
     """What must be entered so that the record says at least what was published; None when it does."""
     if told.reason is None:
         raise ValueError("a lifted hold is nothing to enter")
@@ -340,15 +340,15 @@ def _is_of(listing: parsing.Listing, authority: Authority) -> bool:
     )
 
 
-def _told(entry: x509.RevokedCertificate, authority: Authority, number: int) -> Told:
+def _told(entry: x509.RevokedCertificate, authority: Authority, number: int) -> PublishedEntry:
     reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
     # removeFromCRL is the one that is none of ours.
-    return Told(
+    return PublishedEntry(
         serial_of(entry.serial_number), authority, entry.revocation_date_utc, _REASONS.get(reason), number
     )
 
 
-def _says_better(told: Told, last: LastEvent) -> bool:
+def _says_better(told: PublishedEntry, last: LastEvent) -> bool:
     """Whether a list tells another reason of the same revocation, which it may have been corrected to."""
     same = last.revoked_at.replace(microsecond=0) == told.at
     final = {RevocationReason.KEY_COMPROMISE, RevocationReason.CA_COMPROMISE}
@@ -357,7 +357,7 @@ def _says_better(told: Told, last: LastEvent) -> bool:
 
 
 def _revocables(
-    connection: Connection, wanted: Mapping[Serial, Told], *, now: datetime, actor: Actor
+    connection: Connection, wanted: Mapping[Serial, PublishedEntry], *, now: datetime, actor: Actor
 ) -> list[Revocable]:
     """What these serials name, locked; a serial that nobody kept a certificate of is stored by itself."""
     found = revocations.revocable_of(connection, sorted(wanted))
@@ -383,7 +383,7 @@ def _revocables(
     ]
 
 
-def _unkept(told: Told, now: datetime) -> IssuedCertificate:
+def _unkept(told: PublishedEntry, now: datetime) -> IssuedCertificate:
     """A certificate of which nothing is known but its number and its CA, with which it ends at the latest."""
     nothing = sha256(b"").digest()
     authority = told.authority

@@ -6,7 +6,7 @@ import pytest
 
 from pki.model import Authority, AuthorityState, CrlForm, RevocationAction, RevocationReason, serial_of
 from pki.record.revocations import LastEvent
-from pki.recovery.restore import PublishedList, Told, lacks_event, together
+from pki.recovery.restore import PublishedEntry, PublishedList, lacks_event, together
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 CA = Authority(
@@ -26,7 +26,7 @@ def listed(
     number: int, reason: RevocationReason | None, *, delta: bool = False, at: int = 0
 ) -> PublishedList:
     """A list of the hour `number` that tells of serial 1, revoked in hour `at`."""
-    told = Told(ONE, CA, NOON + timedelta(hours=at), reason, number)
+    told = PublishedEntry(ONE, CA, NOON + timedelta(hours=at), reason, number)
     return PublishedList(
         (CA.id, None), number, NOON + timedelta(hours=number), complete=not delta, told=(told,)
     )
@@ -84,5 +84,5 @@ def test_what_the_record_knows_already_is_not_entered_twice(
     known: LastEvent | None, told: tuple[RevocationReason, int], entered: RevocationReason | None
 ) -> None:
     reason, hour = told
-    missing = lacks_event(Told(ONE, CA, NOON + timedelta(hours=hour), reason, 9), known)
+    missing = lacks_event(PublishedEntry(ONE, CA, NOON + timedelta(hours=hour), reason, 9), known)
     assert (missing and missing.reason) is entered
