@@ -22,7 +22,7 @@ class MailboxKind(Enum):
         return self in (MailboxKind.PERSON, MailboxKind.CABINET)
 
 
-class Standing(Enum):
+class MailboxStanding(Enum):
     """What keeps a mailbox from being trusted, as far as the directory knows; in the verdict's order."""
 
     MALFORMED_ADDRESS = "malformed-address"

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 from directory import privacy
-from directory.model import MailboxFacts, Organisation, Practitioner, Standing
+from directory.model import MailboxFacts, MailboxStanding, Organisation, Practitioner
 
 # The seven Ordres and the professions they hold the roll of (TRE_G15 -> TRE_R60). Every other profession has
 # no Ordre: the regional health agencies register it, and their registrars enrol it.
@@ -62,18 +62,18 @@ def is_open(organisation: Organisation, day: date) -> bool:
     )
 
 
-def standing(facts: MailboxFacts, at: datetime) -> tuple[Standing, ...]:
+def standing(facts: MailboxFacts, at: datetime) -> tuple[MailboxStanding, ...]:
     """Everything that stands against this mailbox at `at`, in the order of the verdict's checks; () if none.
 
     The checks of docs/explanation/verdict.md, one by one, none hiding the next.
     """
     if not facts.well_formed:
-        return (Standing.MALFORMED_ADDRESS,)
+        return (MailboxStanding.MALFORMED_ADDRESS,)
     found = list(_of_domain(facts))
     if facts.mailbox is None:
-        return (*found, Standing.MAILBOX_UNKNOWN)
+        return (*found, MailboxStanding.MAILBOX_UNKNOWN)
     if facts.mailbox.departed_at is not None:
-        found.append(Standing.MAILBOX_CLOSED)
+        found.append(MailboxStanding.MAILBOX_CLOSED)
     if facts.mailbox.kind.held:
         found += _of_holder(facts.holder)
     else:
@@ -81,47 +81,47 @@ def standing(facts: MailboxFacts, at: datetime) -> tuple[Standing, ...]:
     return tuple(found)
 
 
-def _of_domain(facts: MailboxFacts) -> list[Standing]:
+def _of_domain(facts: MailboxFacts) -> list[MailboxStanding]:
     """A domain held by several operators is trusted while one right to it stands unsuspended."""
     if not facts.trusts:
-        return [Standing.DOMAIN_NOT_TRUSTED]
+        return [MailboxStanding.DOMAIN_NOT_TRUSTED]
     if any(not (t.domain_suspended or t.operator_suspended) for t in facts.trusts):
         return []
     found = []
     if any(t.domain_suspended for t in facts.trusts):
-        found.append(Standing.DOMAIN_SUSPENDED)
+        found.append(MailboxStanding.DOMAIN_SUSPENDED)
     if any(t.operator_suspended for t in facts.trusts):
-        found.append(Standing.OPERATOR_SUSPENDED)
+        found.append(MailboxStanding.OPERATOR_SUSPENDED)
     return found
 
 
-def _of_holder(holder: Practitioner | None) -> list[Standing]:
+def _of_holder(holder: Practitioner | None) -> list[MailboxStanding]:
     if holder is None or holder.departed_at is not None:
-        found = [Standing.HOLDER_NOT_IN_REGISTRY]
+        found = [MailboxStanding.HOLDER_NOT_IN_REGISTRY]
     elif not is_practising(holder):
-        found = [Standing.HOLDER_NOT_PRACTISING]
+        found = [MailboxStanding.HOLDER_NOT_PRACTISING]
     else:
         found = []
     if holder is not None and holder.suspended:
-        found.append(Standing.HOLDER_SUSPENDED)
+        found.append(MailboxStanding.HOLDER_SUSPENDED)
     if holder is not None and holder.struck_off:
-        found.append(Standing.HOLDER_STRUCK_OFF)
+        found.append(MailboxStanding.HOLDER_STRUCK_OFF)
     return found
 
 
-def _of_organisation(facts: MailboxFacts, at: datetime) -> list[Standing]:
+def _of_organisation(facts: MailboxFacts, at: datetime) -> list[MailboxStanding]:
     found = []
     if facts.organisation is None:
-        found.append(Standing.ORGANISATION_UNKNOWN)
+        found.append(MailboxStanding.ORGANISATION_UNKNOWN)
     elif not is_open(facts.organisation, at.astimezone(FRANCE).date()):
-        found.append(Standing.ORGANISATION_CLOSED)
+        found.append(MailboxStanding.ORGANISATION_CLOSED)
     if not any(not _of_holder(person) for person in facts.answerable):
-        found.append(Standing.NO_ANSWERABLE_PROFESSIONAL)
+        found.append(MailboxStanding.NO_ANSWERABLE_PROFESSIONAL)
     return found
 
 
 # An organisation may be found before it has named who answers for it; it may not be trusted before.
-SHOWN_DESPITE = frozenset({Standing.NO_ANSWERABLE_PROFESSIONAL})
+SHOWN_DESPITE = frozenset({MailboxStanding.NO_ANSWERABLE_PROFESSIONAL})
 
 
 def visible(facts: MailboxFacts, at: datetime) -> bool:

@@ -31,7 +31,7 @@ from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address
-from directory.model import Standing
+from directory.model import MailboxStanding
 from pki.model import BEFORE_OUR_RECORDS, Purpose
 from pki.verdict.answer import verdicts
 from pki.verdict.decide import SENDER
@@ -40,7 +40,7 @@ from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Verdi
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 MOST_ADDRESSES = 10_000
 EXAMPLE_INSTANT = "2026-09-01T12:00:00Z"
-REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*Standing, *CertificateReason)))
+REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*MailboxStanding, *CertificateReason)))
 
 
 class CertificateOfVerdict(Shape):
@@ -109,7 +109,7 @@ class RecipientQuery(Shape):
         LONGEST_ADDRESS,
         told={
             "verdict": Answer.REFUSED.value,
-            "reasons": [SENDER + Standing.MALFORMED_ADDRESS.value],
+            "reasons": [SENDER + MailboxStanding.MALFORMED_ADDRESS.value],
         },
         metadata={"description": "Adresse de l'émetteur — Sender", "example": EXAMPLE_ADDRESS},
     )

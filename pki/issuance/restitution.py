@@ -21,7 +21,7 @@ from directory.base.audit import Actor, Event, record, record_all
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
-from directory.model import Standing
+from directory.model import MailboxStanding
 from pki.certificates.profiles import RESERVATION_LIFE, served_by
 from pki.certificates.public_keys import PublicKey
 from pki.impediments import standing as impediments
@@ -35,7 +35,7 @@ from pki.signing.signer import Signer
 
 ACTOR = Actor("job:replacements")
 # What passes by itself, or when two persons say so: these certificates are waited for.
-_PASSES = frozenset({Standing.HOLDER_SUSPENDED.value, "reason-stands"})
+_PASSES = frozenset({MailboxStanding.HOLDER_SUSPENDED.value, "reason-stands"})
 _STRUCK_OFF = """
     SELECT FROM measure m JOIN measure_annulment a ON a.measure_id = m.id AND a.confirmed_at IS NOT NULL
     WHERE m.national_id = ANY(CAST(:numbers AS text[])) AND m.kind = 'struck-off'

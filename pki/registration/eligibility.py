@@ -11,7 +11,7 @@ from uuid import UUID
 
 from directory.access import Role, Token
 from directory.base.errors import Kind, Refusal
-from directory.model import MailboxFacts, MailboxKind, Practitioner, Standing
+from directory.model import MailboxFacts, MailboxKind, MailboxStanding, Practitioner
 from directory.rules import FRANCE, SHOWN_DESPITE, is_practising, registering_authorities, standing
 from pki.certificates.mailbox_profiles import PROFILE_OF_MAILBOX
 from pki.certificates.names import plain
@@ -124,10 +124,10 @@ def check_standing(person: Practitioner, facts: MailboxFacts, now: datetime) -> 
 def check_present(person: Practitioner) -> None:
     """Refuse whoever left the register, does not practise, or is suspended or struck off."""
     reasons = {
-        Standing.HOLDER_NOT_IN_REGISTRY: person.departed_at is not None,
-        Standing.HOLDER_NOT_PRACTISING: not is_practising(person),
-        Standing.HOLDER_SUSPENDED: person.suspended,
-        Standing.HOLDER_STRUCK_OFF: person.struck_off,
+        MailboxStanding.HOLDER_NOT_IN_REGISTRY: person.departed_at is not None,
+        MailboxStanding.HOLDER_NOT_PRACTISING: not is_practising(person),
+        MailboxStanding.HOLDER_SUSPENDED: person.suspended,
+        MailboxStanding.HOLDER_STRUCK_OFF: person.struck_off,
     }
     for reason, applies in reasons.items():
         if applies:

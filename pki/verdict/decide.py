@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from directory import rules
-from directory.model import MailboxFacts, Standing
+from directory.model import MailboxFacts, MailboxStanding
 from pki.model import BEFORE_OUR_RECORDS, Purpose
 from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Verdict
 
 SENDER = "sender-"
 # An address we were never told of may exist in another directory: that is not knowing, which is not a no.
-NOT_KNOWING = frozenset({Standing.MAILBOX_UNKNOWN.value, SENDER + Standing.MAILBOX_UNKNOWN.value})
+NOT_KNOWING = frozenset(
+    {MailboxStanding.MAILBOX_UNKNOWN.value, SENDER + MailboxStanding.MAILBOX_UNKNOWN.value}
+)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from directory.model import (
     Mailbox,
     MailboxFacts,
     MailboxKind,
+    MailboxStanding,
     Organisation,
     Practice,
     Practitioner,
-    Standing,
     Trust,
 )
 from pki.certificates.builder import NOTHING
@@ -39,7 +39,7 @@ from pki.verdict.model import CertificateFacts, CertificateReason
 DOMAIN = "reasons.test"
 ALLOWED, UNKNOWN = "allowed", "unknown"
 # What no spelling of a domain makes an address: it needs no row here, since it is refused as it stands.
-MALFORMED = f".{Standing.MALFORMED_ADDRESS.value}@{DOMAIN}"
+MALFORMED = f".{MailboxStanding.MALFORMED_ADDRESS.value}@{DOMAIN}"
 FOR_TRIAL = x509.ObjectIdentifier(f"{ARC}.3.1")
 _YEAR = timedelta(days=365)
 
@@ -55,12 +55,17 @@ class Trial:
 
 def address_of(word: str) -> str:
     """The address that is answered with this reason, or this verdict."""
-    return MALFORMED if word == Standing.MALFORMED_ADDRESS.value else f"{word}@{DOMAIN}"
+    return MALFORMED if word == MailboxStanding.MALFORMED_ADDRESS.value else f"{word}@{DOMAIN}"
 
 
 def words() -> tuple[str, ...]:
     """All that can be tried: the verdicts that have no reason of their own, then each reason."""
-    return (ALLOWED, UNKNOWN, BEFORE_OUR_RECORDS, *(one.value for one in (*Standing, *CertificateReason)))
+    return (
+        ALLOWED,
+        UNKNOWN,
+        BEFORE_OUR_RECORDS,
+        *(one.value for one in (*MailboxStanding, *CertificateReason)),
+    )
 
 
 def trial_of(asked: str, at: datetime) -> Trial | None:
@@ -123,22 +128,24 @@ _TRIALS: Mapping[str, Callable[[Trial, datetime], Trial]] = MappingProxyType(
         ALLOWED: lambda good, _: good,
         UNKNOWN: lambda good, _: replace(_with(good, mailbox=None, holder=None), certificates=()),
         BEFORE_OUR_RECORDS: lambda good, _: replace(good, recorded=False),
-        Standing.DOMAIN_NOT_TRUSTED.value: lambda good, _: _with(good, trusts=()),
-        Standing.DOMAIN_SUSPENDED.value: lambda good, _: _trusted(good, domain=True),
-        Standing.OPERATOR_SUSPENDED.value: lambda good, _: _trusted(good, operator=True),
-        Standing.MAILBOX_UNKNOWN.value: lambda good, _: replace(
+        MailboxStanding.DOMAIN_NOT_TRUSTED.value: lambda good, _: _with(good, trusts=()),
+        MailboxStanding.DOMAIN_SUSPENDED.value: lambda good, _: _trusted(good, domain=True),
+        MailboxStanding.OPERATOR_SUSPENDED.value: lambda good, _: _trusted(good, operator=True),
+        MailboxStanding.MAILBOX_UNKNOWN.value: lambda good, _: replace(
             _with(good, mailbox=None, holder=None), certificates=()
         ),
-        Standing.MAILBOX_CLOSED.value: _closed,
-        Standing.HOLDER_NOT_IN_REGISTRY.value: lambda good, _: _with(good, holder=None),
-        Standing.HOLDER_NOT_PRACTISING.value: lambda good, _: _with(
+        MailboxStanding.MAILBOX_CLOSED.value: _closed,
+        MailboxStanding.HOLDER_NOT_IN_REGISTRY.value: lambda good, _: _with(good, holder=None),
+        MailboxStanding.HOLDER_NOT_PRACTISING.value: lambda good, _: _with(
             good, holder=replace(_person(), practices=())
         ),
-        Standing.HOLDER_SUSPENDED.value: lambda good, _: _with(good, holder=_person(suspended=True)),
-        Standing.HOLDER_STRUCK_OFF.value: lambda good, _: _with(good, holder=_person(struck_off=True)),
-        Standing.ORGANISATION_UNKNOWN.value: lambda good, _: _of_place(good, None),
-        Standing.ORGANISATION_CLOSED.value: lambda good, _: _of_place(good, _CLOSED),
-        Standing.NO_ANSWERABLE_PROFESSIONAL.value: lambda good, _: _of_place(good, _OPEN, answered=False),
+        MailboxStanding.HOLDER_SUSPENDED.value: lambda good, _: _with(good, holder=_person(suspended=True)),
+        MailboxStanding.HOLDER_STRUCK_OFF.value: lambda good, _: _with(good, holder=_person(struck_off=True)),
+        MailboxStanding.ORGANISATION_UNKNOWN.value: lambda good, _: _of_place(good, None),
+        MailboxStanding.ORGANISATION_CLOSED.value: lambda good, _: _of_place(good, _CLOSED),
+        MailboxStanding.NO_ANSWERABLE_PROFESSIONAL.value: lambda good, _: _of_place(
+            good, _OPEN, answered=False
+        ),
         CertificateReason.NO_CERTIFICATE.value: lambda good, _: replace(good, certificates=()),
         CertificateReason.REVOKED.value: lambda good, at: _certified(good, revoked_at=at),
         CertificateReason.EXPIRED.value: lambda good, at: _certified(good, not_after=at - _YEAR),

@@ -20,7 +20,7 @@ from directory.base.instant import present
 from directory.feed import follower
 from directory.feed.changes import Change, Entity
 from directory.feed.readers import save_cursor
-from directory.model import Standing
+from directory.model import MailboxStanding
 from directory.rules import registering_authority, standing
 from pki.impediments import standing as impediments
 from pki.impediments.causes import (
@@ -278,14 +278,18 @@ def _list_unanswered(connection: Connection, touched: Touched, now: datetime) ->
     matters = []
     for address, known in facts.items():
         against = set(standing(known, now))
-        if Standing.NO_ANSWERABLE_PROFESSIONAL in against and not against & _GONE_ANYWAY:
+        if MailboxStanding.NO_ANSWERABLE_PROFESSIONAL in against and not against & _GONE_ANYWAY:
             detail = {"finess": known.mailbox.finess} if known.mailbox else {}
             matters.append(Matter(address, answered[address], detail))
     keep(connection, Concern.NO_ANSWERABLE_PROFESSIONAL, matters, among=facts, now=now, actor=ACTOR)
 
 
 _GONE_ANYWAY = frozenset(
-    {Standing.MAILBOX_CLOSED, Standing.ORGANISATION_UNKNOWN, Standing.ORGANISATION_CLOSED}
+    {
+        MailboxStanding.MAILBOX_CLOSED,
+        MailboxStanding.ORGANISATION_UNKNOWN,
+        MailboxStanding.ORGANISATION_CLOSED,
+    }
 )
 
 

@@ -9,10 +9,10 @@ from directory.model import (
     Mailbox,
     MailboxFacts,
     MailboxKind,
+    MailboxStanding,
     Organisation,
     Practice,
     Practitioner,
-    Standing,
     Trust,
 )
 from directory.rules import is_open, registering_authorities, registering_authority, standing, visible
@@ -67,13 +67,15 @@ def test_an_establishment_is_open_to_the_eve_of_its_closing_and_closed_that_day(
 def test_the_day_an_establishment_closes_begins_at_midnight_in_france() -> None:
     closing = replace(OF_PLACE, organisation=replace(PLACE, closed_on=date(2026, 9, 2)))
     assert standing(closing, datetime(2026, 9, 1, 21, 59, tzinfo=UTC)) == ()
-    assert standing(closing, datetime(2026, 9, 1, 22, 0, tzinfo=UTC)) == (Standing.ORGANISATION_CLOSED,)
+    assert standing(closing, datetime(2026, 9, 1, 22, 0, tzinfo=UTC)) == (
+        MailboxStanding.ORGANISATION_CLOSED,
+    )
 
 
 @pytest.mark.parametrize("kind", [MailboxKind.PERSON, MailboxKind.CABINET])
 def test_a_mailbox_of_people_needs_its_holder(kind: MailboxKind) -> None:
     facts = replace(OF_PERSON, mailbox=replace(BOX, kind=kind), holder=None)
-    assert standing(facts, NOON) == (Standing.HOLDER_NOT_IN_REGISTRY,)
+    assert standing(facts, NOON) == (MailboxStanding.HOLDER_NOT_IN_REGISTRY,)
 
 
 @pytest.mark.parametrize("kind", [MailboxKind.ORGANISATION, MailboxKind.APPLICATION])
@@ -85,19 +87,21 @@ def test_one_answerable_person_in_good_standing_is_enough(kind: MailboxKind) -> 
         replace(PERSON, departed_at=NOON),
     ]  # fmt: skip
     assert standing(replace(facts, answerable=(*fallen, PERSON)), NOON) == ()
-    assert standing(replace(facts, answerable=tuple(fallen)), NOON) == (Standing.NO_ANSWERABLE_PROFESSIONAL,)
+    assert standing(replace(facts, answerable=tuple(fallen)), NOON) == (
+        MailboxStanding.NO_ANSWERABLE_PROFESSIONAL,
+    )
 
 
 def test_a_domain_of_several_operators_stands_or_falls_with_the_last_of_them() -> None:
     suspended = [replace(TRUST, domain_suspended=True), replace(TRUST, operator_suspended=True)]
     assert standing(replace(OF_PERSON, trusts=(*suspended, TRUST)), NOON) == ()
     assert standing(replace(OF_PERSON, trusts=tuple(suspended)), NOON) == (
-        Standing.DOMAIN_SUSPENDED, Standing.OPERATOR_SUSPENDED,
+        MailboxStanding.DOMAIN_SUSPENDED, MailboxStanding.OPERATOR_SUSPENDED,
     )  # fmt: skip
 
 
 def test_of_a_malformed_address_nothing_more_is_said() -> None:
-    assert standing(MailboxFacts("garbage", well_formed=False), NOON) == (Standing.MALFORMED_ADDRESS,)
+    assert standing(MailboxFacts("garbage", well_formed=False), NOON) == (MailboxStanding.MALFORMED_ADDRESS,)
 
 
 def test_a_red_listed_mailbox_does_not_show_though_nothing_stands_against_it() -> None:

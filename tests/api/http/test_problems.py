@@ -18,7 +18,7 @@ from api.wiring import Container
 from api.words.problems import CATALOGUE, ENTRIES
 from directory.base.db import connect_engine
 from directory.base.errors import Kind
-from directory.model import Standing
+from directory.model import MailboxStanding
 from tests.api.conftest import Caller
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,7 +92,7 @@ def test_every_refusal_in_the_source_is_explained_with_the_status_it_gets() -> N
 def test_nothing_is_explained_that_nobody_refuses() -> None:
     of_the_edge = {*CODE_OF_STATUS.values(), "database-unavailable", "internal-error"}
     raised = {code for _, _, code in refusals_in_the_source(everywhere=True)}
-    assert set(CATALOGUE) - raised - of_the_edge - {standing.value for standing in Standing} == set()
+    assert set(CATALOGUE) - raised - of_the_edge - {standing.value for standing in MailboxStanding} == set()
 
 
 def test_each_code_is_explained_once_in_both_languages() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 
 from directory.base.db import transaction
 from directory.feed.changes import Entity
-from directory.model import Standing
+from directory.model import MailboxStanding
 from directory.store import keys_that_may_show
 from pki.model import BEFORE_OUR_RECORDS
 from pki.publication.values import public_values
@@ -27,8 +27,8 @@ from tests.pki.conftest import Enrolled, Issue
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 GOOD = address_of(ALLOWED)
-REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*Standing, *CertificateReason)))
-NOT_KNOWING = {Standing.MAILBOX_UNKNOWN.value, BEFORE_OUR_RECORDS}
+REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*MailboxStanding, *CertificateReason)))
+NOT_KNOWING = {MailboxStanding.MAILBOX_UNKNOWN.value, BEFORE_OUR_RECORDS}
 
 
 def several(

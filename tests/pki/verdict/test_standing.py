@@ -10,10 +10,10 @@ from directory.model import (
     Mailbox,
     MailboxFacts,
     MailboxKind,
+    MailboxStanding,
     Organisation,
     Practice,
     Practitioner,
-    Standing,
     Trust,
 )
 from directory.rules import standing, visible
@@ -23,7 +23,7 @@ from pki.verdict.model import Answer, CertificateFacts, CertificateReason
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 KEPT = timedelta(minutes=15)
-ORDER = [standing.value for standing in Standing] + [reason.value for reason in CertificateReason]
+ORDER = [standing.value for standing in MailboxStanding] + [reason.value for reason in CertificateReason]
 
 moments = st.none() | st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 instants = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -69,7 +69,7 @@ def test_what_befalls_a_person_never_helps_a_mailbox(one: MailboxFacts, person: 
         replace(person, suspended=True), replace(person, struck_off=True), replace(person, departed_at=NOON),
     ):  # fmt: skip
         # Gone from the register, "not practising" is no longer said: the graver word replaces it.
-        forgiven = {Standing.HOLDER_NOT_PRACTISING} if worse.departed_at else set()
+        forgiven = {MailboxStanding.HOLDER_NOT_PRACTISING} if worse.departed_at else set()
         assert set(standing(replace(one, holder=worse), NOON)) >= before - forgiven
 
 
@@ -77,7 +77,9 @@ def test_what_befalls_a_person_never_helps_a_mailbox(one: MailboxFacts, person: 
 def test_one_more_operator_never_harms_a_known_domain(one: MailboxFacts, another: Trust) -> None:
     worse = set(standing(replace(one, trusts=(*one.trusts, another)), NOON)) - set(standing(one, NOON))
     already_bad = not one.trusts or all(t.domain_suspended or t.operator_suspended for t in one.trusts)
-    assert not worse or (already_bad and worse <= {Standing.DOMAIN_SUSPENDED, Standing.OPERATOR_SUSPENDED})
+    assert not worse or (
+        already_bad and worse <= {MailboxStanding.DOMAIN_SUSPENDED, MailboxStanding.OPERATOR_SUSPENDED}
+    )
 
 
 @given(facts)
@@ -85,7 +87,7 @@ def test_only_listed_registered_mailboxes_show(one: MailboxFacts) -> None:
     if visible(one, NOON):
         assert one.mailbox is not None
         assert one.mailbox.listed
-        assert set(standing(one, NOON)) <= {Standing.NO_ANSWERABLE_PROFESSIONAL}
+        assert set(standing(one, NOON)) <= {MailboxStanding.NO_ANSWERABLE_PROFESSIONAL}
 
 
 @given(parties, st.none() | parties, occasions)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from api.installation import bring_up
 from directory.base.db import transaction
 from directory.base.locks import is_held
-from directory.model import Standing
+from directory.model import MailboxStanding
 from pki.model import RevocationAction
 from pki.revocation import earlier_keys
 from pki.verdict.answer import verdicts
@@ -204,7 +204,7 @@ def test_verdicts_are_given_while_an_index_of_enrolments_is_built(
             )
         assert not running.done()
     running.result(timeout=60)
-    assert Standing.NO_ANSWERABLE_PROFESSIONAL.value not in found.reasons
+    assert MailboxStanding.NO_ANSWERABLE_PROFESSIONAL.value not in found.reasons
     assert version(engine) == HEAD
 
 
