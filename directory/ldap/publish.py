@@ -47,9 +47,9 @@ from directory.ldap.wanted import (
     AuthoritiesOf,
     CertificatesOf,
     CrlsOf,
+    DesiredEntries,
     Record,
     Target,
-    Wanted,
     more_mailboxes_than,
 )
 from directory.store import sources
@@ -230,7 +230,7 @@ class Publisher:
         # What is written into an empty tree is of the present form.
         return _Tree(None if made or top is None else place_of(top), bare, made, FORM if bare else form)
 
-    def bring_in_step(self, wanted: Wanted, *, overwrite: bool = False) -> PublishReport:
+    def bring_in_step(self, wanted: DesiredEntries, *, overwrite: bool = False) -> PublishReport:
         """Write each target that is not as wanted; with `overwrite` even over what a later state wrote."""
         shares = self._shares(wanted.targets)
         if len(shares) == 1:

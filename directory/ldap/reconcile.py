@@ -26,7 +26,7 @@ from directory.ldap.plan import (
     plan,
 )
 from directory.ldap.publish import Publisher, deferred
-from directory.ldap.wanted import Target, Wanted, may_stand
+from directory.ldap.wanted import DesiredEntries, Target, may_stand
 
 PAGE = 500
 EXAMPLES = 20
@@ -173,7 +173,7 @@ def _mend(
 
 def _look_again(
     publisher: Publisher, suspects: Sequence[Suspect], now: datetime, *, apply: bool
-) -> Iterator[tuple[Suspect, Operation, Wanted]]:
+) -> Iterator[tuple[Suspect, Operation, DesiredEntries]]:
     """What is wrong even with the publisher held and up to date: the operation that mends it, its target."""
     with deferred(publisher.engine):
         publisher.drain(now, overwrite=apply)
@@ -185,7 +185,7 @@ def _look_again(
             entry = publisher.client.read(dn) if key is None else stands.get(split(dn))
             operation = plan(target.entry, entry, wanted.version, overwrite=True)
             if operation is not None:
-                yield (dn, key), operation, Wanted((target,), wanted.version)
+                yield (dn, key), operation, DesiredEntries((target,), wanted.version)
 
 
 def _delete(publisher: Publisher, extras: Sequence[Suspect], now: datetime) -> int:
@@ -200,6 +200,6 @@ def _delete(publisher: Publisher, extras: Sequence[Suspect], now: datetime) -> i
     return deleted
 
 
-def _wanted(publisher: Publisher, keys: Sequence[Key], now: datetime) -> Wanted:
+def _wanted(publisher: Publisher, keys: Sequence[Key], now: datetime) -> DesiredEntries:
     with transaction(publisher.engine, read_only=True) as connection:
         return publisher.record.wanted(connection, keys, now)

@@ -60,7 +60,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredEntries:
     """Targets as the record had them in one snapshot, and the number that entries written from it carry.
 
     `version` is the snapshot's first unassigned transaction number: a later snapshot never has a lower one.
@@ -79,7 +79,7 @@ class Record:
     authorities_of: AuthoritiesOf
     crls_of: CrlsOf
 
-    def wanted(self, connection: Connection, keys: Sequence[Key], now: datetime) -> Wanted:
+    def wanted(self, connection: Connection, keys: Sequence[Key], now: datetime) -> DesiredEntries:
         """The targets of `keys`, in their order, without practitioners: they have no entry of their own."""
         entries = self._entries(connection, keys, now)
         targets = tuple(
@@ -87,7 +87,7 @@ class Record:
             for key in keys
             if key[0] is not Entity.PRACTITIONER
         )
-        return Wanted(targets, int(connection.execute(_VERSION).scalar_one()))
+        return DesiredEntries(targets, int(connection.execute(_VERSION).scalar_one()))
 
     def all_keys(self, engine: Engine, page: int = 500) -> Iterator[list[Key]]:
         """Every key that may have an entry, CAs before their CRLs; a short transaction for each page."""
