@@ -104,7 +104,7 @@ def rebuild(
         began = time.monotonic()
         with transaction(publisher.engine, read_only=True) as connection:
             place = horizon(connection)
-        told = _Told(_ahead(_pages(publisher.engine, publisher.record, place, now)), progress)
+        told = _CountedEntries(_ahead(_pages(publisher.engine, publisher.record, place, now)), progress)
         load(told)
         loaded = time.monotonic()
         with deferred(publisher.engine):
@@ -118,7 +118,7 @@ def rebuild(
     return RebuildReport(told.entries, loaded - began, away)
 
 
-class _Told:
+class _CountedEntries:
     """Entries on their way, counted page by page as they pass; read once."""
 
     def __init__(self, pages: Iterator[list[bytes]], progress: Progress) -> None:
