@@ -21,7 +21,7 @@ ASKED_HOLDS = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Asked:
+class OpenRequest:
     """What one person asked for and nobody has agreed to yet; `by` is the number of that person's token."""
 
     by: int
@@ -34,14 +34,14 @@ def still_holds(asked_at: datetime | None, now: datetime) -> bool:
     return asked_at is not None and asked_at > now - ASKED_HOLDS
 
 
-def waiting(connection: Connection, table: Table, subject: int, now: datetime) -> Asked | None:
+def waiting(connection: Connection, table: Table, subject: int, now: datetime) -> OpenRequest | None:
     """What was asked of this subject and still waits for another person, or None."""
     columns = table.c
     query = select(columns.asked_by, columns.asked_at, columns.reason).where(
         _key(table) == subject, columns.confirmed_by.is_(None)
     )
     row = connection.execute(query).one_or_none()
-    return Asked(*row) if row is not None and still_holds(row.asked_at, now) else None
+    return OpenRequest(*row) if row is not None and still_holds(row.asked_at, now) else None
 
 
 def ask(
@@ -64,7 +64,7 @@ def ask(
     connection.execute(query.on_conflict_do_update(index_elements=[_key(table)], set_=asked))
 
 
-def check_is_another(asked: Asked, token: Token) -> None:
+def check_is_another(asked: OpenRequest, token: Token) -> None:
     """Refuse `self-approval` to whoever asked: the second person is somebody else."""
     if asked.by == token.id:
         text = "Another person confirms, not the one who asked."
