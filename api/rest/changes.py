@@ -192,7 +192,7 @@ def _page(
     return _Page(lines, orjson.dumps(ending) + b"\n", following, told.more)
 
 
-def _last_of_each(told: outside_cursor.Told, place: Place) -> dict[Key, tuple[Change, Place]]:
+def _last_of_each(told: outside_cursor.OutsideChanges, place: Place) -> dict[Key, tuple[Change, Place]]:
     """For each key the last row of the page, and the place after it: who goes on from there meets no hole.
 
     What is told ahead comes first and leaves the reader where he was.

@@ -47,7 +47,7 @@ LONGEST_CURSOR = 8_000
 
 
 @dataclass(frozen=True)
-class Told:
+class OutsideChanges:
     """Some changes for a reader outside, and his place after each and after all of them.
 
     `ahead`: urgent ones before their turn, which come again; they move nobody's place. `more`: at once.
@@ -59,7 +59,7 @@ class Told:
     more: bool
 
 
-def tell(connection: Connection, place: Place, limit: int) -> Told:
+def tell(connection: Connection, place: Place, limit: int) -> OutsideChanges:
     """Up to `limit` changes that a reader at `place` has not been told of, by transaction and row number.
 
     Wants one snapshot (REPEATABLE READ). Nothing is missed; what is told twice is what `ahead` held, or what
@@ -78,7 +78,7 @@ def tell(connection: Connection, place: Place, limit: int) -> Told:
         ahead = _in_runs(connection, _URGENT_IN_RUNS, before.missing(looked), START, limit)
     walked = tuple((row, Place(place.seen, until, row.cursor, looked)) for row in rows)
     following = walked[-1][1] if cut_short else Place(until)
-    return Told(tuple(ahead), walked, following, cut_short or place.until is not None)
+    return OutsideChanges(tuple(ahead), walked, following, cut_short or place.until is not None)
 
 
 def reached(connection: Connection, since: Seen = BEGINNING.seen) -> Seen:

@@ -16,7 +16,7 @@ from directory.base.errors import Kind, Refusal
 from directory.feed import outside_cursor, places, retention
 from directory.feed import readers as feed
 from directory.feed.changes import BEGINNING, START, Cursor, Place, Seen
-from directory.feed.outside_cursor import Told
+from directory.feed.outside_cursor import OutsideChanges
 from tests.directory.feed.test_feed import write_at_random
 
 ADD = text("INSERT INTO change (entity, key, urgent, at) VALUES ('mailbox', :key, :urgent, :at)")
@@ -27,16 +27,16 @@ def add(connection: Connection, key: str, *, urgent: bool = False, at: datetime 
     connection.execute(ADD, {"key": key, "urgent": urgent, "at": at})
 
 
-def tell(engine: Engine, place: Place, limit: int = 1000) -> Told:
+def tell(engine: Engine, place: Place, limit: int = 1000) -> OutsideChanges:
     with transaction(engine, read_only=True) as connection:
         return outside_cursor.tell(connection, place, limit)
 
 
-def keys(told: Told) -> list[str]:
+def keys(told: OutsideChanges) -> list[str]:
     return [change.key for change, _ in told.changes]
 
 
-def ahead(told: Told) -> list[str]:
+def ahead(told: OutsideChanges) -> list[str]:
     return [change.key for change in told.ahead]
 
 
