@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
-from api.jobs.registers import Told, run_file
+from api.jobs.registers import NightReport, run_file
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
@@ -27,14 +27,14 @@ def take_increments(container: Container) -> str:
     if found is None:
         return ""
     api, registers = found
-    told = Told()
+    told = NightReport()
     with try_lock(container.engine, f"fetch:{cursor.SOURCE}") as free:
         if free:
             _take(container, api, registers, told)
     return told.end()
 
 
-def _take(container: Container, api: Api, registers: Iterable[str], told: Told) -> None:
+def _take(container: Container, api: Api, registers: Iterable[str], told: NightReport) -> None:
     # Whole seconds: the API knows no others.
     until = container.clock().replace(microsecond=0)
     _tidy(container)
@@ -61,7 +61,7 @@ def _take(container: Container, api: Api, registers: Iterable[str], told: Told) 
 
 
 def _known(
-    container: Container, registers: Iterable[str], until: datetime, told: Told
+    container: Container, registers: Iterable[str], until: datetime, told: NightReport
 ) -> dict[str, datetime]:
     """Up to when each register is known that may be brought further now."""
     found = {}

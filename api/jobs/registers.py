@@ -33,7 +33,7 @@ _PASSING = {"from-the-future", "kept-file-gone"}
 
 def take_registers(container: Container) -> str:
     """The night: ask every source, then apply what is new; a refusal keeps nobody else from its turn."""
-    told = Told()
+    told = NightReport()
     with told.apart("sources_file"):
         known = _origins(container)
         with transaction(container.engine) as connection:
@@ -48,7 +48,7 @@ def take_registers(container: Container) -> str:
 
 def take_late_registers(container: Container) -> str:
     """Between the nights: sources that asked us to come back."""
-    told = Told()
+    told = NightReport()
     fetched = _fetch_due(container, _origins(container), told)
     _take_all(container, [register for register in PATTERNS if register in fetched], told)
     return told.end()
@@ -56,7 +56,7 @@ def take_late_registers(container: Container) -> str:
 
 def resume_runs(container: Container) -> str:
     """Take up what was cut off, and what was held until enough named persons let it through."""
-    told = Told()
+    told = NightReport()
     with transaction(container.engine) as connection:
         waiting = due_to_resume(connection)
     for run_id in waiting:
@@ -66,7 +66,7 @@ def resume_runs(container: Container) -> str:
     return told.end()
 
 
-class Told:
+class NightReport:
     """What was done, and what was refused, while one register keeps no other from its turn."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ def _origins(container: Container) -> tuple[Origin, ...]:
     return origins.load_origins(Path(path), PATTERNS) if path else ()
 
 
-def _fetch_due(container: Container, known: Iterable[Origin], told: Told) -> set[str]:
+def _fetch_due(container: Container, known: Iterable[Origin], told: NightReport) -> set[str]:
     """Ask the sources whose time has come; the registers that got a new file."""
     fetched = set()
     with transaction(container.engine) as connection:
@@ -149,7 +149,7 @@ def _fetch(container: Container, origin: Origin) -> str:
     return found.path.name if found else ""
 
 
-def _take_all(container: Container, registers: Iterable[str], told: Told) -> None:
+def _take_all(container: Container, registers: Iterable[str], told: NightReport) -> None:
     for register in registers:
         with told.apart(register):
             settled = False
@@ -160,7 +160,7 @@ def _take_all(container: Container, registers: Iterable[str], told: Told) -> Non
                     _settled(container, register, path, told)
 
 
-def _settled(container: Container, register: str, path: Path, told: Told) -> bool:
+def _settled(container: Container, register: str, path: Path, told: NightReport) -> bool:
     """Run this file unless that was done; False when it is refused for what it is, waits since its time has
     not come, or cannot even be read, so that an older one has its turn.
     """
