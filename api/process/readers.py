@@ -37,7 +37,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Standing:
+class QuotaStanding:
     """What a scope has left of its quota as this process knows it; `resets_in` seconds more comes."""
 
     reading: Reading
@@ -75,7 +75,7 @@ class Readers:
 
     def charge(
         self, token: Token, scopes: Sequence[str], reading: Reading, number: int = 1
-    ) -> list[Standing] | Reached:
+    ) -> list[QuotaStanding] | Reached:
         """Count `number` reads under each of these scopes of who asks, or under none where one has too little
         left.
         """
@@ -125,7 +125,7 @@ class Readers:
 
     def _spend(
         self, reading: Reading, scopes: Sequence[str], number: int, now: datetime
-    ) -> list[Standing] | None:
+    ) -> list[QuotaStanding] | None:
         found = [self._held.get((reading, scope)) for scope in scopes]
         held = [one for one in found if one is not None and one.unspent >= number and _holds(one, now)]
         if len(held) < len(scopes):
@@ -135,7 +135,7 @@ class Readers:
             self._held.move_to_end((reading, one.portion.scope))
         return [_standing(one, self.quotas, now) for one in held]
 
-    def _drawn(self, reading: Reading, scopes: Sequence[str], number: int) -> list[Standing] | Reached:
+    def _drawn(self, reading: Reading, scopes: Sequence[str], number: int) -> list[QuotaStanding] | Reached:
         now = self._clock()
         with self._lock:
             done = self._spend(reading, scopes, number, now)
@@ -244,10 +244,10 @@ def _holds(held: _Held, now: datetime) -> bool:
     return timedelta() <= now - held.at < PORTION_HOLDS
 
 
-def _standing(held: _Held, quotas: ReadingQuotas, now: datetime) -> Standing:
+def _standing(held: _Held, quotas: ReadingQuotas, now: datetime) -> QuotaStanding:
     one = held.portion
     resets_in = max(1, int((one.oldest + WINDOW - now).total_seconds()) + 1)
-    return Standing(
+    return QuotaStanding(
         one.reading, one.scope, quotas.of(one.reading, one.scope), one.rest + held.unspent, resets_in
     )
 
