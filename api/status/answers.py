@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.status.cache import AnswerCache, Kept
+from api.status.cache import AnswerCache, CachedValue
 from api.status.reply import Reply, cacheable, uncacheable
 from directory.base.clock import Clock
 from directory.base.errors import Refusal
@@ -128,7 +128,7 @@ class Answers:
             return uncacheable(MEDIA_TYPE, presigned.der)
         reply = _reply(presigned, is_get=is_get)
         if len(key) <= _LONGEST_KEY:
-            kept = Kept(reply, _half_life(presigned), presigned.this_update)
+            kept = CachedValue(reply, _half_life(presigned), presigned.this_update)
             self.replies.keep(key, asked.questions[0].serial, kept, generation)
         return reply
 
@@ -192,7 +192,7 @@ class Answers:
         # What is not issued yet may be the next moment: only what exists is remembered.
         if standing is not None and standing != SerialStatus(None):
             until = min(now + _STANDING_LIFE, standing.changes_at or now + _STANDING_LIFE)
-            self.standings.keep(key, question.serial, Kept(standing, until), generation)
+            self.standings.keep(key, question.serial, CachedValue(standing, until), generation)
         return standing
 
     def _read(self, issuer: Issuer, question: Question) -> tuple[SerialStatus | None, Presigned | None]:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Generic[T]):
+class CachedValue(Generic[T]):
     """A value and the instant from which it must be made anew; before `since` it is of a clock put back."""
 
     value: T
@@ -37,7 +37,7 @@ class AnswerCache(Generic[T]):
     def __init__(self, size: int) -> None:
         self.generation = 0
         self._size = size
-        self._kept: dict[object, Kept[T]] = {}
+        self._kept: dict[object, CachedValue[T]] = {}
         self._keys: defaultdict[Serial, set[object]] = defaultdict(set)
         self._serials: dict[object, Serial] = {}
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class AnswerCache(Generic[T]):
         """Everything committed by `asked_at` (monotonic seconds) has been heard of."""
         self._vouched_until = asked_at + VOUCHED_SECONDS
 
-    def keep(self, key: object, serial: Serial, kept: Kept[T], generation: int) -> None:
+    def keep(self, key: object, serial: Serial, kept: CachedValue[T], generation: int) -> None:
         """Store what was read at `generation`, unless something has been heard since."""
         with self._lock:
             if generation != self.generation:
