@@ -63,7 +63,7 @@ class Part:
     asked_every: float = field(default_factory=lambda: ASKED_EVERY)
 
 
-class _Asked:
+class _WatchedPart:
     """One part, asked again and again by a thread of its own: a question that hangs holds up nobody."""
 
     def __init__(self, works: Callable[[], bool], recovers: Callable[[], bool], every: float) -> None:
@@ -101,7 +101,7 @@ class _Running:
     pause: float = 0.2
     not_before: float = 0.0
     is_held: bool = False
-    asked: _Asked | None = None
+    asked: _WatchedPart | None = None
     killed_at: float = float("inf")
     hung_at: list[float] = field(default_factory=list)
     trouble: str = ""
@@ -142,7 +142,7 @@ class Supervisor:
                 raise Refusal(Kind.UNAVAILABLE, "part-not-started", text)
             time.sleep(0.05)
         if part.works is not None:
-            running.asked = _Asked(part.works, part.recovers, part.asked_every)
+            running.asked = _WatchedPart(part.works, part.recovers, part.asked_every)
 
     def log_of(self, name: str) -> Path:
         """Where the part's output goes."""
