@@ -19,7 +19,7 @@ from directory.access import Role, Token, actor_of
 from directory.base.audit import Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from directory.base.locks import hold_all_until_commit
+from directory.base.locks import lock_all_until_commit
 from directory.base.prepared_statement import Statement
 
 HOUR = timedelta(hours=1)
@@ -267,7 +267,7 @@ def draw(
     What is `unspent` of the portions before, of the same scopes, is given back first. Who draws for the same
     scope waits for the commit of the other, so that no number of processes goes beyond.
     """
-    hold_all_until_commit(connection, [_lock(reading, scope) for scope in scopes])
+    lock_all_until_commit(connection, [_lock(reading, scope) for scope in scopes])
     _count_no_more(connection, unspent)
     now = present(connection, now)
     minute = _minute(now)
@@ -298,7 +298,7 @@ def portion(left: int, number: int, *, usual: int) -> int:
 
 def give_back(connection: Connection, unspent: Sequence[Portion]) -> None:
     """Count what is left of portions no more."""
-    hold_all_until_commit(connection, [_lock(one.reading, one.scope) for one in unspent])
+    lock_all_until_commit(connection, [_lock(one.reading, one.scope) for one in unspent])
     _count_no_more(connection, unspent)
 
 

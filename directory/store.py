@@ -21,7 +21,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from directory import identifiers, privacy
 from directory.base.errors import Refusal
-from directory.base.locks import hold_all_until_commit, hold_until_commit_if_free, lock_key_sql
+from directory.base.locks import lock_all_until_commit, lock_key_sql, try_lock_until_commit
 from directory.base.prepared_statement import Statement
 from directory.distinguished_names import Spellings
 from directory.feed.changes import Entity
@@ -271,13 +271,13 @@ def lock_person(connection: Connection, national_id: str) -> datetime:
 
 def lock_people(connection: Connection, national_ids: Collection[str]) -> None:
     """As `lock_person` for each, in one order for all who lock several."""
-    hold_all_until_commit(connection, _person_locks(connection, national_ids).values())
+    lock_all_until_commit(connection, _person_locks(connection, national_ids).values())
 
 
 def lock_people_if_free(connection: Connection, national_ids: Collection[str]) -> set[str]:
     """As `lock_people`, without waiting: for who holds something that others wait for. Gives those held."""
     names = _person_locks(connection, national_ids)
-    held = {name for name in sorted(set(names.values())) if hold_until_commit_if_free(connection, name)}
+    held = {name for name in sorted(set(names.values())) if try_lock_until_commit(connection, name)}
     return {one for one, name in names.items() if name in held}
 
 
@@ -316,7 +316,7 @@ def addresses_resting_on(connection: Connection, finess: str) -> list[str]:
     transaction ends: each would count on the other's place.
     """
     numbers = connection.execute(_NUMBERS_OF_PLACE, {"finess": finess}).one_or_none() or ()
-    hold_all_until_commit(connection, [f"places-under:{number}" for number in numbers if number])
+    lock_all_until_commit(connection, [f"places-under:{number}" for number in numbers if number])
     return list(connection.execute(_ADDRESSES_RESTING_ON, {"finess": [finess]}).scalars())
 
 

@@ -21,7 +21,7 @@ from directory.base.comments import check_reason
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
-from directory.base.locks import hold_all_until_commit
+from directory.base.locks import lock_all_until_commit
 from directory.base.prepared_statement import Statement
 
 WINDOW = timedelta(hours=1)
@@ -261,7 +261,7 @@ def _limit(allowance: Allowance, scope: str) -> int:
 
 
 def _hold(connection: Connection, scopes: Sequence[str] | Mapping[str, int]) -> None:
-    hold_all_until_commit(connection, [f"withdrawals:{scope}" for scope in scopes])
+    lock_all_until_commit(connection, [f"withdrawals:{scope}" for scope in scopes])
 
 
 def _standings(

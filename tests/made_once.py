@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
-from pki.ceremony import perform as making
+from pki.ceremony import perform
 from pki.model import CrlForm
 from pki.signing.file import FileKeys
 
@@ -54,11 +54,11 @@ _held: dict[_Words, _Held] = {}
 
 
 def establish(engine: Engine, keys: FileKeys, *, base_url: str, now: datetime, crl_form: CrlForm) -> None:
-    """As `making.establish`, on a record without CAs and in a folder without keys."""
+    """As `perform.establish`, on a record without CAs and in a folder without keys."""
     today = abs(utc_now() - now) < timedelta(minutes=1)
     words = _Words(base_url, None if today else now, crl_form, keys.passphrase)
     if words not in _held:
-        making.establish(engine, keys, base_url=base_url, now=now, actor=CEREMONY, crl_form=crl_form)
+        perform.establish(engine, keys, base_url=base_url, now=now, actor=CEREMONY, crl_form=crl_form)
         _held[words] = _Held(_files(keys.folder), _rows(engine))
         return
     _put_files(keys.folder, _held[words].keys)

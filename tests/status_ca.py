@@ -16,8 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from pki.certificates import der
 from pki.certificates.profiles import Urls
-from pki.crl import checks as gate
-from pki.crl import encoding
+from pki.crl import checks, encoding
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
 from pki.model import CrlForm, RevocationReason, Serial, serial_of
@@ -194,7 +193,7 @@ class StatusCa:
             assert authority is not None
             assert waiting is not None
             tbs, _ = waiting
-            gate.check_crl(connection, authority, shard, number, tbs, self.now)
+            checks.check_crl(connection, authority, shard, number, tbs, self.now)
         key = self.keys[authority_id]
         hash_algorithm = hashes.SHA384() if key.key_size == 384 else hashes.SHA256()
         signature = key.sign(tbs, ec.ECDSA(hash_algorithm))

@@ -15,9 +15,8 @@ from api.settings import Settings, load_settings
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import intake, offline, plan, rollover, signing
-from pki.ceremony import perform as making
-from pki.ceremony import store as rows
+from pki.ceremony import intake, offline, perform, plan, rollover, signing
+from pki.ceremony import store as ceremony_store
 from pki.ceremony.plan import Place, Plan
 from pki.ceremony.signing import KeyRing
 from pki.certificates.serials import parse_serial
@@ -61,9 +60,9 @@ def ceremony(
         read = _plan(plan_file, parts.settings)
         if dry_run:
             with transaction(parts.engine, read_only=True) as connection:
-                click.echo(making.preview(connection, read, parts.clock()), nl=False)
+                click.echo(perform.preview(connection, read, parts.clock()), nl=False)
             return
-        done = making.perform(parts.engine, read, _ring(parts.settings), now=parts.clock(), actor=COMMAND)
+        done = perform.perform(parts.engine, read, _ring(parts.settings), now=parts.clock(), actor=COMMAND)
         for name, request in done.requests.items():
             _keep(folder, f"{name}.csr", request)
     _tell(done.transcript, transcript)
@@ -223,7 +222,7 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found, between = authorities.authorities(connection), rows.crosses(connection)
+        found, between = authorities.authorities(connection), ceremony_store.crosses(connection)
         due = rollover.root_crl_ends(connection)
     told = [
         {"id": one.id, "state": one.state.value, "role": one.role, "issuer": one.issuer_id,

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from api.cli.output import COMMAND, answer, container, json_option, progress, refusals_told, state_option
-from api.jobs import ldap as publication
+from api.jobs import ldap as ldap_job
 
 
 @click.group()
@@ -27,7 +27,7 @@ def reconcile(apply_it: bool, force: bool, quick: bool, state: Path | None, as_j
     Example:  sceau ldap reconcile --apply
     """
     with refusals_told(as_json=as_json), progress(as_json) as show:
-        report = publication.compare(
+        report = ldap_job.compare(
             container(state),
             apply=apply_it,
             force=force,
@@ -59,5 +59,5 @@ def rebuild(state: Path | None, as_json: bool) -> None:
     Example:  sceau ldap rebuild
     """
     with refusals_told(as_json=as_json), progress(as_json) as show:
-        report = publication.rebuild(container(state), COMMAND, lambda done: show("entries written", done))
+        report = ldap_job.rebuild(container(state), COMMAND, lambda done: show("entries written", done))
     answer(asdict(report), as_json=as_json, rows=list(asdict(report).items()), headers=("rebuild", ""))

@@ -17,7 +17,7 @@ from api.cli.output import (
     refusals_told,
     state_option,
 )
-from api.jobs import registers as nightly
+from api.jobs import registers as registers_job
 from directory.base.db import transaction
 from directory.store import REGISTERS
 from directory.sync.runs import approvals
@@ -47,7 +47,7 @@ def run(register: str, file: Path, apply_it: bool, state: Path | None, as_json: 
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), progress(as_json) as show:
-        report = nightly.run_file(parts, register, file, actor=COMMAND, apply=apply_it, progress=show)
+        report = registers_job.run_file(parts, register, file, actor=COMMAND, apply=apply_it, progress=show)
     answer(_told(report), as_json=as_json, rows=_rows(report), headers=(report.register, report.file_name))
     if report.state in ("refused", "held"):
         raise SystemExit(1)
@@ -129,7 +129,7 @@ def approve(
     report = None
     if enough:
         with refusals_told(as_json=as_json), progress(as_json) as show:
-            report = nightly.resumed_unless_taken(parts, run_id, actor=COMMAND, progress=show)
+            report = registers_job.resumed_unless_taken(parts, run_id, actor=COMMAND, progress=show)
     rows: list[tuple[Any, ...]] = [("approvals", f"{told.approvals} of {told.needed}")]
     waits = "the worker is at it" if enough else "somebody else must agree"
     rows += [("next", waits)] if report is None else _rows(report)
@@ -156,7 +156,7 @@ def resume(run_id: int | None, state: Path | None, as_json: bool) -> None:
         reports = []
         for one in due:
             with progress(as_json) as show:
-                reports.append(nightly.resume(parts, one, actor=COMMAND, progress=show))
+                reports.append(registers_job.resume(parts, one, actor=COMMAND, progress=show))
     rows = [(one.run_id, one.register, one.state, one.text) for one in reports]
     answer(
         {"runs": [_told(one) for one in reports]},

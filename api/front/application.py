@@ -98,7 +98,7 @@ class Front:
         self._waiting: dict[Exchange, None] = {}
         # Those who are read no further, and those of the look before.
         self._stopped: list[tuple[Exchange, Refusal]] = []
-        self._let_go: list[tuple[Exchange, Refusal]] = []
+        self._ended: list[tuple[Exchange, Refusal]] = []
         self._ending = threading.Lock()
         self._connections = Connections(self._at_work.__contains__, proxies.trusts)
 
@@ -357,8 +357,8 @@ class Front:
     def _look(self) -> None:
         """On the loop, as long as the process serves: who is late with a body, and who has left."""
         self._loop.call_later(_LOOK_SECONDS, self._look)
-        let_go, self._let_go, self._stopped = self._let_go, self._stopped, []
-        for exchange, refusal in let_go:
+        ended, self._ended, self._stopped = self._ended, self._stopped, []
+        for exchange, refusal in ended:
             self._step(exchange, partial(self._refuse_body, refusal=refusal))
         now = time.monotonic()
         for lane in self._lanes.values():

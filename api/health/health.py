@@ -38,7 +38,7 @@ from directory.ldap.publish import CONSUMER as LDAP
 from directory.sync.runs.history import Condition, conditions
 from pki.monitoring import service_expiry
 from pki.monitoring.metrics import Figures, feed_lags, figures
-from pki.rollback import detection as completeness
+from pki.rollback import detection
 from pki.rollback.signing_clock import SigningClock
 
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -98,7 +98,7 @@ class _Readiness:
         )
         if is_dated_by_database(container.engine):
             dated_by_database(self._engine)
-        self._watch = completeness.Watch(self._engine, container.settings.kept)
+        self._watch = detection.Watch(self._engine, container.settings.kept)
         self._signing = SigningClock(self._engine, container.clock, container.settings.crl_floor.parent)
         self._counted: tuple[int, float] = (0, monotonic())
 
@@ -171,7 +171,7 @@ def _ldap(container: Container) -> Check:
 def _record(lacks: list[str]) -> Check:
     """Red, and not out of rotation: what is revoked is still told, and the last CRLs are still given."""
     if lacks:
-        return {"state": "degraded", "reason": completeness.WHAT_TO_DO, "lacks": lacks}
+        return {"state": "degraded", "reason": detection.WHAT_TO_DO, "lacks": lacks}
     return {"state": "ok"}
 
 

@@ -21,8 +21,7 @@ from api.embedded.postgres import EmbeddedPostgres
 from api.embedded.slapd import EmbeddedSlapd, Slapd
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
 from api.front.connections import MOST
-from api.installation import ldaps_certificate as service_tls
-from api.installation import questions
+from api.installation import ldaps_certificate, questions
 from api.installation.ca_keys import ca_keys
 from api.installation.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.ldap import gate as ldap_gate
@@ -71,7 +70,7 @@ def guarded_slapd_of(settings: Settings) -> GuardedSlapd:
         host=settings.host,
         data=slapd_of(settings).data,
         gate=settings.ldap_gate,
-        tls=service_tls.files(settings.state),
+        tls=ldaps_certificate.files(settings.state),
         port=settings.ldaps_port,
         clients=Path(authorities) if (authorities := settings.ldap_client_authorities) else None,
     )
@@ -130,7 +129,7 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             stands_on="postgres",
         )
     )
-    service_tls.ensure(container, Actor("command:up"))
+    ldaps_certificate.ensure(container, Actor("command:up"))
     report("signer and CA ready")
     # 3. LDAP, from the data it had or empty; the worker brings it in step.
     _start_ldap(settings, supervisor)

@@ -6,7 +6,7 @@ from api.jobs.passphrases import web_passphrase
 from api.wiring import Container
 from directory.base.db import transaction
 from pki.tlog import checkpoint, sequencer, verifier
-from pki.tlog import store as transparency_store
+from pki.tlog import store as tlog_store
 
 
 def sign_checkpoint(container: Container) -> str:
@@ -25,7 +25,7 @@ def verify_log(container: Container) -> tuple[int, verifier.Verified]:
     public_key = audit_key(container).public_key()
     with transaction(container.engine, read_only=True) as connection:
         found = verifier.examine(connection, public_key, checkpoint_file(container))
-        return transparency_store.size(connection), found
+        return tlog_store.size(connection), found
 
 
 def audit_key(container: Container) -> checkpoint.AuditKey:

@@ -20,7 +20,7 @@ from pki.monitoring import privacy_watch, relying_party_check
 from pki.record import idempotency
 from pki.recovery import orphans
 from pki.revocation import earlier_keys
-from pki.rollback import detection as completeness
+from pki.rollback import detection
 
 _LOG = logging.getLogger("sceau.worker")
 
@@ -43,7 +43,7 @@ def watch_completeness(container: Container) -> str:
     """Refuse `record-behind` while the record lacks what was shown of it; the log says what shows it."""
     if found := container.watch.look():
         _LOG.error("the record is behind: %s", "; ".join(found))
-        raise completeness.behind()
+        raise detection.behind()
     return ""
 
 

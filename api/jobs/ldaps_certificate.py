@@ -4,7 +4,7 @@ slapd reads certificate and key anew when its configuration is told where they l
 keep the keys they agreed on.
 """
 
-from api.installation import ldaps_certificate as service_tls
+from api.installation import ldaps_certificate
 from api.installation.bring_up import guarded_slapd_of
 from api.wiring import Container
 from directory.base.audit import Actor
@@ -23,15 +23,15 @@ def renew(container: Container) -> str:
     settings = container.settings
     state = settings.state
     # The first is made by `sceau up`, before slapd; without one, no slapd of ours serves here.
-    if not (service_tls.folder_of(state) / "current").is_symlink():
+    if not (ldaps_certificate.folder_of(state) / "current").is_symlink():
         return ""
     if settings.ldap_url and not guarded_slapd_of(settings).answers():
         return ""
-    why = service_tls.ensure(container, ACTOR)
+    why = ldaps_certificate.ensure(container, ACTOR)
     slapd = guarded_slapd_of(settings)
     if slapd.shows_certificate():
         if not why:
-            service_tls.forget_old(state)
+            ldaps_certificate.forget_old(state)
         return ""
     passing("ldaps.switched")
     slapd.show_certificate()

@@ -10,14 +10,13 @@ from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.certificates.profiles import LIST_SIGNER
 from pki.issuance import for_service
-from pki.service_keys import jws as list_signing
-from pki.service_keys import servers_authority
+from pki.service_keys import jws, servers_authority
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "persons"
 
 
-def list_signer(container: Container) -> list_signing.ListSigner:
+def list_signer(container: Container) -> jws.ListSigner:
     """The signer of lists under the CA for servers; Refusal UNAVAILABLE `no-list-signer`."""
     folder, secret = container.settings.web_keys, web_passphrase(container)
     issuing, now = _issuer(container), container.signing.instant()
@@ -26,7 +25,7 @@ def list_signer(container: Container) -> list_signing.ListSigner:
         base_url=container.settings.base_url, now=now,
     )  # fmt: skip
     with transaction(container.engine, read_only=True) as connection:
-        return list_signing.load_list_signer(connection, issuing, folder, secret, now)
+        return jws.load_list_signer(connection, issuing, folder, secret, now)
 
 
 def _issuer(container: Container) -> str:

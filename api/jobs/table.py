@@ -30,8 +30,8 @@ from api.jobs import (
     revocations,
     withdrawal,
 )
-from api.jobs import ldap as publication
-from api.jobs import registers as nightly
+from api.jobs import ldap as ldap_job
+from api.jobs import registers as registers_job
 from api.jobs import trust_list as trust_lists
 from api.wiring import Container
 from directory.base import job_runs
@@ -155,14 +155,14 @@ JOBS = MappingProxyType(
                 "registers",
                 "Fetches and takes in the newest national files.",
                 _at(3, 30),
-                nightly.take_registers,
+                registers_job.take_registers,
                 silence=LONG_SILENCE,
             ),
             Job(
                 "registers-late",
                 "Asks sources again that were busy.",
                 _every(60),
-                nightly.take_late_registers,
+                registers_job.take_late_registers,
                 silence=LONG_SILENCE,
             ),
             Job(
@@ -176,7 +176,7 @@ JOBS = MappingProxyType(
                 "held-runs",
                 "Takes up runs that were cut off, or held and let through.",
                 _every(15),
-                nightly.resume_runs,
+                registers_job.resume_runs,
                 silence=LONG_SILENCE,
             ),
             Job(
@@ -286,14 +286,14 @@ JOBS = MappingProxyType(
                 "ldap-publication",
                 "Brings LDAP in step with the feed.",
                 _every(1),
-                publication.publish,
+                ldap_job.publish,
                 waits=True,
             ),
             Job(
                 "ldap-reconciliation",
                 "Compares all of LDAP with the record.",
                 _at(4, 30),
-                publication.reconcile,
+                ldap_job.reconcile,
                 waits=True,
                 silence=LONG_SILENCE,
             ),

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from api.wiring import Container
 from directory.base.db import transaction
-from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal import operators as withdrawal_operators
 from pki.withdrawal.reconcile import BATCH, Follower, Outcome, list_claims, settle_due
 
 
@@ -39,6 +39,6 @@ def withdraw_due(container: Container) -> str:
             step = settle_due(connection, graces=container.graces, now=now)
             if not step.changes:
                 list_claims(connection, now)
-                done += operators_withdrawal.settle(connection, graces=container.graces, now=now)
+                done += withdrawal_operators.settle(connection, graces=container.graces, now=now)
                 return str(done)
         done += step

@@ -21,7 +21,7 @@ from directory.base.errors import Refusal
 from directory.base.notifications import heard, listen
 from directory.feed.readers import is_urgent_waiting
 from directory.ldap import publish
-from pki.withdrawal import reconcile as consequences
+from pki.withdrawal import reconcile
 
 log = logging.getLogger("sceau.worker")
 # What must follow a change at once; everything else waits for its hour.
@@ -33,7 +33,7 @@ AT_THE_START = (
     *WOKEN_BY_THE_CLOCK, "consequences", "heartbeat", "completeness", "recovery", "ocsp-responders", "crl",
     "ocsp-answers",
 )  # fmt: skip
-FOLLOWERS = (publish.CONSUMER, consequences.CONSUMER)
+FOLLOWERS = (publish.CONSUMER, reconcile.CONSUMER)
 # The first change of many is followed at once, and what takes something away in its quarter of a second; the
 # others together, since each run costs as much as what it follows.
 _BREATH = 0.25

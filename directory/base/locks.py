@@ -37,12 +37,12 @@ def hold_until_disconnected(connection: Connection, name: str) -> None:
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": lock_key(name)})
 
 
-def hold_all_until_commit(connection: Connection, names: Iterable[str]) -> None:
+def lock_all_until_commit(connection: Connection, names: Iterable[str]) -> None:
     """As `lock_until_commit` for each, always in one order, so that two who want several cannot deadlock."""
     connection.execute(_HOLD_ALL, {"keys": sorted(lock_key(name) for name in set(names))})
 
 
-def hold_until_commit_if_free(connection: Connection, name: str) -> bool:
+def try_lock_until_commit(connection: Connection, name: str) -> bool:
     """Whether nobody else holds the lock `name`; if so it is held until this transaction ends."""
     query = text("SELECT pg_try_advisory_xact_lock(:key)")
     return bool(connection.execute(query, {"key": lock_key(name)}).scalar_one())

@@ -18,17 +18,15 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_until_commit
-from pki.ceremony import build as drawing
-from pki.ceremony import perform as making
-from pki.ceremony import store as rows
+from pki.ceremony import build, perform
+from pki.ceremony import store as ceremony_store
 from pki.ceremony.build import Parent
 from pki.ceremony.offline import CLOCK_SKEW, LONGEST_ROOT_CRL
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
 from pki.ceremony.signing import KeyRing
 from pki.certificates import identifiers
 from pki.certificates.builder import HASHES, subject_of
-from pki.crl import checks as gate
-from pki.crl import parsing
+from pki.crl import checks, parsing
 from pki.crl import store as crl_store
 from pki.model import Authority, serial_of
 from pki.record import authorities
@@ -68,16 +66,16 @@ def take_certificate(
                 raise Refusal(Kind.CONFLICT, "already-there", text)
             return one.id
         wrong = list(_faults(connection, plan, one, certificate, parent, now=now))
-        if held is not None and drawing.ec_key(certificate) != held:
+        if held is not None and build.ec_key(certificate) != held:
             wrong.append("its key is not the one held here")
         if wrong:
             text = f"This certificate is not what the file asks for {one.id}: {', '.join(wrong)}."
             raise Refusal(Kind.UNACCEPTABLE, "certificate-unfit", text, reasons=wrong)
-        drawing.check(one, certificate, parent)
+        build.check(one, certificate, parent)
         serial = serial_of(certificate.serial_number)
-        if rows.is_serial_used(connection, serial):
+        if ceremony_store.is_serial_used(connection, serial):
             raise Refusal(Kind.CONFLICT, "serial-used", f"The serial number {serial} is used already.")
-        making.add(connection, one, der, now=now, actor=actor)
+        perform.add(connection, one, der, now=now, actor=actor)
     return one.id
 
 
@@ -98,11 +96,11 @@ def take_list(
     with transaction(engine) as connection:
         root = _issuer(connection, listing)
         place = f"{root.id}/0"
-        gate.check_signed(content, tbs, root)
+        checks.check_signed(content, tbs, root)
         _check_list(connection, listing, root, now)
         if listing.number <= high_water.known(floor_file, place):
             raise _refused("crl-number", "This number has been given out before.")
-        rows.add_list(
+        ceremony_store.add_list(
             connection, root.id, listing.number, this_update=listing.this_update,
             next_update=listing.next_update, entries=len(listing.serials), tbs=tbs, der=content,
         )  # fmt: skip
@@ -172,7 +170,7 @@ def _known(connection: Connection, one: Planned) -> bytes | None:
     if isinstance(one, PlannedAuthority):
         found = authorities.load_authority(connection, one.id)
         return None if found is None else found.der
-    return next((cross.der for cross in rows.crosses(connection) if cross.id == one.id), None)
+    return next((cross.der for cross in ceremony_store.crosses(connection) if cross.id == one.id), None)
 
 
 def _faults(
@@ -190,16 +188,16 @@ def _faults(
     except (ValueError, TypeError, InvalidSignature):
         yield "its issuer's key has not signed it"
     algorithm = certificate.signature_hash_algorithm
-    if algorithm is None or algorithm.name != HASHES[drawing.ec_key(issuer).curve.name].name:
+    if algorithm is None or algorithm.name != HASHES[build.ec_key(issuer).curve.name].name:
         yield "its signature's hash does not fit the curve"
-    yield from (f"another {name}" for name in making.differences(plan, one, certificate, compare_urls=True))
+    yield from (f"another {name}" for name in perform.differences(plan, one, certificate, compare_urls=True))
     if certificate.not_valid_before_utc > now + CLOCK_SKEW or certificate.not_valid_after_utc <= now:
         yield "it is not valid at this time"
     if isinstance(one, PlannedCross):
         subject = authorities.load_authority(connection, one.subject)
         if subject is None:
             yield f"{one.subject} is not here yet"
-        elif drawing.ec_key(x509.load_der_x509_certificate(subject.der)) != drawing.ec_key(certificate):
+        elif build.ec_key(x509.load_der_x509_certificate(subject.der)) != build.ec_key(certificate):
             yield f"its key is not that of {one.subject}"
     yield from _extension_faults(plan, one, certificate, parent)
 
@@ -208,8 +206,8 @@ def _extension_faults(
     plan: Plan, one: Planned, certificate: x509.Certificate, parent: Parent | None
 ) -> Iterator[str]:
     """Every extension, value and mark, as we would have drawn it; their order is the signer's choice."""
-    drawn = drawing.draw(
-        plan, one, drawing.ec_key(certificate), parent,
+    drawn = build.draw(
+        plan, one, build.ec_key(certificate), parent,
         serial=serial_of(certificate.serial_number),
         validity=(certificate.not_valid_before_utc, certificate.not_valid_after_utc),
     )  # fmt: skip
@@ -242,11 +240,11 @@ def _check_list(connection: Connection, listing: parsing.Listing, root: Authorit
         raise _refused("crl-time", "nextUpdate is more than twelve months after thisUpdate.")
     before = crl_store.latest(connection, root.id, 0)
     serials = {serial_of(number) for number in listing.serials}
-    taken_back = rows.taken_back(connection, root.id)
+    taken_back = ceremony_store.taken_back(connection, root.id)
     missing = taken_back - serials
-    if missing - rows.expired_before(connection, sorted(missing), listing.this_update):
+    if missing - ceremony_store.expired_before(connection, sorted(missing), listing.this_update):
         raise _refused("crl-stale", f"{len(missing)} certificates revoked in the record are not listed.")
-    if rows.known(connection, sorted(serials - taken_back)):
+    if ceremony_store.known(connection, sorted(serials - taken_back)):
         text = "It lists a certificate that the record holds for good: revoke it there first."
         raise _refused("crl-unrecorded", text)
     if before is None:
@@ -255,7 +253,7 @@ def _check_list(connection: Connection, listing: parsing.Listing, root: Authorit
         raise _refused("crl-number", "A later CRL of this root is published already.")
     vanished = {serial_of(number) for number in parsing.parse(before.der).serials} - serials
     # Gone on purpose: released, or expired before the CRL that still listed it (RFC 5280 3.3).
-    vanished -= rows.expired_before(connection, sorted(vanished), before.this_update)
+    vanished -= ceremony_store.expired_before(connection, sorted(vanished), before.this_update)
     if vanished:
         text = f"{len(vanished)} entries of the CRL before are missing without having expired."
         raise _refused("crl-vanished", text)

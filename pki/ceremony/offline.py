@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from directory.base.durable_files import write_atomically
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import build as drawing
-from pki.ceremony import signing, transcript
+from pki.ceremony import build, signing, transcript
 from pki.ceremony.build import Parent, ec_key
 from pki.ceremony.perform import differences
 from pki.ceremony.plan import Plan, Planned, PlannedAuthority, PlannedCross
@@ -201,7 +200,7 @@ def _requested(one: PlannedAuthority, pem: bytes) -> EllipticCurvePublicKey:
     request = certification_request.read(pem)
     public = request.key
     if not isinstance(public, EllipticCurvePublicKey):
-        raise drawing.unfit_key(public)
+        raise build.unfit_key(public)
     if public.curve.name != one.curve:
         raise _unfit(one, f"its key is not on {one.curve}", pem)
     if request.subject != subject_of(one.names).public_bytes():

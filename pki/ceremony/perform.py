@@ -18,9 +18,8 @@ from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import try_lock
-from pki.ceremony import build as drawing
-from pki.ceremony import signing, transcript
-from pki.ceremony import store as rows
+from pki.ceremony import build, signing, transcript
+from pki.ceremony import store as ceremony_store
 from pki.ceremony.build import Parent
 from pki.ceremony.describe import describe
 from pki.ceremony.plan import Place, Plan, Planned, PlannedAuthority, PlannedCross, read
@@ -113,13 +112,13 @@ def preview(connection: Connection, plan: Plan, now: datetime) -> str:
         parent = _parent(one, course)
         key = course.certificates.get(certifies.id)
         public = (
-            generate_private_key(CURVES[certifies.curve]).public_key() if key is None else drawing.ec_key(key)
+            generate_private_key(CURVES[certifies.curve]).public_key() if key is None else build.ec_key(key)
         )
-        drawn = drawing.draw(
+        drawn = build.draw(
             plan, one, public, parent,
-            serial=serial_of(x509.random_serial_number()), validity=drawing.span(one, parent, now),
+            serial=serial_of(x509.random_serial_number()), validity=build.span(one, parent, now),
         )  # fmt: skip
-        drawing.check(one, drawn, parent)
+        build.check(one, drawn, parent)
         course.certificates[one.id] = drawn
         told.append(describe(f"{one.id}, {_signer(plan, one)}", drawn, drawn=True) + _crl(one))
     return "\n\n".join(told) + "\n"
@@ -135,7 +134,7 @@ def _rows_of(
     issued = IssuedCertificate(
         serial=serial, authority_id=one.issuer or one.id, profile=one.profile.name, shard=0, mailbox=None,
         practitioner=None, subject=subject_text(certificate.subject),
-        spki_sha256=spki_sha256(drawing.ec_key(certificate)), der=der, sha256=sha256(der).digest(),
+        spki_sha256=spki_sha256(build.ec_key(certificate)), der=der, sha256=sha256(der).digest(),
         not_before=begins, not_after=ends, issued_at=now,
     )  # fmt: skip
     if isinstance(one, PlannedCross):
@@ -155,9 +154,9 @@ def add(connection: Connection, one: Planned, der: bytes, *, now: datetime, acto
     tbs = x509.load_der_x509_certificate(der).tbs_certificate_bytes
     if isinstance(made, Authority):
         authority_rows.add_authority(connection, made, now)
-    rows.add_certificate(connection, issued, tbs, actor.name)
+    ceremony_store.add_certificate(connection, issued, tbs, actor.name)
     if isinstance(made, Cross):
-        rows.add_cross(connection, made, now)
+        ceremony_store.add_cross(connection, made, now)
     event = Event.AUTHORITY_CREATED if isinstance(made, Authority) else Event.AUTHORITY_CROSSED
     detail = {
         "sha256": issued.sha256.hex(), "serial": issued.serial, "not_after": issued.not_after.isoformat(),
@@ -177,7 +176,7 @@ def differences(plan: Plan, one: Planned, certificate: x509.Certificate, *, comp
     found = []
     if certificate.subject.public_bytes() != subject_of(certifies.names).public_bytes():
         found.append("subject")
-    if drawing.ec_key(certificate).curve.name != certifies.curve:
+    if build.ec_key(certificate).curve.name != certifies.curve:
         found.append("curve")
     if span != timedelta(days=one.days):
         found.append("days")
@@ -189,7 +188,7 @@ def differences(plan: Plan, one: Planned, certificate: x509.Certificate, *, comp
 def _begin(connection: Connection, plan: Plan, *, reviewed: bool = True) -> _Course:
     """What exists, once it is known to equal the plan; refuses `ceremony-differs`, `plain-too-large`."""
     authorities = {one.id: one for one in authority_rows.authorities(connection)}
-    crosses = {one.id: one for one in rows.crosses(connection)}
+    crosses = {one.id: one for one in ceremony_store.crosses(connection)}
     found = {name: x509.load_der_x509_certificate(one.der) for name, one in (authorities | crosses).items()}
     course = _Course(found)
     for one in plan.in_order:
@@ -210,7 +209,7 @@ def _check_carried(connection: Connection, one: Planned) -> None:
     """A plain CRL is for what its readers can carry: whoever has outgrown it is not made in it again."""
     if not isinstance(one, PlannedAuthority) or one.issuer is None or one.crl_form is not CrlForm.PLAIN:
         return
-    listed = rows.listed_by_role(connection, one.role)
+    listed = ceremony_store.listed_by_role(connection, one.role)
     if listed > MOST_IN_PLAIN:
         text = (
             f"{one.id} cannot be plain: the CA before it lists {listed} certificates, and a plain CRL is made"
@@ -234,7 +233,7 @@ def _step(plan: Plan, one: Planned, ring: KeyRing, course: _Course, now: datetim
     issuer = None if one.issuer is None else plan.authority(one.issuer)
     if isinstance(one, PlannedCross):
         certified = course.certificates.get(one.subject)
-        public = None if certified is None else drawing.ec_key(certified)
+        public = None if certified is None else build.ec_key(certified)
     elif one.offline:
         public = None
     else:
@@ -291,7 +290,7 @@ def _first_state(connection: Connection, one: Planned) -> AuthorityState:
         return AuthorityState.ACTIVE
     follows = any(other.role == one.role for other in authority_rows.authorities(connection))
     if one.role == SERVERS_ROLE:
-        follows = follows or rows.has_certified(connection, OF_SERVERS_CAS)
+        follows = follows or ceremony_store.has_certified(connection, OF_SERVERS_CAS)
     return AuthorityState.STANDBY if follows else AuthorityState.ACTIVE
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from directory.base.audit import Actor, Event, record
 from directory.base.errors import Kind, Refusal
 from directory.base.locks import lock_until_commit
-from pki.ceremony import store as rows
+from pki.ceremony import store as ceremony_store
 from pki.crl import store as crl_store
 from pki.model import Authority, AuthorityState
 from pki.ocsp import store as ocsp_store
@@ -72,7 +72,7 @@ def bundle(connection: Connection, authority_id: str) -> tuple[bytes, datetime] 
     found = authorities.load_authority(connection, authority_id)
     if found is None:
         return None
-    crosses = [one.der for one in rows.crosses(connection) if one.subject_id == authority_id]
+    crosses = [one.der for one in ceremony_store.crosses(connection) if one.subject_id == authority_id]
     # A root's own certificate tells nothing to who does not trust it, and OpenSSL ends its search at it
     # ("self-signed certificate in certificate chain") though a bridge lies beside.
     certificates = [x509.load_der_x509_certificate(der) for der in crosses or [found.der]]
@@ -91,7 +91,7 @@ def root_crl_ends(connection: Connection) -> datetime | None:
     A root without any CRL is due from the day it was made.
     """
     ends = [
-        rows.list_ends(connection, one.id) or one.not_before
+        ceremony_store.list_ends(connection, one.id) or one.not_before
         for one in authorities.authorities(connection)
         if one.offline
     ]
@@ -132,7 +132,7 @@ def _lacking(connection: Connection, found: Authority, now: datetime) -> list[st
 
 def _unbridged(connection: Connection, found: Authority) -> list[str]:
     """The roots that readers have today and that lead nowhere near this CA, or not back."""
-    bridges = {(one.subject_id, one.issuer_id) for one in rows.crosses(connection)}
+    bridges = {(one.subject_id, one.issuer_id) for one in ceremony_store.crosses(connection)}
     today = {
         one.issuer_id
         for one in authorities.authorities(connection)
@@ -146,6 +146,6 @@ def _unbridged(connection: Connection, found: Authority) -> list[str]:
 def _set(  # noqa: PLR0917 - whose state, which, how it is told, when, by whom
     connection: Connection, found: Authority, state: AuthorityState, event: Event, now: datetime, actor: Actor
 ) -> None:
-    rows.set_state(connection, found.id, state)
+    ceremony_store.set_state(connection, found.id, state)
     detail = {"before": found.state.value}
     record(connection, now=now, actor=actor, event=event, subject=found.id, detail=detail)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import build as drawing
+from pki.ceremony import build
 from pki.ceremony.build import Parent
 from pki.ceremony.plan import Place, Plan, Planned, PlannedAuthority
 from pki.certificates.builder import subject_of
@@ -75,14 +75,14 @@ def sign(
     now: datetime,
 ) -> bytes:
     """The certificate in DER; refuses what `build` refuses."""
-    if parent is not None and signing.public_key() != drawing.ec_key(parent.certificate):
+    if parent is not None and signing.public_key() != build.ec_key(parent.certificate):
         text = f"The key at hand is not the one in the certificate of {parent.id}."
         raise Refusal(Kind.CONFLICT, "key-differs", text)
-    drawn = drawing.draw(
+    drawn = build.draw(
         plan, one, public, parent,
-        serial=serial_of(x509.random_serial_number()), validity=drawing.span(one, parent, now),
+        serial=serial_of(x509.random_serial_number()), validity=build.span(one, parent, now),
     )  # fmt: skip
-    drawing.check(one, drawn, parent)
+    build.check(one, drawn, parent)
     signed = seal(drawn.tbs_certificate_bytes, signing)
     made = x509.load_der_x509_certificate(signed)
     # A token may answer with anything: what it signed is looked at before it is kept.

@@ -20,7 +20,7 @@ from pki.crl import store as crl_store
 from pki.crl.distribution_points import Points, scope_of
 from pki.crl.parsing import Listing, algorithm_of, entries_of, parse_reserved, refused, serial_in
 from pki.model import Authority, CrlForm, serial_of
-from pki.rollback import detection as completeness
+from pki.rollback import detection
 
 # Baseline requirements 7.2: ten days at most between thisUpdate and nextUpdate.
 LONGEST_LIFE = timedelta(days=10)
@@ -63,7 +63,7 @@ def check_crl(  # noqa: PLR0917 - the place, the number, the bytes, the instant:
     _check_order(listing, reserved.watermark, crl_store.newest(connection, authority.id, shard))
     if reserved.watermark < least:
         # The record itself may agree with such a CRL: it was restored from a backup.
-        raise completeness.behind()
+        raise detection.behind()
     if listing.base is not None and authority.crl_form is CrlForm.PLAIN:
         raise refused("crl-form", "The CRL is a delta, and those of this CA are plain.")
     if listing.base != reserved.base:

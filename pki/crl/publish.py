@@ -21,13 +21,12 @@ from directory.base.errors import Kind, Refusal
 from directory.base.pools import Pool
 from directory.feed.changes import place_of_crl
 from pki.certificates.profiles import MOST_IN_PLAIN
-from pki.crl import checks as gate
+from pki.crl import checks
 from pki.crl import store as crl_store
 from pki.crl.encoding import removal_der, tbs_der, this_update
 from pki.model import Authority, CrlForm
 from pki.record import authorities
-from pki.rollback import detection as completeness
-from pki.rollback import high_water
+from pki.rollback import detection, high_water
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
 INTERVAL = timedelta(hours=1)
@@ -92,14 +91,14 @@ def publish(
         # The number first: its row's lock makes every publisher of the shard wait for the one before.
         number = crl_store.take_number(connection, authority.id, shard, 0)
         if number <= least:
-            raise completeness.behind()
+            raise detection.behind()
         turn = _Turn(authority, shard, number, now.replace(microsecond=0), lifetime)
         tbs, listed = _reserve_delta(connection, turn) if delta else _reserve_complete(connection, turn)
     if floor_file is not None:
         # Before anyone can see it, so that no restored record can be taken for one that knows as much.
         high_water.raise_to(floor_file, place, number, listed.events)
     signed = signer.sign_crl(authority_id, shard, number)
-    gate.check_signed(signed, tbs, authority)
+    checks.check_signed(signed, tbs, authority)
     with transaction(engine) as connection:
         crl_store.store(connection, authority_id, shard, number, signed)
         # The digest outlives the bytes (`close_matters`).
@@ -226,5 +225,5 @@ def _this_update(connection: Connection, turn: _Turn) -> datetime:
     newest = crl_store.newest(connection, *turn.place)
     known = 0 if newest is None else newest.number
     # One dated by a clock that had jumped ahead waits for nothing: a CRL of the future serves nobody.
-    listed = crl_store.last_listed(connection, *turn.place, known, turn.now + gate.CLOCK_SKEW)
+    listed = crl_store.last_listed(connection, *turn.place, known, turn.now + checks.CLOCK_SKEW)
     return this_update(turn.now, before=None if newest is None else newest.this_update, listed=listed)

@@ -24,7 +24,7 @@ from pki.ocsp import store as ocsp_store
 from pki.ocsp.store import ResponderRow
 from pki.revocation import blocked_keys
 from pki.service_keys import files as key_files
-from pki.service_keys import jws as list_signing
+from pki.service_keys import jws
 from pki.signing.signer import Signer
 
 
@@ -71,8 +71,8 @@ _RESPONDER = _Kind(
     usable=_responders, certified=_may_answer,
 )  # fmt: skip
 _OF_LISTS = _Kind(
-    LIST_SIGNER, "list-signer", "Lists", Actor("job:export"), list_signing.key_name,
-    usable=list_signing.usable,
+    LIST_SIGNER, "list-signer", "Lists", Actor("job:export"), jws.key_name,
+    usable=jws.usable,
     # Found by its profile among the certificates: there is nothing more to say of it.
     certified=lambda *_: None,
 )  # fmt: skip

@@ -33,8 +33,7 @@ from pki.lint.check import check
 from pki.model import Authority, IssuedCertificate, Reservation, RevocationReason, Serial, serial_of
 from pki.record import authorities, certificates, reservations, revocations
 from pki.record.revocations import Revocable
-from pki.revocation import blocked_keys
-from pki.revocation import revoke as revoking
+from pki.revocation import blocked_keys, revoke
 from pki.revocation.blocked_keys import Checked
 from pki.revocation.revoke import RevocationOrder
 from pki.signing.signer import Signer
@@ -356,7 +355,7 @@ def revoke_withheld(
         )
         for issued, authority, refusal in withheld
     ]  # fmt: skip
-    revoking.revoke_or_suspend(connection, taking, now=now, actor=actor)
+    revoke.revoke_or_suspend(connection, taking, now=now, actor=actor)
 
 
 def store_signed(

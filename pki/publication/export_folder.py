@@ -22,7 +22,7 @@ from directory.base.durable_files import onto_disk
 from directory.base.errors import Refusal
 from directory.feed import outside_cursor
 from pki.publication.export import Manifest
-from pki.service_keys import jws as list_signing
+from pki.service_keys import jws
 
 # A week: who could not fetch one over a holiday still finds it.
 KEPT = 7
@@ -99,7 +99,7 @@ def is_withdrawn(connection: Connection, export: Export) -> bool:
     return red_list.grew_since(connection, place.seen)
 
 
-def seal(folder: Path, manifest: Manifest, signer: list_signing.ListSigner) -> None:
+def seal(folder: Path, manifest: Manifest, signer: jws.ListSigner) -> None:
     """The manifest, its signature, and the sums as `sha256sum --check` reads them."""
     told = manifest.as_json()
     sums = {name: facts.sha256 for name, facts in manifest.files.items()}

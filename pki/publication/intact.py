@@ -20,8 +20,7 @@ from cryptography.x509 import ocsp
 
 from directory.base.errors import Refusal
 from pki.certificates import der
-from pki.crl import checks as gate
-from pki.crl import parsing
+from pki.crl import checks, parsing
 from pki.model import Authority
 
 _ES256_HALF = 32
@@ -36,7 +35,7 @@ class DamagedError(Exception):
 def check_crl(whole: bytes, authority: Authority, number: int, *, delta: bool) -> None:
     """DamagedError unless this is the CRL, or delta, of that number under that CA's key."""
     with _read(f"the CRL of {authority.id} numbered {number}"):
-        gate.check_signed(whole, next(der.elements(der.content(whole))), authority)
+        checks.check_signed(whole, next(der.elements(der.content(whole))), authority)
         crl = x509.load_der_x509_crl(whole)
         indicators = [one for one in crl.extensions if isinstance(one.value, x509.DeltaCRLIndicator)]
         if (

@@ -9,7 +9,7 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicNumbers
 from sqlalchemy import Connection, text
 
-from directory.base.locks import hold_all_until_commit
+from directory.base.locks import lock_all_until_commit
 from pki.certificates.public_keys import PublicKey, spki_sha256
 
 _FAMILIES = text("""
@@ -40,7 +40,7 @@ def hold_families(connection: Connection, keys: Iterable[PublicKey], spkis: Iter
 
 def hold_numbers(connection: Connection, numbers: Iterable[bytes]) -> None:
     """Take the locks under which certificates for keys of these numbers are asked for, until the commit."""
-    hold_all_until_commit(connection, [number_lock(number) for number in numbers])
+    lock_all_until_commit(connection, [number_lock(number) for number in numbers])
 
 
 def number_lock(number: bytes) -> str:
@@ -53,7 +53,7 @@ def lock_keys(connection: Connection, spkis_sha256: Iterable[bytes]) -> None:
 
     Before any reservation of these keys is locked, or one who reports and one who stores wait for each other.
     """
-    hold_all_until_commit(connection, [lock_name(spki) for spki in spkis_sha256])
+    lock_all_until_commit(connection, [lock_name(spki) for spki in spkis_sha256])
 
 
 def lock_name(spki_sha256: bytes) -> str:

@@ -12,7 +12,7 @@ from pki.issuance.pipeline import SignerMisbehaved
 from pki.model import Reservation, RevocationReason, Serial
 from pki.record import certificates, reservations
 from pki.record.revocations import Revocable
-from pki.revocation import revoke as revoking
+from pki.revocation import revoke
 from pki.revocation.revoke import RevocationOrder
 from pki.signing.signer import Signer
 
@@ -56,5 +56,5 @@ def _adopt(connection: Connection, reserved: Reservation, signed: bytes, now: da
     issued = pipeline.store_signed(connection, prepared, signed, now)
     comment = "signed, but never handed out"
     taking = RevocationOrder(Revocable(issued, None, None), RevocationReason.SUPERSEDED, comment)
-    revoking.revoke_or_suspend(connection, [taking], now=now, actor=_RECOVERY)
+    revoke.revoke_or_suspend(connection, [taking], now=now, actor=_RECOVERY)
     return True

@@ -24,8 +24,7 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import not_before
 from pki.certificates import identifiers, validity
 from pki.certificates.profiles import PRACTITIONER, RESERVATION_LIFE, profile_of
-from pki.crl import checks as gate
-from pki.crl import parsing
+from pki.crl import checks, parsing
 from pki.crl import store as crl_store
 from pki.crl.encoding import entry_der
 from pki.issuance import pipeline
@@ -43,11 +42,9 @@ from pki.record import authorities as authority_rows
 from pki.record import certificates as store
 from pki.record import reservations, revocations
 from pki.record.revocations import LastEvent, Revocable
-from pki.revocation import key_compromise
-from pki.revocation import revoke as revoking
+from pki.revocation import key_compromise, revoke
 from pki.revocation.revoke import RevocationOrder
-from pki.rollback import detection as completeness
-from pki.rollback import high_water
+from pki.rollback import detection, high_water
 from pki.rollback.detection import OutsideMemory
 from pki.signing.signer import Signer
 from pki.tlog import sequencer
@@ -137,7 +134,7 @@ def read_list(authorities: Iterable[Authority], content: bytes) -> PublishedList
             "No CA of the record has this CRL's name and key: bring in first what was made after the backup."
         )
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", text)
-    gate.check_signed(crl.public_bytes(_DER), crl.tbs_certlist_bytes, authority)
+    checks.check_signed(crl.public_bytes(_DER), crl.tbs_certlist_bytes, authority)
     told = tuple(_told(entry, authority, listing.number) for entry in crl)
     place = (authority.id, listing.points.scope)
     return PublishedList(place, listing.number, listing.this_update, listing.base is None, told)
@@ -217,7 +214,7 @@ def enter(connection: Connection, plan: Plan, *, now: datetime, actor: Actor = A
         for one in rest
         if one.last is not RevocationAction.REVOKE
     ]
-    revoking.revoke_or_suspend(connection, taking, now=now, actor=actor)
+    revoke.revoke_or_suspend(connection, taking, now=now, actor=actor)
 
 
 def accept(
@@ -238,9 +235,9 @@ def accept(
     if not reason.strip():
         raise Refusal(Kind.MALFORMED, "comment-missing", "Say why the record is held to be complete.")
     check_comment(reason)
-    memory = completeness.remembered(kept)
+    memory = detection.remembered(kept)
     with transaction(engine, read_only=True) as connection:
-        lacks = completeness.lacking(connection, memory)
+        lacks = detection.lacking(connection, memory)
     if not lacks:
         raise Refusal(Kind.CONFLICT, "record-complete", "The record is complete: there is nothing to accept.")
     plan = find(engine, signer, [], now, kept)
@@ -256,7 +253,7 @@ def accept(
             detail={"lacked": lacks},
         )  # fmt: skip
         crl_store.raise_numbers(connection, memory.numbers)
-        if left := completeness.lacking(connection, memory):
+        if left := detection.lacking(connection, memory):
             text = f"A CA made after the backup is not in the record: bring it in first. {left[0]}"
             raise Refusal(Kind.CONFLICT, "restore-incomplete", text)
         # Before the commit: a crash in between leaves a record that still looks behind, by its numbers.

@@ -22,8 +22,7 @@ from directory.search import sites_of
 from directory.withdrawal_limits import charge
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import revocations
-from pki.revocation import bulk_store, key_compromise
-from pki.revocation import revoke as revoking
+from pki.revocation import bulk_store, key_compromise, revoke
 from pki.revocation.bulk_store import Bulk, Selected, Selection
 from pki.revocation.revoke import RevocationOrder
 
@@ -175,7 +174,7 @@ def _revoke(connection: Connection, bulk: Bulk, serials: Sequence[Serial], now: 
         if found.last is RevocationAction.HOLD and bulk.reason is RevocationReason.CERTIFICATE_HOLD:
             continue
         acts.append(RevocationOrder(found, bulk.reason, f"{bulk.comment} (revocation {bulk.id} of many)"))
-    revoking.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
+    revoke.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
     return len(acts)
 
 

@@ -16,8 +16,7 @@ from pki.certificates import public_keys
 from pki.certificates.csr import CertificationRequest
 from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import key_locks, revocations
-from pki.revocation import blocked_keys
-from pki.revocation import revoke as revoking
+from pki.revocation import blocked_keys, revoke
 from pki.revocation.blocked_keys import BlockCause
 from pki.revocation.revoke import RevocationOrder
 
@@ -60,7 +59,7 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     lost = RevocationReason.KEY_COMPROMISE
     acts = [RevocationOrder(one, lost, "reported with a proof by the key itself") for one in found]
     if acts:
-        revoking.revoke_or_suspend(connection, acts, now=now, actor=actor)
+        revoke.revoke_or_suspend(connection, acts, now=now, actor=actor)
     revoked = tuple(one.certificate.serial for one in found)
     record(
         connection, now=now, actor=actor, event=Event.KEY_REPORTED, subject=spki.hex(),

@@ -18,8 +18,7 @@ from directory.base.audit import Actor
 from pki.certificates.public_keys import PublicKey
 from pki.model import RevocationReason, Serial
 from pki.record import key_locks, revocations
-from pki.revocation import blocked_keys
-from pki.revocation import revoke as revoking
+from pki.revocation import blocked_keys, revoke
 from pki.revocation.blocked_keys import BlockCause
 from pki.revocation.revoke import RevocationOrder
 
@@ -77,7 +76,7 @@ def _take_back(connection: Connection, keys: Collection[bytes], now: datetime) -
         RevocationOrder(found, RevocationReason.KEY_COMPROMISE, why)
         for found in revocations.revocable_of(connection, serials)
     ]
-    revoking.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
+    revoke.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
     return tuple(serials)
 
 

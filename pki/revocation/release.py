@@ -19,8 +19,7 @@ from pki.model import RevocationAction, RevocationReason, Serial
 from pki.record import certificates, revocations
 from pki.record.revocations import LastEvent, Revocable
 from pki.record.tables import hold_release
-from pki.revocation import revoke as revoking
-from pki.revocation import rules
+from pki.revocation import revoke, rules
 from pki.revocation.authorisation import check_may_release
 
 
@@ -80,7 +79,7 @@ def _locked(connection: Connection, serial: Serial) -> Revocable:
 def _release(
     connection: Connection, found: Revocable, *, now: datetime, token: Token, comment: str
 ) -> Release:
-    (done,) = revoking.release(connection, [found], now=now, actor=token.actor, comment=comment)
+    (done,) = revoke.release(connection, [found], now=now, actor=token.actor, comment=comment)
     return Release(done.serial, done.action, done.reason, done.revoked_at)
 
 

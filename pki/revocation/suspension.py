@@ -11,8 +11,7 @@ from sqlalchemy import Connection, text
 from directory.base.audit import Actor
 from pki.model import Revocation, RevocationAction, RevocationReason, Serial
 from pki.record import revocations
-from pki.revocation import key_compromise, rules
-from pki.revocation import revoke as revoking
+from pki.revocation import key_compromise, revoke, rules
 from pki.revocation.revoke import RevocationOrder
 
 LASTS = timedelta(days=14)
@@ -37,7 +36,7 @@ def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> lis
         for found in revocations.revocable_of(connection, ended)
         if found.last is RevocationAction.HOLD
     ]
-    done = revoking.revoke_or_suspend(connection, acts, now=now, actor=ACTOR)
+    done = revoke.revoke_or_suspend(connection, acts, now=now, actor=ACTOR)
     if not ended:
         key_compromise.settle_matters(connection, now)
     return done

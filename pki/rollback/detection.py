@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed.changes import crl_at
-from pki.rollback import high_water as floor
+from pki.rollback import high_water
 from pki.tlog.checkpoint import last_note, size_said
 from pki.tlog.store import knows_note, size
 
@@ -57,7 +57,7 @@ class Memory:
 def remembered(kept: OutsideMemory) -> Memory:
     """Both files as they are now; files that are not there remember nothing."""
     try:
-        return Memory(floor.numbers(kept.floor), last_note(kept.heads))
+        return Memory(high_water.numbers(kept.floor), last_note(kept.heads))
     except (OSError, ValueError, Refusal) as error:
         # Not the error's words: these are shown to anyone, and may hold a path.
         return Memory({}, None, f"what is kept outside the record cannot be read ({type(error).__name__})")

@@ -16,7 +16,7 @@ from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, transaction
 from directory.base.errors import Kind, Refusal
 from directory.feed.changes import place_of_crl
-from pki.crl import checks as gate
+from pki.crl import checks
 from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
 from pki.record import authorities, reservations
@@ -42,7 +42,7 @@ class InProcessSigner:
         keys: Keys,
         journal: Journal,
         clock: Clock = utc_now,
-        check_crl: Gate = gate.check_crl,
+        check_crl: Gate = checks.check_crl,
         *,
         kept: OutsideMemory | None = None,
     ) -> None:

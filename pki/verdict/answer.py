@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from directory import store
 from directory.base.errors import Kind, Refusal
 from directory.model import MailboxFacts
-from pki.verdict import store as exchange_store
+from pki.verdict import store as verdict_store
 from pki.verdict.decide import Occasion, Party, decide
 from pki.verdict.model import CertificateFacts, Verdict
 from pki.verdict.trial_addresses import MALFORMED, Trial, trial_of
@@ -99,7 +99,7 @@ def _load(connection: Connection, addresses: Sequence[str], at: datetime | None)
     """All sides of the question, by the spelling asked."""
     facts = store.mailbox_facts(connection, addresses, at)
     known = {one.address: one for one in facts.values() if one.mailbox is not None}
-    certificates = exchange_store.certificates_of(connection, list(known), at) if known else {}
+    certificates = verdict_store.certificates_of(connection, list(known), at) if known else {}
     answered = with_answerable(connection, facts, at)
     return {
         asked: Party(one, _for_its_holder(one, certificates.get(one.address, ())))
@@ -129,7 +129,7 @@ def with_answerable(
     asked = {f.address for f in facts.values() if f.mailbox is not None and not f.mailbox.kind.held}
     if not asked:
         return facts
-    named = exchange_store.answerable_for(connection, sorted(asked), at)
+    named = verdict_store.answerable_for(connection, sorted(asked), at)
     people = store.practitioners(connection, [one for ids in named.values() for one in ids], at)
     return {
         spelling: replace(one, answerable=tuple(people[i] for i in named.get(one.address, ()) if i in people))

@@ -18,7 +18,7 @@ from pki.record import revocations
 from pki.record.revocations import Revocable
 from pki.registration import operators_store
 from pki.registration.operators_store import OperatorStanding
-from pki.revocation import revoke as revoking
+from pki.revocation import revoke
 from pki.revocation.revoke import RevocationOrder
 from pki.revocation.rules import ACTOR
 from pki.withdrawal import store as withdrawal_store
@@ -42,11 +42,11 @@ def settle(connection: Connection, *, graces: Graces, now: datetime) -> Outcome:
         for one in found
         if one
     ]
-    taken = revoking.revoke_or_suspend(
+    taken = revoke.revoke_or_suspend(
         connection, [_taking(*pair) for pair in decided if _takes(pair[1])], now=now, actor=ACTOR
     )
     released = [one for one, decision in decided if decision.release]
-    revoking.release(connection, released, now=now, actor=ACTOR, comment=_LIFTED)
+    revoke.release(connection, released, now=now, actor=ACTOR, comment=_LIFTED)
     pending = _pending(decided, due, graces, now)
     if touched:
         withdrawal_store.keep_due(connection, touched, pending)

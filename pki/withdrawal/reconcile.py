@@ -37,7 +37,7 @@ from pki.model import RevocationAction, Serial
 from pki.record import certificates, revocations
 from pki.record import enrolments as enrolment_rows
 from pki.record.revocations import Revocable
-from pki.revocation import revoke as revoking
+from pki.revocation import revoke
 from pki.revocation.revoke import RevocationOrder
 from pki.revocation.rules import ACTOR
 from pki.verdict import answer
@@ -90,7 +90,7 @@ class _Plan:
     serials: Sequence[Serial] = ()
     over: frozenset[Serial] = frozenset()
     present: Mapping[Bond, Present] = field(default_factory=dict)
-    take_back: list[RevocationOrder] = field(default_factory=list)
+    orders: list[RevocationOrder] = field(default_factory=list)
     release: list[Revocable] = field(default_factory=list)
     pending: list[tuple[Serial, WithdrawalCause, datetime]] = field(default_factory=list)
     ended: set[UUID] = field(default_factory=set)
@@ -126,8 +126,8 @@ def settle(
         noted.update(plan.serials)
     serials = sorted({*seen.serials, *plan.serials})
     # 3. Act: what is revoked before everything else.
-    revoked = revoking.revoke_or_suspend(connection, plan.take_back, now=now, actor=ACTOR)
-    revoking.release(connection, plan.release, now=now, actor=ACTOR, comment=_LIFTED)
+    revoked = revoke.revoke_or_suspend(connection, plan.orders, now=now, actor=ACTOR)
+    revoke.release(connection, plan.release, now=now, actor=ACTOR, comment=_LIFTED)
     ended = _end(connection, plan.ended, now)
     if noted:
         withdrawal_store.keep_due(connection, noted, plan.pending)
@@ -236,7 +236,7 @@ def _add(plan: _Plan, one: Revocable, decision: Decision) -> None:
     cause = decision.revoke or (WithdrawalCause.SUSPENDED if decision.hold else None)
     if cause is not None:
         rule = RULES[cause]
-        plan.take_back.append(RevocationOrder(one, rule.reason, rule.sentence))
+        plan.orders.append(RevocationOrder(one, rule.reason, rule.sentence))
     if decision.revoke is not None and one.enrolment_id is not None:
         plan.ended.add(one.enrolment_id)
     if decision.release:

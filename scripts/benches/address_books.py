@@ -24,7 +24,7 @@ from benches.harness import BIN, Bench, Figure, free_port
 
 from api.embedded.slapd import EmbeddedSlapd, Slapd, TlsFiles, tls_lines, url_of
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
-from api.installation import ldaps_certificate as service_tls
+from api.installation import ldaps_certificate
 from api.ldap import gate as ldap_gate
 from directory import access
 from directory.base.audit import Actor
@@ -175,7 +175,7 @@ def _country(bench: Bench, count: int) -> Iterator[dict[tuple[bool, str], Asked]
         holder.load(lines)
     holder.swap()
     bare = EmbeddedSlapd(folder / "bare", suffix=suffix, bare=True, port=free_port())
-    tls = service_tls.files(bench.settings.state)
+    tls = ldaps_certificate.files(bench.settings.state)
     secured = Secured(folder / "secured", suffix=suffix, bare=True, port=free_port(), tls=tls)
     for each in (bare, secured):
         each.folder.mkdir()

@@ -23,7 +23,7 @@ from api.installation.supervisor import parts_written
 from api.wiring import Container
 from directory.base.audit import Actor
 from directory.base.db import transaction
-from pki.ceremony import perform as making
+from pki.ceremony import perform
 from pki.ceremony.plan import Place, read
 from pki.ceremony.signing import KeyRing
 from pki.certificates import der
@@ -135,7 +135,7 @@ def _worker_paused(bench: Bench) -> Iterator[None]:
 
 def _make_plain(bench: Bench, container: Container) -> None:
     """The next CA for persons, by a ceremony beside the running installation."""
-    shipped = making.SHIPPED[CrlForm.NATIONAL].read_text()
+    shipped = perform.SHIPPED[CrlForm.NATIONAL].read_text()
     table = (
         f'[[authority]]\nid = "{PLAIN}"\nrole = "persons"\ngeneration = 2\nsubject = "Sceau Persons CA 2"\n'
         f'issuer = "root-1"\ncurve = "P-256"\nkey = {{ name = "{PLAIN}", place = "file" }}\ndays = 4380\n'
@@ -143,7 +143,7 @@ def _make_plain(bench: Bench, container: Container) -> None:
     )
     plan = read(f"{shipped}\n{table}".encode(), bench.settings.base_url)
     ring = KeyRing({Place.FILE: ca_keys(bench.settings)})
-    making.perform(container.engine, plan, ring, now=container.clock(), actor=Actor("bench"))
+    perform.perform(container.engine, plan, ring, now=container.clock(), actor=Actor("bench"))
 
 
 def _fill(bench: Bench, shards: range | list[int], each: int, authority: str = CA) -> None:

@@ -22,7 +22,7 @@ from pki.registration import enrolment
 from pki.signing.file import FileKeys
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
-from pki.tlog import store as transparency_store
+from pki.tlog import store as tlog_store
 from tests import made_once
 from tests.factories import Seeded, seed_practitioner, seed_token
 
@@ -64,7 +64,7 @@ def authority(
     journal.close()
     if request.node.get_closest_marker("behind_the_log") is None:
         with engine.connect() as connection:
-            untold = list(transparency_store.unequal_acts(connection))
+            untold = list(tlog_store.unequal_acts(connection))
         assert untold == [], "the log tells of every act, once"
 
 

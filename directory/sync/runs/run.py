@@ -42,8 +42,7 @@ from directory.sync.formats.scan import Scan
 from directory.sync.formats.staging import Progress, Staging
 from directory.sync.formats.trusted_domains import TRUSTED_DOMAINS
 from directory.sync.runs import increment_cursor as cursor
-from directory.sync.runs import kept_files
-from directory.sync.runs import run_log as logbook
+from directory.sync.runs import kept_files, run_log
 from directory.sync.runs.approvals import approvals_of
 from directory.sync.runs.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
 from directory.sync.runs.corrections_overlay import overlay
@@ -157,11 +156,11 @@ def run_register(
 
 def _run_new(engine: Engine, register: str, file: RegisterFile, given: "_Given") -> RunReport:
     def begin(connection: Connection) -> int:
-        held = logbook.waiting_for(connection, register, given.sha256) if given.applies else None
+        held = run_log.waiting_for(connection, register, given.sha256) if given.applies else None
         if held is not None:
             told = f"Run {held} of {register} holds this file until somebody lets it through."
             raise Refusal(Kind.CONFLICT, "run-held", told, run=held)
-        return logbook.begin(
+        return run_log.begin(
             connection,
             register=register,
             file_name=file.name,
@@ -196,7 +195,7 @@ def resume_run(
     CONFLICT when it waits for persons, is over, or is under way.
     """
     with engine.connect() as connection, connection.begin():
-        found = logbook.opened_run(connection, run_id)
+        found = run_log.opened_run(connection, run_id)
         approvals = approvals_of(connection, run_id)
     if found is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-run", f"There is no run {run_id}.")
@@ -207,10 +206,10 @@ def resume_run(
         raise Refusal(Kind.CONFLICT, "approvals-missing", told)
 
     def begin(connection: Connection) -> int:
-        again = logbook.opened_run(connection, run_id)
+        again = run_log.opened_run(connection, run_id)
         if again is None or again.state not in ("held", "interrupted"):
             raise Refusal(Kind.CONFLICT, "run-is-over", f"Run {run_id} was taken up by somebody else.")
-        logbook.begin_again(connection, run_id)
+        run_log.begin_again(connection, run_id)
         return run_id
 
     asked = Actor(found.actor) if found.actor else actor
@@ -251,7 +250,7 @@ def _locked(engine: Engine, register: str, begin: Callable[[Connection], int], g
             # Out of the pool, closed at the end: the temporary tables die with it.
             connection.detach()
             with connection.begin():
-                logbook.mark_cut_off(connection, register)
+                run_log.mark_cut_off(connection, register)
                 run_id = begin(connection)
             run = _Run(connection, run_id, REGISTERS[register], given)
             try:
@@ -321,7 +320,7 @@ class _Run:
 
     def _fetch(self) -> RegisterFile:
         with self._connection.begin():
-            newer = logbook.newer_applied(self._connection, self._log.run_id)
+            newer = run_log.newer_applied(self._connection, self._log.run_id)
         if newer is not None:
             raise refused("superseded", f"Run {newer} of this register was applied since.")
         file = self._given.file

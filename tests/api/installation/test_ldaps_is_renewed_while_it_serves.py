@@ -25,8 +25,7 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import perform as making
-from pki.ceremony import rollover
+from pki.ceremony import perform, rollover
 from pki.crl import publish as crl
 from pki.issuance import for_service
 from pki.model import RevocationReason, serial_of
@@ -128,7 +127,7 @@ def machine(engine: Engine, tmp_path: Path) -> Iterator[Machine]:
     )
     now = utc_now().replace(microsecond=0)
     first = plan(generation(1, roles=EVERY))
-    making.perform(engine, first, ring(settings.state / "ca"), now=now, actor=ACTOR)
+    perform.perform(engine, first, ring(settings.state / "ca"), now=now, actor=ACTOR)
     made = Machine(settings, engine, now, Running(guarded_slapd_of(settings)))
     made.start()
     yield made
@@ -257,7 +256,7 @@ def test_one_that_was_taken_back_is_replaced_at_once(machine: Machine) -> None:
 def test_it_follows_a_roll_over_of_its_ca_and_shows_the_roots_of_both(machine: Machine) -> None:
     state = machine.settings.state
     both = plan(generation(1, roles=EVERY), generation(2, roles=EVERY), BRIDGES)
-    making.perform(machine.engine, both, ring(state / "ca"), now=machine.at, actor=ACTOR)
+    perform.perform(machine.engine, both, ring(state / "ca"), now=machine.at, actor=ACTOR)
     assert machine.renew() == ""
     with machine.worker() as container:
         crl.publish_due(machine.engine, container.signer, machine.at, timedelta(hours=72))

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Engine
 
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
-from api.jobs import ldap as publication
+from api.jobs import ldap as ldap_job
 from api.ldap import gate as ldap_gate
 from api.settings import Settings
 from api.wiring import Container
@@ -246,13 +246,13 @@ def test_the_worker_writes_to_the_server_its_settings_name_and_does_not_rebuild_
         state=tmp_path, ldap_url=f"ldaps://127.0.0.1:{pair.provider}", ldap_keys=str(pair.names.folder)
     )
     container = Container(settings, engine, SignerClient(tmp_path / "none"), lambda: now)
-    client = publication.publisher_of(container).client
+    client = ldap_job.publisher_of(container).client
     assert isinstance(client, LdapClient)
     pair.clients.append(client)
-    publication.publish(container)
+    ldap_job.publish(container)
     wait_for(pair, f"mail={person.mailbox},ou=mailboxes,{SUFFIX}", f"uid: {person.national_id}")
     with pytest.raises(Refusal) as refused:
-        publication.rebuild(container, actor)
+        ldap_job.rebuild(container, actor)
     assert refused.value.code == "ldap-elsewhere"
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from api.cli.main import main as sceau
 from api.embedded.slapd import EmbeddedSlapd
 from api.installation.supervisor import paused_marker
-from api.jobs import ldap as publication
+from api.jobs import ldap as ldap_job
 from api.settings import Settings
 from api.wiring import Container
 from directory.base.db import transaction
@@ -67,8 +67,8 @@ class Keeper:
 def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     slapd = EmbeddedSlapd(tmp_path / "ldap", SUFFIX)
     slapd.make()
-    monkeypatch.setattr(publication, "slapd_of", lambda _: slapd)
-    monkeypatch.setattr(publication, "FILLS", BATCH)
+    monkeypatch.setattr(ldap_job, "slapd_of", lambda _: slapd)
+    monkeypatch.setattr(ldap_job, "FILLS", BATCH)
     made = Keeper(tmp_path, slapd)
     yield made
     made.end()
@@ -78,7 +78,7 @@ def keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
 def container(engine: Engine, keeper: Keeper, now: datetime) -> Iterator[Container]:
     made = Container(Settings(state=keeper.state), engine, SignerClient(keeper.state / "none"), lambda: now)
     yield made
-    for lane in publication.publisher_of(made)._lanes:
+    for lane in ldap_job.publisher_of(made)._lanes:
         assert isinstance(lane, LdapClient)
         lane.close()
 
@@ -89,7 +89,7 @@ def test_the_worker_loads_a_country_whole_and_follows_it_from_there(
     person = seed_practitioner(engine)
     with engine.begin() as connection:
         connection.execute(text(MANY), {"holder": person.national_id, "many": BATCH * 2})
-    assert publication.publish(container) == f"{4 + 1 + BATCH * 2} entries loaded"
+    assert ldap_job.publish(container) == f"{4 + 1 + BATCH * 2} entries loaded"
     assert keeper.starts == 2
     with transaction(engine) as connection:
         told = connection.execute(
@@ -97,10 +97,10 @@ def test_the_worker_loads_a_country_whole_and_follows_it_from_there(
         ).one()
         assert tuple(told) == ("job:ldap-publication", "ldap.rebuilt")
         connection.execute(text("UPDATE mailbox SET listed = false WHERE address = 'm7@one.example'"))
-    assert publication.publish(container) == "1 entries written"
-    publisher = publication.publisher_of(container)
+    assert ldap_job.publish(container) == "1 entries written"
+    publisher = ldap_job.publisher_of(container)
     assert publisher.client.read("mail=m7@one.example,ou=mailboxes,o=sceau,c=fr") is None
-    assert publication.reconcile(container) == ""
+    assert ldap_job.reconcile(container) == ""
     with transaction(engine, read_only=True) as connection:
         assert lag_seconds(connection, CONSUMER, now) == 0.0
     assert keeper.starts == 2
@@ -110,28 +110,28 @@ def test_the_worker_loads_a_tree_of_a_former_form_anew(
     engine: Engine, keeper: Keeper, container: Container
 ) -> None:
     person = seed_practitioner(engine, given_name="Agnès")
-    assert publication.publish(container) == "1 entries written"
-    publisher = publication.publisher_of(container)
+    assert ldap_job.publish(container) == "1 entries written"
+    publisher = ldap_job.publisher_of(container)
     top = publisher.client.read(SUFFIX)
     assert top is not None
     # As the release before noted it.
     (place,) = top.attributes["sceauPlace"]
     former = place.rpartition(b"/")[0]
     publisher.client.apply(Modify(SUFFIX, {"sceauPlace": ((place,), (former,))}))
-    assert publication.publish(container) == f"{4 + 1} entries loaded"
+    assert ldap_job.publish(container) == f"{4 + 1} entries loaded"
     assert keeper.starts == 2
     entry = publisher.client.read(f"mail={person.mailbox},{MAILBOXES},{SUFFIX}")
     assert entry is not None
     assert entry.attributes["givenName;lang-x-folded"] == (b"agnes",)
-    assert publication.publish(container) == ""
+    assert ldap_job.publish(container) == ""
 
 
 def test_a_comparison_that_leaves_off_says_what_to_do(
     engine: Engine, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = [seed_practitioner(engine, number) for number in range(1, 4)]
-    publication.publish(container)
-    publisher = publication.publisher_of(container)
+    ldap_job.publish(container)
+    publisher = ldap_job.publisher_of(container)
     for each in people:
         publisher.client.apply(Delete(f"mail={each.mailbox},{MAILBOXES},{SUFFIX}"))
     publisher.fills = len(people) - 1

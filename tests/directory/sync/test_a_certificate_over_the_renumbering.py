@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from api.app import create_app
 from api.embedded.slapd import EmbeddedSlapd
-from api.jobs import ldap as publication
+from api.jobs import ldap as ldap_job
 from api.jobs import withdrawal
 from api.settings import Settings
 from api.wiring import Container
@@ -52,7 +52,7 @@ class Service:
         """What the jobs do within a minute."""
         withdrawal.consequences(self.container)
         withdrawal.withdraw_due(self.container)
-        publication.publish(self.container)
+        ldap_job.publish(self.container)
 
     def get(self, path: str) -> dict[str, Any]:
         answer = create_app(self.container).test_client().get(path, headers=self.headers)
@@ -85,7 +85,7 @@ def service(engine: Engine, tmp_path: Path, now: datetime) -> Iterator[Service]:
         container = Container(settings=settings, engine=engine, signer=signer, clock=lambda: day[0])
         yield Service(container, day, {"Authorization": "Bearer sceau_reader"})
     # Left open, they would be found by the garbage collection of some other test.
-    for lane in publication.publisher_of(container)._lanes:
+    for lane in ldap_job.publisher_of(container)._lanes:
         assert isinstance(lane, LdapClient)
         lane.close()
     server.stop()
@@ -136,7 +136,7 @@ def test_the_certificate_of_the_old_number_serves_for_a_month_everywhere_and_is_
     service: Service, someone: Seeded, certificate: tuple[str, bytes], number_changes: Callable[[str], None]
 ) -> None:
     (serial, der), address = certificate, someone.mailbox
-    publication.publish(service.container)
+    ldap_job.publish(service.container)
     assert (service.verdict(address), service.in_ldap(address)) == (("allowed", [], [der]), [der])
     number_changes(someone.national_id)
     service.settle()

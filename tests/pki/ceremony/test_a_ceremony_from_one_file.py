@@ -17,8 +17,7 @@ from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.base.locks import try_lock
-from pki.ceremony import perform as making
-from pki.ceremony import transcript
+from pki.ceremony import perform, transcript
 from pki.ceremony.perform import Outcome
 from pki.ceremony.plan import Place, Plan, read
 from pki.model import CrlForm
@@ -30,7 +29,7 @@ ACTOR = Actor("test:ceremony")
 
 
 def hold(engine: Engine, folder: Path, read_plan: Plan, now: datetime) -> Outcome:
-    return making.perform(engine, read_plan, ring(folder), now=now, actor=ACTOR)
+    return perform.perform(engine, read_plan, ring(folder), now=now, actor=ACTOR)
 
 
 def rows(engine: Engine) -> dict[str, tuple[str, bytes]]:
@@ -114,7 +113,7 @@ def test_a_dry_run_shows_every_certificate_and_touches_neither_key_nor_row(
 ) -> None:
     wanted = plan(generation(1), generation(2), BRIDGES)
     with transaction(engine, read_only=True) as connection:
-        told = making.preview(connection, wanted, now)
+        told = perform.preview(connection, wanted, now)
     assert [line for line in told.splitlines() if line.startswith("Certificate: ")] == [
         "Certificate: root-1, by its own key (file)",
         "Certificate: root-2, by its own key (file)",
@@ -137,7 +136,7 @@ def test_a_dry_run_shows_every_certificate_and_touches_neither_key_nor_row(
 def test_what_the_dry_run_shows_is_what_is_signed(engine: Engine, tmp_path: Path, now: datetime) -> None:
     wanted = plan(generation(1))
     with transaction(engine, read_only=True) as connection:
-        told = making.preview(connection, wanted, now)
+        told = perform.preview(connection, wanted, now)
     done = hold(engine, tmp_path / "keys", wanted, now)
     drawn = {line.strip() for line in told.splitlines() if "(" not in line and "Certificate:" not in line}
     signed = {line.strip() for line in done.transcript.splitlines()}
@@ -268,8 +267,8 @@ def test_a_first_run_is_the_shipped_file(
     engine: Engine, tmp_path: Path, now: datetime, form: CrlForm
 ) -> None:
     keys = FileKeys(tmp_path / "keys", PASSPHRASE)
-    making.establish(engine, keys, base_url=BASE_URL, now=now, actor=ACTOR, crl_form=form)
-    shipped = read(making.SHIPPED[form].read_bytes(), BASE_URL)
+    perform.establish(engine, keys, base_url=BASE_URL, now=now, actor=ACTOR, crl_form=form)
+    shipped = read(perform.SHIPPED[form].read_bytes(), BASE_URL)
     assert sorted(rows(engine)) == sorted(one.id for one in shipped.authorities)
     assert {state for state, _ in rows(engine).values()} == {"active"}
     with engine.connect() as connection:

@@ -22,8 +22,7 @@ from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.feed.changes import Entity
-from pki.ceremony import intake, offline, rollover
-from pki.ceremony import perform as making
+from pki.ceremony import intake, offline, perform, rollover
 from pki.ceremony.plan import Place
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
@@ -53,9 +52,9 @@ class Authorities:
     now: datetime
     signer: InProcessSigner
 
-    def hold(self, *tables: str) -> making.Outcome:
+    def hold(self, *tables: str) -> perform.Outcome:
         keys = ring(self.folder / "keys")
-        return making.perform(self.engine, plan(*tables), keys, now=self.now, actor=ACTOR)
+        return perform.perform(self.engine, plan(*tables), keys, now=self.now, actor=ACTOR)
 
     def publish(self) -> None:
         crl.publish_due(self.engine, self.signer, self.now, timedelta(hours=72))

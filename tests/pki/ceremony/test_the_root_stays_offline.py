@@ -16,8 +16,7 @@ from sqlalchemy import Engine
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Refusal
-from pki.ceremony import intake, offline, rollover
-from pki.ceremony import perform as making
+from pki.ceremony import intake, offline, perform, rollover
 from pki.ceremony.perform import Outcome
 from pki.ceremony.plan import Place, Plan
 from pki.certificates.profiles import BACKDATING
@@ -52,7 +51,7 @@ class Machines:
 
     def hold(self) -> Outcome:
         keys = ring(self.folder / "online")
-        done = making.perform(self.engine, self.plan, keys, now=self.now, actor=ACTOR)
+        done = perform.perform(self.engine, self.plan, keys, now=self.now, actor=ACTOR)
         for name, request in done.requests.items():
             (self.carried / f"{name}.csr").write_bytes(request)
         return done

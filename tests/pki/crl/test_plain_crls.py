@@ -27,7 +27,7 @@ from directory.base.audit import Actor
 from directory.base.clock import utc_now
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import perform as making
+from pki.ceremony import perform
 from pki.crl import distribution_points, encoding
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
@@ -198,8 +198,8 @@ def test_who_has_outgrown_the_plain_form_is_not_made_in_it_again(
     first, second = generation(1, form="plain"), generation(2, form="plain")
     keys = ring(tmp_path / "keys")
 
-    def hold(*tables: str) -> making.Outcome:
-        return making.perform(engine, plan(*tables), keys, now=now, actor=ACTOR)
+    def hold(*tables: str) -> perform.Outcome:
+        return perform.perform(engine, plan(*tables), keys, now=now, actor=ACTOR)
 
     hold(first)
     with engine.begin() as connection:
@@ -210,7 +210,7 @@ def test_who_has_outgrown_the_plain_form_is_not_made_in_it_again(
         )
         connection.execute(text(listed), {"now": now})
         connection.execute(text("UPDATE crl SET der = '\\x00', sha256 = sha256('\\x00'), tbs = ''"))
-    monkeypatch.setattr(making, "MOST_IN_PLAIN", 4)
+    monkeypatch.setattr(perform, "MOST_IN_PLAIN", 4)
     with pytest.raises(Refusal) as refused:
         hold(first, second)
     assert refused.value.code == "plain-too-large"
@@ -226,9 +226,9 @@ def test_who_has_outgrown_the_plain_form_is_not_made_in_it_again(
 
 def test_a_form_is_never_changed(engine: Engine, tmp_path: Path, now: datetime) -> None:
     keys = ring(tmp_path / "keys")
-    making.perform(engine, plan(generation(1, form="plain")), keys, now=now, actor=ACTOR)
+    perform.perform(engine, plan(generation(1, form="plain")), keys, now=now, actor=ACTOR)
     with pytest.raises(Refusal) as refused:
-        making.perform(engine, plan(generation(1)), keys, now=now, actor=ACTOR)
+        perform.perform(engine, plan(generation(1)), keys, now=now, actor=ACTOR)
     assert refused.value.code == "ceremony-differs"
     assert refused.value.details["differs"] == ["crl", "shards"]
     with pytest.raises(IntegrityError, match="only its state changes"), engine.begin() as connection:
@@ -246,8 +246,8 @@ def test_a_form_is_never_changed(engine: Engine, tmp_path: Path, now: datetime) 
 def test_the_ceremony_tells_and_logs_the_form(engine: Engine, tmp_path: Path, now: datetime) -> None:
     wanted = plan(generation(1, form="plain"))
     with transaction(engine, read_only=True) as connection:
-        assert making.preview(connection, wanted, now).count("Its CRL: plain\n") == 3
-    done = making.perform(engine, wanted, ring(tmp_path / "keys"), now=now, actor=ACTOR)
+        assert perform.preview(connection, wanted, now).count("Its CRL: plain\n") == 3
+    done = perform.perform(engine, wanted, ring(tmp_path / "keys"), now=now, actor=ACTOR)
     assert done.transcript.count("Its CRL: plain\n") == 3
     with engine.connect() as connection:
         told = connection.execute(

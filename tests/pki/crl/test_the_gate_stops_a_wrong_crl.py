@@ -12,8 +12,7 @@ from sqlalchemy import Engine, text
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from pki.certificates import der
-from pki.crl import checks as gate
-from pki.crl import distribution_points, encoding
+from pki.crl import checks, distribution_points, encoding
 from pki.crl import store as crl_store
 from pki.crl.store import Entries
 from pki.model import RevocationReason
@@ -111,7 +110,7 @@ def test_bytes_other_than_those_reserved_are_stopped(ca: StatusCa, now: datetime
         authority = authorities.load_authority(connection, ISSUING)
         assert authority is not None
         with pytest.raises(Refusal, match="No CRL"):
-            gate.check_crl(connection, authority, 0, number, b"\x30\x00", now)
+            checks.check_crl(connection, authority, 0, number, b"\x30\x00", now)
 
 
 def test_a_count_other_than_that_of_the_entries_is_stopped(ca: StatusCa) -> None:
@@ -151,10 +150,10 @@ def test_what_comes_back_from_the_signer_is_verified(ca: StatusCa) -> None:
     assert authority is not None
     assert waiting is not None
     reserved, _ = waiting
-    gate.check_signed(signed, reserved, authority)
+    checks.check_signed(signed, reserved, authority)
     forged = der.sequence(reserved, encoding.signature_algorithm(authority.der), der.bit_string(b"\x30\x00"))
     another = encoding.tbs_der(authority, POINTS, 1, this_update=ca.now, next_update=ca.now, joined=b"")
     for whole, tbs in ((forged, reserved), (signed, another)):
         with pytest.raises(Refusal) as caught:
-            gate.check_signed(whole, tbs, authority)
+            checks.check_signed(whole, tbs, authority)
         assert caught.value.code == "crl-signature"

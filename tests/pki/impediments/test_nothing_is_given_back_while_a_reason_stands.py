@@ -29,7 +29,7 @@ from pki.revocation import blocked_keys, proof_of_possession, requests, rules, s
 from pki.revocation import release as releasing
 from pki.signing.inprocess import InProcessSigner
 from pki.withdrawal import measures
-from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal import operators as withdrawal_operators
 from pki.withdrawal.reconcile import Touched, settle
 from tests.factories import depart, seed_practitioner
 from tests.pki.conftest import (
@@ -478,12 +478,12 @@ def test_the_end_of_an_operators_suspension_gives_back_no_blocked_key(
     made = certify("mx.one.example")
     with transaction(engine) as connection:
         connection.execute(text("UPDATE operator SET suspended_at = :now"), {"now": now})
-        assert operators_withdrawal.settle(connection, graces=GRACES, now=now).held == 1
+        assert withdrawal_operators.settle(connection, graces=GRACES, now=now).held == 1
         blocked_keys.block(
             connection, now=now, actor=Actor("test"), spki_sha256=made.spki_sha256, cause="another-person"
         )
         connection.execute(text("UPDATE operator SET suspended_at = NULL"))
-        assert operators_withdrawal.settle(connection, graces=GRACES, now=now).released == 0
+        assert withdrawal_operators.settle(connection, graces=GRACES, now=now).released == 0
 
 
 def test_what_an_administrator_held_takes_two_to_release(scene: Scene, doubter: access.Token) -> None:

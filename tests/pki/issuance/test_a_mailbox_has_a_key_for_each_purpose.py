@@ -19,8 +19,7 @@ from pki.record import revocations
 from pki.revocation import key_compromise, requests
 from pki.verdict.answer import verdicts
 from pki.verdict.model import Answer
-from pki.withdrawal import measures
-from pki.withdrawal import reconcile as consequences
+from pki.withdrawal import measures, reconcile
 from tests.factories import depart, seed_organisation, seed_practitioner
 from tests.pki.conftest import BASE_URL, Enrolled, Established, Issue, enrol, new_key, request_for
 from tests.pki.issuance.test_issuance import identify_again
@@ -161,7 +160,7 @@ def test_establishments_have_pairs_too(issue: Issue, engine: Engine, now: dateti
 def test_who_leaves_loses_both(issue: Issue, engine: Engine, enrolled: Enrolled, now: datetime) -> None:
     made = [issue(purposes=SIGN), issue(purposes=ENCRYPT)]
     depart(engine, enrolled.seeded.national_id, now)
-    follower = consequences.Follower(engine, GRACES)
+    follower = reconcile.Follower(engine, GRACES)
     while follower.step(now).changes:
         pass
     assert last_of(engine, *made) == [RevocationAction.REVOKE] * 2

@@ -23,7 +23,7 @@ from pki.record import authorities
 from pki.revocation import compromise_reports, requests
 from pki.revocation import release as releasing
 from pki.signing.inprocess import InProcessSigner
-from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal import operators as withdrawal_operators
 from pki.withdrawal.reconcile import Outcome, settle_due
 from tests.factories import OPERATOR, seed_practitioner
 from tests.pki.conftest import BASE_URL, Established, Key, enrol, new_key, request_for
@@ -294,7 +294,7 @@ def run(engine: Engine, statement: str, **values: object) -> None:
 
 def settle(engine: Engine, now: datetime) -> Outcome:
     with transaction(engine) as connection:
-        return operators_withdrawal.settle(connection, graces=GRACES, now=now)
+        return withdrawal_operators.settle(connection, graces=GRACES, now=now)
 
 
 def last_of(engine: Engine, made: IssuedCertificate) -> tuple[str, str] | None:

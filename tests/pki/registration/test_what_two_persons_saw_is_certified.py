@@ -20,7 +20,7 @@ from pki.issuance.batch import BatchItem
 from pki.model import Enrolment
 from pki.record import enrolments
 from pki.registration import enrolment as enrolling
-from pki.verdict import store as exchange_store
+from pki.verdict import store as verdict_store
 from pki.withdrawal.void_enrolments import void_of
 from tests.factories import Seeded, seed_organisation, seed_practitioner
 from tests.pki.conftest import (
@@ -203,7 +203,7 @@ def test_who_answered_for_an_establishment_answers_until_the_new_enrolment_is_ap
 
     def answer() -> tuple[str, ...]:
         with engine.connect() as connection:
-            return exchange_store.answerable_for(connection, [address], None).get(address, ())
+            return verdict_store.answerable_for(connection, [address], None).get(address, ())
 
     again = request(engine, now + WEEK, who.second, someone.national_id, address)
     assert answer() == (someone.national_id,)
@@ -231,7 +231,7 @@ def test_one_registrar_takes_nobody_s_answering_away_by_a_request_and_its_withdr
         enrolling.withdraw_enrolment(
             connection, now=late, token=who.second, enrolment_id=again.id, comment=""
         )
-        assert exchange_store.answerable_for(connection, [address], None) == {address: (someone.national_id,)}
+        assert verdict_store.answerable_for(connection, [address], None) == {address: (someone.national_id,)}
 
 
 def test_the_enrolment_before_ends_with_the_approval_of_its_successor_whatever_the_clock(

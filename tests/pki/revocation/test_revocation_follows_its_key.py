@@ -25,7 +25,7 @@ from pki.ocsp import store as ocsp_store
 from pki.revocation import proof_of_possession, rules, suspension
 from pki.revocation import release as releasing
 from pki.revocation.reasons import HOLDERS, WORDS
-from pki.tlog import store as transparency_store
+from pki.tlog import store as tlog_store
 from tests.factories import seed_practitioner
 from tests.pki.conftest import Issue, Key, enrol, new_key
 from tests.pki.revocation.test_revocation import (
@@ -362,7 +362,7 @@ def test_a_corrected_reason_shows_everywhere_and_leaves_the_date(
             "from": "superseded", "to": "keyCompromise", "comment": "found online",
         }  # fmt: skip
         # One act, and one line, each: the log's own verification counts them.
-        unequal = transparency_store.unequal_acts(connection)
+        unequal = tlog_store.unequal_acts(connection)
         assert [kind for kind, serial, *_ in unequal if serial == issued.serial] == []
         assert (
             certificate_history.life(connection, issued.serial).state(now)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from api.jobs import ldap as publication
+from api.jobs import ldap as ldap_job
 from api.jobs.ldap import LOADED_WITHIN
 from api.wiring import Container
 from directory.base.db import transaction
@@ -40,7 +40,7 @@ class Flooded:
 @pytest.fixture
 def flooded(monkeypatch: pytest.MonkeyPatch) -> Flooded:
     made = Flooded()
-    monkeypatch.setattr(publication, "publisher_of", lambda _: made)
+    monkeypatch.setattr(ldap_job, "publisher_of", lambda _: made)
     return made
 
 
@@ -51,33 +51,33 @@ def refused(*_: Any) -> Any:
 def test_where_the_tree_cannot_be_loaded_every_entry_is_written(
     container: Container, flooded: Flooded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publication, "rebuild", refused)
-    assert publication.publish(container) == "30 entries written"
+    monkeypatch.setattr(ldap_job, "rebuild", refused)
+    assert ldap_job.publish(container) == "30 entries written"
     assert flooded.left == 0
 
 
 def test_a_tree_of_a_former_form_that_cannot_be_loaded_is_followed_all_the_same(
     container: Container, flooded: Flooded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publication, "rebuild", refused)
+    monkeypatch.setattr(ldap_job, "rebuild", refused)
     flooded.renews = True
-    assert publication.publish(container) == "30 entries written"
+    assert ldap_job.publish(container) == "30 entries written"
     assert not flooded.renews
 
 
 def test_a_tree_that_is_missing_whole_is_not_written_by_hand(
     container: Container, flooded: Flooded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publication, "rebuild", refused)
+    monkeypatch.setattr(ldap_job, "rebuild", refused)
     flooded.fills = 10
     with pytest.raises(Refusal, match="no"):
-        publication.publish(container)
+        ldap_job.publish(container)
     assert flooded.left == 30
 
 
 def test_a_server_that_is_not_ours_is_never_loaded(container: Container, flooded: Flooded) -> None:
     elsewhere = replace(container, settings=replace(container.settings, ldap_url="ldaps://elsewhere"))
-    assert publication.publish(elsewhere) == "30 entries written"
+    assert ldap_job.publish(elsewhere) == "30 entries written"
     assert flooded.floods is None
 
 
@@ -85,7 +85,7 @@ def test_a_tree_is_loaded_when_trust_has_been_withdrawn_or_that_takes_too_long(
     container: Container, flooded: Flooded, engine: Engine, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = RebuildReport(entries=3, seconds_loading=1.0, seconds_away=0.1)
-    monkeypatch.setattr(publication, "rebuild", lambda *_: loaded)
+    monkeypatch.setattr(ldap_job, "rebuild", lambda *_: loaded)
     change = text("INSERT INTO change (entity, key, urgent) VALUES ('practitioner', 'x', true) RETURNING at")
     with transaction(engine) as connection:
         for reader in (CONSUMER, PUBLISHER):
@@ -95,18 +95,18 @@ def test_a_tree_is_loaded_when_trust_has_been_withdrawn_or_that_takes_too_long(
         replace(container, clock=lambda at=at + timedelta(seconds=LOADED_WITHIN + more): at)
         for more in (-1, 1)
     )
-    assert publication.publish(early) == ""
+    assert ldap_job.publish(early) == ""
     # Those who withdraw trust get on, and always have something before them: LDAP has waited all the same.
     with transaction(engine) as connection:
         save_cursor(connection, CONSUMER, horizon(connection), now)
     with transaction(engine) as connection:
         connection.execute(change)
-    assert publication.publish(late) == "3 entries loaded"
+    assert ldap_job.publish(late) == "3 entries loaded"
     # A tree that is missing is loaded at once.
     flooded.fills = 10
-    assert publication.publish(early) == "3 entries loaded"
+    assert ldap_job.publish(early) == "3 entries loaded"
     flooded.fills = None
     with transaction(engine) as connection:
         save_cursor(connection, CONSUMER, horizon(connection), now)
-    assert publication.publish(early) == "3 entries loaded"
+    assert ldap_job.publish(early) == "3 entries loaded"
     assert flooded.left == 30

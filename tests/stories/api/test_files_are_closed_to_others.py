@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from api.embedded.slapd import EmbeddedSlapd
-from api.jobs import registers as nightly
+from api.jobs import registers as registers_job
 from api.jobs.exports import write
 from api.jobs.registers import dropped, resume_runs, take_registers
 from api.settings import Settings
@@ -103,7 +103,8 @@ def test_a_file_that_is_held_is_left_alone_the_next_night(container: Container, 
     known = load_bounds()
     bounds = {**known, "trusted-domains": replace(known["trusted-domains"], bounds=(NEEDS_ONE,))}
     report = run_register(
-        engine, register="trusted-domains", path=path, now=container.clock(), actor=nightly.NIGHT, apply=True,
+        engine, register="trusted-domains", path=path, now=container.clock(),
+        actor=registers_job.NIGHT, apply=True,
         kept=container.settings.kept_files, bounds=bounds,
     )  # fmt: skip
     assert report.state == "held"
@@ -123,14 +124,14 @@ def test_what_takes_the_place_of_a_file_that_was_looked_at_is_not_read(
         "pipe": lambda: os.mkfifo(path),
         "nothing": lambda: None,
     }
-    look = nightly.check_dropped
+    look = registers_job.check_dropped
 
     def exchanged(*asked: object) -> None:
         look(*asked)  # type: ignore[arg-type]
         path.unlink()
         put[by]()
 
-    monkeypatch.setattr(nightly, "check_dropped", exchanged)
+    monkeypatch.setattr(registers_job, "check_dropped", exchanged)
     take_registers(container)
     assert runs(engine) == [(TRUSTED, "applied", sha256(given).digest())]
     with engine.connect() as connection:

@@ -19,10 +19,9 @@ from directory.attention import matters_noted
 from directory.base.audit import Actor
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
-from pki.ceremony import intake, offline, rollover
-from pki.ceremony import perform as making
+from pki.ceremony import intake, offline, perform, rollover
 from pki.ceremony import plan as planned
-from pki.ceremony import store as rows
+from pki.ceremony import store as ceremony_store
 from pki.ceremony.plan import Place
 from pki.certificates.builder import NO_REV_AVAIL
 from pki.certificates.profiles import (
@@ -51,7 +50,7 @@ from pki.revocation import blocked_keys, requests
 from pki.service_keys import servers_authority
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
-from pki.withdrawal import operators as operators_withdrawal
+from pki.withdrawal import operators as withdrawal_operators
 from tests.factories import seed_practitioner
 from tests.pki.conftest import new_key, request_for
 from tests.pki.hierarchies import BASE_URL, EVERY, PASSPHRASE, generation, plan, ring
@@ -72,19 +71,19 @@ class Installation:
     signer: InProcessSigner
     tokens: list[Token] = field(default_factory=list)
 
-    def hold_as_before(self, *roles: str, national: Sequence[str] = ()) -> making.Outcome:
+    def hold_as_before(self, *roles: str, national: Sequence[str] = ()) -> perform.Outcome:
         """As the release before made CAs, whose certificates do not say that they are for mail alone."""
         with pytest.MonkeyPatch.context() as earlier:
             earlier.setattr(planned, "PURPOSES_OF_MAIL_CAS", ())
             return self.hold(*roles, national=national)
 
-    def hold(self, *roles: str, national: Sequence[str] = ()) -> making.Outcome:
+    def hold(self, *roles: str, national: Sequence[str] = ()) -> perform.Outcome:
         """A ceremony over a root and these, whose CRLs are plain but for those named."""
         tables = generation(1, roles=tuple(roles), form="plain")
         for role in national:
             head, found, rest = tables.partition(f'id = "{role}-1"')
             tables = head + found + rest.replace('crl = "plain"', "shards = 16", 1)
-        return making.perform(
+        return perform.perform(
             self.engine, plan(tables), ring(self.folder / "keys"), now=self.now, actor=ACTOR
         )
 
@@ -212,7 +211,7 @@ def test_an_upgraded_first_run_makes_it_by_itself_and_keeps_what_is(
     place.hold_as_before(*MAIL, national=MAIL)
     issued = place.certify()
     for _ in range(2):
-        making.establish(
+        perform.establish(
             engine, ring(tmp_path / "keys").places[Place.FILE], base_url="http://elsewhere.example",
             now=place.now, actor=ACTOR, crl_form=CrlForm.PLAIN,
         )  # fmt: skip
@@ -277,7 +276,7 @@ def test_a_ca_for_mail_alone_takes_over_once_there_is_one_for_servers(place: Ins
     without = "no CA for servers issues, and this one is for mail alone"
     for name in MAIL:
         with transaction(place.engine) as connection:
-            rows.set_state(connection, f"{name}-1", AuthorityState.STANDBY)
+            ceremony_store.set_state(connection, f"{name}-1", AuthorityState.STANDBY)
         assert refused(lambda name=name: place.activate(f"{name}-1")).details["lacking"] == [without]
     place.hold(*EVERY)
     for name in MAIL:
@@ -355,7 +354,7 @@ def test_it_goes_with_its_domain_and_is_listed_all_the_same(place: Installation)
         connection.execute(text("UPDATE trusted_domain SET departed_at = now() WHERE name = 'one.example'"))
     for later in (timedelta(0), GRACES[WithdrawalCause.DOMAIN_WITHDRAWN]):
         with transaction(place.engine) as connection:
-            operators_withdrawal.settle(connection, graces=GRACES, now=place.now + later)
+            withdrawal_operators.settle(connection, graces=GRACES, now=place.now + later)
     place.now += GRACES[WithdrawalCause.DOMAIN_WITHDRAWN]
     place.publish()
     assert place.listed("servers-1") == {issued.serial}
