@@ -60,7 +60,7 @@ def issue_for_enrolment(
         )  # fmt: skip
 
     def store(connection: Connection, prepared: Prepared, signed: bytes) -> Outcome:
-        outcome = store_or_take_back(connection, prepared, signed, enrolment_id, now)
+        outcome = store_or_revoke(connection, prepared, signed, enrolment_id, now)
         if outcome.refusal is None and keep is not None:
             keep(connection, outcome.issued)
         return outcome
@@ -99,7 +99,7 @@ def _reserve(
     )  # fmt: skip
 
 
-def store_or_take_back(
+def store_or_revoke(
     connection: Connection, prepared: Prepared, signed: bytes, enrolment_id: UUID, now: datetime
 ) -> Outcome:
     """What is signed must be stored; whether it is handed out is asked again, under the person's lock."""

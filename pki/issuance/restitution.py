@@ -180,7 +180,7 @@ def _replace(
     def store(connection: Connection, signed: Signed) -> bool:
         for prepared, answer in signed.values():
             at = now(connection)
-            outcome = for_enrolment.store_or_take_back(
+            outcome = for_enrolment.store_or_revoke(
                 connection, prepared, pipeline.handed(answer), revoked.enrolment_id, at
             )
             if outcome.refusal is None:

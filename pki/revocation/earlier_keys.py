@@ -65,10 +65,10 @@ def number(connection: Connection, *, now: datetime, most: int = AT_ONCE) -> Num
     # As for who reports them: nobody asks for a certificate for another form of them meanwhile.
     key_locks.hold_families(connection, keys.values(), keys)
     blocked_keys.note(connection, keys)
-    return Numbered(len(keys), _take_back(connection, keys.keys(), now))
+    return Numbered(len(keys), _revoke_all(connection, keys.keys(), now))
 
 
-def _take_back(connection: Connection, keys: Collection[bytes], now: datetime) -> tuple[Serial, ...]:
+def _revoke_all(connection: Connection, keys: Collection[bytes], now: datetime) -> tuple[Serial, ...]:
     asked = {"keys": list(keys), "now": now, "reported": BlockCause.REPORTED_COMPROMISED.value}
     serials = [Serial(one) for one in connection.execute(_ON_REPORTED_KEYS, asked).scalars()]
     why = "on another form of a key that was reported compromised"
