@@ -31,14 +31,14 @@ class Parent:
     certificate: x509.Certificate
 
 
-def span(one: Planned, parent: Parent | None, now: datetime) -> tuple[datetime, datetime]:
+def span(planned: Planned, parent: Parent | None, now: datetime) -> tuple[datetime, datetime]:
     """First and last second; refuses `beyond-issuer`, where a shorter life would be another than reviewed."""
     start = (now - BACKDATING).astimezone(UTC).replace(microsecond=0)
     if parent is not None:
         start = max(start, parent.certificate.not_valid_before_utc)
-    end = start + timedelta(days=one.days) - _SECOND
+    end = start + timedelta(days=planned.days) - _SECOND
     if parent is not None and end > parent.certificate.not_valid_after_utc:
-        text = f"{one.id} would end after its issuer {parent.id}, which ends on "
+        text = f"{planned.id} would end after its issuer {parent.id}, which ends on "
         text += f"{parent.certificate.not_valid_after_utc:%Y-%m-%d}: fewer `days` are left."
         raise Refusal(Kind.UNACCEPTABLE, "beyond-issuer", text)
     return start, end
@@ -46,7 +46,7 @@ def span(one: Planned, parent: Parent | None, now: datetime) -> tuple[datetime, 
 
 def draw(
     plan: Plan,
-    one: Planned,
+    planned: Planned,
     key: EllipticCurvePublicKey,
     parent: Parent | None,
     *,
@@ -54,18 +54,18 @@ def draw(
     validity: tuple[datetime, datetime],
 ) -> x509.Certificate:
     """The certificate to be, under a signature that counts for nothing."""
-    subject = one if isinstance(one, PlannedAuthority) else plan.authority(one.subject)
+    subject = planned if isinstance(planned, PlannedAuthority) else plan.authority(planned.subject)
     return unsigned(
-        serial=serial, profile=one.profile, names=subject.names, public_key=key,
-        issuer=_issuer(one, key, parent), validity=validity, urls=plan.urls, shard=0,
+        serial=serial, profile=planned.profile, names=subject.names, public_key=key,
+        issuer=_issuer(planned, key, parent), validity=validity, urls=plan.urls, shard=0,
     )  # fmt: skip
 
 
-def check(one: Planned, certificate: x509.Certificate, parent: Parent | None) -> None:
+def check(planned: Planned, certificate: x509.Certificate, parent: Parent | None) -> None:
     """Refuse `lint-failed` when this certificate breaks a rule of its profile."""
-    findings = run(LINTS, Case(certificate, one.profile, None if parent is None else parent.certificate))
+    findings = run(LINTS, Case(certificate, planned.profile, None if parent is None else parent.certificate))
     if findings:
-        text = f"{one.id} would break a rule: {findings[0].lint}: {findings[0].text}."
+        text = f"{planned.id} would break a rule: {findings[0].lint}: {findings[0].text}."
         rows = [finding.as_row() for finding in findings]
         raise Refusal(Kind.UNACCEPTABLE, "lint-failed", text, findings=rows)
 
@@ -88,8 +88,8 @@ def unfit_key(key: object) -> Refusal:
     return Refusal(Kind.UNACCEPTABLE, "ca-key-unfit", f"{what}: CAs here have keys on P-256 or P-384.")
 
 
-def _issuer(one: Planned, key: EllipticCurvePublicKey, parent: Parent | None) -> Issuer:
+def _issuer(planned: Planned, key: EllipticCurvePublicKey, parent: Parent | None) -> Issuer:
     if parent is None:
-        return Issuer(one.id, None, key, CrlForm.PLAIN)
+        return Issuer(planned.id, None, key, CrlForm.PLAIN)
     # Only roots certify CAs, and their CRLs are plain.
     return Issuer(parent.id, parent.certificate, ec_key(parent.certificate), CrlForm.PLAIN)

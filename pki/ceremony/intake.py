@@ -52,31 +52,31 @@ def take_certificate(
     """
     certificate = _read(content)
     with transaction(engine, read_only=True) as connection:
-        one, parent = _place(connection, plan, certificate)
+        planned, parent = _place(connection, plan, certificate)
     _check_fingerprint(certificate, parent, fingerprint)
     # The key is asked outside of the transaction: a token may take its time.
-    held = _held(plan, one, ring)
+    held = _held(plan, planned, ring)
     with transaction(engine) as connection:
         lock_until_commit(connection, "ceremony-intake")
-        known = _known(connection, one)
+        known = _known(connection, planned)
         der = certificate.public_bytes(Encoding.DER)
         if known is not None:
             if known != der:
-                text = f"There is another certificate of {one.id}: one is enough."
+                text = f"There is another certificate of {planned.id}: one is enough."
                 raise Refusal(Kind.CONFLICT, "already-there", text)
-            return one.id
-        wrong = list(_faults(connection, plan, one, certificate, parent, now=now))
+            return planned.id
+        wrong = list(_faults(connection, plan, planned, certificate, parent, now=now))
         if held is not None and build.ec_key(certificate) != held:
             wrong.append("its key is not the one held here")
         if wrong:
-            text = f"This certificate is not what the file asks for {one.id}: {', '.join(wrong)}."
+            text = f"This certificate is not what the file asks for {planned.id}: {', '.join(wrong)}."
             raise Refusal(Kind.UNACCEPTABLE, "certificate-unfit", text, reasons=wrong)
-        build.check(one, certificate, parent)
+        build.check(planned, certificate, parent)
         serial = serial_of(certificate.serial_number)
         if ceremony_store.is_serial_used(connection, serial):
             raise Refusal(Kind.CONFLICT, "serial-used", f"The serial number {serial} is used already.")
-        perform.add(connection, one, der, now=now, actor=actor)
-    return one.id
+        perform.add(connection, planned, der, now=now, actor=actor)
+    return planned.id
 
 
 def take_list(
@@ -126,13 +126,13 @@ def _place(
     connection: Connection, plan: Plan, certificate: x509.Certificate
 ) -> tuple[Planned, Parent | None]:
     """Which certificate of the plan this is, by its two names, and the root that must have signed it."""
-    for one in plan.in_order:
-        certifies = plan.authority(one.subject) if isinstance(one, PlannedCross) else one
-        issuer = one if one.issuer is None else plan.authority(one.issuer)
+    for planned in plan.in_order:
+        certifies = plan.authority(planned.subject) if isinstance(planned, PlannedCross) else planned
+        issuer = planned if planned.issuer is None else plan.authority(planned.issuer)
         names = certificate.subject.public_bytes(), certificate.issuer.public_bytes()
         wanted = [subject_of(named.names).public_bytes() for named in (certifies, issuer)]
         if names == tuple(wanted):
-            return one, _parent(connection, one)
+            return planned, _parent(connection, planned)
     text = "The ceremony's file names no authority with this subject and issuer."
     raise Refusal(Kind.NOT_FOUND, "not-in-ceremony", text)
 
@@ -143,40 +143,40 @@ def _check_fingerprint(certificate: x509.Certificate, parent: Parent | None, fin
             text = "A root vouches for itself: give the SHA-256 that the offline machine's transcript shows."
             raise Refusal(Kind.UNACCEPTABLE, "fingerprint-missing", text)
         return
-    found = sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
-    if fingerprint.replace(":", "").strip().lower() != found:
-        text = f"This certificate has the SHA-256 {found}: it is not the one of the transcript."
+    digest = sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+    if fingerprint.replace(":", "").strip().lower() != digest:
+        text = f"This certificate has the SHA-256 {digest}: it is not the one of the transcript."
         raise Refusal(Kind.UNACCEPTABLE, "fingerprint-wrong", text)
 
 
-def _parent(connection: Connection, one: Planned) -> Parent | None:
-    if one.issuer is None:
+def _parent(connection: Connection, planned: Planned) -> Parent | None:
+    if planned.issuer is None:
         return None
-    issuer = authorities.load_authority(connection, one.issuer)
+    issuer = authorities.load_authority(connection, planned.issuer)
     if issuer is None:
-        text = f"The certificate of {one.issuer} comes first: it is not here yet."
+        text = f"The certificate of {planned.issuer} comes first: it is not here yet."
         raise Refusal(Kind.CONFLICT, "issuer-missing", text)
     return Parent(issuer.id, x509.load_der_x509_certificate(issuer.der))
 
 
-def _held(plan: Plan, one: Planned, ring: KeyRing) -> object:
+def _held(plan: Plan, planned: Planned, ring: KeyRing) -> object:
     """The public key that must be in this certificate, where its private half is held here."""
-    if isinstance(one, PlannedCross) or one.offline:
+    if isinstance(planned, PlannedCross) or planned.offline:
         return None
-    return ring.held(plan.authority(one.id)).public_key()
+    return ring.held(plan.authority(planned.id)).public_key()
 
 
-def _known(connection: Connection, one: Planned) -> bytes | None:
-    if isinstance(one, PlannedAuthority):
-        found = authorities.load_authority(connection, one.id)
-        return None if found is None else found.der
-    return next((cross.der for cross in ceremony_store.crosses(connection) if cross.id == one.id), None)
+def _known(connection: Connection, planned: Planned) -> bytes | None:
+    if isinstance(planned, PlannedAuthority):
+        authority = authorities.load_authority(connection, planned.id)
+        return None if authority is None else authority.der
+    return next((cross.der for cross in ceremony_store.crosses(connection) if cross.id == planned.id), None)
 
 
 def _faults(
     connection: Connection,
     plan: Plan,
-    one: Planned,
+    planned: Planned,
     certificate: x509.Certificate,
     parent: Parent | None,
     *,
@@ -190,43 +190,45 @@ def _faults(
     algorithm = certificate.signature_hash_algorithm
     if algorithm is None or algorithm.name != HASHES[build.ec_key(issuer).curve.name].name:
         yield "its signature's hash does not fit the curve"
-    yield from (f"another {name}" for name in perform.differences(plan, one, certificate, compare_urls=True))
+    yield from (
+        f"another {name}" for name in perform.differences(plan, planned, certificate, compare_urls=True)
+    )
     if certificate.not_valid_before_utc > now + CLOCK_SKEW or certificate.not_valid_after_utc <= now:
         yield "it is not valid at this time"
-    if isinstance(one, PlannedCross):
-        subject = authorities.load_authority(connection, one.subject)
+    if isinstance(planned, PlannedCross):
+        subject = authorities.load_authority(connection, planned.subject)
         if subject is None:
-            yield f"{one.subject} is not here yet"
+            yield f"{planned.subject} is not here yet"
         elif build.ec_key(x509.load_der_x509_certificate(subject.der)) != build.ec_key(certificate):
-            yield f"its key is not that of {one.subject}"
-    yield from _extension_faults(plan, one, certificate, parent)
+            yield f"its key is not that of {planned.subject}"
+    yield from _extension_faults(plan, planned, certificate, parent)
 
 
 def _extension_faults(
-    plan: Plan, one: Planned, certificate: x509.Certificate, parent: Parent | None
+    plan: Plan, planned: Planned, certificate: x509.Certificate, parent: Parent | None
 ) -> Iterator[str]:
     """Every extension, value and mark, as we would have drawn it; their order is the signer's choice."""
     drawn = build.draw(
-        plan, one, build.ec_key(certificate), parent,
+        plan, planned, build.ec_key(certificate), parent,
         serial=serial_of(certificate.serial_number),
         validity=(certificate.not_valid_before_utc, certificate.not_valid_after_utc),
     )  # fmt: skip
-    wanted, found = (
-        {one.oid.dotted_string: (one.critical, one.value) for one in made.extensions}
+    wanted, received = (
+        {extension.oid.dotted_string: (extension.critical, extension.value) for extension in made.extensions}
         for made in (drawn, certificate)
     )
-    for oid in sorted(wanted.keys() | found.keys()):
-        if wanted.get(oid) != found.get(oid):
+    for oid in sorted(wanted.keys() | received.keys()):
+        if wanted.get(oid) != received.get(oid):
             yield f"the extension {oid} is not the file's"
 
 
 def _issuer(connection: Connection, listing: parsing.Listing) -> Authority:
     """The offline root whose name and key the CRL bears, byte for byte."""
-    for one in authorities.authorities(connection):
-        if one.offline and identifiers.issuer_fields(one.der)[0] == listing.issuer:
-            if identifiers.key_identifier(one.der) != listing.key:
+    for authority in authorities.authorities(connection):
+        if authority.offline and identifiers.issuer_fields(authority.der)[0] == listing.issuer:
+            if identifiers.key_identifier(authority.der) != listing.key:
                 raise _refused("crl-issuer-key", "The CRL names another issuer key than the CA's.")
-            return one
+            return authority
     text = "No authority whose key lies offline has this name; the others' CRLs are made here."
     raise Refusal(Kind.NOT_FOUND, "unknown-authority", text)
 

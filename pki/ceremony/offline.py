@@ -51,24 +51,24 @@ def sign_all(plan: Plan, ring: KeyRing, folder: Path, now: datetime) -> Signed:
     """
     made, missing, steps = [], [], []
     used: dict[str, EllipticCurvePrivateKey] = {}
-    for one in plan.in_order:
-        root = plan.authority(one.issuer or one.id)
+    for planned in plan.in_order:
+        root = plan.authority(planned.issuer or planned.id)
         if not (root.offline and ring.reaches(root)):
             continue
-        if _certificate(plan, one, folder) is not None:
+        if _certificate(plan, planned, folder) is not None:
             continue
-        key = ring.key(root)[0] if one.issuer is None else ring.held(root)
-        public = _public_key(plan, one, key, folder)
-        parent = None if one.issuer is None else _parent(plan, one.issuer, folder)
-        if public is None or (one.issuer is not None and parent is None):
-            missing.append(one.id)
+        key = ring.key(root)[0] if planned.issuer is None else ring.held(root)
+        public = _public_key(plan, planned, key, folder)
+        parent = None if planned.issuer is None else _parent(plan, planned.issuer, folder)
+        if public is None or (planned.issuer is not None and parent is None):
+            missing.append(planned.id)
             continue
-        signed = signing.sign(plan, one, public=public, signing=key, parent=parent, now=now)
+        signed = signing.sign(plan, planned, public=public, signing=key, parent=parent, now=now)
         pem = x509.load_der_x509_certificate(signed).public_bytes(Encoding.PEM)
-        (folder / f"{one.id}.cer").write_bytes(pem)
+        (folder / f"{planned.id}.cer").write_bytes(pem)
         used[root.id] = key
-        made.append(one.id)
-        steps.append(Step(f"{one.id}: signed by {root.id}, offline", signed))
+        made.append(planned.id)
+        steps.append(Step(f"{planned.id}: signed by {root.id}, offline", signed))
     told = transcript.write(plan, steps, used, now) if used else ""
     return Signed(tuple(made), tuple(missing), told)
 
@@ -131,7 +131,7 @@ def _list(  # noqa: PLR0917 - whose, under what, after what, with what, until wh
     now: datetime,
 ) -> bytes:
     at = now.astimezone(UTC).replace(microsecond=0)
-    entries = {one.serial_number: one for one in before or ()}
+    entries = {revoked_before.serial_number: revoked_before for revoked_before in before or ()}
     new = {int(serial, 16): _entry(serial, reason, at) for serial, reason in revoked.items()}
     begins = this_update(
         at,
@@ -166,48 +166,50 @@ def _entry(serial: Serial, reason: RevocationReason, at: datetime) -> x509.Revok
     )
 
 
-def _certificate(plan: Plan, one: Planned, folder: Path) -> x509.Certificate | None:
-    path = folder / f"{one.id}.cer"
+def _certificate(plan: Plan, planned: Planned, folder: Path) -> x509.Certificate | None:
+    path = folder / f"{planned.id}.cer"
     if not path.exists():
         return None
-    found = x509.load_pem_x509_certificate(path.read_bytes())
-    wrong = differences(plan, one, found, compare_urls=True)
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    wrong = differences(plan, planned, certificate, compare_urls=True)
     if wrong:
         text = f"{path.name} is there, and the file says otherwise of its {', '.join(wrong)}."
         raise Refusal(Kind.CONFLICT, "ceremony-differs", text, differs=wrong)
-    return found
+    return certificate
 
 
 def _parent(plan: Plan, root_id: str, folder: Path) -> Parent | None:
-    found = _certificate(plan, plan.authority(root_id), folder)
-    return None if found is None else Parent(root_id, found)
+    certificate = _certificate(plan, plan.authority(root_id), folder)
+    return None if certificate is None else Parent(root_id, certificate)
 
 
 def _public_key(
-    plan: Plan, one: Planned, key: EllipticCurvePrivateKey, folder: Path
+    plan: Plan, planned: Planned, key: EllipticCurvePrivateKey, folder: Path
 ) -> EllipticCurvePublicKey | None:
     """The key to certify: the root's own, that of the other root's certificate, or the request's."""
-    if one.issuer is None:
+    if planned.issuer is None:
         return key.public_key()
-    if isinstance(one, PlannedCross):
-        certified = _certificate(plan, plan.authority(one.subject), folder)
+    if isinstance(planned, PlannedCross):
+        certified = _certificate(plan, plan.authority(planned.subject), folder)
         return None if certified is None else ec_key(certified)
-    path = folder / f"{one.id}.csr"
-    return _requested(one, path.read_bytes()) if path.exists() else None
+    path = folder / f"{planned.id}.csr"
+    return _requested(planned, path.read_bytes()) if path.exists() else None
 
 
-def _requested(one: PlannedAuthority, pem: bytes) -> EllipticCurvePublicKey:
+def _requested(planned: PlannedAuthority, pem: bytes) -> EllipticCurvePublicKey:
     request = certification_request.read(pem)
     public = request.key
     if not isinstance(public, EllipticCurvePublicKey):
         raise build.unfit_key(public)
-    if public.curve.name != one.curve:
-        raise _unfit(one, f"its key is not on {one.curve}", pem)
-    if request.subject != subject_of(one.names).public_bytes():
-        raise _unfit(one, "its subject is not the file's", pem)
+    if public.curve.name != planned.curve:
+        raise _unfit(planned, f"its key is not on {planned.curve}", pem)
+    if request.subject != subject_of(planned.names).public_bytes():
+        raise _unfit(planned, "its subject is not the file's", pem)
     return public
 
 
-def _unfit(one: PlannedAuthority, reason: str, pem: bytes) -> Refusal:
-    text = f"The request for {one.id} is not the reviewed one: {reason} (SHA-256 {sha256(pem).hexdigest()})."
+def _unfit(planned: PlannedAuthority, reason: str, pem: bytes) -> Refusal:
+    text = (
+        f"The request for {planned.id} is not the reviewed one: {reason} (SHA-256 {sha256(pem).hexdigest()})."
+    )
     return Refusal(Kind.UNACCEPTABLE, "request-unfit", text)

@@ -91,9 +91,9 @@ def perform(
             raise Refusal(Kind.CONFLICT, "ceremony-running", "Another ceremony is under way on this record.")
         with transaction(engine, read_only=True) as connection:
             course = _begin(connection, plan, reviewed=reviewed)
-        for one in plan.in_order:
-            if one.id not in course.certificates:
-                _step(plan, one, ring, course, now)
+        for planned in plan.in_order:
+            if planned.id not in course.certificates:
+                _step(plan, planned, ring, course, now)
         told = transcript.write(plan, course.steps, course.used, now) if course.used else ""
         if told:
             with transaction(engine) as connection:
@@ -105,52 +105,52 @@ def preview(connection: Connection, plan: Plan, now: datetime) -> str:
     """Everything that `perform` would have signed at this instant, in words; no key is looked at."""
     course = _begin(connection, plan)
     told = [f"{name}: exists and is kept" for name in course.kept]
-    for one in plan.in_order:
-        if one.id in course.certificates:
+    for planned in plan.in_order:
+        if planned.id in course.certificates:
             continue
-        certifies = plan.authority(one.subject) if isinstance(one, PlannedCross) else one
-        parent = _parent(one, course)
+        certifies = plan.authority(planned.subject) if isinstance(planned, PlannedCross) else planned
+        parent = _parent(planned, course)
         key = course.certificates.get(certifies.id)
         public = (
             generate_private_key(CURVES[certifies.curve]).public_key() if key is None else build.ec_key(key)
         )
         drawn = build.draw(
-            plan, one, public, parent,
-            serial=serial_of(x509.random_serial_number()), validity=build.span(one, parent, now),
+            plan, planned, public, parent,
+            serial=serial_of(x509.random_serial_number()), validity=build.span(planned, parent, now),
         )  # fmt: skip
-        build.check(one, drawn, parent)
-        course.certificates[one.id] = drawn
-        told.append(describe(f"{one.id}, {_signer(plan, one)}", drawn, drawn=True) + _crl(one))
+        build.check(planned, drawn, parent)
+        course.certificates[planned.id] = drawn
+        told.append(describe(f"{planned.id}, {_signer(plan, planned)}", drawn, drawn=True) + _crl(planned))
     return "\n\n".join(told) + "\n"
 
 
 def _rows_of(
-    one: Planned, der: bytes, state: AuthorityState, now: datetime
+    planned: Planned, der: bytes, state: AuthorityState, now: datetime
 ) -> tuple[Authority | Cross, IssuedCertificate]:
     """The rows of a certificate that the plan asks for."""
     certificate = x509.load_der_x509_certificate(der)
     serial = serial_of(certificate.serial_number)
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     issued = IssuedCertificate(
-        serial=serial, authority_id=one.issuer or one.id, profile=one.profile.name, shard=0, mailbox=None,
-        practitioner=None, subject=subject_text(certificate.subject),
+        serial=serial, authority_id=planned.issuer or planned.id, profile=planned.profile.name, shard=0,
+        mailbox=None, practitioner=None, subject=subject_text(certificate.subject),
         spki_sha256=spki_sha256(build.ec_key(certificate)), der=der, sha256=sha256(der).digest(),
         not_before=begins, not_after=ends, issued_at=now,
     )  # fmt: skip
-    if isinstance(one, PlannedCross):
-        return Cross(one.id, serial, one.subject, one.issuer, der, begins, ends), issued
+    if isinstance(planned, PlannedCross):
+        return Cross(planned.id, serial, planned.subject, planned.issuer, der, begins, ends), issued
     made = Authority(
-        id=one.id, kind="root" if one.issuer is None else "issuing", issuer_id=one.issuer,
-        subject=issued.subject, key_name=one.key.name, shards=one.shards, der=der, not_before=begins,
-        not_after=ends, role=one.role, generation=one.generation, state=state, offline=one.offline,
-        crl_form=one.crl_form,
+        id=planned.id, kind="root" if planned.issuer is None else "issuing", issuer_id=planned.issuer,
+        subject=issued.subject, key_name=planned.key.name, shards=planned.shards, der=der, not_before=begins,
+        not_after=ends, role=planned.role, generation=planned.generation, state=state,
+        offline=planned.offline, crl_form=planned.crl_form,
     )  # fmt: skip
     return made, issued
 
 
-def add(connection: Connection, one: Planned, der: bytes, *, now: datetime, actor: Actor) -> None:
+def add(connection: Connection, planned: Planned, der: bytes, *, now: datetime, actor: Actor) -> None:
     """Store one signed certificate with its audit lines; a later generation stands by until activated."""
-    made, issued = _rows_of(one, der, _first_state(connection, one), now)
+    made, issued = _rows_of(planned, der, _first_state(connection, planned), now)
     tbs = x509.load_der_x509_certificate(der).tbs_certificate_bytes
     if isinstance(made, Authority):
         authority_rows.add_authority(connection, made, now)
@@ -162,105 +162,120 @@ def add(connection: Connection, one: Planned, der: bytes, *, now: datetime, acto
         "sha256": issued.sha256.hex(), "serial": issued.serial, "not_after": issued.not_after.isoformat(),
     }  # fmt: skip
     told = detail | ({"crl": made.crl_form.value} if isinstance(made, Authority) else {})
-    record(connection, now=now, actor=actor, event=event, subject=one.id, detail=told)
+    record(connection, now=now, actor=actor, event=event, subject=planned.id, detail=told)
     # A CA's certificate is a certificate: the log tells of each, or an unexplained one could hide among them.
     record(
         connection, now=now, actor=actor, event=Event.CERTIFICATE_ISSUED, subject=issued.serial, detail=detail
     )
 
 
-def differences(plan: Plan, one: Planned, certificate: x509.Certificate, *, compare_urls: bool) -> list[str]:
+def differences(
+    plan: Plan, planned: Planned, certificate: x509.Certificate, *, compare_urls: bool
+) -> list[str]:
     """In what this certificate is not what the plan asks for: [] when it is."""
-    certifies = plan.authority(one.subject) if isinstance(one, PlannedCross) else one
+    certifies = plan.authority(planned.subject) if isinstance(planned, PlannedCross) else planned
     span = certificate.not_valid_after_utc - certificate.not_valid_before_utc + _SECOND
-    found = []
+    differing = []
     if certificate.subject.public_bytes() != subject_of(certifies.names).public_bytes():
-        found.append("subject")
+        differing.append("subject")
     if build.ec_key(certificate).curve.name != certifies.curve:
-        found.append("curve")
-    if span != timedelta(days=one.days):
-        found.append("days")
-    if compare_urls and one.issuer is not None and _crl_url(certificate) != plan.urls.crl(one.issuer, 0):
-        found.append("base_url")
-    return found
+        differing.append("curve")
+    if span != timedelta(days=planned.days):
+        differing.append("days")
+    if (
+        compare_urls
+        and planned.issuer is not None
+        and _crl_url(certificate) != plan.urls.crl(planned.issuer, 0)
+    ):
+        differing.append("base_url")
+    return differing
 
 
 def _begin(connection: Connection, plan: Plan, *, reviewed: bool = True) -> _Course:
     """What exists, once it is known to equal the plan; refuses `ceremony-differs`, `plain-too-large`."""
-    authorities = {one.id: one for one in authority_rows.authorities(connection)}
-    crosses = {one.id: one for one in ceremony_store.crosses(connection)}
-    found = {name: x509.load_der_x509_certificate(one.der) for name, one in (authorities | crosses).items()}
-    course = _Course(found)
-    for one in plan.in_order:
-        if one.id not in found:
-            _check_carried(connection, one)
+    authorities = {authority.id: authority for authority in authority_rows.authorities(connection)}
+    crosses = {cross.id: cross for cross in ceremony_store.crosses(connection)}
+    certificates = {
+        name: x509.load_der_x509_certificate(certified.der)
+        for name, certified in (authorities | crosses).items()
+    }
+    course = _Course(certificates)
+    for planned in plan.in_order:
+        if planned.id not in certificates:
+            _check_carried(connection, planned)
             continue
-        wrong = differences(plan, one, found[one.id], compare_urls=reviewed)
-        if isinstance(one, PlannedAuthority):
-            wrong += _row_differences(one, authorities[one.id], reviewed=reviewed)
+        wrong = differences(plan, planned, certificates[planned.id], compare_urls=reviewed)
+        if isinstance(planned, PlannedAuthority):
+            wrong += _row_differences(planned, authorities[planned.id], reviewed=reviewed)
         if wrong:
-            text = f"{one.id} exists, and the file says otherwise of its {', '.join(wrong)}."
+            text = f"{planned.id} exists, and the file says otherwise of its {', '.join(wrong)}."
             raise Refusal(Kind.CONFLICT, "ceremony-differs", text, differs=wrong)
-        course.kept.append(one.id)
+        course.kept.append(planned.id)
     return course
 
 
-def _check_carried(connection: Connection, one: Planned) -> None:
+def _check_carried(connection: Connection, planned: Planned) -> None:
     """A plain CRL is for what its readers can carry: whoever has outgrown it is not made in it again."""
-    if not isinstance(one, PlannedAuthority) or one.issuer is None or one.crl_form is not CrlForm.PLAIN:
+    if (
+        not isinstance(planned, PlannedAuthority)
+        or planned.issuer is None
+        or planned.crl_form is not CrlForm.PLAIN
+    ):
         return
-    listed = ceremony_store.listed_by_role(connection, one.role)
+    listed = ceremony_store.listed_by_role(connection, planned.role)
     if listed > MOST_IN_PLAIN:
         text = (
-            f"{one.id} cannot be plain: the CA before it lists {listed} certificates, and a plain CRL is made"
-            f' for {MOST_IN_PLAIN}. Write `crl = "national"` and a number of `shards`.'
+            f"{planned.id} cannot be plain: the CA before it lists {listed} certificates, and a plain CRL"
+            f' is made for {MOST_IN_PLAIN}. Write `crl = "national"` and a number of `shards`.'
         )
         raise Refusal(Kind.UNACCEPTABLE, "plain-too-large", text)
 
 
-def _row_differences(one: PlannedAuthority, known: Authority, *, reviewed: bool) -> list[str]:
+def _row_differences(planned: PlannedAuthority, known: Authority, *, reviewed: bool) -> list[str]:
     pairs: dict[str, tuple[object, object]] = {
-        "issuer": (one.issuer, known.issuer_id),
-        "key": (one.key.name, known.key_name),
-        "place": (one.offline, known.offline),
+        "issuer": (planned.issuer, known.issuer_id),
+        "key": (planned.key.name, known.key_name),
+        "place": (planned.offline, known.offline),
     }
     if reviewed:
-        pairs |= {"crl": (one.crl_form, known.crl_form), "shards": (one.shards, known.shards)}
-    return [name for name, (wanted, found) in pairs.items() if wanted != found]
+        pairs |= {"crl": (planned.crl_form, known.crl_form), "shards": (planned.shards, known.shards)}
+    return [name for name, (wanted, present) in pairs.items() if wanted != present]
 
 
-def _step(plan: Plan, one: Planned, ring: KeyRing, course: _Course, now: datetime) -> None:
-    issuer = None if one.issuer is None else plan.authority(one.issuer)
-    if isinstance(one, PlannedCross):
-        certified = course.certificates.get(one.subject)
+def _step(plan: Plan, planned: Planned, ring: KeyRing, course: _Course, now: datetime) -> None:
+    issuer = None if planned.issuer is None else plan.authority(planned.issuer)
+    if isinstance(planned, PlannedCross):
+        certified = course.certificates.get(planned.subject)
         public = None if certified is None else build.ec_key(certified)
-    elif one.offline:
+    elif planned.offline:
         public = None
     else:
-        key, new = ring.key(one)
-        course.steps.append(Step(f"{one.id}: {'made' if new else 'found'} the key {one.key.name}"))
+        key, new = ring.key(planned)
+        course.steps.append(Step(f"{planned.id}: {'made' if new else 'found'} the key {planned.key.name}"))
         if new or issuer is None:
-            course.used[one.id] = key
+            course.used[planned.id] = key
         public = key.public_key()
     here = issuer is None or (ring.reaches(issuer) and issuer.id in course.certificates)
     if public is None or not here:
-        _wait(one, ring, course)
+        _wait(planned, ring, course)
         return
-    signer = one if issuer is None else issuer
+    signer = planned if issuer is None else issuer
     signing_key = ring.held(signer)  # type: ignore[arg-type]  # a cross certificate has an issuer
-    der = signing.sign(plan, one, public=public, signing=signing_key, parent=_parent(one, course), now=now)
+    der = signing.sign(
+        plan, planned, public=public, signing=signing_key, parent=_parent(planned, course), now=now
+    )
     course.used[signer.id] = signing_key
-    course.certificates[one.id] = x509.load_der_x509_certificate(der)
-    course.made[one.id] = der
-    course.steps.append(Step(f"{one.id}: signed, {_signer(plan, one)}{_crl(one)}", der))
+    course.certificates[planned.id] = x509.load_der_x509_certificate(der)
+    course.made[planned.id] = der
+    course.steps.append(Step(f"{planned.id}: signed, {_signer(plan, planned)}{_crl(planned)}", der))
 
 
-def _wait(one: Planned, ring: KeyRing, course: _Course) -> None:
-    course.waiting.append(one.id)
-    says = f"{one.id}: waits for the offline machine"
-    if isinstance(one, PlannedAuthority) and not one.offline:
-        made = signing.request(one, ring.held(one))
-        course.requests[one.id] = made
+def _wait(planned: Planned, ring: KeyRing, course: _Course) -> None:
+    course.waiting.append(planned.id)
+    says = f"{planned.id}: waits for the offline machine"
+    if isinstance(planned, PlannedAuthority) and not planned.offline:
+        made = signing.request(planned, ring.held(planned))
+        course.requests[planned.id] = made
         says += f"; SHA-256 of its request: {sha256(made).hexdigest()}"
     course.steps.append(Step(says))
 
@@ -268,9 +283,9 @@ def _wait(one: Planned, ring: KeyRing, course: _Course) -> None:
 def _store(
     connection: Connection, plan: Plan, course: _Course, told: str, *, now: datetime, actor: Actor
 ) -> None:
-    for one in plan.in_order:
-        if one.id in course.made:
-            add(connection, one, course.made[one.id], now=now, actor=actor)
+    for planned in plan.in_order:
+        if planned.id in course.made:
+            add(connection, planned, course.made[planned.id], now=now, actor=actor)
     detail = {
         "title": plan.title, "present": list(plan.present), "made": list(course.made),
         "waiting": list(course.waiting), "transcript_sha256": sha256(told.encode()).hexdigest(),
@@ -280,36 +295,36 @@ def _store(
     )
 
 
-def _first_state(connection: Connection, one: Planned) -> AuthorityState:
+def _first_state(connection: Connection, planned: Planned) -> AuthorityState:
     """The first of its role issues at once; whoever follows waits until its lists are out (`rollover`).
 
     The first for servers follows too where another CA has certified some:
     `pki.service_keys.servers_authority`.
     """
-    if isinstance(one, PlannedCross) or one.issuer is None:
+    if isinstance(planned, PlannedCross) or planned.issuer is None:
         return AuthorityState.ACTIVE
-    follows = any(other.role == one.role for other in authority_rows.authorities(connection))
-    if one.role == SERVERS_ROLE:
+    follows = any(other.role == planned.role for other in authority_rows.authorities(connection))
+    if planned.role == SERVERS_ROLE:
         follows = follows or ceremony_store.has_certified(connection, OF_SERVERS_CAS)
     return AuthorityState.STANDBY if follows else AuthorityState.ACTIVE
 
 
-def _parent(one: Planned, course: _Course) -> Parent | None:
-    return None if one.issuer is None else Parent(one.issuer, course.certificates[one.issuer])
+def _parent(planned: Planned, course: _Course) -> Parent | None:
+    return None if planned.issuer is None else Parent(planned.issuer, course.certificates[planned.issuer])
 
 
-def _signer(plan: Plan, one: Planned) -> str:
-    if one.issuer is None:
-        return f"by its own key ({plan.authority(one.id).key.place.value})"
-    return f"by {one.issuer} ({plan.authority(one.issuer).key.place.value})"
+def _signer(plan: Plan, planned: Planned) -> str:
+    if planned.issuer is None:
+        return f"by its own key ({plan.authority(planned.id).key.place.value})"
+    return f"by {planned.issuer} ({plan.authority(planned.issuer).key.place.value})"
 
 
-def _crl(one: Planned) -> str:
+def _crl(planned: Planned) -> str:
     """What no certificate says of the CA, and what stays for its life."""
-    if isinstance(one, PlannedCross):
+    if isinstance(planned, PlannedCross):
         return ""
-    shards = f", {one.shards} shards" if one.crl_form is CrlForm.NATIONAL else ""
-    return f"\n    Its CRL: {one.crl_form.value}{shards}"
+    shards = f", {planned.shards} shards" if planned.crl_form is CrlForm.NATIONAL else ""
+    return f"\n    Its CRL: {planned.crl_form.value}{shards}"
 
 
 def _crl_url(certificate: x509.Certificate) -> str:

@@ -120,9 +120,9 @@ class Plan:
 
     def authority(self, authority_id: str) -> PlannedAuthority:
         """The CA of that id; refuses `not-in-ceremony`."""
-        for one in self.authorities:
-            if one.id == authority_id:
-                return one
+        for authority in self.authorities:
+            if authority.id == authority_id:
+                return authority
         text = f"The ceremony's file names no authority {authority_id}."
         raise Refusal(Kind.NOT_FOUND, "not-in-ceremony", text)
 
@@ -134,8 +134,8 @@ class Plan:
     @property
     def in_order(self) -> tuple[Planned, ...]:
         """Everything to be signed, issuers before those they certify."""
-        roots = [one for one in self.authorities if one.issuer is None]
-        issuing = [one for one in self.authorities if one.issuer is not None]
+        roots = [authority for authority in self.authorities if authority.issuer is None]
+        issuing = [authority for authority in self.authorities if authority.issuer is not None]
         return (*roots, *self.crosses, *issuing)
 
 
@@ -198,7 +198,7 @@ class _Table:
 
     def people(self, name: str) -> tuple[str, ...]:
         names = self.take(name, list)
-        if not all(isinstance(one, str) and one and one == plain(one) for one in names):
+        if not all(isinstance(person, str) and person and person == plain(person) for person in names):
             raise _bad(f"{self.place}: `{name}` is a list of names.")
         return tuple(names)
 
@@ -206,10 +206,10 @@ class _Table:
         return name in self._left
 
     def tables(self, name: str, lines: list[int]) -> list["_Table"]:
-        found = self.take(name, list, [])
-        if len(found) != len(lines):
+        entries = self.take(name, list, [])
+        if len(entries) != len(lines):
             raise _bad(f"`{name}` is written as tables: [[{name}]].")
-        return [_Table(f"line {line}, [[{name}]]", one) for line, one in zip(lines, found, strict=True)]
+        return [_Table(f"line {line}, [[{name}]]", entry) for line, entry in zip(lines, entries, strict=True)]
 
     def end(self) -> None:
         if self._left:
@@ -225,7 +225,7 @@ def _authority(table: _Table) -> PlannedAuthority:
     role = table.one_of("role", ROLES)
     # A file of before this word says what was then: shards and deltas, of a root one complete CRL.
     usual = CrlForm.PLAIN if role == "root" else CrlForm.NATIONAL
-    form = CrlForm(table.one_of("crl", tuple(one.value for one in CrlForm), usual.value))
+    form = CrlForm(table.one_of("crl", tuple(choice.value for choice in CrlForm), usual.value))
     made = PlannedAuthority(
         id=table.text("id"),
         role=role,
@@ -261,7 +261,7 @@ def _authority(table: _Table) -> PlannedAuthority:
 def _key(table: _Table) -> PlannedKey:
     inner = _Table(f"{table.place} key", table.take("key", dict))
     name = inner.text("name")
-    place = Place(inner.one_of("place", tuple(one.value for one in Place)))
+    place = Place(inner.one_of("place", tuple(choice.value for choice in Place)))
     inner.end()
     if not _KEY_NAME.fullmatch(name):
         raise _bad(f"{inner.place}: `name` has small letters, digits, and `.-_` between them.")
@@ -279,12 +279,12 @@ def _check_whole(plan: Plan, tables: Mapping[str, list[_Table]]) -> None:
     """What no table can tell alone: names used twice, issuers that are not there or end too soon."""
     if not plan.authorities:
         raise _bad("There is no [[authority]].")
-    by_id = {one.id: one for one in plan.authorities}
-    for number, (one, table) in enumerate(zip(plan.authorities, tables["authority"], strict=True)):
+    by_id = {authority.id: authority for authority in plan.authorities}
+    for number, (authority, table) in enumerate(zip(plan.authorities, tables["authority"], strict=True)):
         for earlier in plan.authorities[:number]:
-            _check_apart(one, earlier, table.place)
-        if one.issuer is not None:
-            _check_issuer(one, by_id.get(one.issuer), table.place)
+            _check_apart(authority, earlier, table.place)
+        if authority.issuer is not None:
+            _check_issuer(authority, by_id.get(authority.issuer), table.place)
     for number, (cross, table) in enumerate(zip(plan.crosses, tables["cross"], strict=True)):
         subject = by_id.get(cross.subject)
         if subject is None or subject.issuer is not None or cross.subject == cross.issuer:
@@ -296,22 +296,22 @@ def _check_whole(plan: Plan, tables: Mapping[str, list[_Table]]) -> None:
             raise _bad(f"{table.place}: it stands there twice.")
 
 
-def _check_apart(one: PlannedAuthority, earlier: PlannedAuthority, place: str) -> None:
-    if one.id == earlier.id:
+def _check_apart(authority: PlannedAuthority, earlier: PlannedAuthority, place: str) -> None:
+    if authority.id == earlier.id:
         raise _bad(f"{place}: `id` stands there twice.")
-    if one.subject == earlier.subject:
+    if authority.subject == earlier.subject:
         # Two CAs of one name: a verifier takes one's CRL for the other's.
         raise _bad(f"{place}: {earlier.id} has the same `subject`.")
-    if one.key == earlier.key:
+    if authority.key == earlier.key:
         raise _bad(f"{place}: {earlier.id} has the same key.")
 
 
-def _check_issuer(one: Planned, issuer: PlannedAuthority | None, place: str) -> None:
+def _check_issuer(planned: Planned, issuer: PlannedAuthority | None, place: str) -> None:
     if issuer is None or issuer.issuer is not None:
         raise _bad(f"{place}: `issuer` is a root of this file.")
-    if one.days > issuer.days:
-        raise _bad(f"{place}: its {one.days} days are beyond its issuer's {issuer.days}.")
-    if isinstance(one, PlannedAuthority) and one.curve > issuer.curve:
+    if planned.days > issuer.days:
+        raise _bad(f"{place}: its {planned.days} days are beyond its issuer's {issuer.days}.")
+    if isinstance(planned, PlannedAuthority) and planned.curve > issuer.curve:
         raise _bad(f"{place}: its curve is stronger than its issuer's, which gains nothing.")
 
 

@@ -36,38 +36,39 @@ class KeyRing:
 
     places: Mapping[Place, Keys]
 
-    def key(self, one: PlannedAuthority) -> tuple[EllipticCurvePrivateKey, bool]:
+    def key(self, authority: PlannedAuthority) -> tuple[EllipticCurvePrivateKey, bool]:
         """The key of this CA, and whether it was made now; refuses `key-out-of-reach`, `key-differs`.
 
         One that is there already is of an earlier try, cut short: nobody has seen a certificate of it.
         """
-        keys = self._place(one)
-        if not keys.exists(one.key.name):
-            return keys.make(one.key.name, _CURVES[one.curve]), True
-        return self.held(one), False
+        keys = self._place(authority)
+        if not keys.exists(authority.key.name):
+            return keys.make(authority.key.name, _CURVES[authority.curve]), True
+        return self.held(authority), False
 
-    def held(self, one: PlannedAuthority) -> EllipticCurvePrivateKey:
+    def held(self, authority: PlannedAuthority) -> EllipticCurvePrivateKey:
         """The key of this CA, which must be there."""
-        key = self._place(one).load(one.key.name)
-        if key.curve.name != one.curve:
-            text = f"The key {one.key.name} is on {key.curve.name}, not on {one.curve}."
+        key = self._place(authority).load(authority.key.name)
+        if key.curve.name != authority.curve:
+            text = f"The key {authority.key.name} is on {key.curve.name}, not on {authority.curve}."
             raise Refusal(Kind.CONFLICT, "key-differs", text)
         return key
 
-    def reaches(self, one: PlannedAuthority) -> bool:
+    def reaches(self, authority: PlannedAuthority) -> bool:
         """Whether keys of that place can be used from here."""
-        return one.key.place in self.places
+        return authority.key.place in self.places
 
-    def _place(self, one: PlannedAuthority) -> Keys:
-        if not self.reaches(one):
-            text = f"The key {one.key.name} of {one.id} lies elsewhere ({one.key.place.value})."
+    def _place(self, authority: PlannedAuthority) -> Keys:
+        if not self.reaches(authority):
+            key = authority.key
+            text = f"The key {key.name} of {authority.id} lies elsewhere ({key.place.value})."
             raise Refusal(Kind.UNAVAILABLE, "key-out-of-reach", text)
-        return self.places[one.key.place]
+        return self.places[authority.key.place]
 
 
 def sign(
     plan: Plan,
-    one: Planned,
+    planned: Planned,
     *,
     public: EllipticCurvePublicKey,
     signing: EllipticCurvePrivateKey,
@@ -79,10 +80,10 @@ def sign(
         text = f"The key at hand is not the one in the certificate of {parent.id}."
         raise Refusal(Kind.CONFLICT, "key-differs", text)
     drawn = build.draw(
-        plan, one, public, parent,
-        serial=serial_of(x509.random_serial_number()), validity=build.span(one, parent, now),
+        plan, planned, public, parent,
+        serial=serial_of(x509.random_serial_number()), validity=build.span(planned, parent, now),
     )  # fmt: skip
-    build.check(one, drawn, parent)
+    build.check(planned, drawn, parent)
     signed = seal(drawn.tbs_certificate_bytes, signing)
     made = x509.load_der_x509_certificate(signed)
     # A token may answer with anything: what it signed is looked at before it is kept.
@@ -90,8 +91,10 @@ def sign(
     return signed
 
 
-def request(one: PlannedAuthority, key: EllipticCurvePrivateKey) -> bytes:
+def request(authority: PlannedAuthority, key: EllipticCurvePrivateKey) -> bytes:
     """A PKCS #10 request for this CA, in PEM: its name, its key, the proof that the key is held."""
-    digest = hashes.SHA384() if one.curve == "secp384r1" else hashes.SHA256()
-    built = x509.CertificateSigningRequestBuilder().subject_name(subject_of(one.names)).sign(key, digest)
+    digest = hashes.SHA384() if authority.curve == "secp384r1" else hashes.SHA256()
+    built = (
+        x509.CertificateSigningRequestBuilder().subject_name(subject_of(authority.names)).sign(key, digest)
+    )
     return built.public_bytes(Encoding.PEM)

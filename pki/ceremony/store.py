@@ -79,7 +79,7 @@ def taken_back(connection: Connection, authority_id: str) -> set[Serial]:
     query = select(revocation.c.serial).where(revocation.c.authority_id == authority_id).distinct()
     serials = list(connection.execute(query).scalars())
     last = connection.execute(_LAST, {"serials": serials})
-    return {Serial(one) for one, action in last if action != RevocationAction.RELEASE.value}
+    return {Serial(serial) for serial, action in last if action != RevocationAction.RELEASE.value}
 
 
 def expired_before(connection: Connection, serials: Sequence[Serial], then: datetime) -> set[Serial]:
@@ -87,13 +87,13 @@ def expired_before(connection: Connection, serials: Sequence[Serial], then: date
     query = select(certificate.c.serial).where(
         certificate.c.serial.in_(serials), certificate.c.not_after < then
     )
-    return {Serial(one) for one in connection.execute(query).scalars()}
+    return {Serial(serial) for serial in connection.execute(query).scalars()}
 
 
 def known(connection: Connection, serials: Sequence[Serial]) -> set[Serial]:
     """Those of these serials that are in the record."""
     query = select(certificate.c.serial).where(certificate.c.serial.in_(serials))
-    return {Serial(one) for one in connection.execute(query).scalars()}
+    return {Serial(serial) for serial in connection.execute(query).scalars()}
 
 
 def has_certified(connection: Connection, profiles: Collection[str]) -> bool:
