@@ -274,18 +274,18 @@ def _status(profile: Profile, urls: Urls, issuer: Issuer, shard: int) -> Extensi
 
 
 def _alternative(names: Names) -> Extensions:
-    found: list[x509.GeneralName] = []
+    general_names: list[x509.GeneralName] = []
     match names:
         case PersonNames() | OrganisationNames() | ApplicationNames():
-            found = [x509.RFC822Name(names.address)]
+            general_names = [x509.RFC822Name(names.address)]
         case ServiceNames():
-            found = [x509.DNSName(name) for name in names.dns]
-            found += [x509.IPAddress(address) for address in names.addresses]
+            general_names = [x509.DNSName(name) for name in names.dns]
+            general_names += [x509.IPAddress(address) for address in names.addresses]
         case OperatorNames() | ResponderNames() | AuthorityNames():
             pass
     # RFC 5280 4.1.2.6: critical where it alone names the holder.
     alone = not list(subject_of(names))
-    return [(x509.SubjectAlternativeName(found), alone)] if found else []
+    return [(x509.SubjectAlternativeName(general_names), alone)] if general_names else []
 
 
 def _admissions(names: Names) -> Extensions:

@@ -124,9 +124,9 @@ def _parts(request: bytes) -> _Parts:
         bits = der.content(signature)
     except (ValueError, IndexError) as error:
         raise _bad("This is no PKCS #10 request: its parts are not those of RFC 2986 4.") from error
-    tags = [one[0] for one in (version, subject, public_key_info, algorithm, signature)]
+    tags = [part[0] for part in (version, subject, public_key_info, algorithm, signature)]
     # The attributes are not optional, and some tools leave them out where there are none.
-    is_fit = [one[0] for one in attributes] in ([], [_ATTRIBUTES]) and bits[:1] == b"\x00"
+    is_fit = [attribute[0] for attribute in attributes] in ([], [_ATTRIBUTES]) and bits[:1] == b"\x00"
     if tags != [_INTEGER, _SEQUENCE, _SEQUENCE, _SEQUENCE, _BIT_STRING] or not is_fit:
         raise _bad("This is no PKCS #10 request: its parts are not those of RFC 2986 4.")
     return _Parts(signed, der.content(version).lstrip(b"\0"), subject, public_key_info, algorithm, bits[1:])

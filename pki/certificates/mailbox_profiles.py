@@ -45,4 +45,8 @@ def purposes_asked(keys: MailKeys, purpose: Purpose | None) -> frozenset[Purpose
 def mail_profile(kind: MailboxKind, purposes: frozenset[Purpose]) -> Profile:
     """The profile of a mailbox of this kind for a key that serves these."""
     joined = PROFILE_OF_MAILBOX[kind]
-    return next(one for one in PROFILES.values() if one.family == joined.name and one.serves == purposes)
+    return next(
+        profile
+        for profile in PROFILES.values()
+        if profile.family == joined.name and profile.serves == purposes
+    )

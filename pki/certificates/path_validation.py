@@ -73,9 +73,9 @@ def find_path(
             check_path(path, anchor, at)
             for issued, issuer in zip(path, [*path[1:], anchor], strict=True):
                 check_status(issued, issuer, lists, at)
-        except Refusal as found:
+        except Refusal as failure:
             if refusal.code in _SAYS_LITTLE:
-                refusal = found
+                refusal = failure
             continue
         return path
     raise refusal
@@ -90,7 +90,7 @@ def check_path(path: Sequence[x509.Certificate], anchor: x509.Certificate, at: d
             _check_issued(certificate, issuer, at)
             if place:
                 # Self-issued ones, as at a roll-over, do not count (RFC 5280 4.2.1.9).
-                below = sum(one.subject != one.issuer for one in path[1:place])
+                below = sum(intermediate.subject != intermediate.issuer for intermediate in path[1:place])
                 _check_authority(certificate, below)
         except _UNREADABLE as error:
             raise _refused("path-unreadable", "A certificate of the chain cannot be read.") from error
@@ -104,18 +104,20 @@ def check_status(
 ) -> None:
     """Refuse `path-revoked` when a CRL lists it, `path-status-unknown` when none that holds covers it."""
     usable = list(_usable(certificate, issuer, lists, at))
-    complete = [one for one in usable if one.base is None]
+    complete = [listing for listing in usable if listing.base is None]
     if not complete:
         raise _refused(
             "path-status-unknown", "No CRL that holds says anything of a certificate of the chain."
         )
-    newest = max(complete, key=lambda one: one.number)
+    newest = max(complete, key=lambda listing: listing.number)
     deltas = [
-        one
-        for one in usable
-        if one.base is not None and one.base <= newest.number <= one.number and one.scope == newest.scope
+        listing
+        for listing in usable
+        if listing.base is not None
+        and listing.base <= newest.number <= listing.number
+        and listing.scope == newest.scope
     ]
-    latest = max(deltas, key=lambda one: one.number, default=None)
+    latest = max(deltas, key=lambda listing: listing.number, default=None)
     entry = None if latest is None else latest.entry
     entry = entry or newest.entry
     if entry is not None and _reason(entry) is not x509.ReasonFlags.remove_from_crl:
@@ -141,9 +143,9 @@ def _paths(
         yield path
     if len(path) == LONGEST_PATH:
         return
-    for one in others:
-        if one.subject == last.issuer and one not in path:
-            yield from _paths([*path, one], anchor, others)
+    for candidate in others:
+        if candidate.subject == last.issuer and candidate not in path:
+            yield from _paths([*path, candidate], anchor, others)
 
 
 def _check_extensions(certificate: x509.Certificate) -> None:
@@ -190,39 +192,39 @@ def _usable(
     lists: Iterable[x509.CertificateRevocationList],
     at: datetime,
 ) -> Iterator[_Listing]:
-    for one in lists:
-        if one.issuer != certificate.issuer or one.issuer != issuer.subject:
+    for crl in lists:
+        if crl.issuer != certificate.issuer or crl.issuer != issuer.subject:
             continue
         try:
-            if _holds(one, issuer, at) and _covers(one, certificate):
-                yield _listing(one, certificate)
+            if _holds(crl, issuer, at) and _covers(crl, certificate):
+                yield _listing(crl, certificate)
         except _UNREADABLE:
             continue  # What cannot be read says nothing; without another, the status is unknown.
 
 
-def _holds(one: x509.CertificateRevocationList, issuer: x509.Certificate, at: datetime) -> bool:
-    until, key = one.next_update_utc, issuer.public_key()
+def _holds(crl: x509.CertificateRevocationList, issuer: x509.Certificate, at: datetime) -> bool:
+    until, key = crl.next_update_utc, issuer.public_key()
     usage = _extension(issuer.extensions, x509.KeyUsage)
     understood = all(
-        not extension.critical or extension.oid in _UNDERSTOOD_OF_LISTS for extension in one.extensions
+        not extension.critical or extension.oid in _UNDERSTOOD_OF_LISTS for extension in crl.extensions
     ) and all(
         not extension.critical or extension.oid in _UNDERSTOOD_OF_ENTRIES
-        for entry in one
+        for entry in crl
         for extension in entry.extensions
     )
     return (
         until is not None
-        and one.last_update_utc <= at < until
+        and crl.last_update_utc <= at < until
         and understood
         and (usage is None or usage.crl_sign)
         and isinstance(key, RSAPublicKey | EllipticCurvePublicKey)
-        and one.is_signature_valid(key)
+        and crl.is_signature_valid(key)
     )
 
 
-def _covers(one: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+def _covers(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
     """Whether the scope of this CRL (RFC 5280 5.2.5) holds this certificate, for every reason."""
-    scope = _extension(one.extensions, x509.IssuingDistributionPoint)
+    scope = _extension(crl.extensions, x509.IssuingDistributionPoint)
     if scope is None:
         return True
     if scope.indirect_crl or scope.only_some_reasons or scope.only_contains_attribute_certs:
@@ -240,14 +242,14 @@ def _covers(one: x509.CertificateRevocationList, certificate: x509.Certificate) 
     return bool(named & set(scope.full_name or ()))
 
 
-def _listing(one: x509.CertificateRevocationList, certificate: x509.Certificate) -> _Listing:
-    number = _extension(one.extensions, x509.CRLNumber)
-    base = _extension(one.extensions, x509.DeltaCRLIndicator)
+def _listing(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> _Listing:
+    number = _extension(crl.extensions, x509.CRLNumber)
+    base = _extension(crl.extensions, x509.DeltaCRLIndicator)
     return _Listing(
         number=0 if number is None else number.crl_number,
         base=None if base is None else base.crl_number,
-        scope=_extension(one.extensions, x509.IssuingDistributionPoint),
-        entry=one.get_revoked_certificate_by_serial_number(certificate.serial_number),
+        scope=_extension(crl.extensions, x509.IssuingDistributionPoint),
+        entry=crl.get_revoked_certificate_by_serial_number(certificate.serial_number),
     )
 
 

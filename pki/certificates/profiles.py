@@ -376,19 +376,19 @@ def profile_of(certificate: Certificate) -> Profile | None:
         usages = usages_of(certificate.extensions.get_extension_for_class(KeyUsage).value)
     except ExtensionNotFound:
         return None
-    found = (
-        one
-        for one in PROFILES.values()
-        if not one.is_authority
-        and one.policy == policies[0].policy_identifier
-        and usages in (one.key_usage_ec, one.key_usage_rsa)
+    profiles = (
+        profile
+        for profile in PROFILES.values()
+        if not profile.is_authority
+        and profile.policy == policies[0].policy_identifier
+        and usages in (profile.key_usage_ec, profile.key_usage_rsa)
     )
-    return next(found, None)
+    return next(profiles, None)
 
 
 def family_of(profile: str) -> list[str]:
     """The names of the profiles that are this one or a variant of the same."""
-    return sorted(one.name for one in PROFILES.values() if one.family == PROFILES[profile].family)
+    return sorted(variant.name for variant in PROFILES.values() if variant.family == PROFILES[profile].family)
 
 
 def served_by(profile: str) -> frozenset[Purpose]:
