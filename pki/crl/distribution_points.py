@@ -43,7 +43,9 @@ def points(authority: Authority, shard: int, issued: bytes | None) -> Points:
 
 def scope_of(extensions: x509.Extensions) -> str | None:
     """The URL that the CRL is scoped to, None for all of its CA's certificates; ValueError."""
-    points = [found for found in extensions if found.oid == ExtensionOID.ISSUING_DISTRIBUTION_POINT]
+    points = [
+        extension for extension in extensions if extension.oid == ExtensionOID.ISSUING_DISTRIBUTION_POINT
+    ]
     if not points:
         return None
     value = points[0].value
@@ -54,9 +56,9 @@ def scope_of(extensions: x509.Extensions) -> str | None:
 
 def delta_url_of(extensions: x509.Extensions) -> str | None:
     """The URL of the CRL's delta, if it names one; ValueError."""
-    for found in extensions:
-        if isinstance(found.value, x509.FreshestCRL):
-            return _only_url(found.value[0].full_name)
+    for extension in extensions:
+        if isinstance(extension.value, x509.FreshestCRL):
+            return _only_url(extension.value[0].full_name)
     return None
 
 

@@ -75,7 +75,7 @@ def parse_reserved(tbs: bytes) -> Listing:
     if not _tile(entries, listed):
         raise refused("crl-malformed", "An entry is not a serial number with a time and a reason.")
     # Both headers, of the entry and of its serial number, have two octets.
-    return _listing(crl, tbs, [int.from_bytes(one[4 : 4 + one[3]], "big") for one in entries], entries)
+    return _listing(crl, tbs, [int.from_bytes(entry[4 : 4 + entry[3]], "big") for entry in entries], entries)
 
 
 def _listing(
@@ -112,11 +112,11 @@ def number_of(whole: bytes) -> int:
 
 
 def _base(extensions: x509.Extensions) -> int | None:
-    for found in extensions:
-        if isinstance(found.value, x509.DeltaCRLIndicator):
-            if not found.critical:
+    for extension in extensions:
+        if isinstance(extension.value, x509.DeltaCRLIndicator):
+            if not extension.critical:
                 raise ValueError("delta indicator not critical")
-            return found.value.crl_number
+            return extension.value.crl_number
     return None
 
 

@@ -143,7 +143,7 @@ def publish_due(
             # Without a signer each try would burn every shard's number and keep its bytes for nothing.
             signer.ping()
         with Pool(_AT_ONCE) as pool:
-            failed = [one for one in pool.map(attempt, waiting, repeat(delta)) if one is not None]
+            failed = [failure for failure in pool.map(attempt, waiting, repeat(delta)) if failure is not None]
         published += len(waiting) - len(failed)
         refusals += failed
     if refusals:

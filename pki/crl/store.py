@@ -332,8 +332,8 @@ def last_listed(
 ) -> datetime | None:
     """The latest date, not after `until`, of the events that numbers above `after` were the first to see."""
     asked = {"authority": authority_id, "shard": shard, "after": after, "until": until}
-    found: datetime | None = connection.execute(_LAST_LISTED, asked).scalar_one()
-    return found
+    listed_at: datetime | None = connection.execute(_LAST_LISTED, asked).scalar_one()
+    return listed_at
 
 
 def base_of_delta(connection: Connection, authority_id: str, shard: int, now: datetime) -> int | None:
