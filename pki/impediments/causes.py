@@ -167,7 +167,7 @@ def _organisation_closed(facts: MailboxFacts, at: datetime) -> bool:
 
 
 def decide(
-    found: Sequence[WithdrawalCause],
+    withdrawal_causes: Sequence[WithdrawalCause],
     *,
     graces: Mapping[WithdrawalCause, timedelta],
     due: Mapping[WithdrawalCause, datetime],
@@ -182,12 +182,12 @@ def decide(
     was a hold put here: another's hold stays, whatever becomes of the suspension. `impeded` is whether
     anything stands against giving it back (`pki/impediments/standing.py`).
     """
-    final = [cause for cause in found if cause is not WithdrawalCause.SUSPENDED]
+    final = [cause for cause in withdrawal_causes if cause is not WithdrawalCause.SUSPENDED]
     for cause in final:
         if graces[cause] <= AT_ONCE or (cause in due and due[cause] <= now):
             return Decision(revoke=cause)
     held = last is RevocationAction.HOLD
-    suspended = WithdrawalCause.SUSPENDED in found
+    suspended = WithdrawalCause.SUSPENDED in withdrawal_causes
     return Decision(
         hold=suspended and not held,
         release=held and ours and not impeded,
@@ -196,10 +196,14 @@ def decide(
 
 
 def ends_enrolment(
-    found: Sequence[WithdrawalCause], graces: Mapping[WithdrawalCause, timedelta]
+    withdrawal_causes: Sequence[WithdrawalCause], graces: Mapping[WithdrawalCause, timedelta]
 ) -> WithdrawalCause | None:
     """The cause that ends an enrolment now; one with a grace ends it with its certificate."""
     return next(
-        (cause for cause in found if cause is not WithdrawalCause.SUSPENDED and graces[cause] <= AT_ONCE),
+        (
+            cause
+            for cause in withdrawal_causes
+            if cause is not WithdrawalCause.SUSPENDED and graces[cause] <= AT_ONCE
+        ),
         None,
     )

@@ -34,14 +34,14 @@ _OPERATOR_OF = text("SELECT operator_id FROM operator_certificate WHERE serial =
 
 
 def standing(
-    found: Iterable[WithdrawalCause], *, blocked: str | None = None, held: Serial | None = None
+    withdrawal_causes: Iterable[WithdrawalCause], *, blocked: str | None = None, held: Serial | None = None
 ) -> tuple[str, ...]:
     """The words for all that stands against trust; () when nothing does.
 
-    `found` are the causes that hold against the bond, `blocked` is why the key is blocked, `held` another
-    certificate of the same person and mailbox that is on hold, or whose hold was never settled.
+    `withdrawal_causes` are those that hold against the bond, `blocked` is why the key is blocked, `held`
+    another certificate of the same person and mailbox that is on hold, or whose hold was never settled.
     """
-    reasons = [cause.value for cause in found if cause not in _STANDS_DESPITE]
+    reasons = [cause.value for cause in withdrawal_causes if cause not in _STANDS_DESPITE]
     return (*reasons, *[KEY_BLOCKED] * (blocked is not None), *[ON_HOLD] * (held is not None))
 
 
@@ -110,16 +110,22 @@ def of_certificates(
     connection: Connection, held: Sequence[Revocable], now: datetime
 ) -> dict[Serial, tuple[str, ...]]:
     """What stands against giving each of these back, by the present record; those free of it are absent."""
-    mail = [one for one in held if one.certificate.practitioner and one.certificate.mailbox]
-    bonds = {one.certificate.serial: bond_of(one) for one in mail}
+    mail = [
+        revocable
+        for revocable in held
+        if revocable.certificate.practitioner and revocable.certificate.mailbox
+    ]
+    bonds = {revocable.certificate.serial: bond_of(revocable) for revocable in mail}
     present = present_of(connection, list(bonds.values()))
-    found: dict[Serial, tuple[WithdrawalCause, ...]] = {
+    withdrawal_causes: dict[Serial, tuple[WithdrawalCause, ...]] = {
         serial: causes(bond, present[bond], now) for serial, bond in bonds.items()
     }
-    found |= _of_operators(connection, [one.certificate for one in held], now)
-    serials = [one.certificate.serial for one in held]
+    withdrawal_causes |= _of_operators(connection, [revocable.certificate for revocable in held], now)
+    serials = [revocable.certificate.serial for revocable in held]
     keys = blocked_among(connection, serials)
-    reasons = {serial: standing(found.get(serial, ()), blocked=keys.get(serial)) for serial in serials}
+    reasons = {
+        serial: standing(withdrawal_causes.get(serial, ()), blocked=keys.get(serial)) for serial in serials
+    }
     return {serial: against for serial, against in reasons.items() if against}
 
 
@@ -131,11 +137,14 @@ def blocked_among(connection: Connection, serials: Collection[Serial]) -> dict[S
     return {Serial(serial): cause for serial, cause in rows}
 
 
-def bond_of(found: Revocable) -> Bond:
+def bond_of(revocable: Revocable) -> Bond:
     """What a certificate ties together, as it was when it was made."""
-    issued = found.certificate
+    issued = revocable.certificate
     return Bond(
-        issued.practitioner or "", issued.mailbox or "", found.establishment, kind_of_profile(issued.profile)
+        issued.practitioner or "",
+        issued.mailbox or "",
+        revocable.establishment,
+        kind_of_profile(issued.profile),
     )
 
 
@@ -160,11 +169,11 @@ def present_of(connection: Connection, bonds: Sequence[Bond]) -> dict[Bond, Pres
 def _of_operators(
     connection: Connection, issued: Iterable[IssuedCertificate], now: datetime
 ) -> Mapping[Serial, tuple[WithdrawalCause, ...]]:
-    serials = [one.serial for one in issued if one.profile in OF_OPERATORS]
+    serials = [certificate.serial for certificate in issued if certificate.profile in OF_OPERATORS]
     if not serials:
         return {}
     return {
-        one.serial: (WithdrawalCause.DOMAIN_WITHDRAWN,) * one.withdrawn
-        + (WithdrawalCause.SUSPENDED,) * one.suspended
-        for one in operators_store.standing(connection, now, serials)
+        operator_standing.serial: (WithdrawalCause.DOMAIN_WITHDRAWN,) * operator_standing.withdrawn
+        + (WithdrawalCause.SUSPENDED,) * operator_standing.suspended
+        for operator_standing in operators_store.standing(connection, now, serials)
     }
