@@ -116,13 +116,13 @@ def seen(connection: Connection, *, token: Token, batch_id: UUID) -> tuple[Batch
 
     Refuses `unknown-batch`, of another body's batch too, and `not-a-registrar`.
     """
-    found = batch_store.load(connection, batch_id)
+    batch = batch_store.load(connection, batch_id)
     unknown = Refusal(Kind.NOT_FOUND, "unknown-batch", f"There is no batch {batch_id}.")
-    if found is None:
+    if batch is None:
         raise unknown
     if token.role is not Role.AUDITOR:
-        eligibility.check_own(token, found.authority, unknown)
-    return found, batch_store.items(connection, batch_id)
+        eligibility.check_own(token, batch.authority, unknown)
+    return batch, batch_store.items(connection, batch_id)
 
 
 def approve_all(
@@ -130,11 +130,14 @@ def approve_all(
 ) -> dict[UUID, Enrolment | Refusal]:
     """The second pair of eyes on many enrolments: each approved as alone, or refused; `bad-batch`."""
     _check_size(enrolment_ids)
-    found = batch_store.enrolments(connection, enrolment_ids)
+    known = batch_store.enrolments(connection, enrolment_ids)
     # In one order for all who lock several people.
-    directory_store.lock_people(connection, [one.practitioner for one in found.values()])
-    enrolments.lock_beside(connection, list(found))
-    return {one: _approved(connection, now, token, one) for one in sorted(set(enrolment_ids))}
+    directory_store.lock_people(connection, [enrolment.practitioner for enrolment in known.values()])
+    enrolments.lock_beside(connection, list(known))
+    return {
+        enrolment_id: _approved(connection, now, token, enrolment_id)
+        for enrolment_id in sorted(set(enrolment_ids))
+    }
 
 
 def _approved(connection: Connection, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment | Refusal:
@@ -147,9 +150,9 @@ def _approved(connection: Connection, now: datetime, token: Token, enrolment_id:
 
 def _check_size(asked: Sequence[BatchItem] | Sequence[UUID]) -> None:
     ids = [
-        (one.enrolment_id, purpose) if isinstance(one, BatchItem) else (one, None)
-        for one in asked
-        for purpose in (one.purposes if isinstance(one, BatchItem) else [None])
+        (item.enrolment_id, purpose) if isinstance(item, BatchItem) else (item, None)
+        for item in asked
+        for purpose in (item.purposes if isinstance(item, BatchItem) else [None])
     ]
     if not 1 <= len(asked) <= LARGEST or len(set(ids)) != len(ids):
         text = f"A batch has 1 to {LARGEST} enrolments, each once (for each purpose)."
@@ -158,12 +161,14 @@ def _check_size(asked: Sequence[BatchItem] | Sequence[UUID]) -> None:
 
 def _begin(connection: Connection, token: Token, asked: Sequence[BatchItem], now: datetime) -> Batch:
     digest = sha256()
-    for one in asked:
+    for item in asked:
         # No request begins so: a batch of joined keys is known by what it was before there were others.
-        purpose = b"" if one.purposes == JOINED else b"".join(p.value.encode() + b"\0" for p in one.purposes)
-        digest.update(one.enrolment_id.bytes + sha256(purpose + one.csr).digest())
+        purpose = (
+            b"" if item.purposes == JOINED else b"".join(p.value.encode() + b"\0" for p in item.purposes)
+        )
+        digest.update(item.enrolment_id.bytes + sha256(purpose + item.csr).digest())
     wanted = Batch(uuid4(), token.authority, token.id, now, digest.digest())
-    batch, is_new = batch_store.begin(connection, wanted, [one.enrolment_id for one in asked])
+    batch, is_new = batch_store.begin(connection, wanted, [item.enrolment_id for item in asked])
     if is_new:
         detail = {"authority": batch.authority, "items": len(asked), "sha256": batch.digest.hex()}
         record(
@@ -199,13 +204,15 @@ def _issue(
     quotas: Quotas,
 ) -> None:
     # 1. Each request gives a key that its sender holds, and nothing else; what it serves is known.
-    keys = _without_twins({place: _tried(_key, one) for place, one in asked.items()})
+    keys = _without_twins({place: _tried(_key, item) for place, item in asked.items()})
 
     # 2. Reserved as a set, with what each place came to.
     def reserve(connection: Connection) -> dict[int, Prepared]:
         results = _reserve(connection, asked, keys, now=now, token=token, base_url=base_url)
-        batch_store.save_results(connection, batch.id, {place: _noted(one) for place, one in results.items()})
-        return {place: one for place, one in results.items() if isinstance(one, Prepared)}
+        batch_store.save_results(
+            connection, batch.id, {place: _noted(outcome) for place, outcome in results.items()}
+        )
+        return {place: outcome for place, outcome in results.items() if isinstance(outcome, Prepared)}
 
     # 3. Stored as a set; what the signer refused, or the rules by now, is noted in its place.
     def store(connection: Connection, signed: Signed) -> None:
@@ -214,7 +221,9 @@ def _issue(
         }
         refused = {place: der for place, (_, der) in signed.items() if isinstance(der, Refusal)}
         refused |= _store(connection, asked, ready, now)
-        batch_store.save_results(connection, batch.id, {place: _noted(one) for place, one in refused.items()})
+        batch_store.save_results(
+            connection, batch.id, {place: _noted(refusal) for place, refusal in refused.items()}
+        )
 
     # 4. In the order of every issuance, by one question to the signer.
     pipeline.run(
@@ -233,14 +242,14 @@ def _key(asked: BatchItem) -> PublicKey:
 def _without_twins(keys: Mapping[int, PublicKey | Refusal]) -> dict[int, PublicKey | Refusal]:
     """Of several forms of one private key the first; those of other parts are met in the record."""
     first: dict[bytes, bytes] = {}
-    found = dict(keys)
+    distinct = dict(keys)
     for place, key in keys.items():
         if isinstance(key, Refusal):
             continue
         spki = public_keys.spki_sha256(key)
         if first.setdefault(key_locks.number_of(key), spki) != spki:
-            found[place] = blocked_keys.twin()
-    return found
+            distinct[place] = blocked_keys.twin()
+    return distinct
 
 
 def _tried(act: Callable[..., Any], *values: Any) -> Any:
@@ -268,7 +277,7 @@ def _reserve(
 ) -> dict[int, Prepared | Refusal]:
     given = [key for key in keys.values() if not isinstance(key, Refusal)]
     numbers = map(key_locks.number_of, given)
-    subjects = _subjects(connection, [one.enrolment_id for one in asked.values()], numbers)
+    subjects = _subjects(connection, [item.enrolment_id for item in asked.values()], numbers)
     spki = {
         place: public_keys.spki_sha256(key) for place, key in keys.items() if not isinstance(key, Refusal)
     }
@@ -279,42 +288,42 @@ def _reserve(
 
     first = {key: place for place, key in reversed(spki.items())}
 
-    def judged(place: int, one: BatchItem) -> _Subject | Reservation:
+    def judged(place: int, item: BatchItem) -> _Subject | Reservation:
         if isinstance(key := keys[place], Refusal):
             raise key
-        subject = _allowed(subjects.get(one.enrolment_id), one.enrolment_id, token, now)
+        subject = _allowed(subjects.get(item.enrolment_id), item.enrolment_id, token, now)
         # In the order of the single road: what is wrong with a key is said before what it serves.
         if spki[place] not in passed:
             passed[spki[place]] = blocked_keys.check(connection, key, held=True)
         pending = None
         if spki[place] in taken:
-            pending = _begun(connection, subject, one, taken[spki[place]], spki[place], now=now)
-        elif (twin := first[spki[place]]) != place and asked[twin].enrolment_id == one.enrolment_id:
+            pending = _begun(connection, subject, item, taken[spki[place]], spki[place], now=now)
+        elif (twin := first[spki[place]]) != place and asked[twin].enrolment_id == item.enrolment_id:
             # Of a pair in one batch each is on a key of its own as well.
             raise pipeline.key_already_certified()
-        if (other := _lasting(lasting, one)) is not None:
+        if (other := _lasting(lasting, item)) is not None:
             raise rekey.already_certified(other)
         _check_given(subject, held, now)
         return pending or subject
 
-    found = {place: _tried(judged, place, one) for place, one in asked.items()}
+    judgements = {place: _tried(judged, place, item) for place, item in asked.items()}
     results: dict[int, Prepared | Refusal] = {}
-    for place, one in found.items():
-        if isinstance(one, Refusal):
-            results[place] = one
-        elif isinstance(one, Reservation):
-            results[place] = pipeline.resume(connection, one, token.actor)
-    fresh = {place: one for place, one in found.items() if isinstance(one, _Subject)}
+    for place, outcome in judgements.items():
+        if isinstance(outcome, Refusal):
+            results[place] = outcome
+        elif isinstance(outcome, Reservation):
+            results[place] = pipeline.resume(connection, outcome, token.actor)
+    fresh = {place: subject for place, subject in judgements.items() if isinstance(subject, _Subject)}
     purposes = {place: asked[place].purposes for place in fresh}
     checked = {place: passed[spki[place]] for place in fresh}
-    blocked_keys.note(connection, {one.spki_sha256: one.public_key for one in checked.values()})
+    blocked_keys.note(connection, {key.spki_sha256: key.public_key for key in checked.values()})
     return results | _prepare(connection, fresh, checked, purposes, now=now, token=token, base_url=base_url)
 
 
 def _lasting(lasting: Mapping[tuple[UUID, Purpose], Serial], asked: BatchItem) -> Serial | None:
     """A certificate that lasts and serves what this item asks for, or part of it."""
-    found = (lasting.get((asked.enrolment_id, purpose)) for purpose in Purpose if purpose in asked.purposes)
-    return next((serial for serial in found if serial is not None), None)
+    serials = (lasting.get((asked.enrolment_id, purpose)) for purpose in Purpose if purpose in asked.purposes)
+    return next((serial for serial in serials if serial is not None), None)
 
 
 def _begun(
@@ -342,14 +351,19 @@ def _subjects(
     """The enrolments, locked behind their people and these numbers of keys, and what the record says of both
     ends of each.
     """
-    people = {one.practitioner for one in batch_store.enrolments(connection, enrolment_ids).values()}
+    people = {
+        enrolment.practitioner for enrolment in batch_store.enrolments(connection, enrolment_ids).values()
+    }
     directory_store.lock_people(connection, people)
     key_locks.hold_numbers(connection, numbers)
-    found = batch_store.enrolments(connection, enrolment_ids, lock=True)
+    known = batch_store.enrolments(connection, enrolment_ids, lock=True)
     persons = directory_store.practitioners(connection, sorted(people))
-    facts = directory_store.mailbox_facts(connection, sorted({one.mailbox for one in found.values()}))
+    facts = directory_store.mailbox_facts(
+        connection, sorted({enrolment.mailbox for enrolment in known.values()})
+    )
     return {
-        key: _Subject(one, persons.get(one.practitioner), facts[one.mailbox]) for key, one in found.items()
+        key: _Subject(enrolment, persons.get(enrolment.practitioner), facts[enrolment.mailbox])
+        for key, enrolment in known.items()
     }
 
 
@@ -392,14 +406,14 @@ def _prepare(
     base_url: str,
 ) -> dict[int, Prepared | Refusal]:
     by_role: dict[str, dict[int, ReservationOrder]] = {}
-    for place, one in subjects.items():
-        mailbox, person = one.facts.mailbox, one.person
+    for place, subject in subjects.items():
+        mailbox, person = subject.facts.mailbox, subject.person
         if mailbox is None or person is None:
             raise TypeError("only what was judged is prepared")
         wanted = ReservationOrder(
             mailbox_profiles.mail_profile(mailbox.kind, purposes[place]), keys[place],
-            vouched_names.check_unchanged(one.enrolment, person, one.facts), mailbox.address,
-            person.national_id, one.enrolment.id,
+            vouched_names.check_unchanged(subject.enrolment, person, subject.facts), mailbox.address,
+            person.national_id, subject.enrolment.id,
         )  # fmt: skip
         by_role.setdefault(mailbox_profiles.ISSUER_OF_MAILBOX[mailbox.kind], {})[place] = wanted
     results: dict[int, Prepared | Refusal] = {}
@@ -425,7 +439,9 @@ def _store(
     lasting = batch_store.lasting(
         connection, list(subjects), now + eligibility.RENEWAL_OPENS, but=list(stored)
     )
-    blocked = batch_store.blocked_among(connection, [one.spki_sha256 for one in stored.values()])
+    blocked = batch_store.blocked_among(
+        connection, [certificate.spki_sha256 for certificate in stored.values()]
+    )
     held = batch_store.held(connection, list(subjects), now)
     refused: dict[int, Refusal] = {}
     withheld: list[tuple[IssuedCertificate, str | None, Refusal]] = []

@@ -151,14 +151,14 @@ def items(connection: Connection, batch_id: UUID) -> list[Item]:
     """All items of a batch in the order asked, with their certificates."""
     rows = connection.execute(_ITEMS, {"batch_id": batch_id}).all()
     wanted = select(certificate).join(batch_item, batch_item.c.serial == certificate.c.serial)
-    found = {
+    certificates = {
         row.serial: IssuedCertificate(*row)
         for row in connection.execute(wanted.where(batch_item.c.batch_id == batch_id))
     }
     return [
         Item(
-            row.place, row.enrolment_id, row.serial, row.refusal, row.reserved_at, found.get(row.serial),
-            RevocationAction(row.action) if row.action else None,
+            row.place, row.enrolment_id, row.serial, row.refusal, row.reserved_at,
+            certificates.get(row.serial), RevocationAction(row.action) if row.action else None,
         )
         for row in rows
     ]  # fmt: skip
@@ -183,14 +183,14 @@ def enrolments(
 ) -> dict[UUID, Enrolment]:
     """These enrolments; `lock` makes whoever ends or certifies one of them wait."""
     query = _LOCKED_ENROLMENTS if lock else _ENROLMENTS
-    found = connection.execute(query, {"ids": list(enrolment_ids)}).mappings()
-    return {row["id"]: Enrolment(**{**row, "state": EnrolmentState(row["state"])}) for row in found}
+    rows = connection.execute(query, {"ids": list(enrolment_ids)}).mappings()
+    return {row["id"]: Enrolment(**{**row, "state": EnrolmentState(row["state"])}) for row in rows}
 
 
 def taken_keys(connection: Connection, keys: Collection[bytes]) -> dict[bytes, UUID | None]:
     """Of these keys (SHA-256 of their SPKI), those that an enrolment has, or an operator (None)."""
-    found = connection.execute(_TAKEN_KEYS, {"keys": list(keys)})
-    return {bytes(row.spki_sha256): row.enrolment_id for row in found}
+    rows = connection.execute(_TAKEN_KEYS, {"keys": list(keys)})
+    return {bytes(row.spki_sha256): row.enrolment_id for row in rows}
 
 
 def blocked_among(connection: Connection, keys: Collection[bytes]) -> set[bytes]:
@@ -226,7 +226,7 @@ def add_reservations(
     requested_by: str,
 ) -> set[Serial]:
     """Store reservations; gives those stored: of a key that an enrolment has, the first one stands."""
-    rows = [_plain(vars(reserved)) | {"lints": [dict(one) for one in lints]} for reserved, lints in drafts]
+    rows = [_plain(vars(reserved)) | {"lints": [dict(lint) for lint in lints]} for reserved, lints in drafts]
     if not rows:
         return set()
     connection.execute(_HOLD_KEYS, {"rows": orjson.dumps(rows).decode()})
@@ -241,7 +241,7 @@ def lock_reservations(connection: Connection, serials: Collection[Serial]) -> No
 
 def add_certificates(connection: Connection, issued: Sequence[IssuedCertificate]) -> None:
     """Store certificates under their reservations."""
-    rows = [_plain(vars(one)) for one in issued]
+    rows = [_plain(vars(issued_certificate)) for issued_certificate in issued]
     if rows:
         connection.execute(_ADD_CERTIFICATES, {"rows": orjson.dumps(rows).decode()})
 

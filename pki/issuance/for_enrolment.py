@@ -85,16 +85,16 @@ def _reserve(
     enrolment, now = circumstances.lock(connection, enrolment_id, key, now)
     eligibility.check_issuance(token, enrolment)
     eligibility.check_identified(enrolment, now)
-    found = circumstances.reserving(connection, enrolment, key, purposes, now)
-    names = impediments.check_subject(enrolment, found.person, found.facts, now)
-    profile, checked = found.profile(), found.checked()
-    pending = rekey.check_key(connection, enrolment, found.use, profile, now)
+    basis = circumstances.reserving(connection, enrolment, key, purposes, now)
+    names = impediments.check_subject(enrolment, basis.person, basis.facts, now)
+    profile, checked = basis.profile(), basis.checked()
+    pending = rekey.check_key(connection, enrolment, basis.use, profile, now)
     if pending is not None:
         return pipeline.resume(connection, pending, token.actor)
     return pipeline.prepare(
-        connection, now=now, actor=token.actor, authority=found.issuer(connection, now), profile=profile,
+        connection, now=now, actor=token.actor, authority=basis.issuer(connection, now), profile=profile,
         key=checked, names=names, base_url=base_url, mailbox=enrolment.mailbox,
-        practitioner=found.person.national_id, enrolment_id=enrolment.id, thorough=thorough,
+        practitioner=basis.person.national_id, enrolment_id=enrolment.id, thorough=thorough,
         opinion=opinion, dated=True,
     )  # fmt: skip
 
@@ -108,13 +108,13 @@ def store_or_revoke(
 
     def check(issued: IssuedCertificate) -> None:
         eligibility.check_approved(enrolment)
-        person, facts, found = circumstances.storing(connection, enrolment, issued, now)
+        person, facts, against = circumstances.storing(connection, enrolment, issued, now)
         eligibility.check_enrolment(enrolment.authority, person, facts, now)
         # What was said of the key or of the one before while it was being certified counts.
-        impediments.check_given(enrolment, person, facts, blocked=found.blocked, held=found.held, now=now)
+        impediments.check_given(enrolment, person, facts, blocked=against.blocked, held=against.held, now=now)
         # Two keys may have been reserved side by side, while neither had its certificate.
-        if found.lasting is not None:
-            raise rekey.already_certified(found.lasting)
+        if against.lasting is not None:
+            raise rekey.already_certified(against.lasting)
 
     return pipeline.store_checked(
         connection, prepared, signed, now, check, authority=enrolment.authority, dated=True

@@ -57,7 +57,9 @@ def _responders(
 ) -> Iterable[ResponderRow]:
     known = ocsp_store.responders(connection, now)
     return [
-        one for one in known if one.authority_id == authority_id and responders.holds_key(keys_folder, one)
+        responder
+        for responder in known
+        if responder.authority_id == authority_id and responders.holds_key(keys_folder, responder)
     ]
 
 
@@ -118,8 +120,11 @@ def _ensure(engine: Engine, signer: Signer, wanted: _ServiceCertificateOrder, no
 
 def _one_lasts(engine: Engine, wanted: _ServiceCertificateOrder, now: datetime) -> bool:
     with transaction(engine, read_only=True) as connection:
-        found = wanted.kind.usable(connection, wanted.authority_id, wanted.keys_folder, now)
-    return any(one.not_after - now > (one.not_after - one.not_before) / 2 for one in found)
+        usable = wanted.kind.usable(connection, wanted.authority_id, wanted.keys_folder, now)
+    return any(
+        certificate.not_after - now > (certificate.not_after - certificate.not_before) / 2
+        for certificate in usable
+    )
 
 
 def _make(engine: Engine, signer: Signer, wanted: _ServiceCertificateOrder, now: datetime) -> None:

@@ -210,7 +210,7 @@ def prepare_all(
     In the order asked; the caller commits before anything is signed.
     """
     now = present(connection, now)
-    drafts = [_drafted(authority, one, now, base_url) for one in wanted]
+    drafts = [_drafted(authority, order, now, base_url) for order in wanted]
     made = [draft for draft in drafts if not isinstance(draft, Refusal)]
     kept = batch_store.add_reservations(connection, made, actor.name)
     _record_all(connection, Event.CERTIFICATE_RESERVED, [d for d, _ in made if d.serial in kept], actor, now)
@@ -241,16 +241,16 @@ def store_all(
     batch_store.add_certificates(connection, fresh)
     lines = [
         (
-            one.serial,
-            _told(reserved[one.serial].reservation)
-            | {"sha256": one.sha256.hex(), "not_after": one.not_after.isoformat()},
+            certificate.serial,
+            _told(reserved[certificate.serial].reservation)
+            | {"sha256": certificate.sha256.hex(), "not_after": certificate.not_after.isoformat()},
         )
-        for one in fresh
+        for certificate in fresh
     ]
     if signed:
         actor = signed[0][0].actor
         record_all(connection, now=now, actor=actor, event=Event.CERTIFICATE_ISSUED, lines=lines)
-    return {one.serial: one for one in fresh}
+    return {certificate.serial: certificate for certificate in fresh}
 
 
 def _drafted(
@@ -431,7 +431,7 @@ def _line(event: Event, reserved: Reservation, actor: Actor, now: datetime, **de
 def _record_all(
     connection: Connection, event: Event, reserved: Sequence[Reservation], actor: Actor, now: datetime
 ) -> None:
-    lines = [(one.serial, _told(one)) for one in reserved]
+    lines = [(reservation.serial, _told(reservation)) for reservation in reserved]
     record_all(connection, now=now, actor=actor, event=event, lines=lines)
 
 

@@ -137,9 +137,9 @@ def give_back(
         return
     restored = connection.execute(_RESTORE, {"ids": ended}).all()
     lines = [
-        (str(one.id), {"practitioner": one.practitioner, "mailbox": one.mailbox, "authority": one.authority,
-                       "measure": measure_id})
-        for one in restored
+        (str(enrolment.id), {"practitioner": enrolment.practitioner, "mailbox": enrolment.mailbox,
+                             "authority": enrolment.authority, "measure": measure_id})
+        for enrolment in restored
     ]  # fmt: skip
     record_all(connection, now=now, actor=actor, event=Event.ENROLMENT_RESTORED, lines=lines)
     connection.execute(
@@ -151,10 +151,10 @@ def give_back(
 
 def replacements(connection: Connection, measure_ids: Collection[int]) -> dict[int, list[Replacement]]:
     """What the annulment of each of these measures gives back."""
-    found: dict[int, list[Replacement]] = {}
+    by_measure: dict[int, list[Replacement]] = {}
     for measure_id, *known in connection.execute(_OF_MEASURES, {"ids": list(measure_ids)}):
-        found.setdefault(measure_id, []).append(Replacement(*known))
-    return found
+        by_measure.setdefault(measure_id, []).append(Replacement(*known))
+    return by_measure
 
 
 def replace_all(
@@ -166,7 +166,7 @@ def replace_all(
     """
     with transaction(engine, read_only=True) as connection:
         waiting = [_Revoked(*row) for row in connection.execute(_OPEN)]
-    return sum(_replace(engine, signer, one, now=now, base_url=base_url) for one in waiting)
+    return sum(_replace(engine, signer, revoked, now=now, base_url=base_url) for revoked in waiting)
 
 
 def _replace(
@@ -210,9 +210,9 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
     # 1. The approval given once still counts, and nothing stands against whom it was given to.
     eligibility.check_approved(enrolment)
     eligibility.check_identified(enrolment, now)
-    found = circumstances.reserving(connection, enrolment, revoked.key, served_by(revoked.profile), now)
-    names = impediments.check_subject(enrolment, found.person, found.facts, now)
-    profile, checked, use = found.profile(), found.checked(), found.use
+    basis = circumstances.reserving(connection, enrolment, revoked.key, served_by(revoked.profile), now)
+    names = impediments.check_subject(enrolment, basis.person, basis.facts, now)
+    profile, checked, use = basis.profile(), basis.checked(), basis.use
     # 2. For what it served, and while nobody has certified anything else meanwhile.
     if use.lasting is not None:
         raise rekey.already_certified(use.lasting)
@@ -225,9 +225,9 @@ def _reserve(connection: Connection, revoked: _Revoked, now: datetime, base_url:
         if stored is None and last.reserved_at >= now - RESERVATION_LIFE:
             return pipeline.resume(connection, last, ACTOR)
     return pipeline.prepare(
-        connection, now=now, actor=ACTOR, authority=found.issuer(connection, now), profile=profile,
+        connection, now=now, actor=ACTOR, authority=basis.issuer(connection, now), profile=profile,
         key=checked, names=names, base_url=base_url, mailbox=enrolment.mailbox,
-        practitioner=found.person.national_id, enrolment_id=enrolment.id, thorough=False,
+        practitioner=basis.person.national_id, enrolment_id=enrolment.id, thorough=False,
     )  # fmt: skip
 
 
