@@ -48,10 +48,10 @@ def expected(profile: Profile, *, has_issuer: bool, crl_form: CrlForm) -> frozen
 
 
 def _set(case: Case) -> Iterator[str]:
-    found = {extension.oid for extension in case.certificate.extensions}
+    present = {extension.oid for extension in case.certificate.extensions}
     wanted = expected(case.profile, has_issuer=case.issuer is not None, crl_form=case.crl_form)
-    yield from (f"{oid.dotted_string} is missing" for oid in wanted - found)
-    yield from (f"{oid.dotted_string} does not belong there" for oid in found - wanted)
+    yield from (f"{oid.dotted_string} is missing" for oid in wanted - present)
+    yield from (f"{oid.dotted_string} does not belong there" for oid in present - wanted)
 
 
 def _criticality(case: Case) -> Iterator[str]:
@@ -87,17 +87,17 @@ def _purposes(case: Case) -> Iterator[str]:
 
 def _apart(case: Case) -> Iterator[str]:
     """Mail and servers each under a CA of their own, servers and clients each on a certificate of its own."""
-    found = frozenset(_find(case, x509.ExtendedKeyUsage) or ())
-    if {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= found:
+    purposes = frozenset(_find(case, x509.ExtendedKeyUsage) or ())
+    if {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= purposes:
         yield "a server's and a client's purpose in one certificate"
     late = case.certificate.not_valid_before_utc >= MAIL_APART_FROM
-    if case.role in MAIL_ROLES and late and not found <= OF_MAIL_CAS:
+    if case.role in MAIL_ROLES and late and not purposes <= OF_MAIL_CAS:
         yield "a purpose that is not mail's, under a CA for mail"
     if case.issuer is not None and not case.profile.is_authority:
         allowed = _purposes_of(case.issuer)
-        if allowed is not None and not found <= allowed | {ExtendedKeyUsageOID.OCSP_SIGNING}:
+        if allowed is not None and not purposes <= allowed | {ExtendedKeyUsageOID.OCSP_SIGNING}:
             yield "a purpose that its issuer's certificate does not have"
-    if case.role == SERVERS_ROLE and ExtendedKeyUsageOID.EMAIL_PROTECTION in found:
+    if case.role == SERVERS_ROLE and ExtendedKeyUsageOID.EMAIL_PROTECTION in purposes:
         yield "mail, under a CA for servers"
 
 
@@ -126,8 +126,8 @@ def _without_status(case: Case) -> Iterator[str]:
 
 def _policy(case: Case) -> Iterator[str]:
     policies = _find(case, x509.CertificatePolicies)
-    found = [] if policies is None else [policy.policy_identifier for policy in policies]
-    if found != ([] if case.profile.policy is None else [case.profile.policy]):
+    policy_oids = [] if policies is None else [policy.policy_identifier for policy in policies]
+    if policy_oids != ([] if case.profile.policy is None else [case.profile.policy]):
         yield "a certificate policy that is not the profile's"
 
 

@@ -39,11 +39,11 @@ _ROCA_PRIMES = (
 
 
 def _powers(prime: int) -> frozenset[int]:
-    found, value = set(), 1
-    while value not in found:
-        found.add(value)
+    powers, value = set(), 1
+    while value not in powers:
+        powers.add(value)
         value = value * 65537 % prime
-    return frozenset(found)
+    return frozenset(powers)
 
 
 _ROCA = {prime: _powers(prime) for prime in _ROCA_PRIMES}
@@ -57,9 +57,9 @@ def weaknesses(key: object) -> list[str]:
 def key_of_request(given: bytes) -> PublicKey:
     """The key that a request proves its sender to hold; refuses as `csr.read`, and `weak-key`."""
     key = public_key_of_request(given)
-    if found := weaknesses(key):
-        text = f"This key must not be certified: {', '.join(found)}."
-        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=found)
+    if flaws := weaknesses(key):
+        text = f"This key must not be certified: {', '.join(flaws)}."
+        raise Refusal(Kind.UNACCEPTABLE, "weak-key", text, findings=flaws)
     return key
 
 

@@ -51,10 +51,10 @@ _HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-
 
 
 def _attributes(case: Case) -> Iterator[str]:
-    found = [attribute.oid for attribute in case.certificate.subject]
+    attributes = [attribute.oid for attribute in case.certificate.subject]
     wanted = SUBJECTS[case.profile.family]
     needed = wanted - MAY_BE_MISSING - (_NO_ROOM if _is_without_room(case) else frozenset())
-    if len(found) != len(set(found)) or not needed <= set(found) <= wanted:
+    if len(attributes) != len(set(attributes)) or not needed <= set(attributes) <= wanted:
         yield "a subject with other attributes than the profile's, or one twice"
 
 
@@ -100,8 +100,8 @@ def _alternative(case: Case) -> x509.SubjectAlternativeName | None:
 def _mailbox(case: Case) -> Iterator[str]:
     names = _alternative(case)
     if case.profile.name in OF_MAILBOXES:
-        found = [] if names is None else [(type(name), name.value) for name in names]
-        if case.mailbox is None or found != [(x509.RFC822Name, case.mailbox)]:
+        alternatives = [] if names is None else [(type(name), name.value) for name in names]
+        if case.mailbox is None or alternatives != [(x509.RFC822Name, case.mailbox)]:
             yield "not exactly the mailbox's address as subject alternative name"
 
 
@@ -112,7 +112,7 @@ def _hosts(case: Case) -> Iterator[str]:
     if not names or not all(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
         yield "not only DNS names and addresses as subject alternative names"
     common = case.certificate.subject.get_attributes_for_oid(_CN)
-    if not {str(one.value) for one in common} <= {str(name.value) for name in names}:
+    if not {str(name.value) for name in common} <= {str(name.value) for name in names}:
         yield "a common name that is no subject alternative name"
 
 

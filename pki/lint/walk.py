@@ -75,9 +75,13 @@ class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
         """The validators that its kind does not rule out, and whether one must be asked all the same."""
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()
-        found = [(one, _is_undecided(one, node)) for one in self.validators if _may_match(one, node)]
-        self._remembered[_kind(node)] = found
-        return found
+        concerned = [
+            (validator, _is_undecided(validator, node))
+            for validator in self.validators
+            if _may_match(validator, node)
+        ]
+        self._remembered[_kind(node)] = concerned
+        return concerned
 
 
 class Decoder(ValueDecoder):  # type: ignore[misc] # as above
@@ -126,19 +130,19 @@ class ByValue:
 
 def merge(into: list[Any], validators: Iterable[Any]) -> Iterator[Any]:
     """Add what is not there yet, containers of one place to one another; gives the leaves added."""
-    for one in validators:
-        if type(one) is not ValidatorContainer:
-            if not any(_is_same(one, known) for known in into):
-                made = walking(one)
+    for validator in validators:
+        if type(validator) is not ValidatorContainer:
+            if not any(_is_same(validator, known) for known in into):
+                made = walking(validator)
                 into.append(made)
                 yield made
             continue
-        place = _place(one)
+        place = _place(validator)
         twin = next((c for c in into if isinstance(c, Walk) and _place(c) == place), None)
         if twin is None:
             twin = Walk(**place)
             into.append(twin)
-        yield from merge(twin.validators, one.validators)
+        yield from merge(twin.validators, validator.validators)
 
 
 def walking(validator: Any) -> Any:
@@ -156,7 +160,7 @@ def walking(validator: Any) -> Any:
         return remembering
     if not isinstance(validator, ValidatorContainer) or not _goes_through_as_usual(validator):
         return validator
-    made = Walk([walking(one) for one in validator.validators], **_place(validator))
+    made = Walk([walking(child) for child in validator.validators], **_place(validator))
     made.made_from = type(validator)
     return made
 
@@ -171,15 +175,15 @@ def _place(visitor: Any) -> dict[str, Any]:
     return {name: getattr(visitor, f"_{name}") for name in _PLACE}
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(validator: Any, other: Any) -> bool:
     """Whether two validators ask the same: of one class, made of equal parts, or of none at all.
 
     In doubt they do not.
     """
-    kind = type(one)
+    kind = type(validator)
     if kind is not getattr(other, "made_from", type(other)):
         return False
-    return len(signature(kind).parameters) == 0 or bool(vars(one) == vars(other))
+    return len(signature(kind).parameters) == 0 or bool(vars(validator) == vars(other))
 
 
 def _kind(node: Any) -> tuple[Any, ...]:
