@@ -107,7 +107,7 @@ def log_lines(connection: Connection, subject: str) -> tuple[LogLine, ...]:
 
 
 def _events(connection: Connection, serial: Serial) -> tuple[Revocation, ...]:
-    found = connection.execute(
+    rows = connection.execute(
         select(revocation).where(revocation.c.serial == serial).order_by(revocation.c.id)
     )
     return tuple(
@@ -122,5 +122,5 @@ def _events(connection: Connection, serial: Serial) -> tuple[Revocation, ...]:
             restates=row.restates,
             recorded_at=row.recorded_at,
         )
-        for row in found
+        for row in rows
     )

@@ -69,12 +69,12 @@ def ending(
 
 def counts(connection: Connection, now: datetime) -> dict[tuple[str, str], tuple[int, ...]]:
     """For each profile and authority, how many run out within 7, 30 and 60 days, each counted once."""
-    found: dict[tuple[str, str], list[int]] = {}
+    counted: dict[tuple[str, str], list[int]] = {}
     bounds = [now + timedelta(days=days) for days in sorted(STEPS)]
     for profile, authority, end in store.ends_by_kind(connection, now, bounds[-1], PROFILES):
         band = next(place for place, bound in enumerate(bounds) if end <= bound)
-        found.setdefault((profile, authority), [0] * len(bounds))[band] += 1
-    return {key: tuple(numbers) for key, numbers in sorted(found.items())}
+        counted.setdefault((profile, authority), [0] * len(bounds))[band] += 1
+    return {key: tuple(numbers) for key, numbers in sorted(counted.items())}
 
 
 def untold(connection: Connection, now: datetime) -> int:
@@ -109,12 +109,12 @@ def _claimed(engine: Engine, now: datetime) -> list[Letter]:
     while True:
         with transaction(engine) as connection:
             claimed = store.claim(connection, now, shortest=SHORTEST, longest=LONGEST, limit=AT_ONCE)
-            serials = [one.serial for one in claimed]
+            serials = [notice.serial for notice in claimed]
             ends = store.still_ending(connection, now, timedelta(days=max(STEPS)), PROFILES, serials)
-            letters = [_letter(one, ends, now) for one in claimed]
-            for one, letter in zip(claimed, letters, strict=True):
+            letters = [_letter(notice, ends, now) for notice in claimed]
+            for notice, letter in zip(claimed, letters, strict=True):
                 if letter is None:
-                    store.mark_over(connection, one)
+                    store.mark_over(connection, notice)
         wanted = [letter for letter in letters if letter is not None]
         if wanted or not claimed:
             return wanted
@@ -127,10 +127,16 @@ def _letter(
 
     Or when its recipient is no contact of the operator any more.
     """
-    found = ends.get((notice.serial, notice.recipient))
-    if found is None:
+    certificate = ends.get((notice.serial, notice.recipient))
+    if certificate is None:
         return None
-    left = found.not_after - now
+    left = certificate.not_after - now
     if any(days < notice.days and left <= timedelta(days=days) for days in STEPS):
         return None
-    return Letter(notice, found.not_after, ceil(left / timedelta(days=1)), found.purposes, found.subject)
+    return Letter(
+        notice,
+        certificate.not_after,
+        ceil(left / timedelta(days=1)),
+        certificate.purposes,
+        certificate.subject,
+    )

@@ -52,10 +52,10 @@ def look_at_all(engine: Engine, now: datetime) -> int:
     """
     with transaction(engine, read_only=True) as connection:
         place = feed.horizon(connection)
-    found = sum(_look_through(engine, entity, now) for entity in _LOOKED_AT)
+    count = sum(_look_through(engine, entity, now) for entity in _LOOKED_AT)
     with transaction(engine) as connection:
         feed.save_cursor(connection, CONSUMER, place, now)
-    return found
+    return count
 
 
 def has_begun(connection: Connection) -> bool:
@@ -84,22 +84,22 @@ def look_at(connection: Connection, entity: Entity, keys: Sequence[str], now: da
     keep(connection, Concern.PRIVATE_DATA_HELD_BACK, matters, among=among, now=now, actor=ACTOR)
     if entity is Entity.MAILBOX:
         # Whoever holds a copy of it is told so as of any that is put on the red list, without its address.
-        called = [one.subject for one in matters if "address" in one.detail["fields"]]
+        called = [matter.subject for matter in matters if "address" in matter.detail["fields"]]
         connection.execute(_UNLIST, {"addresses": called})
     return matters
 
 
 def _look_through(engine: Engine, entity: Entity, now: datetime) -> int:
-    after, found = "", 0
+    after, count = "", 0
     while True:
         with transaction(engine) as connection:
             keys = keys_that_may_show(connection, entity, after, BATCH)
             if not keys:
-                return found
+                return count
             matters = look_at(connection, entity, keys, now)
             if matters:
                 connection.execute(_REWRITE, {"entity": entity.value, "keys": sorted(_keys(matters))})
-        found += len(matters)
+        count += len(matters)
         after = keys[-1]
 
 
@@ -119,46 +119,46 @@ def _matters(connection: Connection, entity: Entity, keys: Sequence[str]) -> lis
     if entity is Entity.PRACTITIONER:
         people = practitioners(connection, keys)
         return [
-            _matter(entity, key, one.withheld, registering_authorities(one))
-            for key, one in people.items()
-            if one.withheld and one.departed_at is None
+            _matter(entity, key, person.withheld, registering_authorities(person))
+            for key, person in people.items()
+            if person.withheld and person.departed_at is None
         ]
     if entity is Entity.ORGANISATION:
         places = organisations(connection, keys)
         return [
-            _matter(entity, key, one.withheld)
-            for key, one in places.items()
-            if one.withheld and one.departed_at is None
+            _matter(entity, key, place.withheld)
+            for key, place in places.items()
+            if place.withheld and place.departed_at is None
         ]
     facts = mailbox_facts(connection, keys)
     return [
         _matter(
             entity,
-            one.address,
-            one.mailbox.withheld,
-            registering_authorities(one.holder) if one.holder else (),
+            fact.address,
+            fact.mailbox.withheld,
+            registering_authorities(fact.holder) if fact.holder else (),
         )
-        for one in facts.values()
-        if one.mailbox is not None and one.mailbox.withheld and one.mailbox.departed_at is None
+        for fact in facts.values()
+        if fact.mailbox is not None and fact.mailbox.withheld and fact.mailbox.departed_at is None
     ]
 
 
 def _of_certificates(connection: Connection, addresses: Sequence[str], now: datetime) -> list[Matter]:
     """Those that name what may not be published: shown no more, and another is to take their place."""
     rows = connection.execute(_LIVE, {"addresses": list(addresses), "now": now})
-    found = [
+    named = [
         (Serial(serial), mailbox, secrets)
         for mailbox, serial, subject in rows
         if (secrets := privacy.secrets_in_subject(subject, mailbox))
     ]
-    bodies = revocations.enrolled_by(connection, [serial for serial, _, _ in found]) if found else {}
+    bodies = revocations.enrolled_by(connection, [serial for serial, _, _ in named]) if named else {}
     return [
         Matter(
             serial, bodies.get(serial, ()),
             {"entity": "certificate", "mailbox": mailbox,
              "fields": {"subject": sorted(secret.value for secret in secrets)}},
         )
-        for serial, mailbox, secrets in found
+        for serial, mailbox, secrets in named
     ]  # fmt: skip
 
 

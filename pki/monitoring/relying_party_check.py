@@ -65,30 +65,30 @@ def look(connection: Connection, *, now: datetime, start: Serial) -> tuple[int, 
     lists = _lists(connection, known, sampled)
     made = crl_store.last_made(connection)
     disagreed = []
-    for one in sampled:
-        recorded = "revoked" if one.action in {"revoke", "hold"} else "trusted"
-        seen = _seen(one, known, lists, now)
-        if (recorded == "trusted") != (seen == "trusted") and not _still_to_come(one, made):
-            disagreed.append(Disagreement(one.serial, one.authority_id, seen, recorded))
+    for certificate in sampled:
+        recorded = "revoked" if certificate.action in {"revoke", "hold"} else "trusted"
+        seen = _seen(certificate, known, lists, now)
+        if (recorded == "trusted") != (seen == "trusted") and not _still_to_come(certificate, made):
+            disagreed.append(Disagreement(certificate.serial, certificate.authority_id, seen, recorded))
     return len(sampled), disagreed
 
 
 def _lists(connection: Connection, known: Collection[Authority], sampled: Iterable[_Sampled]) -> Lists:
     """By shard, the published CRL and delta of these certificates, and of the CAs' own."""
-    wanted = {(one.authority_id, one.shard) for one in sampled}
-    wanted |= {(one.id, 0) for one in known if one.issuer_id is None}
-    found = {
+    wanted = {(certificate.authority_id, certificate.shard) for certificate in sampled}
+    wanted |= {(authority.id, 0) for authority in known if authority.issuer_id is None}
+    crls = {
         place: [crl_store.latest(connection, *place, delta=delta) for delta in (False, True)]
         for place in wanted
     }
     return {
-        place: [x509.load_der_x509_crl(one.der) for one in both if one is not None]
-        for place, both in found.items()
+        place: [x509.load_der_x509_crl(crl.der) for crl in both if crl is not None]
+        for place, both in crls.items()
     }
 
 
 def _seen(
-    one: _Sampled,
+    sampled: _Sampled,
     known: Collection[Authority],
     lists: Lists,
     now: datetime,
@@ -100,7 +100,7 @@ def _seen(
     for anchor in anchors:
         try:
             path_validation.find_path(
-                x509.load_der_x509_certificate(one.der),
+                x509.load_der_x509_certificate(sampled.der),
                 anchor,
                 others,
                 list(chained.from_iterable(lists.values())),
@@ -113,9 +113,9 @@ def _seen(
     return seen
 
 
-def _still_to_come(one: _Sampled, made: Mapping[tuple[str, int], datetime]) -> bool:
+def _still_to_come(certificate: _Sampled, made: Mapping[tuple[str, int], datetime]) -> bool:
     """Whether the record changed after the last CRL or delta was made, which is later than the thisUpdate it
     bears: the next will say so, within the minute.
     """
-    last = made.get((one.authority_id, one.shard))
-    return last is not None and one.revoked_at is not None and one.revoked_at >= last
+    last = made.get((certificate.authority_id, certificate.shard))
+    return last is not None and certificate.revoked_at is not None and certificate.revoked_at >= last

@@ -126,5 +126,5 @@ class Lifetime:
 def ours(connection: Connection, now: datetime) -> list[Lifetime]:
     """Everything of ours that ends, the first to end first."""
     asked = {"now": now, "list_signer": LIST_SIGNER.name, "service_tls": SERVICE_TLS.name}
-    found = [Lifetime(Kind(kind), *rest) for kind, *rest in connection.execute(_OURS, asked)]
-    return sorted(found, key=lambda one: (one.ends, one.label))
+    lifetimes = [Lifetime(Kind(kind), *rest) for kind, *rest in connection.execute(_OURS, asked)]
+    return sorted(lifetimes, key=lambda lifetime: (lifetime.ends, lifetime.label))
