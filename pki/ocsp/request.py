@@ -88,21 +88,21 @@ def _plain(part: bytes) -> bytes:
         return der.explicit(2, _plain_extensions(der.content(part)))
     if part[0] != _SEQUENCE:
         return part
-    return der.sequence(*(_plain_question(one) for one in der.elements(der.content(part))))
+    return der.sequence(*(_plain_question(question) for question in der.elements(der.content(part))))
 
 
 def _plain_question(question: bytes) -> bytes:
     certificate_id, *extensions = der.elements(der.content(question))
     return der.sequence(
-        certificate_id, *(der.explicit(0, _plain_extensions(der.content(one))) for one in extensions)
+        certificate_id, *(der.explicit(0, _plain_extensions(der.content(tagged))) for tagged in extensions)
     )
 
 
 def _plain_extensions(extensions: bytes) -> bytes:
     return der.sequence(
         *(
-            der.sequence(*(part for part in der.elements(der.content(one)) if part != _FALSE))
-            for one in der.elements(der.content(extensions))
+            der.sequence(*(part for part in der.elements(der.content(extension)) if part != _FALSE))
+            for extension in der.elements(der.content(extensions))
         )
     )
 
@@ -121,11 +121,11 @@ def _parse_several(request: bytes) -> Request:
     cut = list(_each(request))
     if not 1 < len(cut) <= MOST_QUESTIONS:
         raise ValueError("no question, or too many")
-    for one in cut:
-        _refuse_critical(one)
+    for question in cut:
+        _refuse_critical(question)
     # The extensions of the whole are in each part.
-    parts = [ocsp.load_der_ocsp_request(one) for one in cut]
-    questions = (_question(part, one) for part, one in zip(parts, cut, strict=True))
+    parts = [ocsp.load_der_ocsp_request(question) for question in cut]
+    questions = (_question(part, question) for part, question in zip(parts, cut, strict=True))
     return Request(tuple(questions), _nonce(parts[0].extensions))
 
 

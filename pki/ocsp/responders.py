@@ -153,9 +153,9 @@ def _answer(
     # An answer must not outlive the certificate of who signed it.
     lifetime = min(lifetime, responder.not_after - now)
     asking = Request((ocsp.question_about(issuer, asked.hash, asked.serial),))
-    found = ocsp.find(asking, issuer, {asked.serial: asked.standing})
-    der = ocsp.sign(responder, issuer, found, now=now, lifetime=lifetime)
-    return Presigned(der, *ocsp.validity(found, now, lifetime))
+    answer = ocsp.find(asking, issuer, {asked.serial: asked.standing})
+    der = ocsp.sign(responder, issuer, answer, now=now, lifetime=lifetime)
+    return Presigned(der, *ocsp.validity(answer, now, lifetime))
 
 
 def _open(row: ResponderRow, keys_folder: Path, passphrase: bytes) -> Responder | None:

@@ -266,20 +266,20 @@ def _revoked(at: datetime, reason: RevocationReason) -> bytes:
 
 def _single_extensions(issuer: Issuer, standing: SerialStatus) -> bytes:
     # Nothing is forgotten when a certificate expires: the archive begins with the CA (RFC 6960 4.4.4).
-    found = [der.extension(_ARCHIVE_CUTOFF, der.generalized_time(issuer.not_before))]
+    extensions = [der.extension(_ARCHIVE_CUTOFF, der.generalized_time(issuer.not_before))]
     if standing.certificate_sha256 is not None:
         # Common PKI 2.0 part 4: proof that this very certificate is known, not just its number.
         digest = der.sequence(_SHA256, der.octet_string(standing.certificate_sha256))
-        found.append(der.extension(_CERT_HASH, digest))
-    return der.explicit(1, der.sequence(*found))
+        extensions.append(der.extension(_CERT_HASH, digest))
+    return der.explicit(1, der.sequence(*extensions))
 
 
 def _extensions(findings: Sequence[Finding], nonce: bytes | None) -> bytes:
-    found = [] if nonce is None else [der.extension(_NONCE, der.octet_string(nonce))]
+    extensions = [] if nonce is None else [der.extension(_NONCE, der.octet_string(nonce))]
     if any(finding.outcome is Outcome.NEVER_ISSUED for finding in findings):
         # RFC 6960 4.4.8: without it, `revoked` would claim that there is such a certificate.
-        found.append(der.extension(_EXTENDED_REVOKE, der.NULL))
-    return der.explicit(1, der.sequence(*found)) if found else b""
+        extensions.append(der.extension(_EXTENDED_REVOKE, der.NULL))
+    return der.explicit(1, der.sequence(*extensions)) if extensions else b""
 
 
 ERRORS = {
