@@ -79,7 +79,9 @@ _PRACTICE = _names(Practice)
 
 
 def _person(value: Value) -> list[Any]:
-    professions = " ".join(f"{one['code']}:{one['category']}" for one in value["professions"])
+    professions = " ".join(
+        f"{profession['code']}:{profession['category']}" for profession in value["professions"]
+    )
     skills, corrected = " ".join(value["skills"]), " ".join(value["corrected"])
     return [*(value[name] for name in _PERSON), professions, skills, corrected]
 
@@ -89,12 +91,14 @@ def _organisation(value: Value) -> list[Any]:
 
 
 def _practices(value: Value) -> list[Sequence[Any]]:
-    return [[value["national_id"], *(one[name] for name in _PRACTICE)] for one in value["practices"]]
+    return [
+        [value["national_id"], *(practice[name] for name in _PRACTICE)] for practice in value["practices"]
+    ]
 
 
 def _mailbox(value: Value) -> list[Any]:
     certificates, corrected = " ".join(value["certificates"]), " ".join(value["corrected"])
-    purposes = " ".join("+".join(one) for one in value["certificate_purposes"])
+    purposes = " ".join("+".join(combination) for combination in value["certificate_purposes"])
     return [*(value[name] for name in _MAILBOX), certificates, corrected, purposes, value["opaque_key"]]
 
 

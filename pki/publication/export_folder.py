@@ -67,8 +67,8 @@ class Export:
 
 def all_exports(folder: Path) -> list[Export]:
     """The exports in this folder, the newest first."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    stamps = sorted((path.name for path in found if _STAMP.fullmatch(path.name)), reverse=True)
+    paths = folder.iterdir() if folder.is_dir() else ()
+    stamps = sorted((path.name for path in paths if _STAMP.fullmatch(path.name)), reverse=True)
     return [export for stamp in stamps if (export := _read(folder / stamp)) is not None]
 
 

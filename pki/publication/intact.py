@@ -37,7 +37,9 @@ def check_crl(whole: bytes, authority: Authority, number: int, *, delta: bool) -
     with _read(f"the CRL of {authority.id} numbered {number}"):
         checks.check_signed(whole, next(der.elements(der.content(whole))), authority)
         crl = x509.load_der_x509_crl(whole)
-        indicators = [one for one in crl.extensions if isinstance(one.value, x509.DeltaCRLIndicator)]
+        indicators = [
+            extension for extension in crl.extensions if isinstance(extension.value, x509.DeltaCRLIndicator)
+        ]
         if (
             crl.issuer != x509.load_der_x509_certificate(authority.der).subject
             or parsing.number_of(whole) != number
@@ -60,24 +62,24 @@ def is_crl(whole: bytes, authority: Authority, number: int, *, delta: bool) -> b
 
 def check_certificates(wanted: Iterable[bytes], known: Iterable[bytes]) -> None:
     """DamagedError unless each of these is certified by a CA among the known ones, or, a root, by itself."""
-    issuers = [one for each in known if (one := _certificate(each)) is not None]
-    for each in wanted:
-        found = _certificate(each)
-        if found is None or not any(_issued(found, by) for by in issuers):
+    issuers = [issuer for encoded in known if (issuer := _certificate(encoded)) is not None]
+    for encoded in wanted:
+        certificate = _certificate(encoded)
+        if certificate is None or not any(_issued(certificate, by) for by in issuers):
             raise DamagedError("a certificate of a CA is not the one that was signed")
 
 
 def check_answer(answer: bytes, responder: bytes) -> None:
     """DamagedError unless the responder of this certificate signed this OCSP answer, with that beside it."""
     with _read("an OCSP answer signed ahead"):
-        found = ocsp.load_der_ocsp_response(answer)
-        (beside,) = found.certificates
+        response = ocsp.load_der_ocsp_response(answer)
+        (beside,) = response.certificates
         key = beside.public_key()
         if beside != x509.load_der_x509_certificate(responder):
             raise ValueError("another responder's")
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise TypeError("responders' keys are P-256")
-        key.verify(found.signature, found.tbs_response_bytes, ec.ECDSA(hashes.SHA256()))
+        key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(hashes.SHA256()))
 
 
 def check_jws(jws: bytes) -> None:
@@ -85,7 +87,9 @@ def check_jws(jws: bytes) -> None:
     with _read("a signed list"):
         signed, _, signature = jws.rpartition(b".")
         header = json.loads(_unpadded(signed.split(b".")[0]))
-        signer, issuer = (x509.load_der_x509_certificate(base64.b64decode(one)) for one in header["x5c"])
+        signer, issuer = (
+            x509.load_der_x509_certificate(base64.b64decode(encoded)) for encoded in header["x5c"]
+        )
         signer.verify_directly_issued_by(issuer)
         key, raw = signer.public_key(), _unpadded(signature)
         if not isinstance(key, ec.EllipticCurvePublicKey) or len(raw) != 2 * _ES256_HALF:

@@ -68,17 +68,17 @@ def live_with_purposes(
     connection: Connection, addresses: Sequence[str], now: datetime
 ) -> dict[str, list[tuple[bytes, frozenset[Purpose]]]]:
     """The same certificates in the same order, each with what it serves."""
-    found: dict[str, list[tuple[bytes, frozenset[Purpose]]]] = {}
+    by_address: dict[str, list[tuple[bytes, frozenset[Purpose]]]] = {}
     for address, der, profile, subject in connection.execute(
         _CERTIFICATES, {"addresses": list(addresses), "now": now}
     ):
         # What was certified before anybody looked is shown no more; whoever asks for a verdict is given it.
         if privacy.secrets_in_subject(subject, address):
             continue
-        found.setdefault(address, []).append((der, served_by(profile)))
-    for certificates in found.values():
-        certificates.sort(key=lambda one: Purpose.ENCRYPTION not in one[1])
-    return found
+        by_address.setdefault(address, []).append((der, served_by(profile)))
+    for certificates in by_address.values():
+        certificates.sort(key=lambda certificate: Purpose.ENCRYPTION not in certificate[1])
+    return by_address
 
 
 def authorities(connection: Connection) -> list[tuple[str, bytes]]:
@@ -101,7 +101,7 @@ def crls_in_force(
     """
     given = None if keys is None else list(keys)
     rows = connection.execute(_CRLS, {"keys": given})
-    known = {one.id: one for one in authority_rows.authorities(connection)}
+    known = {ca.id: ca for ca in authority_rows.authorities(connection)}
     return [
         (row.authority_id, row.shard, row.der, row.delta)
         for row in rows

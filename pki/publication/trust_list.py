@@ -147,11 +147,11 @@ def sign(content: Content, version: int, signer: ListSigner, now: datetime) -> V
     )  # fmt: skip
 
 
-def as_jws(one: Version) -> bytes:
+def as_jws(version: Version) -> bytes:
     """The version as it was signed: a compact JWS around its JSON."""
-    header, _, signature = one.signature.partition("..")
+    header, _, signature = version.signature.partition("..")
     return b".".join(
-        (header.encode(), base64.urlsafe_b64encode(one.payload).rstrip(b"="), signature.encode())
+        (header.encode(), base64.urlsafe_b64encode(version.payload).rstrip(b"="), signature.encode())
     )
 
 
@@ -161,7 +161,7 @@ def as_xml(content: Content, made_at: datetime) -> bytes:
     It knows no state, and who stands in it is trusted: what is suspended is left out. Contacts are not kept
     here, so theirs are empty.
     """
-    entries = "".join(_as_element(one) for one in content.domains if one["state"] == "trusted")
+    entries = "".join(_as_element(domain) for domain in content.domains if domain["state"] == "trusted")
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f'<ListeBlancheMSSante xmlns="{NAMESPACE}">\n'
@@ -176,11 +176,11 @@ def as_bundle(certificates: list[bytes]) -> bytes:
     return pkcs7.serialize_certificates(loaded, Encoding.DER)
 
 
-def _as_element(one: Entry) -> str:
+def _as_element(entry: Entry) -> str:
     fields = {
-        "Nom": one["name"], "Description": one["description"], "DNCertificatOperateur": one["operator"],
+        "Nom": entry["name"], "Description": entry["description"], "DNCertificatOperateur": entry["operator"],
         "ResponsableContact": "", "SupportContact": "",
-        "DateMAJ": _instant(one["updated_at"] or one["since"]),
+        "DateMAJ": _instant(entry["updated_at"] or entry["since"]),
     }  # fmt: skip
     inside = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in fields.items())
     return f"<Domaine>{inside}</Domaine>\n"
@@ -195,9 +195,9 @@ def _since(previous: Version | None) -> dict[tuple[str, str], tuple[str, datetim
     if previous is None:
         return {}
     told = orjson.loads(previous.payload)
-    keyed = [(("operator", one["certificate_dn"]), one) for one in told["operators"]]
-    keyed += [((one["name"], one["operator"]), one) for one in told["domains"]]
-    return {key: (one["state"], datetime.fromisoformat(one["since"])) for key, one in keyed}
+    keyed = [(("operator", operator["certificate_dn"]), operator) for operator in told["operators"]]
+    keyed += [((domain["name"], domain["operator"]), domain) for domain in told["domains"]]
+    return {key: (entry["state"], datetime.fromisoformat(entry["since"])) for key, entry in keyed}
 
 
 def _state(known: Mapping[tuple[str, str], tuple[str, datetime]], key: tuple[str, str], row: Any) -> Entry:

@@ -32,22 +32,22 @@ def public_values(connection: Connection, keys: Iterable[Key], now: datetime) ->
     words: dict[Entity, list[str]] = {entity: [] for entity in Entity}
     for entity, word in keys:
         words[entity].append(word)
-    found: dict[Key, Value] = {}
+    public: dict[Key, Value] = {}
     for entity, values in (
         (Entity.MAILBOX, _mailboxes(connection, words[Entity.MAILBOX], now)),
         (Entity.ORGANISATION, _organisations(connection, words[Entity.ORGANISATION], now)),
         (Entity.PRACTITIONER, _practitioners(connection, words[Entity.PRACTITIONER])),
         (Entity.AUTHORITY, _authorities(connection, words[Entity.AUTHORITY])),
     ):
-        found |= {(entity, word): value for word, value in values.items()}
+        public |= {(entity, word): value for word, value in values.items()}
     for entity in (Entity.MAILBOX, Entity.ORGANISATION, Entity.PRACTITIONER):
-        shown = [word for word in words[entity] if (entity, word) in found]
+        shown = [word for word in words[entity] if (entity, word) in public]
         marked = marks(connection, entity, shown)
         for word in shown:
-            found[entity, word] = {
-                **found[entity, word], "corrected": [mark.field for mark in marked.get(word, ())],
+            public[entity, word] = {
+                **public[entity, word], "corrected": [mark.field for mark in marked.get(word, ())],
             }  # fmt: skip
-    return found
+    return public
 
 
 def _mailboxes(connection: Connection, addresses: Sequence[str], now: datetime) -> dict[str, Value]:
@@ -97,9 +97,9 @@ def _organisation(place: Organisation) -> Value:
 def _practitioners(connection: Connection, numbers: Sequence[str]) -> dict[str, Value]:
     people = practitioners(connection, numbers) if numbers else {}
     return {
-        number: _practitioner(one)
-        for number, one in people.items()
-        if one.departed_at is None and privacy.is_shown(one)
+        number: _practitioner(person)
+        for number, person in people.items()
+        if person.departed_at is None and privacy.is_shown(person)
     }
 
 
