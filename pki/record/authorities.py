@@ -55,9 +55,9 @@ def issuing_authority(connection: Connection, role: str, now: datetime) -> Autho
     active = [authority_in(row) for row in _ACTIVE_OF_ROLE.rows(connection, {"role": role})]
     if not active:
         raise Refusal(Kind.NOT_FOUND, "unknown-authority", f"No authority issues for {role}.")
-    for found in active:
-        if found.not_before <= now < found.not_after:
-            return found
+    for candidate in active:
+        if candidate.not_before <= now < candidate.not_after:
+            return candidate
     raise Refusal(
         Kind.UNAVAILABLE, "authority-expired", f"The authority {active[0].id} is not valid at this time."
     )
@@ -78,7 +78,7 @@ def answered_for(connection: Connection, now: datetime) -> list[str]:
 
 def chain_of(connection: Connection, authority_id: str) -> list[bytes]:
     """The certificates (DER) of that CA and of those above it, the root last."""
-    known = {one.id: one for one in authorities(connection)}
+    known = {ca.id: ca for ca in authorities(connection)}
     chain, at = [], known.get(authority_id)
     while at is not None:
         chain.append(at.der)

@@ -177,12 +177,12 @@ def enrolment_and_standing(
     The person is held too. With what the database's clock said then; None when there is none.
     """
     rows = _FOUND_WITH_STANDING.rows(connection, {"id": enrolment_id})
-    known = {one.id: one for one in (_enrolment(row[:-1]) for row in rows)}
-    found = known.pop(enrolment_id, None)
-    if found is None:
+    known = {entry.id: entry for entry in (_enrolment(row[:-1]) for row in rows)}
+    locked = known.pop(enrolment_id, None)
+    if locked is None:
         return None
-    standing = [one for one in known.values() if one.state is not EnrolmentState.ENDED]
-    return found, standing, rows[-1][-1]
+    standing = [sibling for sibling in known.values() if sibling.state is not EnrolmentState.ENDED]
+    return locked, standing, rows[-1][-1]
 
 
 def enrolments(
@@ -229,11 +229,11 @@ def end(connection: Connection, enrolment_id: UUID, now: datetime) -> Enrolment:
     return _enrolment(connection.execute(query).one())
 
 
-def approve(connection: Connection, found: Enrolment, token_id: int, line: Line) -> Enrolment:
+def approve(connection: Connection, locked: Enrolment, token_id: int, line: Line) -> Enrolment:
     """Set an enrolment, locked by the caller, to approved at the instant of its line."""
-    asked = {"id": found.id, "by": token_id, "at": line.at, **beside(line)}
+    asked = {"id": locked.id, "by": token_id, "at": line.at, **beside(line)}
     ((_,),) = _APPROVE.rows(connection, asked)
-    return replace(found, state=EnrolmentState.APPROVED, approved_by=token_id, approved_at=line.at)
+    return replace(locked, state=EnrolmentState.APPROVED, approved_by=token_id, approved_at=line.at)
 
 
 def end_all(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> list[Enrolment]:

@@ -29,13 +29,13 @@ def hold_families(connection: Connection, keys: Iterable[PublicKey], spkis: Iter
     keys, spkis = list(keys), {*spkis, *(spki_sha256(key) for key in keys)}
     known = connection.execute(_NUMBERS, {"keys": list(spkis)}).scalars()
     hold_numbers(connection, {*(bytes(number) for number in known), *map(number_of, keys)})
-    found = {bytes(spki) for spki in connection.execute(_FAMILIES, {"keys": list(spkis)}).scalars()}
-    found |= {
+    families = {bytes(spki) for spki in connection.execute(_FAMILIES, {"keys": list(spkis)}).scalars()}
+    families |= {
         bytes(spki)
         for spki in connection.execute(_OF_NUMBERS, {"numbers": [number_of(key) for key in keys]}).scalars()
     }
-    lock_keys(connection, found)
-    return sorted(found)
+    lock_keys(connection, families)
+    return sorted(families)
 
 
 def hold_numbers(connection: Connection, numbers: Iterable[bytes]) -> None:

@@ -143,8 +143,8 @@ def key_use(
 def key_use_told(row: Sequence[Any]) -> KeyUse:
     """As `key_use` gives it, from the row of `KEY_USE` (`KEY_USE_WIDTH` columns)."""
     by_operator, lasting, held, *last = row
-    found = None if last[0] is None else Reservation(*last)
-    return KeyUse(by_operator, _serial(lasting), _serial(held), found)
+    last_reservation = None if last[0] is None else Reservation(*last)
+    return KeyUse(by_operator, _serial(lasting), _serial(held), last_reservation)
 
 
 def against_told(row: Sequence[Any]) -> Against:
@@ -169,5 +169,5 @@ def asking_beside(
     }  # fmt: skip
 
 
-def _serial(found: str | None) -> Serial | None:
-    return None if found is None else Serial(found)
+def _serial(serial: str | None) -> Serial | None:
+    return None if serial is None else Serial(serial)

@@ -98,10 +98,12 @@ def live_of_profile(
         certificate.c.not_before <= now,
         certificate.c.not_after > now,
     )
-    found = [IssuedCertificate(*row) for row in connection.execute(query)]
-    last = last_actions(connection, [one.serial for one in found])
+    live = [IssuedCertificate(*row) for row in connection.execute(query)]
+    last = last_actions(connection, [issued.serial for issued in live])
     return [
-        one for one in found if last.get(one.serial, RevocationAction.RELEASE) is RevocationAction.RELEASE
+        issued
+        for issued in live
+        if last.get(issued.serial, RevocationAction.RELEASE) is RevocationAction.RELEASE
     ]
 
 
@@ -112,8 +114,8 @@ def last_actions(connection: Connection, serials: Sequence[Serial]) -> dict[Seri
 
 def revocable(connection: Connection, serial: Serial) -> Revocable | None:
     """The certificate with that serial, its reservation locked, so that two who revoke it queue."""
-    found = _revocable(connection, _LOCKED_REVOCABLE.where(certificate.c.serial == serial))
-    return found[0] if found else None
+    revocables = _revocable(connection, _LOCKED_REVOCABLE.where(certificate.c.serial == serial))
+    return revocables[0] if revocables else None
 
 
 def revocable_of(connection: Connection, serials: Sequence[Serial]) -> list[Revocable]:
@@ -144,7 +146,11 @@ def revocable_among(
         certificate.c.mailbox.is_not(None),
         certificate.c.not_after > now,
     )
-    return [found for found in _revocable(connection, query) if found.last is not RevocationAction.REVOKE]
+    return [
+        candidate
+        for candidate in _revocable(connection, query)
+        if candidate.last is not RevocationAction.REVOKE
+    ]
 
 
 def enrolled_by(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, tuple[str, ...]]:
@@ -164,8 +170,8 @@ def add_revocations(
     rows = [
         {
             "serial": event.serial,
-            "authority_id": found.certificate.authority_id,
-            "shard": found.certificate.shard,
+            "authority_id": target.certificate.authority_id,
+            "shard": target.certificate.shard,
             "action": event.action.value,
             "reason": event.reason.value,
             "comment": event.comment,
@@ -176,7 +182,7 @@ def add_revocations(
             "restates": event.restates,
             "recorded_at": event.recorded_at,
         }
-        for found, event, entry in made
+        for target, event, entry in made
     ]
     if rows:
         connection.execute(_ADD_REVOCATIONS, {"rows": orjson.dumps(rows).decode()})
@@ -186,13 +192,13 @@ def _revocable(connection: Connection, query: Select[Any]) -> list[Revocable]:
     rows = connection.execute(query).all()
     # A statement of its own after the locks are held: whoever held one may have revoked meanwhile.
     last = last_events(connection, [row.serial for row in rows])
-    found = []
+    revocables = []
     for *known, enrolled_by, enrolment_id, establishment in rows:
         issued = IssuedCertificate(*known)
         event = last.get(issued.serial)
         action, actor = (event.action, event.actor) if event else (None, "")
-        found.append(Revocable(issued, action, enrolled_by, enrolment_id, establishment, actor, event))
-    return found
+        revocables.append(Revocable(issued, action, enrolled_by, enrolment_id, establishment, actor, event))
+    return revocables
 
 
 def last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, LastEvent]:
@@ -208,7 +214,7 @@ def last_events(connection: Connection, serials: Sequence[Serial]) -> dict[Seria
 
 def holders(connection: Connection, serials: Sequence[Serial]) -> dict[Serial, frozenset[str]]:
     """Who put the holds that stand on each of these certificates, by the names of the log."""
-    found: dict[Serial, set[str]] = {}
+    actors_of: dict[Serial, set[str]] = {}
     for serial, actor in connection.execute(_HOLDERS, {"serials": list(serials)}):
-        found.setdefault(Serial(serial), set()).add(actor)
-    return {serial: frozenset(actors) for serial, actors in found.items()}
+        actors_of.setdefault(Serial(serial), set()).add(actor)
+    return {serial: frozenset(actors) for serial, actors in actors_of.items()}
