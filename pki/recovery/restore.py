@@ -128,7 +128,7 @@ def read_list(authorities: Iterable[Authority], content: bytes) -> PublishedList
     """
     crl = _parsed(content)
     listing = parsing.parse(content if _PEM not in content else crl.public_bytes(_DER))
-    authority = next((one for one in authorities if _is_of(listing, one)), None)
+    authority = next((ca for ca in authorities if _is_of(listing, ca)), None)
     if authority is None:
         text = (
             "No CA of the record has this CRL's name and key: bring in first what was made after the backup."
@@ -143,17 +143,17 @@ def read_list(authorities: Iterable[Authority], content: bytes) -> PublishedList
 def together(lists: Iterable[PublishedList]) -> dict[Serial, PublishedEntry]:
     """What these lists say as a whole, the later one of a shard before the earlier."""
     known: dict[Serial, tuple[PublishedEntry, tuple[str, str | None]]] = {}
-    for one in sorted(lists, key=lambda one: (one.this_update, one.number)):
-        said = {told.serial: (told, one.place) for told in one.told}
+    for crl in sorted(lists, key=lambda crl: (crl.this_update, crl.number)):
+        said = {told.serial: (told, crl.place) for told in crl.told}
         lifted = {serial for serial, (told, _) in said.items() if told.reason is None}
-        if one.complete:
+        if crl.complete:
             # A hold that a later complete list leaves out was lifted; a revocation only expired.
             lifted |= {
                 serial
                 for serial, (told, place) in known.items()
-                if serial not in said and (place, told.reason) == (one.place, _HELD)
+                if serial not in said and (place, told.reason) == (crl.place, _HELD)
             }
-        known = {serial: found for serial, found in (known | said).items() if serial not in lifted}
+        known = {serial: entry for serial, entry in (known | said).items() if serial not in lifted}
     return {serial: told for serial, (told, _) in known.items()}
 
 
@@ -191,8 +191,8 @@ def find(
         authorities = authority_rows.authorities(connection)
         told = together(read_list(authorities, content) for content in (*kept, *contents))
         last = revocations.last_events(connection, list(told))
-    events = (lacks_event(one, last.get(serial)) for serial, one in told.items())
-    return Plan(tuple(lost), tuple(one for one in events if one is not None))
+    events = (lacks_event(entry, last.get(serial)) for serial, entry in told.items())
+    return Plan(tuple(lost), tuple(event for event in events if event is not None))
 
 
 def enter(connection: Connection, plan: Plan, *, now: datetime, actor: Actor = ACTOR) -> None:
@@ -201,18 +201,25 @@ def enter(connection: Connection, plan: Plan, *, now: datetime, actor: Actor = A
     for lost in plan.certificates:
         pipeline.bring_back(connection, lost.reserved, lost.signed, actor, now)
     # 2. The events, under lock, each on what is last there now.
-    wanted = {one.told.serial: one.told for one in plan.events}
-    found = _revocables(connection, wanted, now=now, actor=actor)
-    missing = [(one, lacks_event(wanted[one.certificate.serial], one.event)) for one in found]
-    made = [(one, event, _as_event(one, event, actor)) for one, event in missing if event is not None]
+    wanted = {event.told.serial: event.told for event in plan.events}
+    revocables = _revocables(connection, wanted, now=now, actor=actor)
+    missing = [
+        (revocable, lacks_event(wanted[revocable.certificate.serial], revocable.event))
+        for revocable in revocables
+    ]
+    made = [
+        (revocable, event, _as_event(revocable, event, actor))
+        for revocable, event in missing
+        if event is not None
+    ]
     _append(connection, made, now=now, actor=actor)
     # 3. What was signed after the backup and is not among them: who vouched for it is forgotten.
     rest = revocations.revocable_of(connection, [lost.reserved.serial for lost in plan.certificates])
     comment = "signed after the backup that the record was restored from"
     taking = [
-        RevocationOrder(one, RevocationReason.SUPERSEDED, comment)
-        for one in rest
-        if one.last is not RevocationAction.REVOKE
+        RevocationOrder(revocable, RevocationReason.SUPERSEDED, comment)
+        for revocable in rest
+        if revocable.last is not RevocationAction.REVOKE
     ]
     revoke.revoke_or_suspend(connection, taking, now=now, actor=actor)
 
@@ -265,7 +272,7 @@ def accept(
 
 def _lost(engine: Engine, signer: Signer, now: datetime) -> list[Lost]:
     """What is in the journal and not in the record, but for what is on its way into it."""
-    found: list[Lost] = []
+    lost: list[Lost] = []
     place = 0
     while page := signer.signed(place):
         place += len(page)
@@ -279,14 +286,14 @@ def _lost(engine: Engine, signer: Signer, now: datetime) -> list[Lost]:
                 continue
             signed = signer.journal(serial)
             if signed is not None:
-                found.append(Lost(known or _reservation(signed, authorities), signed))
-    return found
+                lost.append(Lost(known or _reservation(signed, authorities), signed))
+    return lost
 
 
 def _reservation(signed: bytes, authorities: Sequence[Authority]) -> Reservation:
     """The reservation of a certificate as far as its bytes tell: the enrolment is not in them."""
     certificate = x509.load_der_x509_certificate(signed)
-    authority = next((one for one in authorities if _issued(one, certificate)), None)
+    authority = next((ca for ca in authorities if _issued(ca, certificate)), None)
     serial = serial_of(certificate.serial_number)
     if authority is None:
         text = f"The certificate {serial} is of a CA that the record does not have: bring the CA in first."
@@ -357,8 +364,8 @@ def _revocables(
     connection: Connection, wanted: Mapping[Serial, PublishedEntry], *, now: datetime, actor: Actor
 ) -> list[Revocable]:
     """What these serials name, locked; a serial that nobody kept a certificate of is stored by itself."""
-    found = revocations.revocable_of(connection, sorted(wanted))
-    bare = sorted(set(wanted) - {one.certificate.serial for one in found})
+    revocables = revocations.revocable_of(connection, sorted(wanted))
+    bare = sorted(set(wanted) - {revocable.certificate.serial for revocable in revocables})
     known = reservations.load_reservations(connection, bare)
     rows = [_unkept(wanted[serial], now) for serial in bare]
     lines = []
@@ -373,7 +380,7 @@ def _revocables(
             lines.append((row.serial, {"authority": row.authority_id, "profile": row.profile}))
     record_all(connection, now=now, actor=actor, event=Event.CERTIFICATE_RESERVED, lines=lines)
     last = revocations.last_events(connection, bare)
-    return found + [
+    return revocables + [
         Revocable(row, event.action if event else None, None, event=event)
         for row in rows
         for event in (last.get(row.serial),)
@@ -392,7 +399,7 @@ def _unkept(told: PublishedEntry, now: datetime) -> IssuedCertificate:
     )  # fmt: skip
 
 
-def _as_event(found: Revocable, missing: Missing, actor: Actor) -> Revocation:
+def _as_event(revocable: Revocable, missing: Missing, actor: Actor) -> Revocation:
     told, last = missing.told, missing.last
     corrected = last if missing.corrects else None
     # Published then, it was known then, and never before what it follows.
@@ -401,7 +408,7 @@ def _as_event(found: Revocable, missing: Missing, actor: Actor) -> Revocation:
     return Revocation(
         serial=told.serial, action=RevocationAction.HOLD if missing.holds else RevocationAction.REVOKE,
         reason=missing.reason, comment=f"told by CRL {told.number} of {told.authority.id}", actor=actor.name,
-        revoked_at=counts, not_after=found.certificate.not_after,
+        revoked_at=counts, not_after=revocable.certificate.not_after,
         restates=None if corrected is None else corrected.id,
         recorded_at=None if written == counts else written,
     )  # fmt: skip
@@ -416,7 +423,10 @@ def _append(
 ) -> None:
     revocations.add_revocations(
         connection,
-        [(one, event, entry_der(event.serial, event.revoked_at, event.reason)) for one, _, event in made],
+        [
+            (revocable, event, entry_der(event.serial, event.revoked_at, event.reason))
+            for revocable, _, event in made
+        ],
     )
     words = {
         Event.CERTIFICATE_HELD: [event for _, _, event in made if event.action is RevocationAction.HOLD],
@@ -427,13 +437,13 @@ def _append(
     }
     for word, events in words.items():
         lines = [
-            (one.serial, {"action": one.action.value, "reason": one.reason.value, "comment": one.comment,
-                          "revoked_at": one.revoked_at.isoformat()})
-            for one in events
+            (event.serial, {"action": event.action.value, "reason": event.reason.value,
+                            "comment": event.comment, "revoked_at": event.revoked_at.isoformat()})
+            for event in events
         ]  # fmt: skip
         record_all(connection, now=now, actor=actor, event=word, lines=lines)
     lost = [
-        one.certificate for one, missing, _ in made
-        if missing.reason is RevocationReason.KEY_COMPROMISE and one.certificate.der
+        revocable.certificate for revocable, missing, _ in made
+        if missing.reason is RevocationReason.KEY_COMPROMISE and revocable.certificate.der
     ]  # fmt: skip
     key_compromise.follow(connection, lost, now=now, actor=actor)
