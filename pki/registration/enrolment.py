@@ -96,12 +96,14 @@ def _why_outdated(connection: Connection, before: Enrolment, asked: Enrolment, n
     return "a hold put since was never settled" if doubts.stands(connection, before) else ""
 
 
-def _end(connection: Connection, found: Enrolment, token: Token, now: datetime, *, comment: str) -> Enrolment:
-    now = not_before(now, found.approved_at, found.requested_at)
-    ended = enrolments.end(connection, found.id, now)
+def _end(
+    connection: Connection, enrolment: Enrolment, token: Token, now: datetime, *, comment: str
+) -> Enrolment:
+    now = not_before(now, enrolment.approved_at, enrolment.requested_at)
+    ended = enrolments.end(connection, enrolment.id, now)
     record(
-        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(found.id),
-        detail={**_told(found), "comment": comment},
+        connection, now=now, actor=token.actor, event=Event.ENROLMENT_ENDED, subject=str(enrolment.id),
+        detail={**_told(enrolment), "comment": comment},
     )  # fmt: skip
     return ended
 
@@ -118,17 +120,17 @@ def approve_enrolment(
     locked = enrolments.enrolment_and_standing(connection, enrolment_id)
     if locked is None:
         raise eligibility.unknown_enrolment(enrolment_id)
-    found, standing, held_at = locked
-    now = not_before(dated(connection, held_at, now), found.requested_at)
-    eligibility.check_approval(token, found)
-    person, facts = subject_of(connection, found.practitioner, found.mailbox)
-    eligibility.check_enrolment(found.authority, person, facts, now)
-    vouched_names.check_unchanged(found, person, facts)
+    enrolment, standing, held_at = locked
+    now = not_before(dated(connection, held_at, now), enrolment.requested_at)
+    eligibility.check_approval(token, enrolment)
+    person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
+    eligibility.check_enrolment(enrolment.authority, person, facts, now)
+    vouched_names.check_unchanged(enrolment, person, facts)
     for before in standing:
         # Its place is taken: two persons have said so by now.
-        _end(connection, before, token, now, comment=f"replaced by {found.id}")
-    line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(found.id), _told(found))
-    return enrolments.approve(connection, found, token.id, line)
+        _end(connection, before, token, now, comment=f"replaced by {enrolment.id}")
+    line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(enrolment.id), _told(enrolment))
+    return enrolments.approve(connection, enrolment, token.id, line)
 
 
 def withdraw_enrolment(
@@ -141,10 +143,10 @@ def withdraw_enrolment(
     `already-approved`, `enrolment-ended`, `comment-too-long`.
     """
     check_comment(comment)
-    found, now = held_enrolment(connection, enrolment_id, now=now)
-    eligibility.check_own(token, found.authority, eligibility.unknown_enrolment(enrolment_id))
-    eligibility.check_requested(found)
-    return _end(connection, found, token, now, comment=comment)
+    enrolment, now = held_enrolment(connection, enrolment_id, now=now)
+    eligibility.check_own(token, enrolment.authority, eligibility.unknown_enrolment(enrolment_id))
+    eligibility.check_requested(enrolment)
+    return _end(connection, enrolment, token, now, comment=comment)
 
 
 def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) -> Enrolment:
@@ -152,10 +154,10 @@ def enrolment_seen(connection: Connection, *, token: Token, enrolment_id: UUID) 
 
     Refuses `unknown-enrolment`, `not-a-registrar`, `wrong-authority`.
     """
-    found = _enrolment(enrolments.load_enrolment(connection, enrolment_id), enrolment_id)
+    enrolment = _enrolment(enrolments.load_enrolment(connection, enrolment_id), enrolment_id)
     if token.role is not Role.AUDITOR:
-        eligibility.check_own(token, found.authority, eligibility.unknown_enrolment(enrolment_id))
-    return found
+        eligibility.check_own(token, enrolment.authority, eligibility.unknown_enrolment(enrolment_id))
+    return enrolment
 
 
 def enrolments_seen(
@@ -205,14 +207,14 @@ def held_enrolment(
     held = enrolments.lock_enrolment(connection, enrolment_id, names=names)
     if held is None:
         raise eligibility.unknown_enrolment(enrolment_id)
-    found, held_at = held
-    return found, dated(connection, held_at, now)
+    enrolment, held_at = held
+    return enrolment, dated(connection, held_at, now)
 
 
-def _enrolment(found: Enrolment | None, enrolment_id: UUID) -> Enrolment:
-    if found is None:
+def _enrolment(enrolment: Enrolment | None, enrolment_id: UUID) -> Enrolment:
+    if enrolment is None:
         raise eligibility.unknown_enrolment(enrolment_id)
-    return found
+    return enrolment
 
 
 def _told(enrolment: Enrolment) -> dict[str, str]:

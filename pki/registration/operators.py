@@ -12,13 +12,13 @@ from pki.registration.operators_store import Operator
 
 def operator_of(connection: Connection, token: Token) -> Operator:
     """The operator that this token acts for; refuses `not-an-operator`."""
-    found = None
+    operator = None
     if token.role is Role.OPERATOR and token.operator_id is not None:
-        found = operators_store.load(connection, token.operator_id)
-    if found is None:
+        operator = operators_store.load(connection, token.operator_id)
+    if operator is None:
         text = "This token acts for no operator: make one with `sceau token create --operator`."
         raise Refusal(Kind.FORBIDDEN, "not-an-operator", text)
-    return found
+    return operator
 
 
 def domain_of(host: str, domains: Sequence[str]) -> str | None:
@@ -39,7 +39,7 @@ def check_domains(connection: Connection, operator: Operator, hosts: Sequence[st
         text = f"{operator.name} has no domain on the trusted list."
         raise Refusal(Kind.UNACCEPTABLE, "domain-not-trusted", text)
     trusted = operators_store.trusted_above(connection, hosts)
-    found: dict[str, None] = {}
+    checked: dict[str, None] = {}
     for host in hosts:
         domain = domain_of(host, trusted)
         if domain is None:
@@ -51,5 +51,5 @@ def check_domains(connection: Connection, operator: Operator, hosts: Sequence[st
         if operator.domains[domain]:
             text = f"The domain {domain} is suspended."
             raise Refusal(Kind.UNACCEPTABLE, "domain-suspended", text, host=host)
-        found[domain] = None
-    return tuple(found)
+        checked[domain] = None
+    return tuple(checked)

@@ -161,16 +161,16 @@ def doubted(
 ) -> Serial | None:
     """A certificate of this operator for the same, under any of these, that somebody else put on hold."""
     asked = {"id": operator_id, "profiles": list(profiles), "hosts": list(hosts), "now": now}
-    found = connection.execute(_DOUBTED, asked).scalar_one_or_none()
-    return None if found is None else Serial(found)
+    serial = connection.execute(_DOUBTED, asked).scalar_one_or_none()
+    return None if serial is None else Serial(serial)
 
 
 def made_for(connection: Connection, operator_id: int, after: Serial | None, limit: int) -> list[Made]:
     """The certificates of an operator in the order of their serials, `limit` of them behind `after`."""
     rows = connection.execute(_MADE, {"id": operator_id, "after": after, "limit": limit}).all()
-    found = _certificates(connection, [row.serial for row in rows])
+    certificates = _certificates(connection, [row.serial for row in rows])
     return [
-        Made(found[row.serial], tuple(row.hosts), RevocationAction(row.action) if row.action else None)
+        Made(certificates[row.serial], tuple(row.hosts), RevocationAction(row.action) if row.action else None)
         for row in rows
     ]
 

@@ -108,7 +108,9 @@ def differing(kept: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
 
 def _spelt(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: plain(value) if isinstance(value, str) else [unicodedata.normalize("NFC", one) for one in value]
+        key: plain(value)
+        if isinstance(value, str)
+        else [unicodedata.normalize("NFC", word) for word in value]
         for key, value in values.items()
     }
 
