@@ -22,7 +22,7 @@ from pki.revocation.reasons import HOLDERS
 
 
 def check_may_revoke(
-    connection: Connection, token: Token, found: Revocable, reason: RevocationReason | None = None
+    connection: Connection, token: Token, revocable: Revocable, reason: RevocationReason | None = None
 ) -> None:
     """Refuse `not-a-registrar`, `wrong-authority`, `reserved-to-owner` to whom it is not for.
 
@@ -34,32 +34,32 @@ def check_may_revoke(
     if reason is RevocationReason.CA_COMPROMISE:
         raise reserved_to_owner("Only the owner of the CA says that its key is compromised.")
     if token.role is Role.OPERATOR:
-        _check_operator(connection, token, found, reason)
+        _check_operator(connection, token, revocable, reason)
         return
     eligibility.check_registrar(token)
-    holder = found.certificate.practitioner
+    holder = revocable.certificate.practitioner
     if holder is None:
         raise reserved_to_owner("This is a certificate of the service itself: no registrar revokes it.")
-    if token.authority not in _acting_for(connection, holder, found.authority):
+    if token.authority not in _acting_for(connection, holder, revocable.authority):
         raise eligibility.wrong_authority(token.authority)
 
 
 def may_see_holder(
-    connection: Connection, token: Token, found: IssuedCertificate, authority: str | None
+    connection: Connection, token: Token, certificate: IssuedCertificate, authority: str | None
 ) -> bool:
     """Whether this reader may learn whose a certificate is from its serial number, which CRLs tell everybody.
 
     Of a red-listed mailbox, or where the subject has what may not be published, only those may who act for
     its holder, auditors, and the owner of the CA. `authority` enrolled for it.
     """
-    if found.mailbox is None:
+    if certificate.mailbox is None:
         return True
-    withheld = privacy.secrets_in_subject(found.subject, found.mailbox)
-    if not withheld and not is_red_listed(connection, found.mailbox):
+    withheld = privacy.secrets_in_subject(certificate.subject, certificate.mailbox)
+    if not withheld and not is_red_listed(connection, certificate.mailbox):
         return True
     if token.role is not Role.REGISTRAR:
         return token.role in (Role.AUDITOR, Role.ADMIN)
-    return token.authority in _acting_for(connection, found.practitioner, authority)
+    return token.authority in _acting_for(connection, certificate.practitioner, authority)
 
 
 def _acting_for(connection: Connection, holder: str | None, enrolled_by: str | None) -> set[str | None]:
@@ -69,33 +69,33 @@ def _acting_for(connection: Connection, holder: str | None, enrolled_by: str | N
 
 
 def check_may_release(
-    connection: Connection, token: Token, found: Revocable, holders: Collection[str]
+    connection: Connection, token: Token, revocable: Revocable, holders: Collection[str]
 ) -> None:
     """As `check_may_revoke`; an operator lifts its own holds only: a doubt about it is not its to undo.
 
     `holders` are those whose holds stand on it, by their names in the log.
     """
-    check_may_revoke(connection, token, found)
+    check_may_revoke(connection, token, revocable)
     if token.role is not Role.OPERATOR:
         return
     own = select(api_token.c.id).where(api_token.c.operator_id == token.operator_id)
     actors = {actor_of(token_id).name for token_id in connection.execute(own).scalars()}
-    if not set(holders) <= {*actors, f"key:{found.certificate.serial}"}:
+    if not set(holders) <= {*actors, f"key:{revocable.certificate.serial}"}:
         raise reserved_to_owner("This hold is not the operator's: whoever put it there lifts it.")
 
 
 def check_holder_may_say(reason: RevocationReason) -> None:
     """Refuse `reason-reserved`: what a registrar or the owner of the CA decides is not for holders to say."""
     if reason not in HOLDERS:
-        words = ", ".join(sorted(one.value for one in HOLDERS))
+        words = ", ".join(sorted(holder_reason.value for holder_reason in HOLDERS))
         raise Refusal(Kind.FORBIDDEN, "reason-reserved", f"A holder says one of {words}.")
 
 
 def _check_operator(
-    connection: Connection, token: Token, found: Revocable, reason: RevocationReason | None
+    connection: Connection, token: Token, revocable: Revocable, reason: RevocationReason | None
 ) -> None:
     query = select(operator_certificate.c.operator_id).where(
-        operator_certificate.c.serial == found.certificate.serial
+        operator_certificate.c.serial == revocable.certificate.serial
     )
     whose = connection.execute(query).scalar_one_or_none()
     if whose is None or whose != token.operator_id:
@@ -103,9 +103,9 @@ def _check_operator(
         raise Refusal(Kind.FORBIDDEN, "not-your-certificate", text)
     if reason is not None:
         check_holder_may_say(reason)
-        if found.event is not None:
+        if revocable.event is not None:
             # Nor does he reword what was decided over his head.
-            check_holder_may_say(found.event.reason)
+            check_holder_may_say(revocable.event.reason)
 
 
 def reserved_to_owner(text: str) -> Refusal:

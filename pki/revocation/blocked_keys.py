@@ -204,12 +204,12 @@ def import_list(
     entries = iter(listed)
     while chunk := list(islice(entries, _CHUNK)):
         whole = [
-            {"spki_sha256": one.digest, "cause": BlockCause.WEAK.value, "since": now, "actor": actor.name}
-            for one in chunk if one.form is None
+            {"spki_sha256": entry.digest, "cause": BlockCause.WEAK.value, "since": now, "actor": actor.name}
+            for entry in chunk if entry.form is None
         ]  # fmt: skip
         parts = [
-            {"form": one.form.value, "digest": one.digest, "list": name, "since": now}
-            for one in chunk if one.form is not None
+            {"form": entry.form.value, "digest": entry.digest, "list": name, "since": now}
+            for entry in chunk if entry.form is not None
         ]  # fmt: skip
         for table, rows in ((blocked_key, whole), (weak_key, parts)):
             if rows:

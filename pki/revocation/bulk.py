@@ -70,14 +70,16 @@ def plan(
     """
     _check_admin(token)
     comment = _said(comment)
-    found = _select(connection, selection, now)
-    seen = _preview(found, token)
+    selected = _select(connection, selection, now)
+    seen = _preview(selected, token)
     row = {
         "selection": selection.told(), "reason": reason.value, "comment": comment, "per_second": per_second,
         "total": seen.total, "digest": seen.digest, "needed": seen.needed, "asked_by": token.id,
         "asked_at": now, "state": "planned",
     }  # fmt: skip
-    made = _load(connection, bulk_store.add(connection, row, [one.serial for one in found]))
+    made = _load(
+        connection, bulk_store.add(connection, row, [certificate.serial for certificate in selected])
+    )
     _tell(connection, Event.BULK_REVOCATION_PLANNED, made, now=now, actor=token.actor, comment=comment)
     return made
 
@@ -167,13 +169,13 @@ def _revoke(connection: Connection, bulk: Bulk, serials: Sequence[Serial], now: 
     acts = []
     if bulk.reason is RevocationReason.KEY_COMPROMISE:
         key_compromise.lock_families(connection, serials)
-    for found in revocations.revocable_of(connection, serials):
+    for revocable in revocations.revocable_of(connection, serials):
         # Revoked by somebody else since, or swept up with a sibling of an earlier batch.
-        if found.last is RevocationAction.REVOKE or found.certificate.not_after < now:
+        if revocable.last is RevocationAction.REVOKE or revocable.certificate.not_after < now:
             continue
-        if found.last is RevocationAction.HOLD and bulk.reason is RevocationReason.CERTIFICATE_HOLD:
+        if revocable.last is RevocationAction.HOLD and bulk.reason is RevocationReason.CERTIFICATE_HOLD:
             continue
-        acts.append(RevocationOrder(found, bulk.reason, f"{bulk.comment} (revocation {bulk.id} of many)"))
+        acts.append(RevocationOrder(revocable, bulk.reason, f"{bulk.comment} (revocation {bulk.id} of many)"))
     revoke.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
     return len(acts)
 
@@ -184,14 +186,14 @@ def _select(connection: Connection, selection: Selection, now: datetime) -> list
             "Say which: serials, a CA, a profile, an establishment, an operator, days of issuance, or keys."
         )
         raise Refusal(Kind.MALFORMED, "empty-selection", text)
-    found = bulk_store.selected(connection, selection, _places(connection, selection), now)
-    if not found:
+    selected = bulk_store.selected(connection, selection, _places(connection, selection), now)
+    if not selected:
         text = "No certificate that is in force and not revoked meets this selection."
         raise Refusal(Kind.NOT_FOUND, "nothing-selected", text)
-    if len(found) > LARGEST:
-        text = f"This selects {len(found)} certificates; at most {LARGEST} go in one."
+    if len(selected) > LARGEST:
+        text = f"This selects {len(selected)} certificates; at most {LARGEST} go in one."
         raise Refusal(Kind.UNACCEPTABLE, "too-many-selected", text)
-    return found
+    return selected
 
 
 def _places(connection: Connection, selection: Selection) -> list[str]:
@@ -201,12 +203,12 @@ def _places(connection: Connection, selection: Selection) -> list[str]:
     return [number, *sites_of(connection, number)]
 
 
-def _preview(found: Sequence[Selected], token: Token) -> Preview:
-    digest = sha256("".join(f"{one.serial}\n" for one in found).encode()).digest()
-    shown = found if len(found) <= SAMPLES else [*found[: SAMPLES // 2], *found[-SAMPLES // 2 :]]
+def _preview(selected: Sequence[Selected], token: Token) -> Preview:
+    digest = sha256("".join(f"{certificate.serial}\n" for certificate in selected).encode()).digest()
+    shown = selected if len(selected) <= SAMPLES else [*selected[: SAMPLES // 2], *selected[-SAMPLES // 2 :]]
     # More than an hour's limit nobody may take alone in any case.
     alone = min(ALONE_UP_TO, token.allowance.token)
-    return Preview(len(found), digest, 1 if len(found) <= alone else 2, tuple(shown))
+    return Preview(len(selected), digest, 1 if len(selected) <= alone else 2, tuple(shown))
 
 
 def _check_admin(token: Token) -> None:
@@ -231,10 +233,10 @@ def _said(comment: str) -> str:
 
 
 def _load(connection: Connection, number: int, *, lock: bool = False) -> Bulk:
-    found = bulk_store.load(connection, number, lock=lock)
-    if found is None:
+    bulk = bulk_store.load(connection, number, lock=lock)
+    if bulk is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-bulk", f"There is no revocation of many {number}.")
-    return found
+    return bulk
 
 
 def _tell(

@@ -46,21 +46,26 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
     spki = public_keys.spki_sha256(request.key)
     _check_sentence(request)
     forms = key_locks.hold_families(connection, [request.key], ())
-    serials = [Serial(one) for one in connection.execute(_LIVING, {"keys": forms, "now": now}).scalars()]
+    serials = [
+        Serial(serial) for serial in connection.execute(_LIVING, {"keys": forms, "now": now}).scalars()
+    ]
     blocked_keys.block(
         connection, now=now, actor=actor, spki_sha256=spki, cause=BlockCause.REPORTED_COMPROMISED.value,
         serial=serials[0] if serials else None, number=key_locks.number_of(request.key),
     )  # fmt: skip
-    found = [
-        one
-        for one in revocations.revocable_of(connection, serials)
-        if one.last is not RevocationAction.REVOKE
+    revocables = [
+        revocable
+        for revocable in revocations.revocable_of(connection, serials)
+        if revocable.last is not RevocationAction.REVOKE
     ]
     lost = RevocationReason.KEY_COMPROMISE
-    acts = [RevocationOrder(one, lost, "reported with a proof by the key itself") for one in found]
+    acts = [
+        RevocationOrder(revocable, lost, "reported with a proof by the key itself")
+        for revocable in revocables
+    ]
     if acts:
         revoke.revoke_or_suspend(connection, acts, now=now, actor=actor)
-    revoked = tuple(one.certificate.serial for one in found)
+    revoked = tuple(revocable.certificate.serial for revocable in revocables)
     record(
         connection, now=now, actor=actor, event=Event.KEY_REPORTED, subject=spki.hex(),
         detail={"revoked": list(revoked)},
@@ -70,6 +75,6 @@ def report(connection: Connection, *, now: datetime, actor: Actor, csr: bytes) -
 
 def _check_sentence(request: CertificationRequest) -> None:
     said = certification_request.common_names(request.subject)
-    if [one.strip().casefold() for one in said] != [SENTENCE]:
+    if [line.strip().casefold() for line in said] != [SENTENCE]:
         text = f"The request does not say it: its common name must be {SENTENCE!r}."
         raise Refusal(Kind.UNACCEPTABLE, "no-compromise-proof", text)

@@ -70,11 +70,11 @@ def number(connection: Connection, *, now: datetime, most: int = AT_ONCE) -> Num
 
 def _revoke_all(connection: Connection, keys: Collection[bytes], now: datetime) -> tuple[Serial, ...]:
     asked = {"keys": list(keys), "now": now, "reported": BlockCause.REPORTED_COMPROMISED.value}
-    serials = [Serial(one) for one in connection.execute(_ON_REPORTED_KEYS, asked).scalars()]
+    serials = [Serial(serial) for serial in connection.execute(_ON_REPORTED_KEYS, asked).scalars()]
     why = "on another form of a key that was reported compromised"
     acts = [
-        RevocationOrder(found, RevocationReason.KEY_COMPROMISE, why)
-        for found in revocations.revocable_of(connection, serials)
+        RevocationOrder(revocable, RevocationReason.KEY_COMPROMISE, why)
+        for revocable in revocations.revocable_of(connection, serials)
     ]
     revoke.revoke_or_suspend(connection, acts, now=now, actor=_ACTOR)
     return tuple(serials)

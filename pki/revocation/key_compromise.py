@@ -68,8 +68,8 @@ def siblings(
 ) -> dict[Serial, Serial]:
     """Others of these keys in any form, not expired nor revoked for good, each with the one it falls with."""
     asked = {
-        "keys": [one.spki_sha256 for one in lost],
-        "known": [one.serial for one in lost],
+        "keys": [certificate.spki_sha256 for certificate in lost],
+        "known": [certificate.serial for certificate in lost],
         "now": now,
     }
     rows = connection.execute(_SIBLINGS, asked)
@@ -79,10 +79,10 @@ def siblings(
 def follow(connection: Connection, lost: Iterable[IssuedCertificate], *, now: datetime, actor: Actor) -> None:
     """See that no certificate is ever made for these keys again, and that their holders' others are seen."""
     lost = list(lost)
-    for one in lost:
+    for certificate in lost:
         blocked_keys.block(
-            connection, now=now, actor=actor, spki_sha256=one.spki_sha256,
-            cause=blocked_keys.BlockCause.REPORTED_COMPROMISED.value, serial=one.serial,
+            connection, now=now, actor=actor, spki_sha256=certificate.spki_sha256,
+            cause=blocked_keys.BlockCause.REPORTED_COMPROMISED.value, serial=certificate.serial,
         )  # fmt: skip
     _list_others(connection, lost, now, actor)
 
@@ -95,10 +95,10 @@ def settle_matters(connection: Connection, now: datetime) -> None:
 
 
 def _list_others(connection: Connection, lost: list[IssuedCertificate], now: datetime, actor: Actor) -> None:
-    held = [one for one in lost if one.practitioner is not None]
+    held = [certificate for certificate in lost if certificate.practitioner is not None]
     asked = {
-        "serials": [one.serial for one in held],
-        "holders": [one.practitioner for one in held],
+        "serials": [certificate.serial for certificate in held],
+        "holders": [certificate.practitioner for certificate in held],
         "now": now,
     }
     matters = [

@@ -77,14 +77,14 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     asked = _asked(claims)
     if asked.reason is RevocationReason.KEY_COMPROMISE:
         key_compromise.lock_families(connection, [asked.serial])
-    found = revocations.revocable(connection, asked.serial)
+    revocable = revocations.revocable(connection, asked.serial)
     # 2. The proof: by the certificate's own key, under an algorithm of its kind, for this service.
-    if found is None or not _is_signed_by(token, found.certificate.der) or claims["aud"] != audience:
+    if revocable is None or not _is_signed_by(token, revocable.certificate.der) or claims["aud"] != audience:
         raise _unproven()
     # 3. From here on the holder speaks.
-    _check_fresh(asked, found, now)
-    _check_holder_may(asked, found, now)
-    act = RevocationOrder(found, asked.reason, asked.comment)
+    _check_fresh(asked, revocable, now)
+    _check_holder_may(asked, revocable, now)
+    act = RevocationOrder(revocable, asked.reason, asked.comment)
     return revoking.revoke_or_suspend(connection, [act], now=now, actor=Actor(f"key:{asked.serial}"))[0]
 
 
@@ -109,11 +109,13 @@ def restate_as(
         raise Refusal(Kind.MALFORMED, "comment-missing", text)
     if reason is RevocationReason.KEY_COMPROMISE:
         key_compromise.lock_families(connection, [serial])
-    found = revocations.revocable(connection, serial)
-    if found is None:
+    revocable = revocations.revocable(connection, serial)
+    if revocable is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
-    check_may_revoke(connection, token, found, reason)
-    done = revoking.restate(connection, RevocationOrder(found, reason, comment), now=now, actor=token.actor)
+    check_may_revoke(connection, token, revocable, reason)
+    done = revoking.restate(
+        connection, RevocationOrder(revocable, reason, comment), now=now, actor=token.actor
+    )
     if reason is RevocationReason.KEY_COMPROMISE:
         # Other certificates of the key fall with it; any other reason takes nothing more away.
         charge(connection, token, now=now)
@@ -186,11 +188,11 @@ def _is_signed_by(token: str, certificate: bytes) -> bool:
     return True
 
 
-def _check_fresh(asked: ProvenRequest, found: Revocable, now: datetime) -> None:
+def _check_fresh(asked: ProvenRequest, revocable: Revocable, now: datetime) -> None:
     # A released hold, say: the request that made it must not be able to make it again, and it may have been
     # signed by a clock that is ahead. What is final cannot be done twice, and never waits.
-    last = found.event.revoked_at if found.event else found.certificate.not_before
-    if found.last is RevocationAction.RELEASE and asked.reason is RevocationReason.CERTIFICATE_HOLD:
+    last = revocable.event.revoked_at if revocable.event else revocable.certificate.not_before
+    if revocable.last is RevocationAction.RELEASE and asked.reason is RevocationReason.CERTIFICATE_HOLD:
         last += FRESH
     if not now - FRESH <= asked.iat <= now + FRESH or asked.iat < last.replace(microsecond=0):
         text = (
@@ -199,8 +201,8 @@ def _check_fresh(asked: ProvenRequest, found: Revocable, now: datetime) -> None:
         raise Refusal(Kind.UNACCEPTABLE, "stale-request", text)
 
 
-def _check_holder_may(asked: ProvenRequest, found: Revocable, now: datetime) -> None:
-    certificate = found.certificate
+def _check_holder_may(asked: ProvenRequest, revocable: Revocable, now: datetime) -> None:
+    certificate = revocable.certificate
     if certificate.practitioner is None and not certificate.profile.startswith(("operator-", "application-")):
         raise reserved_to_owner("This is a certificate of the service itself.")
     check_holder_may_say(asked.reason)

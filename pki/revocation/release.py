@@ -48,52 +48,58 @@ def release_as(
     """
     check_comment(comment)
     # 1. Whom it names and its key are held first: no measure and no report comes in between.
-    found = _locked(connection, serial)
+    revocable = _locked(connection, serial)
     now = present(connection, now)
     holders = revocations.holders(connection, [serial]).get(serial, frozenset())
-    check_may_release(connection, token, found, holders)
+    check_may_release(connection, token, revocable, holders)
     # 2. Is there a hold to lift, and does anything else stand?
-    if found.event is None or found.event.action is not RevocationAction.HOLD:
+    if revocable.event is None or revocable.event.action is not RevocationAction.HOLD:
         raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
     persons = holders - {rules.ACTOR.name}
     if not persons:
         text = "A measure of an Ordre holds this certificate: lift the measure, and it is released."
         raise Refusal(Kind.CONFLICT, "held-by-measure", text)
-    impediments.check(impediments.of_certificates(connection, [found], now).get(serial, ()))
+    impediments.check(impediments.of_certificates(connection, [revocable], now).get(serial, ()))
     # 3. One's own hold at once; another's when two persons want it.
     if token.role is Role.OPERATOR or persons == {token.actor.name}:
-        return _release(connection, found, now=now, token=token, comment=comment)
-    return _release_by_two(connection, found, found.event, now=now, token=token, comment=comment)
+        return _release(connection, revocable, now=now, token=token, comment=comment)
+    return _release_by_two(connection, revocable, revocable.event, now=now, token=token, comment=comment)
 
 
 def _locked(connection: Connection, serial: Serial) -> Revocable:
     issued = certificates.find_certificate(connection, serial)
     if issued is not None:
         impediments.lock_holder(connection, issued)
-    found = revocations.revocable(connection, serial)
-    if found is None:
+    revocable = revocations.revocable(connection, serial)
+    if revocable is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
-    return found
+    return revocable
 
 
 def _release(
-    connection: Connection, found: Revocable, *, now: datetime, token: Token, comment: str
+    connection: Connection, revocable: Revocable, *, now: datetime, token: Token, comment: str
 ) -> Release:
-    (done,) = revoke.release(connection, [found], now=now, actor=token.actor, comment=comment)
+    (done,) = revoke.release(connection, [revocable], now=now, actor=token.actor, comment=comment)
     return Release(done.serial, done.action, done.reason, done.revoked_at)
 
 
 def _release_by_two(
-    connection: Connection, found: Revocable, hold: LastEvent, *, now: datetime, token: Token, comment: str
+    connection: Connection,
+    revocable: Revocable,
+    hold: LastEvent,
+    *,
+    now: datetime,
+    token: Token,
+    comment: str,
 ) -> Release:
     """Bound to the hold that was seen: of a later one it must be asked anew."""
     asked = dual_control.waiting(connection, hold_release, hold.id, now)
     if asked is not None:
         dual_control.check_is_another(asked, token)
         dual_control.confirm(connection, hold_release, hold.id, token=token, now=now)
-        return _release(connection, found, now=now, token=token, comment=asked.reason or comment)
+        return _release(connection, revocable, now=now, token=token, comment=asked.reason or comment)
     dual_control.ask(connection, hold_release, hold.id, token=token, reason=comment, now=now)
-    serial = found.certificate.serial
+    serial = revocable.certificate.serial
     record(
         connection, now=now, actor=token.actor, event=Event.CERTIFICATE_RELEASE_ASKED, subject=serial,
         detail={"hold": hold.id, "comment": comment},

@@ -36,8 +36,8 @@ def revoke(
     Refuses `unknown-certificate`, `already-revoked`, `already-on-hold`, `certificate-expired`,
     `comment-too-long`.
     """
-    found = _revocable(connection, serial, reason)
-    return _revoke_one(connection, found, now=now, actor=actor, reason=reason, comment=comment)
+    revocable = _revocable(connection, serial, reason)
+    return _revoke_one(connection, revocable, now=now, actor=actor, reason=reason, comment=comment)
 
 
 def revoke_as(
@@ -56,9 +56,9 @@ def revoke_as(
     itself, and saying that the CA's own key is lost, are for administrators. One act within the limits of the
     token, whatever falls with it: refuses `withdrawal-limit-reached` too.
     """
-    found = _revocable(connection, serial, reason)
-    check_may_revoke(connection, token, found, reason)
-    done = _revoke_one(connection, found, now=now, actor=token.actor, reason=reason, comment=comment)
+    revocable = _revocable(connection, serial, reason)
+    check_may_revoke(connection, token, revocable, reason)
+    done = _revoke_one(connection, revocable, now=now, actor=token.actor, reason=reason, comment=comment)
     withdrawal_limits.charge(connection, token, now=now)
     return done
 
@@ -66,15 +66,15 @@ def revoke_as(
 def _revocable(connection: Connection, serial: Serial, reason: RevocationReason | None = None) -> Revocable:
     if reason is RevocationReason.KEY_COMPROMISE:
         key_compromise.lock_families(connection, [serial])
-    found = revocations.revocable(connection, serial)
-    if found is None:
+    revocable = revocations.revocable(connection, serial)
+    if revocable is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-certificate", f"There is no certificate {serial}.")
-    return found
+    return revocable
 
 
 def _revoke_one(
     connection: Connection,
-    found: Revocable,
+    revocable: Revocable,
     *,
     now: datetime,
     actor: Actor,
@@ -82,10 +82,10 @@ def _revoke_one(
     comment: str,
 ) -> Revocation:
     check_comment(comment)
-    if found.certificate.not_after < present(connection, now):
+    if revocable.certificate.not_after < present(connection, now):
         text = "This certificate has expired: there is nothing left to revoke."
         raise Refusal(Kind.CONFLICT, "certificate-expired", text)
     # Others of the same key may have fallen with it.
     return revoking.revoke_or_suspend(
-        connection, [RevocationOrder(found, reason, comment)], now=now, actor=actor
+        connection, [RevocationOrder(revocable, reason, comment)], now=now, actor=actor
     )[0]

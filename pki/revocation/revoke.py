@@ -73,8 +73,8 @@ def restate(connection: Connection, act: RevocationOrder, *, now: datetime, acto
     """Correct the reason of a revocation, never its date; refuses what `revocation_rules.check_restatement`
     refuses.
     """
-    found, last = act.found, act.found.event
-    revocation_rules.check_restatement(found.last, last.reason if last else None, act.reason)
+    revocable, last = act.found, act.found.event
+    revocation_rules.check_restatement(revocable.last, last.reason if last else None, act.reason)
     if last is None:
         raise TypeError("what is revoked has an event")
     now = not_before(present(connection, now), last.written_at)
@@ -82,13 +82,13 @@ def restate(connection: Connection, act: RevocationOrder, *, now: datetime, acto
         _event(act, RevocationAction.REVOKE, now, actor), revoked_at=last.revoked_at, recorded_at=now,
         restates=last.id,
     )  # fmt: skip
-    _append(connection, [found], [event])
+    _append(connection, [revocable], [event])
     detail = {"from": last.reason.value, "to": act.reason.value, "comment": act.comment}
     record(
         connection, now=now, actor=actor, event=Event.REVOCATION_RESTATED, subject=event.serial, detail=detail
     )
     if act.reason is RevocationReason.KEY_COMPROMISE:
-        lost = [found.certificate]
+        lost = [revocable.certificate]
         revoke_or_suspend(connection, _siblings(connection, lost, now), now=now, actor=actor)
         key_compromise.follow(connection, lost, now=now, actor=actor)
     return event
@@ -101,17 +101,17 @@ def release(
 
     The caller holds the locks of those whom the certificates name (`impediments.lock_holder`).
     """
-    if any(found.last is not RevocationAction.HOLD for found in held):
+    if any(revocable.last is not RevocationAction.HOLD for revocable in held):
         raise Refusal(Kind.CONFLICT, "not-on-hold", "This certificate is not on hold.")
     if not held:
         return []
     now = present(connection, now)
     for reasons in impediments.of_certificates(connection, held, now).values():
         impediments.check(reasons)
-    acts = [RevocationOrder(found, RevocationReason.CERTIFICATE_HOLD, comment) for found in held]
+    acts = [RevocationOrder(revocable, RevocationReason.CERTIFICATE_HOLD, comment) for revocable in held]
     events = [_event(act, RevocationAction.RELEASE, now, actor) for act in acts]
     revocations.add_revocations(
-        connection, [(found, event, None) for found, event in zip(held, events, strict=True)]
+        connection, [(revocable, event, None) for revocable, event in zip(held, events, strict=True)]
     )
     _tell(connection, events, now, actor)
     return events
@@ -128,11 +128,11 @@ def _holders(connection: Connection, acts: Sequence[RevocationOrder]) -> dict[Se
 
 
 def _as_seen_by(
-    actor: Actor, found: Revocable, beside: Mapping[Serial, frozenset[str]]
+    actor: Actor, revocable: Revocable, beside: Mapping[Serial, frozenset[str]]
 ) -> RevocationAction | None:
     """The last event as far as this actor is concerned: another's hold is none of his."""
-    others = beside.get(found.certificate.serial)
-    return None if others is not None and actor.name not in others else found.last
+    others = beside.get(revocable.certificate.serial)
+    return None if others is not None and actor.name not in others else revocable.last
 
 
 def _siblings(
@@ -142,17 +142,17 @@ def _siblings(
     because = key_compromise.siblings(connection, lost, now) if lost else {}
     return [
         RevocationOrder(
-            found, RevocationReason.KEY_COMPROMISE,
-            f"on the key of {because[found.certificate.serial]}, reported compromised",
+            revocable, RevocationReason.KEY_COMPROMISE,
+            f"on the key of {because[revocable.certificate.serial]}, reported compromised",
         )
-        for found in revocations.revocable_of(connection, list(because))
-        if found.last is not RevocationAction.REVOKE
+        for revocable in revocations.revocable_of(connection, list(because))
+        if revocable.last is not RevocationAction.REVOKE
     ]  # fmt: skip
 
 
-def _append(connection: Connection, found: Sequence[Revocable], events: Sequence[Revocation]) -> None:
+def _append(connection: Connection, revocables: Sequence[Revocable], events: Sequence[Revocation]) -> None:
     entries = [entry_der(event.serial, event.revoked_at, event.reason) for event in events]
-    revocations.add_revocations(connection, zip(found, events, entries, strict=True))
+    revocations.add_revocations(connection, zip(revocables, events, entries, strict=True))
 
 
 def _event(act: RevocationOrder, action: RevocationAction, now: datetime, actor: Actor) -> Revocation:
@@ -167,17 +167,19 @@ def _event(act: RevocationOrder, action: RevocationAction, now: datetime, actor:
     )  # fmt: skip
 
 
-def _counts_from(found: Revocable, action: RevocationAction, now: datetime, written: datetime) -> datetime:
+def _counts_from(
+    revocable: Revocable, action: RevocationAction, now: datetime, written: datetime
+) -> datetime:
     """The date that counts: of a release, when it is written down; of the others never a day to come."""
     if action is RevocationAction.RELEASE:
         return written
-    last = found.event
+    last = revocable.event
     if last is not None and last.action is RevocationAction.HOLD:
         # X.509: made final, a hold keeps its date, or what was signed in doubt would count after all. So does
         # a second hold beside the first.
         now = min(last.revoked_at, now)
     # Some readers heed no revocation before its date comes (JDK), and none has one before the issuance.
-    return max(now, found.certificate.issued_at)
+    return max(now, revocable.certificate.issued_at)
 
 
 def _tell(connection: Connection, events: Sequence[Revocation], now: datetime, actor: Actor) -> None:

@@ -31,10 +31,10 @@ def end_holds(connection: Connection, now: datetime, limit: int = _BATCH) -> lis
     ended = [Serial(serial) for serial in connection.execute(_ENDED, asked).scalars()]
     comment = f"on hold for {LASTS.days} days and never released"
     acts = [
-        RevocationOrder(found, REASON, comment)
+        RevocationOrder(revocable, REASON, comment)
         # Looked at again under lock: it may have been released since.
-        for found in revocations.revocable_of(connection, ended)
-        if found.last is RevocationAction.HOLD
+        for revocable in revocations.revocable_of(connection, ended)
+        if revocable.last is RevocationAction.HOLD
     ]
     done = revoke.revoke_or_suspend(connection, acts, now=now, actor=ACTOR)
     if not ended:
