@@ -69,19 +69,19 @@ def lacking(connection: Connection, memory: Memory) -> list[str]:
     `memory` must have been read before the transaction saw anything, or what is written meanwhile would seem
     to be missing.
     """
-    found = [memory.wrong] if memory.wrong else []
+    faults = [memory.wrong] if memory.wrong else []
     if memory.numbers:
         authorities, shards = zip(*map(crl_at, memory.numbers), strict=True)
         asked = {"authorities": list(authorities), "shards": list(shards),
                  "numbers": list(memory.numbers.values())}  # fmt: skip
         if forgotten := connection.execute(_FORGOTTEN, asked).scalar_one():
-            found.append(f"CRLs of {forgotten} of {len(shards)} shards were numbered that it does not know")
+            faults.append(f"CRLs of {forgotten} of {len(shards)} shards were numbered that it does not know")
     if memory.note and not knows_note(connection, size_said(memory.note), memory.note):
-        found.append(
+        faults.append(
             f"the last checkpoint of the audit log tells of {size_said(memory.note)} lines,"
             f" the record has {size(connection)} and not that checkpoint"
         )
-    return found
+    return faults
 
 
 def behind() -> Refusal:
@@ -126,12 +126,12 @@ class Watch:
         """The same as of now."""
         asked_at = self._ticks()
         memory = remembered(self.kept)
-        found: list[str] = [memory.wrong] if memory.wrong else []
+        faults: list[str] = [memory.wrong] if memory.wrong else []
         if memory.numbers or memory.note:
             with transaction(self._engine, read_only=True) as connection:
-                found = lacking(connection, memory)
-        self._found, self._looked_at = found, asked_at
-        return found
+                faults = lacking(connection, memory)
+        self._found, self._looked_at = faults, asked_at
+        return faults
 
     def need(self) -> None:
         """Refuse `record-behind` unless the record is complete."""
