@@ -56,8 +56,12 @@ def key_name(authority_id: str) -> str:
 
 def usable(connection: Connection, authority_id: str, folder: Path, now: datetime) -> list[IssuedCertificate]:
     """The list signers of this CA that are not revoked and whose keys lie in the folder."""
-    found = revocations.live_of_profile(connection, LIST_SIGNER.name, authority_id, now)
-    return [one for one in found if key_files.path_for(folder, key_name(authority_id), one.der).exists()]
+    certificates = revocations.live_of_profile(connection, LIST_SIGNER.name, authority_id, now)
+    return [
+        certificate
+        for certificate in certificates
+        if key_files.path_for(folder, key_name(authority_id), certificate.der).exists()
+    ]
 
 
 def load_list_signer(
@@ -69,6 +73,6 @@ def load_list_signer(
     if not held or authority is None:
         text = f"There is no signer of lists under {authority_id} yet: the signer has to certify one."
         raise Refusal(Kind.UNAVAILABLE, "no-list-signer", text)
-    made = max(held, key=lambda one: one.not_after)
+    made = max(held, key=lambda certificate: certificate.not_after)
     path = key_files.path_for(folder, key_name(authority_id), made.der)
     return ListSigner(made.der, authority.der, key_files.load_key(path, passphrase))

@@ -30,12 +30,14 @@ def issuing(connection: Connection, profile: Profile, formerly: str, now: dateti
     if _is_here(connection):
         # Revoked or at its end it is refused, rather than followed by one that had handed over.
         return authorities.issuing_authority(connection, SERVERS_ROLE, now)
-    found = authorities.issuing_authority(connection, formerly, now)
-    if OF_MAIL_CAS.issuperset(profile.purposes) or (now < MAIL_APART_FROM and not _is_for_mail_alone(found)):
-        return found
+    authority = authorities.issuing_authority(connection, formerly, now)
+    if OF_MAIL_CAS.issuperset(profile.purposes) or (
+        now < MAIL_APART_FROM and not _is_for_mail_alone(authority)
+    ):
+        return authority
     text = (
-        f"{found.id} is for mail, and certifies neither servers nor signers of lists: make and activate a CA"
-        " for servers (docs/how-to/ceremony.md)."
+        f"{authority.id} is for mail, and certifies neither servers nor signers of lists: make and activate"
+        " a CA for servers (docs/how-to/ceremony.md)."
     )
     raise Refusal(Kind.UNAVAILABLE, "servers-authority-missing", text)
 
@@ -59,12 +61,12 @@ def _is_for_mail_alone(authority: Authority) -> bool:
     Readers as strict as OpenSSL take a server's certificate from no such CA.
     """
     extensions = certificate_of(authority.der).extensions
-    return any(isinstance(one.value, x509.ExtendedKeyUsage) for one in extensions)
+    return any(isinstance(extension.value, x509.ExtendedKeyUsage) for extension in extensions)
 
 
 def _is_here(connection: Connection) -> bool:
     """Whether a CA for servers issues, or did."""
     return any(
-        one.role == SERVERS_ROLE and one.state is not AuthorityState.STANDBY
-        for one in authorities.authorities(connection)
+        authority.role == SERVERS_ROLE and authority.state is not AuthorityState.STANDBY
+        for authority in authorities.authorities(connection)
     )
