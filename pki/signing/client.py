@@ -44,7 +44,10 @@ class SignerClient:
     def sign_certificates(self, serials: Sequence[Serial]) -> list[bytes | Refusal]:
         """As `Signer.sign_certificates`."""
         answers, _ = self._ask("certificates", serials=list(serials))
-        return [_refusal(one["refusal"]) if "refusal" in one else b64decode(one["der"]) for one in answers]
+        return [
+            _refusal(answer["refusal"]) if "refusal" in answer else b64decode(answer["der"])
+            for answer in answers
+        ]
 
     def sign_crl(self, authority_id: str, shard: int, number: int) -> bytes:
         """As `Signer.sign_crl`."""
@@ -52,8 +55,8 @@ class SignerClient:
 
     def journal(self, serial: Serial) -> bytes | None:
         """As `Signer.journal`."""
-        found, _ = self._ask("journal", serial=serial)
-        return None if found is None else b64decode(found)
+        encoded, _ = self._ask("journal", serial=serial)
+        return None if encoded is None else b64decode(encoded)
 
     def signed(self, after: int) -> list[Serial]:
         """As `Signer.signed`."""

@@ -148,11 +148,11 @@ class InProcessSigner:
             return self._journal.serials(after, MOST_LISTED)
 
     def _signed(
-        self, found: tuple[Reservation, Authority] | Refusal, now: datetime | None
+        self, outcome: tuple[Reservation, Authority] | Refusal, now: datetime | None
     ) -> bytes | Refusal:
-        if isinstance(found, Refusal):
-            return found
-        reserved, authority = found
+        if isinstance(outcome, Refusal):
+            return outcome
+        reserved, authority = outcome
         try:
             inspect(reserved, authority, now or self.signing.instant())
         except Refusal as refusal:
@@ -164,28 +164,28 @@ class InProcessSigner:
     ) -> dict[Serial, tuple[Reservation, Authority] | Refusal]:
         with asking(self._engine) as connection:
             committed = reservations.to_sign(connection, serials)
-        found: dict[Serial, tuple[Reservation, Authority] | Refusal] = {}
+        outcomes: dict[Serial, tuple[Reservation, Authority] | Refusal] = {}
         for serial in serials:
-            if (one := committed.get(serial)) is None:
+            if (entry := committed.get(serial)) is None:
                 text = f"No reservation {serial} is committed."
-                found[serial] = Refusal(Kind.NOT_FOUND, "unknown-reservation", text)
-            elif one.stored:
+                outcomes[serial] = Refusal(Kind.NOT_FOUND, "unknown-reservation", text)
+            elif entry.stored:
                 text = f"A certificate {serial} exists that this journal does not know."
-                found[serial] = Refusal(Kind.CONFLICT, "already-signed", text)
+                outcomes[serial] = Refusal(Kind.CONFLICT, "already-signed", text)
             else:
-                found[serial] = one.reservation, one.authority
-        return found
+                outcomes[serial] = entry.reservation, entry.authority
+        return outcomes
 
     @staticmethod
     def _list(
         connection: Connection, authority_id: str, shard: int, number: int
     ) -> tuple[Authority, bytes, bytes | None]:
-        found = crl_store.bytes_of(connection, authority_id, shard, number)
+        list_bytes = crl_store.bytes_of(connection, authority_id, shard, number)
         authority = authorities.load_authority(connection, authority_id)
-        if found is None or authority is None:
+        if list_bytes is None or authority is None:
             text = f"No CRL {place_of_crl(authority_id, shard)}/{number} is committed."
             raise Refusal(Kind.NOT_FOUND, "unknown-crl", text)
-        return authority, *found
+        return authority, *list_bytes
 
     def _key(self, authority: Authority) -> EllipticCurvePrivateKey:
         if authority.key_name not in self._loaded:

@@ -62,8 +62,8 @@ class Journal:
 
     def list_signed(self, place: str) -> bytes | None:
         """SHA-256 of the to-be-signed bytes of a CRL signed under this place (`CA/shard/number`), or None."""
-        found = self._lists.get(place)
-        return None if found is None else bytes.fromhex(found)
+        digest = self._lists.get(place)
+        return None if digest is None else bytes.fromhex(digest)
 
     def add_certificate(self, serial: Serial, der: bytes) -> None:
         """Write a signature down; it is on disk when this returns."""

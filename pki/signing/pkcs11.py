@@ -216,12 +216,12 @@ def _only(session: pkcs11.Session, half: ObjectClass, name: str) -> Any:
     # Asked of a session that has ended, a search would leave the library's complaint on standard error.
     session.generate_random(64)
     wanted = {Attribute.CLASS: half, Attribute.KEY_TYPE: KeyType.EC, Attribute.LABEL: name}
-    found = list(session.get_objects(wanted))
-    if not found:
+    objects = list(session.get_objects(wanted))
+    if not objects:
         raise pkcs11.NoSuchKey(name)
-    if len(found) > 1:
+    if len(objects) > 1:
         raise pkcs11.MultipleObjectsReturned(name)
-    return found[0]
+    return objects[0]
 
 
 def _public(session: pkcs11.Session, name: str) -> ec.EllipticCurvePublicKey:

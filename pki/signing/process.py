@@ -109,10 +109,10 @@ def _answered(signer: Signer, asked: dict[str, Any]) -> str | list[dict[str, Any
         case {"ask": "certificate", "serial": str(serial)}:
             return b64encode(signer.sign_certificate(Serial(serial))).decode()
         case {"ask": "certificates", "serials": list(serials)} if all(isinstance(s, str) for s in serials):
-            return [_told(one) for one in signer.sign_certificates([Serial(s) for s in serials])]
+            return [_told(signed) for signed in signer.sign_certificates([Serial(s) for s in serials])]
         case {"ask": "journal", "serial": str(serial)}:
-            found = signer.journal(Serial(serial))
-            return None if found is None else b64encode(found).decode()
+            certificate = signer.journal(Serial(serial))
+            return None if certificate is None else b64encode(certificate).decode()
         case {"ask": "signed", "after": int(after)} if after >= 0:
             return list(signer.signed(after))
         case {"ask": "ping"}:
