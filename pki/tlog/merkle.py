@@ -70,18 +70,18 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     if not 0 <= index < size:
         raise _fails()
     # 2: fn and sn are the places of the leaf and of the last leaf, level by level. 3: r begins as the leaf.
-    place, last, found = index, size - 1, leaf
+    place, last, node = index, size - 1, leaf
     for sibling in proof:  # 4
         if last == 0:
             raise _fails()
         if place & 1 or place == last:
-            found = node_hash(sibling, found)
+            node = node_hash(sibling, node)
             while not place & 1 and place:
                 place, last = place >> 1, last >> 1
         else:
-            found = node_hash(found, sibling)
+            node = node_hash(node, sibling)
         place, last = place >> 1, last >> 1
-    if last or found != root:  # 5
+    if last or node != root:  # 5
         raise _fails()
 
 

@@ -37,31 +37,31 @@ def examine(connection: Connection, public_key: Ed25519PublicKey, checkpoint_fil
     """
     notes, unreadable = ([], "") if checkpoint_file is None else read_notes(checkpoint_file)
     checkpoints, epochs = store.checkpoints(connection), store.epochs(connection)
-    found: list[str] = []
+    faults: list[str] = []
     if unreadable.strip():
-        found.append("the file of checkpoints holds something that is not a checkpoint")
-    kept = list(_open(_without_lost(notes, epochs), public_key, "in the file", found))
-    stored = list(_open([checkpoint.note for checkpoint in checkpoints], public_key, "in the record", found))
+        faults.append("the file of checkpoints holds something that is not a checkpoint")
+    kept = list(_open(_without_lost(notes, epochs), public_key, "in the file", faults))
+    stored = list(_open([checkpoint.note for checkpoint in checkpoints], public_key, "in the record", faults))
     walk = _walk(connection, {head.size for head in (*kept, *stored)})
-    found += walk.found
-    found += _against_checkpoints(walk, checkpoints, epochs)
-    found += _against_heads(walk, stored, "in the record")
-    found += _against_heads(walk, kept, "in the file")
-    found += _missing_heads(kept, stored)
-    found += (
+    faults += walk.found
+    faults += _against_checkpoints(walk, checkpoints, epochs)
+    faults += _against_heads(walk, stored, "in the record")
+    faults += _against_heads(walk, kept, "in the file")
+    faults += _missing_heads(kept, stored)
+    faults += (
         f"the checkpoint of {head.size} lines in the file is of a log that the record does not know"
         for head in kept
         if not _fits(head.note, epochs)
     )
-    found += (
+    faults += (
         f"{kind} {subject}: {done} in the record, {told} in the log"
         for kind, subject, done, told in store.unequal_acts(connection)
     )
-    found += (
+    faults += (
         f"certificate {serial}: its bytes are not those the log tells of"
         for serial in store.exchanged_certificates(connection)
     )
-    return Verified(found, [_loss(epoch) for epoch in epochs[1:]])
+    return Verified(faults, [_loss(epoch) for epoch in epochs[1:]])
 
 
 def _without_lost(notes: Sequence[str], epochs: Sequence[Epoch]) -> list[str]:
@@ -121,12 +121,14 @@ def _walk(connection: Connection, sizes: set[int]) -> _Walk:
     return walk
 
 
-def _open(notes: Sequence[str], public_key: Ed25519PublicKey, where: str, found: list[str]) -> Iterator[Head]:
+def _open(
+    notes: Sequence[str], public_key: Ed25519PublicKey, where: str, faults: list[str]
+) -> Iterator[Head]:
     for note in notes:
         try:
             yield open_note(note, public_key)
         except Refusal as refusal:
-            found.append(f"a checkpoint {where} is not ours: {refusal.text}")
+            faults.append(f"a checkpoint {where} is not ours: {refusal.text}")
 
 
 def _against_checkpoints(
