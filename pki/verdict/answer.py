@@ -41,7 +41,7 @@ def verdicts(
     tried = _tried(asked, occasion.as_of) if trials else {}
     # A sender to try reasons with is none towards a mailbox of the record: there he is judged by the record.
     known = [address for address in addresses if not is_trial(address, tried)]
-    loaded = [one for one in asked if one not in tried or (one == sender and known)]
+    loaded = [address for address in asked if address not in tried or (address == sender and known)]
     parties = _load(connection, loaded, at)
     decided = {
         address: decide_among(address, sender, parties, tried if is_trial(address, tried) else {}, occasion)
@@ -65,17 +65,18 @@ def decide_among(
     """The verdict on `address`; what is in `tried` is taken from there, all else from the record."""
     both = [address, *([] if sender is None else [sender])]
     sides = [
-        Party(tried[one].facts, tried[one].certificates) if one in tried else parties[one] for one in both
+        Party(tried[spelling].facts, tried[spelling].certificates) if spelling in tried else parties[spelling]
+        for spelling in both
     ]
-    recorded = occasion.recorded and all(tried[one].recorded for one in both if one in tried)
+    recorded = occasion.recorded and all(tried[spelling].recorded for spelling in both if spelling in tried)
     return decide(
         address, sides[0], None if sender is None else sides[1], replace(occasion, recorded=recorded)
     )
 
 
 def _tried(addresses: Iterable[str], at: datetime) -> dict[str, Trial]:
-    found = {address: trial_of(address, at) for address in set(addresses)}
-    return {address: trial for address, trial in found.items() if trial is not None}
+    trials = {address: trial_of(address, at) for address in set(addresses)}
+    return {address: trial for address, trial in trials.items() if trial is not None}
 
 
 def _past(at: datetime, now: datetime) -> datetime:
@@ -98,12 +99,12 @@ def _occasion(connection: Connection, at: datetime | None, now: datetime, lifeti
 def _load(connection: Connection, addresses: Sequence[str], at: datetime | None) -> dict[str, Party]:
     """All sides of the question, by the spelling asked."""
     facts = store.mailbox_facts(connection, addresses, at)
-    known = {one.address: one for one in facts.values() if one.mailbox is not None}
+    known = {fact.address: fact for fact in facts.values() if fact.mailbox is not None}
     certificates = verdict_store.certificates_of(connection, list(known), at) if known else {}
     answered = with_answerable(connection, facts, at)
     return {
-        asked: Party(one, _for_its_holder(one, certificates.get(one.address, ())))
-        for asked, one in answered.items()
+        asked: Party(fact, _for_its_holder(fact, certificates.get(fact.address, ())))
+        for asked, fact in answered.items()
     }
 
 
@@ -118,8 +119,14 @@ def _for_its_holder(
     if mailbox is None:
         return certificates
     if mailbox.kind.held:
-        return tuple(one for one in certificates if one.practitioner == mailbox.holder)
-    return tuple(one for one in certificates if one.establishment in (None, mailbox.establishment))
+        return tuple(
+            certificate for certificate in certificates if certificate.practitioner == mailbox.holder
+        )
+    return tuple(
+        certificate
+        for certificate in certificates
+        if certificate.establishment in (None, mailbox.establishment)
+    )
 
 
 def with_answerable(
@@ -130,10 +137,14 @@ def with_answerable(
     if not asked:
         return facts
     named = verdict_store.answerable_for(connection, sorted(asked), at)
-    people = store.practitioners(connection, [one for ids in named.values() for one in ids], at)
+    people = store.practitioners(
+        connection, [national_id for ids in named.values() for national_id in ids], at
+    )
     return {
-        spelling: replace(one, answerable=tuple(people[i] for i in named.get(one.address, ()) if i in people))
-        if one.address in asked
-        else one
-        for spelling, one in facts.items()
+        spelling: replace(
+            fact, answerable=tuple(people[i] for i in named.get(fact.address, ()) if i in people)
+        )
+        if fact.address in asked
+        else fact
+        for spelling, fact in facts.items()
     }

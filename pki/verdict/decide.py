@@ -73,11 +73,11 @@ def reasons_against(party: Party, purpose: Purpose, at: datetime) -> tuple[str, 
 
     A certificate for the other purpose is none here, whatever became of it.
     """
-    found = [standing.value for standing in rules.standing(party.facts, at)]
+    reasons = [standing.value for standing in rules.standing(party.facts, at)]
     if party.facts.mailbox is not None and not usable(party.certificates, purpose, at):
-        serving = [one for one in party.certificates if purpose in one.purposes]
-        found.append(_why_none_usable(serving, at).value)
-    return tuple(found)
+        serving = [certificate for certificate in party.certificates if purpose in certificate.purposes]
+        reasons.append(_why_none_usable(serving, at).value)
+    return tuple(reasons)
 
 
 def usable(

@@ -47,10 +47,10 @@ def certificates_of(
     connection: Connection, mailboxes: Sequence[str], at: datetime | None
 ) -> dict[str, tuple[CertificateFacts, ...]]:
     """Each mailbox's certificates issued by `at`, longest-lived first, with their revocation as of `at`."""
-    found: dict[str, list[CertificateFacts]] = defaultdict(list)
+    by_mailbox: dict[str, list[CertificateFacts]] = defaultdict(list)
     rows = connection.execute(_CERTIFICATES[at is not None], {"mailboxes": list(mailboxes), "at": at})
     for mailbox, serial, der, sha256, not_before, not_after, profile, whose, action, acted_at, place in rows:
-        found[mailbox].append(
+        by_mailbox[mailbox].append(
             CertificateFacts(
                 Serial(serial),
                 der,
@@ -64,15 +64,15 @@ def certificates_of(
                 establishment=place,
             )
         )
-    return {mailbox: tuple(certificates) for mailbox, certificates in found.items()}
+    return {mailbox: tuple(certificates) for mailbox, certificates in by_mailbox.items()}
 
 
 def answerable_for(
     connection: Connection, mailboxes: Sequence[str], at: datetime | None
 ) -> dict[str, tuple[str, ...]]:
     """The national ids of those whose approved enrolment names them for each mailbox, at `at`."""
-    found: dict[str, list[str]] = defaultdict(list)
+    by_mailbox: dict[str, list[str]] = defaultdict(list)
     asked = {"mailboxes": list(mailboxes)} | ({} if at is None else {"at": at})
     for mailbox, national_id in connection.execute(_ANSWERABLE[at is not None], asked):
-        found[mailbox].append(national_id)
-    return {mailbox: tuple(national_ids) for mailbox, national_ids in found.items()}
+        by_mailbox[mailbox].append(national_id)
+    return {mailbox: tuple(national_ids) for mailbox, national_ids in by_mailbox.items()}

@@ -64,7 +64,7 @@ def words() -> tuple[str, ...]:
         ALLOWED,
         UNKNOWN,
         BEFORE_OUR_RECORDS,
-        *(one.value for one in (*MailboxStanding, *CertificateReason)),
+        *(member.value for member in (*MailboxStanding, *CertificateReason)),
     )
 
 
