@@ -199,21 +199,21 @@ def shorten(
     """
     eligibility.check_registrar(token)
     check_reason(reason)
-    found = _locked(connection, token, measure_id, now)
+    locked_measure = _locked(connection, token, measure_id, now)
     row = connection.execute(select(measure).where(measure.c.id == measure_id)).one()
     ends_at = directory_use_cases.shortened_end(
         row, until, not_before(present(connection, now), row.recorded_at)
     )
-    asking = _Asking(token, found, measure_shortening, now)
-    same = found.shortening_asked == ends_at
+    asking = _Asking(token, locked_measure, measure_shortening, now)
+    same = locked_measure.shortening_asked == ends_at
     named = None if confirms is None else periods.ending(confirms)
-    if not _confirms(connection, asking, found.shortening_asked, named, same=same):
+    if not _confirms(connection, asking, locked_measure.shortening_asked, named, same=same):
         _ask(connection, asking, Event.MEASURE_SHORTENING_ASKED, reason, until=ends_at)
     else:
         with _agreed(connection, asking, Act.SHORTENED, graces):
             directory_use_cases.shorten_measure(
-                connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
-                until=ends_at,
+                connection, now=now, actor=token.actor, measure_id=locked_measure.id,
+                authority=token.authority, until=ends_at,
             )  # fmt: skip
     return _load(connection, measure_id, now)
 
@@ -239,15 +239,15 @@ def annul(
     """
     eligibility.check_registrar(token)
     check_reason(reason)
-    found = _locked(connection, token, measure_id, now)
-    if found.state is MeasureState.ANNULLED:
+    locked_measure = _locked(connection, token, measure_id, now)
+    if locked_measure.state is MeasureState.ANNULLED:
         raise Refusal(Kind.CONFLICT, "measure-annulled", f"Measure {measure_id} is annulled already.")
-    asking = _Asking(token, found, measure_annulment, now)
-    if not _confirms(connection, asking, found.annulment_asked, confirms, same=True):
+    asking = _Asking(token, locked_measure, measure_annulment, now)
+    if not _confirms(connection, asking, locked_measure.annulment_asked, confirms, same=True):
         _ask(connection, asking, Event.MEASURE_ANNULMENT_ASKED, reason)
     else:
         with _agreed(connection, asking, Act.ANNULLED, graces):
-            _end_in_error(connection, now, token, found)
+            _end_in_error(connection, now, token, locked_measure)
     return _load(connection, measure_id, now)
 
 
@@ -265,13 +265,13 @@ def lift(
     """
     eligibility.check_registrar(token)
     check_reason(reason)
-    found = _locked(connection, token, measure_id, now)
-    if found.state in _OVER:
+    locked_measure = _locked(connection, token, measure_id, now)
+    if locked_measure.state in _OVER:
         raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {measure_id} has ended already.")
-    if dual_control.still_holds(found.lifting_asked_at, now):
-        _confirm(connection, now, token, found, graces)
+    if dual_control.still_holds(locked_measure.lifting_asked_at, now):
+        _confirm(connection, now, token, locked_measure, graces)
     else:
-        asking = _Asking(token, found, measure_lifting, now)
+        asking = _Asking(token, locked_measure, measure_lifting, now)
         _ask(connection, asking, Event.MEASURE_LIFTING_ASKED, reason)
     return _load(connection, measure_id, now)
 
@@ -296,22 +296,31 @@ def measures_seen(connection: Connection, *, token: Token, national_id: str, now
 
 def _locked(connection: Connection, token: Token, measure_id: int, now: datetime) -> Measure:
     """The measure, its person locked first: lifting, taking, issuing and departing queue there."""
-    found = _load(connection, measure_id, now)
-    eligibility.check_own(token, found.authority, directory_use_cases.unknown_measure(measure_id))
-    directory_store.lock_person(connection, found.practitioner)
+    locked_measure = _load(connection, measure_id, now)
+    eligibility.check_own(token, locked_measure.authority, directory_use_cases.unknown_measure(measure_id))
+    directory_store.lock_person(connection, locked_measure.practitioner)
     return _load(connection, measure_id, now)
 
 
 def _ask(connection: Connection, asking: _Asking, event: Event, reason: str, **besides: datetime) -> None:
-    found = asking.measure
-    now = not_before(present(connection, asking.now), found.recorded_at)
+    locked_measure = asking.measure
+    now = not_before(present(connection, asking.now), locked_measure.recorded_at)
     dual_control.ask(
-        connection, asking.table, found.id, token=asking.token, reason=reason, now=now, **besides
+        connection, asking.table, locked_measure.id, token=asking.token, reason=reason, now=now, **besides
     )
-    detail: dict[str, Any] = {"measure": found.id, "kind": found.kind.value, "authority": found.authority}
+    detail: dict[str, Any] = {
+        "measure": locked_measure.id,
+        "kind": locked_measure.kind.value,
+        "authority": locked_measure.authority,
+    }
     detail |= {name: value.isoformat() for name, value in besides.items()}
     record(
-        connection, now=now, actor=asking.token.actor, event=event, subject=found.practitioner, detail=detail
+        connection,
+        now=now,
+        actor=asking.token.actor,
+        event=event,
+        subject=locked_measure.practitioner,
+        detail=detail,
     )
 
 
@@ -348,35 +357,43 @@ def _in_utc(at: datetime) -> str:
 @contextmanager
 def _agreed(connection: Connection, asking: _Asking, act: Act, graces: Graces) -> Iterator[None]:
     """Inside, what another asked is done: noted with his reason, with what follows seen to."""
-    found, actor = asking.measure, asking.token.actor
-    asked = dual_control.waiting(connection, asking.table, found.id, asking.now)
+    locked_measure, actor = asking.measure, asking.token.actor
+    asked = dual_control.waiting(connection, asking.table, locked_measure.id, asking.now)
     if asked is None:
         raise TypeError("only what was asked is confirmed")
     dual_control.check_is_another(asked, asking.token)
     yield
     agreed_at = not_before(present(connection, asking.now), asked.at)
-    dual_control.confirm(connection, asking.table, found.id, token=asking.token, now=agreed_at)
-    ends_at = connection.execute(select(measure.c.ends_at).where(measure.c.id == found.id)).scalar_one()
+    dual_control.confirm(connection, asking.table, locked_measure.id, token=asking.token, now=agreed_at)
+    ends_at = connection.execute(
+        select(measure.c.ends_at).where(measure.c.id == locked_measure.id)
+    ).scalar_one()
     by = actor_of(asked.by).name
-    _note(connection, found.id, Revision(act, ends_at, asked.reason, by, actor.name, agreed_at))
-    if act is Act.ANNULLED and found.kind is MeasureKind.STRUCK_OFF:
-        restitution.give_back(connection, found.id, found.practitioner, now=agreed_at, actor=actor)
-    touched = Touched(frozenset({found.practitioner}))
+    _note(connection, locked_measure.id, Revision(act, ends_at, asked.reason, by, actor.name, agreed_at))
+    if act is Act.ANNULLED and locked_measure.kind is MeasureKind.STRUCK_OFF:
+        restitution.give_back(
+            connection, locked_measure.id, locked_measure.practitioner, now=agreed_at, actor=actor
+        )
+    touched = Touched(frozenset({locked_measure.practitioner}))
     settle(connection, touched, graces=graces, now=asking.now, waits=False)
 
 
-def _end_in_error(connection: Connection, now: datetime, token: Token, found: Measure) -> None:
-    if found.state not in _OVER:
+def _end_in_error(connection: Connection, now: datetime, token: Token, locked_measure: Measure) -> None:
+    if locked_measure.state not in _OVER:
         directory_use_cases.lift_measure(
-            connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority,
+            connection, now=now, actor=token.actor, measure_id=locked_measure.id, authority=token.authority,
             event=Event.MEASURE_ANNULLED,
         )  # fmt: skip
         return
     # Over already: what was taken while it stood comes back, and the log says by whose word.
-    detail = {"measure": found.id, "kind": found.kind.value, "authority": found.authority}
+    detail = {
+        "measure": locked_measure.id,
+        "kind": locked_measure.kind.value,
+        "authority": locked_measure.authority,
+    }
     record(
-        connection, now=not_before(present(connection, now), found.recorded_at), actor=token.actor,
-        event=Event.MEASURE_ANNULLED, subject=found.practitioner, detail=detail,
+        connection, now=not_before(present(connection, now), locked_measure.recorded_at), actor=token.actor,
+        event=Event.MEASURE_ANNULLED, subject=locked_measure.practitioner, detail=detail,
     )  # fmt: skip
 
 
@@ -385,18 +402,20 @@ def _note(connection: Connection, measure_id: int, made: Revision) -> None:
     connection.execute(insert(measure_revision).values(row))
 
 
-def _confirm(connection: Connection, now: datetime, token: Token, found: Measure, graces: Graces) -> None:
-    asked = dual_control.waiting(connection, measure_lifting, found.id, now)
+def _confirm(
+    connection: Connection, now: datetime, token: Token, locked_measure: Measure, graces: Graces
+) -> None:
+    asked = dual_control.waiting(connection, measure_lifting, locked_measure.id, now)
     if asked is None:
         raise TypeError("only what was asked is confirmed")
     dual_control.check_is_another(asked, token)
     directory_use_cases.lift_measure(
-        connection, now=now, actor=token.actor, measure_id=found.id, authority=token.authority
+        connection, now=now, actor=token.actor, measure_id=locked_measure.id, authority=token.authority
     )
-    agreed_at = not_before(present(connection, now), found.lifting_asked_at)
-    dual_control.confirm(connection, measure_lifting, found.id, token=token, now=agreed_at)
+    agreed_at = not_before(present(connection, now), locked_measure.lifting_asked_at)
+    dual_control.confirm(connection, measure_lifting, locked_measure.id, token=token, now=agreed_at)
     settle(
-        connection, Touched(frozenset({found.practitioner})), graces=graces, now=now, waits=False
+        connection, Touched(frozenset({locked_measure.practitioner})), graces=graces, now=now, waits=False
     )  # fmt: skip
 
 
@@ -415,14 +434,14 @@ def _measures(connection: Connection, rows: Sequence[Row[Any]], now: datetime) -
 
 
 def _revisions(connection: Connection, measure_ids: Sequence[int]) -> dict[int, list[Revision]]:
-    found: dict[int, list[Revision]] = {}
+    by_measure: dict[int, list[Revision]] = {}
     query = select(measure_revision).where(measure_revision.c.measure_id.in_(measure_ids))
     for row in connection.execute(query.order_by(measure_revision.c.id)):
         made = Revision(
             Act(row.act), row.ends_at, row.reason, row.asked_by, row.confirmed_by, row.recorded_at
         )
-        found.setdefault(row.measure_id, []).append(made)
-    return found
+        by_measure.setdefault(row.measure_id, []).append(made)
+    return by_measure
 
 
 def _measure(

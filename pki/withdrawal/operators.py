@@ -29,23 +29,34 @@ _LIFTED = "the suspension was lifted"
 
 def settle(connection: Connection, *, graces: Graces, now: datetime) -> Outcome:
     """Make the living certificates of operators what the trusted list says they should be."""
-    standing = {one.serial: one for one in operators_store.standing(connection, now)}
+    standing = {operator.serial: operator for operator in operators_store.standing(connection, now)}
     touched = list(standing)
     due = withdrawal_store.due(connection, touched) if touched else {}
-    found = [revocations.revocable(connection, serial) for serial in _to_look_at(connection, standing, due)]
-    blocked = impediments.blocked_among(connection, [one.certificate.serial for one in found if one])
+    revocables = [
+        revocations.revocable(connection, serial) for serial in _to_look_at(connection, standing, due)
+    ]
+    blocked = impediments.blocked_among(
+        connection, [revocable.certificate.serial for revocable in revocables if revocable]
+    )
     decided = [
         (
-            one,
-            _decision(one, standing[one.certificate.serial], due, blocked=blocked, graces=graces, now=now),
+            revocable,
+            _decision(
+                revocable,
+                standing[revocable.certificate.serial],
+                due,
+                blocked=blocked,
+                graces=graces,
+                now=now,
+            ),
         )
-        for one in found
-        if one
+        for revocable in revocables
+        if revocable
     ]
     taken = revoke.revoke_or_suspend(
         connection, [_taking(*pair) for pair in decided if _takes(pair[1])], now=now, actor=ACTOR
     )
-    released = [one for one, decision in decided if decision.release]
+    released = [revocable for revocable, decision in decided if decision.release]
     revoke.release(connection, released, now=now, actor=ACTOR, comment=_LIFTED)
     pending = _pending(decided, due, graces, now)
     if touched:
@@ -62,13 +73,16 @@ def _to_look_at(
     acted = revocations.last_actions(connection, list(standing)) if standing else {}
     return sorted(
         serial
-        for serial, one in standing.items()
-        if one.suspended or one.withdrawn or serial in due or acted.get(serial) is RevocationAction.HOLD
+        for serial, operator in standing.items()
+        if operator.suspended
+        or operator.withdrawn
+        or serial in due
+        or acted.get(serial) is RevocationAction.HOLD
     )
 
 
 def _decision(
-    one: Revocable,
+    revocable: Revocable,
     standing: OperatorStanding,
     due: Mapping[Serial, Mapping[WithdrawalCause, datetime]],
     *,
@@ -79,9 +93,10 @@ def _decision(
     causes = [WithdrawalCause.DOMAIN_WITHDRAWN] * standing.withdrawn + [
         WithdrawalCause.SUSPENDED
     ] * standing.suspended
-    serial = one.certificate.serial
+    serial = revocable.certificate.serial
     return decide(
-        causes, graces=graces, due=due.get(serial, {}), last=one.last, ours=one.acted == ACTOR.name,
+        causes, graces=graces, due=due.get(serial, {}), last=revocable.last,
+        ours=revocable.acted == ACTOR.name,
         impeded=bool(impediments.standing(causes, blocked=blocked.get(serial))), now=now,
     )  # fmt: skip
 
@@ -90,12 +105,12 @@ def _takes(decision: Decision) -> bool:
     return decision.revoke is not None or decision.hold
 
 
-def _taking(one: Revocable, decision: Decision) -> RevocationOrder:
+def _taking(revocable: Revocable, decision: Decision) -> RevocationOrder:
     if decision.revoke is None:
         return RevocationOrder(
-            one, RULES[WithdrawalCause.SUSPENDED].reason, "the domain or its operator is suspended"
+            revocable, RULES[WithdrawalCause.SUSPENDED].reason, "the domain or its operator is suspended"
         )
-    return RevocationOrder(one, RULES[decision.revoke].reason, RULES[decision.revoke].sentence)
+    return RevocationOrder(revocable, RULES[decision.revoke].reason, RULES[decision.revoke].sentence)
 
 
 def _pending(
@@ -106,8 +121,8 @@ def _pending(
 ) -> list[tuple[Serial, WithdrawalCause, datetime]]:
     return [
         (serial, cause, due.get(serial, {}).get(cause, now + graces[cause]))
-        for one, decision in decided
-        for serial in [one.certificate.serial]
+        for revocable, decision in decided
+        for serial in [revocable.certificate.serial]
         for cause in decision.pending
     ]
 

@@ -114,7 +114,7 @@ def settle(
     noted = set(seen.over)
     # 2. Those of which something follows again, now that nobody can change their certificates any more.
     if seen.about:
-        free = {one.certificate.practitioner or "" for one in seen.release}
+        free = {revocable.certificate.practitioner or "" for revocable in seen.release}
         # Nobody takes a measure against them between the look and the release. Before any other lock.
         if waits:
             directory_store.lock_people(connection, free)
@@ -122,7 +122,7 @@ def settle(
             free = directory_store.lock_people_if_free(connection, free)
         plan = _plan(connection, _of(seen.about), graces, now, lock=True)
         # Of others who came to be free behind the first look, a change of its own tells.
-        plan.release = [one for one in plan.release if one.certificate.practitioner in free]
+        plan.release = [revocable for revocable in plan.release if revocable.certificate.practitioner in free]
         noted.update(plan.serials)
     serials = sorted({*seen.serials, *plan.serials})
     # 3. Act: what is revoked before everything else.
@@ -202,27 +202,30 @@ def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetim
     serials = certificates.touched_certificates(
         connection, people=touched.people, mailboxes=touched.mailboxes, serials=touched.serials
     )
-    found = revocations.revocable_among(connection, serials, now, lock=lock) if serials else []
+    revocables = revocations.revocable_among(connection, serials, now, lock=lock) if serials else []
     due = withdrawal_store.due(connection, serials) if serials else {}
     # 2. What the record says now, read when what is locked is held.
     present = impediments.present_of(
-        connection, [*(one.bond for one in enrolments), *map(impediments.bond_of, found)]
+        connection, [*(enrolment.bond for enrolment in enrolments), *map(impediments.bond_of, revocables)]
     )
     blocked = impediments.blocked_among(
-        connection, [one.certificate.serial for one in found if one.last is RevocationAction.HOLD]
+        connection,
+        [revocable.certificate.serial for revocable in revocables if revocable.last is RevocationAction.HOLD],
     )
     # 3. What follows.
-    plan = _Plan(serials, frozenset(due.keys() - {one.certificate.serial for one in found}), present)
-    for one in found:
-        bond, serial = impediments.bond_of(one), one.certificate.serial
+    plan = _Plan(
+        serials, frozenset(due.keys() - {revocable.certificate.serial for revocable in revocables}), present
+    )
+    for revocable in revocables:
+        bond, serial = impediments.bond_of(revocable), revocable.certificate.serial
         known = due.get(serial, {})
         against = causes(bond, present[bond], now)
         decision = decide(
-            against, graces=graces, due=known, last=one.last, ours=one.acted == ACTOR.name,
+            against, graces=graces, due=known, last=revocable.last, ours=revocable.acted == ACTOR.name,
             impeded=bool(impediments.standing(against, blocked=blocked.get(serial))), now=now,
         )  # fmt: skip
         plan.pending += [(serial, cause, known.get(cause, now + graces[cause])) for cause in decision.pending]
-        _add(plan, one, decision)
+        _add(plan, revocable, decision)
         if known or decision != Decision():
             plan.about.add(bond)
     for enrolment in enrolments:
@@ -232,15 +235,15 @@ def _plan(connection: Connection, touched: Touched, graces: Graces, now: datetim
     return plan
 
 
-def _add(plan: _Plan, one: Revocable, decision: Decision) -> None:
+def _add(plan: _Plan, revocable: Revocable, decision: Decision) -> None:
     cause = decision.revoke or (WithdrawalCause.SUSPENDED if decision.hold else None)
     if cause is not None:
         rule = RULES[cause]
-        plan.orders.append(RevocationOrder(one, rule.reason, rule.sentence))
-    if decision.revoke is not None and one.enrolment_id is not None:
-        plan.ended.add(one.enrolment_id)
+        plan.orders.append(RevocationOrder(revocable, rule.reason, rule.sentence))
+    if decision.revoke is not None and revocable.enrolment_id is not None:
+        plan.ended.add(revocable.enrolment_id)
     if decision.release:
-        plan.release.append(one)
+        plan.release.append(revocable)
 
 
 def _end(connection: Connection, enrolment_ids: Collection[UUID], now: datetime) -> int:
@@ -249,8 +252,15 @@ def _end(connection: Connection, enrolment_ids: Collection[UUID], now: datetime)
     now = present(connection, now)
     ended = enrolment_rows.end_all(connection, enrolment_ids, now)
     lines = [
-        (str(one.id), {"practitioner": one.practitioner, "mailbox": one.mailbox, "authority": one.authority})
-        for one in ended
+        (
+            str(enrolment.id),
+            {
+                "practitioner": enrolment.practitioner,
+                "mailbox": enrolment.mailbox,
+                "authority": enrolment.authority,
+            },
+        )
+        for enrolment in ended
     ]
     record_all(connection, now=now, actor=ACTOR, event=Event.ENROLMENT_ENDED, lines=lines)
     return len(ended)
@@ -295,14 +305,16 @@ _GONE_ANYWAY = frozenset(
 
 def _list_pending(connection: Connection, serials: Sequence[Serial], now: datetime) -> None:
     waiting = withdrawal_store.pending_among(connection, serials)
-    enrolled = revocations.enrolled_by(connection, [one.serial for one in waiting]) if waiting else {}
+    enrolled = (
+        revocations.enrolled_by(connection, [withdrawal.serial for withdrawal in waiting]) if waiting else {}
+    )
     matters = [
         Matter(
-            one.serial,
-            enrolled.get(one.serial, ()),
-            {"cause": one.cause, "due_at": one.due_at, "mailbox": one.mailbox,
-             "practitioner": one.practitioner},
+            withdrawal.serial,
+            enrolled.get(withdrawal.serial, ()),
+            {"cause": withdrawal.cause, "due_at": withdrawal.due_at, "mailbox": withdrawal.mailbox,
+             "practitioner": withdrawal.practitioner},
         )
-        for one in waiting
+        for withdrawal in waiting
     ]  # fmt: skip
     keep(connection, Concern.WITHDRAWAL_PENDING, matters, among=serials, now=now, actor=ACTOR)

@@ -118,10 +118,10 @@ def live_enrolments(
 
 def due(connection: Connection, serials: Collection[Serial]) -> dict[Serial, dict[WithdrawalCause, datetime]]:
     """When each cause noted against these certificates falls due."""
-    found: dict[Serial, dict[WithdrawalCause, datetime]] = {}
+    by_serial: dict[Serial, dict[WithdrawalCause, datetime]] = {}
     for serial, cause, due_at in connection.execute(_DUE, {"serials": list(serials)}):
-        found.setdefault(Serial(serial), {})[WithdrawalCause(cause)] = due_at
-    return found
+        by_serial.setdefault(Serial(serial), {})[WithdrawalCause(cause)] = due_at
+    return by_serial
 
 
 def keep_due(

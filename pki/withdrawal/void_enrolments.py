@@ -68,18 +68,20 @@ def list_matters(
     if not people and not mailboxes:
         return
     present = {Bond(bond.practitioner, bond.mailbox): told for bond, told in known.items()}
-    found = [
-        one for one in _vouched(connection, people, mailboxes) if not one.approved or one.bond in present
+    vouched = [
+        enrolment
+        for enrolment in _vouched(connection, people, mailboxes)
+        if not enrolment.approved or enrolment.bond in present
     ]
     matters = [
         Matter(
-            str(one.id), [one.authority],
-            {"practitioner": one.practitioner, "mailbox": one.mailbox, "differs": fields},
+            str(enrolment.id), [enrolment.authority],
+            {"practitioner": enrolment.practitioner, "mailbox": enrolment.mailbox, "differs": fields},
         )
-        for one in found
-        if one.approved and (fields := _differing(one, present[one.bond]))
+        for enrolment in vouched
+        if enrolment.approved and (fields := _differing(enrolment, present[enrolment.bond]))
     ]  # fmt: skip
-    among = [str(one.id) for one in found]
+    among = [str(enrolment.id) for enrolment in vouched]
     keep(connection, Concern.ENROLMENT_VOID, matters, among=among, now=now, actor=actor)
 
 
@@ -89,9 +91,9 @@ def void_of(connection: Connection, entity: Entity, key: str) -> frozenset[UUID]
     mailboxes = [key] if entity is Entity.MAILBOX else []
     if entity is Entity.ORGANISATION:
         mailboxes = list(directory_store.addresses_at(connection, [key])[key])
-    approved = [one for one in _vouched(connection, people, mailboxes) if one.approved]
-    present = impediments.present_of(connection, [one.bond for one in approved])
-    return frozenset(one.id for one in approved if _differing(one, present[one.bond]))
+    approved = [enrolment for enrolment in _vouched(connection, people, mailboxes) if enrolment.approved]
+    present = impediments.present_of(connection, [enrolment.bond for enrolment in approved])
+    return frozenset(enrolment.id for enrolment in approved if _differing(enrolment, present[enrolment.bond]))
 
 
 def _vouched(connection: Connection, people: Collection[str], mailboxes: Collection[str]) -> list[Vouched]:
@@ -99,8 +101,8 @@ def _vouched(connection: Connection, people: Collection[str], mailboxes: Collect
     return [Vouched(**row) for row in connection.execute(_VOUCHED, asked).mappings()]
 
 
-def _differing(one: Vouched, present: Present) -> list[str]:
+def _differing(enrolment: Vouched, present: Present) -> list[str]:
     """The fields named otherwise; of a person or mailbox the record does not hold, none: it ends anyway."""
     if present.person is None or present.facts.mailbox is None:
         return []
-    return vouched_names.differing_now(one.names, present.person, present.facts)
+    return vouched_names.differing_now(enrolment.names, present.person, present.facts)
