@@ -37,8 +37,15 @@ def attention(
             connection, authority=authority, kind=kind, closed=closed, after=None, limit=limit
         )
     rows = [
-        (one.id, one.kind, one.subject, " ".join(one.authorities), one.since, one.resolved_at)
-        for one in found
+        (
+            matter.id,
+            matter.kind,
+            matter.subject,
+            " ".join(matter.authorities),
+            matter.since,
+            matter.resolved_at,
+        )
+        for matter in found
     ]
     headers = ("id", "kind", "subject", "authorities", "since", "closed")
-    answer({"items": [asdict(one) for one in found]}, as_json=as_json, rows=rows, headers=headers)
+    answer({"items": [asdict(matter) for matter in found]}, as_json=as_json, rows=rows, headers=headers)

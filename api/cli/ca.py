@@ -83,8 +83,8 @@ def request(name: str, plan_file: Path, out: Path | None, state: Path | None) ->
     """
     with refusals_told():
         settings = load_settings(state)
-        one = _plan(plan_file, settings).authority(name)
-        made = signing.request(one, _ring(settings).held(one))
+        planned = _plan(plan_file, settings).authority(name)
+        made = signing.request(planned, _ring(settings).held(planned))
     if out is None:
         click.echo(made.decode(), nl=False)
     else:
@@ -225,22 +225,29 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
         found, between = authorities.authorities(connection), ceremony_store.crosses(connection)
         due = rollover.root_crl_ends(connection)
     told = [
-        {"id": one.id, "state": one.state.value, "role": one.role, "issuer": one.issuer_id,
-         "offline": one.offline, "subject": one.subject, "not_after": one.not_after,
-         "crl": one.crl_form.value, "shards": one.shards}
-        for one in found
+        {"id": authority.id, "state": authority.state.value, "role": authority.role,
+         "issuer": authority.issuer_id, "offline": authority.offline, "subject": authority.subject,
+         "not_after": authority.not_after, "crl": authority.crl_form.value, "shards": authority.shards}
+        for authority in found
     ]  # fmt: skip
     bridges = [
-        {"id": one.id, "subject": one.subject_id, "issuer": one.issuer_id, "not_after": one.not_after}
-        for one in between
+        {"id": cross.id, "subject": cross.subject_id, "issuer": cross.issuer_id, "not_after": cross.not_after}
+        for cross in between
     ]
     lines: list[tuple[Any, ...]] = [
-        (one.id, _state(one), one.subject, one.issuer_id, f"{one.not_after:%Y-%m-%d}", _crl(one))
-        for one in found
+        (
+            authority.id,
+            _state(authority),
+            authority.subject,
+            authority.issuer_id,
+            f"{authority.not_after:%Y-%m-%d}",
+            _crl(authority),
+        )
+        for authority in found
     ]
     lines += [
-        (one.id, "croisé / cross", one.subject_id, one.issuer_id, f"{one.not_after:%Y-%m-%d}", "")
-        for one in between
+        (cross.id, "croisé / cross", cross.subject_id, cross.issuer_id, f"{cross.not_after:%Y-%m-%d}", "")
+        for cross in between
     ]
     headers = (
         "autorité / authority",
@@ -299,7 +306,7 @@ def _revoked(words: tuple[str, ...]) -> dict[Serial, RevocationReason]:
         try:
             found[parse_serial(serial)] = RevocationReason(reason)
         except ValueError as error:
-            known = ", ".join(one.value for one in RevocationReason)
+            known = ", ".join(code.value for code in RevocationReason)
             text = f"{reason!r} is no reason: one of {known}."
             raise Refusal(Kind.MALFORMED, "malformed-reason", text) from error
     return found
@@ -317,9 +324,13 @@ def _turn(act: Callable[..., Authority], name: str, state: Path | None, *, as_js
         )  # fmt: skip
 
 
-def _crl(one: Authority) -> str:
-    return one.crl_form.value if one.crl_form is CrlForm.PLAIN else f"{one.crl_form.value} ({one.shards})"
+def _crl(authority: Authority) -> str:
+    return (
+        authority.crl_form.value
+        if authority.crl_form is CrlForm.PLAIN
+        else f"{authority.crl_form.value} ({authority.shards})"
+    )
 
 
-def _state(one: Authority) -> str:
-    return _STATES[one.state.value]
+def _state(authority: Authority) -> str:
+    return _STATES[authority.state.value]

@@ -113,12 +113,13 @@ def list_corrections(
             ended=ended,
             limit=limit,
         )
-    told = {"items": [asdict(one) for one in found]}
-    answer(told, as_json=as_json, rows=[_row(one) for one in found], headers=HEADERS)
+    told = {"items": [asdict(correction) for correction in found]}
+    answer(told, as_json=as_json, rows=[_row(correction) for correction in found], headers=HEADERS)
 
 
-def _row(one: Correction) -> tuple[object, ...]:
+def _row(correction: Correction) -> tuple[object, ...]:
     return (
-        one.id, one.entity, one.key, one.field, one.value, one.register_value, one.authority or one.made_by,
-        one.made_at, one.ending,
+        correction.id, correction.entity, correction.key, correction.field, correction.value,
+        correction.register_value, correction.authority or correction.made_by, correction.made_at,
+        correction.ending,
     )  # fmt: skip

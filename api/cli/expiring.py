@@ -33,7 +33,8 @@ def expiring(within: int, authority: str | None, limit: int, state: Path | None,
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         found = expiry_notices.ending(connection, now, asked, limit=limit)
     rows = [
-        (one.not_after, one.mailbox or one.subject, one.profile, one.authority, one.serial) for one in found
+        (ending.not_after, ending.mailbox or ending.subject, ending.profile, ending.authority, ending.serial)
+        for ending in found
     ]
     headers = ("ends", "for", "profile", "enrolled by", "serial")
-    answer({"items": [asdict(one) for one in found]}, as_json=as_json, rows=rows, headers=headers)
+    answer({"items": [asdict(ending) for ending in found]}, as_json=as_json, rows=rows, headers=headers)

@@ -30,8 +30,8 @@ def list_limits(name: str | None, secret: str | None, state: Path | None, as_jso
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         token = who_acts(parts, connection, name, secret)
         found = withdrawal_limits.standings_seen(connection, token=token, now=parts.present(connection))
-    rows = [(one.scope, one.used, one.limit, one.agreed, one.left) for one in found]
-    told = {"items": [asdict(one) | {"left": one.left} for one in found]}
+    rows = [(use.scope, use.used, use.limit, use.agreed, use.left) for use in found]
+    told = {"items": [asdict(use) | {"left": use.left} for use in found]}
     answer(told, as_json=as_json, rows=rows, headers=("scope", "used", "limit", "agreed", "left"))
 
 

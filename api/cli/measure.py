@@ -231,8 +231,8 @@ def list_measures(
             national_id=read_national_id(practitioner, strict=parts.settings.strict_rpps),
             now=parts.present(connection),
         )
-    told = {"items": [_told(one) for one in found]}
-    answer(told, as_json=as_json, rows=[_row(one) for one in found], headers=HEADERS)
+    told = {"items": [_told(listed_measure) for listed_measure in found]}
+    answer(told, as_json=as_json, rows=[_row(listed_measure) for listed_measure in found], headers=HEADERS)
 
 
 def _act(
@@ -249,18 +249,23 @@ def _act(
     answer(_told(made), as_json=as_json, rows=[_row(made)], headers=HEADERS)
 
 
-def _told(one: Measure) -> dict[str, Any]:
-    revisions = [{**asdict(made), "act": made.act.value} for made in one.revisions]
-    return {**asdict(one), "kind": one.kind.value, "state": one.state.value, "revisions": revisions}
+def _told(listed_measure: Measure) -> dict[str, Any]:
+    revisions = [{**asdict(made), "act": made.act.value} for made in listed_measure.revisions]
+    return {
+        **asdict(listed_measure),
+        "kind": listed_measure.kind.value,
+        "state": listed_measure.state.value,
+        "revisions": revisions,
+    }
 
 
-def _row(one: Measure) -> tuple[Any, ...]:
+def _row(listed_measure: Measure) -> tuple[Any, ...]:
     # To the microsecond: it is given back with --confirm.
-    asked = _written(one.annulment_asked or one.shortening_asked, "auto")
-    since, until = _written(one.starts_at, "seconds"), _written(one.ends_at, "seconds")
+    asked = _written(listed_measure.annulment_asked or listed_measure.shortening_asked, "auto")
+    since, until = _written(listed_measure.starts_at, "seconds"), _written(listed_measure.ends_at, "seconds")
     return (
-        one.id, one.practitioner, one.kind.value, one.authority, one.state.value, since, until, asked,
-        one.reason,
+        listed_measure.id, listed_measure.practitioner, listed_measure.kind.value,
+        listed_measure.authority, listed_measure.state.value, since, until, asked, listed_measure.reason,
     )  # fmt: skip
 
 

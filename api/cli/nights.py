@@ -16,9 +16,9 @@ _MOVING = ("created", "changed", "removed")
 
 def sparkline(oldest_first: Sequence[Run]) -> str:
     """A character for each run: a bar as high as it changed much, `·` for nothing, a mark if not applied."""
-    values = [_changed(one) for one in oldest_first if one.state is RunState.APPLIED]
+    values = [_changed(run) for run in oldest_first if run.state is RunState.APPLIED]
     top = drawn_highest(values)
-    return "".join(_MARKS.get(one.state) or _bar(_changed(one), top) for one in oldest_first)
+    return "".join(_MARKS.get(run.state) or _bar(_changed(run), top) for run in oldest_first)
 
 
 def run_told(run: Run) -> dict[str, Any]:
@@ -32,13 +32,13 @@ def run_in_full_told(found: RunInFull) -> dict[str, Any]:
     return {
         **run_told(found.run),
         "before": None if found.before is None else run_told(found.before),
-        "steps": [vars(one) for one in found.steps],
-        "approvals": [vars(one) for one in found.approvals],
+        "steps": [vars(step) for step in found.steps],
+        "approvals": [vars(approval) for approval in found.approvals],
         "rejections": [
             {
                 "reason": reason,
                 "count": number,
-                "samples": [vars(one) for one in found.samples.get(reason, ())],
+                "samples": [vars(rejection) for rejection in found.samples.get(reason, ())],
             }
             for reason, number in found.rejections.items()
         ],
@@ -60,10 +60,10 @@ def run_in_full_rows(found: RunInFull) -> Iterator[tuple[Any, ...]]:
     yield ("state", run.state.value if run.reason is None else f"{run.state.value}: {run.reason}")
     for name, number in run.counts.items():
         yield (name, f"{number:,}", f"{before.counts[name]:,}" if before and name in before.counts else "")
-    for one in run.findings:
-        yield (one["name"], finding_told(one["sentence"], one["needed"]))
+    for finding in run.findings:
+        yield (finding["name"], finding_told(finding["sentence"], finding["needed"]))
     if run.state is RunState.HELD:
-        agreed = sum(one.counts for one in found.approvals)
+        agreed = sum(approval.counts for approval in found.approvals)
         yield ("approvals", f"{agreed} of {run.approvals_needed}")
     for said in found.approvals:
         yield ("approved", f"{said.name}, {_minute(said.at)}: {said.comment}")

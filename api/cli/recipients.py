@@ -39,13 +39,13 @@ def check(
             )  # fmt: skip
     told = [
         {
-            "address": one.address,
-            "verdict": one.answer.value,
-            "reasons": list(one.reasons),
-            "decided_at": one.decided_at,
-            "as_of": one.as_of,
-            "valid_until": one.valid_until,
-            "sources": one.sources,
+            "address": verdict.address,
+            "verdict": verdict.answer.value,
+            "reasons": list(verdict.reasons),
+            "decided_at": verdict.decided_at,
+            "as_of": verdict.as_of,
+            "valid_until": verdict.valid_until,
+            "sources": verdict.sources,
             "certificates": [
                 {
                     "serial": c.serial,
@@ -53,14 +53,19 @@ def check(
                     "der": b64encode(c.der).decode(),
                     "purposes": sorted(purpose.value for purpose in c.purposes),
                 }
-                for c in one.certificates
+                for c in verdict.certificates
             ],
         }
-        for one in found
+        for verdict in found
     ]
     rows = [
-        (one.address, one.answer.value, ", ".join(one.reasons), ", ".join(c.serial for c in one.certificates))
-        for one in found
+        (
+            verdict.address,
+            verdict.answer.value,
+            ", ".join(verdict.reasons),
+            ", ".join(c.serial for c in verdict.certificates),
+        )
+        for verdict in found
     ]
     answer(
         # `results` is their former name, until the next version.
@@ -69,5 +74,5 @@ def check(
         rows=rows,
         headers=("address", "verdict", "reasons", "certificates"),
     )
-    if any(one.answer is not Answer.ALLOWED for one in found):
+    if any(verdict.answer is not Answer.ALLOWED for verdict in found):
         raise SystemExit(1)

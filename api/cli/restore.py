@@ -114,20 +114,20 @@ def _rows(plan: restoring.Plan) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = [
         (
             "certificate",
-            one.reserved.serial,
-            f"{one.reserved.reserved_at:%Y-%m-%d %H:%M:%S}Z",
-            f"{one.reserved.profile}, in the signer's journal: stored again, and revoked",
+            certificate.reserved.serial,
+            f"{certificate.reserved.reserved_at:%Y-%m-%d %H:%M:%S}Z",
+            f"{certificate.reserved.profile}, in the signer's journal: stored again, and revoked",
         )
-        for one in plan.certificates
+        for certificate in plan.certificates
     ]
     rows += [
         (
-            "reason" if one.corrects else "hold" if one.holds else "revocation",
-            one.told.serial,
-            f"{one.told.at:%Y-%m-%d %H:%M:%S}Z",
-            f"{one.reason.value}, CRL {one.told.number} of {one.told.authority.id}",
+            "reason" if event.corrects else "hold" if event.holds else "revocation",
+            event.told.serial,
+            f"{event.told.at:%Y-%m-%d %H:%M:%S}Z",
+            f"{event.reason.value}, CRL {event.told.number} of {event.told.authority.id}",
         )
-        for one in plan.events
+        for event in plan.events
     ]
     if len(rows) > _SHOWN:
         rows[_SHOWN:] = [("…", "", "", f"and {len(rows) - _SHOWN} more")]

@@ -140,7 +140,8 @@ def plan(
             )  # fmt: skip
     told = _previewed(seen) | {"id": made.id if made else None}
     rows: list[tuple[Any, ...]] = [
-        (one.serial, one.profile, one.issued_at, one.subject) for one in seen.samples
+        (certificate.serial, certificate.profile, certificate.issued_at, certificate.subject)
+        for certificate in seen.samples
     ]
     rows.append((f"{seen.total} in all", f"{seen.needed} must agree", seen.digest.hex(), made and made.id))
     answer(told, as_json=as_json, rows=rows, headers=("serial", "profile", "issued", "subject"))
@@ -213,12 +214,12 @@ def list_bulks(name: str | None, secret: str | None, state: Path | None, as_json
 
 
 def _show(found: list[Bulk], *, as_json: bool) -> None:
-    told = [_told(one) for one in found]
-    answer({"items": told}, as_json=as_json, rows=[_row(one) for one in told], headers=HEADERS)
+    told = [_told(listed_bulk) for listed_bulk in found]
+    answer({"items": told}, as_json=as_json, rows=[_row(row) for row in told], headers=HEADERS)
 
 
-def _told(one: Bulk) -> dict[str, Any]:
-    return {**asdict(one), "reason": one.reason.value, "digest": one.digest.hex()}
+def _told(listed_bulk: Bulk) -> dict[str, Any]:
+    return {**asdict(listed_bulk), "reason": listed_bulk.reason.value, "digest": listed_bulk.digest.hex()}
 
 
 def _row(told: dict[str, Any]) -> tuple[Any, ...]:

@@ -47,14 +47,18 @@ def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, s
         rows.append(("record", Text("behind", "red"), reason))
     if reason := found["clock"].get("reason"):
         rows.append(("clock", Text("differs", "red"), reason))
-    rows += [_register(name, one) for name, one in found["registers"].items()]
+    rows += [_register(name, register) for name, register in found["registers"].items()]
     rows += [
         ("drop folder", Text(repr(name), "yellow"), "no register's file: nobody reads it")
         for name in found["strangers"]
     ]
     if (peer := found["unnamed_proxy"]) is not None:
         rows.append(("proxy", Text(peer, "red"), WHAT_TO_DO))
-    rows += [_lifetime(name, one) for name, one in found["lifetimes"].items() if one["state"] != "ok"]
+    rows += [
+        _lifetime(name, lifetime)
+        for name, lifetime in found["lifetimes"].items()
+        if lifetime["state"] != "ok"
+    ]
     rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
     rows += [
         ("job", name, job["last_error"] or f"last success {ago(job['last_success'], now)}")
@@ -63,20 +67,28 @@ def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, s
     return rows
 
 
-def _lifetime(name: str, one: dict[str, Any]) -> tuple[str, Text, str]:
+def _lifetime(name: str, lifetime: dict[str, Any]) -> tuple[str, Text, str]:
     """Something of ours that runs out: yellow while it is to be planned, red when it is to be renewed now."""
-    colour = "red" if one["state"] == "due" else "yellow"
-    told = "renew it now" if one["state"] == "due" else "to be planned"
-    return ("holds until", Text(name, colour), f"{one['ends']:%Y-%m-%d %H:%M}Z: {told}")
+    colour = "red" if lifetime["state"] == "due" else "yellow"
+    told = "renew it now" if lifetime["state"] == "due" else "to be planned"
+    return ("holds until", Text(name, colour), f"{lifetime['ends']:%Y-%m-%d %H:%M}Z: {told}")
 
 
-def _register(name: str, one: dict[str, Any]) -> tuple[str, str | Text, str]:
+def _register(name: str, register: dict[str, Any]) -> tuple[str, str | Text, str]:
     """A register's line: its name turns red when it is late; a run that waits for somebody is named."""
-    if one["generated_at"] is None:
+    if register["generated_at"] is None:
         return ("register", name, "never read")
     # A file may be stamped ahead of its hour, within its bound.
-    age = f"{one['age_hours']:.0f} h ago" if one["age_hours"] >= 0 else f"{-one['age_hours']:.0f} h ahead"
-    told = f"generated {one['generated_at']:%Y-%m-%d %H:%M}Z, {age}"
-    if one["held"] is not None:
-        told += f"; run {one['held']} is held: `sceau sync show {one['held']}`"
-    return ("register", Text(name, "red") if one["late"] else name, told + (", late" if one["late"] else ""))
+    age = (
+        f"{register['age_hours']:.0f} h ago"
+        if register["age_hours"] >= 0
+        else f"{-register['age_hours']:.0f} h ahead"
+    )
+    told = f"generated {register['generated_at']:%Y-%m-%d %H:%M}Z, {age}"
+    if register["held"] is not None:
+        told += f"; run {register['held']} is held: `sceau sync show {register['held']}`"
+    return (
+        "register",
+        Text(name, "red") if register["late"] else name,
+        told + (", late" if register["late"] else ""),
+    )

@@ -71,10 +71,16 @@ def history(register: str | None, limit: int, state: Path | None, as_json: bool)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         found = runs_of.runs(connection, register=register, limit=limit)
     headers = ("run", "register", "state", "of", "lines", "created", "changed", "removed", "rejected", "took")
-    rows = [_run_row(one) for one in found]
-    answer({"runs": [run_told(one) for one in found]}, as_json=as_json, rows=rows, headers=headers)
+    rows = [_run_row(listed_run) for listed_run in found]
+    answer(
+        {"runs": [run_told(listed_run) for listed_run in found]}, as_json=as_json, rows=rows, headers=headers
+    )
     for name in REGISTERS if not as_json else ():
-        ours = [one for one in reversed(found) if one.register == name and one.state is not RunState.PLANNED]
+        ours = [
+            listed_run
+            for listed_run in reversed(found)
+            if listed_run.register == name and listed_run.state is not RunState.PLANNED
+        ]
         if ours:
             click.echo(f"{name:16}{sparkline(ours)}")
 
@@ -154,17 +160,17 @@ def resume(run_id: int | None, state: Path | None, as_json: bool) -> None:
         with transaction(parts.engine, read_only=True) as connection:
             due = due_to_resume(connection) if run_id is None else [run_id]
         reports = []
-        for one in due:
+        for due_id in due:
             with progress(as_json) as show:
-                reports.append(registers_job.resume(parts, one, actor=COMMAND, progress=show))
-    rows = [(one.run_id, one.register, one.state, one.text) for one in reports]
+                reports.append(registers_job.resume(parts, due_id, actor=COMMAND, progress=show))
+    rows = [(report.run_id, report.register, report.state, report.text) for report in reports]
     answer(
-        {"runs": [_told(one) for one in reports]},
+        {"runs": [_told(report) for report in reports]},
         as_json=as_json,
         rows=rows or [("", "", "nothing waits", "")],
         headers=("run", "register", "state", ""),
     )
-    if any(one.state != "applied" for one in reports):
+    if any(report.state != "applied" for report in reports):
         raise SystemExit(1)
 
 
@@ -180,7 +186,7 @@ def _told(report: RunReport) -> dict[str, Any]:
         "text": report.text,
         "counts": report.counts,
         "approvals_needed": report.approvals_needed,
-        "findings": [vars(one) for one in report.findings],
+        "findings": [vars(finding) for finding in report.findings],
         "rejections": [
             {"line": r.line_number, "reason": r.reason, "detail": r.detail} for r in report.rejections
         ],
@@ -196,7 +202,7 @@ def _rows(report: RunReport) -> list[tuple[Any, ...]]:
         *report.counts.items(),
     ]
     rows += [(f"line {r.line_number}", f"{r.reason}: {r.detail}") for r in report.rejections[:10]]
-    rows += [(one.name, finding_told(one.sentence, one.needed)) for one in report.findings]
+    rows += [(finding.name, finding_told(finding.sentence, finding.needed)) for finding in report.findings]
     if report.state == "planned":
         rows.append(("next", "nothing has changed; run again with --apply"))
     if report.state == "held":

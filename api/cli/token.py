@@ -87,7 +87,7 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
         }
         for t in found
     ]
-    rows = [tuple(one.values()) for one in told]
+    rows = [tuple(listed_token.values()) for listed_token in told]
     answer(
         {"tokens": told},
         as_json=as_json,

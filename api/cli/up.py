@@ -43,7 +43,7 @@ LONGEST_DOWN = 120
 )
 @click.option(
     "--crl-form",
-    type=click.Choice([one.value for one in CrlForm]),
+    type=click.Choice([form.value for form in CrlForm]),
     default=None,
     help="Form of the CRLs of CAs that are made now (docs/how-to/ceremony.md) [plain].",
 )
@@ -231,15 +231,16 @@ def _say_where(settings: Settings) -> None:
         people.print(f"  {line}", soft_wrap=True, markup=False)
 
 
-def commands_to_try(settings: Settings, one: str, two: str) -> list[str]:
+def commands_to_try(settings: Settings, sender: str, recipient: str) -> list[str]:
     """Five commands of foreign tools and ours on the demo's own addresses, right on this machine."""
     sceau, state = quote(str(Path(sys.executable).with_name("sceau"))), quote(str(settings.state))
     web, ldap = f"http://{settings.host}:{settings.port}", f"ldap://{settings.host}:{settings.ldap_port}"
+    attributes = "mail sn 'userCertificate;binary'"
     token = f'$(sed -n \'s/.*"operator": *"\\([^"]*\\)".*/\\1/p\' {state}/demo-credentials.json)'
     return [
         f"{sceau} status --state {state}",
-        f"{sceau} check {two} --sender {one} --state {state}",
-        f"curl -s -H \"Authorization: Bearer {token}\" '{web}/v1/recipients/{two}?sender={one}'",
-        f"ldapsearch -LLL -x -H {ldap} -b {settings.suffix} '(mail={two})' mail sn 'userCertificate;binary'",
+        f"{sceau} check {recipient} --sender {sender} --state {state}",
+        f"curl -s -H \"Authorization: Bearer {token}\" '{web}/v1/recipients/{recipient}?sender={sender}'",
+        f"ldapsearch -LLL -x -H {ldap} -b {settings.suffix} '(mail={recipient})' {attributes}",
         f"curl -s {web}/crl/persons-1/0.crl | openssl crl -inform DER -noout -text | head -12",
     ]
