@@ -159,8 +159,8 @@ def _may_pack(given: Answer, known: Mapping[str, str]) -> bool:
 def takes_gzip(accepted: str) -> bool:
     """Whether an Accept-Encoding takes gzip: named, or by `*`, with a weight above nothing."""
     weights: dict[str, float] = {}
-    for one in accepted.lower().split(","):
-        name, _, parameters = one.partition(";")
+    for coding in accepted.lower().split(","):
+        name, _, parameters = coding.partition(";")
         weights[name.strip()] = _weight(parameters)
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
 

@@ -173,7 +173,7 @@ class Front:
         peer = scope.client.rpartition(":")[0].strip("[]")
         # Several headers of one name are one, in the order of their lines (RFC 9110 5.3).
         named = (FORWARDED, X_FORWARDED_FOR)
-        if any(scope.headers.get(one) for one in named) and not self._proxies.trusts(peer):
+        if any(scope.headers.get(header) for header in named) and not self._proxies.trusts(peer):
             self._unnamed(peer)
         said = ", ".join(scope.headers.get_all(self._proxies.header)) or None
         return Asker.of(self._proxies.address_behind(peer, said), scope.headers.get("authorization"))

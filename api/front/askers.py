@@ -83,11 +83,11 @@ class Proxies:
     def trusts(self, address: str) -> bool:
         """Whether this is the address of a proxy that may speak for others."""
         found = _plain(ip_address(address))
-        return any(found.version == one.version and found in one for one in self._trusted)
+        return any(found.version == network.version and found in network for network in self._trusted)
 
 
 def _from_the_right(header: str, said: str) -> Iterator[str]:
-    elements = [one.strip() for one in _ELEMENT.findall(said)]
+    elements = [part.strip() for part in _ELEMENT.findall(said)]
     for element in reversed(elements):
         if header == X_FORWARDED_FOR:
             yield element

@@ -33,7 +33,7 @@ class Unnamed:
         now = self._ticks()
         if peer in self._said and now - self._said[peer] < SAID_EVERY:
             return
-        self._said = {one: at for one, at in self._said.items() if now - at < SAID_EVERY}
+        self._said = {address: at for address, at in self._said.items() if now - at < SAID_EVERY}
         if len(self._said) >= _MOST:
             return
         self._said[peer] = now
