@@ -208,8 +208,10 @@ def _feed(lags: dict[str, float], urgent: float) -> Check:
 
 
 def _registers(found: Sequence[Condition]) -> Check:
-    ages = {one.register: one.age.total_seconds() for one in found if one.age is not None}
-    late = [one.register for one in found if one.late]
+    ages = {
+        condition.register: condition.age.total_seconds() for condition in found if condition.age is not None
+    }
+    late = [condition.register for condition in found if condition.late]
     if late:
         return {"state": "degraded", "age_seconds": ages, "reason": f"late: {', '.join(late)}"}
     return {"state": "ok", "age_seconds": ages}
@@ -218,7 +220,7 @@ def _registers(found: Sequence[Condition]) -> Check:
 def _lifetimes(own: Sequence[service_expiry.Lifetime], now: datetime) -> Check:
     """Red before anything of ours runs out; what only comes near is named."""
     named = {
-        condition: [one.label for one in own if one.condition(now) is condition]
+        condition: [lifetime.label for lifetime in own if lifetime.condition(now) is condition]
         for condition in service_expiry.Condition
     }
     told: Check = {"state": "ok"}
@@ -375,11 +377,11 @@ def _own_families(own: Sequence[service_expiry.Lifetime], now: datetime) -> Iter
     states = list(service_expiry.Condition)
     yield _gauge(
         "sceau_own_end_timestamp_seconds", "When each thing that the service stands on runs out.", "what",
-        {one.label: one.ends.timestamp() for one in own},
+        {lifetime.label: lifetime.ends.timestamp() for lifetime in own},
     )  # fmt: skip
     yield _gauge(
         "sceau_own_end_state", "0 well, 1 to be planned, 2 to be renewed now (or run out).", "what",
-        {one.label: states.index(one.condition(now)) for one in own},
+        {lifetime.label: states.index(lifetime.condition(now)) for lifetime in own},
     )  # fmt: skip
 
 

@@ -9,15 +9,17 @@ from directory.sync.runs.history import Condition, Run, RunState
 
 def register_families(found: Sequence[Condition]) -> Iterator[Metric]:
     """The gauges of these registers; those of its last run are absent where there was none."""
-    ages = {one.register: one.age.total_seconds() for one in found if one.age is not None}
+    ages = {
+        condition.register: condition.age.total_seconds() for condition in found if condition.age is not None
+    }
     yield _by_register("sceau_register_age_seconds", "Age of what each register was last read from.", ages)
     yield _by_register(
         "sceau_register_late", "1 when the register is older than its limit.",
-        {one.register: float(one.late) for one in found},
+        {condition.register: float(condition.late) for condition in found},
     )  # fmt: skip
     yield _by_register(
         "sceau_register_held", "1 when a run of the register waits for named persons.",
-        {one.register: float(one.held is not None) for one in found},
+        {condition.register: float(condition.held is not None) for condition in found},
     )  # fmt: skip
     took = {register: latest.duration for register, latest in _latest(found)}
     yield _by_register(
@@ -56,4 +58,4 @@ def _rows(found: Sequence[Condition]) -> Metric:
 
 
 def _latest(found: Sequence[Condition]) -> Iterator[tuple[str, Run]]:
-    return ((one.register, one.latest) for one in found if one.latest is not None)
+    return ((condition.register, condition.latest) for condition in found if condition.latest is not None)
