@@ -210,114 +210,120 @@ class Resource(Blueprint):  # type: ignore[misc] # flask-smorest is untyped
 def resource(name: str, description: str, container: Container, *operations: Operation) -> Resource:
     """A blueprint serving `operations` on what `container` holds."""
     made = Resource(name, __name__, description=description)
-    for one in operations:
+    for endpoint in operations:
         made.add_url_rule(
-            one.rule, _name(one), _handler(made, container, one), methods=[one.method], **_path(one)
+            endpoint.rule,
+            _name(endpoint),
+            _handler(made, container, endpoint),
+            methods=[endpoint.method],
+            **_path(endpoint),
         )
     return made
 
 
-def _handler(blueprint: Resource, container: Container, one: Operation) -> View:
+def _handler(blueprint: Resource, container: Container, endpoint: Operation) -> View:
     """The view behind its check of the caller, in its transaction, with its arguments loaded and answer
     dumped.
     """
-    inner, lately = _with_schemas(blueprint, one), freshness.Lately()
+    inner, lately = _with_schemas(blueprint, endpoint), freshness.Lately()
 
     def apart(**path: Any) -> Response:
-        request.max_content_length = one.road.largest
+        request.max_content_length = endpoint.road.largest
         secret = presented_secret()
-        if not one.while_behind:
+        if not endpoint.while_behind:
             container.watch.need()
         with asking(container.engine) as connection:
-            token, now = _caller(container, one, connection, secret, acts=one.method != "GET")
+            token, now = _caller(container, endpoint, connection, secret, acts=endpoint.method != "GET")
             freshness.rest_on(lately.sources(connection))
-        asked = asked_of(request, token.id) if one.idempotent else None
+        asked = asked_of(request, token.id) if endpoint.idempotent else None
         if asked is None:
             answered: Response = inner(Call(container, now, token), **path)
             return answered
-        return _once(one, asked, inner, Call(container, now, token), path)
+        return _once(endpoint, asked, inner, Call(container, now, token), path)
 
     def within(**path: Any) -> Response:
-        request.max_content_length = one.road.largest
+        request.max_content_length = endpoint.road.largest
         secret = presented_secret()
-        if not one.while_behind:
+        if not endpoint.while_behind:
             container.watch.need()
         with (
             withdrawal_limits.audit_limit_refusals(container.engine, container.clock()),
-            transaction(container.engine, read_only=one.opens is Opens.SNAPSHOT) as connection,
+            transaction(container.engine, read_only=endpoint.opens is Opens.SNAPSHOT) as connection,
         ):
-            token, now = _caller(container, one, connection, secret, acts=one.opens is Opens.WRITE)
-            with freshness.told(connection, lately if one.opens is Opens.WRITE else None):
-                asked = asked_of(request, token.id) if one.idempotent else None
+            token, now = _caller(container, endpoint, connection, secret, acts=endpoint.opens is Opens.WRITE)
+            with freshness.told(connection, lately if endpoint.opens is Opens.WRITE else None):
+                asked = asked_of(request, token.id) if endpoint.idempotent else None
                 kept = None if asked is None else idempotency.claim(connection, asked, now)
                 if kept is not None:
-                    return idempotent_requests.as_response(kept, one.media)
+                    return idempotent_requests.as_response(kept, endpoint.media)
                 answered: Response = inner(Transacted(container, now, token, connection), **path)
                 if asked is not None:
                     idempotency.keep(connection, asked, idempotent_requests.answer_of(answered))
         return answered
 
-    view = apart if one.opens is Opens.NONE else within
+    view = apart if endpoint.opens is Opens.NONE else within
 
     def handler(**path: Any) -> Response:
-        return _as_accepted(one, container, view(**path))
+        return _as_accepted(endpoint, container, view(**path))
 
     handler.__doc__ = None
     # Where flask-smorest looks for what it documents.
-    on_road(handler, one.road)
-    vars(handler)["_apidoc"] = {**vars(inner)["_apidoc"], "manual_doc": _documented(one)}
+    on_road(handler, endpoint.road)
+    vars(handler)["_apidoc"] = {**vars(inner)["_apidoc"], "manual_doc": _documented(endpoint)}
     return handler
 
 
 def _caller(
-    container: Container, one: Operation, connection: Connection, secret: str, *, acts: bool
+    container: Container, endpoint: Operation, connection: Connection, secret: str, *, acts: bool
 ) -> tuple[Token, datetime]:
     """The token, with what it may take away as this installation is set, and the instant that counts."""
     now = container.clock()
     if acts:
         # An act is judged and dated by one clock, whichever machine it comes to.
-        token, now = admitted_for_act(connection, secret, now, one.roles)
+        token, now = admitted_for_act(connection, secret, now, endpoint.roles)
     else:
-        token = admitted(connection, secret, now, one.roles)
+        token = admitted(connection, secret, now, endpoint.roles)
     return replace(token, allowance=container.settings.allowance), now
 
 
-def _with_schemas(blueprint: Resource, one: Operation) -> View:
+def _with_schemas(blueprint: Resource, endpoint: Operation) -> View:
     """The view with its arguments loaded and its answer dumped."""
-    inner = one.view if one.price is None else prices.priced(one.view, one.price)
-    if one.body:
-        inner = blueprint.arguments(one.body())(inner)
-    if one.query:
-        inner = blueprint.arguments(one.query(), location="query")(inner)
-    headers = {**freshness.DOCUMENTED, **(prices.DOCUMENTED if one.price else {})}
-    made: View = blueprint.response(one.status, one.answer, content_type=one.media, headers=headers)(inner)
+    inner = endpoint.view if endpoint.price is None else prices.priced(endpoint.view, endpoint.price)
+    if endpoint.body:
+        inner = blueprint.arguments(endpoint.body())(inner)
+    if endpoint.query:
+        inner = blueprint.arguments(endpoint.query(), location="query")(inner)
+    headers = {**freshness.DOCUMENTED, **(prices.DOCUMENTED if endpoint.price else {})}
+    made: View = blueprint.response(
+        endpoint.status, endpoint.answer, content_type=endpoint.media, headers=headers
+    )(inner)
     return made
 
 
-def _as_accepted(one: Operation, container: Container, answered: Response) -> Response:
+def _as_accepted(endpoint: Operation, container: Container, answered: Response) -> Response:
     """The answer in the form that `Accept` prefers (RFC 9110 12.5.1); JSON where it prefers none."""
-    if not one.forms:
+    if not endpoint.forms:
         return answered
     answered.vary.add("Accept")
-    media = request.accept_mimetypes.best_match([one.media, *one.forms], default=one.media)
-    if media in one.forms:
-        answered.set_data(one.forms[media](container, orjson.loads(answered.get_data())))
+    media = request.accept_mimetypes.best_match([endpoint.media, *endpoint.forms], default=endpoint.media)
+    if media in endpoint.forms:
+        answered.set_data(endpoint.forms[media](container, orjson.loads(answered.get_data())))
         answered.content_type = media
     return answered
 
 
 def _once(
-    one: Operation, asked: IdempotencyClaim, inner: View, call: Call, path: Mapping[str, Any]
+    endpoint: Operation, asked: IdempotencyClaim, inner: View, call: Call, path: Mapping[str, Any]
 ) -> Response:
     """An act of several transactions under its key: claimed, done, kept; what was refused is let go."""
     container = call.container
     kept = idempotent_requests.claimed_patiently(container.engine, asked, container.present)
     if kept is not None:
-        return idempotent_requests.as_response(kept, one.media)
+        return idempotent_requests.as_response(kept, endpoint.media)
 
     def keep(connection: Connection, answer: Any) -> None:
-        body = orjson.dumps(one.answer().dump(answer), option=orjson.OPT_UTC_Z)  # type: ignore[operator] # a schema
-        idempotency.keep(connection, asked, KeptAnswer(one.status, body))
+        body = orjson.dumps(endpoint.answer().dump(answer), option=orjson.OPT_UTC_Z)  # type: ignore[operator] # a schema
+        idempotency.keep(connection, asked, KeptAnswer(endpoint.status, body))
 
     try:
         answered: Response = inner(replace(call, keep=keep), **path)
@@ -329,37 +335,37 @@ def _once(
     return answered
 
 
-def _name(one: Operation) -> str:
-    return one.view.__name__
+def _name(endpoint: Operation) -> str:
+    return endpoint.view.__name__
 
 
-def _path(one: Operation) -> dict[str, Any]:
-    described = [{"in": "path", "name": name, **facts} for name, facts in one.parameters.items()]
-    if one.idempotent:
+def _path(endpoint: Operation) -> dict[str, Any]:
+    described = [{"in": "path", "name": name, **facts} for name, facts in endpoint.parameters.items()]
+    if endpoint.idempotent:
         described.append(idempotent_requests.DOCUMENTED)
     return {"parameters": described} if described else {}
 
 
-def _documented(one: Operation) -> dict[str, Any]:
+def _documented(endpoint: Operation) -> dict[str, Any]:
     """What the OpenAPI document says of it beyond its schemas."""
-    english = _told(one.view.__doc__ or "")
-    french = _told(one.french)
+    english = _told(endpoint.view.__doc__ or "")
+    french = _told(endpoint.french)
     return {
-        "operationId": _name(one),
+        "operationId": _name(endpoint),
         "summary": f"{french[0]} — {english[0]}",
         "description": f"{french[1]}\n\n{english[1]}",
-        "x-roles": sorted(role.value for role in one.roles),
+        "x-roles": sorted(role.value for role in endpoint.roles),
         "x-titles": {"fr": french[0], "en": english[0]},
         "security": [{"bearer": []}],
-        "responses": {**_refusals(one), **_forms(one)},
+        "responses": {**_refusals(endpoint), **_forms(endpoint)},
     }
 
 
-def _forms(one: Operation) -> dict[int, Any]:
+def _forms(endpoint: Operation) -> dict[int, Any]:
     """The other media types of the answer; its JSON is documented from the schema."""
-    if not one.forms:
+    if not endpoint.forms:
         return {}
-    return {one.status: {"content": {form: {"schema": {"type": "string"}} for form in one.forms}}}
+    return {endpoint.status: {"content": {form: {"schema": {"type": "string"}} for form in endpoint.forms}}}
 
 
 def _told(text: str) -> tuple[str, str]:
@@ -374,20 +380,20 @@ _OF_EVERY_ROAD = (
 )  # fmt: skip
 
 
-def _refusals(one: Operation) -> dict[int, Any]:
-    codes = [*_OF_EVERY_ROAD, *one.problems]
-    if not one.while_behind:
+def _refusals(endpoint: Operation) -> dict[int, Any]:
+    codes = [*_OF_EVERY_ROAD, *endpoint.problems]
+    if not endpoint.while_behind:
         codes.append("record-behind")
-    if one.price:
+    if endpoint.price:
         codes.append(READING_QUOTA_REACHED)
-    if one.body:
+    if endpoint.body:
         codes += [
             "malformed-request", "repeated-key", "body-cut-short", "invalid-request", "body-too-large",
             "body-too-slow", "unsupported-media-type", "unknown-encoding",
         ]  # fmt: skip
-    if one.query:
+    if endpoint.query:
         codes.append("invalid-request")
-    if one.parameters:
+    if endpoint.parameters:
         # A path value with a line end, or no UUID, matches no route.
         codes.append("no-such-resource")
     by_status: dict[int, list[str]] = {}

@@ -90,7 +90,7 @@ def _charge(readers: Readers, token: Token, reading: Reading, number: int, now: 
         seconds = refusal.details.get("retry_after", _HOUR)
         g.rate_limit = policies, f'"{_name(reading, done.scope)}";r={done.left};t={seconds}'
         raise refusal
-    least = min(done, key=lambda one: (one.left, one.limit))
+    least = min(done, key=lambda standing: (standing.left, standing.limit))
     g.rate_limit = policies, f'"{_name(reading, least.scope)}";r={least.left};t={least.resets_in}'
 
 

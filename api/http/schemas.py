@@ -193,7 +193,7 @@ class Strings(fields.List[str]):
         del attr, data, kwargs
         if not isinstance(value, list):
             raise ValidationError("A list of strings is expected.")
-        if wrong := [place for place, one in enumerate(value) if not isinstance(one, str)]:
+        if wrong := [place for place, text in enumerate(value) if not isinstance(text, str)]:
             raise ValidationError({place: ["A string is expected."] for place in wrong[:100]})
         return value
 
