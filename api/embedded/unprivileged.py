@@ -47,7 +47,7 @@ def prepare(folders: Sequence[Path], *, state: Path | None, programs: Path) -> N
             os.chown(state, -1, gid)
             state.chmod(0o710)
         _refuse_closed(uid, gid, folders, programs)
-        for path in (one for folder in folders for one in (folder, *folder.rglob("*"))):
+        for path in (entry for folder in folders for entry in (folder, *folder.rglob("*"))):
             os.lchown(path, uid, gid)
 
 
@@ -55,8 +55,8 @@ def _in_namespace() -> list[str]:
     """Root seen as an ordinary account inside: one that has a name, since initdb looks it up (a fresh
     Debian has no account 1000).
     """
-    named = next((one for one in pwd.getpwall() if one.pw_name == "nobody"), None)
-    shown = named or next(one for one in pwd.getpwall() if one.pw_uid)
+    named = next((account for account in pwd.getpwall() if account.pw_name == "nobody"), None)
+    shown = named or next(account for account in pwd.getpwall() if account.pw_uid)
     return ["unshare", "--user", f"--map-user={shown.pw_uid}", f"--map-group={shown.pw_gid}", "--"]
 
 
@@ -97,8 +97,8 @@ def _alone() -> Iterator[None]:
 
 def _refuse_closed(uid: int, gid: int, folders: Sequence[Path], programs: Path) -> None:
     theirs = {folder.resolve() for folder in folders}
-    above = (one for path in (*folders, programs) for one in reversed(path.resolve().parents))
-    on_the_way = [str(one) for one in dict.fromkeys(above) if one not in theirs]
+    above = (parent for path in (*folders, programs) for parent in reversed(path.resolve().parents))
+    on_the_way = [str(folder) for folder in dict.fromkeys(above) if folder not in theirs]
     command = [*_as_account(uid, gid), "sh", "-c", _ENTERS, "sh", *on_the_way]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
     if done.returncode == 0:

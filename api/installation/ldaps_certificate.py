@@ -164,7 +164,11 @@ def _is_by(found: x509.Certificate, issuer: Authority) -> bool:
 def _keep_roots(container: Container) -> None:
     """Every root: while one follows another, clients may hold to either."""
     with transaction(container.engine, read_only=True) as connection:
-        roots = b"".join(_pem(one) for one in authorities.authorities(connection) if one.issuer_id is None)
+        roots = b"".join(
+            _pem(authority)
+            for authority in authorities.authorities(connection)
+            if authority.issuer_id is None
+        )
     path = files(container.settings.state).authority
     if not path.exists() or path.read_bytes() != roots:
         write_atomically(path, roots, mode=0o644)

@@ -145,9 +145,9 @@ class _Processes:
             self._unanswered.append(now)
         else:
             self._answered[process] = now
-        silent = [one for one, at in self._answered.items() if now - at > WEB_SILENT]
-        for one in silent:
-            del self._answered[one]
+        silent = [number for number, at in self._answered.items() if now - at > WEB_SILENT]
+        for number in silent:
+            del self._answered[number]
         others_answer = any(now - at <= WEB_SILENT for at in self._answered.values())
         return silent if others_answer and len(self._unanswered) >= WEB_UNANSWERED else []
 

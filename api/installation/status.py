@@ -59,7 +59,7 @@ def look(settings: Settings) -> dict[str, Any]:
     parts = {name: _part(check, processes.get(name)) for name, check in checks.items()}
     counted = _counted(container, up=parts["postgres"]["state"] == "ok")
     late = any(register["late"] for register in counted["registers"].values())
-    due = any(one["state"] == "due" for one in counted["lifetimes"].values())
+    due = any(lifetime["state"] == "due" for lifetime in counted["lifetimes"].values())
     behind = bool(counted["record"].get("lacks"))
     uneven = bool(counted["clock"].get("reason"))
     troubles = troubles_written(settings.state)
@@ -174,8 +174,11 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
         "record": told,
         "clock": _clock(container),
         "last_sync": dict(counted.registers),
-        "registers": {one.register: _register(one) for one in registers},
-        "lifetimes": {one.label: {"ends": one.ends, "state": one.condition(now).value} for one in own},
+        "registers": {condition.register: _register(condition) for condition in registers},
+        "lifetimes": {
+            lifetime.label: {"ends": lifetime.ends, "state": lifetime.condition(now).value}
+            for lifetime in own
+        },
         "feed": dict(counted.feed_lag),
         "jobs": {
             name: {"last_success": job.last_success, "last_error": failing.get(name)}
@@ -193,11 +196,11 @@ def _clock(container: Container) -> dict[str, Any]:
     return told | ({"reason": reason} if reason else {})
 
 
-def _register(one: Condition) -> dict[str, Any]:
+def _register(condition: Condition) -> dict[str, Any]:
     return {
-        "generated_at": None if one.last is None else one.last.generated_at,
-        "age_hours": None if one.age is None else round(one.age.total_seconds() / 3600, 1),
-        "late": one.late,
-        "latest": None if one.latest is None else one.latest.state.value,
-        "held": None if one.held is None else one.held.id,
+        "generated_at": None if condition.last is None else condition.last.generated_at,
+        "age_hours": None if condition.age is None else round(condition.age.total_seconds() / 3600, 1),
+        "late": condition.late,
+        "latest": None if condition.latest is None else condition.latest.state.value,
+        "held": None if condition.held is None else condition.held.id,
     }

@@ -355,7 +355,7 @@ def _wait_or_kill(process: psutil.Process, seconds: float) -> None:
 def _still_running(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
     """Those of `processes` that have not ended within so long."""
     deadline = time.monotonic() + seconds
-    while (left := [one for one in processes if _runs(one)]) and time.monotonic() < deadline:
+    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left
 
