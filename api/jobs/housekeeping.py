@@ -120,5 +120,10 @@ def look_from_outside(container: Container) -> str:
             f"{len(disagreed)} of {looked} certificates are seen otherwise than recorded:"
             f" {first.serial} of {first.authority_id} is {first.recorded}, outside: {first.seen}."
         )
-        raise Refusal(Kind.UNACCEPTABLE, "outside-disagrees", text, serials=[one.serial for one in disagreed])
+        raise Refusal(
+            Kind.UNACCEPTABLE,
+            "outside-disagrees",
+            text,
+            serials=[disagreement.serial for disagreement in disagreed],
+        )
     return f"{looked} certificates seen as recorded"

@@ -24,13 +24,13 @@ def watch_freshness(container: Container) -> str:
     with transaction(container.engine, read_only=True) as connection:
         since = job_runs.last_success(connection, FRESHNESS)
         found = turned(connection, since=since, now=now, limits=container.settings.freshness)
-    for one in found:
-        log.log(logging.WARNING if one.late else logging.INFO, "%s", _told(one))
+    for turn in found:
+        log.log(logging.WARNING if turn.late else logging.INFO, "%s", _told(turn))
     return ""
 
 
-def _told(one: Turned) -> str:
-    made = f"{one.generated_at:%Y-%m-%d %H:%M}Z"
-    if one.late:
-        return f"register {one.register} is late: what we know of it was generated on {made}"
-    return f"register {one.register} is late no more: generated on {made}"
+def _told(turn: Turned) -> str:
+    made = f"{turn.generated_at:%Y-%m-%d %H:%M}Z"
+    if turn.late:
+        return f"register {turn.register} is late: what we know of it was generated on {made}"
+    return f"register {turn.register} is late no more: generated on {made}"
