@@ -39,7 +39,7 @@ def expiring_page(container: Container) -> Blueprint:
 def _page(container: Container, now: datetime) -> str:
     with transaction(container.engine, read_only=True) as connection:
         counted, untold = expiry_notices.counts(connection, now), expiry_notices.untold(connection, now)
-        own = [(one, one.condition(now)) for one in service_expiry.ours(connection, now)]
+        own = [(lifetime, lifetime.condition(now)) for lifetime in service_expiry.ours(connection, now)]
     rows = [
         (PROFILE_WORDS.get(profile, Said(profile, profile)), authority, numbers)
         for (profile, authority), numbers in counted.items()

@@ -77,36 +77,38 @@ def pages(document: Callable[[], Spec], release: str) -> Blueprint:
 def _marked(text: str) -> Markup:
     """The text, with what stands in backticks set as code."""
     pieces = enumerate(text.split("`"))
-    return Markup("").join(Markup("<code>{}</code>").format(one) if n % 2 else one for n, one in pieces)
+    return Markup("").join(Markup("<code>{}</code>").format(piece) if n % 2 else piece for n, piece in pieces)
 
 
 def _chapters(spec: Spec) -> Iterator[dict[str, Any]]:
     """The operations under the resource they belong to, in the order of the document."""
     for tag in spec["tags"]:
         operations = [
-            _operation(spec, method, path, one)
+            _operation(spec, method, path, operation)
             for path, methods in spec["paths"].items()
-            for method, one in methods.items()
-            if method != "parameters" and tag["name"] in one["tags"]
+            for method, operation in methods.items()
+            if method != "parameters" and tag["name"] in operation["tags"]
         ]
         yield {"name": tag["name"], "title": tag["description"], "operations": operations}
 
 
-def _operation(spec: Spec, method: str, path: str, one: Spec) -> dict[str, Any]:
-    french, _, english = one["description"].partition("\n\n")
-    body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    answered = next(status for status in one["responses"] if status.startswith("2"))
+def _operation(spec: Spec, method: str, path: str, operation: Spec) -> dict[str, Any]:
+    french, _, english = operation["description"].partition("\n\n")
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    answered = next(status for status in operation["responses"] if status.startswith("2"))
     # The schema's own form first; others that `Accept` may ask for are bytes.
-    answer = next(told["schema"] for told in one["responses"][answered].get("content", _NOTHING).values())
-    parameters = [*spec["paths"][path].get("parameters", []), *one.get("parameters", [])]
+    answer = next(
+        told["schema"] for told in operation["responses"][answered].get("content", _NOTHING).values()
+    )
+    parameters = [*spec["paths"][path].get("parameters", []), *operation.get("parameters", [])]
     return {
-        "id": one["operationId"],
+        "id": operation["operationId"],
         "method": method.upper(),
         "path": path,
-        "titles": one["x-titles"],
+        "titles": operation["x-titles"],
         "french": french,
         "english": english,
-        "roles": one["x-roles"],
+        "roles": operation["x-roles"],
         "parameters": [
             _row(spec, p["name"], p | p["schema"], required=p.get("required", False)) for p in parameters
         ],
@@ -114,14 +116,16 @@ def _operation(spec: Spec, method: str, path: str, one: Spec) -> dict[str, Any]:
         "body_example": _pretty(_example(spec, body)) if body else "",
         "status": answered,
         "answer": list(_rows(spec, answer)),
-        "problems": [CATALOGUE[code] for code in _codes(one)],
+        "problems": [CATALOGUE[code] for code in _codes(operation)],
     }
 
 
-def _codes(one: Spec) -> list[str]:
+def _codes(operation: Spec) -> list[str]:
     """The problem codes of an operation, from the descriptions that `operation.refusal_documented` wrote."""
     refused = (
-        answer["description"] for status, answer in one["responses"].items() if not status.startswith("2")
+        answer["description"]
+        for status, answer in operation["responses"].items()
+        if not status.startswith("2")
     )
     return [code for text in refused for code in text.partition(": ")[2].split(", ")]
 

@@ -85,17 +85,19 @@ class _Pages:
 
 def _overview(container: Container, connection: Connection, now: datetime) -> tuple[timedelta, str]:
     found = history.conditions(connection, now, container.settings.freshness)
-    sheets = [_sheet(connection, one, now) for one in found]
+    sheets = [_sheet(connection, condition, now) for condition in found]
     return _HELD, render_template(
         "registers.html", sheets=sheets, words=words, now=now, RunState=RunState, listed=LISTED
     )
 
 
-def _sheet(connection: Connection, one: Condition, now: datetime) -> _Sheet:
+def _sheet(connection: Connection, condition: Condition, now: datetime) -> _Sheet:
     shown = tuple(state for state in RunState if state not in (RunState.PLANNED, RunState.RUNNING))
-    runs = history.runs(connection, register=one.register, states=shown, limit=CHARTED, increments=False)
-    ago = None if one.last is None else words.age(now - one.last.generated_at)
-    return _Sheet(one, runs, chart(runs), ago)
+    runs = history.runs(
+        connection, register=condition.register, states=shown, limit=CHARTED, increments=False
+    )
+    ago = None if condition.last is None else words.age(now - condition.last.generated_at)
+    return _Sheet(condition, runs, chart(runs), ago)
 
 
 def _run(connection: Connection, run_id: int) -> tuple[timedelta, str]:
@@ -106,15 +108,16 @@ def _run(connection: Connection, run_id: int) -> tuple[timedelta, str]:
     over = found.run.state in (RunState.APPLIED, RunState.REFUSED, RunState.PLANNED)
     return _HELD_WHEN_OVER if over else _HELD, render_template(
         "register_run.html", found=found, run=found.run, words=words, RunState=RunState,
-        findings=[_finding(found.run.register, one) for one in found.run.findings], longest=_longest(found),
+        findings=[_finding(found.run.register, finding) for finding in found.run.findings],
+        longest=_longest(found),
     )  # fmt: skip
 
 
-def _finding(register: str, one: Mapping[str, Any]) -> Said:
-    return Said(words.finding_in_french(register, one), one["sentence"])
+def _finding(register: str, finding: Mapping[str, Any]) -> Said:
+    return Said(words.finding_in_french(register, finding), finding["sentence"])
 
 
 def _longest(found: RunInFull) -> float:
     """Seconds of the longest step, against which the others are drawn."""
-    took = [(one.finished_at - one.started_at).total_seconds() for one in found.steps if one.finished_at]
+    took = [(step.finished_at - step.started_at).total_seconds() for step in found.steps if step.finished_at]
     return max([*took, 0.001])
