@@ -127,13 +127,15 @@ class Readers:
         self, reading: Reading, scopes: Sequence[str], number: int, now: datetime
     ) -> list[QuotaStanding] | None:
         found = [self._held.get((reading, scope)) for scope in scopes]
-        held = [one for one in found if one is not None and one.unspent >= number and _holds(one, now)]
+        held = [
+            share for share in found if share is not None and share.unspent >= number and _holds(share, now)
+        ]
         if len(held) < len(scopes):
             return None
-        for one in held:
-            one.unspent -= number
-            self._held.move_to_end((reading, one.portion.scope))
-        return [_standing(one, self.quotas, now) for one in held]
+        for share in held:
+            share.unspent -= number
+            self._held.move_to_end((reading, share.portion.scope))
+        return [_standing(share, self.quotas, now) for share in held]
 
     def _drawn(self, reading: Reading, scopes: Sequence[str], number: int) -> list[QuotaStanding] | Reached:
         now = self._clock()
@@ -147,9 +149,11 @@ class Readers:
             if isinstance(portions, Reached):
                 _remember(self._refused, (reading, portions.scope), (portions, now))
                 return portions
-            for one in portions:
-                _remember(self._held, (reading, one.scope), _Held(one, one.number - number, now))
-        return [_standing(_Held(one, one.number - number, now), self.quotas, now) for one in portions]
+            for portion in portions:
+                _remember(self._held, (reading, portion.scope), _Held(portion, portion.number - number, now))
+        return [
+            _standing(_Held(portion, portion.number - number, now), self.quotas, now) for portion in portions
+        ]
 
     def _from_record(
         self, reading: Reading, scopes: Sequence[str], number: int, unspent: Sequence[Portion], now: datetime
@@ -212,15 +216,15 @@ class _Alone:
                 return Reached(reading, scope, number, limit, left, opens_at)
             oldest = used[0][0] if used else now
             portions.append(Portion(reading, scope, now, number, left - number, oldest))
-        for one in portions:
-            used = self._counted(reading, one.scope, now)
-            _remember(self._used, (reading, reading_quotas.whose(one.scope)), _with(used, now, number))
+        for portion in portions:
+            used = self._counted(reading, portion.scope, now)
+            _remember(self._used, (reading, reading_quotas.whose(portion.scope)), _with(used, now, number))
         return portions
 
     def _counted(self, reading: Reading, scope: str, now: datetime) -> list[tuple[datetime, int]]:
         # Under a clock that had jumped ahead it was counted ahead of now.
         used = self._used.get((reading, reading_quotas.whose(scope)), [])
-        return [one for one in used if -UNEVEN <= now - one[0] < WINDOW]
+        return [entry for entry in used if -UNEVEN <= now - entry[0] < WINDOW]
 
 
 def _with(used: list[tuple[datetime, int]], now: datetime, number: int) -> list[tuple[datetime, int]]:
@@ -245,10 +249,14 @@ def _holds(held: _Held, now: datetime) -> bool:
 
 
 def _standing(held: _Held, quotas: ReadingQuotas, now: datetime) -> QuotaStanding:
-    one = held.portion
-    resets_in = max(1, int((one.oldest + WINDOW - now).total_seconds()) + 1)
+    portion = held.portion
+    resets_in = max(1, int((portion.oldest + WINDOW - now).total_seconds()) + 1)
     return QuotaStanding(
-        one.reading, one.scope, quotas.of(one.reading, one.scope), one.rest + held.unspent, resets_in
+        portion.reading,
+        portion.scope,
+        quotas.of(portion.reading, portion.scope),
+        portion.rest + held.unspent,
+        resets_in,
     )
 
 
