@@ -123,7 +123,7 @@ def issue_batch(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
         call.container.signer,
         now=call.now,
         token=call.token,
-        asked=[_asked(call, one) for one in asked["items"]],
+        asked=[_asked(call, item) for item in asked["items"]],
         base_url=call.container.settings.base_url,
         quotas=call.container.settings.quotas,
     )
@@ -176,10 +176,10 @@ def approve_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any
         call.connection, now=call.now, token=call.token, enrolment_ids=asked["enrolments"]
     )
     items = [
-        {"id": key, "enrolment": None, "refusal": {"code": one.code, "text": one.text}}
-        if isinstance(one, Refusal)
-        else {"id": key, "enrolment": one, "refusal": None}
-        for key, one in results.items()
+        {"id": key, "enrolment": None, "refusal": {"code": result.code, "text": result.text}}
+        if isinstance(result, Refusal)
+        else {"id": key, "enrolment": result, "refusal": None}
+        for key, result in results.items()
     ]
     return {"items": items}
 
@@ -190,14 +190,14 @@ def batches(container: Container) -> Resource:
     return resource("batches", text, container, issue_batch, see_batch, approve_enrolments)
 
 
-def _asked(call: Call, one: Mapping[str, Any]) -> batch.BatchItem:
+def _asked(call: Call, item: Mapping[str, Any]) -> batch.BatchItem:
     """An item; a purpose that it lacks, or should not have, is a fault of this item alone."""
     try:
         return batch.BatchItem(
-            one["enrolment"], one["csr"].encode(), call.container.purposes(one.get("purpose"))
+            item["enrolment"], item["csr"].encode(), call.container.purposes(item.get("purpose"))
         )
     except Refusal as refusal:
-        return batch.BatchItem(one["enrolment"], one["csr"].encode(), frozenset(), refusal)
+        return batch.BatchItem(item["enrolment"], item["csr"].encode(), frozenset(), refusal)
 
 
 def _told(made: Batch, items: list[Item]) -> dict[str, Any]:

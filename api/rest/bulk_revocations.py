@@ -285,7 +285,7 @@ def bulk_revocations(container: Container) -> Resource:
 
 
 def _selection(asked: dict[str, Any]) -> Selection:
-    serials = tuple(parse_serial(one) for one in asked.get("serials", ()))
+    serials = tuple(parse_serial(serial) for serial in asked.get("serials", ()))
     return Selection(**{**asked, "serials": serials, "keys": tuple(asked.get("keys", ()))})
 
 

@@ -258,7 +258,7 @@ def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) ->
         "events": life.events,
         "log": log,
         "enrolment": vouched,
-        "actors": actor_names(call.connection, {one.actor for one in acted}),
+        "actors": actor_names(call.connection, {act.actor for act in acted}),
     }
 
 

@@ -89,15 +89,22 @@ class EnrolmentInFull(EnrolmentAnswer):
 
 def in_full(connection: Connection, found: Sequence[Enrolment]) -> list[dict[str, Any]]:
     """What `EnrolmentInFull` shows of each; the names of all registrars take one statement."""
-    acted = {token_id for one in found for token_id in (one.requested_by, one.approved_by) if token_id}
+    acted = {
+        token_id
+        for enrolment in found
+        for token_id in (enrolment.requested_by, enrolment.approved_by)
+        if token_id
+    }
     names = actor_names(connection, [actor_of(token_id).name for token_id in acted])
     return [
         {
-            **vars(one),
-            "requested_by": _registrar(one.requested_by, names),
-            "approved_by": None if one.approved_by is None else _registrar(one.approved_by, names),
+            **vars(enrolment),
+            "requested_by": _registrar(enrolment.requested_by, names),
+            "approved_by": None
+            if enrolment.approved_by is None
+            else _registrar(enrolment.approved_by, names),
         }
-        for one in found
+        for enrolment in found
     ]
 
 

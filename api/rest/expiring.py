@@ -91,7 +91,7 @@ def expiring(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     found = expiry_notices.ending(call.connection, call.now, wanted, after=_place(asked), limit=limit + 1)
     page, last = paging.cut(found, limit)
     following = None if last is None else f"{int(last.not_after.timestamp())}-{last.serial}"
-    return {"items": [_shown(one) for one in page], "next": following}
+    return {"items": [_shown(ending) for ending in page], "next": following}
 
 
 def expiring_certificates(container: Container) -> Resource:
@@ -105,6 +105,6 @@ def _place(asked: dict[str, Any]) -> tuple[datetime, str] | None:
     return None if match is None else (datetime.fromtimestamp(int(match[1]), UTC), match[2])
 
 
-def _shown(one: Ending) -> dict[str, Any]:
+def _shown(ending: Ending) -> dict[str, Any]:
     """A mailbox's certificate by its address; the subject, which names a person, is not needed for that."""
-    return {**vars(one), "subject": None if one.mailbox else one.subject}
+    return {**vars(ending), "subject": None if ending.mailbox else ending.subject}

@@ -93,7 +93,7 @@ def exports(call: Call) -> dict[str, Any]:
     """
     with transaction(call.container.engine, read_only=True) as connection:
         served = export_folder.served(connection, call.container.settings.exports)
-    return {"items": [_answer(one) for one in served]}
+    return {"items": [_answer(kept_export) for kept_export in served]}
 
 
 @operation(
@@ -140,8 +140,8 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
     As it is, with a strong ETag; `Range` gives a part of it, `If-None-Match` nothing when it is known.
     `manifest.jws` is the signed manifest, `SHA256SUMS` the digests.
     """
-    one = _found(call, stamp)
-    known = one.file(file)
+    kept_export = _found(call, stamp)
+    known = kept_export.file(file)
     if known is None:
         raise _unknown()
     path, digest = known
@@ -154,7 +154,7 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
         answer = Response(handed, mimetype=OCTETS, direct_passthrough=True)
         answer.content_length = handed.size
         answer.set_etag(digest)
-        answer.last_modified = one.made_at
+        answer.last_modified = kept_export.made_at
         answer.headers["Cache-Control"] = _KEPT_BY_ITS_READER
         conditional(answer, accept_ranges=True, complete_length=handed.size)
     except RequestedRangeNotSatisfiable:
@@ -185,11 +185,11 @@ def _unknown(**details: int) -> Refusal:
     return Refusal(Kind.NOT_FOUND, "unknown-export", text, **details)
 
 
-def _answer(one: Export) -> dict[str, Any]:
-    told = one.manifest
+def _answer(kept_export: Export) -> dict[str, Any]:
+    told = kept_export.manifest
     return {
-        "stamp": one.stamp,
-        "made_at": one.made_at,
+        "stamp": kept_export.stamp,
+        "made_at": kept_export.made_at,
         "cursor": told["cursor"],
         "sources": {name: at and datetime.fromisoformat(at) for name, at in told["sources"].items()},
         "files": [{"name": name, **facts} for name, facts in sorted(told["files"].items())],

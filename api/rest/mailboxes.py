@@ -63,5 +63,5 @@ def shown(call: Transacted, held: Mapping[str, Sequence[str]]) -> Mapping[str, S
 
 
 def _given(verdict: Verdict, marked: Sequence[Mark]) -> Shown:
-    serials = [one.serial for one in verdict.certificates]
+    serials = [certificate.serial for certificate in verdict.certificates]
     return Shown(verdict.address, verdict.answer.value, serials, marked)

@@ -165,35 +165,40 @@ OPEN = (
 def with_open(document: Mapping[str, Any]) -> dict[str, Any]:
     """The OpenAPI document with these operations, which no blueprint of flask-smorest serves."""
     paths = dict(document["paths"])
-    for one in OPEN:
-        paths[one.path] = {**paths.get(one.path, {}), one.method.lower(): _documented(one)}
+    for operation in OPEN:
+        paths[operation.path] = {
+            **paths.get(operation.path, {}),
+            operation.method.lower(): _documented(operation),
+        }
     tags = [*document["tags"], *({"name": name, "description": text} for name, text in TAGS.items())]
     return {**document, "paths": paths, "tags": tags}
 
 
-def _documented(one: OpenOperation) -> dict[str, Any]:
-    answered = {"description": "OK", "content": {one.media: {"schema": one.schema}}}
-    responses = {"200": answered, **_refusals(one)}
-    if one.path == "/v1/trust-list":
+def _documented(operation: OpenOperation) -> dict[str, Any]:
+    answered = {"description": "OK", "content": {operation.media: {"schema": operation.schema}}}
+    responses = {"200": answered, **_refusals(operation)}
+    if operation.path == "/v1/trust-list":
         responses["204"] = {"description": "No Content: this version is the newest"}
     made: dict[str, Any] = {
-        "operationId": _identifier(one),
-        "tags": [one.tag],
-        "summary": " — ".join(one.titles),
-        "description": "\n\n".join(one.texts),
+        "operationId": _identifier(operation),
+        "tags": [operation.tag],
+        "summary": " — ".join(operation.titles),
+        "description": "\n\n".join(operation.texts),
         "x-roles": [],
-        "x-titles": dict(zip(("fr", "en"), one.titles, strict=True)),
+        "x-titles": dict(zip(("fr", "en"), operation.titles, strict=True)),
         "security": [],
-        "parameters": [*_path_values(one.path), *one.query],
+        "parameters": [*_path_values(operation.path), *operation.query],
         "responses": responses,
     }
-    if one.body is not None:
-        made["requestBody"] = {"required": True, "content": {one.body: {"schema": _BYTES}}}
+    if operation.body is not None:
+        made["requestBody"] = {"required": True, "content": {operation.body: {"schema": _BYTES}}}
     return made
 
 
-def _identifier(one: OpenOperation) -> str:
-    words = "".join(letter if letter.isalnum() else " " for letter in f"{one.method} {one.path}").split()
+def _identifier(operation: OpenOperation) -> str:
+    words = "".join(
+        letter if letter.isalnum() else " " for letter in f"{operation.method} {operation.path}"
+    ).split()
     return "_".join(words).lower()
 
 
@@ -206,8 +211,8 @@ def _path_values(path: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _refusals(one: OpenOperation) -> dict[str, Any]:
+def _refusals(operation: OpenOperation) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
-    for code in one.problems:
+    for code in operation.problems:
         by_status.setdefault(CATALOGUE[code].status, []).append(code)
     return {str(status): refusal_documented(status, codes) for status, codes in sorted(by_status.items())}

@@ -127,12 +127,12 @@ def see_operator_certificates(call: Transacted, asked: dict[str, Any]) -> dict[s
     found = for_operator.made_for(call.connection, token=call.token, after=after, limit=limit + 1)
     page, last = paging.cut(found, limit)
     items = [
-        asdict(one.certificate)
+        asdict(entry.certificate)
         | {
-            "domains": list(one.hosts),
-            "state": certificate_history.state_after(one.certificate, one.last, call.now),
+            "domains": list(entry.hosts),
+            "state": certificate_history.state_after(entry.certificate, entry.last, call.now),
         }
-        for one in page
+        for entry in page
     ]
     return {"items": items, "next": None if last is None else last.certificate.serial}
 

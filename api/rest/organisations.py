@@ -95,7 +95,9 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """
     criteria = ("name", "department", "town")
     sites = sites_of(call.connection, asked["name"]) if "name" in asked else ()
-    question = places_question(**{each: asked[each] for each in criteria if each in asked}, sites=sites)
+    question = places_question(
+        **{criterion: asked[criterion] for criterion in criteria if criterion in asked}, sites=sites
+    )
     return paging.page_of(call, PLACES, question, asked, _answers)
 
 

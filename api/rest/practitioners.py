@@ -167,7 +167,9 @@ def search(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """
     criteria = ("name", "profession", "skill", "department", "town", "organisation")
     sites = sites_of(call.connection, asked["organisation"]) if "organisation" in asked else ()
-    question = people_question(**{each: asked[each] for each in criteria if each in asked}, sites=sites)
+    question = people_question(
+        **{criterion: asked[criterion] for criterion in criteria if criterion in asked}, sites=sites
+    )
     return paging.page_of(call, PEOPLE, question, asked, _answers)
 
 

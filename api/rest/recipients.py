@@ -40,7 +40,7 @@ from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Verdi
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 MOST_ADDRESSES = 10_000
 EXAMPLE_INSTANT = "2026-09-01T12:00:00Z"
-REASONS = (BEFORE_OUR_RECORDS, *(one.value for one in (*MailboxStanding, *CertificateReason)))
+REASONS = (BEFORE_OUR_RECORDS, *(reason.value for reason in (*MailboxStanding, *CertificateReason)))
 
 
 class CertificateOfVerdict(Shape):
@@ -195,7 +195,7 @@ def check_recipients(call: Transacted, asked: dict[str, Any]) -> Response:
     the others; a malformed sender is refused, since nothing could be answered.
     """
     decided = _decided(call, asked["addresses"], asked)
-    items = orjson.Fragment(_bytes([_written(one) for one in decided]))
+    items = orjson.Fragment(_bytes([_written(verdict) for verdict in decided]))
     # Every other list is called `items`; clients from before read `results` until the next version.
     former = {"results": items} if asked["results"] else {}
     return _json({"items": items, **former, "decided_at": call.now, "as_of": decided[0].as_of})
@@ -241,7 +241,7 @@ def _written(verdict: Verdict) -> dict[str, Any]:
         "as_of": verdict.as_of,
         "valid_until": verdict.valid_until,
         "sources": verdict.sources,
-        "certificates": [_certificate(one) for one in verdict.certificates],
+        "certificates": [_certificate(certificate) for certificate in verdict.certificates],
     }
 
 

@@ -257,7 +257,7 @@ def registers_now(call: Transacted) -> dict[str, Any]:
     one that waits for a decision.
     """
     found = history.conditions(call.connection, call.now, call.container.settings.freshness)
-    return {"items": [_condition(one) for one in found], "at": call.now}
+    return {"items": [_condition(condition) for condition in found], "at": call.now}
 
 
 @operation(
@@ -287,7 +287,7 @@ def register_runs(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         limit=limit + 1,
     )
     page, last = paging.cut(found, limit)
-    return {"items": [_run(one) for one in page], "next": None if last is None else last.id}
+    return {"items": [_run(run) for run in page], "next": None if last is None else last.id}
 
 
 @operation(
@@ -384,14 +384,14 @@ def registers(container: Container) -> Resource:
     return resource("registers", text, container, *served)
 
 
-def _condition(one: Condition) -> dict[str, Any]:
+def _condition(condition: Condition) -> dict[str, Any]:
     return {
-        "register": one.register,
-        "generated_at": None if one.last is None else one.last.generated_at,
-        "age_seconds": _seconds(one.age),
-        "limit_seconds": _seconds(one.limit),
-        "late": one.late,
-        **{name: _run_or_none(getattr(one, name)) for name in ("last", "latest", "in_hand", "held")},
+        "register": condition.register,
+        "generated_at": None if condition.last is None else condition.last.generated_at,
+        "age_seconds": _seconds(condition.age),
+        "limit_seconds": _seconds(condition.limit),
+        "late": condition.late,
+        **{name: _run_or_none(getattr(condition, name)) for name in ("last", "latest", "in_hand", "held")},
     }
 
 
@@ -407,9 +407,11 @@ def _in_full(found: RunInFull) -> dict[str, Any]:
     return {
         **_run(found.run),
         "before": _run_or_none(found.before),
-        "steps": [_step(one) for one in found.steps],
-        "findings": [_finding(found.run.register, one) for one in found.run.findings],
-        "approvals": [{**vars(one), "actor": actor_of(one.token_id).name} for one in found.approvals],
+        "steps": [_step(step) for step in found.steps],
+        "findings": [_finding(found.run.register, finding) for finding in found.run.findings],
+        "approvals": [
+            {**vars(approval), "actor": actor_of(approval.token_id).name} for approval in found.approvals
+        ],
         "rejections": [
             {"reason": reason, "count": number, "samples": found.samples.get(reason)}
             for reason, number in found.rejections.items()
@@ -422,8 +424,8 @@ def _step(step: Step) -> dict[str, Any]:
     return {**vars(step), "seconds": _seconds(took)}
 
 
-def _finding(register: str, one: Mapping[str, Any]) -> dict[str, Any]:
-    return {**one, "french": finding_in_french(register, one)}
+def _finding(register: str, finding: Mapping[str, Any]) -> dict[str, Any]:
+    return {**finding, "french": finding_in_french(register, finding)}
 
 
 def _seconds(time: timedelta | None) -> float | None:

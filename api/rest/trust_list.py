@@ -85,14 +85,14 @@ def _current(newest: Newest) -> Published:
     return found
 
 
-def _handed(one: Published, body: bytes, media: str, kept: str = CACHEABLE) -> Response:
+def _handed(signed_list: Published, body: bytes, media: str, kept: str = CACHEABLE) -> Response:
     """The bytes, or 304 to who has this version."""
     answer = Response(body, content_type=media)
     # The version alone: all forms of one version change together.
-    answer.set_etag(str(one.version))
-    answer.last_modified = one.made_at
+    answer.set_etag(str(signed_list.version))
+    answer.last_modified = signed_list.made_at
     answer.headers["Cache-Control"] = kept
     if kept is CACHEABLE:
-        answer.expires = one.next_update
-    answer.headers["Sceau-Trust-List-Version"] = str(one.version)
+        answer.expires = signed_list.next_update
+    answer.headers["Sceau-Trust-List-Version"] = str(signed_list.version)
     return conditional(answer)

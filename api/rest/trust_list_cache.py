@@ -37,11 +37,12 @@ class Published:
     checksum: bytes
 
 
-def published(one: trust_list_store.Version) -> Published:
+def published(signed_list: trust_list_store.Version) -> Published:
     """What is handed out of this version; `checksum` as `sha256sum --check` reads it."""
     return Published(
-        one.version, one.made_at, one.next_update, trust_list.as_jws(one), one.xml,
-        one.xml_signature.encode(), f"{sha256(one.xml).hexdigest()}  trust-list.xml\n".encode(),
+        signed_list.version, signed_list.made_at, signed_list.next_update,
+        trust_list.as_jws(signed_list), signed_list.xml, signed_list.xml_signature.encode(),
+        f"{sha256(signed_list.xml).hexdigest()}  trust-list.xml\n".encode(),
     )  # fmt: skip
 
 
@@ -87,17 +88,17 @@ class Newest:
             raise
 
 
-def _as_signed(one: trust_list_store.Version) -> Published:
+def _as_signed(signed_list: trust_list_store.Version) -> Published:
     """What is handed out of this version; Refusal UNAVAILABLE `no-trust-list` when nobody signed that."""
-    made = published(one)
-    header, _, signature = one.xml_signature.partition("..")
-    payload = base64.urlsafe_b64encode(one.xml).rstrip(b"=").decode()
+    made = published(signed_list)
+    header, _, signature = signed_list.xml_signature.partition("..")
+    payload = base64.urlsafe_b64encode(signed_list.xml).rstrip(b"=").decode()
     try:
         intact.check_jws(made.jws)
         intact.check_jws(f"{header}.{payload}.{signature}".encode())
     except DamagedError as damaged:
-        _LOG.error("trust list %s is not handed out: %s", one.version, damaged)
-        text = f"Trust list {one.version} is damaged in the record: it is not handed out."
+        _LOG.error("trust list %s is not handed out: %s", signed_list.version, damaged)
+        text = f"Trust list {signed_list.version} is damaged in the record: it is not handed out."
         raise Refusal(Kind.UNAVAILABLE, "no-trust-list", text) from damaged
     return made
 
