@@ -253,8 +253,8 @@ class Settings:
         if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
             raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
         _one_of("ocsp_never_issued", self.ocsp_never_issued, {"unknown", "revoked"})
-        _one_of("crl_form", self.crl_form, {one.value for one in CrlForm})
-        _one_of("mail_keys", self.mail_keys, {one.value for one in MailKeys})
+        _one_of("crl_form", self.crl_form, {form.value for form in CrlForm})
+        _one_of("mail_keys", self.mail_keys, {rule.value for rule in MailKeys})
         for name in (f.name for f in fields(self) if f.name.startswith("grace_")):
             if not 0 <= getattr(self, name) <= 2160:  # noqa: PLR2004 - 90 days, as long as the feed is kept
                 raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between 0 and 2160 hours.")
@@ -407,8 +407,8 @@ def _hours_by_register(words: str) -> Mapping[str, timedelta]:
     general, *particular = (word.strip() for word in words.split(","))
     given = [("", general), *(tuple(word.split("=", 1)) for word in particular)]
     if not all(
-        len(one) == 2 and one[0] in ("", *REGISTERS) and re.fullmatch("[1-9][0-9]{0,5}", one[1])  # noqa: PLR2004 - a name and its value
-        for one in given
+        len(pair) == 2 and pair[0] in ("", *REGISTERS) and re.fullmatch("[1-9][0-9]{0,5}", pair[1])  # noqa: PLR2004 - a name and its value
+        for pair in given
     ):
         text = f"freshness_hours: hours, then register=hours for some of {', '.join(REGISTERS)}: {words!r}."
         raise Refusal(Kind.MALFORMED, "bad-setting", text)
@@ -454,7 +454,7 @@ def _allowance_of(settings: Settings) -> Allowance:
 
 
 def _reading_quotas_of(settings: Settings) -> ReadingQuotas:
-    given = {each.value: int(getattr(settings, f"reading_{each.value}_hour")) for each in Reading}
+    given = {reading.value: int(getattr(settings, f"reading_{reading.value}_hour")) for reading in Reading}
     try:
         return ReadingQuotas(
             **given,
@@ -551,7 +551,7 @@ def in_environment(secret: Secret) -> bool:
 
 def child_environment(settings: Settings, secret: Secret | None = None) -> dict[str, str]:
     """The environment of a part started as a process of its own, with that one passphrase and no other."""
-    kept = {_PREFIX + one.value for one in Secret if one is not secret}
+    kept = {_PREFIX + setting.value for setting in Secret if setting is not secret}
     ours = {name: value for name, value in os.environ.items() if name not in kept}
     return {**ours, _PREFIX + "STATE": str(settings.state), "PYTHONUNBUFFERED": "1"}
 
