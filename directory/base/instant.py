@@ -52,9 +52,9 @@ def read(connection: Connection) -> datetime:
 
 def after(instant: datetime, *followed: datetime | None) -> datetime:
     """This instant, or the first one after all that is followed; a None is nothing to follow."""
-    return not_before(instant, *(None if one is None else one + TICK for one in followed))
+    return not_before(instant, *(None if earlier is None else earlier + TICK for earlier in followed))
 
 
 def not_before(instant: datetime, *followed: datetime | None) -> datetime:
     """This instant, or the last of those followed where their clock was ahead."""
-    return max([instant, *(one for one in followed if one is not None)])
+    return max([instant, *(earlier for earlier in followed if earlier is not None)])

@@ -43,7 +43,7 @@ class Statement:
         made = Statement("SELECT")
         places = " CROSS JOIN ".join(f"({other.sql}) AS beside_{n}" for n, other in enumerate(others))
         made.sql = f"{self.sql}, {', '.join(f'beside_{n}.*' for n in range(len(others)))} FROM {places}"
-        made.given = {name: value for one in (*others, self) for name, value in one.given.items()}
+        made.given = {name: value for statement in (*others, self) for name, value in statement.given.items()}
         return made
 
     def rows(self, connection: Connection, asked: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -84,9 +84,9 @@ def _as_array(value: list[Any]) -> Any:
 
     To find out what a list holds takes psycopg longer than all else it does for a question.
     """
-    if all(type(one) is int for one in value):
+    if all(type(element) is int for element in value):
         return "{" + ",".join(map(str, value)) + "}"
-    if all(type(one) is str for one in value):
+    if all(type(element) is str for element in value):
         return "{" + ",".join(map(_quoted, value)) + "}"
     return value
 
