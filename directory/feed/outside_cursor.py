@@ -172,7 +172,7 @@ def _seen_written(seen: Seen) -> str:
 def _seen_read(below: str, still_open: str) -> Seen:
     seen = Seen(int(below), tuple(int(xid) for xid in still_open.split(":")[1:]))
     # Named many times, one large transaction would be walked as often.
-    ascending = all(one < next_one for one, next_one in pairwise((*seen.open, seen.below)))
+    ascending = all(xid < next_xid for xid, next_xid in pairwise((*seen.open, seen.below)))
     if not seen.below or not ascending:
         raise _bad_cursor()
     return seen

@@ -241,8 +241,8 @@ class Publisher:
                 pool.submit(self._write, lane, share, wanted.version, overwrite=overwrite)
                 for lane, share in zip(self._lanes, shares, strict=True)
             ]
-        for each in running:
-            report += each.result()
+        for future in running:
+            report += future.result()
         return report
 
     def _shares(self, targets: Sequence[Target]) -> list[list[Target]]:

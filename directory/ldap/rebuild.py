@@ -63,12 +63,12 @@ def _pages(engine: Engine, wanted_record: Record, place: Cursor, now: datetime) 
     writer = {MODIFIER: (publisher_name(wanted_record.suffix).encode(),)}
     with transaction(engine, read_only=True) as connection:
         top, *units = base_entries(wanted_record.suffix, sources(connection))
-    yield [ldif_entry(each, writer) for each in (_placed(top, place), *units)]
+    yield [ldif_entry(entry, writer) for entry in (_placed(top, place), *units)]
     for keys in wanted_record.all_keys(engine, PAGE):
         with transaction(engine, read_only=True) as connection:
             wanted = wanted_record.wanted(connection, keys, now)
         operations = (plan(target.entry, None, wanted.version) for target in wanted.targets)
-        yield [ldif_entry(each, writer) for each in operations if isinstance(each, Add)]
+        yield [ldif_entry(operation, writer) for operation in operations if isinstance(operation, Add)]
 
 
 def _ahead(pages: Iterator[list[bytes]]) -> Iterator[list[bytes]]:

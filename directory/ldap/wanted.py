@@ -112,7 +112,7 @@ class Record:
         return [*authorities, *crls]
 
     def _entries(self, connection: Connection, keys: Sequence[Key], now: datetime) -> dict[Key, Entry | None]:
-        words = {entity: [word for each, word in keys if each is entity] for entity in Entity}
+        words = {entity: [word for kind, word in keys if kind is entity] for entity in Entity}
         entries: dict[Key, Entry | None] = {}
         if addresses := words[Entity.MAILBOX]:
             certificates = self.certificates_of(connection, addresses)
@@ -142,7 +142,7 @@ def may_stand(connection: Connection, keys: Sequence[Key]) -> set[Key]:
     """Those of these mailboxes and organisations that `keys_after` would give."""
     known: set[Key] = set()
     for entity, query in ((Entity.MAILBOX, _MAILBOXES_OF), (Entity.ORGANISATION, _ORGANISATIONS_OF)):
-        words = [word for each, word in keys if each is entity]
+        words = [word for kind, word in keys if kind is entity]
         if words:
             known |= {(entity, word) for word in connection.execute(query, {"words": words}).scalars()}
     return known
