@@ -87,7 +87,7 @@ def _lines(member: Member) -> Iterator[tuple[int, bytes]]:
         for line in whole:
             blank += not line.strip()
             if line.strip():
-                yield from ((number + each, b"") for each in range(1, blank + 1))
+                yield from ((number + ahead, b"") for ahead in range(1, blank + 1))
                 number, blank = number + blank + 1, 0
                 yield number, line
         if len(rest) > LONGEST_ENTRY:
@@ -231,7 +231,7 @@ def _known_establishments(
     staging: Staging, members: Mapping[str, Member]
 ) -> dict[str, tuple[Establishment, bool]]:
     """Those whom the increment names, as the record has them, and whether they are gone."""
-    columns = ", ".join(f"coalesce({one.name}::text, '')" for one in fields(Establishment))
+    columns = ", ".join(f"coalesce({column.name}::text, '')" for column in fields(Establishment))
     query = (
         f"SELECT {columns}, departed_at IS NOT NULL FROM organisation"  # noqa: S608 - names of a dataclass
         " WHERE finess = ANY(CAST(:keys AS text[]))"

@@ -59,7 +59,7 @@ def _profession(exercise: tuple[str, str]) -> dict[str, str]:
 
 def _exercises(person: Resource) -> list[tuple[str, str]]:
     """Professions with their category, each once, in the order told."""
-    told = [codes_of(one.get("code")) for one in elements(person, "qualification")]
+    told = [codes_of(qualification.get("code")) for qualification in elements(person, "qualification")]
     return list(dict.fromkeys((c[_PROFESSION], c.get(_CATEGORY, "")) for c in told if _PROFESSION in c))
 
 
@@ -67,9 +67,10 @@ def _exercise_of(role: Resource, exercises: list[tuple[str, str]]) -> tuple[str,
     """The profession of a situation of practice: told by it, or the only one there is."""
     codes = codes_of(*elements(role, "code"))
     fitting = [
-        one
-        for one in exercises
-        if codes.get(_PROFESSION, one[0]) == one[0] and codes.get(_CATEGORY, one[1]) == one[1]
+        exercise
+        for exercise in exercises
+        if codes.get(_PROFESSION, exercise[0]) == exercise[0]
+        and codes.get(_CATEGORY, exercise[1]) == exercise[1]
     ]
     if len(fitting) != 1:
         raise refused("profession-unclear", "Which of the professions is practised there is not told.")
@@ -79,8 +80,8 @@ def _exercise_of(role: Resource, exercises: list[tuple[str, str]]) -> tuple[str,
 def skills_of(identity: Mapping[str, str], person: Resource) -> Iterator[dict[str, str]]:
     """Skills stand beside the profession, which only a person with one profession tells."""
     professions = _exercises(person)
-    for one in elements(person, "qualification"):
-        codes = codes_of(one.get("code"))
+    for qualification in elements(person, "qualification"):
+        codes = codes_of(qualification.get("code"))
         skill = next((codes[name] for name in sorted(_SKILLS & set(codes))), "")
         if not skill:
             continue
@@ -163,8 +164,8 @@ def _authority(resource: Resource) -> str:
 
 
 def _telephone(resource: Resource) -> str:
-    numbers = (one for one in elements(resource, "telecom") if one.get("system") == "phone")
-    return next((said(one, "value") for one in numbers), "")
+    numbers = (contact for contact in elements(resource, "telecom") if contact.get("system") == "phone")
+    return next((said(contact, "value") for contact in numbers), "")
 
 
 def period_of(organisation: Resource) -> Resource:
@@ -205,11 +206,14 @@ def mailboxes_of(resource: Resource, structure: Resource, holder: str) -> Iterat
         return
     identity = numbers_of(structure).get("IDNST", "")
     for telecom in elements(resource, "telecom"):
-        extensions = {said(one, "url"): one for one in elements(telecom, "extension")}
+        extensions = {said(extension, "url"): extension for extension in elements(telecom, "extension")}
         kind = coding_of(element(extensions.get(_EMAIL_TYPE, {}), "valueCoding"))
         if telecom.get("system") != "email" or "MSSANTE" not in kind.values():
             continue
-        told = {said(one, "url"): one for one in elements(extensions.get(_MAILBOX, {}), "extension")}
+        told = {
+            said(extension, "url"): extension
+            for extension in elements(extensions.get(_MAILBOX, {}), "extension")
+        }
         paperless = told.get("digitization", {}).get("valueBoolean")
         yield {
             "kind": next(iter(codes_of(element(told.get("type", {}), "valueCodeableConcept")).values()), ""),
@@ -262,10 +266,16 @@ def coding_of(coding: Any) -> dict[str, str]:
 
 def unknown_codes(person: Resource, roles: list[Resource]) -> int:
     """How many codes of these resources stand on lists that we do not know there."""
-    told = [each for one in elements(person, "qualification") for each in codes_of(one.get("code"))]
+    told = [
+        list_number
+        for qualification in elements(person, "qualification")
+        for list_number in codes_of(qualification.get("code"))
+    ]
     known = {_PROFESSION, _CATEGORY, _SKILL_TYPE} | _SKILLS | _DIPLOMAS
-    practised = [each for role in roles for each in codes_of(*elements(role, "code"))]
-    return sum(each not in known for each in told) + sum(each not in _ROLE_LISTS for each in practised)
+    practised = [list_number for role in roles for list_number in codes_of(*elements(role, "code"))]
+    return sum(list_number not in known for list_number in told) + sum(
+        list_number not in _ROLE_LISTS for list_number in practised
+    )
 
 
 def _mapping(found: Any) -> Resource:
@@ -287,14 +297,14 @@ def elements(resource: Resource, name: str) -> list[Resource]:
     if not isinstance(found, list):
         raise refused("malformed-resource", f"{name} of a resource is no list.")
     # JSON's null stands where a list of extensions says nothing of one element.
-    return [_mapping(one) for one in found]
+    return [_mapping(part) for part in found]
 
 
 def _texts(resource: Resource, name: str) -> list[str]:
     found = resource.get(name) or []
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise refused("malformed-resource", f"{name} of a resource is no list of texts.")
-    return [plain(one) for one in found]
+    return [plain(text) for text in found]
 
 
 def said(resource: Resource, name: str) -> str:

@@ -131,7 +131,11 @@ def _establishment(finess: str, entity: dict[str, Any], site: Any, closed: date 
 
 def _telephone(site: Any) -> str:
     contacts = site.get("contact") if isinstance(site, dict) else None
-    numbers = (_text(_part(one, "telecom"), "telephone") for one in contacts or () if isinstance(one, dict))
+    numbers = (
+        _text(_part(contact, "telecom"), "telephone")
+        for contact in contacts or ()
+        if isinstance(contact, dict)
+    )
     return next((number for number in numbers if number), "")
 
 

@@ -241,7 +241,10 @@ def conditions(
 ) -> tuple[Condition, ...]:
     """How each register is, in their usual order; `limits` say from which age each is late."""
     asked = {"registers": list(REGISTERS), "states": list(_OUTCOMES)}
-    latest = {(one.register, one.state): one for one in map(_run, connection.execute(_LATEST, asked))}
+    latest = {
+        (latest_run.register, latest_run.state): latest_run
+        for latest_run in map(_run, connection.execute(_LATEST, asked))
+    }
     return tuple(_condition(register, latest, now, limits[register]) for register in REGISTERS)
 
 
@@ -270,10 +273,12 @@ def _condition(
     register: str, latest: Mapping[tuple[str, RunState], Run], now: datetime, limit: timedelta
 ) -> Condition:
     last = latest.get((register, RunState.APPLIED))
-    ours = [one for (name, _), one in latest.items() if name == register]
+    ours = [latest_run for (name, _), latest_run in latest.items() if name == register]
     # What a newer applied file has overtaken goes on no more, and waits for nobody.
-    ahead = [one for one in ours if last is None or one.id > last.id]
-    at_work = [one for one in ahead if one.state in (RunState.RUNNING, RunState.INTERRUPTED)]
+    ahead = [latest_run for latest_run in ours if last is None or latest_run.id > last.id]
+    at_work = [
+        latest_run for latest_run in ahead if latest_run.state in (RunState.RUNNING, RunState.INTERRUPTED)
+    ]
     return Condition(
         register,
         limit,
@@ -281,7 +286,7 @@ def _condition(
         last,
         max(ours, key=_number, default=None),
         max(at_work, key=_number, default=None),
-        next((one for one in ahead if one.state is RunState.HELD), None),
+        next((latest_run for latest_run in ahead if latest_run.state is RunState.HELD), None),
     )
 
 
@@ -299,7 +304,9 @@ def _known(connection: Connection, run_id: int) -> Run:
 def _samples(connection: Connection, run_id: int, reasons: list[str]) -> dict[str, tuple[Rejection, ...]]:
     asked = {"id": run_id, "reasons": reasons, "most": SAMPLES}
     found = [Rejection(*row) for row in connection.execute(_SAMPLES, asked)]
-    return {reason: tuple(one for one in found if one.reason == reason) for reason in reasons}
+    return {
+        reason: tuple(rejection for rejection in found if rejection.reason == reason) for reason in reasons
+    }
 
 
 def _run(row: Row[Any]) -> Run:

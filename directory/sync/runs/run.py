@@ -430,7 +430,7 @@ class _Run:
             generated_at=self._generated_at, now=self._given.now, layout=self._layout,
             by_the_minute=not is_day_alone(self._generated_at),
         )  # fmt: skip
-        remarks = (Finding(one.name, 1, 0, 0, one.sentence) for one in self._remarks)
+        remarks = (Finding(remark.name, 1, 0, 0, remark.sentence) for remark in self._remarks)
         self._judgement = Judgement(judged.needed, (*judged.findings, *remarks))
 
     def _approvals(self) -> int:

@@ -109,11 +109,15 @@ class Client:
             pages.add(url)
             bundle = self._page(url)
             found = self._resources(bundle)
-            fresh = [one for one in found if (one.get("resourceType"), one.get("id")) not in seen]
+            fresh = [
+                resource
+                for resource in found
+                if (resource.get("resourceType"), resource.get("id")) not in seen
+            ]
             if found and not fresh:
                 raise self._refused("paging-loop", "a page holds nothing but what pages before it held")
             empty = 0 if found else empty + 1
-            seen.update((one.get("resourceType"), one.get("id")) for one in fresh)
+            seen.update((resource.get("resourceType"), resource.get("id")) for resource in fresh)
             yield from fresh
             url = self._next(bundle, url)
 
@@ -175,9 +179,9 @@ class Client:
             for entry in entries
             if not (isinstance(entry.get("search"), dict) and entry["search"].get("mode") == "outcome")
         ]
-        if not all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in found):
+        if not all(isinstance(resource, dict) and isinstance(resource.get("id"), str) for resource in found):
             raise self._refused("no-bundle", "an entry of a Bundle holds no resource with an id")
-        return [one for one in found if isinstance(one, dict)]
+        return [resource for resource in found if isinstance(resource, dict)]
 
     def _next(self, bundle: Resource, url: str) -> str | None:
         """Where the next page is: opaque, but on the host that holds our key's trust."""

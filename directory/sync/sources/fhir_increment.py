@@ -83,7 +83,9 @@ def _named(client: Client, since: datetime) -> _Named:
 
 def _follow(client: Client, named: _Named) -> None:
     """Name all who practise in an organisation that changed: its address is told with theirs."""
-    changed = [one["id"] for one in named.organisations if one.get("active") is not False]
+    changed = [
+        organisation["id"] for organisation in named.organisations if organisation.get("active") is not False
+    ]
     for batch in _batches(changed):
         for role in client.search("PractitionerRole", {"organization": ",".join(batch)}):
             named.people[_referred(role, "practitioner")] = None
@@ -122,7 +124,7 @@ def _organisations(client: Client, named: _Named) -> Iterator[Mapping[str, Any]]
         parents.keep(organisation)
     for start in range(0, len(named.organisations), BATCH):
         batch = named.organisations[start : start + BATCH]
-        parents.learn(_referred(one, "partOf") for one in batch)
+        parents.learn(_referred(child, "partOf") for child in batch)
         for organisation in batch:
             yield {
                 "organisation": organisation,
@@ -147,19 +149,22 @@ class _Organisations:
             self._known.clear()
         wanted = list(ids)
         self._ask(wanted)
-        self._ask(_referred(self._known[one], "partOf") for one in wanted if one in self._known)
+        self._ask(_referred(self._known[fhir_id], "partOf") for fhir_id in wanted if fhir_id in self._known)
 
     def _ask(self, ids: Iterable[str]) -> None:
-        missing = list(dict.fromkeys(one for one in ids if one and one not in self._known))
+        missing = list(dict.fromkeys(fhir_id for fhir_id in ids if fhir_id and fhir_id not in self._known))
         for batch in _batches(missing):
             for organisation in self._client.search("Organization", {"_id": ",".join(batch)}):
                 self.keep(organisation)
 
     def around(self, ids: Iterable[str]) -> dict[str, Resource]:
         """Those of these that there are, with those they are part of."""
-        found = {one: self._known[one] for one in ids if one in self._known}
-        parents = (_referred(one, "partOf") for one in list(found.values()))
-        return {**{one: self._known[one] for one in parents if one in self._known}, **found}
+        found = {fhir_id: self._known[fhir_id] for fhir_id in ids if fhir_id in self._known}
+        parents = (_referred(organisation, "partOf") for organisation in list(found.values()))
+        return {
+            **{fhir_id: self._known[fhir_id] for fhir_id in parents if fhir_id in self._known},
+            **found,
+        }
 
 
 def _referred(resource: Resource, name: str) -> str:
@@ -171,7 +176,7 @@ def _referred(resource: Resource, name: str) -> str:
 
 def _batches(ids: list[str]) -> Iterator[list[str]]:
     """So many at a time; an id that is none of FHIR's is not asked for."""
-    plain = [one for one in ids if _PLAIN.fullmatch(one)]
+    plain = [fhir_id for fhir_id in ids if _PLAIN.fullmatch(fhir_id)]
     for start in range(0, len(plain), BATCH):
         yield plain[start : start + BATCH]
 

@@ -53,7 +53,7 @@ def load_api(path: Path, registers: Collection[str]) -> tuple[Api, tuple[str, ..
     texts = [said[key] for key in ("url", "key_file", "trust_anchor") if key in said]
     if not _is_texts(texts) or not isinstance(wanted, list):
         raise _bad(_API, "holds something that is no text where one belongs")
-    if unknown := [one for one in wanted if one not in registers]:
+    if unknown := [register for register in wanted if register not in registers]:
         raise _bad(_API, f"brings no register {unknown} in step")
     origin = Origin(
         name=_API,
@@ -64,7 +64,7 @@ def load_api(path: Path, registers: Collection[str]) -> tuple[Api, tuple[str, ..
         allow_private=said.get("allow_private", False) is True,
     )
     api = Api(_allowed(origin, given["hosts"]), path.parent / said["key_file"])
-    return api, tuple(one for one in registers if one in wanted)
+    return api, tuple(register for register in registers if register in wanted)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _allowed(origin: Origin, hosts: list[str]) -> Origin:
 
 
 def _is_texts(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(one, str) and one.isprintable() for one in found)
+    return isinstance(found, list) and all(isinstance(word, str) and word.isprintable() for word in found)
 
 
 def _bad(name: str, how: str) -> Refusal:
