@@ -93,8 +93,12 @@ def keep(
     """See that of the subjects `among` (None: of all) exactly these matters of that kind are open."""
     if matters:
         told = [
-            {"subject": each.subject, "authorities": sorted(each.authorities), "detail": dict(each.detail)}
-            for each in matters
+            {
+                "subject": matter.subject,
+                "authorities": sorted(matter.authorities),
+                "detail": dict(matter.detail),
+            }
+            for matter in matters
         ]
         given = {"kind": concern.value, "now": now, "matters": orjson.dumps(told).decode()}
         connection.execute(_OPEN, given)
@@ -103,7 +107,7 @@ def keep(
             "kind": concern.value,
             "now": now,
             "actor": actor.name,
-            "kept": [each.subject for each in matters],
+            "kept": [matter.subject for matter in matters],
             "among": None if among is None else list(among),
         }
         connection.execute(_CLOSE, asked)

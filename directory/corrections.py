@@ -290,7 +290,7 @@ def _shown(mark: Mark) -> Mark:
 def _checked(entity: Entity, field: str, value: str) -> str:
     """The value as the record holds it, by the rules that a register's own cells pass."""
     if field not in CORRECTABLE.get(entity, ()):
-        known = {each.value: sorted(fields) for each, fields in CORRECTABLE.items()}
+        known = {kind.value: sorted(fields) for kind, fields in CORRECTABLE.items()}
         fit = ", ".join(known.get(entity.value, ()))
         sentence = f"{field} of a {entity.value} is not corrected here; these are: {fit}."
         raise Refusal(Kind.MALFORMED, "not-correctable", sentence, correctable=known)

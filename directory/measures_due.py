@@ -49,16 +49,16 @@ def tell(connection: Connection, now: datetime) -> int:
     `now` is the database's clock, which readers of the feed go by as well.
     """
     changed = connection.execute(_TELL, {"now": now}).all()
-    for one in changed:
-        event = {_IN_FORCE: Event.MEASURE_BEGAN, _OVER: Event.MEASURE_ENDED}.get(one.phase)
+    for measure in changed:
+        event = {_IN_FORCE: Event.MEASURE_BEGAN, _OVER: Event.MEASURE_ENDED}.get(measure.phase)
         # A clock put back un-begins a measure: nobody's act. What came and went unseen is told by its end.
         if event is not None:
             detail = {
-                "measure": one.measure_id,
-                "kind": one.kind,
-                "authority": one.authority,
+                "measure": measure.measure_id,
+                "kind": measure.kind,
+                "authority": measure.authority,
             }
-            record(connection, now=now, actor=ACTOR, event=event, subject=one.national_id, detail=detail)
+            record(connection, now=now, actor=ACTOR, event=event, subject=measure.national_id, detail=detail)
     return len(changed)
 
 

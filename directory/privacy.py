@@ -284,8 +284,10 @@ def _has_number(text: str) -> bool:
     if _NIR_APART.search(text):
         return True
     whole = (_NIR.fullmatch(_GAPS.sub("", run)) for run in _NIR_ANYHOW.findall(text))
-    found = [one for one in (*_NIR.finditer(text), *whole) if one and not _is_of_a_surgery(one.group())]
-    return any(_is_nir(*one.groups()) for one in found) or any(
+    found = [
+        match for match in (*_NIR.finditer(text), *whole) if match and not _is_of_a_surgery(match.group())
+    ]
+    return any(_is_nir(*match.groups()) for match in found) or any(
         int(key) == 97 - int(body) % 97 for body, key in _INS_C.findall(text)
     )
 

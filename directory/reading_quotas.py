@@ -284,8 +284,8 @@ def draw(
     drawn = {
         "reading": reading.value,
         "minute": minute,
-        "scopes": [one.scope for one in portions],
-        "numbers": [one.number for one in portions],
+        "scopes": [drawn_portion.scope for drawn_portion in portions],
+        "numbers": [drawn_portion.number for drawn_portion in portions],
     }
     _DRAW.rows(connection, drawn)
     return portions
@@ -298,7 +298,9 @@ def portion(left: int, number: int, *, usual: int) -> int:
 
 def give_back(connection: Connection, unspent: Sequence[Portion]) -> None:
     """Count what is left of portions no more."""
-    lock_all_until_commit(connection, [_lock(one.reading, one.scope) for one in unspent])
+    lock_all_until_commit(
+        connection, [_lock(drawn_portion.reading, drawn_portion.scope) for drawn_portion in unspent]
+    )
     _count_no_more(connection, unspent)
 
 
@@ -368,10 +370,10 @@ def _count_no_more(connection: Connection, unspent: Sequence[Portion]) -> None:
     if not unspent:
         return
     columns = {
-        "readings": [one.reading.value for one in unspent],
-        "scopes": [one.scope for one in unspent],
-        "minutes": [one.minute for one in unspent],
-        "numbers": [one.number for one in unspent],
+        "readings": [drawn_portion.reading.value for drawn_portion in unspent],
+        "scopes": [drawn_portion.scope for drawn_portion in unspent],
+        "minutes": [drawn_portion.minute for drawn_portion in unspent],
+        "numbers": [drawn_portion.number for drawn_portion in unspent],
     }
     _GIVE_BACK.rows(connection, columns)
 

@@ -240,10 +240,12 @@ def find(connection: Connection, index: Index, question: Question, *, after: Pos
     # One more than shown tells whether anybody follows.
     found = _found_if_few(connection, index, question, after, limit + 1)
     if found is None:
-        followed = (_followed(connection, index, one, after, limit + 1) for one in _streams(index, question))
+        followed = (
+            _followed(connection, index, stream, after, limit + 1) for stream in _streams(index, question)
+        )
         found = sorted(set(chain.from_iterable(followed)))
     shown = found[:limit]
-    return Page(tuple(each.key for each in shown), shown[-1] if len(found) > limit else None)
+    return Page(tuple(position.key for position in shown), shown[-1] if len(found) > limit else None)
 
 
 def total(connection: Connection, index: Index, question: Question) -> Total:
@@ -321,7 +323,9 @@ def _name(name: str | None, *, enough: bool) -> tuple[tuple[str, ...], ...]:
     if name is None:
         return ()
     words = _words(name)
-    if not words or not (enough or any(len(word) >= FEWEST_LETTERS for found in words for word in found)):
+    if not words or not (
+        enough or any(len(word) >= FEWEST_LETTERS for alternatives in words for word in alternatives)
+    ):
         raise _too_little("name")
     return words
 

@@ -278,12 +278,12 @@ def lock_people_if_free(connection: Connection, national_ids: Collection[str]) -
     """As `lock_people`, without waiting: for who holds something that others wait for. Gives those held."""
     names = _person_locks(connection, national_ids)
     held = {name for name in sorted(set(names.values())) if try_lock_until_commit(connection, name)}
-    return {one for one, name in names.items() if name in held}
+    return {national_id for national_id, name in names.items() if name in held}
 
 
 def _person_locks(connection: Connection, national_ids: Collection[str]) -> dict[str, str]:
     replaced = successors(connection, national_ids)
-    return {one: f"person:{replaced.get(one, one)}" for one in national_ids}
+    return {national_id: f"person:{replaced.get(national_id, national_id)}" for national_id in national_ids}
 
 
 def addresses_of(connection: Connection, national_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

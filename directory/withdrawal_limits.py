@@ -165,7 +165,7 @@ def agree(connection: Connection, *, now: datetime, token: Token, token_id: int,
     _hold(connection, scopes)
     now = present(connection, now)
     number = token.allowance.token
-    left = min(one.left for one in _standings(connection, token.allowance, scopes, now))
+    left = min(use.left for use in _standings(connection, token.allowance, scopes, now))
     if left > number:
         text_ = f"{left} acts are left to this token already: agree again when they are used."
         raise Refusal(Kind.CONFLICT, "allotment-open", text_, left=left)
@@ -207,9 +207,9 @@ def shares(connection: Connection, allowance: Allowance, now: datetime) -> Mappi
     """For each kind of scope the largest share of a limit used within the hour; names nobody."""
     kinds = dict.fromkeys(("token", "authority", "operator", ADMINISTRATORS), 0.0)
     scopes = list(connection.execute(_IN_WINDOW, _window(now)).scalars())
-    for one in _standings(connection, allowance, scopes, now):
-        kind = one.scope.partition(":")[0]
-        kinds[kind] = max(kinds[kind], one.used / one.limit)
+    for use in _standings(connection, allowance, scopes, now):
+        kind = use.scope.partition(":")[0]
+        kinds[kind] = max(kinds[kind], use.used / use.limit)
     return MappingProxyType(kinds)
 
 
@@ -221,7 +221,7 @@ def close_matters(connection: Connection, allowance: Allowance, now: datetime) -
     # Nobody may use up the other half between the look and the closing.
     _hold(connection, noted)
     now = present(connection, now)
-    gone = [one.scope for one in _standings(connection, allowance, noted, now) if not one.is_half_used]
+    gone = [use.scope for use in _standings(connection, allowance, noted, now) if not use.is_half_used]
     attention.keep(connection, concern, [], among=gone, now=now, actor=_ACTOR)
     return len(gone)
 
