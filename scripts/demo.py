@@ -125,6 +125,7 @@ def take_registers(container: Container, show: Show) -> None:
             actor=DEMO,
             apply=True,
             progress=show,
+            kept=container.settings.kept_files,
         )
         if report.state != "applied":
             raise Refusal(Kind.UNACCEPTABLE, "demo-registers", f"{path.name}: {report.reason}")

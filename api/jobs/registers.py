@@ -27,6 +27,8 @@ from directory.sync.sources.https import Origin, fetch
 
 NIGHT = Actor("job:registers")
 SHOWN_NAME = 100
+# Of a register, in one night: each may be read to its end. A folder that changed hands is late as a whole.
+MOST_OVERTAKEN = 5
 # Reasons that time or another file takes away, while the file stays as it is.
 _PASSING = {"from-the-future", "kept-file-gone"}
 
@@ -152,12 +154,16 @@ def _fetch(container: Container, origin: Origin) -> str:
 def _take_all(container: Container, registers: Iterable[str], told: NightReport) -> None:
     for register in registers:
         with told.apart(register):
-            settled = False
+            settled, late = False, 0
             for path in candidates(container.settings.registers, register):
                 if not settled:
                     settled = _settled(container, register, path, told)
                 elif _was_overtaken(container, register, path):
-                    _settled(container, register, path, told)
+                    late += 1
+                    if late <= MOST_OVERTAKEN:
+                        _settled(container, register, path, told)
+            if late > MOST_OVERTAKEN:
+                told.warn(f"{register}: {late - MOST_OVERTAKEN} more files came late and are older")
 
 
 def _settled(container: Container, register: str, path: Path, told: NightReport) -> bool:

@@ -43,6 +43,19 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in (*folders, *files))
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder and those above it (0700); what root makes belongs to whom the folder above belongs.
+
+    A command of root, beside a service with an account of its own, would shut that out of its own state.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            above = place.parent.stat()
+            os.chown(place, above.st_uid, above.st_gid, follow_symlinks=False)
+
+
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace a file so that a reader sees the old or the new, never half of it; makes its folder (0700)."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -129,6 +129,13 @@ def load_bounds(path: Path | None = None) -> Mapping[str, RegisterBounds]:
     )
 
 
+def check_age(generated_at: datetime, last: LastRun | None) -> None:
+    """Refuse `older-than-applied` a file made before the one applied last: it would bring back who left."""
+    if last is not None and generated_at < last.generated_at:
+        text = f"This file was made on {generated_at:%Y-%m-%d %H:%M}, before the one applied last."
+        raise refused("older-than-applied", text)
+
+
 def judge(
     bounds: RegisterBounds,
     *,
@@ -146,9 +153,7 @@ def judge(
     `by_the_minute` whether the file tells more than a day of itself.
     Refusal `older-than-applied`, or the name of the first bound whose `refuse` is passed, with its sentence.
     """
-    if last is not None and generated_at < last.generated_at:
-        text = f"This file was made on {generated_at:%Y-%m-%d %H:%M}, before the one applied last."
-        raise refused("older-than-applied", text)
+    check_age(generated_at, last)
     known = {**measures, **_known(counts, last, layout)}
     ahead = max(0.0, (generated_at - now) / timedelta(hours=1))
     known |= {"hours-ahead": ahead, "hours-ahead-by-the-minute": ahead * by_the_minute}

@@ -16,8 +16,8 @@ from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
 from directory.base import failpoints
-from directory.base.durable_files import onto_disk
-from directory.base.errors import Refusal
+from directory.base.durable_files import make_private, onto_disk
+from directory.base.errors import Kind, Refusal
 from directory.sync.formats.files import (
     BLOCK,
     LARGEST_FILE,
@@ -40,14 +40,19 @@ def private_copy(file: RegisterFile, kept: Path | None) -> Iterator[tuple[Regist
     """The same file as bytes that nobody else can change, and their SHA-256; nothing of it outlives us.
 
     A run reads its file several times. Whoever dropped it may write into it between two readings: the log
-    would name one file's SHA-256 beside another's rows. OSError without room; Refusal NOT_FOUND when the file
-    cannot be read to an end, `too-large` when it has none.
+    would name one file's SHA-256 beside another's rows. Refusal UNAVAILABLE `no-room` when no copy can
+    be made, NOT_FOUND when the file cannot be read to an end, `too-large` when it has none.
     """
     folder = Path(gettempdir()) if kept is None else kept
-    _check_room(file, folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with TemporaryFile(dir=folder) as copy:
-        sha256 = _copy_all(file, copy, "sync.copying")
+    with ExitStack() as stack:
+        try:
+            _check_room(file, folder)
+            make_private(folder)
+            copy = stack.enter_context(TemporaryFile(dir=folder))
+            sha256 = _copy_all(file, copy, "sync.copying")
+        except OSError as error:
+            text = f"No copy of {file.name} can be made, and nothing of it was read: {error}"
+            raise Refusal(Kind.UNAVAILABLE, "no-room", text) from error
         yield RegisterFile(file.path, copy.fileno()), sha256
 
 
@@ -63,7 +68,7 @@ def keep(run_id: int, file: RegisterFile, sha256: bytes, kept: Path) -> Path:
         return target
     try:
         _check_room(file, kept)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         # No link: its name may lead to another file by now, and the night takes none that has two names.
         _copy(file, sha256, folder / _DRAFT)
         (folder / _DRAFT).replace(target)
@@ -99,6 +104,9 @@ def _check_room(file: RegisterFile, kept: Path) -> None:
 def _copy(file: RegisterFile, sha256: bytes, draft: Path) -> None:
     draft.unlink(missing_ok=True)
     with draft.open("xb") as copy:
+        if os.geteuid() == 0:
+            owner = draft.parent.stat()
+            os.fchown(copy.fileno(), owner.st_uid, owner.st_gid)
         digest = _copy_all(file, copy, "sync.keeping")
         os.fsync(copy.fileno())
     if digest != sha256:
@@ -163,6 +171,8 @@ def _first_whole(
 
 
 def _is_gone(refusal: Refusal) -> bool:
+    if refusal.kind is Kind.UNAVAILABLE:
+        return False
     return isinstance(refusal.__cause__, OSError) and refusal.__cause__.errno in _GONE
 
 

@@ -44,7 +44,15 @@ from directory.sync.formats.trusted_domains import TRUSTED_DOMAINS
 from directory.sync.runs import increment_cursor as cursor
 from directory.sync.runs import kept_files, run_log
 from directory.sync.runs.approvals import approvals_of
-from directory.sync.runs.bounds import Finding, Judgement, LastRun, RegisterBounds, judge, load_bounds
+from directory.sync.runs.bounds import (
+    Finding,
+    Judgement,
+    LastRun,
+    RegisterBounds,
+    check_age,
+    judge,
+    load_bounds,
+)
 from directory.sync.runs.corrections_overlay import overlay
 from directory.sync.runs.measuring import last_applied, lately, measure
 from directory.sync.runs.run_log import Logbook, Rejection, due_to_resume
@@ -133,7 +141,7 @@ def run_register(
     """Bring the record to what `path` says, or, without `apply`, say what that would change.
 
     A file that the caller has opened and looked at is read as it is open, whatever has its name by then; it
-    is copied once, and only the copy is read. OSError when there is no room for it.
+    is copied once, and only the copy is read. Refusal UNAVAILABLE `no-room` when that cannot be made.
     A bad file is a report in state "refused", and one beyond the bounds in state "held"; both change nothing.
     `kept` is the folder where the file of a held run is kept, beside `path` when None; `bounds` are ours when
     None. Refusal NOT_FOUND for no such file or register, CONFLICT when another run of this register is under
@@ -330,7 +338,20 @@ class _Run:
             raise refused("kept-file-gone", f"{name} is no longer the file this run began with.")
         self._written_at = written_at(file, self._register.roles)
         self._generated_at = self._written_at or modified_at(file)
+        self._check_age()
         return file
+
+    def _check_age(self) -> None:
+        """Refuse `older-than-applied` what is older to the minute, before half a minute goes into reading it.
+
+        What is in the file can make it older still, never younger.
+        """
+        made = self._written_at
+        if made is None or is_day_alone(made) or self._increment:
+            return
+        with self._connection.begin():
+            last = last_applied(self._connection, self._register.name)
+        check_age(made, last)
 
     def _verify(self, members: Mapping[str, Member]) -> Mapping[str, Member]:
         keyed = self._register.keyed

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import orjson
 
-from directory.base.durable_files import replacing
+from directory.base.durable_files import make_private, replacing
 from directory.base.errors import Kind, Refusal
 from directory.sync.runs.increment_cursor import file_name
 from directory.sync.sources.fhir_client import Client, Resource
@@ -54,7 +54,7 @@ def gather(
         return None
     unknown: Iterator[Mapping[str, Any]] = ({"role": role} for role in named.ended if role not in known)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         path = folder / file_name(until)
         header = {"since": since.isoformat(), "until": until.isoformat()}
         _write(path, header, (unknown, _people(client, named), _organisations(client, named)))

@@ -252,6 +252,23 @@ def test_a_file_that_came_after_a_later_one_was_taken_is_told_once(
     assert len(runs(engine)) == 2
 
 
+def test_of_a_folder_that_came_late_as_a_whole_a_few_are_tried_a_night(
+    container: Container, engine: Engine, drop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is late once it was given to another account: a year of it would take a night by itself."""
+    true = only_rpps(drop)
+    take_registers(container)
+    for number in range(registers.MOST_OVERTAKEN + 2):
+        (drop / f"PS_LibreAcces_2026080{number + 1}0200.zip").write_bytes(
+            true.read_bytes() + bytes(number + 1)
+        )
+    monkeypatch.setattr(registers, "arrived_at", lambda _: container.clock() + timedelta(hours=2))
+    with pytest.raises(Refusal, match="rpps: 2 more files came late and are older"):
+        take_registers(container)
+    refused = [("refused", "older-than-applied")] * registers.MOST_OVERTAKEN
+    assert [(state, reason) for _, state, reason in runs(engine)[1:]] == refused
+
+
 def test_a_file_comes_when_it_is_put_there_whatever_its_own_time(tmp_path: Path) -> None:
     path = tmp_path / "listeblanchemssante.xml"
     path.touch()

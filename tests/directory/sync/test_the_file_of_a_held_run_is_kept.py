@@ -253,10 +253,11 @@ def test_a_file_without_room_for_a_copy_is_not_read(
 ) -> None:
     with monkeypatch.context() as full:
         full.setattr(kept_files, "RESERVE", 1 << 60)
-        with pytest.raises(OSError, match="MB are free"):
+        with pytest.raises(Refusal, match="MB are free") as refused:
             night.take(ACTIVITIES, many(30))
+    assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "no-room")
     failpoints.arm("sync.copying=enospc")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(Refusal, match="No space left"):
         night.take(ACTIVITIES, many(30))
     assert rows("SELECT count(*) FROM register_run") == [(0,)]
     assert list(night.kept.iterdir()) == []
