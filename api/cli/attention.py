@@ -33,7 +33,7 @@ def attention(
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = matters_noted(
+        matters = matters_noted(
             connection, authority=authority, kind=kind, closed=closed, after=None, limit=limit
         )
     rows = [
@@ -45,7 +45,7 @@ def attention(
             matter.since,
             matter.resolved_at,
         )
-        for matter in found
+        for matter in matters
     ]
     headers = ("id", "kind", "subject", "authorities", "since", "closed")
-    answer({"items": [asdict(matter) for matter in found]}, as_json=as_json, rows=rows, headers=headers)
+    answer({"items": [asdict(matter) for matter in matters]}, as_json=as_json, rows=rows, headers=headers)

@@ -26,14 +26,14 @@ def verify(state: Path | None, as_json: bool) -> None:
     Example:  sceau audit verify
     """
     with refusals_told(as_json=as_json):
-        size, found = verify_log(container(state))
-    findings = found.findings
+        size, examination = verify_log(container(state))
+    findings = examination.findings
     rows = [("finding", finding) for finding in findings] or [
         ("intact", f"{size} lines, every checkpoint agrees")
     ]
-    rows += [("lost", loss) for loss in found.losses]
+    rows += [("lost", loss) for loss in examination.losses]
     answer(
-        {"intact": not findings, "size": size, "findings": findings, "losses": found.losses},
+        {"intact": not findings, "size": size, "findings": findings, "losses": examination.losses},
         as_json=as_json,
         rows=rows,
         headers=("audit", ""),

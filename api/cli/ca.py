@@ -222,13 +222,13 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found, between = authorities.authorities(connection), ceremony_store.crosses(connection)
+        all_authorities, between = authorities.authorities(connection), ceremony_store.crosses(connection)
         due = rollover.root_crl_ends(connection)
     told = [
         {"id": authority.id, "state": authority.state.value, "role": authority.role,
          "issuer": authority.issuer_id, "offline": authority.offline, "subject": authority.subject,
          "not_after": authority.not_after, "crl": authority.crl_form.value, "shards": authority.shards}
-        for authority in found
+        for authority in all_authorities
     ]  # fmt: skip
     bridges = [
         {"id": cross.id, "subject": cross.subject_id, "issuer": cross.issuer_id, "not_after": cross.not_after}
@@ -243,7 +243,7 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
             f"{authority.not_after:%Y-%m-%d}",
             _crl(authority),
         )
-        for authority in found
+        for authority in all_authorities
     ]
     lines += [
         (cross.id, "croisé / cross", cross.subject_id, cross.issuer_id, f"{cross.not_after:%Y-%m-%d}", "")
@@ -300,26 +300,27 @@ def _steps(told: Mapping[str, tuple[str, ...]]) -> list[tuple[Any, ...]]:
 
 
 def _revoked(words: tuple[str, ...]) -> dict[Serial, RevocationReason]:
-    found = {}
+    reasons = {}
     for word in words:
         serial, _, reason = word.partition("=")
         try:
-            found[parse_serial(serial)] = RevocationReason(reason)
+            reasons[parse_serial(serial)] = RevocationReason(reason)
         except ValueError as error:
             known = ", ".join(code.value for code in RevocationReason)
             text = f"{reason!r} is no reason: one of {known}."
             raise Refusal(Kind.MALFORMED, "malformed-reason", text) from error
-    return found
+    return reasons
 
 
 def _turn(act: Callable[..., Authority], name: str, state: Path | None, *, as_json: bool) -> None:
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         act(connection, name, now=parts.clock(), actor=COMMAND)
-        found = authorities.load_authority(connection, name)
-    if found is not None:
+        authority = authorities.load_authority(connection, name)
+    if authority is not None:
         answer(
-            {"id": found.id, "state": found.state.value}, as_json=as_json, rows=[(found.id, _state(found))],
+            {"id": authority.id, "state": authority.state.value}, as_json=as_json,
+            rows=[(authority.id, _state(authority))],
             headers=("autorité / authority", "état / state"),
         )  # fmt: skip
 

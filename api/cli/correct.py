@@ -105,7 +105,7 @@ def list_corrections(
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = use_cases.corrections_made(
+        corrections = use_cases.corrections_made(
             connection,
             token=who_acts(parts, connection, name, secret),
             entity=None if entity is None else Entity(entity),
@@ -113,8 +113,8 @@ def list_corrections(
             ended=ended,
             limit=limit,
         )
-    told = {"items": [asdict(correction) for correction in found]}
-    answer(told, as_json=as_json, rows=[_row(correction) for correction in found], headers=HEADERS)
+    told = {"items": [asdict(correction) for correction in corrections]}
+    answer(told, as_json=as_json, rows=[_row(correction) for correction in corrections], headers=HEADERS)
 
 
 def _row(correction: Correction) -> tuple[object, ...]:

@@ -28,10 +28,10 @@ def uncertified(authority: str, count: int, state: Path | None, as_json: bool) -
     Example:  sceau demo uncertified --authority CNOM
     """
     with refusals_told(as_json=as_json):
-        found = demonstration().uncertified(container(state), authority, count)
+        people = demonstration().uncertified(container(state), authority, count)
     if as_json:
         click.echo(
-            orjson.dumps({"people": [{"practitioner": who, "mailbox": where} for who, where in found]})
+            orjson.dumps({"people": [{"practitioner": who, "mailbox": where} for who, where in people]})
         )
     else:
-        click.echo("\n".join(f"{who} {where}" for who, where in found))
+        click.echo("\n".join(f"{who} {where}" for who, where in people))

@@ -64,8 +64,8 @@ def _secret(context: click.Context, _: click.Parameter, given: str | None) -> st
             " then give --token-file FILE or the variable SCEAU_TOKEN."
         )
         raise click.UsageError(text)
-    found: str | None = context.meta.get(_TOKEN_OF_FILE, given)
-    return found
+    secret: str | None = context.meta.get(_TOKEN_OF_FILE, given)
+    return secret
 
 
 def who_acts(parts: Container, connection: Connection, name: str | None, secret: str | None) -> access.Token:

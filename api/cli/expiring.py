@@ -31,10 +31,10 @@ def expiring(within: int, authority: str | None, limit: int, state: Path | None,
     now = parts.clock()
     asked = ExpiryQuery(now + timedelta(days=within), authority)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = expiry_notices.ending(connection, now, asked, limit=limit)
+        endings = expiry_notices.ending(connection, now, asked, limit=limit)
     rows = [
         (ending.not_after, ending.mailbox or ending.subject, ending.profile, ending.authority, ending.serial)
-        for ending in found
+        for ending in endings
     ]
     headers = ("ends", "for", "profile", "enrolled by", "serial")
-    answer({"items": [asdict(ending) for ending in found]}, as_json=as_json, rows=rows, headers=headers)
+    answer({"items": [asdict(ending) for ending in endings]}, as_json=as_json, rows=rows, headers=headers)

@@ -29,7 +29,7 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
     now = parts.clock()
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         runs, failing = job_runs.job_runs(connection), job_runs.failing(connection)
-    found: list[dict[str, Any]] = [
+    items: list[dict[str, Any]] = [
         {
             "name": job.name,
             "purpose": job.purpose,
@@ -43,10 +43,10 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
     ]
     rows = [
         (j["name"], j["when"], ago(j["last_success"], now), failing.get(j["name"], ""), j["purpose"])
-        for j in found
+        for j in items
     ]
     answer(
-        {"jobs": found},
+        {"jobs": items},
         as_json=as_json,
         rows=rows,
         headers=("job", "when", "last success", "failing with", "purpose"),

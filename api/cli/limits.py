@@ -29,9 +29,9 @@ def list_limits(name: str | None, secret: str | None, state: Path | None, as_jso
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         token = who_acts(parts, connection, name, secret)
-        found = withdrawal_limits.standings_seen(connection, token=token, now=parts.present(connection))
-    rows = [(use.scope, use.used, use.limit, use.agreed, use.left) for use in found]
-    told = {"items": [asdict(use) | {"left": use.left} for use in found]}
+        uses = withdrawal_limits.standings_seen(connection, token=token, now=parts.present(connection))
+    rows = [(use.scope, use.used, use.limit, use.agreed, use.left) for use in uses]
+    told = {"items": [asdict(use) | {"left": use.left} for use in uses]}
     answer(told, as_json=as_json, rows=rows, headers=("scope", "used", "limit", "agreed", "left"))
 
 

@@ -37,10 +37,10 @@ def _instant(ctx: click.Context, param: click.Parameter, value: str | None) -> d
         return None
     try:
         # With a time: a day alone would be its midnight in silence, which nobody asked for.
-        found = datetime.combine(date.fromisoformat(value[:10]), time.fromisoformat(value[11:]))
+        instant = datetime.combine(date.fromisoformat(value[:10]), time.fromisoformat(value[11:]))
     except ValueError as error:
         raise click.BadParameter("give the instant as `sceau measure list` shows it.", ctx, param) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 until_option = click.option(
@@ -225,14 +225,14 @@ def list_measures(
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = use_cases.measures_seen(
+        measures = use_cases.measures_seen(
             connection,
             token=who_acts(parts, connection, name, secret),
             national_id=read_national_id(practitioner, strict=parts.settings.strict_rpps),
             now=parts.present(connection),
         )
-    told = {"items": [_told(listed_measure) for listed_measure in found]}
-    answer(told, as_json=as_json, rows=[_row(listed_measure) for listed_measure in found], headers=HEADERS)
+    told = {"items": [_told(listed_measure) for listed_measure in measures]}
+    answer(told, as_json=as_json, rows=[_row(listed_measure) for listed_measure in measures], headers=HEADERS)
 
 
 def _act(

@@ -27,20 +27,20 @@ def run_told(run: Run) -> dict[str, Any]:
     return {**vars(run), "sha256": run.sha256.hex(), "state": run.state.value, "seconds": took}
 
 
-def run_in_full_told(found: RunInFull) -> dict[str, Any]:
+def run_in_full_told(full_run: RunInFull) -> dict[str, Any]:
     """The run with all that is known of it, for programs."""
     return {
-        **run_told(found.run),
-        "before": None if found.before is None else run_told(found.before),
-        "steps": [vars(step) for step in found.steps],
-        "approvals": [vars(approval) for approval in found.approvals],
+        **run_told(full_run.run),
+        "before": None if full_run.before is None else run_told(full_run.before),
+        "steps": [vars(step) for step in full_run.steps],
+        "approvals": [vars(approval) for approval in full_run.approvals],
         "rejections": [
             {
                 "reason": reason,
                 "count": number,
-                "samples": [vars(rejection) for rejection in found.samples.get(reason, ())],
+                "samples": [vars(rejection) for rejection in full_run.samples.get(reason, ())],
             }
-            for reason, number in found.rejections.items()
+            for reason, number in full_run.rejections.items()
         ],
     }
 
@@ -50,9 +50,9 @@ def finding_told(sentence: str, needed: int) -> str:
     return f"{sentence} (needs {needed})" if needed else sentence
 
 
-def run_in_full_rows(found: RunInFull) -> Iterator[tuple[Any, ...]]:
+def run_in_full_rows(full_run: RunInFull) -> Iterator[tuple[Any, ...]]:
     """The same for people: what, how much, and how much in the run applied before."""
-    run, before = found.run, found.before
+    run, before = full_run.run, full_run.before
     yield ("run", run.id, "" if before is None else before.id)
     yield ("register", run.register)
     yield ("file", run.file_name, "" if before is None else before.file_name)
@@ -63,16 +63,16 @@ def run_in_full_rows(found: RunInFull) -> Iterator[tuple[Any, ...]]:
     for finding in run.findings:
         yield (finding["name"], finding_told(finding["sentence"], finding["needed"]))
     if run.state is RunState.HELD:
-        agreed = sum(approval.counts for approval in found.approvals)
+        agreed = sum(approval.counts for approval in full_run.approvals)
         yield ("approvals", f"{agreed} of {run.approvals_needed}")
-    for said in found.approvals:
+    for said in full_run.approvals:
         yield ("approved", f"{said.name}, {_minute(said.at)}: {said.comment}")
-    for step in found.steps:
+    for step in full_run.steps:
         took = None if step.finished_at is None else (step.finished_at - step.started_at).total_seconds()
         yield (f"step {step.step}", "not ended" if took is None else f"{took:.1f} s")
-    for reason, number in found.rejections.items():
+    for reason, number in full_run.rejections.items():
         yield (f"rejected {reason}", f"{number:,}")
-        for line in found.samples.get(reason, ()):
+        for line in full_run.samples.get(reason, ()):
             # The columns of names and of the run before stand beside it.
             yield (f"  line {line.line_number}", excerpt(f"{line.detail}: {line.excerpt}", _BESIDE))
 

@@ -33,7 +33,7 @@ def check(
     with refusals_told(as_json=as_json):
         lifetime = parts.verdict_lifetime
         with transaction(parts.engine, read_only=True) as connection:
-            found = verdicts(
+            decisions = verdicts(
                 connection, addresses, sender=sender, at=at, now=parts.clock(), lifetime=lifetime,
                 trials=parts.settings.trial_addresses,
             )  # fmt: skip
@@ -56,7 +56,7 @@ def check(
                 for c in verdict.certificates
             ],
         }
-        for verdict in found
+        for verdict in decisions
     ]
     rows = [
         (
@@ -65,7 +65,7 @@ def check(
             ", ".join(verdict.reasons),
             ", ".join(c.serial for c in verdict.certificates),
         )
-        for verdict in found
+        for verdict in decisions
     ]
     answer(
         # `results` is their former name, until the next version.
@@ -74,5 +74,5 @@ def check(
         rows=rows,
         headers=("address", "verdict", "reasons", "certificates"),
     )
-    if any(verdict.answer is not Answer.ALLOWED for verdict in found):
+    if any(verdict.answer is not Answer.ALLOWED for verdict in decisions):
         raise SystemExit(1)

@@ -209,12 +209,12 @@ def list_bulks(name: str | None, secret: str | None, state: Path | None, as_json
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
         token = who_acts(parts, connection, name, secret)
-        found = bulk.all_seen(connection, token=token, before=None, limit=100)
-    _show(found, as_json=as_json)
+        bulks = bulk.all_seen(connection, token=token, before=None, limit=100)
+    _show(bulks, as_json=as_json)
 
 
-def _show(found: list[Bulk], *, as_json: bool) -> None:
-    told = [_told(listed_bulk) for listed_bulk in found]
+def _show(bulks: list[Bulk], *, as_json: bool) -> None:
+    told = [_told(listed_bulk) for listed_bulk in bulks]
     answer({"items": told}, as_json=as_json, rows=[_row(row) for row in told], headers=HEADERS)
 
 

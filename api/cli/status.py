@@ -24,45 +24,50 @@ def status(state: Path | None, as_json: bool) -> None:
     Example:  sceau status --json
     """
     with refusals_told(as_json=as_json):
-        found = look(load_settings(state))
-    answer(found, as_json=as_json, rows=_rows(found, utc_now()), headers=("what", "state", "detail"))
-    if found["state"] != "ok":
+        installation = look(load_settings(state))
+    answer(
+        installation,
+        as_json=as_json,
+        rows=_rows(installation, utc_now()),
+        headers=("what", "state", "detail"),
+    )
+    if installation["state"] != "ok":
         raise SystemExit(1)
 
 
-def _rows(found: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, str]]:
+def _rows(installation: dict[str, Any], now: datetime) -> list[tuple[str, str | Text, str]]:
     rows: list[tuple[str, str | Text, str]] = [
-        ("web", "", found["web"]),
-        ("ldap", "", found["ldap"]),
-        ("ldaps", "", found["ldaps"]),
+        ("web", "", installation["web"]),
+        ("ldap", "", installation["ldap"]),
+        ("ldaps", "", installation["ldaps"]),
     ]
-    for name, part in found["parts"].items():
+    for name, part in installation["parts"].items():
         colour = "green" if part["state"] == "ok" else "red"
         known = [f"{key} {part[key]}" for key in ("pid", "restarts") if key in part]
         detail = ", ".join([part.get("detail") or part["reason"], *known])
         rows.append((name, Text(part["state"], colour), detail))
-    rows += [(name, Text("hangs", "red"), trouble) for name, trouble in found["troubles"].items()]
-    rows += [("record", Text("behind", "red"), lack) for lack in found["record"].get("lacks", ())]
-    if reason := found["record"].get("reason"):
+    rows += [(name, Text("hangs", "red"), trouble) for name, trouble in installation["troubles"].items()]
+    rows += [("record", Text("behind", "red"), lack) for lack in installation["record"].get("lacks", ())]
+    if reason := installation["record"].get("reason"):
         rows.append(("record", Text("behind", "red"), reason))
-    if reason := found["clock"].get("reason"):
+    if reason := installation["clock"].get("reason"):
         rows.append(("clock", Text("differs", "red"), reason))
-    rows += [_register(name, register) for name, register in found["registers"].items()]
+    rows += [_register(name, register) for name, register in installation["registers"].items()]
     rows += [
         ("drop folder", Text(repr(name), "yellow"), "no register's file: nobody reads it")
-        for name in found["strangers"]
+        for name in installation["strangers"]
     ]
-    if (peer := found["unnamed_proxy"]) is not None:
+    if (peer := installation["unnamed_proxy"]) is not None:
         rows.append(("proxy", Text(peer, "red"), WHAT_TO_DO))
     rows += [
         _lifetime(name, lifetime)
-        for name, lifetime in found["lifetimes"].items()
+        for name, lifetime in installation["lifetimes"].items()
         if lifetime["state"] != "ok"
     ]
-    rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in found["feed"].items()]
+    rows += [("feed lag", name, f"{seconds:.1f} s") for name, seconds in installation["feed"].items()]
     rows += [
         ("job", name, job["last_error"] or f"last success {ago(job['last_success'], now)}")
-        for name, job in found["jobs"].items()
+        for name, job in installation["jobs"].items()
     ]
     return rows
 

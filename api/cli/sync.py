@@ -69,16 +69,16 @@ def history(register: str | None, limit: int, state: Path | None, as_json: bool)
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = runs_of.runs(connection, register=register, limit=limit)
+        runs = runs_of.runs(connection, register=register, limit=limit)
     headers = ("run", "register", "state", "of", "lines", "created", "changed", "removed", "rejected", "took")
-    rows = [_run_row(listed_run) for listed_run in found]
+    rows = [_run_row(listed_run) for listed_run in runs]
     answer(
-        {"runs": [run_told(listed_run) for listed_run in found]}, as_json=as_json, rows=rows, headers=headers
+        {"runs": [run_told(listed_run) for listed_run in runs]}, as_json=as_json, rows=rows, headers=headers
     )
     for name in REGISTERS if not as_json else ():
         ours = [
             listed_run
-            for listed_run in reversed(found)
+            for listed_run in reversed(runs)
             if listed_run.register == name and listed_run.state is not RunState.PLANNED
         ]
         if ours:
@@ -99,11 +99,11 @@ def show(run_id: int, state: Path | None, as_json: bool) -> None:
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine, read_only=True) as connection:
-        found = runs_of.run(connection, run_id, samples=True)
+        full_run = runs_of.run(connection, run_id, samples=True)
     answer(
-        run_in_full_told(found),
+        run_in_full_told(full_run),
         as_json=as_json,
-        rows=list(run_in_full_rows(found)),
+        rows=list(run_in_full_rows(full_run)),
         headers=("", "", "before"),
     )
 

@@ -75,7 +75,7 @@ def create(
 def list_tokens(state: Path | None, as_json: bool) -> None:
     """List the tokens; no secret is ever shown again."""
     with refusals_told(as_json=as_json), transaction(container(state).engine) as connection:
-        found = access.list_tokens(connection)
+        tokens = access.list_tokens(connection)
     told = [
         {
             "id": t.id,
@@ -85,7 +85,7 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
             "expires_at": t.expires_at,
             "revoked_at": t.revoked_at,
         }
-        for t in found
+        for t in tokens
     ]
     rows = [tuple(listed_token.values()) for listed_token in told]
     answer(
