@@ -45,12 +45,12 @@ class Asker:
 def source_of(address: str) -> str:
     """What counts as one source: an IPv4 address, 64 bits of IPv6; what is no address, by its text."""
     try:
-        found = _plain(ip_address(address))
+        plain_address = _plain(ip_address(address))
     except ValueError:
         return address
-    if isinstance(found, IPv4Address):
-        return str(found)
-    return str(ip_network((found, _IPV6_SITE), strict=False))
+    if isinstance(plain_address, IPv4Address):
+        return str(plain_address)
+    return str(ip_network((plain_address, _IPV6_SITE), strict=False))
 
 
 class Proxies:
@@ -70,20 +70,22 @@ class Proxies:
         """
         if said is None or len(said) > _LONGEST or not self._trusted or not self.trusts(peer):
             return peer
-        found = peer
+        asker = peer
         for node in _from_the_right(self.header, said):
-            if not self.trusts(found):
+            if not self.trusts(asker):
                 break
             address = _address(node)
             if address is None:
                 break
-            found = str(address)
-        return found
+            asker = str(address)
+        return asker
 
     def trusts(self, address: str) -> bool:
         """Whether this is the address of a proxy that may speak for others."""
-        found = _plain(ip_address(address))
-        return any(found.version == network.version and found in network for network in self._trusted)
+        plain_address = _plain(ip_address(address))
+        return any(
+            plain_address.version == network.version and plain_address in network for network in self._trusted
+        )
 
 
 def _from_the_right(header: str, said: str) -> Iterator[str]:
@@ -92,17 +94,17 @@ def _from_the_right(header: str, said: str) -> Iterator[str]:
         if header == X_FORWARDED_FOR:
             yield element
         else:
-            found = _FOR.search(element)
-            yield "" if found is None else (found[1] or found[2] or "")
+            match = _FOR.search(element)
+            yield "" if match is None else (match[1] or match[2] or "")
 
 
 def _address(node: str) -> Address | None:
     """The address of a node (RFC 7239 6), without its port; None for `unknown`, a hidden name, nonsense."""
-    found = _NODE.fullmatch(node)
-    if found is None:
+    match = _NODE.fullmatch(node)
+    if match is None:
         return None
     try:
-        return _plain(ip_address(found["six"] or found["four"] or found["bare"]))
+        return _plain(ip_address(match["six"] or match["four"] or match["bare"]))
     except ValueError:
         return None
 

@@ -118,13 +118,13 @@ class Connections:
         if len(numbers) < self._most // _AMPLE and not awaited:
             return
         of_source: dict[str, list[Peer]] = defaultdict(list)
-        found: dict[Peer, int] = {}
+        number_of: dict[Peer, int] = {}
         for number, _, peer in _connections(numbers):
             of_source[source_of(peer[0])].append(_named(peer))
-            found[_named(peer)] = number
-        self._numbers = {peer: found[peer] for peer in awaited if peer in found}
+            number_of[_named(peer)] = number
+        self._numbers = {peer: number_of[peer] for peer in awaited if peer in number_of}
         for peer in awaited:
-            if peer not in found:
+            if peer not in number_of:
                 self._tell(peer)
         surplus = {peer for peers in of_source.values() for peer in self._surplus(peers)}
         if surplus:
@@ -206,10 +206,10 @@ def _bound_unread() -> bool:
 
     False while nobody listens yet.
     """
-    found = False
+    listening = False
     numbers = [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 - names
     for _, handle in _sockets(numbers):
         if _listens(handle):
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
-            found = True
-    return found
+            listening = True
+    return listening

@@ -59,13 +59,13 @@ class Senders(Generic[S]):
 
     def since(self, second: float) -> list[S]:
         """Those who began at this second or before, the longest first."""
-        found: list[S] = []
+        senders: list[S] = []
         with self._lock:
             for sender in self._under_way:
                 if sender.began > second:
                     break
-                found.append(sender)
-        return found
+                senders.append(sender)
+        return senders
 
     def _in_the_way_of(self, asker: Asker) -> S | None:
         if self._shares.taken < self._shares.most:

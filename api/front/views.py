@@ -10,8 +10,8 @@ from api.front.askers import source_of
 
 def source_of_request() -> str:
     """What of the network asks: the measure of whatever is counted by source."""
-    found: str = request.environ.get(SOURCE) or source_of(request.remote_addr or "")
-    return found
+    source: str = request.environ.get(SOURCE) or source_of(request.remote_addr or "")
+    return source
 
 
 def may_stay() -> bool:

@@ -306,8 +306,8 @@ def _name(dn: str) -> Name:
 
 def _source(peername: str) -> str:
     """The network that asks, as REST counts it; what comes by a Unix socket is this machine."""
-    found = _PEER.fullmatch(peername)
-    return source_of(found[1] or found[2] if found else "")
+    match = _PEER.fullmatch(peername)
+    return source_of(match[1] or match[2] if match else "")
 
 
 def _check_role(token: Token) -> None:
