@@ -108,7 +108,7 @@ class _Readiness:
         unwritten = container.writing.wrong()
         try:
             with transaction(self._engine, read_only=True) as connection:
-                found = schema_revision(connection)
+                revision = schema_revision(connection)
                 lags = feed_lags(connection, now)
                 urgent = urgent_lag_seconds(connection, LDAP, now) if LDAP in lags else 0.0
                 registers = conditions(connection, now, container.settings.freshness)
@@ -126,7 +126,7 @@ class _Readiness:
             "writing": _writing(unwritten),
             "record": _record(lacks),
             "clock": clock,
-            "migration": _migration(found, migration_head()),
+            "migration": _migration(revision, migration_head()),
             "worker": self._worker(beat, error),
             "signer": _signer(container),
             "ldap": _ldap(container),
@@ -183,10 +183,14 @@ def _clock(signing: SigningClock) -> Check:
     return told
 
 
-def _migration(found: str | None, wanted: str) -> Check:
-    if found == wanted:
-        return {"state": "ok", "revision": found}
-    return {"state": "failed", "revision": found, "reason": f"this release was written for revision {wanted}"}
+def _migration(revision: str | None, wanted: str) -> Check:
+    if revision == wanted:
+        return {"state": "ok", "revision": revision}
+    return {
+        "state": "failed",
+        "revision": revision,
+        "reason": f"this release was written for revision {wanted}",
+    }
 
 
 def _signer(container: Container) -> Check:
@@ -207,11 +211,13 @@ def _feed(lags: dict[str, float], urgent: float) -> Check:
     )
 
 
-def _registers(found: Sequence[Condition]) -> Check:
+def _registers(registers: Sequence[Condition]) -> Check:
     ages = {
-        condition.register: condition.age.total_seconds() for condition in found if condition.age is not None
+        condition.register: condition.age.total_seconds()
+        for condition in registers
+        if condition.age is not None
     }
-    late = [condition.register for condition in found if condition.late]
+    late = [condition.register for condition in registers if condition.late]
     if late:
         return {"state": "degraded", "age_seconds": ages, "reason": f"late: {', '.join(late)}"}
     return {"state": "ok", "age_seconds": ages}
