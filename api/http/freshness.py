@@ -46,11 +46,11 @@ class Lately:
     def sources(self, connection: Connection) -> Mapping[str, datetime | None]:
         """As `sources` gives them, read again once a second has gone by."""
         asked_at = time.monotonic()
-        read_at, found = self._read
+        read_at, instants = self._read
         if asked_at - read_at > _HOLDS_SECONDS:
-            found = sources(connection)
-            self._read = asked_at, found
-        return found
+            instants = sources(connection)
+            self._read = asked_at, instants
+        return instants
 
 
 @contextmanager

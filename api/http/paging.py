@@ -74,10 +74,10 @@ class SearchQuery(PageQuery):
     )
 
 
-def cut(found: Sequence[Item], limit: int) -> tuple[Sequence[Item], Item | None]:
-    """The page of what was found, and its last where more follow: `found` was asked for `limit` and one."""
-    page = found[:limit]
-    return page, page[-1] if len(found) > limit else None
+def cut(items: Sequence[Item], limit: int) -> tuple[Sequence[Item], Item | None]:
+    """The page of what was found, and its last where more follow: `items` were asked for `limit` and one."""
+    page = items[:limit]
+    return page, page[-1] if len(items) > limit else None
 
 
 def page_of(
