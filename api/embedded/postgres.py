@@ -97,8 +97,8 @@ class EmbeddedPostgres:
                 with psycopg.connect(
                     make_conninfo(self.conninfo, dbname="postgres"), autocommit=True
                 ) as link:
-                    found = link.execute("SELECT 1 FROM pg_database WHERE datname = %s", [USER]).fetchone()
-                    if not found:
+                    database = link.execute("SELECT 1 FROM pg_database WHERE datname = %s", [USER]).fetchone()
+                    if not database:
                         link.execute(f"CREATE DATABASE {USER}")
                     return
             except psycopg.OperationalError as error:

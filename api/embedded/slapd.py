@@ -341,11 +341,11 @@ def _death(tool: subprocess.Popen[bytes]) -> str:
 
 
 def _installed() -> Path:
-    found = shutil.which("slapd", path=os.pathsep.join(SEARCHED))
-    if found is None:
+    program = shutil.which("slapd", path=os.pathsep.join(SEARCHED))
+    if program is None:
         text = "slapd is not installed: as root, run `apt-get install slapd ldap-utils`."
         raise Refusal(Kind.UNAVAILABLE, "slapd-missing", text)
-    return Path(found).resolve()
+    return Path(program).resolve()
 
 
 def _first(folders: Sequence[Path]) -> Path:

@@ -73,14 +73,14 @@ def _account() -> tuple[int, int]:
             shell = ["--shell", "/usr/sbin/nologin"]
             _runs([useradd, "--system", "--user-group", "--no-create-home", *shell, ACCOUNT])
     try:
-        found = pwd.getpwnam(ACCOUNT)
+        account = pwd.getpwnam(ACCOUNT)
     except KeyError as error:
         text = (
             "PostgreSQL does not run as root, this system allows no user namespace, and the account"
             f" {ACCOUNT!r} could not be made: run `useradd --system {ACCOUNT}`, or run as an ordinary user."
         )
         raise Refusal(Kind.UNAVAILABLE, "postgres-refuses-root", text) from error
-    return found.pw_uid, found.pw_gid
+    return account.pw_uid, account.pw_gid
 
 
 @contextmanager

@@ -67,14 +67,14 @@ def forget_old(state: Path) -> None:
     """Remove every pair but the current one: for when slapd shows that, and would after a restart."""
     folder = folder_of(state)
     kept = {files(state).certificate.parent, folder / "root.pem", folder / "current"}
-    for found in folder.iterdir():
-        if found in kept:
+    for path in folder.iterdir():
+        if path in kept:
             continue
-        if found.is_dir() and not found.is_symlink():
-            shutil.rmtree(found)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
             # A switch cut short, or the one pair that earlier releases kept here.
-            found.unlink()
+            path.unlink()
 
 
 def _make(container: Container, actor: Actor) -> None:
@@ -125,13 +125,16 @@ def _switch(folder: Path, name: str) -> None:
 
 def _what_is_wrong(container: Container) -> str:
     """Why the current pair will not do, '' when it will."""
-    found, now = _pair(files(container.settings.state)), container.clock()
-    if found is None:
+    certificate, now = _pair(files(container.settings.state)), container.clock()
+    if certificate is None:
         return "there was none"
-    life, left = found.not_valid_after_utc - found.not_valid_before_utc, found.not_valid_after_utc - now
+    life, left = (
+        certificate.not_valid_after_utc - certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc - now,
+    )
     if left <= min(RENEWED_WITH, life * RENEWED_SHARE):
-        return f"the last one ends on {found.not_valid_after_utc:%Y-%m-%d}"
-    serial = serial_of(found.serial_number)
+        return f"the last one ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
+    serial = serial_of(certificate.serial_number)
     with transaction(container.engine, read_only=True) as connection:
         if revocations.last_actions(connection, [serial]).get(serial, RevocationAction.RELEASE) is not (
             RevocationAction.RELEASE
@@ -139,7 +142,7 @@ def _what_is_wrong(container: Container) -> str:
             return "the last one was revoked"
         issuer = servers_authority.issuing(connection, SERVICE_TLS, FORMERLY, now)
     # By the CA's name alone a next generation under the same name would be taken for the last.
-    if not _is_by(found, issuer):
+    if not _is_by(certificate, issuer):
         return f"{issuer.id} issues now"
     return ""
 
@@ -147,17 +150,17 @@ def _what_is_wrong(container: Container) -> str:
 def _pair(paths: TlsFiles) -> x509.Certificate | None:
     """The certificate, None unless a key that fits it lies beside."""
     try:
-        found = x509.load_pem_x509_certificate(paths.certificate.read_bytes())
+        certificate = x509.load_pem_x509_certificate(paths.certificate.read_bytes())
         key = serialization.load_pem_private_key(paths.key.read_bytes(), None)
     except (FileNotFoundError, ValueError):
         return None
-    return found if key.public_key() == found.public_key() else None
+    return certificate if key.public_key() == certificate.public_key() else None
 
 
-def _is_by(found: x509.Certificate, issuer: Authority) -> bool:
+def _is_by(certificate: x509.Certificate, issuer: Authority) -> bool:
     issued_by = x509.load_der_x509_certificate(issuer.der).extensions
     named = issued_by.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    asked = found.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    asked = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     return asked.key_identifier == named
 
 
