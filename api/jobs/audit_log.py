@@ -24,8 +24,8 @@ def verify_log(container: Container) -> tuple[int, verifier.Verified]:
     """The log's size, everything found wrong with it, and what it says itself that it has lost."""
     public_key = audit_key(container).public_key()
     with transaction(container.engine, read_only=True) as connection:
-        found = verifier.examine(connection, public_key, checkpoint_file(container))
-        return tlog_store.size(connection), found
+        examination = verifier.examine(connection, public_key, checkpoint_file(container))
+        return tlog_store.size(connection), examination
 
 
 def audit_key(container: Container) -> checkpoint.AuditKey:

@@ -29,13 +29,13 @@ def publish_shards(container: Container, *, every: bool = False) -> int:
             container.settings.crl_floor,
         )
     with transaction(container.engine) as connection:
-        found = store.online_shards(connection)
-    for authority_id, shard in found:
+        shards = store.online_shards(connection)
+    for authority_id, shard in shards:
         crl.publish(
             container.engine, container.signer, authority_id=authority_id, shard=shard,
             now=container.signing.instant(), lifetime=lifetime, floor_file=container.settings.crl_floor,
         )  # fmt: skip
-    return len(found)
+    return len(shards)
 
 
 def let_crl_bytes_go(container: Container) -> str:

@@ -41,8 +41,8 @@ def heartbeat(container: Container) -> str:
 
 def watch_completeness(container: Container) -> str:
     """Refuse `record-behind` while the record lacks what was shown of it; the log says what shows it."""
-    if found := container.watch.look():
-        _LOG.error("the record is behind: %s", "; ".join(found))
+    if lacks := container.watch.look():
+        _LOG.error("the record is behind: %s", "; ".join(lacks))
         raise detection.behind()
     return ""
 
@@ -59,8 +59,8 @@ def watch_privacy(container: Container) -> str:
     with transaction(container.engine, read_only=True) as connection:
         begun = privacy_watch.has_begun(connection)
     if not begun:
-        found = privacy_watch.look_at_all(container.engine, container.present())
-        return f"all was looked at, {found} are held back"
+        number = privacy_watch.look_at_all(container.engine, container.present())
+        return f"all was looked at, {number} are held back"
     while True:
         with transaction(container.engine) as connection:
             if privacy_watch.step(connection, container.present(connection)) < privacy_watch.BATCH:
@@ -77,8 +77,8 @@ def replace_revoked_in_error(container: Container) -> str:
 
 def recover_issuance(container: Container) -> str:
     """Store and revoke what a crash left signed but not stored (rule 27 of docs/explanation/issuance.md)."""
-    found = orphans.recover(container.engine, container.signer, container.present())
-    return f"found signed but not stored, and revoked: {', '.join(found)}" if found else ""
+    serials = orphans.recover(container.engine, container.signer, container.present())
+    return f"found signed but not stored, and revoked: {', '.join(serials)}" if serials else ""
 
 
 def number_earlier_keys(container: Container) -> str:

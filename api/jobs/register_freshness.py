@@ -23,8 +23,8 @@ def watch_freshness(container: Container) -> str:
     now = container.clock()
     with transaction(container.engine, read_only=True) as connection:
         since = job_runs.last_success(connection, FRESHNESS)
-        found = turned(connection, since=since, now=now, limits=container.settings.freshness)
-    for turn in found:
+        turns = turned(connection, since=since, now=now, limits=container.settings.freshness)
+    for turn in turns:
         log.log(logging.WARNING if turn.late else logging.INFO, "%s", _told(turn))
     return ""
 

@@ -23,10 +23,10 @@ from directory.sync.sources.origins import load_api
 def take_increments(container: Container) -> str:
     """Bring the registers in step with the API; '' when it is not configured or nothing changed."""
     path = container.settings.sources_file
-    found = load_api(Path(path), tuple(INCREMENTS)) if path else None
-    if found is None:
+    configuration = load_api(Path(path), tuple(INCREMENTS)) if path else None
+    if configuration is None:
         return ""
-    api, registers = found
+    api, registers = configuration
     told = NightReport()
     with try_lock(container.engine, f"fetch:{cursor.SOURCE}") as free:
         if free:
@@ -64,7 +64,7 @@ def _known(
     container: Container, registers: Iterable[str], until: datetime, told: NightReport
 ) -> dict[str, datetime]:
     """Up to when each register is known that may be brought further now."""
-    found = {}
+    instants = {}
     with transaction(container.engine) as connection:
         for register in registers:
             known = cursor.known_until(connection, register)
@@ -75,8 +75,8 @@ def _known(
                 text = f"What is known ends on {known:%Y-%m-%d}: a whole file must come first."
                 told.refuse(register, Refusal(Kind.UNACCEPTABLE, "increment-too-old", text))
                 continue
-            found[register] = known
-    return found
+            instants[register] = known
+    return instants
 
 
 def _folder(container: Container) -> Path:

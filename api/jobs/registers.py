@@ -139,7 +139,7 @@ def _fetch(container: Container, origin: Origin) -> str:
     with transaction(container.engine) as connection:
         last = origins.last_version(connection, origin)
     try:
-        found = fetch(origin, container.settings.registers, last)
+        download = fetch(origin, container.settings.registers, last)
     except Refusal as refusal:
         with transaction(container.engine) as connection:
             again = origins.note_refused(connection, origin, refusal, now=container.clock())
@@ -147,8 +147,10 @@ def _fetch(container: Container, origin: Origin) -> str:
             raise
         return ""
     with transaction(container.engine) as connection:
-        origins.note_fetched(connection, origin, found.version if found else None, now=container.clock())
-    return found.path.name if found else ""
+        origins.note_fetched(
+            connection, origin, download.version if download else None, now=container.clock()
+        )
+    return download.path.name if download else ""
 
 
 def _take_all(container: Container, registers: Iterable[str], told: NightReport) -> None:
@@ -223,12 +225,12 @@ def dropped(path: Path, droppers: Collection[int] = ()) -> Iterator[RegisterFile
 
 def check_dropped(file: RegisterFile, droppers: Collection[int] = ()) -> None:
     """Refuse (`no-such-file`) a file that has a second name, or belongs to a stranger."""
-    path, found = file.path, os.fstat(file.descriptor)
-    if found.st_nlink > 1:
+    path, status = file.path, os.fstat(file.descriptor)
+    if status.st_nlink > 1:
         text = f"{path.name} has a second name, which may lie elsewhere: not taken in. Copy it instead."
         raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
-    if found.st_uid not in {0, os.geteuid(), path.parent.stat().st_uid, *droppers}:
-        account = _account_of(found.st_uid)
+    if status.st_uid not in {0, os.geteuid(), path.parent.stat().st_uid, *droppers}:
+        account = _account_of(status.st_uid)
         text = (
             f"{path.name} belongs to another account, {account}: not taken in."
             f" Name {account} in `drop_accounts` if it may drop files, or have the folder's owner copy it."
