@@ -133,8 +133,8 @@ def _codes(operation: Spec) -> list[str]:
 def _resolved(spec: Spec, schema: Spec) -> Spec:
     """The schema behind a reference, whether bare or in the `anyOf` that marks a nullable one."""
     if "$ref" in schema:
-        found: Spec = spec["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        return found
+        target: Spec = spec["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        return target
     choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
     return _resolved(spec, choices[0]) if choices else schema
 

@@ -84,8 +84,8 @@ class _Pages:
 
 
 def _overview(container: Container, connection: Connection, now: datetime) -> tuple[timedelta, str]:
-    found = history.conditions(connection, now, container.settings.freshness)
-    sheets = [_sheet(connection, condition, now) for condition in found]
+    conditions = history.conditions(connection, now, container.settings.freshness)
+    sheets = [_sheet(connection, condition, now) for condition in conditions]
     return _HELD, render_template(
         "registers.html", sheets=sheets, words=words, now=now, RunState=RunState, listed=LISTED
     )
@@ -102,14 +102,14 @@ def _sheet(connection: Connection, condition: Condition, now: datetime) -> _Shee
 
 def _run(connection: Connection, run_id: int) -> tuple[timedelta, str]:
     try:
-        found = history.run(connection, run_id, samples=False)
+        full_run = history.run(connection, run_id, samples=False)
     except Refusal as error:
         raise NotFound from error
-    over = found.run.state in (RunState.APPLIED, RunState.REFUSED, RunState.PLANNED)
+    over = full_run.run.state in (RunState.APPLIED, RunState.REFUSED, RunState.PLANNED)
     return _HELD_WHEN_OVER if over else _HELD, render_template(
-        "register_run.html", found=found, run=found.run, words=words, RunState=RunState,
-        findings=[_finding(found.run.register, finding) for finding in found.run.findings],
-        longest=_longest(found),
+        "register_run.html", found=full_run, run=full_run.run, words=words, RunState=RunState,
+        findings=[_finding(full_run.run.register, finding) for finding in full_run.run.findings],
+        longest=_longest(full_run),
     )  # fmt: skip
 
 
@@ -117,7 +117,9 @@ def _finding(register: str, finding: Mapping[str, Any]) -> Said:
     return Said(words.finding_in_french(register, finding), finding["sentence"])
 
 
-def _longest(found: RunInFull) -> float:
+def _longest(full_run: RunInFull) -> float:
     """Seconds of the longest step, against which the others are drawn."""
-    took = [(step.finished_at - step.started_at).total_seconds() for step in found.steps if step.finished_at]
+    took = [
+        (step.finished_at - step.started_at).total_seconds() for step in full_run.steps if step.finished_at
+    ]
     return max([*took, 0.001])
