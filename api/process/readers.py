@@ -126,9 +126,9 @@ class Readers:
     def _spend(
         self, reading: Reading, scopes: Sequence[str], number: int, now: datetime
     ) -> list[QuotaStanding] | None:
-        found = [self._held.get((reading, scope)) for scope in scopes]
+        shares = [self._held.get((reading, scope)) for scope in scopes]
         held = [
-            share for share in found if share is not None and share.unspent >= number and _holds(share, now)
+            share for share in shares if share is not None and share.unspent >= number and _holds(share, now)
         ]
         if len(held) < len(scopes):
             return None
