@@ -70,7 +70,7 @@ def see_attention(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     auditors all. A matter closes by itself when it is gone.
     """
     limit: int = asked["limit"]
-    found = matters_noted(
+    matters = matters_noted(
         call.connection,
         authority=call.token.authority if call.token.role is Role.REGISTRAR else None,
         kind=None if (kind := asked.get("kind")) is None else kind.value,
@@ -78,7 +78,7 @@ def see_attention(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         after=asked.get("after"),
         limit=limit + 1,
     )
-    page, last = paging.cut(found, limit)
+    page, last = paging.cut(matters, limit)
     return {"items": page, "next": None if last is None else last.id}
 
 

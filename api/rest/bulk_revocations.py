@@ -189,11 +189,11 @@ def see_bulks(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
 
     The newest first, with how far they have come.
     """
-    found = use_cases.all_seen(
+    bulks = use_cases.all_seen(
         call.connection, token=call.token, before=asked.get("before"), limit=asked["limit"] + 1
     )
-    page = found[: asked["limit"]]
-    return {"items": page, "next": page[-1].id if len(found) > len(page) else None}
+    page = bulks[: asked["limit"]]
+    return {"items": page, "next": page[-1].id if len(bulks) > len(page) else None}
 
 
 @operation(

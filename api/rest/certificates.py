@@ -389,11 +389,11 @@ def certificates(container: Container) -> Resource:
     )  # fmt: skip
 
 
-def _shown(call: Transacted, found: IssuedCertificate) -> dict[str, Any]:
-    vouched = history.vouched_by(call.connection, found.serial)
+def _shown(call: Transacted, issued_certificate: IssuedCertificate) -> dict[str, Any]:
+    vouched = history.vouched_by(call.connection, issued_certificate.serial)
     authority = None if vouched is None else vouched.authority
-    shown = asdict(found)
-    if may_see_holder(call.connection, call.token, found, authority):
+    shown = asdict(issued_certificate)
+    if may_see_holder(call.connection, call.token, issued_certificate, authority):
         return shown
     return shown | dict.fromkeys(_TELLS_THE_HOLDER)
 

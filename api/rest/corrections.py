@@ -149,7 +149,7 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     A registrar sees those of his Ordre, administrators and auditors all, with their reasons.
     """
     limit: int = asked["limit"]
-    found = use_cases.corrections_made(
+    changes = use_cases.corrections_made(
         call.connection,
         token=call.token,
         entity=Entity(asked["entity"]) if "entity" in asked else None,
@@ -158,7 +158,7 @@ def see_corrections(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         after=asked.get("after", 0),
         limit=limit + 1,
     )
-    page, last = paging.cut(found, limit)
+    page, last = paging.cut(changes, limit)
     return {"items": page, "next": None if last is None else last.id}
 
 

@@ -87,11 +87,11 @@ class EnrolmentInFull(EnrolmentAnswer):
     ended_at = Instant(required=True, allow_none=True)
 
 
-def in_full(connection: Connection, found: Sequence[Enrolment]) -> list[dict[str, Any]]:
+def in_full(connection: Connection, enrolments: Sequence[Enrolment]) -> list[dict[str, Any]]:
     """What `EnrolmentInFull` shows of each; the names of all registrars take one statement."""
     acted = {
         token_id
-        for enrolment in found
+        for enrolment in enrolments
         for token_id in (enrolment.requested_by, enrolment.approved_by)
         if token_id
     }
@@ -104,7 +104,7 @@ def in_full(connection: Connection, found: Sequence[Enrolment]) -> list[dict[str
             if enrolment.approved_by is None
             else _registrar(enrolment.approved_by, names),
         }
-        for enrolment in found
+        for enrolment in enrolments
     ]
 
 

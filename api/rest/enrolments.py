@@ -247,7 +247,7 @@ def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """
     limit: int = asked["limit"]
     establishment = asked.get("establishment")
-    found = enrolment.enrolments_seen(
+    listed_enrolments = enrolment.enrolments_seen(
         call.connection,
         token=call.token,
         state=asked.get("state"),
@@ -255,7 +255,7 @@ def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         after=asked.get("after"),
         limit=limit + 1,
     )
-    page, last = paging.cut(found, limit)
+    page, last = paging.cut(listed_enrolments, limit)
     return {"items": in_full(call.connection, page), "next": None if last is None else last.id}
 
 
@@ -277,8 +277,8 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
 
     Who asked for it, on what proof of identity, who approved it.
     """
-    found = enrolment.enrolment_seen(call.connection, token=call.token, enrolment_id=enrolment_id)
-    return in_full(call.connection, [found])[0]
+    seen_enrolment = enrolment.enrolment_seen(call.connection, token=call.token, enrolment_id=enrolment_id)
+    return in_full(call.connection, [seen_enrolment])[0]
 
 
 @operation(

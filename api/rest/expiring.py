@@ -88,8 +88,8 @@ def expiring(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
         to_operator=role is Role.OPERATOR,
         operator_id=call.token.operator_id,
     )
-    found = expiry_notices.ending(call.connection, call.now, wanted, after=_place(asked), limit=limit + 1)
-    page, last = paging.cut(found, limit)
+    endings = expiry_notices.ending(call.connection, call.now, wanted, after=_place(asked), limit=limit + 1)
+    page, last = paging.cut(endings, limit)
     following = None if last is None else f"{int(last.not_after.timestamp())}-{last.serial}"
     return {"items": [_shown(ending) for ending in page], "next": following}
 

@@ -174,10 +174,10 @@ def exports_of_the_public(container: Container) -> Resource:
 
 def _found(call: Call, stamp: str) -> Export:
     with transaction(call.container.engine, read_only=True) as connection:
-        found = export_folder.find(connection, call.container.settings.exports, stamp)
-    if found is None:
+        kept_export = export_folder.find(connection, call.container.settings.exports, stamp)
+    if kept_export is None:
         raise _unknown(**({"retry_after": export_folder.RETRY_SECONDS} if stamp == "latest" else {}))
-    return found
+    return kept_export
 
 
 def _unknown(**details: int) -> Refusal:

@@ -215,8 +215,10 @@ def see_measures(call: Transacted, national_id: str) -> dict[str, Any]:
     A registrar sees those of his Ordre, an auditor all, with their reasons.
     """
     wanted = read_national_id(national_id, strict=call.container.settings.strict_rpps)
-    found = use_cases.measures_seen(call.connection, token=call.token, national_id=wanted, now=call.now)
-    return {"items": found}
+    listed_measures = use_cases.measures_seen(
+        call.connection, token=call.token, national_id=wanted, now=call.now
+    )
+    return {"items": listed_measures}
 
 
 @operation(

@@ -124,8 +124,8 @@ def see_operator_certificates(call: Transacted, asked: dict[str, Any]) -> dict[s
     """
     after = serials.parse_serial(asked["after"]) if asked.get("after") else None
     limit: int = asked["limit"]
-    found = for_operator.made_for(call.connection, token=call.token, after=after, limit=limit + 1)
-    page, last = paging.cut(found, limit)
+    entries = for_operator.made_for(call.connection, token=call.token, after=after, limit=limit + 1)
+    page, last = paging.cut(entries, limit)
     items = [
         asdict(entry.certificate)
         | {

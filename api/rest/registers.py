@@ -256,8 +256,8 @@ def registers_now(call: Transacted) -> dict[str, Any]:
     For each national register: the file applied last and its age, whether it is late, the run at work and the
     one that waits for a decision.
     """
-    found = history.conditions(call.connection, call.now, call.container.settings.freshness)
-    return {"items": [_condition(condition) for condition in found], "at": call.now}
+    conditions = history.conditions(call.connection, call.now, call.container.settings.freshness)
+    return {"items": [_condition(condition) for condition in conditions], "at": call.now}
 
 
 @operation(
@@ -279,14 +279,14 @@ def register_runs(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     The files that came and what became of them, newest first.
     """
     limit: int = asked["limit"]
-    found = history.runs(
+    runs = history.runs(
         call.connection,
         register=asked.get("register"),
         states=[asked["state"]] if "state" in asked else None,
         after=asked.get("after"),
         limit=limit + 1,
     )
-    page, last = paging.cut(found, limit)
+    page, last = paging.cut(runs, limit)
     return {"items": [_run(run) for run in page], "next": None if last is None else last.id}
 
 
@@ -336,14 +336,14 @@ def register_rejections(call: Transacted, asked: dict[str, Any], run_id: int) ->
     """
     limit: int = asked["limit"]
     cursor = _CURSOR.fullmatch(asked.get("after", ""))
-    found = history.rejections(
+    rejections = history.rejections(
         call.connection,
         run_id,
         reason=asked.get("reason"),
         after=(int(cursor[1]), cursor[2]) if cursor else (0, ""),
         limit=limit + 1,
     )
-    page, last = paging.cut(found, limit)
+    page, last = paging.cut(rejections, limit)
     return {"items": page, "next": None if last is None else f"{last.line_number}:{last.reason}"}
 
 
@@ -403,18 +403,18 @@ def _run(run: Run) -> dict[str, Any]:
     return {**vars(run), "seconds": _seconds(run.duration)}
 
 
-def _in_full(found: RunInFull) -> dict[str, Any]:
+def _in_full(full_run: RunInFull) -> dict[str, Any]:
     return {
-        **_run(found.run),
-        "before": _run_or_none(found.before),
-        "steps": [_step(step) for step in found.steps],
-        "findings": [_finding(found.run.register, finding) for finding in found.run.findings],
+        **_run(full_run.run),
+        "before": _run_or_none(full_run.before),
+        "steps": [_step(step) for step in full_run.steps],
+        "findings": [_finding(full_run.run.register, finding) for finding in full_run.run.findings],
         "approvals": [
-            {**vars(approval), "actor": actor_of(approval.token_id).name} for approval in found.approvals
+            {**vars(approval), "actor": actor_of(approval.token_id).name} for approval in full_run.approvals
         ],
         "rejections": [
-            {"reason": reason, "count": number, "samples": found.samples.get(reason)}
-            for reason, number in found.rejections.items()
+            {"reason": reason, "count": number, "samples": full_run.samples.get(reason)}
+            for reason, number in full_run.rejections.items()
         ],
     }
 

@@ -38,22 +38,22 @@ def trust_list(container: Container) -> Blueprint:
     @made.get("/v1/trust-list")
     @JsonParser().use_kwargs(VersionQuery, location="query")
     def list_now(version: int | None) -> Response:
-        found = _current(newest)
-        if version == found.version:
+        newest_list = _current(newest)
+        if version == newest_list.version:
             answer = Response(status=204)
-            answer.set_etag(str(found.version))
+            answer.set_etag(str(newest_list.version))
             answer.headers["Cache-Control"] = CACHEABLE
             return answer
-        return _handed(found, found.jws, JOSE)
+        return _handed(newest_list, newest_list.jws, JOSE)
 
     @made.get("/v1/trust-list/<int:version>")
     def list_kept(version: int) -> Response:
-        found = newest.get()
-        if found is None or found.version != version:
-            found = find(container, version)
-        if found is None:
+        signed_list = newest.get()
+        if signed_list is None or signed_list.version != version:
+            signed_list = find(container, version)
+        if signed_list is None:
             raise Refusal(Kind.NOT_FOUND, "unknown-trust-list", f"There is no trust list number {version}.")
-        return _handed(found, found.jws, JOSE, _FOREVER)
+        return _handed(signed_list, signed_list.jws, JOSE, _FOREVER)
 
     return made
 
@@ -63,26 +63,26 @@ def _add_white_list(made: Blueprint, newest: Newest) -> None:
 
     @made.get("/trust-list.xml")
     def white_list() -> Response:
-        found = _current(newest)
-        return _handed(found, found.xml, XML)
+        newest_list = _current(newest)
+        return _handed(newest_list, newest_list.xml, XML)
 
     @made.get("/trust-list.xml.jws")
     def white_list_signature() -> Response:
-        found = _current(newest)
-        return _handed(found, found.xml_signature, JOSE)
+        newest_list = _current(newest)
+        return _handed(newest_list, newest_list.xml_signature, JOSE)
 
     @made.get("/trust-list.xml.sha256")
     def white_list_checksum() -> Response:
-        found = _current(newest)
-        return _handed(found, found.checksum, TEXT)
+        newest_list = _current(newest)
+        return _handed(newest_list, newest_list.checksum, TEXT)
 
 
 def _current(newest: Newest) -> Published:
-    found = newest.get()
-    if found is None:
+    newest_list = newest.get()
+    if newest_list is None:
         text = "No trust list has been signed yet: there must be a CA, and a worker."
         raise Refusal(Kind.UNAVAILABLE, "no-trust-list", text)
-    return found
+    return newest_list
 
 
 def _handed(signed_list: Published, body: bytes, media: str, kept: str = CACHEABLE) -> Response:

@@ -73,15 +73,15 @@ class Newest:
                 number = trust_list_store.latest_number(connection)
                 if self._held is not None and self._held.version == number:
                     return self._held
-                found = trust_list_store.find(connection, number)
+                signed_list = trust_list_store.find(connection, number)
         except OperationalError:
             if self._held is not None and now < self._held.next_update:
                 return self._held
             raise
-        if found is None:
+        if signed_list is None:
             return None
         try:
-            return _as_signed(found)
+            return _as_signed(signed_list)
         except Refusal:
             if self._held is not None and now < self._held.next_update:
                 return self._held
@@ -106,5 +106,5 @@ def _as_signed(signed_list: trust_list_store.Version) -> Published:
 def find(container: Container, version: int) -> Published | None:
     """A kept version, or None."""
     with transaction(container.engine, read_only=True) as connection:
-        found = trust_list_store.find(connection, version)
-    return None if found is None else _as_signed(found)
+        signed_list = trust_list_store.find(connection, version)
+    return None if signed_list is None else _as_signed(signed_list)

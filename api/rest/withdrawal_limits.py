@@ -73,8 +73,8 @@ def see_withdrawal_limits(call: Transacted) -> dict[str, Any]:
     By token and by Ordre or operator, all roads together: measures, holds, revocations, corrections. A
     registrar or an operator sees their own, administrators and auditors all.
     """
-    found = use_cases.standings_seen(call.connection, token=call.token, now=call.now)
-    return {"items": found}
+    uses = use_cases.standings_seen(call.connection, token=call.token, now=call.now)
+    return {"items": uses}
 
 
 @operation(
