@@ -71,14 +71,14 @@ class Files:
         heard = self._heard
         try:
             with self._engine.connect() as connection:
-                found = _latest(connection, place, held, heard, self._kept)
+                newest_list = _latest(connection, place, held, heard, self._kept)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CRL")
             return UNAVAILABLE if held is None else held.reply
-        if found is None:
+        if newest_list is None:
             return NOT_FOUND
-        self._lists[place] = found
-        return found.reply
+        self._lists[place] = newest_list
+        return newest_list.reply
 
     def bundle(self) -> Reply:
         """Every CA of every generation and what they certified of one another, as PKCS #7 (RFC 8551 3.2.2).
@@ -87,38 +87,38 @@ class Files:
         """
         try:
             with self._engine.connect() as connection:
-                found = trust_list_store.certificates(connection)
+                certificates = trust_list_store.certificates(connection)
                 newest = trust_list_store.youngest(connection)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for the CA bundle")
             return UNAVAILABLE if self._bundle is None else self._bundle[1]
         if newest is None:
             return NOT_FOUND
-        if self._bundle is None or self._bundle[0] != found:
-            if not _are_signed(found, found):
+        if self._bundle is None or self._bundle[0] != certificates:
+            if not _are_signed(certificates, certificates):
                 return UNAVAILABLE if self._bundle is None else self._bundle[1]
-            made = cacheable(BUNDLE, trust_list.as_bundle(found), newest, dated_alone=True)
-            self._bundle = (found, made)
+            made = cacheable(BUNDLE, trust_list.as_bundle(certificates), newest, dated_alone=True)
+            self._bundle = (certificates, made)
         return self._bundle[1]
 
     def certificates(self, authority_id: str) -> Reply:
         """Every certificate of the CA's key, as certificates point to it (certs-only CMS)."""
         try:
             with self._engine.connect() as connection:
-                found = rollover.bundle(connection, authority_id)
+                signed = rollover.bundle(connection, authority_id)
                 known = trust_list_store.certificates(connection)
         except (SQLAlchemyError, ValueError):
             # The second: what stands there is no certificate.
             _LOG.exception("the record could not be read for the certificates of a CA")
             held = self._chains.get(authority_id)
             return UNAVAILABLE if held is None else held[1]
-        if found is None:
+        if signed is None:
             return NOT_FOUND
         held = self._chains.get(authority_id)
-        if held is None or held[0] != found[0]:
-            if not _are_signed(rollover.certificates_in(found[0]), known):
+        if held is None or held[0] != signed[0]:
+            if not _are_signed(rollover.certificates_in(signed[0]), known):
                 return UNAVAILABLE if held is None else held[1]
-            held = found[0], cacheable("application/pkcs7-mime", *found, dated_alone=True)
+            held = signed[0], cacheable("application/pkcs7-mime", *signed, dated_alone=True)
             self._chains[authority_id] = held
         return held[1]
 
@@ -129,16 +129,16 @@ class Files:
             return held
         try:
             with self._engine.connect() as connection:
-                found = certificate_of(connection, authority_id)
+                signed = certificate_of(connection, authority_id)
                 known = trust_list_store.certificates(connection)
         except SQLAlchemyError:
             _LOG.exception("the record could not be read for a CA certificate")
             return UNAVAILABLE
-        if found is None:
+        if signed is None:
             return NOT_FOUND
-        if not _are_signed([found[0]], known):
+        if not _are_signed([signed[0]], known):
             return UNAVAILABLE
-        reply = cacheable("application/pkix-cert", *found, dated_alone=True)
+        reply = cacheable("application/pkix-cert", *signed, dated_alone=True)
         self._certificates[authority_id] = reply
         return reply
 
@@ -157,10 +157,10 @@ def _latest(
         return _List(held.number, held.reply, heard)
     published = crl_store.latest(connection, authority_id, shard, delta=delta)
     authority = authorities.load_authority(connection, authority_id)
-    found = None
+    recorded_list = None
     if published is not None and _is_intact(published.der, authority, published.number, delta=delta):
         alone = crl_store.is_dated_alone(connection, authority_id, shard, published.number, delta=delta)
-        found = _given(published.der, published.number, heard, dated_alone=alone)
+        recorded_list = _given(published.der, published.number, heard, dated_alone=alone)
     # Read when something new is given, not for each who asks.
     named = place_of_crl(authority_id, shard)
     content = None if kept is None else high_water.kept_list(kept, named, delta=delta)
@@ -172,10 +172,14 @@ def _latest(
         # A later one was published, which neither the record nor any file has: an older one would un-revoke.
         if forgotten:
             return _List(0, UNAVAILABLE, heard)
-        return found if published is None or found is not None else _last_good(held, heard)
-    if found is None and held is not None and held.number > last:
+        return recorded_list if published is None or recorded_list is not None else _last_good(held, heard)
+    if recorded_list is None and held is not None and held.number > last:
         return _last_good(held, heard)
-    return found if found is not None and found.number >= last else _given(content, last, heard)
+    return (
+        recorded_list
+        if recorded_list is not None and recorded_list.number >= last
+        else _given(content, last, heard)
+    )
 
 
 def _last_good(held: _List | None, heard: int) -> _List:
