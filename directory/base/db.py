@@ -159,5 +159,5 @@ def server_version(connection: Connection) -> str:
 
 def schema_revision(connection: Connection) -> str | None:
     """The migration that the schema is at, None of a database that has had none."""
-    found: str | None = connection.execute(_REVISION).scalar()
-    return found
+    revision: str | None = connection.execute(_REVISION).scalar()
+    return revision

@@ -28,10 +28,10 @@ def close_to_others(folder: Path) -> None:
     """
     for path in (folder, *_below(folder)):
         try:
-            found = path.lstat()
-            if found.st_uid == os.geteuid() and stat.S_IFMT(found.st_mode) in {stat.S_IFREG, stat.S_IFDIR}:
-                closed = stat.S_IMODE(found.st_mode) & ~0o027
-                if closed != stat.S_IMODE(found.st_mode):
+            status = path.lstat()
+            if status.st_uid == os.geteuid() and stat.S_IFMT(status.st_mode) in {stat.S_IFREG, stat.S_IFDIR}:
+                closed = stat.S_IMODE(status.st_mode) & ~0o027
+                if closed != stat.S_IMODE(status.st_mode):
                     path.chmod(closed)
         except FileNotFoundError:
             # Gone since it was listed.

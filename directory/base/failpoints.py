@@ -22,10 +22,10 @@ def arm(spec: str) -> None:
     _armed.clear()
     if not spec:
         return
-    found = _FORM.fullmatch(spec)
-    if found is None:
+    match = _FORM.fullmatch(spec)
+    if match is None:
         raise Refusal(Kind.MALFORMED, "bad-setting", f"{spec!r} is no fail point: name[:n]=action.")
-    _armed[found["name"]] = (int(found["nth"] or 1), found["action"])
+    _armed[match["name"]] = (int(match["nth"] or 1), match["action"])
 
 
 def passing(name: str) -> None:

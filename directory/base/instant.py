@@ -46,8 +46,8 @@ def is_dated(connection: Connection) -> bool:
 
 def read(connection: Connection) -> datetime:
     """What the database's clock says, not what it said when the transaction began."""
-    ((found,),) = _READ.rows(connection, {})
-    return cast("datetime", found).astimezone(UTC)
+    ((instant,),) = _READ.rows(connection, {})
+    return cast("datetime", instant).astimezone(UTC)
 
 
 def after(instant: datetime, *followed: datetime | None) -> datetime:

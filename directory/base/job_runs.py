@@ -34,14 +34,14 @@ class JobRun:
 
 def last_started(connection: Connection, name: str) -> datetime | None:
     """When the job last began, None when it never did."""
-    found: datetime | None = connection.execute(_LAST_STARTED, {"name": name}).scalar()
-    return found
+    started_at: datetime | None = connection.execute(_LAST_STARTED, {"name": name}).scalar()
+    return started_at
 
 
 def last_success(connection: Connection, name: str) -> datetime | None:
     """When the job last ended well, None when it never did."""
-    found: datetime | None = connection.execute(_LAST_SUCCESS, {"name": name}).scalar()
-    return found
+    finished_at: datetime | None = connection.execute(_LAST_SUCCESS, {"name": name}).scalar()
+    return finished_at
 
 
 def note_start(connection: Connection, name: str, now: datetime) -> None:

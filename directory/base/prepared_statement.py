@@ -99,12 +99,12 @@ def _quoted(element: str) -> str:
 
 def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
     """The one cursor of this connection: to make one for each question takes a fifth of it."""
-    found = connection.info.get(_CURSOR)
-    if found is None:
+    cursor = connection.info.get(_CURSOR)
+    if cursor is None:
         link = connection.connection.driver_connection
         assert isinstance(link, psycopg.Connection)
-        found = connection.info[_CURSOR] = link.cursor()
-    return cast("psycopg.Cursor[Any]", found)
+        cursor = connection.info[_CURSOR] = link.cursor()
+    return cast("psycopg.Cursor[Any]", cursor)
 
 
 def _as_ever(connection: Connection, sql: str, error: psycopg.Error) -> BaseException:

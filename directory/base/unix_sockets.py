@@ -41,8 +41,8 @@ def postgres_url(cluster: Path) -> str:
 def make_folder(folder: Path, data: Path) -> None:
     """Make the folder of a socket (0700); refuse one that is neither ours nor of the owner of `data`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = folder.lstat()
+    status = folder.lstat()
     # The short folder's name can be foreseen, and everyone may make folders beside it.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {os.geteuid(), data.stat().st_uid}:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {os.geteuid(), data.stat().st_uid}:
         text = f"{folder} was made by somebody else: remove it, or choose a state folder with a shorter path."
         raise Refusal(Kind.CONFLICT, "socket-folder-taken", text)

@@ -17,6 +17,6 @@ _SPILL = """SELECT max(n) FROM (
 def keeps_rows(link: psycopg.Connection) -> bool:
     """Whether a row that was written is read back; raises what the server says when it takes none."""
     written = link.execute(_BEAT).fetchone()
-    found = link.execute(_READ_BACK).fetchone()
+    row = link.execute(_READ_BACK).fetchone()
     link.execute(_SPILL)
-    return bool(written and found and found[0] >= written[0])
+    return bool(written and row and row[0] >= written[0])
