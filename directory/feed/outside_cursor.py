@@ -113,10 +113,10 @@ def place_of(origin: str, cursor: str) -> Place:
         )
     except (binascii.Error, ValueError) as error:
         raise _bad_cursor() from error
-    found = _CURSOR.fullmatch(told)
-    if found is None:
+    match = _CURSOR.fullmatch(told)
+    if match is None:
         raise _bad_cursor()
-    theirs, *seen = found.groups()
+    theirs, *seen = match.groups()
     if theirs != origin:
         raise _expired("The record was moved since this cursor was given.")
     known = _seen_read(*seen[:2])

@@ -138,8 +138,8 @@ class LdapClient:
     def bases(self, base: str) -> dict[Name, Entry]:
         """The entries that everything else hangs from, by name, and whether anything hangs from each."""
         asked = (*EVERYTHING, "hasSubordinates")
-        found = self._search(base, f"(objectClass={TREE})", asked, ldap3.SUBTREE)
-        return {entry.name: entry for entry in found}
+        entries = self._search(base, f"(objectClass={TREE})", asked, ldap3.SUBTREE)
+        return {entry.name: entry for entry in entries}
 
     def identity(self) -> str:
         """The name by which the server knows us (RFC 4532)."""
@@ -337,7 +337,7 @@ def _bytes(letter: str) -> str:
 
 def _entries(connection: ldap3.Connection) -> list[Entry]:
     return [
-        Entry(found["dn"], {name: tuple(values) for name, values in found["raw_attributes"].items()})
-        for found in connection.response or ()
-        if found["type"] == "searchResEntry"
+        Entry(answer["dn"], {name: tuple(values) for name, values in answer["raw_attributes"].items()})
+        for answer in connection.response or ()
+        if answer["type"] == "searchResEntry"
     ]

@@ -18,7 +18,7 @@ _COMMA = re.compile(r"(?:[^\\,]|\\.)+", re.DOTALL)
 
 def escape(value: str) -> str:
     """`value` as it may stand in a distinguished name."""
-    escaped = _CONTROL.sub(lambda found: f"\\{ord(found[0]):02x}", _SPECIAL.sub(r"\\\1", value))
+    escaped = _CONTROL.sub(lambda match: f"\\{ord(match[0]):02x}", _SPECIAL.sub(r"\\\1", value))
     if escaped[:1] == " ":
         escaped = "\\" + escaped
     if len(value) > 1 and value.endswith(" "):
@@ -55,7 +55,7 @@ def _part(part: str) -> tuple[str, str]:
     bare = trimmed.rstrip(" ")
     if len(bare) < len(trimmed) and _ends_escaped(bare):
         bare += " "
-    unescaped = _ESCAPED.sub(lambda found: _unescape(found[1]), bare.encode())
+    unescaped = _ESCAPED.sub(lambda match: _unescape(match[1]), bare.encode())
     return attribute.strip().lower(), unescaped.decode().lower()
 
 

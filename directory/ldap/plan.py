@@ -91,28 +91,28 @@ def base_plan(wanted: Entry, found: Entry | None) -> Operation | None:
     return Modify(found.dn, changes) if changes else None
 
 
-def place_plan(found: Entry, place: Cursor, form: str) -> Modify | None:
+def place_plan(entry: Entry, place: Cursor, form: str) -> Modify | None:
     """Note in the topmost entry how far the tree has followed the feed, and in which form all of it is.
 
     None when it says so already.
     """
     written = f"{place.xid}/{place.id}/{form}" if form else f"{place.xid}/{place.id}"
-    before, after = _of(found, PLACE), (written.encode(),)
-    return None if before == after else Modify(found.dn, {PLACE: (before, after)})
+    before, after = _of(entry, PLACE), (written.encode(),)
+    return None if before == after else Modify(entry.dn, {PLACE: (before, after)})
 
 
-def place_of(found: Entry) -> Cursor | None:
+def place_of(entry: Entry) -> Cursor | None:
     """How far the tree has followed the feed, as its topmost entry says; None when it does not."""
-    for value in _of(found, PLACE):
+    for value in _of(entry, PLACE):
         xid, _, rest = value.decode().partition("/")
         number = rest.partition("/")[0]
         return Cursor(int(xid), int(number)) if number.isdecimal() and xid.isdecimal() else START
     return None
 
 
-def form_of(found: Entry) -> str:
+def form_of(entry: Entry) -> str:
     """The form that all entries of the tree have, as the topmost says; '' before there were such."""
-    for value in _of(found, PLACE):
+    for value in _of(entry, PLACE):
         return value.decode().partition("/")[2].partition("/")[2]
     return ""
 
@@ -130,9 +130,9 @@ def in_step(wanted: Entry, found: Entry, version: int, writer: str) -> bool:
     )
 
 
-def version_of(found: Entry) -> int:
+def version_of(entry: Entry) -> int:
     """The state of the record the entry was written from; 0 when it carries none."""
-    values = _of(found, VERSION)
+    values = _of(entry, VERSION)
     return int(values[0]) if values else 0
 
 
@@ -162,8 +162,8 @@ def _changes(wanted: Attributes, found: Attributes) -> dict[str, tuple[tuple[byt
     return changes
 
 
-def _of(found: Entry, attribute: str) -> tuple[bytes, ...]:
-    return _lowered(found.attributes).get(attribute.lower(), ())
+def _of(entry: Entry, attribute: str) -> tuple[bytes, ...]:
+    return _lowered(entry.attributes).get(attribute.lower(), ())
 
 
 def _lowered(attributes: Attributes) -> dict[str, tuple[bytes, ...]]:

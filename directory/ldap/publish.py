@@ -260,9 +260,9 @@ class Publisher:
         report = PublishReport()
         for start in range(0, len(targets), LOOKED_UP):
             page = targets[start : start + LOOKED_UP]
-            found = lane.found([target.dn for target in page])
+            entries = lane.found([target.dn for target in page])
             for target in page:
-                seen = found.get(split(target.dn))
+                seen = entries.get(split(target.dn))
                 report += self._converge(lane, target, seen, version, overwrite=overwrite)
         return report
 

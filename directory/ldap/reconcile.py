@@ -128,9 +128,9 @@ def _suspects(
     """Those of these keys whose entry is not as the record wants it; by marks when `writer` is given."""
     wanted = _wanted(publisher, keys, now)
     dns = [target.dn for target in wanted.targets]
-    found = publisher.client.found(dns) if writer is None else publisher.client.found(dns, MARKS)
+    entries = publisher.client.found(dns) if writer is None else publisher.client.found(dns, MARKS)
     for target in wanted.targets:
-        entry = found.get(split(target.dn))
+        entry = entries.get(split(target.dn))
         if writer is None:
             agrees = plan(target.entry, entry, wanted.version, overwrite=True) is None
         else:
