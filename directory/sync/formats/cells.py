@@ -33,10 +33,10 @@ def code(cell: str) -> str:
     No nomenclature here tells two codes apart by case (TRE_G09 says so), and none has 0, - or a dot. Upper
     case for ASCII only: of other letters it makes look-alikes.
     """
-    found = plain(cell)
-    if found in _NO_CODE:
+    text = plain(cell)
+    if text in _NO_CODE:
         return ""
-    return found.upper() if found.isascii() else found
+    return text.upper() if text.isascii() else text
 
 
 def is_plain(line: str, separator: str) -> bool:

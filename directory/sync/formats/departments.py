@@ -43,8 +43,8 @@ def _is_abroad(country: str) -> bool:
 
 def _named(told: str) -> str:
     """INSEE's code of a department that a register names: 1 is 01, and 9E is 975."""
-    found = OVERSEAS.get(told) or told.lstrip("0").zfill(2)
-    return found if _DEPARTMENT.fullmatch(found) else ""
+    department = OVERSEAS.get(told) or told.lstrip("0").zfill(2)
+    return department if _DEPARTMENT.fullmatch(department) else ""
 
 
 def _of_code(commune: str, postal_code: str) -> str:

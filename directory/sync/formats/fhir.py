@@ -96,12 +96,12 @@ def _lines(member: Member) -> Iterator[tuple[int, bytes]]:
 
 def _entry(name: str, number: int, line: bytes) -> Resource:
     try:
-        found = orjson.loads(line)
+        resource = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise refused("missing-header", f"{name}: line {number} is no JSON.") from error
-    if not isinstance(found, dict):
+    if not isinstance(resource, dict):
         raise refused("missing-header", f"{name}: line {number} is no JSON object.")
-    return found
+    return resource
 
 
 class _Increment:
@@ -240,8 +240,8 @@ def _known_establishments(
     keys = {
         _finess(entry["organisation"]) for _, entry in told if isinstance(entry.get("organisation"), dict)
     }
-    found = staging.ask(query, keys=sorted(keys))
-    return {row[0]: (Establishment(*row[:-1]), row[-1]) for row in found}
+    rows = staging.ask(query, keys=sorted(keys))
+    return {row[0]: (Establishment(*row[:-1]), row[-1]) for row in rows}
 
 
 def _finess(organisation: Resource) -> str:

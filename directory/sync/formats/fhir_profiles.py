@@ -232,30 +232,30 @@ def mailboxes_of(resource: Resource, structure: Resource, holder: str) -> Iterat
 
 def national_id_of(person: Resource) -> str:
     """The national identifier a Practitioner states; Refusal `no-national-id`."""
-    found = numbers_of(person).get("IDNPS", "")
-    if not found:
+    national_id = numbers_of(person).get("IDNPS", "")
+    if not national_id:
         raise refused("no-national-id", "This person has no national identifier.")
-    return found
+    return national_id
 
 
 def numbers_of(resource: Resource) -> dict[str, str]:
     """Identifiers by the code of their type, those that were replaced left out."""
-    found: dict[str, str] = {}
+    numbers: dict[str, str] = {}
     for identifier in elements(resource, "identifier"):
         codings = elements(element(identifier, "type"), "coding")
         kind = said(codings[0], "code") if codings else ""
         if identifier.get("use") != "old":
-            found.setdefault(kind, code(said(identifier, "value")))
-    return found
+            numbers.setdefault(kind, code(said(identifier, "value")))
+    return numbers
 
 
 def codes_of(*concepts: Any) -> dict[str, str]:
     """The codes of CodeableConcepts by the number of their national list (TRE), such as `R23`."""
-    found: dict[str, str] = {}
+    codes: dict[str, str] = {}
     for concept in concepts:
         for coding in elements(_mapping(concept), "coding"):
-            found.update(coding_of(coding))
-    return found
+            codes.update(coding_of(coding))
+    return codes
 
 
 def coding_of(coding: Any) -> dict[str, str]:
@@ -278,12 +278,12 @@ def unknown_codes(person: Resource, roles: list[Resource]) -> int:
     )
 
 
-def _mapping(found: Any) -> Resource:
-    if found is None:
+def _mapping(part: Any) -> Resource:
+    if part is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(part, dict):
         raise refused("malformed-resource", "An element of a resource is not of its kind.")
-    return found
+    return part
 
 
 def element(resource: Resource, name: str) -> Resource:
@@ -293,18 +293,18 @@ def element(resource: Resource, name: str) -> Resource:
 
 def elements(resource: Resource, name: str) -> list[Resource]:
     """The parts of a resource under this name; Refusal `malformed-resource`."""
-    found = resource.get(name) or []
-    if not isinstance(found, list):
+    parts = resource.get(name) or []
+    if not isinstance(parts, list):
         raise refused("malformed-resource", f"{name} of a resource is no list.")
     # JSON's null stands where a list of extensions says nothing of one element.
-    return [_mapping(part) for part in found]
+    return [_mapping(part) for part in parts]
 
 
 def _texts(resource: Resource, name: str) -> list[str]:
-    found = resource.get(name) or []
-    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+    texts = resource.get(name) or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise refused("malformed-resource", f"{name} of a resource is no list of texts.")
-    return [plain(text) for text in found]
+    return [plain(text) for text in texts]
 
 
 def said(resource: Resource, name: str) -> str:
@@ -314,7 +314,7 @@ def said(resource: Resource, name: str) -> str:
 
 def exactly_said(resource: Resource, name: str) -> str:
     """The same as it is written, its white space aside."""
-    found = resource.get(name, "")
-    if not isinstance(found, str):
+    text = resource.get(name, "")
+    if not isinstance(text, str):
         raise refused("malformed-resource", f"{name} of a resource is no text.")
-    return spaced(found)
+    return spaced(text)

@@ -86,12 +86,12 @@ def register_file(path: Path, *, through_links: bool = True) -> Iterator[Registe
     except OSError as error:
         raise unreadable(path.name, error) from error
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             text = f"{path.name} is no regular file, and may have no end: not taken in."
             raise Refusal(Kind.NOT_FOUND, "no-such-file", text)
-        if found.st_size > LARGEST_FILE:
-            text = f"{path.name} takes {found.st_size >> 20} MB: no register does."
+        if status.st_size > LARGEST_FILE:
+            text = f"{path.name} takes {status.st_size >> 20} MB: no register does."
             raise refused("too-large", text)
         yield RegisterFile(path, descriptor)
     finally:
@@ -282,9 +282,9 @@ def named_at(path: Path) -> datetime | None:
     return stamp_of(path) or _read_as("%Y%m%d", _DAY.search(path.name))
 
 
-def _read_as(form: str, found: re.Match[str] | None) -> datetime | None:
+def _read_as(form: str, match: re.Match[str] | None) -> datetime | None:
     try:
-        local = datetime.strptime("".join(found.groups()) + "+0000", f"{form}%z") if found else None
+        local = datetime.strptime("".join(match.groups()) + "+0000", f"{form}%z") if match else None
     except ValueError:
         return None
     return local and local.replace(tzinfo=FRANCE).astimezone(UTC)
@@ -336,10 +336,10 @@ class _Sparing(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         """As much, or all that is left; Refusal `too-large` for more than a register's archive needs."""
         wanted = LARGEST_TABLE + 1 if size is None or size < 0 else size
-        found = super().read(wanted) if wanted <= LARGEST_TABLE + 1 else b""
-        if wanted > LARGEST_TABLE + 1 or len(found) > LARGEST_TABLE:
+        data = super().read(wanted) if wanted <= LARGEST_TABLE + 1 else b""
+        if wanted > LARGEST_TABLE + 1 or len(data) > LARGEST_TABLE:
             raise refused("too-large", f"{self._of}: its table says more than any register's archive holds.")
-        return found
+        return data
 
 
 def _archive(name: str, stream: IO[bytes]) -> zipfile.ZipFile:
@@ -427,15 +427,15 @@ def _members(name: str, archive: zipfile.ZipFile, roles: Mapping[str, re.Pattern
     size = sum(info.file_size for info in infos)
     if swollen(size, sum(info.compress_size for info in infos)):
         raise refused("too-large", f"{name} would unpack to {size} bytes.")
-    found: dict[str, Member] = {}
+    members: dict[str, Member] = {}
     for info in infos:
         _check_member(name, info)
         for role, pattern in roles.items():
             if pattern.fullmatch(info.filename):
-                if role in found:
+                if role in members:
                     raise refused("ambiguous-member", f"{name} holds two files of the kind {role}.")
-                found[role] = Member(info.filename, partial(archive.open, info), info.compress_size)
-    return found
+                members[role] = Member(info.filename, partial(archive.open, info), info.compress_size)
+    return members
 
 
 def _check_member(name: str, info: zipfile.ZipInfo) -> None:
@@ -454,13 +454,13 @@ def decoded(lines: Sequence[bytes], on_recoded: Callable[[int], None] | None = N
     """Lines as text, each without the CR before its end."""
     data = b"\n".join(lines)
     try:
-        found = data.decode().split("\n")
+        texts = data.decode().split("\n")
     except UnicodeDecodeError:
         tried = [_decoded_line(line) for line in lines]
-        found = [line for line, _ in tried]
+        texts = [line for line, _ in tried]
         if on_recoded:
             on_recoded(sum(encoding != "utf-8" for _, encoding in tried))
-    return [line.removesuffix("\r") for line in found] if b"\r" in data else found
+    return [line.removesuffix("\r") for line in texts] if b"\r" in data else texts
 
 
 def _decoded_line(line: bytes) -> tuple[str, str]:

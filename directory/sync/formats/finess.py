@@ -76,13 +76,13 @@ def _read_csv(member: Member, staging: Staging) -> Reading:
 
 def _edition(name: str, line: str) -> re.Match[str]:
     """The first line, `finess;etalab;111;2026-05-12`: edition and day."""
-    found = _HEADER.fullmatch(line)
+    match = _HEADER.fullmatch(line)
     try:
-        date.fromisoformat(found[2] if found else "")
+        date.fromisoformat(match[2] if match else "")
     except ValueError as error:
         raise refused("missing-header", f"{name} does not begin as an edition of FINESS does.") from error
-    assert found is not None
-    return found
+    assert match is not None
+    return match
 
 
 def _read_row(staging: Staging, number: int, line: str) -> bool:

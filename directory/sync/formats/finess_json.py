@@ -60,9 +60,9 @@ def _generated_at(member: Member) -> datetime:
     tail = b""
     for block in member.blocks():
         seen = tail + block
-        if found := _GENERATED.search(seen):
+        if match := _GENERATED.search(seen):
             try:
-                instant = datetime.fromisoformat(found[1].decode())
+                instant = datetime.fromisoformat(match[1].decode())
             except ValueError:
                 break
             if instant.tzinfo:
@@ -140,22 +140,22 @@ def _telephone(site: Any) -> str:
 
 
 def _part(whole: Any, name: str) -> dict[str, Any]:
-    found = whole.get(name) if isinstance(whole, dict) else None
-    return found if isinstance(found, dict) else {}
+    part = whole.get(name) if isinstance(whole, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 def _first(whole: Any, name: str) -> dict[str, Any]:
-    found = whole.get(name) if isinstance(whole, dict) else None
-    first = found[0] if isinstance(found, list) and found else found
+    part = whole.get(name) if isinstance(whole, dict) else None
+    first = part[0] if isinstance(part, list) and part else part
     return first if isinstance(first, dict) else {}
 
 
 def _text(whole: Any, name: str) -> str:
     """A text or a coded value, normalised; editions write the code alone or an object with a `code`."""
-    found = whole.get(name) if isinstance(whole, dict) else None
-    if isinstance(found, dict):
-        found = found.get("code")
-    return plain(found) if isinstance(found, str) and found else ""
+    part = whole.get(name) if isinstance(whole, dict) else None
+    if isinstance(part, dict):
+        part = part.get("code")
+    return plain(part) if isinstance(part, str) and part else ""
 
 
 def _walk(text: "_Window") -> Iterator[tuple[str, Any]]:
@@ -198,8 +198,8 @@ class _Window:
     def peek(self) -> str:
         """The next character that is no space, '' at the end."""
         while True:
-            found = _SPACE.match(self._text, self._place)
-            self._place = found.end() if found else self._place
+            match = _SPACE.match(self._text, self._place)
+            self._place = match.end() if match else self._place
             if self._place < len(self._text):
                 return self._text[self._place]
             if not self._grow():
@@ -223,7 +223,7 @@ class _Window:
         self.peek()
         while True:
             try:
-                found, end = self._scan(self._text, self._place)
+                value, end = self._scan(self._text, self._place)
             except json.JSONDecodeError as error:
                 cut = error.pos >= len(self._text) - _NEAR_END or error.msg.startswith("Unterminated")
                 if not (cut and self._grow()):
@@ -234,7 +234,7 @@ class _Window:
                 # A number may go on in the next block.
                 if end < len(self._text) or not self._grow():
                     self._place = end
-                    return found
+                    return value
 
     def _grow(self) -> bool:
         """Forget what was read, and read as much as is left unread; False at the end of the file."""

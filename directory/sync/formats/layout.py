@@ -54,8 +54,8 @@ class Layout:
 
     def cell(self, line: str) -> str:
         """The cell where the key stands, as it stands; '' when the line does not reach that far."""
-        found = line.split("|", self.key_place + 1)
-        return found[self.key_place] if len(found) > self.key_place else ""
+        cells = line.split("|", self.key_place + 1)
+        return cells[self.key_place] if len(cells) > self.key_place else ""
 
     def public(self, line: bytes) -> bytes:
         """The line without its private cells."""

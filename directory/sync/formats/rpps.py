@@ -108,7 +108,7 @@ def _spelled(cell: str) -> str:
     # A row is taken only where this cell, normalised, is the number as the record spells it.
     if _NUMBER.fullmatch(cell):
         return cell
-    return found if _NUMBER.fullmatch(found := code(cell)) else ""
+    return number if _NUMBER.fullmatch(number := code(cell)) else ""
 
 
 KEYED = Keyed(("activities", "know-how"), IDENTITY[2], _spelled, PRIVATE)

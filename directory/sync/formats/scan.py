@@ -174,10 +174,10 @@ class Scan:
                 return None
             self._connection.execute(text(_TOUCHED), self._register)
             self._connection.execute(text("ANALYZE touched"))
-            found = self._connection.execute(text(_PICKED))
+            rows = self._connection.execute(text(_PICKED))
             runs: dict[int, array[int]] = {number: array("q") for number in range(len(self._keyed.roles))}
             picked = 0
-            for member, line, lines in found:
+            for member, line, lines in rows:
                 picked += lines
                 runs[member].extend((line, lines))
         if picked > self.lines * MOST_PICKED:
@@ -207,15 +207,15 @@ def _groups(batches: Iterator[list[bytes]], place: int) -> Iterator[tuple[bytes,
     for lines in batches:
         for number, line in enumerate(lines, after):
             try:
-                found = line.split(b"|", place + 1)[place]
+                cell = line.split(b"|", place + 1)[place]
             except IndexError:
-                found = b""
+                cell = b""
             # What letters beyond ASCII mean is decided line by line.
-            if group and (found != key or not found.isascii()):
+            if group and (cell != key or not cell.isascii()):
                 yield key, first, group
                 group = []
             if not group:
-                key, first = found, number
+                key, first = cell, number
             group.append(line)
         after += len(lines)
     if group:

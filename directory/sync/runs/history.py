@@ -206,12 +206,12 @@ def run(connection: Connection, run_id: int, *, samples: bool) -> RunInFull:
 
     `samples` adds the first three rejected lines of each reason: they hold what the file holds, names too.
     """
-    found = _known(connection, run_id)
+    known_run = _known(connection, run_id)
     asked = {"id": run_id}
-    before = connection.execute(_BEFORE, {**asked, "register": found.register}).one_or_none()
+    before = connection.execute(_BEFORE, {**asked, "register": known_run.register}).one_or_none()
     by_reason = {reason: number for reason, number in connection.execute(_BY_REASON, asked)}  # noqa: C416 - dict() of rows is untyped
     return RunInFull(
-        found,
+        known_run,
         None if before is None else _run(before),
         tuple(Step(*row) for row in connection.execute(_STEPS, {**asked, "steps": list(STEPS)})),
         tuple(Approved(*row) for row in connection.execute(_APPROVALS, asked)),
@@ -303,9 +303,9 @@ def _known(connection: Connection, run_id: int) -> Run:
 
 def _samples(connection: Connection, run_id: int, reasons: list[str]) -> dict[str, tuple[Rejection, ...]]:
     asked = {"id": run_id, "reasons": reasons, "most": SAMPLES}
-    found = [Rejection(*row) for row in connection.execute(_SAMPLES, asked)]
+    samples = [Rejection(*row) for row in connection.execute(_SAMPLES, asked)]
     return {
-        reason: tuple(rejection for rejection in found if rejection.reason == reason) for reason in reasons
+        reason: tuple(rejection for rejection in samples if rejection.reason == reason) for reason in reasons
     }
 
 

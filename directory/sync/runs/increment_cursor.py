@@ -85,8 +85,8 @@ def check_since(connection: Connection, register: str, since: datetime) -> None:
 
 def open_run(connection: Connection, register: str) -> int | None:
     """The increment of this register that is not over, for which the next one waits; None when none is."""
-    found: int | None = connection.execute(_OPEN, {"register": register}).scalar_one_or_none()
-    return found
+    run_id: int | None = connection.execute(_OPEN, {"register": register}).scalar_one_or_none()
+    return run_id
 
 
 def files_in_use(connection: Connection) -> set[str]:
@@ -119,8 +119,8 @@ def forget(connection: Connection, register: str, generated_at: datetime) -> Non
 
 def practitioners_of(connection: Connection, roles: Iterable[str]) -> dict[str, str]:
     """Whose the situations of practice are, by their technical ids, as far as increments told."""
-    found = connection.execute(_PRACTITIONERS, {"roles": list(roles)})
-    return {row.role_id: row.practitioner_id for row in found}
+    rows = connection.execute(_PRACTITIONERS, {"roles": list(roles)})
+    return {row.role_id: row.practitioner_id for row in rows}
 
 
 def _source(register: str) -> str:

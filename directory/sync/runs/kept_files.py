@@ -157,10 +157,10 @@ def _first_whole(
         try:
             file = stack.enter_context(register_file(place))
             if place in own:
-                found = sha256_of(file)
+                digest = sha256_of(file)
             else:
-                file, found = stack.enter_context(private_copy(file, kept))
-            if found == sha256:
+                file, digest = stack.enter_context(private_copy(file, kept))
+            if digest == sha256:
                 return file
         except Refusal as refusal:
             if not _is_gone(refusal):

@@ -197,12 +197,12 @@ def measure(connection: Connection, register: str, codes: Mapping[str, frozenset
     Called after the plan, on the connection that holds the temporary tables; `codes` are those of the bounds
     in force.
     """
-    found = _first_row(connection, _MEASURES[register], codes)
+    counts = _first_row(connection, _MEASURES[register], codes)
     if register == "rpps":
         emptied = _first_row(connection, _EMPTIED, {})
-        found |= {f"emptied-{name}": people for name, people in emptied.items() if people}
-        found["emptied"] = max(emptied.values())
-    return found
+        counts |= {f"emptied-{name}": people for name, people in emptied.items() if people}
+        counts["emptied"] = max(emptied.values())
+    return counts
 
 
 def last_applied(connection: Connection, register: str) -> LastRun | None:
@@ -216,8 +216,8 @@ def lately(connection: Connection, register: str, *, since: datetime) -> dict[st
 
     Many small steps would pass where one large one is stopped.
     """
-    found = connection.execute(_LATELY, {"register": register, "since": since})
-    return {row.name: row.total for row in found}
+    rows = connection.execute(_LATELY, {"register": register, "since": since})
+    return {row.name: row.total for row in rows}
 
 
 def _first_row(

@@ -203,14 +203,14 @@ def resume_run(
     CONFLICT when it waits for persons, is over, or is under way.
     """
     with engine.connect() as connection, connection.begin():
-        found = run_log.opened_run(connection, run_id)
+        opened_run = run_log.opened_run(connection, run_id)
         approvals = approvals_of(connection, run_id)
-    if found is None:
+    if opened_run is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-run", f"There is no run {run_id}.")
-    if found.state not in ("held", "interrupted", "running"):
-        raise Refusal(Kind.CONFLICT, "run-is-over", f"Run {run_id} is {found.state}.")
-    if found.state == "held" and approvals < found.approvals_needed:
-        told = f"Run {run_id} waits for {found.approvals_needed - approvals} more to let it through."
+    if opened_run.state not in ("held", "interrupted", "running"):
+        raise Refusal(Kind.CONFLICT, "run-is-over", f"Run {run_id} is {opened_run.state}.")
+    if opened_run.state == "held" and approvals < opened_run.approvals_needed:
+        told = f"Run {run_id} waits for {opened_run.approvals_needed - approvals} more to let it through."
         raise Refusal(Kind.CONFLICT, "approvals-missing", told)
 
     def begin(connection: Connection) -> int:
@@ -220,14 +220,14 @@ def resume_run(
         run_log.begin_again(connection, run_id)
         return run_id
 
-    asked = Actor(found.actor) if found.actor else actor
-    with kept_files.found_again(run_id, found.path, found.sha256, kept) as file:
-        path = found.path if file is None else file.path
+    asked = Actor(opened_run.actor) if opened_run.actor else actor
+    with kept_files.found_again(run_id, opened_run.path, opened_run.sha256, kept) as file:
+        path = opened_run.path if file is None else file.path
         given = _Given(
-            path, file, found.sha256, now, asked, found.applies, strict_rpps, progress, kept,
+            path, file, opened_run.sha256, now, asked, opened_run.applies, strict_rpps, progress, kept,
             bounds or load_bounds(),
         )  # fmt: skip
-        return _locked(engine, found.register, begin, given)
+        return _locked(engine, opened_run.register, begin, given)
 
 
 @dataclass(frozen=True)

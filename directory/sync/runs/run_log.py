@@ -132,8 +132,8 @@ def newer_applied(connection: Connection, run_id: int) -> int | None:
         " WHERE r.id = :run_id AND n.id > r.id AND n.generated_at >= r.generated_at AND n.state = 'applied'"
         " AND n.increment = r.increment"
     )
-    found: int | None = connection.execute(text(query), {"run_id": run_id}).scalar_one()
-    return found
+    newer_id: int | None = connection.execute(text(query), {"run_id": run_id}).scalar_one()
+    return newer_id
 
 
 def last_of_file(connection: Connection, register: str, sha256: bytes) -> FileRun | None:
@@ -144,8 +144,8 @@ def last_of_file(connection: Connection, register: str, sha256: bytes) -> FileRu
 
 def last_applied_at(connection: Connection) -> datetime | None:
     """When a run of whatever register was applied last; None when none ever was."""
-    found: datetime | None = connection.execute(_LAST_APPLIED).scalar_one()
-    return found
+    applied_at: datetime | None = connection.execute(_LAST_APPLIED).scalar_one()
+    return applied_at
 
 
 def mark_cut_off(connection: Connection, register: str) -> None:

@@ -38,8 +38,8 @@ def candidates(folder: Path, register: str) -> list[Path]:
     made late is no newer for it.
     """
     named = {path for pattern in PATTERNS[register] for path in folder.glob(pattern)}
-    found = {path for path in named if _is_file(path) and _shown(path.name) == path.name}
-    return sorted(found, key=lambda path: (_made_at(path, register), path.name), reverse=True)
+    paths = {path for path in named if _is_file(path) and _shown(path.name) == path.name}
+    return sorted(paths, key=lambda path: (_made_at(path, register), path.name), reverse=True)
 
 
 def _is_file(path: Path) -> bool:

@@ -47,12 +47,12 @@ class Api:
     def key(self) -> str:
         """Our key; Refusal UNACCEPTABLE `bad-source` when there is none that a header could carry."""
         try:
-            found = self.key_file.read_text().strip()
+            key = self.key_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise self._bad("cannot be read") from error
-        if not (found and found.isascii() and found.isprintable()):
+        if not (key and key.isascii() and key.isprintable()):
             raise self._bad("holds no key")
-        return found
+        return key
 
     def _bad(self, how: str) -> Refusal:
         text = f"{self.origin.name}: the file of the key {how}."
@@ -108,15 +108,15 @@ class Client:
                 raise self._refused("paging-loop", "the pages of one search do not come to an end")
             pages.add(url)
             bundle = self._page(url)
-            found = self._resources(bundle)
+            resources = self._resources(bundle)
             fresh = [
                 resource
-                for resource in found
+                for resource in resources
                 if (resource.get("resourceType"), resource.get("id")) not in seen
             ]
-            if found and not fresh:
+            if resources and not fresh:
                 raise self._refused("paging-loop", "a page holds nothing but what pages before it held")
-            empty = 0 if found else empty + 1
+            empty = 0 if resources else empty + 1
             seen.update((resource.get("resourceType"), resource.get("id")) for resource in fresh)
             yield from fresh
             url = self._next(bundle, url)
@@ -174,27 +174,29 @@ class Client:
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise self._refused("no-bundle", "the entries of a Bundle are none")
         # What the server says about the search itself is no answer to it.
-        found = [
+        resources = [
             entry.get("resource")
             for entry in entries
             if not (isinstance(entry.get("search"), dict) and entry["search"].get("mode") == "outcome")
         ]
-        if not all(isinstance(resource, dict) and isinstance(resource.get("id"), str) for resource in found):
+        if not all(
+            isinstance(resource, dict) and isinstance(resource.get("id"), str) for resource in resources
+        ):
             raise self._refused("no-bundle", "an entry of a Bundle holds no resource with an id")
-        return [resource for resource in found if isinstance(resource, dict)]
+        return [resource for resource in resources if isinstance(resource, dict)]
 
     def _next(self, bundle: Resource, url: str) -> str | None:
         """Where the next page is: opaque, but on the host that holds our key's trust."""
         links = bundle.get("link", [])
         if not isinstance(links, list):
             raise self._refused("no-bundle", "the links of a Bundle are none")
-        found = [
+        urls = [
             link.get("url") for link in links if isinstance(link, dict) and link.get("relation") == "next"
         ]
-        if not found:
+        if not urls:
             return None
         try:
-            there = urljoin(url, found[0])
+            there = urljoin(url, urls[0])
             stays = urlsplit(there)[:2] == urlsplit(self._api.origin.url)[:2]
         except (TypeError, ValueError, AttributeError):
             stays = False
@@ -212,10 +214,10 @@ class Client:
 def _parsed(body: bytes) -> Resource:
     """The JSON object of an answer; empty when it is none."""
     try:
-        found = orjson.loads(body)
+        resource = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return resource if isinstance(resource, dict) else {}
 
 
 def _outcome(page: Resource) -> str:

@@ -66,19 +66,19 @@ def gather(
 
 def _named(client: Client, since: datetime) -> _Named:
     changed = {"_lastUpdated": f"ge{since:%Y-%m-%dT%H:%M:%SZ}"}
-    found = _Named()
+    named = _Named()
     for person in client.search("Practitioner", changed):
-        found.people[person["id"]] = None
+        named.people[person["id"]] = None
     for role in client.search("PractitionerRole", changed):
         person_id = _referred(role, "practitioner")
         if person_id:
-            found.people[person_id] = None
+            named.people[person_id] = None
         else:
             # One that ended says nothing but its own number.
-            found.ended.append(role["id"])
-    found.organisations.extend(client.search("Organization", changed))
-    _follow(client, found)
-    return found
+            named.ended.append(role["id"])
+    named.organisations.extend(client.search("Organization", changed))
+    _follow(client, named)
+    return named
 
 
 def _follow(client: Client, named: _Named) -> None:
@@ -159,19 +159,19 @@ class _Organisations:
 
     def around(self, ids: Iterable[str]) -> dict[str, Resource]:
         """Those of these that there are, with those they are part of."""
-        found = {fhir_id: self._known[fhir_id] for fhir_id in ids if fhir_id in self._known}
-        parents = (_referred(organisation, "partOf") for organisation in list(found.values()))
+        organisations = {fhir_id: self._known[fhir_id] for fhir_id in ids if fhir_id in self._known}
+        parents = (_referred(organisation, "partOf") for organisation in list(organisations.values()))
         return {
             **{fhir_id: self._known[fhir_id] for fhir_id in parents if fhir_id in self._known},
-            **found,
+            **organisations,
         }
 
 
 def _referred(resource: Resource, name: str) -> str:
     """The id at the end of a reference; '' where there is none."""
     reference = resource.get(name)
-    found = reference.get("reference") if isinstance(reference, dict) else None
-    return found.rpartition("/")[2] if isinstance(found, str) else ""
+    text = reference.get("reference") if isinstance(reference, dict) else None
+    return text.rpartition("/")[2] if isinstance(text, str) else ""
 
 
 def _batches(ids: list[str]) -> Iterator[list[str]]:

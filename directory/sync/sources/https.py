@@ -382,11 +382,11 @@ def checked(origin: Origin, url: SplitResult) -> str:
 def _addresses(origin: Origin, host: str) -> tuple[str, ...]:
     """What `host` resolves to; one private address among them refuses all: a name of ours has none."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         text = f"{origin.name}: {host} is not known: {error.strerror}."
         raise Refusal(Kind.UNAVAILABLE, "source-unreachable", text) from error
-    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in entries))
     if not origin.allow_private and not all(map(is_public, addresses)):
         text = f"{origin.name}: {host} leads into a private network."
         raise Refusal(Kind.UNACCEPTABLE, "private-address", text)

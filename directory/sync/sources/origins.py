@@ -115,8 +115,8 @@ def _allowed(origin: Origin, hosts: list[str]) -> Origin:
     return origin
 
 
-def _is_texts(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(word, str) and word.isprintable() for word in found)
+def _is_texts(texts: Any) -> bool:
+    return isinstance(texts, list) and all(isinstance(word, str) and word.isprintable() for word in texts)
 
 
 def _bad(name: str, how: str) -> Refusal:
@@ -143,8 +143,8 @@ def due(connection: Connection, *, now: datetime) -> set[str]:
 def last_version(connection: Connection, origin: Origin) -> Version:
     """What was fetched last from this source, empty when nothing was."""
     query = text("SELECT file_name, etag, last_modified FROM source_state WHERE source = :source")
-    found = connection.execute(query, {"source": origin.name}).one_or_none()
-    return Version(*found) if found else Version()
+    row = connection.execute(query, {"source": origin.name}).one_or_none()
+    return Version(*row) if row else Version()
 
 
 def note_fetched(connection: Connection, origin: Origin, version: Version | None, *, now: datetime) -> None:
