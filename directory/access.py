@@ -260,8 +260,8 @@ def list_tokens(connection: Connection) -> list[Token]:
 def actor_names(connection: Connection, actors: Iterable[str]) -> dict[str, str]:
     """The names of those tokens among these actors of the log; jobs and commands are absent."""
     numbers = {int(actor.removeprefix(_TOKEN)) for actor in actors if actor.startswith(_TOKEN)}
-    found = connection.execute(select(api_token.c.id, api_token.c.name).where(api_token.c.id.in_(numbers)))
-    return {actor_of(row.id).name: row.name for row in found}
+    rows = connection.execute(select(api_token.c.id, api_token.c.name).where(api_token.c.id.in_(numbers)))
+    return {actor_of(row.id).name: row.name for row in rows}
 
 
 def _check_request(name: str, role: Role, authority: str, lifetime: timedelta) -> None:
@@ -288,11 +288,11 @@ def _operator(connection: Connection, role: Role, certificate_dn: str) -> int | 
     known = operators_by_name(connection.execute(text(OPERATORS)).all())
     spelt = known.find(certificate_dn)
     query = select(trusted_operator.c.id).where(trusted_operator.c.certificate_dn == spelt)
-    found = connection.execute(query).scalar_one_or_none()
-    if found is None:
+    number = connection.execute(query).scalar_one_or_none()
+    if number is None:
         message = "No operator of the trusted list has a certificate of this name: /trust-list.xml has them."
         raise Refusal(Kind.MALFORMED, "bad-token-operator", message)
-    return int(found)
+    return int(number)
 
 
 def _refuse_revocation(connection: Connection, token_id: int) -> NoReturn:

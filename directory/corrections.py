@@ -196,53 +196,58 @@ def withdraw_correction(
     `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox,
     shows one that was hidden, or voids enrolments approved under the corrected name.
     """
-    found = _by_number(connection, correction_id)
-    entity = Entity(found.entity)
-    _locked(connection, entity, found.key)
+    change = _by_number(connection, correction_id)
+    entity = Entity(change.entity)
+    _locked(connection, entity, change.key)
     try:
-        _competent(connection, token, entity, found.key)
+        _competent(connection, token, entity, change.key)
     except Refusal as refusal:
         # Another body's is not there for it, as a number that nobody made.
         raise _unknown(correction_id) from refusal
     # Read again, now that nobody can end it meanwhile.
-    found = _by_number(connection, correction_id)
-    if found.ending is not None:
+    change = _by_number(connection, correction_id)
+    if change.ending is not None:
         raise Refusal(Kind.CONFLICT, "correction-ended", f"Correction {correction_id} has ended already.")
-    now = not_before(present(connection, now), found.made_at)
-    if found.field == "closed_on" and _of_others(connection, found, token):
-        asked = dual_control.waiting(connection, correction_withdrawal, found.id, now)
+    now = not_before(present(connection, now), change.made_at)
+    if change.field == "closed_on" and _of_others(connection, change, token):
+        asked = dual_control.waiting(connection, correction_withdrawal, change.id, now)
         if asked is None:
-            return _ask(connection, found, token, now)
+            return _ask(connection, change, token, now)
         dual_control.check_is_another(asked, token)
-        dual_control.confirm(connection, correction_withdrawal, found.id, token=token, now=now)
-    voided = _show(connection, entity, found.key, found.field, found.register_value, void_of=void_of)
-    ended = _end(connection, found, now=now, actor=token.actor.name, ending="withdrawn")
-    detail = {"correction": found.id, "entity": found.entity, "field": found.field, "ending": "withdrawn"}
+        dual_control.confirm(connection, correction_withdrawal, change.id, token=token, now=now)
+    voided = _show(connection, entity, change.key, change.field, change.register_value, void_of=void_of)
+    ended = _end(connection, change, now=now, actor=token.actor.name, ending="withdrawn")
+    detail = {"correction": change.id, "entity": change.entity, "field": change.field, "ending": "withdrawn"}
     record(
-        connection, now=now, actor=token.actor, event=Event.CORRECTION_ENDED, subject=found.key, detail=detail
+        connection,
+        now=now,
+        actor=token.actor,
+        event=Event.CORRECTION_ENDED,
+        subject=change.key,
+        detail=detail,
     )
     # What a withdrawal takes away: a mailbox goes on the red list, or off it, which nothing can undo once it
     # was read; a name was vouched for since.
-    charge(connection, token, now=now, number=_at_most(token, max(int(found.field == "listed"), voided)))
+    charge(connection, token, now=now, number=_at_most(token, max(int(change.field == "listed"), voided)))
     return ended
 
 
-def _of_others(connection: Connection, found: Correction, token: Token) -> bool:
+def _of_others(connection: Connection, change: Correction, token: Token) -> bool:
     """Whether anybody else said this field since the register's own value showed last.
 
     Who replaces another's word does not become its only author.
     """
-    asked = {"entity": found.entity, "key": found.key, "field": found.field, "actor": token.actor.name}
+    asked = {"entity": change.entity, "key": change.key, "field": change.field, "actor": token.actor.name}
     return bool(connection.execute(_OF_OTHERS, asked).scalar_one())
 
 
-def _ask(connection: Connection, found: Correction, token: Token, now: datetime) -> Correction:
-    dual_control.ask(connection, correction_withdrawal, found.id, token=token, reason="", now=now)
+def _ask(connection: Connection, change: Correction, token: Token, now: datetime) -> Correction:
+    dual_control.ask(connection, correction_withdrawal, change.id, token=token, reason="", now=now)
     record(
-        connection, now=now, actor=token.actor, event=Event.CORRECTION_WITHDRAWAL_ASKED, subject=found.key,
-        detail={"correction": found.id, "entity": found.entity, "field": found.field},
+        connection, now=now, actor=token.actor, event=Event.CORRECTION_WITHDRAWAL_ASKED, subject=change.key,
+        detail={"correction": change.id, "entity": change.entity, "field": change.field},
     )  # fmt: skip
-    return found
+    return change
 
 
 def corrections_made(
@@ -275,10 +280,10 @@ def marks(connection: Connection, entity: Entity, keys: Sequence[str]) -> dict[s
     """The fields corrected of each key, in the order of their names; a key without any is absent."""
     if not keys:
         return {}
-    found: dict[str, tuple[Mark, ...]] = {}
+    by_key: dict[str, tuple[Mark, ...]] = {}
     for key, *mark in connection.execute(_MARKS, {"entity": entity.value, "keys": list(keys)}):
-        found[key] = (*found.get(key, ()), _shown(Mark(*mark)))
-    return found
+        by_key[key] = (*by_key.get(key, ()), _shown(Mark(*mark)))
+    return by_key
 
 
 def _shown(mark: Mark) -> Mark:
@@ -332,11 +337,11 @@ def _locked(connection: Connection, entity: Entity, key: str) -> Mapping[str, st
     columns = _KEY[entity].table.c
     fields = [func.coalesce(cast(columns[field], Text), "").label(field) for field in CORRECTABLE[entity]]
     row = connection.execute(select(*fields).where(_KEY[entity] == key).with_for_update()).mappings()
-    found = row.one_or_none()
-    if found is None:
+    mapping = row.one_or_none()
+    if mapping is None:
         code, sentence = _UNKNOWN[entity]
         raise Refusal(Kind.NOT_FOUND, code, sentence.format(key))
-    return {**found}
+    return {**mapping}
 
 
 def _competent(connection: Connection, token: Token, entity: Entity, key: str) -> str:
@@ -423,9 +428,9 @@ def _as_held(field: str, value: str) -> str | bool | date | None:
     return value
 
 
-def _end(connection: Connection, found: Correction, *, now: datetime, actor: str, ending: str) -> Correction:
+def _end(connection: Connection, change: Correction, *, now: datetime, actor: str, ending: str) -> Correction:
     ended = {"ending": ending, "ended_by": actor, "ended_at": now}
-    query = update(correction).where(correction.c.id == found.id).values(ended).returning(correction)
+    query = update(correction).where(correction.c.id == change.id).values(ended).returning(correction)
     return _correction(connection.execute(query).mappings().one())
 
 

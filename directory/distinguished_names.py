@@ -81,13 +81,13 @@ def _or_itself(name: str) -> Attributes:
 def _parsed(name: str) -> Iterator[tuple[str, str]]:
     place, separator = 0, ","
     while separator:
-        found = _ATTRIBUTE.match(name, place)
-        if found is None:
+        match = _ATTRIBUTE.match(name, place)
+        if match is None:
             raise Refusal(Kind.MALFORMED, "malformed-name", "This is no distinguished name.", value=name[:80])
-        told, quoted, bare, separator = found.groups()
+        told, quoted, bare, separator = match.groups()
         kind = told.strip(" \t\r\n=").upper().removeprefix("OID.")
         yield _KNOWN_AS.get(kind, kind), _unescaped(bare if quoted is None else quoted)
-        place = found.end()
+        place = match.end()
 
 
 def _unescaped(value: str) -> str:

@@ -97,16 +97,16 @@ def lift_measure(
 
     One that has not begun never begins. Refuses `unknown-measure`, `measure-not-in-force`.
     """
-    found = _held(connection, measure_id, authority)
-    now = not_before(present(connection, now), found.recorded_at)
-    _need_not_over(found, now)
-    if found.starts_at > now:
+    row = _held(connection, measure_id, authority)
+    now = not_before(present(connection, now), row.recorded_at)
+    _need_not_over(row, now)
+    if row.starts_at > now:
         # What never was in force keeps an empty period.
-        _end_at(connection, found, found.starts_at, now=now, actor=actor, event=event)
+        _end_at(connection, row, row.starts_at, now=now, actor=actor, event=event)
     else:
         # Taken and lifted in one instant, it still was.
-        ends_at = after(now, found.starts_at)
-        _end_at(connection, found, ends_at, now=ends_at, actor=actor, event=event)
+        ends_at = after(now, row.starts_at)
+        _end_at(connection, row, ends_at, now=ends_at, actor=actor, event=event)
 
 
 def prolong_measure(
@@ -122,27 +122,27 @@ def prolong_measure(
 
     Refuses `unknown-measure`, `measure-not-in-force`, `not-longer` and what `periods.end` refuses.
     """
-    found = _held(connection, measure_id, authority)
-    now = not_before(present(connection, now), found.recorded_at)
-    _need_not_over(found, now)
-    ends_at = None if until is None else periods.end(until, _period(found), now)
-    if found.ends_at is None or (ends_at is not None and ends_at <= found.ends_at):
+    row = _held(connection, measure_id, authority)
+    now = not_before(present(connection, now), row.recorded_at)
+    _need_not_over(row, now)
+    ends_at = None if until is None else periods.end(until, _period(row), now)
+    if row.ends_at is None or (ends_at is not None and ends_at <= row.ends_at):
         text_ = "It lasts as long already: ask for its shortening to have it end earlier."
         raise Refusal(Kind.CONFLICT, "not-longer", text_)
-    _end_at(connection, found, ends_at, now=now, actor=actor, event=Event.MEASURE_PROLONGED)
+    _end_at(connection, row, ends_at, now=now, actor=actor, event=Event.MEASURE_PROLONGED)
     return ends_at
 
 
-def shortened_end(found: Row[Any], until: Moment, now: datetime) -> datetime:
+def shortened_end(row: Row[Any], until: Moment, now: datetime) -> datetime:
     """The end that a measure is to have instead of its later one.
 
     Refuses `measure-not-in-force`, `strike-off-has-no-end`, `not-shorter` and what `periods.end` refuses.
     """
-    _need_not_over(found, now)
-    if found.kind == MeasureKind.STRUCK_OFF.value:
+    _need_not_over(row, now)
+    if row.kind == MeasureKind.STRUCK_OFF.value:
         raise _has_no_end()
-    ends_at = periods.end(until, _period(found), now)
-    if found.ends_at is not None and ends_at >= found.ends_at:
+    ends_at = periods.end(until, _period(row), now)
+    if row.ends_at is not None and ends_at >= row.ends_at:
         text_ = "It ends as early already: prolong it to have it end later."
         raise Refusal(Kind.CONFLICT, "not-shorter", text_)
     return ends_at
@@ -158,44 +158,44 @@ def shorten_measure(
     until: datetime,
 ) -> None:
     """Have a suspension end earlier. Refuses `unknown-measure` and what `shortened_end` refuses."""
-    found = _held(connection, measure_id, authority)
-    now = not_before(present(connection, now), found.recorded_at)
-    ends_at = shortened_end(found, until, now)
-    _end_at(connection, found, ends_at, now=now, actor=actor, event=Event.MEASURE_SHORTENED)
+    row = _held(connection, measure_id, authority)
+    now = not_before(present(connection, now), row.recorded_at)
+    ends_at = shortened_end(row, until, now)
+    _end_at(connection, row, ends_at, now=now, actor=actor, event=Event.MEASURE_SHORTENED)
 
 
 def _held(connection: Connection, measure_id: int, authority: str) -> Row[Any]:
     query = select(measure).where(measure.c.id == measure_id).with_for_update()
-    found = connection.execute(query).one_or_none()
+    row = connection.execute(query).one_or_none()
     # Another body's is not there for it: numbers tried one by one would tell how many it takes.
-    if found is None or found.authority != authority:
+    if row is None or row.authority != authority:
         raise unknown_measure(measure_id)
-    return found
+    return row
 
 
-def _need_not_over(found: Row[Any], now: datetime) -> None:
-    if found.ends_at is not None and found.ends_at <= max(now, found.starts_at):
-        raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {found.id} has ended already.")
+def _need_not_over(row: Row[Any], now: datetime) -> None:
+    if row.ends_at is not None and row.ends_at <= max(now, row.starts_at):
+        raise Refusal(Kind.CONFLICT, "measure-not-in-force", f"Measure {row.id} has ended already.")
 
 
 def _end_at(
     connection: Connection,
-    found: Row[Any],
+    row: Row[Any],
     ends_at: datetime | None,
     *,
     now: datetime,
     actor: Actor,
     event: Event,
 ) -> None:
-    connection.execute(update(measure).where(measure.c.id == found.id).values(ends_at=ends_at))
-    detail = {"measure": found.id, "kind": found.kind, "authority": found.authority}
+    connection.execute(update(measure).where(measure.c.id == row.id).values(ends_at=ends_at))
+    detail = {"measure": row.id, "kind": row.kind, "authority": row.authority}
     if event in {Event.MEASURE_PROLONGED, Event.MEASURE_SHORTENED}:
         detail |= _until(ends_at)
-    record(connection, now=now, actor=actor, event=event, subject=found.national_id, detail=detail)
+    record(connection, now=now, actor=actor, event=event, subject=row.national_id, detail=detail)
 
 
-def _period(found: Row[Any]) -> Period:
-    return Period(found.starts_at, found.ends_at)
+def _period(row: Row[Any]) -> Period:
+    return Period(row.starts_at, row.ends_at)
 
 
 def _until(ends_at: datetime | None) -> dict[str, str | None]:

@@ -100,6 +100,6 @@ def _midnight(day: date) -> datetime:
 def _instant(text: str) -> datetime:
     if not _AN_INSTANT.fullmatch(text):
         raise ValueError("an instant has a time and an offset")
-    found = datetime.fromisoformat(text.upper())
+    instant = datetime.fromisoformat(text.upper())
     # To the second, as certificates, CRLs and OCSP count.
-    return found.astimezone(UTC).replace(microsecond=0)
+    return instant.astimezone(UTC).replace(microsecond=0)

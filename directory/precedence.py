@@ -63,12 +63,12 @@ PRECEDENCE = (
 
 
 def _correctable() -> Mapping[Entity, Mapping[str, bool]]:
-    found: dict[Entity, dict[str, bool]] = {}
+    by_entity: dict[Entity, dict[str, bool]] = {}
     for rule in PRECEDENCE:
         if rule.sources[0] is Source.CORRECTION:
             told = dict.fromkeys(rule.fields, len(rule.sources) > 1)
-            found.setdefault(Entity(rule.table), {}).update(told)
-    return MappingProxyType({entity: MappingProxyType(told) for entity, told in found.items()})
+            by_entity.setdefault(Entity(rule.table), {}).update(told)
+    return MappingProxyType({entity: MappingProxyType(told) for entity, told in by_entity.items()})
 
 
 # What may be corrected here: field by field, whether a register says it as well.

@@ -126,32 +126,32 @@ Withheld = tuple[tuple[str, str], ...]
 
 def secrets_in(text: str, *, is_street: bool = False) -> frozenset[Secret]:
     """What of this may not be published; empty for nearly every text."""
-    found = set()
+    secrets = set()
     text = _as_seen(text)
     if _is_suspect(text):
         if _has_number(text):
-            found.add(Secret.SOCIAL_SECURITY_NUMBER)
+            secrets.add(Secret.SOCIAL_SECURITY_NUMBER)
         if _BORN.search(text) or any(_dates(text, is_street=is_street)):
-            found.add(Secret.BIRTH_DATE)
+            secrets.add(Secret.BIRTH_DATE)
         if any(map(_is_personal, _MAIL.findall(text))):
-            found.add(Secret.PRIVATE_ADDRESS)
+            secrets.add(Secret.PRIVATE_ADDRESS)
     if is_street and _HOME.search(text):
-        found.add(Secret.PRIVATE_ADDRESS)
-    return frozenset(found)
+        secrets.add(Secret.PRIVATE_ADDRESS)
+    return frozenset(secrets)
 
 
 def secrets_in_address(address: str) -> frozenset[Secret]:
     """The same of a mailbox's own address: in what stands before the @; a number or private domain after."""
     local, _, domain = _as_seen(address).rpartition("@")
-    found = set()
+    secrets = set()
     if _is_personal(domain):
-        found.add(Secret.PRIVATE_ADDRESS)
+        secrets.add(Secret.PRIVATE_ADDRESS)
     local, domain = (_NOT_OF_A_NUMBER.sub(".", part) for part in (local, domain))
     if _has_number(local) or _has_number(domain):
-        found.add(Secret.SOCIAL_SECURITY_NUMBER)
+        secrets.add(Secret.SOCIAL_SECURITY_NUMBER)
     elif any(_dates(local)) or any(map(_is_birthday, _EIGHT.findall(local))):
-        found.add(Secret.BIRTH_DATE)
-    return frozenset(found)
+        secrets.add(Secret.BIRTH_DATE)
+    return frozenset(secrets)
 
 
 def secrets_in_subject(subject: str, address: str | None) -> frozenset[Secret]:
@@ -224,16 +224,16 @@ def is_shown(of: Mailbox | Practitioner) -> bool:
 
 
 def _practice(practice: Practice, told: dict[str, frozenset[Secret]]) -> Practice:
-    found = {
+    by_field = {
         "structure_id": secrets_in_number(practice.structure_id),
         **{
             name: secrets_in(getattr(practice, name), is_street=name == _STREET)
             for name in ("structure_name", _STREET, "town", "postal_code")
         },
     }
-    for name, secrets in found.items():
+    for name, secrets in by_field.items():
         told[f"practices.{name}"] = told.get(f"practices.{name}", frozenset()) | secrets
-    hidden = {name: "" for name, secrets in found.items() if secrets}
+    hidden = {name: "" for name, secrets in by_field.items() if secrets}
     return replace(practice, **hidden) if hidden else practice
 
 
@@ -251,7 +251,7 @@ def _as_seen(text: str) -> str:
     """The text as a reader takes it: one form of digits, accents, dashes and blanks; nothing unseen."""
     if (text.isascii() and text.isprintable()) or not _UNUSUAL.search(text):
         return text
-    text = _OTHER_DIGITS.sub(lambda found: str(decimal(found[0])), normalize("NFKC", text))
+    text = _OTHER_DIGITS.sub(lambda match: str(decimal(match[0])), normalize("NFKC", text))
     return _BLANKS.sub(" ", _DASHES.sub("-", _UNSEEN.sub("", text)))
 
 
@@ -284,10 +284,10 @@ def _has_number(text: str) -> bool:
     if _NIR_APART.search(text):
         return True
     whole = (_NIR.fullmatch(_GAPS.sub("", run)) for run in _NIR_ANYHOW.findall(text))
-    found = [
+    matches = [
         match for match in (*_NIR.finditer(text), *whole) if match and not _is_of_a_surgery(match.group())
     ]
-    return any(_is_nir(*match.groups()) for match in found) or any(
+    return any(_is_nir(*match.groups()) for match in matches) or any(
         int(key) == 97 - int(body) % 97 for body, key in _INS_C.findall(text)
     )
 
@@ -309,22 +309,22 @@ def _is_nir(*parts: str | None) -> bool:
 
 
 def _dates(text: str, *, is_street: bool = False) -> Iterable[bool]:
-    for found in _DAY_FIRST.finditer(text):
-        day, _, month, month_after_a_blank, year = found.groups()
-        named = is_street and _NAMED_AFTER.search(text[: found.start()]) is not None
+    for match in _DAY_FIRST.finditer(text):
+        day, _, month, month_after_a_blank, year = match.groups()
+        named = is_street and _NAMED_AFTER.search(text[: match.start()]) is not None
         yield not named and _is_date(int(year), int(month or month_after_a_blank), int(day))
-    for found in _YEAR_FIRST.finditer(text):
-        year, _, month, day = found.groups()
+    for match in _YEAR_FIRST.finditer(text):
+        year, _, month, day = match.groups()
         yield _is_date(int(year), int(month), int(day))
     yield from map(_is_birthday, _EIGHT_ALONE.findall(text))
-    for found in () if is_street else _IN_WORDS.finditer(text):
-        date = int(found[3]), _month(found[2]), int(found[1])
-        yield _is_date(*date) and date not in _COMMEMORATED and not _NAMED_AFTER.search(text[: found.start()])
+    for match in () if is_street else _IN_WORDS.finditer(text):
+        date = int(match[3]), _month(match[2]), int(match[1])
+        yield _is_date(*date) and date not in _COMMEMORATED and not _NAMED_AFTER.search(text[: match.start()])
 
 
 def _month(name: str) -> int:
-    found = _MONTH.match(name.lower())
-    return found.lastindex or 0 if found else 0
+    match = _MONTH.match(name.lower())
+    return match.lastindex or 0 if match else 0
 
 
 def _is_birthday(digits: str) -> bool:

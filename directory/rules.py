@@ -69,16 +69,16 @@ def standing(facts: MailboxFacts, at: datetime) -> tuple[MailboxStanding, ...]:
     """
     if not facts.well_formed:
         return (MailboxStanding.MALFORMED_ADDRESS,)
-    found = list(_of_domain(facts))
+    standings = list(_of_domain(facts))
     if facts.mailbox is None:
-        return (*found, MailboxStanding.MAILBOX_UNKNOWN)
+        return (*standings, MailboxStanding.MAILBOX_UNKNOWN)
     if facts.mailbox.departed_at is not None:
-        found.append(MailboxStanding.MAILBOX_CLOSED)
+        standings.append(MailboxStanding.MAILBOX_CLOSED)
     if facts.mailbox.kind.held:
-        found += _of_holder(facts.holder)
+        standings += _of_holder(facts.holder)
     else:
-        found += _of_organisation(facts, at)
-    return tuple(found)
+        standings += _of_organisation(facts, at)
+    return tuple(standings)
 
 
 def _of_domain(facts: MailboxFacts) -> list[MailboxStanding]:
@@ -87,37 +87,37 @@ def _of_domain(facts: MailboxFacts) -> list[MailboxStanding]:
         return [MailboxStanding.DOMAIN_NOT_TRUSTED]
     if any(not (t.domain_suspended or t.operator_suspended) for t in facts.trusts):
         return []
-    found = []
+    standings = []
     if any(t.domain_suspended for t in facts.trusts):
-        found.append(MailboxStanding.DOMAIN_SUSPENDED)
+        standings.append(MailboxStanding.DOMAIN_SUSPENDED)
     if any(t.operator_suspended for t in facts.trusts):
-        found.append(MailboxStanding.OPERATOR_SUSPENDED)
-    return found
+        standings.append(MailboxStanding.OPERATOR_SUSPENDED)
+    return standings
 
 
 def _of_holder(holder: Practitioner | None) -> list[MailboxStanding]:
     if holder is None or holder.departed_at is not None:
-        found = [MailboxStanding.HOLDER_NOT_IN_REGISTRY]
+        standings = [MailboxStanding.HOLDER_NOT_IN_REGISTRY]
     elif not is_practising(holder):
-        found = [MailboxStanding.HOLDER_NOT_PRACTISING]
+        standings = [MailboxStanding.HOLDER_NOT_PRACTISING]
     else:
-        found = []
+        standings = []
     if holder is not None and holder.suspended:
-        found.append(MailboxStanding.HOLDER_SUSPENDED)
+        standings.append(MailboxStanding.HOLDER_SUSPENDED)
     if holder is not None and holder.struck_off:
-        found.append(MailboxStanding.HOLDER_STRUCK_OFF)
-    return found
+        standings.append(MailboxStanding.HOLDER_STRUCK_OFF)
+    return standings
 
 
 def _of_organisation(facts: MailboxFacts, at: datetime) -> list[MailboxStanding]:
-    found = []
+    standings = []
     if facts.organisation is None:
-        found.append(MailboxStanding.ORGANISATION_UNKNOWN)
+        standings.append(MailboxStanding.ORGANISATION_UNKNOWN)
     elif not is_open(facts.organisation, at.astimezone(FRANCE).date()):
-        found.append(MailboxStanding.ORGANISATION_CLOSED)
+        standings.append(MailboxStanding.ORGANISATION_CLOSED)
     if not any(not _of_holder(person) for person in facts.answerable):
-        found.append(MailboxStanding.NO_ANSWERABLE_PROFESSIONAL)
-    return found
+        standings.append(MailboxStanding.NO_ANSWERABLE_PROFESSIONAL)
+    return standings
 
 
 # An organisation may be found before it has named who answers for it; it may not be trusted before.

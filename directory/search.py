@@ -238,14 +238,14 @@ def sites_of(connection: Connection, number: str) -> list[str]:
 def find(connection: Connection, index: Index, question: Question, *, after: Position, limit: int) -> Page:
     """The first `limit` of those who match and come after that position, in order."""
     # One more than shown tells whether anybody follows.
-    found = _found_if_few(connection, index, question, after, limit + 1)
-    if found is None:
+    positions = _found_if_few(connection, index, question, after, limit + 1)
+    if positions is None:
         followed = (
             _followed(connection, index, stream, after, limit + 1) for stream in _streams(index, question)
         )
-        found = sorted(set(chain.from_iterable(followed)))
-    shown = found[:limit]
-    return Page(tuple(position.key for position in shown), shown[-1] if len(found) > limit else None)
+        positions = sorted(set(chain.from_iterable(followed)))
+    shown = positions[:limit]
+    return Page(tuple(position.key for position in shown), shown[-1] if len(positions) > limit else None)
 
 
 def total(connection: Connection, index: Index, question: Question) -> Total:
@@ -309,9 +309,9 @@ def _followed(
     if stream.terms is None:
         return _positions(connection, index.list, asked)
     asked |= {"terms": stream.terms, "walked": WALKED}
-    found = _positions(connection, index.walk, asked)
-    if len(found) == limit or not connection.execute(index.goes_on, asked).scalar_one():
-        return found
+    positions = _positions(connection, index.walk, asked)
+    if len(positions) == limit or not connection.execute(index.goes_on, asked).scalar_one():
+        return positions
     return _positions(connection, index.gather, asked)
 
 
@@ -337,7 +337,7 @@ def _words(name: str) -> tuple[tuple[str, ...], ...]:
         asked = asked[1:]
     if all(word in PARTICLES for word in asked):
         return tuple((word,) for word in dict.fromkeys(asked))
-    found: dict[tuple[str, ...], None] = {}
+    alternatives: dict[tuple[str, ...], None] = {}
     particles: list[str] = []
     for word in asked:
         if word in PARTICLES:
@@ -345,9 +345,9 @@ def _words(name: str) -> tuple[tuple[str, ...], ...]:
             continue
         spellings = [word, *(saint for abbreviation, saint in SAINTS.items() if abbreviation == word)]
         together = ["".join([*particles[first:], word]) for first in range(len(particles))]
-        found[(*spellings, *together)] = None
+        alternatives[(*spellings, *together)] = None
         particles = []
-    return tuple(found)
+    return tuple(alternatives)
 
 
 def _town(town: str) -> str:
@@ -360,10 +360,10 @@ def _town(town: str) -> str:
 def _number(read: Callable[[str], str], asked: str | None) -> str:
     """The number that the text is, '' for words; nine letters are a name, whatever FINESS allows."""
     try:
-        found = "" if asked is None else read(asked)
+        number = "" if asked is None else read(asked)
     except Refusal:
         return ""
-    return found if any(character.isdigit() for character in found) else ""
+    return number if any(character.isdigit() for character in number) else ""
 
 
 def _organisation(asked: str, sites: Sequence[str]) -> tuple[str, tuple[str, ...]]:

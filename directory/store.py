@@ -188,8 +188,8 @@ FROM operator o ORDER BY serves DESC, o.id"""
 
 def operators_by_name(rows: Iterable[Sequence[Any]]) -> Spellings:
     """The operators of the record by the names of their certificates, from the rows of OPERATORS."""
-    found = [(name, serves) for name, serves in rows]
-    return Spellings((name for name, _ in found), [name for name, serves in found if serves])
+    operators = [(name, serves) for name, serves in rows]
+    return Spellings((name for name, _ in operators), [name for name, serves in operators if serves])
 
 
 def mailbox_facts(
@@ -203,9 +203,9 @@ def mailbox_facts(
     canonical = {asked: _canonical(asked) for asked in addresses}
     wanted = list({address for address in canonical.values() if address is not None})
     rows = _FACTS[at is not None].rows(connection, {"addresses": wanted, "at": at}) if wanted else ()
-    found = {address: _facts(address, known) for address, known in rows}
+    facts = {address: _facts(address, known) for address, known in rows}
     return {
-        asked: MailboxFacts(asked, well_formed=False) if address is None else found[address]
+        asked: MailboxFacts(asked, well_formed=False) if address is None else facts[address]
         for asked, address in canonical.items()
     }
 
