@@ -28,7 +28,7 @@ def reconcile(apply_it: bool, force: bool, quick: bool, state: Path | None, as_j
     """
     with refusals_told(as_json=as_json), progress(as_json) as show:
         report = ldap_job.compare(
-            container(state),
+            container(state, as_json=as_json, complete=apply_it),
             apply=apply_it,
             force=force,
             quick=quick,
@@ -59,5 +59,9 @@ def rebuild(state: Path | None, as_json: bool) -> None:
     Example:  sceau ldap rebuild
     """
     with refusals_told(as_json=as_json), progress(as_json) as show:
-        report = ldap_job.rebuild(container(state), COMMAND, lambda done: show("entries written", done))
+        report = ldap_job.rebuild(
+            container(state, as_json=as_json, complete=True),
+            COMMAND,
+            lambda done: show("entries written", done),
+        )
     answer(asdict(report), as_json=as_json, rows=list(asdict(report).items()), headers=("rebuild", ""))

@@ -140,7 +140,7 @@ def shorten(
         state, name, secret, lambda parts, **acting: use_cases.shorten(
             **acting, measure_id=measure_id, until=until, reason=reason, confirms=confirms,
             graces=parts.graces,
-        ), as_json=as_json,
+        ), as_json=as_json, gives_back=True,
     )  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def annul(
     _act(
         state, name, secret, lambda parts, **acting: use_cases.annul(
             **acting, measure_id=measure_id, reason=reason, confirms=confirms, graces=parts.graces
-        ), as_json=as_json,
+        ), as_json=as_json, gives_back=True,
     )  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def lift(
     _act(
         state, name, secret, lambda parts, **acting: use_cases.lift(
             **acting, measure_id=measure_id, reason=reason, graces=parts.graces
-        ), as_json=as_json,
+        ), as_json=as_json, gives_back=True,
     )  # fmt: skip
 
 
@@ -236,13 +236,19 @@ def list_measures(
 
 
 def _act(
-    state: Path | None, name: str | None, secret: str | None, act: Callable[..., Measure], *, as_json: bool
+    state: Path | None,
+    name: str | None,
+    secret: str | None,
+    act: Callable[..., Measure],
+    *,
+    as_json: bool,
+    gives_back: bool = False,
 ) -> None:
     """Do it in the name of whoever acts, and show the measure as it is then.
 
     `act` takes the parts, and by name the connection, the instant and the token.
     """
-    parts = container(state, as_json=as_json)
+    parts = container(state, as_json=as_json, complete=gives_back)
     with withdrawing(parts, as_json=as_json) as connection:
         token = who_acts(parts, connection, name, secret)
         made = act(parts, connection=connection, now=parts.present(connection), token=token)

@@ -56,10 +56,17 @@ def json_option(command: Command) -> Command:
     )
 
 
-def container(state: Path | None, *, as_json: bool = False) -> Container:
-    """What a command needs to act upon the installation in `state`; bad settings are told and end it."""
+def container(state: Path | None, *, as_json: bool = False, complete: bool = False) -> Container:
+    """What a command needs to act upon the installation in `state`; bad settings are told and end it.
+
+    `complete` is for what answers, publishes or gives trust: refused (`record-behind`) while the record is
+    behind what was published, as over REST.
+    """
     with refusals_told(as_json=as_json):
-        return build(load_settings(state), application="sceau-command")
+        made = build(load_settings(state), application="sceau-command")
+        if complete:
+            made.watch.need()
+        return made
 
 
 def answer(

@@ -29,7 +29,7 @@ def check(
       sceau check dr.b@two.example --sender dr.a@one.example
       sceau check dr.b@two.example --at 2026-09-01T08:00:00+0200
     """
-    parts = container(state, as_json=as_json)
+    parts = container(state, as_json=as_json, complete=True)
     with refusals_told(as_json=as_json):
         lifetime = parts.verdict_lifetime
         with transaction(parts.engine, read_only=True) as connection:

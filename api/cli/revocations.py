@@ -44,7 +44,7 @@ def release(
       sceau release 5f03… --comment "phone found" --as registrar_a
       sceau release 5f03… --comment "phone found" --as registrar_b
     """
-    parts = container(state, as_json=as_json)
+    parts = container(state, as_json=as_json, complete=True)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         done = releasing.release_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),

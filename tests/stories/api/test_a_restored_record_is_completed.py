@@ -64,6 +64,33 @@ def test_checked_replayed_and_accepted_all_are_taken_back_as_they_were(
     assert told(twice)["type"] == "record-complete"
 
 
+# Commands that answer for the record, publish it, or give trust.
+GIVES = (
+    ("check", "ADDRESS"),
+    ("ldap", "reconcile", "--apply"),
+    ("ldap", "rebuild"),
+    ("enrol", "810099000019", "ADDRESS"),
+    ("enrol", "--approve", "3f0c3a50-0000-4000-8000-000000000000"),
+    ("release", "00"),
+    ("measure", "lift", "1", "--reason", "x"),
+    ("measure", "annul", "1", "--reason", "x"),
+    ("measure", "shorten", "1", "--until", "2027-01-01", "--reason", "x"),
+    ("correct", "make", "mailbox", "ADDRESS", "listed", "true", "--reason", "x"),
+    ("correct", "withdraw", "1"),
+)
+
+
+def test_no_command_answers_publishes_or_gives_trust_meanwhile(
+    machine: Machine, lost: dict[str, Any], sceau: Sceau
+) -> None:
+    """`sceau check` said allowed of a certificate that was revoked after the backup."""
+    assert machine.container.watch.look() != []
+    for command in GIVES:
+        words = [lost["revoked"].mailbox if word == "ADDRESS" else word for word in command]
+        refused = sceau(*words, "--json")
+        assert (refused.exit_code, told(refused)["type"]) == (2, "record-behind"), command
+
+
 def test_a_reason_corrected_to_a_lost_key_comes_back_with_its_date(machine: Machine, sceau: Sceau) -> None:
     issued = machine.issue()
     machine.revoke(issued, RevocationReason.SUPERSEDED)
