@@ -167,11 +167,16 @@ class Start:
 
 
 Starts = Callable[[str, CrlForm], Start]
+_STARTS: dict[Path, Starts] = {}
 
 
 @pytest.fixture(scope="session")
 def starts(postgres: EmbeddedPostgres, memory: Path) -> Starts:
     """`starts("fresh", form)`, and `starts("lost", form)` with a backup put back; made once in a process."""
+
+    # Of the process and not of the fixture: stories have a fixture of their own of the same machines.
+    if memory in _STARTS:
+        return _STARTS[memory]
 
     @cache
     def made(what: str, crl_form: CrlForm) -> Start:
@@ -186,6 +191,7 @@ def starts(postgres: EmbeddedPostgres, memory: Path) -> Starts:
                 name = machine.back_up(f"_{what}")
             return Start(name, files, machine.clock.now, machine.ticks, machine.people, issued)
 
+    _STARTS[memory] = made
     return made
 
 

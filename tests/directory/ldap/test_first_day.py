@@ -135,7 +135,7 @@ def test_a_comparison_that_leaves_off_says_what_to_do(
     for each in people:
         publisher.client.apply(Delete(f"mail={each.mailbox},{MAILBOXES},{SUFFIX}"))
     publisher.fills = len(people) - 1
-    monkeypatch.setattr("api.cli.ldap.container", lambda _: container)
+    monkeypatch.setattr("api.cli.ldap.container", lambda *_, **__: container)
     done = CliRunner().invoke(sceau, ["ldap", "reconcile", "--apply"])
     assert done.exit_code == 1
     assert "sceau ldap rebuild" in done.output
