@@ -636,8 +636,8 @@ def test_a_client_keeps_its_connection_and_outlives_the_signer_behind_it(
     at_once(*[lambda: client.journal(serial)] * 8)
 
     def held() -> int:
-        assert process.running
-        known = psutil.Process(process.running.pid).net_connections("unix")
+        # Of the whole machine: a process that is hardened shows its files to root alone.
+        known = psutil.net_connections("unix")
         return sum(one.laddr == str(process.socket) for one in known) - 1
 
     assert 1 <= held() <= 8
