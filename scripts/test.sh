@@ -13,4 +13,4 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-exec pytest -q -n 2 --dist loadgroup
+exec pytest -q -n 3 --dist loadgroup
