@@ -261,15 +261,10 @@ def refused(code: str, text: str) -> Refusal:
 def sha256_of(file: RegisterFile) -> bytes:
     """The file's SHA-256; Refusal NOT_FOUND when it cannot be read to an end."""
     try:
-        return digest_of(file)
+        with file.content.open("rb") as stream:
+            return file_digest(stream, "sha256").digest()
     except OSError as error:
         raise unreadable(file.name, error) from error
-
-
-def digest_of(file: RegisterFile) -> bytes:
-    """The file's SHA-256; OSError when it cannot be read to an end."""
-    with file.content.open("rb") as stream:
-        return file_digest(stream, "sha256").digest()
 
 
 def stamp_of(path: Path) -> datetime | None:

@@ -337,11 +337,11 @@ def test_a_disk_that_fails_while_a_held_run_is_read_again_ends_it_not(
     report = night.take(ACTIVITIES, many(30))
     approve(night.engine, report.run_id)
 
-    def failing(_: object) -> bytes:
+    def failing(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as broken:
-        broken.setattr("directory.sync.runs.run.digest_of", failing)
+        broken.setattr("directory.sync.runs.run.opened", failing)
         with pytest.raises(OSError, match="Input/output error"):
             night.resume(report.run_id)
     assert list(night.kept.rglob("*.txt"))
