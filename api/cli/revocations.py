@@ -74,7 +74,7 @@ def restate(
     \b
     Example:  sceau restate 5f03… --reason keyCompromise --comment "key found online" --as registrar_a
     """
-    parts = container(state, as_json=as_json)
+    parts = container(state, as_json=as_json, complete=True)
     with withdrawing(parts, as_json=as_json) as connection:
         done = proof_of_possession.restate_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),

@@ -77,6 +77,8 @@ GIVES = (
     ("measure", "shorten", "1", "--until", "2027-01-01", "--reason", "x"),
     ("correct", "make", "mailbox", "ADDRESS", "listed", "true", "--reason", "x"),
     ("correct", "withdraw", "1"),
+    ("restate", "00", "--reason", "keyCompromise", "--comment", "x"),
+    ("clock", "reset", "--reason", "x"),
 )
 
 
