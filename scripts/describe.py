@@ -59,8 +59,8 @@ under the name of the bound. A share equal to its bound passes; a count up to th
 a small register is not stopped for three departures. The word of a token revoked since counts no more. A
 later run that is applied closes an older one that waits.
 
-An operator's own figures go into a file of the same shape (setting `bounds_file`), which may give `one`,
-`two`, `refuse`, `floor` and `refuse_floor` of any bound, and more codes; `inf` is never:
+An operator's own figures go into a file of the same shape (setting `bounds_file`). It may give `one`,
+`two`, `refuse`, `floor` and `refuse_floor` of any bound, and more codes. `inf` is never:
 
     [rpps.too-many-arrivals]
     one = 0.08 # the psychologists arrive this month

@@ -27,8 +27,8 @@ def block(path: Path, name: str | None, applies: bool, state: Path | None, as_js
     """Take in a list of weak keys; nothing takes one off again.
 
     \b
-    A line has 64 digits (SHA-256 of the SubjectPublicKeyInfo), 30 (badkeys: first half of the SHA-256 of
-    the modulus, or of the x of the EC point) or 20 (Debian openssl-blacklist).
+    A line has 64 digits (SHA-256 of the SubjectPublicKeyInfo), 30 (badkeys) or 20 (Debian
+    openssl-blacklist). The 30 are the first half of the SHA-256 of the modulus, or of the x of the EC point.
 
     \b
     Example:  sceau keys block --list blacklist.RSA-4096 --apply
