@@ -44,7 +44,7 @@ def impatient(engine: Engine, seconds: float) -> Engine:
     """The same engine, none of whose connections waits longer than that for an answer.
 
     After a silence or a failure to connect, one thread at a time connects again and the others fail at once
-    (OperationalError), until one is through: they have others to answer, who need no database.
+    (OperationalError), until one is through. They have others to answer, who need no database.
     """
     door = _Door(seconds)
     event.listen(engine, "do_connect", door.connect)

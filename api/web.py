@@ -52,9 +52,9 @@ _THREADS = {
 _CONNECTIONS = _THREADS[Trade.ORDINARY] + _THREADS[Trade.BULK]
 # Connections of those who take trust away: views that use up theirs leave these free.
 _CONNECTIONS_APART, _KEPT_APART = 10, 2
-# Seconds after which a thread in Python lets another: who answers OCSP is one of many, and must not wait his
-# turn for five thousandths of a second at each of them. With half of one, each step of a certificate was cut
-# in two, which took a fifteenth of it.
+# Seconds after which a thread in Python lets another run. The one that answers OCSP is one of many, and must
+# not wait its turn for five thousandths of a second at each of them. With half of one, each step of a
+# certificate was cut in two, which took a fifteenth of it.
 _SWITCH_SECONDS = 0.002
 # Objects made since the youngest were looked through, and how often that is done before the older ones are.
 _GARBAGE = (20_000, 20, 20)

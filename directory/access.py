@@ -144,9 +144,9 @@ def create_token(
 ) -> tuple[Token, str]:
     """A new token and its secret, which nobody can read again; `operator` is the name of its certificate.
 
-    Refuses `bad-token-name`, `bad-token-lifetime` (none, or above a year), `bad-token-authority` (a registrar
-    needs one that exists, others none), `bad-token-operator` (only an operator's token has one, and of the
-    trusted list) and `token-name-taken` (by one not revoked).
+    Refuses `bad-token-name`, `bad-token-lifetime` (none, or above a year) and `token-name-taken` (by one not
+    revoked). Refuses `bad-token-authority` (a registrar needs one that exists, others none) and
+    `bad-token-operator` (only an operator's token has one, and of the trusted list).
     """
     _check_request(name, role, authority, lifetime)
     operator_id = _operator(connection, role, operator)

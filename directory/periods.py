@@ -1,7 +1,7 @@
 """From when until when a measure holds: days and instants as people give them, to those that count. Pure.
 
-A day is a day of Paris: it begins at its midnight there and ends at the next one, so that the day on which
-the clocks change has 23 or 25 hours. `until` as a day is the last day; as an instant, the first one free.
+A day is a day of Paris: it begins at its midnight there and ends at the next one. So the day on which the
+clocks change has 23 or 25 hours. `until` as a day is the last day; as an instant, the first one free.
 """
 
 import re

@@ -124,9 +124,9 @@ class Reading(Enum):
 class ReadingQuotas:
     """What an operator may read in an hour.
 
-    One of several tokens of his may have half of it, a registrar a fifth, all of one authority together
-    `authority_times` as much as a registrar, and a source address `source_times` as much as an operator; 0 is
-    for any number.
+    One of several tokens of his may have half of it, and a registrar a fifth. All of one authority together
+    may have `authority_times` as much as a registrar, and a source address `source_times` as much as an
+    operator. 0 is for any number.
     """
 
     searches: int = 1_000

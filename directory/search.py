@@ -2,8 +2,8 @@
 
 What may be shown of who is found is for `directory.rules`; what is known of them, for `directory.store`. The
 tables read here hold what the record says in the words it is looked for by; the database keeps them in step
-(migration 0009). They know today only, and no text that must not be published (migration 0040 leaves out all
-that `privacy.py` holds back): nobody is found or sorted by it, and no total counts him.
+(migration 0009). They know today only, and no text that must not be published: migration 0040 leaves out all
+that `privacy.py` holds back. Nobody is found or sorted by it, and no total counts him.
 
 The rules, as docs/reference/rest.md gives them to users:
 
@@ -42,7 +42,7 @@ TITLES = frozenset(("DR", "DOCTEUR", "MLLE", "MME", "MR", "PR", "PROFESSEUR"))
 FEWEST_LETTERS = 2
 MOST_COUNTED = 10_000
 # A number, or words of three letters and more that have five in all, seldom have more matches than are soon
-# gathered; shorter words begin so many names that they are looked at last.
+# gathered. Shorter words begin so many names that they are looked at last.
 TELLING_LETTERS, TELLING_EACH = 5, 3
 FEW = 2_000
 # So many rows in the order of names take a few milliseconds; who is one in two hundred fills a page by then.
@@ -228,8 +228,8 @@ def places_question(
 
 
 def sites_of(connection: Connection, number: str) -> list[str]:
-    """The FINESS numbers of the places that a number stands for: a place's own, its legal entity's, a SIRET;
-    none for what FINESS does not know and for what is no number.
+    """The FINESS numbers of the places that a number stands for: a place's own, its legal entity's, a SIRET.
+    None for a number that FINESS does not know and for text that is no number.
     """
     asked = _number(read_place, number)
     return [] if not asked else list(connection.execute(_SITES, {"asked": asked}).scalars())

@@ -5,9 +5,9 @@ back from all that is read (`directory/privacy.py`), so that no channel has it. 
 whatever the number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
 
 The past is asked with the same statements over `<table>_at(:at)`. The present is what is recorded as begun
-and not yet ended: what had begun when it was recorded is compared with no clock, since a reader woken by the
-feed may have a slower one. A measure with dates is compared with the database's clock as it reads, not as the
-transaction began: whoever is woken by its beginning may have begun before.
+and not yet ended. A fact that had begun when it was recorded is compared with no clock, since a reader woken
+by the feed may have a slower one. A measure with dates is compared with the database's clock as it reads, not
+as the transaction began: whoever is woken by its beginning may have begun before.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -70,8 +70,9 @@ STRUCTURE = f"""coalesce(
     (SELECT {ESTABLISHMENT} FROM {{organisation}} o
      WHERE m.structure_type = '3' AND o.siret = m.structure_id AND o.siret <> '' {_AN_OPEN_ONE_FIRST}))"""  # noqa: S608 - constants of this module
 
-# The array stands in a subquery so that the planner cannot count it: it then keeps one prepared plan for any
-# number of addresses, where it would plan each question anew (most of what a question about the past took).
+# The array stands in a subquery so that the planner cannot count it. It then keeps one prepared plan for any
+# number of addresses, where it would plan each question anew. That was most of what a question about the past
+# took.
 FACTS = f"""SELECT asked.address, CAST(json_build_array({TRUSTS},
     (SELECT json_build_array(m.kind, m.holder, m.structure_type, m.structure_id, m.structure_name, m.service,
                              m.listed, m.departed_at,

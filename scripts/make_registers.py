@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Invent national register files: same columns and same dirt as the real ones, nobody real in them.
 
-Everything about person number `i` follows from the seed and `i`, so files of any size are written as a
-stream, two runs give the same bytes, and the next day holds the same people but for the shares asked for.
+Everything about person number `i` follows from the seed and `i`. So files of any size are written as a
+stream, and two runs give the same bytes. The next day holds the same people but for the shares asked for.
 
     make_registers.py OUT --practitioners 2000 --organisations 200 --mailboxes 1500 --seed 1
     make_registers.py OUT --practitioners 2000 … --seed 1 --next-day --departures 0.5% --without 810099000019
@@ -227,8 +227,8 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Land:
-    """Where people are called and live: `double` the share of double names, `both` that of people with a
-    practice of their own and an employer; `town_weights` cumulative, None for equally common towns.
+    """Names and towns of people: `double` is the share of double names, `both` that of people with a practice
+    of their own and an employer. `town_weights` are cumulative, None for equally common towns.
     """
 
     families: Drawn

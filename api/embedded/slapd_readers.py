@@ -1,8 +1,8 @@
 """The slapds that others ask. Both answer from the folder of the one that holds the tree, and write nothing.
 
-LMDB lets several processes read what one writes: what the publisher commits they show at once, and a flood
-of one kind of reader takes nothing from the other, nor from the publisher. Who may ask the guarded one is for
-the gate (`api/ldap/gate.py`).
+LMDB lets several processes read what one writes: they show at once what the publisher commits. A flood of one
+kind of reader takes nothing from the other, nor from the publisher. Who may ask the guarded one is for the
+gate (`api/ldap/gate.py`).
 """
 
 import os

@@ -87,7 +87,7 @@ def _account() -> tuple[int, int]:
 def _alone() -> Iterator[None]:
     """One process of this machine at a time.
 
-    useradd asks whether the name is there before it waits for its own lock: of two at once, the later gives
+    useradd asks whether the name is there before it waits for its own lock. Of two at once, the later gives
     the account another number, and the earlier one's folders belong to nobody any more.
     """
     with os.fdopen(os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as lock:

@@ -1,8 +1,8 @@
 """Reading what a client sends, without holding a thread for it: so fast at least, so much at most.
 
-Each stretch of `seconds` must bring `rate` octets for each of them, or the end of the body: who falls silent
-after a quick beginning is cut off as soon as one who never began. A piece costs the process as much whether
-it holds one octet or thousands: small ones wait for turns that all bodies share.
+Each stretch of `seconds` must bring `rate` octets for each of them, or the end of the body. A sender who
+falls silent after a quick beginning is cut off as soon as one who never began. A piece costs the process as
+much whether it holds one octet or thousands: small ones wait for turns that all bodies share.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """How fresh an answer is: the header that says when each register it rests on was generated.
 
-The header never claims more than is true: it is read in the snapshot of the answer, or, where there is no one
+The header never claims more than is true. It is read in the snapshot of the answer, or, where there is no one
 snapshot (an act), in the second before the act. An answer given before anything was read (no token, a
 malformed request) rests on no register and says nothing of any.
 """

@@ -31,9 +31,9 @@ DOCUMENTED = {
     "in": "header",
     "name": HEADER,
     "required": False,
-    "description": "Clé choisie par l'appelant : la même demande envoyée deux fois sous la même clé en 24 h"
-    " n'est faite qu'une fois et reçoit la même réponse — A key of the caller's choice: the same request"
-    " sent twice under it within 24 hours is done once and answered alike",
+    "description": "Clé choisie par l'appelant. La même demande envoyée deux fois sous la même clé en 24 h"
+    " n'est faite qu'une fois et reçoit la même réponse. — A key of the caller's choice. The same request"
+    " sent twice under it within 24 hours is done once and answered alike.",
     "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST},
     "example": '"8e03978e-40d5-43e3-bc93-6894a57f9324"',
 }

@@ -38,9 +38,9 @@ PATIENCE = 30.0
 def look(settings: Settings) -> dict[str, Any]:
     """Addresses, parts with their state, files of no register, versions, last sync, feed lag and jobs.
 
-    `state` is `ok` when all parts are and none hangs again and again, the record is complete, the clock
-    agrees with the database's, no register is late and nothing of ours is about to run out; `degraded` when
-    some parts are, `down` when none is.
+    `state` is `degraded` when some parts are ok, `down` when none is. It is `ok` when all parts are and none
+    hangs again and again, and the record is complete. The clock must agree with the database's, no register
+    be late and nothing of ours about to run out.
     """
     if not (settings.database_url or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."

@@ -1,7 +1,7 @@
 """The night's registers: fetched from their sources into the drop folder, and taken in from there, once each.
 
-A file already applied, held or refused (same SHA-256) is left alone, so the jobs may run any number of times;
-of several files of a register the newest that is a register's wins, and older ones are left where they are.
+A file already applied, held or refused (same SHA-256) is left alone, so the jobs may run any number of times.
+Of several files of a register the newest that is a register's wins, and older ones are left where they are.
 """
 
 import os
@@ -169,8 +169,8 @@ def _take_all(container: Container, registers: Iterable[str], told: NightReport)
 
 
 def _settled(container: Container, register: str, path: Path, told: NightReport) -> bool:
-    """Run this file unless that was done; False when it is refused for what it is, waits since its time has
-    not come, or cannot even be read, so that an older one has its turn.
+    """Run this file unless that was done. False when it is refused for what it is, waits since its time has
+    not come, or cannot even be read: an older one has its turn.
     """
     try:
         with dropped(path, container.settings.droppers) as file:
@@ -249,7 +249,7 @@ def _before(container: Container, register: str, file: RegisterFile) -> str:
     """What earlier runs say of this file.
 
     'done': nothing is to be had from it or an older one; 'refused': not from it, unless time alone was
-    against it; 'ahead': it is held, and says that it will be made; '' when it is to be tried. An older file
+    against it. 'ahead': it is held, and says that it will be made; '' when it is to be tried. An older file
     is, when it came after a later one was taken: that it is refused leaves a row.
     """
     now, sha256 = container.clock(), sha256_of(file)

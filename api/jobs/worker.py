@@ -34,8 +34,8 @@ AT_THE_START = (
     "ocsp-answers",
 )  # fmt: skip
 FOLLOWERS = (publish.CONSUMER, reconcile.CONSUMER)
-# The first change of many is followed at once, and what takes something away in its quarter of a second; the
-# others together, since each run costs as much as what it follows.
+# The first change of many is followed at once, and a withdrawal in its quarter of a second. The others are
+# followed together, since each run costs as much as what it follows.
 _BREATH = 0.25
 _BREATHS = 4
 _LONGEST_WAIT = 1.0

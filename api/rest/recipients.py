@@ -1,7 +1,7 @@
 """May these two exchange, and with which certificate: one recipient, or up to 10,000 at once.
 
-The answers go out as bytes made here (10,000 verdicts through a schema would take longer than deciding
-them); the schemas document them, and a test holds the bytes against the document.
+The answers go out as bytes made here: 10,000 verdicts through a schema would take longer than deciding them.
+The schemas document them, and a test holds the bytes against the document.
 """
 
 import base64

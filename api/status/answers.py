@@ -35,8 +35,8 @@ MEDIA_TYPE = "application/ocsp-response"
 # New keys and CAs are noticed within the first time; while one is missing, within the second.
 _RELOAD_SECONDS = 60.0
 _MISSING_RELOAD_SECONDS = 1.0
-# RFC 9919 (was 5019) has GET used up to 255 octets; a longer path or body is answered, and not remembered,
-# or a stranger could fill memory with spellings of one question.
+# RFC 9919 (was 5019) has GET used up to 255 octets. A longer path or body is answered, and not remembered: a
+# stranger could fill memory with spellings of one question.
 _LONGEST_KEY = 512
 # The listener forgets a standing at once; this only bounds how long an unused one stays.
 _STANDING_LIFE = timedelta(minutes=10)
@@ -47,8 +47,9 @@ class Answers:
 
     `engine` must reach the primary: a replica may not know yet what has been revoked. `never_issued` is what
     is said of such a serial (`pki.ocsp.response.decide`); `ticks` counts seconds, as `time.monotonic` does.
-    `watch` tells whether the record may be believed when it says nothing against a certificate; `shortened`
-    for how long that may be said, instead of so long: not at all once nothing could be written for too long.
+    `watch` tells whether the record may be believed when it says nothing against a certificate. `shortened`
+    tells for how long that may be said, instead of so long: not at all once nothing could be written for too
+    long.
     """
 
     def __init__(

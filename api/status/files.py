@@ -1,9 +1,9 @@
 """CRLs and CA certificates as files: the last signed CRL and delta of a shard, the certificate of a CA.
 
-A CRL is given from memory as long as nothing has been published since; the last good one goes on being given
+A CRL is given from memory as long as nothing has been published since. The last good one goes on being given
 when the record is out of reach, has forgotten it, or gives bytes that nobody signed
-(`pki/publication/intact.py`), since it says itself until when it holds. Where there is no good one yet, there
-is none: 503.
+(`pki/publication/intact.py`). It says itself until when it holds. Where there is no good one yet, there is
+none: 503.
 """
 
 import logging

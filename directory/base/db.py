@@ -19,8 +19,8 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
 from sqlalchemy.types import TypeDecorator
 
-# Across a network that went away without a word: 25 s until a wait ends, where the system's own figures are
-# two hours, for which a job would hold its lock and the signer its keys.
+# Across a network that went away without a word: 25 s until a wait ends. The system's own figures are two
+# hours, for which a job would hold its lock and the signer its keys.
 _NOTICE_SILENCE = {
     "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000,
 }  # fmt: skip
@@ -53,9 +53,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str = "sceau") -> Engine:
     """An engine on `url` (`postgresql+psycopg://…`): sessions in UTC, no wait for a lock beyond 30 s.
 
-    Who wants one while `most` connections are in use waits 30 s for it: threads that want a second one while
-    they hold a first must find `most` larger than what all of them can hold. `kept` stay open once they were
-    needed: one beyond them is opened and closed at each use, and plans its statements anew.
+    A thread that wants one while `most` connections are in use waits 30 s for it. Threads that want a second
+    one while they hold a first must find `most` larger than what all of them can hold. `kept` stay open once
+    they were needed: one beyond them is opened and closed at each use, and plans its statements anew.
     """
     engine = create_engine(
         url,
@@ -78,7 +78,7 @@ def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str
 
 
 def libpq(url: str | URL) -> str:
-    """The database of an SQLAlchemy URL as libpq names it: never the URL again, in which a space is a `+` to
+    """The database of an SQLAlchemy URL as libpq names it, never the URL again. A space in that is a `+` to
     the one and not to the other, and several hosts are repeated where libpq wants a list.
     """
     known = make_url(url).set(drivername="postgresql+psycopg")
@@ -89,8 +89,8 @@ def libpq(url: str | URL) -> str:
 def _ask_after_a_pause(engine: Engine) -> None:
     """See that a pooled connection still lives, unless it was in use a moment ago.
 
-    Asking each time is one of seven round trips of a verdict; a connection that answered within the last
-    second and died since fails the request in hand, as it would have failed had it died during it.
+    Asking each time is one of seven round trips of a verdict. A connection that answered within the last
+    second and died since fails the request in hand, as if it had died during it.
     """
 
     @event.listens_for(engine, "checkin")

@@ -1,9 +1,9 @@
 """When an act happened: by the primary database's clock, read once the act holds its locks.
 
-Machines' clocks differ, and a request may wait for another whose instant is then the later one: an instant
-read before the lock, or from the machine, dated acts before what they follow and made the record refuse them.
-Entry points of a running service use engines of `dated_by_database`. On any other, `now` is what the caller
-says, so that a test or an import may act at any instant. What an act follows, only the act knows.
+Machines' clocks differ, and a request may wait for another whose instant is then the later one. An instant
+read before the lock, or from the machine, dated acts before what they follow. The record refused them. Entry
+points of a running service use engines of `dated_by_database`. On any other, `now` is what the caller says,
+so that a test or an import may act at any instant. What an act follows, only the act knows.
 """
 
 from datetime import UTC, datetime, timedelta

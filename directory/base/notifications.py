@@ -1,6 +1,6 @@
 """Waiting for what the database tells on a connection that listens (LISTEN): one wait, by the kernel.
 
-psycopg's own wait asks in whole milliseconds, and without pause in the last one: a thread of a busy process
+psycopg's own wait asks in whole milliseconds, and without pause in the last one. A thread of a busy process
 then took the interpreter from the others a thousand times a second.
 """
 

@@ -1,7 +1,7 @@
 """The vocabulary of the change feed: what changed, whose, and where a reader stands in it.
 
-The feed says *that* something changed, never how: each reader takes the present state from the record, so
-a row read late, twice or out of order can do no harm.
+The feed says *that* something changed, never how. Each reader takes the present state from the record, so a
+row read late, twice or out of order can do no harm.
 """
 
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from directory.feed.changes import BEGINNING, START, Change, Cursor, Place, Seen
 from directory.feed.places import AFTER, LAST_ID, asked_after, change_of, floor
 
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
-# Numbers of transactions mean nothing in another cluster, where a dump of this one may have been loaded, and
+# Numbers of transactions mean nothing in another cluster, where a dump of this one may have been loaded. They
 # come again on another timeline, which begins where a physical copy was taken up.
 _ORIGIN = text(
     "SELECT to_hex(sceau_cluster()) || '.' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"

@@ -1,7 +1,7 @@
 """The only door to ldap3: a small typed client that reads entries and applies planned operations.
 
-Failures come out as refusals: UNAVAILABLE when the server cannot be reached or is at fault (try again later),
-UNACCEPTABLE when it will not have this entry (trying again changes nothing). It decides nothing else.
+Failures come out as refusals. UNAVAILABLE: the server cannot be reached or is at fault (try again later).
+UNACCEPTABLE: it will not have this entry (trying again changes nothing). It decides nothing else.
 """
 
 import ssl

@@ -2,9 +2,9 @@
 
 Level-triggered: a change says which entry to look at, the present record says what should stand there. A pass
 cut short anywhere is repeated whole, which changes nothing that was done. Revocations, departures and
-unlistings overtake everything else. The tree itself says how far it has followed the feed, so that one that
-was lost or put back from a copy is noticed by the next pass, changes or none. The network is used between
-transactions, never inside one. When a pass is due is for the worker to say.
+unlistings overtake everything else. The tree itself says how far it has followed the feed. So the next pass
+notices one that was lost or put back from a copy, changes or none. The network is used between transactions,
+never inside one. When a pass is due is for the worker to say.
 """
 
 import logging
@@ -97,7 +97,7 @@ class PublishReport:
     """What one pass did. `more`: changes are waiting. `refused`: names LDAP would not have, and why.
 
     `whole`: nothing was done, since the whole tree is sooner loaded than so many entries are written one by
-    one (`Publisher.fills`, `floods`); `flooded`: because so much is taken away, not because it is missing.
+    one (`Publisher.fills`, `floods`). `flooded`: because so much is taken away, not because it is missing.
     """
 
     changes: int = 0
@@ -144,8 +144,8 @@ class Publisher:
     """Brings the tree below `suffix` in step with the record; one at a time in the whole system.
 
     Entries are written over `client` and the `lanes` beside it at once. `fills`: with more mailboxes than
-    that to write into a tree without any, a pass does nothing and says `whole`, for whoever can load a whole
-    tree; so it does while more than `floods` urgent changes wait that are a good part of the tree. None
+    that to write into a tree without any, a pass does nothing and says `whole`, for a caller that can load a
+    whole tree. So it does while more than `floods` urgent changes wait that are a good part of the tree. None
     writes them one by one.
     """
 

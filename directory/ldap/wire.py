@@ -1,7 +1,7 @@
 """Writes as bytes: the three requests of RFC 4511 that change entries, put together without a grammar.
 
-ldap3 makes an object of pyasn1 for every value and encodes it by rules it looks up each time: half of what a
-write costs us, and more than slapd takes for it. Sending, and what the answer means, is for `client`.
+ldap3 makes an object of pyasn1 for every value and encodes it by rules it looks up each time. That is half of
+what a write costs us, and more than slapd takes for it. Sending, and what the answer means, is for `client`.
 """
 
 from collections.abc import Iterable

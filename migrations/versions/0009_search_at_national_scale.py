@@ -51,9 +51,9 @@ CREATE FUNCTION sceau_terms(words text) RETURNS tsvector LANGUAGE sql IMMUTABLE 
 $$;
 """
 
-# Derived from the record, so without history; written by set, so without foreign keys, which would be checked row
-# by row. `terms`: f the family name written together, o where other words of the name begin, p profession, s skill,
-# d department, t town, i FINESS number, n word of a place's name.
+# Derived from the record, so without history; written by set, so without foreign keys, which would be checked
+# row by row. `terms`: f the family name written together, o where other words of the name begin. Then p
+# profession, s skill, d department, t town, i FINESS number, n word of a place's name.
 TABLES = r"""
 CREATE TABLE search_person (
     national_id  text COLLATE "C" CONSTRAINT search_person_pkey PRIMARY KEY,

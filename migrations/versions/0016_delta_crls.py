@@ -1,8 +1,8 @@
 """Delta CRLs: which events the complete CRLs in force have seen, the base of a delta, bytes that are let go.
 
-An event is noted as it happens and marked with the number of the first CRL made after it; what the oldest
-complete CRL in force has seen is forgotten again. So the difference to that CRL is found by index, in whatever
-order transactions commit, and however many certificates are revoked.
+An event is noted as it happens and marked with the number of the first CRL made after it. Events that the
+oldest complete CRL in force has seen are forgotten again. So the difference to that CRL is found by index, in
+whatever order transactions commit, and however many certificates are revoked.
 """
 
 from alembic import op

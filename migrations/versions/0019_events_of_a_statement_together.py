@@ -1,7 +1,7 @@
 """Which revocations no CRL has seen, noted once for each statement and shard instead of each revocation.
 
-A bulk revocation is a few statements of a thousand: marking its events as seen rewrote a row and two index
-entries for each of them, which for a shard of 100,000 took longer than all else that makes a CRL.
+A bulk revocation is a few statements of a thousand. Marking its events as seen rewrote a row and two index
+entries for each of them. For a shard of 100,000 that took longer than all else that makes a CRL.
 """
 
 from alembic import op

@@ -1,8 +1,8 @@
 """Which public keys are one private key: the same modulus under another exponent, the same point mirrored.
 
 A key that is reported was blocked by the digest of its public key alone, and its holder had the other form
-certified. Of keys blocked before of which nothing but that digest was ever kept (a report of a key that was never
-certified, a list of digests) no number is known: they stay blocked as they are.
+certified. Of some keys blocked before nothing but that digest was ever kept: a report of a key that was never
+certified, a list of digests. Their numbers are unknown, and they stay blocked as they are.
 """
 
 from hashlib import sha256

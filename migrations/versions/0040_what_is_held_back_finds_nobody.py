@@ -5,9 +5,9 @@ from alembic import op
 revision = "0040"
 down_revision = "0039"
 
-# Whatever `secrets_in` of directory/privacy.py finds in a text that is no street is in here (a test holds that),
-# and little more: thirteen digits and more, any mail address, any date in figures. The whole text is left out, so that no word of it says
-# that the rest is there.
+# All that `secrets_in` of directory/privacy.py finds in a text that is no street is in here (a test holds
+# that). It leaves out little more: thirteen digits and more, any mail address, any date in figures. The whole
+# text is left out, so that no word of it says that the rest is there.
 SEARCHED = r"""
 CREATE FUNCTION sceau_searched(raw text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE

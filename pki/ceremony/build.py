@@ -1,7 +1,7 @@
 """From the plan to bytes: each certificate before its signature, held against every lint. Pure.
 
-A dry run, the ceremony, the offline machine and the intake of what was signed elsewhere draw alike, so that
-what was reviewed is what is signed and what is signed is what is taken in.
+A dry run, the ceremony, the offline machine and the intake of certificates signed elsewhere draw alike. So
+the reviewed bytes are the signed bytes, and the signed bytes are taken in.
 """
 
 from dataclasses import dataclass

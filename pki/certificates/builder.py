@@ -1,7 +1,7 @@
 """The bytes of a certificate before its signature: profile, names and key to TBSCertificate.
 
-Built with `cryptography` and signed with a throw-away key of the CA's kind: what comes out can be parsed
-and linted like any certificate, long before the CA's key is touched.
+Built with `cryptography` and signed with a throw-away key of the CA's kind. The result can be parsed and
+linted like any certificate, long before the CA's key is touched.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """A PKCS #10 request (RFC 2986) to the key it holds: the one reader, whatever road the request came by.
 
 Only key and signature count. Subject and attributes are passed over unread, since nothing of them gets into a
-certificate: a name that breaks its string type is nobody's harm, an extension asked for is how enrollees got
+certificate. A name that breaks its string type is nobody's harm. By extensions asked for, enrollees got
 themselves certificates for OCSP signing. Whether the key may be certified is for `pki/lint/key.py`.
 """
 
@@ -29,7 +29,7 @@ _BLOCK = re.compile(rb"-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----([A-Za-z0-9
 _BEGIN = b"-----BEGIN "
 _SEQUENCE, _INTEGER, _BIT_STRING, _ATTRIBUTES = 0x30, 0x02, 0x03, 0xA0
 _NO_NAME, _NO_ATTRIBUTES = der.sequence(), tlv(_ATTRIBUTES, b"")
-# The OID says what a key is for: one of RSASSA-PSS (RFC 4055 1.2) neither encrypts nor signs as PKCS #1 v1.5,
+# The OID says what a key is for. One of RSASSA-PSS (RFC 4055 1.2) neither encrypts nor signs as PKCS #1 v1.5,
 # though the numbers in it are an RSA key's.
 _SERVED = frozenset({der.oid("1.2.840.113549.1.1.1"), der.oid("1.2.840.10045.2.1")})
 _RSASSA_PSS = der.oid("1.2.840.113549.1.1.10")

@@ -1,7 +1,7 @@
 """A key made here for who cannot make one, packed with its certificate: shown once, stored nowhere.
 
-The key lives in this process's memory between its making and the answer, is never written, logged or kept for
-a repeated request; who loses the answer revokes the certificate and asks anew (decision 124).
+The key lives in this process's memory between its making and the answer. It is never written, logged or kept
+for a repeated request. A caller who loses the answer revokes the certificate and asks anew (decision 124).
 """
 
 import base64

@@ -76,7 +76,7 @@ class Urls:
 class Profile:
     """One kind of certificate. `key_usage_*` hold field names of `x509.KeyUsage`, for EC and RSA keys.
 
-    `serves` is what a mailbox's key is for, and empty for all others; `variant_of` names the profile that
+    `serves` is what a mailbox's key is for, and empty for all others. `variant_of` names the profile that
     this one is like in everything but its key usage, or its life.
     """
 
@@ -347,7 +347,7 @@ OF_OPERATORS = frozenset(
 # What a CA for servers certifies, its own responder apart.
 OF_SERVERS_CAS = OF_OPERATORS | {SERVICE_TLS.name, LIST_SIGNER.name}
 # A CA that certifies mail certifies nothing else from then on, clients and its own responder apart (S/MIME
-# requirements 1.0.16): servers, and what this service signs its lists with, have a CA of their own.
+# requirements 1.0.16). Servers, and the signers of this service's lists, have a CA of their own.
 MAIL_APART_FROM = datetime(2027, 7, 1, tzinfo=UTC)
 MAIL_ROLES = frozenset({"persons", "organisations"})
 SERVERS_ROLE = "servers"

@@ -23,11 +23,11 @@ def points(authority: Authority, shard: int, issued: bytes | None) -> Points:
 
     Refusal NOT_FOUND when there is none yet.
 
-    None of a plain CA, nor scope for any with one shard, whose CRL covers everything: scoped to a URL, it
+    None of a plain CA, nor scope for any with one shard, whose CRL covers everything. Scoped to a URL, it
     would not cover a root itself, which names none (openssl -crl_check_all asks).
 
     The base is the one that the ceremony wrote into the CA certificates, taken from there rather than from a
-    setting: an IssuingDistributionPoint must equal what certificates say already, and a setting may change
+    setting. An IssuingDistributionPoint must equal what certificates say already, and a setting may change
     after them.
     """
     if authority.crl_form is CrlForm.PLAIN:

@@ -161,7 +161,7 @@ def delete_superseded_bytes(connection: Connection, now: datetime, kept: timedel
 
 
 def _note_large(connection: Connection, authority: Authority, entries: int, now: datetime) -> None:
-    """Half of what the plain form is for is time to plan the next generation; publication goes on, whatever
+    """Half of what the plain form is for is time to plan the next generation. Publication goes on, whatever
     the number: a list too long for some is better than none for all.
     """
     large = entries * 2 >= MOST_IN_PLAIN

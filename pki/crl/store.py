@@ -1,9 +1,9 @@
 """The rows CRLs are made of, numbered by and kept in, complete ones and deltas. Knows SQL, not DER.
 
-Events (revoke, hold, release) are never removed, so their count in a shard only grows and says exactly
-whether a CRL has seen them all, in whatever order their transactions committed; a highest id would not.
-`crl_event` says of the events that some complete CRL in force has not seen which number saw them first: a row
-for each statement and shard, so that a thousand revoked at once are marked as one.
+Events (revoke, hold, release) are never removed, so their count in a shard only grows. It says exactly
+whether a CRL has seen them all, in whatever order their transactions committed. A highest id would not.
+`crl_event` says of the events that some complete CRL in force has not seen which number saw them first. It
+has a row for each statement and shard, so that a thousand revoked at once are marked as one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -450,7 +450,7 @@ def due(
     """Shards with events their last CRL of the kind has not seen, first; then those made before `older`.
 
     Never a shard whose last CRL of the other kind is of this very second: those would have to share a number
-    (RFC 5280 5.2.3). Deltas only of CAs of the national form, and where a complete CRL holds; where that is
+    (RFC 5280 5.2.3). Deltas only of CAs of the national form, and where a complete CRL holds. Where that is
     as old as `older`, a delta made a moment ago steps aside for the next complete one.
     """
     asked = {"now": now, "older": older, "second": now.replace(microsecond=0), "lately": now - _STEP_ASIDE}

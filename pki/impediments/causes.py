@@ -178,8 +178,8 @@ def decide(
 ) -> Decision:
     """What follows from these causes for a certificate not revoked for good.
 
-    `due` is when causes noted before fall due, `last` the last event of the certificate, `ours` whether that
-    was a hold put here: another's hold stays, whatever becomes of the suspension. `impeded` is whether
+    `due` is when causes noted before fall due, `last` the last event of the certificate. `ours` is whether
+    that was a hold put here: another's hold stays, whatever becomes of the suspension. `impeded` is whether
     anything stands against giving it back (`pki/impediments/standing.py`).
     """
     final = [cause for cause in withdrawal_causes if cause is not WithdrawalCause.SUSPENDED]

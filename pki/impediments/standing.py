@@ -38,8 +38,8 @@ def standing(
 ) -> tuple[str, ...]:
     """The words for all that stands against trust; () when nothing does.
 
-    `withdrawal_causes` are those that hold against the bond, `blocked` is why the key is blocked, `held`
-    another certificate of the same person and mailbox that is on hold, or whose hold was never settled.
+    `withdrawal_causes` are those that hold against the bond, and `blocked` is why the key is blocked. `held`
+    is another certificate of the same person and mailbox that is on hold, or whose hold was never settled.
     """
     reasons = [cause.value for cause in withdrawal_causes if cause not in _STANDS_DESPITE]
     return (*reasons, *[KEY_BLOCKED] * (blocked is not None), *[ON_HOLD] * (held is not None))

@@ -1,7 +1,7 @@
 """What an issuance is judged by: locked in one order, then read at once, on either side of the signature.
 
 Each part is asked with words of its own place, and judged there (`pki/issuance/rekey.py`, `impediments`,
-`pki/revocation/blocked_keys.py`); one question for all of them spares a certificate most of its way to the
+`pki/revocation/blocked_keys.py`). One question for all of them spares a certificate most of its way to the
 database and back.
 """
 

@@ -43,11 +43,11 @@ def issue_for_enrolment(
 
     Whoever gets no answer may ask again with the same request: within five minutes the same reservation is
     taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
-    `bad-proof-of-possession`, `weak-key`, `key-already-certified` (with `serial` when it was for this
-    enrolment), `already-certified` (with the `serial` that lasts), `not-approved`, `enrolment-ended`,
-    `signer-unavailable`, `lint-unavailable`, `key-blocked`, `key-period-over`, `identity-too-old`,
-    `quota-reached`, `enrolment-void`, and what stands against the person or the mailbox. `keep` is called in
-    the transaction that stores the certificate.
+    `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-period-over`, `key-already-certified` (with
+    `serial` when it was for this enrolment), `already-certified` (with the `serial` that lasts). Refuses
+    `not-approved`, `enrolment-ended`, `enrolment-void`, `identity-too-old`, `quota-reached`,
+    `signer-unavailable`, `lint-unavailable`, and what stands against the person or the mailbox. `keep` is
+    called in the transaction that stores the certificate.
     """
     # 1. The request gives a key that its sender holds, and nothing else.
     key = key_of_request(csr)

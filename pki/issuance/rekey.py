@@ -24,11 +24,11 @@ def check_key(
 ) -> Reservation | None:
     """The reservation under way for a key of this use and enrolment, None when a new one may be made.
 
-    Refuses `key-already-certified` (with `serial` when it was for this enrolment: while that certificate is
-    not in its last 60 days, for good once it was taken back or never came to be, and for another purpose;
-    for good as well once an operator has it), `key-period-over`, `already-certified` (with the `serial`
-    that lasts) when the enrolment has a certificate for that, whatever its key, and `reason-stands` while one
-    of the same person and mailbox is on hold.
+    Refuses `key-period-over`, and `already-certified` (with the `serial` that lasts) when the enrolment has a
+    certificate for that, whatever its key. Refuses `reason-stands` while one of the same person and mailbox
+    is on hold. Refuses `key-already-certified`, with `serial` when it was for this enrolment: while that
+    certificate is not in its last 60 days, and for another purpose. It does so for good once that certificate
+    was taken back or never came to be, or once an operator has the key.
     """
     if use.by_operator:
         raise pipeline.key_already_certified()

@@ -1,9 +1,9 @@
 """What comes back when a strike-off is annulled as an error: enrolments at once, certificates once signed.
 
 A revocation is final whatever it rested on (RFC 5280 5.3.1). So each certificate that fell with the error
-gets a successor on the same key, by the approval that two registrars gave once: no new enrolment, no new
-request of the holder. The rules of any issuance are asked again; what they refuse for good is noted, what a
-suspension stands against waits for its end.
+gets a successor on the same key, by the approval that two registrars gave once. It needs no new enrolment and
+no new request of the holder. The rules of any issuance are asked again; what they refuse for good is noted,
+what a suspension stands against waits for its end.
 """
 
 from collections.abc import Callable, Collection

@@ -30,7 +30,7 @@ def _primes_below(limit: int) -> list[int]:
 
 
 _SMALL_PRIMES = prod(_primes_below(752))
-# Keys of the Infineon library are, modulo each of these primes, a power of 65537; others are so modulo all of
+# Keys of the Infineon library are, modulo each of these primes, a power of 65537. Others are so modulo all of
 # them once in 2^30 (Nemec et al., The Return of Coppersmith's Attack, CCS 2017).
 _ROCA_PRIMES = (
     3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103,

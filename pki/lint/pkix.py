@@ -1,8 +1,8 @@
 """A second opinion from people who did not write our builder: pkilint's requirements, in process.
 
 RFC 5280 for every profile; the S/MIME baseline requirements (strict) and ETSI EN 319 412 for mail, the TLS
-ones for operators' servers. Some milliseconds a certificate and a second to load: `pool` keeps it warm in
-processes of its own, and a bulk issuance may leave it out (our own lints are never left out).
+ones for operators' servers. It takes some milliseconds a certificate and a second to load. `pool` keeps it
+warm in processes of its own, and a bulk issuance may leave it out. Our own lints are never left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -79,7 +79,7 @@ def _container(requirements: tuple[str, ...]) -> tuple[Any, Mapping[int, str]]:
     """All that these sets ask, in one walk through a certificate decoded once; and who asked, by `id()`.
 
     The sets repeat one another: what two ask in the same words is asked once, for the first. The certificate
-    is decoded as the second set does it, which is the strictest: it has more kinds of names and extensions
+    is decoded as the second set does it, which is the strictest. It has more kinds of names and extensions
     than RFC 5280, and keeps the lengths that ETSI lets go.
     """
     from pkilint.pkix import certificate  # noqa: PLC0415 - a second to load, only where wanted

@@ -1,7 +1,7 @@
 """pkilint's validators put together: a certificate is gone through once, each part asked what concerns it.
 
-What comes again from certificate to certificate (an issuer's name, its addresses, what a key may do) is
-decoded once, and looked at once where a validator looks at nothing else.
+Bytes that come again from certificate to certificate are decoded once: an issuer's name, its addresses, what
+a key may do. They are looked at once where a validator looks at nothing else.
 
 What they ask is pkilint's matter; which sets of them are asked, `pkix`'s.
 
@@ -38,8 +38,8 @@ _PLACE = ("path", "path_re", "pdu_class", "pdu_supertype", "predicate")
 class Walk(ValidatorContainer):  # type: ignore[misc] # pkilint is untyped
     """A container that remembers which of its validators a node of that path, type and name concerns.
 
-    The usual one asks each validator at each node: twelve thousand questions a certificate, most of them by
-    path, type and OID alone, which for certificates of one profile are always the same.
+    The usual one asks each validator at each node: twelve thousand questions a certificate. Most of them are
+    by path, type and OID alone, which for certificates of one profile are always the same.
     """
 
     def __init__(self, validators: Iterable[Any] = (), **place: Any) -> None:

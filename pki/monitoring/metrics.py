@@ -30,7 +30,7 @@ class Figures:
     """Everything counted at `at`.
 
     `feed_lag` is seconds by consumer; `registers` when each file was generated; `certificates` numbers by
-    profile; `revocations` numbers by action; `crl_left` how long the newest CRL of each `authority/shard`
+    profile; `revocations` numbers by action. `crl_left` is how long the newest CRL of each `authority/shard`
     still holds, and the newest delta of each `authority/shard-delta`.
     """
 

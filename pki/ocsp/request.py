@@ -1,6 +1,6 @@
 """An OCSP request's bytes to the questions in it; nobody who asks is believed to have written DER.
 
-`cryptography` parses, one certificate at a time: a request about several is cut here into as many requests
+`cryptography` parses, one certificate at a time. A request about several is cut here into as many requests
 about one, and DEFAULT values that a client wrote out are left out. What is answered is for `response`.
 """
 

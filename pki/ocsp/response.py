@@ -99,10 +99,9 @@ def decide(  # noqa: PLR0911 - a line of the table each
 ) -> Outcome:
     """The table of answers (docs/reference/status.md), first line that fits.
 
-    `request` is None when the octets could not be read as one, `issuer` when it is not all about
-    one CA of ours, `standing` when the record could not be read. `never_issued` is `UNKNOWN` or
-    `NEVER_ISSUED`. The record is not `complete` when it lacks what was shown of it
-    (`pki/rollback/detection.py`).
+    `request` is None when the octets could not be read as one. `issuer` is None when it is not all about one
+    CA of ours, `standing` when the record could not be read. `never_issued` is `UNKNOWN` or `NEVER_ISSUED`.
+    The record is not `complete` when it lacks what was shown of it (`pki/rollback/detection.py`).
     """
     if request is None:
         return Outcome.MALFORMED  # RFC 6960 2.3; RFC 9654 2.1 for nonces

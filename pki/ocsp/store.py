@@ -171,8 +171,9 @@ def waiting(
 ) -> list[Waiting]:
     """Up to `limit` answers to sign: those promised and unsigned first, then those ending before `before`.
 
-    Of the latter, what holds for less than a `whole` lifetime was cut short by a measure that begins or ends:
-    it is signed anew only when it was true since before `older`, since it would last no longer.
+    Of the latter, an answer that holds for less than a `whole` lifetime was cut short by a measure that
+    begins or ends. It is signed anew only when it was true since before `older`, since it would last no
+    longer.
 
     Of certificates of these CAs, and of any that have expired by `now`.
 

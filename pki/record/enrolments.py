@@ -65,8 +65,8 @@ _HELD_ENROLMENT = Statement(f"""
     SELECT found.*, clock_timestamp() FROM found
 """)  # noqa: S608 - an expression and names of our own
 # With those of the same person and mailbox that have not ended, in the order of ids, as
-# `pki/withdrawal/store.py` locks them: who locks one and then another would deadlock with it. Sorted: every
-# person is held before.
+# `pki/withdrawal/store.py` locks them. A caller who locks one and then another would deadlock with it.
+# Sorted: every person is held before.
 _LOCK_BESIDE = Statement(f"""
     WITH held AS MATERIALIZED (
         SELECT e.id, e.mailbox, e.practitioner, pg_advisory_xact_lock({person_lock_sql("e.practitioner")})

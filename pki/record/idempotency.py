@@ -1,7 +1,7 @@
 """One act for one key of one caller: what was asked under it, whether it is under way, what was answered.
 
-The answer is kept in the transaction of the act, so that neither is there without the other; only answers of
-acts that were done are kept, because a refusal changed nothing and may be different the next time.
+The answer is kept in the transaction of the act, so that neither is there without the other. Only answers of
+acts that were done are kept: a refusal changed nothing and may be different the next time.
 `api/http/idempotency.py` reads the header and waits; secrets must never come here (decision 123).
 """
 

@@ -104,8 +104,8 @@ KEY_USE_WIDTH = 3 + len(RESERVATION_COLUMNS)
 class KeyUse:
     """Whether an operator reserved a certificate for a key, and the last reservation of an enrolment.
 
-    `lasting` is a certificate of the enrolment it is asked for now, whatever its key; `held` one of the same
-    person and mailbox that is on hold, or whose hold was never settled (`pki/record/doubts.py`).
+    `lasting` is a certificate of the enrolment it is asked for now, whatever its key. `held` is one of the
+    same person and mailbox that is on hold, or whose hold was never settled (`pki/record/doubts.py`).
     """
 
     by_operator: bool

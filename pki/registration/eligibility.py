@@ -91,8 +91,8 @@ def check_enrolment(authority: str, person: Practitioner, facts: MailboxFacts, n
     """Refuse an enrolment by this body that may not be, or may no longer be.
 
     A person enrols with a body that registers one of their professions, while nothing stands against them or
-    the mailbox; for a mailbox of their own, or to answer for one of an establishment. Asked again at every
-    step: people change profession, and what an Ordre vouched for ends with its roll.
+    the mailbox. It is for a mailbox of their own, or to answer for one of an establishment. Asked again at
+    every step: people change profession, and what an Ordre vouched for ends with its roll.
     """
     if authority not in registering_authorities(person):
         # Someone gone from the register has no profession left: say that, not "wrong authority".

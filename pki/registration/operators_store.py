@@ -51,8 +51,8 @@ _UNFOUNDED = text(f"""
       AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial AND r.action = 'revoke')
     GROUP BY c.serial, o.serial, p.id
 """)  # noqa: S608 - same
-# What it holds itself is its own to replace; what somebody else doubts is not, nor does the operator's own
-# revocation end that, or a job's: another person's does, who revokes or restates the reason.
+# A hold of its own is the operator's to replace; another's doubt is not. Neither the operator's own
+# revocation ends that, nor a job's. Another person's does, who revokes or restates the reason.
 _DOUBTED = text("""
     SELECT o.serial FROM operator_certificate o JOIN certificate c USING (serial)
     WHERE o.operator_id = :id AND c.profile = ANY(:profiles) AND c.not_after > :now

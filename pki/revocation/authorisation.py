@@ -26,8 +26,8 @@ def check_may_revoke(
 ) -> None:
     """Refuse `not-a-registrar`, `wrong-authority`, `reserved-to-owner` to whom it is not for.
 
-    A registrar acts for people of his authority: those it registers now, or enrolled for this certificate; an
-    operator for its own servers and clients, with the reasons of a holder.
+    A registrar acts for people of his authority: those it registers now, or enrolled for this certificate. An
+    operator acts for its own servers and clients, with the reasons of a holder.
     """
     if token.role is Role.ADMIN:
         return

@@ -51,8 +51,8 @@ _RUNNING = text("""
 class Selection:
     """Which certificates: those that meet every criterion given; at least one must be.
 
-    `keys` are SHA-256 digests of SubjectPublicKeyInfo in hexadecimal, `operator` the number of an operator,
-    `establishment` a FINESS number or SIRET as people write it, or a legal entity's; `issued_until` is the
+    `keys` are SHA-256 digests of SubjectPublicKeyInfo in hexadecimal, `operator` the number of an operator.
+    `establishment` is a FINESS number or SIRET as people write it, or a legal entity's. `issued_until` is the
     first instant that is too late.
     """
 

@@ -1,7 +1,7 @@
 """Revoking with the key itself, and saying better afterwards why a certificate was revoked.
 
-Whoever holds the private key of a certificate may have it revoked without a token, at any hour: a JWS over
-what is asked, signed by that key (as ACME does it, RFC 8555 7.6). Who else may is in
+The holder of a certificate's private key may have it revoked without a token, at any hour. The proof is a JWS
+over the request, signed by that key (as ACME does it, RFC 8555 7.6). Who else may is in
 `pki/revocation/authorisation.py`.
 """
 
@@ -67,10 +67,10 @@ def revoke_with_proof(connection: Connection, *, now: datetime, request: bytes, 
     """Revoke, or hold, the certificate whose key signed this request (compact JWS) for `audience`.
 
     Refuses `malformed-revocation-request`, and with one and the same `bad-proof-of-possession` an unknown
-    serial, another's key and a broken signature: who has no key learns nothing. To who has, `stale-request`
-    (not of the last five minutes, or older than the last event, a hold than five minutes after a release:
-    nothing can be replayed), `reason-reserved`,
-    `reserved-to-owner` (certificates of the service itself), and what `revoke.revoke_or_suspend` refuses.
+    serial, another's key and a broken signature: who has no key learns nothing. A holder with it may get
+    `reason-reserved`, `reserved-to-owner` (certificates of the service itself), and the refusals of
+    `revoke.revoke_or_suspend`. He gets `stale-request` for one not of the last five minutes, or older than
+    the last event. A hold must be five minutes after a release, so that nothing can be replayed.
     """
     # 1. Read it: nothing in it is believed yet but the serial, to know whose key to try.
     token, claims = _read(request)

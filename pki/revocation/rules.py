@@ -37,6 +37,6 @@ def check_restatement(
         raise Refusal(Kind.CONFLICT, "compromise-stays", text)
 
 
-# Under this name whoever sets it off: who took the measure is in its own line, and a hold put here is told by
-# it from one that a registrar put, which stays.
+# Under this name, whoever sets it off. The measure's own line names its author. By this name a hold put here
+# is told from one that a registrar put, which stays.
 ACTOR = Actor("job:consequences")

@@ -1,7 +1,7 @@
 """Which CA certifies servers, their clients and this service's own signers: one of its own, apart from mail.
 
-An installation made before there was such a CA goes on with the one it had until a ceremony brings one, and
-for what mail's rules forbid no longer than they allow. How it is made is for `pki.ceremony`.
+An installation made before there was such a CA goes on with the one it had until a ceremony brings one. For
+uses that mail's rules forbid, it does so no longer than they allow. How it is made is for `pki.ceremony`.
 """
 
 from datetime import datetime

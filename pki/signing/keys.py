@@ -14,7 +14,7 @@ from directory.base.errors import Kind, Refusal
 class Keys(Protocol):
     """EC keys on P-256 and P-384 under names. A key may sign and tell its public half; nothing more is sure.
 
-    Each act refuses `ca-key-unreadable` when the place does not open with the secret it was given, and
+    Each act refuses `ca-key-unreadable` when the place does not open with the secret it was given. It refuses
     `signer-unavailable` when the place is away: a token that is unplugged, a module that fails.
     """
 

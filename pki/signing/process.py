@@ -1,7 +1,7 @@
 """The signer as a process: keys in, a Unix socket out, until SIGTERM.
 
-What may be signed is decided in `inprocess`; here are only the socket, the words on it, and what keeps the
-keys from leaving with a core dump or a debugger. CAs of a first run are made by what it is handed.
+`inprocess` decides what may be signed. Here are only the socket, the words on it, and the guards that keep
+the keys from leaving with a core dump or a debugger. CAs of a first run are made by what it is handed.
 """
 
 import ctypes

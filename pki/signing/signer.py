@@ -22,8 +22,9 @@ class Signer(Protocol):
         """The DER of the reserved certificate.
 
         Refuses `unknown-reservation`, `stale-reservation`, `reservation-unfit`, `already-signed`;
-        `record-behind` while the record lacks what was shown of it; `clock-differs` and `clock-behind` of a
-        signer whose clock does not let it sign; `signer-unavailable` when it cannot be reached.
+        `record-behind` while the record is behind what was published. Refuses `clock-differs` and
+        `clock-behind` of a signer whose clock does not let it sign; `signer-unavailable` when it cannot be
+        reached.
         """
         ...
 

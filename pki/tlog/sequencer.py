@@ -66,8 +66,8 @@ def sequence(
 ) -> int:
     """Number every line that waits, without gaps, and sign the new head; gives how many lines that were.
 
-    Refuses `log-inconsistent`, and signs nothing, when the log is not what its last head (and the last one in
-    `checkpoint_file`) says: a log that signs two histories is worth nothing (C2SP tlog-checkpoint).
+    Refuses `log-inconsistent`, and signs nothing, when the log differs from its last checkpoint, or from the
+    last one in `checkpoint_file`. A log that signs two histories is worth nothing (C2SP tlog-checkpoint).
     """
     # 1. One sequencer at a time.
     lock_until_commit(connection, "audit-sequencer")

@@ -258,10 +258,10 @@ def lift(
 
     One that is yet to come never begins then.
 
-    Confirmed, it ends, with the `lifting_reason` that was asked with; what was put on hold for it is
+    Confirmed, it ends, with the `lifting_reason` that was asked with. Certificates put on hold for it are
     released: by the job, where the person was linked to another number meanwhile and somebody holds that.
-    Refuses `not-a-registrar`, `unknown-measure`, `reason-missing`, `reason-too-long`,
-    `measure-not-in-force`, and `self-approval` to whoever asked.
+    Refuses `not-a-registrar`, `unknown-measure`, `reason-missing`, `reason-too-long`, `measure-not-in-force`,
+    and `self-approval` to whoever asked.
     """
     eligibility.check_registrar(token)
     check_reason(reason)
@@ -329,9 +329,9 @@ def _confirms(
 ) -> bool:
     """Whether this call agrees to what waits; False where it asks.
 
-    Who means to ask must not agree unawares to what a thief of the other token asked, nor put his own request
-    in its place: so a colleague's is confirmed by what it shows (`shown`), or refused. `same` is whether this
-    call is about the same as what waits.
+    A registrar who means to ask must not agree unawares to the request of a thief of the other token, nor put
+    his own in its place. So a colleague's is confirmed by what it shows (`shown`), or refused. `same` is
+    whether this call is about the same as what waits.
     """
     asked = dual_control.waiting(connection, asking.table, asking.measure.id, asking.now)
     if asked is None or shown is None:

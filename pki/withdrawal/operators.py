@@ -1,7 +1,7 @@
 """What becomes of operators' certificates when the trusted list says otherwise: held, released, revoked.
 
-Looked at whole and by the present rows, like the consequences for mailboxes: a domain that is withdrawn, or
-passed to another operator, revokes after its grace (`cessationOfOperation`); a suspension holds at once and
+Looked at whole and by the present rows, like the consequences for mailboxes. A domain that is withdrawn, or
+passed to another operator, revokes after its grace (`cessationOfOperation`). A suspension holds at once and
 is lifted with it. Looking twice changes nothing.
 """
 

@@ -109,7 +109,7 @@ def settle(
     if touched.people:
         touched = replace(touched, people=directory_store.numbers_of(connection, touched.people))
     # 1. A look at all of them. Of most nothing follows, and to lock them would be to wait for every issuance
-    # under way; what commits behind this look tells of itself by a change of its own.
+    # under way. A commit behind this look tells of itself by a change of its own.
     seen = plan = _plan(connection, touched, graces, now, lock=False)
     noted = set(seen.over)
     # 2. Those of which something follows again, now that nobody can change their certificates any more.

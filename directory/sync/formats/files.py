@@ -198,8 +198,8 @@ class Member:
         """Its lines without their ends, in lists; `on_recoded` hears how many were not UTF-8, `on_open_end`
         that the last comes without its end.
 
-        UTF-8 first; a block that is not is read again line by line, and only the lines that fail are taken
-        for Windows-1252, so that one bad byte does not garble every name after it. What Windows-1252 does not
+        UTF-8 first. A block that is not is read again line by line, and only the lines that fail are taken
+        for Windows-1252. So one bad byte does not garble every name after it. What Windows-1252 does not
         define stays as the control characters of Latin-1, for the row to be rejected. CRLF is tolerated.
         """
         for chunk in self.chunks(on_open_end):

@@ -1,8 +1,8 @@
 """FINESS, the register of establishments, in its two editions.
 
-The CSV (cs1100502, frozen in May 2026) has one `structureet` row for an establishment, no headings, and a
-first line that says which edition it is and of which day; `geolocalisation` rows of its sister are counted
-and ignored. The daily JSON is read by `finess_json.py`.
+The CSV (cs1100502, frozen in May 2026) has one `structureet` row for an establishment and no headings. Its
+first line says which edition it is and of which day. `geolocalisation` rows of its sister are counted and
+ignored. The daily JSON is read by `finess_json.py`.
 """
 
 import csv

@@ -116,8 +116,8 @@ def rows(
     """Each readable row: its line number, the line, the cells of `columns`, normalised. Unreadable ones go to
     `staging.reject`.
 
-    `prefix` marks the reasons of a secondary file; `spared` tells, of the cell where the key should stand and
-    of the line, whom an unreadable row may speak of, so that nobody is taken for absent. Whether the file is
+    `prefix` marks the reasons of a secondary file. `spared` tells, of the cell where the key should stand and
+    of the line, whom an unreadable row may speak of: nobody is then taken for absent. Whether the file is
     whole was seen before (`scan.py`); Refusal when a column is missing.
     """
     layout: Layout | None = None

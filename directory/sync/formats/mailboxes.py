@@ -1,7 +1,7 @@
 """The mailboxes of MSSanté as published every night (Extraction_Correspondance_MSSante).
 
-The address is the only key, and a few addresses stand on several lines: lines of one holder are one mailbox
-attached to several structures; lines of different holders contradict each other, and no such line may move a
+The address is the only key, and a few addresses stand on several lines. Lines of one holder are one mailbox
+attached to several structures. Lines of different holders contradict each other, and no such line may move a
 mailbox.
 """
 

@@ -2,10 +2,10 @@
 record.
 
 The SQL of each speaks of the same temporary names: `staged` (good rows), `rejected`, `spared` (keys that an
-unreadable row names), `wanted` (key, hash, number of rows, as the file has it), `present` (key, hash,
-departed_at, as the record has it) and `planned` (key, act). Where rows may be corrected here, the view `told`
-is what the file says of each planned key (key, act, columns of the record), and `corrected` what is said
-here instead.
+unreadable row names) and `planned` (key, act). `wanted` has key, hash and number of rows, as the file has
+them. `present` has key, hash and departed_at, as the record has them. Where rows may be corrected here, the
+view `told` is the file's word on each planned key (key, act, columns of the record). The view `corrected` is
+our word instead.
 """
 
 import re
@@ -44,7 +44,7 @@ class Register:
     """One national register.
 
     `tables` makes `staged` and the view `present`; `settle` moves rows that contradict others from `staged`
-    to `rejected`; `wanted` fills the table of that name; `apply` are the acts, each one set operation, that
+    to `rejected`. `wanted` fills the table of that name. `apply` are the acts, each one set operation, that
     may use `:now`. `keyed` where lines name whom they speak of: then only those of keys of which a file says
     something new are read. `told` makes the view of that name, whose keys are of `entity`. `unclear` takes
     out of `planned` the removals of whom an unreadable row may speak of without naming his key.

@@ -301,8 +301,8 @@ SETTLE = (
     """,
 )
 
-# The hash is over the set of activities and the set of skills: neither order nor repetition changes a person,
-# nor whether a skill stands beside the activity, in the file of its own, or in both. That one has several
+# The hash is over the set of activities and the set of skills: neither order nor repetition changes a person.
+# Nor does the place of a skill: beside the activity, in the file of its own, or in both. That one has several
 # names is hashed besides: records from before they were kept have the same activities.
 WANTED = """
     CREATE TEMP TABLE wanted AS

@@ -1,10 +1,10 @@
 """Which lines of a file say something that was not known: all are hashed as bytes, few are read.
 
-The first pass looks at a whole file without decoding it: header, ends of lines, cells of the last line, and a
-hash of each run of lines that speak of one key. The database compares these with what the record rests on
-(`register_known`), and a second pass reads the lines of `touched` keys alone. All of it is a hint: what is
-read is compared by content afterwards, a key read for nothing comes out unchanged, and nobody is taken for
-gone but who has no line in the file.
+The first pass looks at a whole file without decoding it. It sees header, ends of lines, cells of the last
+line, and a hash of each run of lines that speak of one key. The database compares these with what the record
+rests on (`register_known`), and a second pass reads the lines of `touched` keys alone. All of it is a hint:
+rows read are compared by content afterwards, and a key read for nothing comes out unchanged. Nobody is taken
+for gone but a person without a line in the file.
 """
 
 from array import array

@@ -1,9 +1,9 @@
 """Where a file's rows wait before anything is decided: temporary tables, filled by COPY in short
 transactions.
 
-A transaction that lasted as long as the parsing would hold back every reader of the change feed (they read
-below the oldest running transaction), so rows travel in batches, each in a transaction of its own, while the
-next is read. Memory holds two.
+A transaction as long as the parsing would hold back every reader of the change feed: they read below the
+oldest running transaction. So rows travel in batches, each in a transaction of its own, while the next is
+read. Memory holds two.
 """
 
 import re

@@ -1,8 +1,8 @@
 """What is said here over what a file says: local corrections go with the rows before these reach the record.
 
 Called once in the transaction that applies a file, before its acts. No reader, of the present or of the past,
-ever meets the register's value in between; each correction learns what the register says now, so that lifting
-it gives that back, and one that the register has come to agree with ends.
+ever meets the register's value in between. Each correction learns what the register says now, so that lifting
+it gives that back. A correction that the register has come to agree with ends.
 """
 
 from datetime import datetime

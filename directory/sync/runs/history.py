@@ -37,8 +37,8 @@ class RunState(Enum):
 class Run:
     """One file of one register and what came of it.
 
-    `counts` are those of `run.RunReport`; `measures` are shares by name; `findings` say which bound was
-    passed, each with `name`, `value`, `bound`, `needed` and `sentence`; `reason` is the code of a refusal.
+    `counts` are those of `run.RunReport`; `measures` are shares by name; `reason` is the code of a refusal.
+    `findings` say which bound was passed, each with `name`, `value`, `bound`, `needed` and `sentence`.
     """
 
     id: int
@@ -101,8 +101,8 @@ class Condition:
     """How one register is at an instant.
 
     `last` is the last applied run, `latest` the last of any outcome (plans left out), `in_hand` one at work
-    or cut off, `held` one that waits for persons; `late` when what we know is older than `limit`. A register
-    never applied is not late: there is nothing whose age could be told.
+    or cut off. `held` is one that waits for persons; `late` when what we know is older than `limit`. A
+    register never applied is not late: there is nothing whose age could be told.
     """
 
     register: str

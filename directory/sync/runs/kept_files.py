@@ -1,8 +1,8 @@
 """The file of a run: a private copy that alone is read, and for a held run one that stays.
 
 The private copy has no name and goes with its process. The one that stays lies in a folder of the run's own,
-and is found again and put away by the run's number; without room the run is held by the file where it was
-dropped. When a run is held, and when it is over, is for `run.py` to say.
+and is found again and put away by the run's number. Without room the file where it was dropped holds the run.
+When a run is held, and when it is over, is for `run.py` to say.
 """
 
 import errno

@@ -139,9 +139,9 @@ def run_register(
 ) -> RunReport:
     """Bring the record to what `path` says, or, without `apply`, say what that would change.
 
-    A file that the caller has opened and looked at is read as it is open, whatever has its name by then; it
-    is copied once, and only the copy is read. Refusal UNAVAILABLE `no-room` when that cannot be made.
-    A bad file is a report in state "refused", and one beyond the bounds in state "held"; both change nothing.
+    A file that the caller has opened and looked at is read as it is open, whatever has its name by then. It
+    is copied once, and only the copy is read. Refusal UNAVAILABLE `no-room` when that cannot be made. A bad
+    file is a report in state "refused", and one beyond the bounds in state "held"; both change nothing.
     `kept` is the folder where the file of a held run is kept, beside `path` when None; `bounds` are ours when
     None. Refusal NOT_FOUND for no such file or register, CONFLICT when another run of this register is under
     way or this very file is held. `progress` hears of steps and of rows done in them.
@@ -198,7 +198,7 @@ def resume_run(
 
     It is judged anew: what now needs more persons than said so is held again. Refused "superseded" when a
     later run of its register was applied, "kept-file-gone" when its file is no longer there or the same.
-    Refusal NOT_FOUND for no such run, and for a file that cannot be read now, which leaves the run as it is;
+    Refusal NOT_FOUND for no such run, and for a file that cannot be read now, which leaves the run as it is.
     CONFLICT when it waits for persons, is over, or is under way.
     """
     with engine.connect() as connection, connection.begin():

@@ -1,6 +1,6 @@
 """What changed since an instant, asked of the API and written into one file that runs read like any other.
 
-Each resource that changed names a person or an organisation; the whole present state of each of them is then
+Each resource that changed names a person or an organisation. The whole present state of each of them is then
 asked for, so that nothing need be pieced together from parts. No database and no meaning here: where the
 cursor stands is for `directory/sync/runs/increment_cursor.py`, what resources say for
 `directory/sync/formats/fhir.py`.

@@ -20,7 +20,8 @@ ADDRESS = "person-1@one.example"
 MAILBOXES = f"ou=mailboxes,{SUFFIX}"
 DN = f"mail={ADDRESS},{MAILBOXES}"
 # Without an exact address, each in its own way: by beginning, by part, by presence, by absence, by likeness,
-# by order, by another attribute, by other rules (RFC 4511 4.5.1.7.7), by the parts of names, by everything.
+# by order. Then by another attribute, by other rules (RFC 4511 4.5.1.7.7), by the parts of names, by
+# everything.
 CRAWLING = (
     "(mail=p*)", f"(mail={ADDRESS}*)", "(mail=*@one.example)", "(mail=*erson*)", "(mail=*)",
     "(objectClass=*)",

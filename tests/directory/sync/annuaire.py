@@ -1,8 +1,8 @@
 """The API of the Annuaire Santé on this machine, as its documentation describes it, and people to put in it.
 
-A search is answered from the state at its beginning, page by page, under `/_page?id=…`; what left the
-register is `active: false` with its id and identifiers alone; more than 17 calls within a second get 429, a
-call without the key 401, a page that was forgotten 410, all with an OperationOutcome.
+A search is answered from the state at its beginning, page by page, under `/_page?id=…`. A resource that left
+the register is `active: false` with its id and identifiers alone. More than 17 calls within a second get 429,
+a call without the key 401, a page that was forgotten 410. All have an OperationOutcome.
 """
 
 import copy

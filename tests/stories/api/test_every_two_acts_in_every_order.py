@@ -1,7 +1,7 @@
 """Every two acts on one person, one after the other, on two hosts whose clocks are 15 minutes apart.
 
-Taking trust away never fails on a clock or a neighbour: what is refused is refused in true words, the
-record's instants only rise, and each can be asked about afterwards.
+Taking trust away never fails on a clock or a neighbour. A refused act is refused in true words, the record's
+instants only rise, and each can be asked about afterwards.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""CA keys and their secrets are in the signer and nowhere else: the how-to on a token, and two installations
-looked into from outside, through what the kernel shows of their processes.
+"""CA keys and their secrets are in the signer and nowhere else. Shown by the how-to on a token, and by two
+installations looked into from outside, through what the kernel shows of their processes.
 """
 
 import json

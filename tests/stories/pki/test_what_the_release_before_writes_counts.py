@@ -25,8 +25,8 @@ from tests.repo.test_migrations import MIGRATIONS, config
 
 BEFORE, GATE = "0021", 4711
 HEAD = (MIGRATIONS / "HEAD").read_text().strip()
-# What the long work of 0025 and of 0026 calls, and how 0032 ends building its last index, made to wait for
-# the test; by the last revision done by then.
+# The calls of the long work of 0025 and of 0026, and how 0032 ends building its last index, made to wait for
+# the test. By the last revision done by then.
 LONG_WORK = {
     "0024": """
         ALTER FUNCTION profession_at(timestamptz) RENAME TO profession_kept_at;
