@@ -84,7 +84,7 @@ class Settings:
     )
     drop_accounts: str = _setting(
         "",
-        "Accounts of this machine (names or numbers, with commas between) whose files in the drop folder are"
+        "Accounts of this machine (names or numbers, with commas between). Their files in the drop folder are"
         " taken in, beside root's, our own and its owner's. A named account feeds the record.",
     )
     sources_file: str = _setting(

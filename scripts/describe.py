@@ -24,7 +24,7 @@ REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 COMMANDS = """\
 # Commands
 
-Every command takes `--state DIR` (default `./var`, or `SCEAU_STATE`); most take `--json` and then print
+Every command takes `--state DIR` (default `./var`, or `SCEAU_STATE`). Most take `--json` and then print
 one JSON object on standard output, with words for people on standard error. Exit codes: **0** done, or
 the answer is yes; **1** refused, or the answer is no; **2** misused, or something is out of reach. Each
 section below is the command's own `--help`.
@@ -42,22 +42,22 @@ refuses to start. `api/settings.py` is the only reader.
 SECRETS = """
 Secrets are no settings and are never kept in `settings.toml`. The passphrase of the CA keys, or the PIN of
 their token, is read from `SCEAU_CA_PASSPHRASE`, that of the OCSP and audit keys from
-`SCEAU_WEB_PASSPHRASE`, else each from its file. `sceau up` hands each to the parts that need it and to no
-other, and makes a file, with a warning, only where neither is there; a PIN it never makes.
+`SCEAU_WEB_PASSPHRASE`. Else each is read from its file. `sceau up` hands each to the parts that need it
+and to no other. It makes a file, with a warning, only where neither is there; a PIN it never makes.
 """
 
 
 BOUNDS = """\
 # Bounds: when a night waits for somebody
 
-Before a register file is applied, what it would do is counted (`directory/sync/runs/measuring.py`) and
+Before a register file is applied, its effects are counted (`directory/sync/runs/measuring.py`) and
 compared with the bounds below (`directory/sync/runs/bounds.toml`). Beyond one, the run is **held**: nothing
 changes, its file is kept, its report says which bound and by how much. It goes on when a named person with
-the role `admin` lets it through, or two of them, each with a token of their own and a comment
-(`sceau sync approve`, `POST /v1/registers/runs/<id>/approvals`). What nobody may let through is **refused**,
-under the name of the bound. A share equal to its bound passes; a count up to the floor needs nobody, so that
-a small register is not stopped for three departures. The word of a token revoked since counts no more. A
-later run that is applied closes an older one that waits.
+the role `admin` lets it through, or two of them. Each has a token of their own and gives a comment, by
+`sceau sync approve` or `POST /v1/registers/runs/<id>/approvals`. A run that nobody may let through is
+**refused**, under the name of the bound. A share equal to its bound passes. A count up to the floor needs
+nobody, so that a small register is not stopped for three departures. The word of a token revoked since counts
+no more. A later run that is applied closes an older one that waits.
 
 An operator's own figures go into a file of the same shape (setting `bounds_file`). It may give `one`,
 `two`, `refuse`, `floor` and `refuse_floor` of any bound, and more codes. `inf` is never:
@@ -158,7 +158,7 @@ def bounds_page() -> str:
     registers = load_bounds().values()
     tables = [f"\n## `{of.register}`\n{bounds_table(of.bounds)}" for of in registers]
     codes = next(iter(registers)).codes
-    known = [f"- `{cell}`: {', '.join(sorted(codes[cell]))}\n" for cell in codes]
+    known = [f"- `{cell}`: `{', '.join(sorted(codes[cell]))}`\n" for cell in codes]
     return "".join([BOUNDS, *tables, "\n## Codes in use\n\n", *known])
 
 
