@@ -11,6 +11,7 @@ from api.cli.output import ago, answer, json_option, refusals_told, state_option
 from api.front.unnamed import WHAT_TO_DO
 from api.installation.status import look
 from api.settings import load_settings
+from api.words.figures import age
 from directory.base.clock import utc_now
 
 
@@ -52,7 +53,7 @@ def _rows(installation: dict[str, Any], now: datetime) -> list[tuple[str, str | 
         rows.append(("record", Text("behind", "red"), reason))
     if reason := installation["clock"].get("reason"):
         rows.append(("clock", Text("differs", "red"), reason))
-    rows += [_register(name, register) for name, register in installation["registers"].items()]
+    rows += [_register(name, register, now) for name, register in installation["registers"].items()]
     rows += [
         ("drop folder", Text(repr(name), "yellow"), "no register's file: nobody reads it")
         for name in installation["strangers"]
@@ -79,17 +80,12 @@ def _lifetime(name: str, lifetime: dict[str, Any]) -> tuple[str, Text, str]:
     return ("holds until", Text(name, colour), f"{lifetime['ends']:%Y-%m-%d %H:%M}Z: {told}")
 
 
-def _register(name: str, register: dict[str, Any]) -> tuple[str, str | Text, str]:
+def _register(name: str, register: dict[str, Any], now: datetime) -> tuple[str, str | Text, str]:
     """A register's line: its name turns red when it is late; a run that waits for somebody is named."""
     if register["generated_at"] is None:
         return ("register", name, "never read")
-    # A file may be stamped ahead of its hour, within its bound.
-    age = (
-        f"{register['age_hours']:.0f} h ago"
-        if register["age_hours"] >= 0
-        else f"{-register['age_hours']:.0f} h ahead"
-    )
-    told = f"generated {register['generated_at']:%Y-%m-%d %H:%M}Z, {age}"
+    made = register["generated_at"]
+    told = f"generated {made:%Y-%m-%d %H:%M}Z, {age(now - made).en}"
     if register["held"] is not None:
         told += f"; run {register['held']} is held: `sceau sync show {register['held']}`"
     return (

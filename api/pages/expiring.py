@@ -10,7 +10,8 @@ from flask import Blueprint, render_template
 
 from api.wiring import Container
 from api.words.expiring import CONDITION_WORDS, KIND_WORDS, PROFILE_WORDS
-from api.words.registers import Said, instant, number
+from api.words.figures import Said, number
+from api.words.registers import instant
 from directory.base.db import transaction
 from pki.monitoring import expiry_notices, service_expiry
 from pki.monitoring.service_expiry import Condition

@@ -17,7 +17,7 @@ from werkzeug.exceptions import NotFound
 from api.pages.register_chart import Chart, chart
 from api.wiring import Container
 from api.words import registers as words
-from api.words.registers import Said
+from api.words.figures import Said, age
 from directory.base.db import transaction
 from directory.base.errors import Refusal
 from directory.sync.runs import history
@@ -96,7 +96,7 @@ def _sheet(connection: Connection, condition: Condition, now: datetime) -> _Shee
     runs = history.runs(
         connection, register=condition.register, states=shown, limit=CHARTED, increments=False
     )
-    ago = None if condition.last is None else words.age(now - condition.last.generated_at)
+    ago = None if condition.last is None else age(now - condition.last.generated_at)
     return _Sheet(condition, runs, chart(runs), ago)
 
 

@@ -1,6 +1,6 @@
 """Profiles, kinds and conditions of what runs out, in French and English."""
 
-from api.words.registers import Said
+from api.words.figures import Said
 from pki.monitoring.service_expiry import Condition, Kind
 
 PROFILE_WORDS = {

@@ -4,29 +4,19 @@ Tables of words and a few ways of writing figures; no rule. A code that has no w
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from api.words.figures import FIRM, Said, number
 from directory.sync.runs.history import RunState
 
 FRANCE = ZoneInfo("Europe/Paris")
-# What French typography wants: no break before a sign, a narrow one within a number.
-_NARROW, _FIRM = "\u202f", "\u00a0"
 _MONTHS = (
     "janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre",
     "novembre", "décembre",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Said:
-    """The same in French and in English."""
-
-    fr: str
-    en: str
 
 
 def _said(words: Mapping[Any, tuple[str, str]]) -> Mapping[Any, Said]:
@@ -230,9 +220,9 @@ def finding_in_french(register: str, finding: Mapping[str, Any]) -> str:
         return _REMARKS[name]
     sentence = _FINDINGS.get((register, name)) or _FINDINGS.get(("every", name))
     if sentence is None:
-        return f"Seuil « {name} » dépassé{_FIRM}: {_decimal(value)}, au-dessus de {_decimal(bound)}."
+        return f"Seuil « {name} » dépassé{FIRM}: {_decimal(value)}, au-dessus de {_decimal(bound)}."
     written = share if "{share}" in sentence else number
-    return f"{sentence.format(share=share(value), number=number(value))} Seuil{_FIRM}: {written(bound)}."
+    return f"{sentence.format(share=share(value), number=number(value))} Seuil{FIRM}: {written(bound)}."
 
 
 def has_words_for(register: str, bound: str) -> bool:
@@ -254,42 +244,19 @@ def row_reason_words(reason: str) -> Said:
     plain = reason.removeprefix("know-how-")
     said = ROW_REASON_WORDS.get(reason) or ROW_REASON_WORDS.get(plain) or Said(reason, reason)
     if reason != plain and reason not in ROW_REASON_WORDS:
-        return Said(f"savoir-faire{_FIRM}: {said.fr}", f"know-how: {said.en}")
+        return Said(f"savoir-faire{FIRM}: {said.fr}", f"know-how: {said.en}")
     return said
-
-
-def number(value: float) -> str:
-    """1234567 as `1 234 567`, with the spaces of French typography."""
-    return f"{value:,.0f}".replace(",", _NARROW)
 
 
 def share(value: float) -> str:
     """0.0123 as `1,23 %`: as many digits as tell it from 0."""
     digits = next((n for n in (1, 2, 3) if round(value * 100, n) != 0), 3)
-    return f"{float(f'{value * 100:.{digits}f}'):g}".replace(".", ",") + f"{_FIRM}%"
-
-
-def age(time: timedelta) -> Said:
-    """How long ago, or in how long: a register may bear a day to come."""
-    said = _span(abs(time))
-    if time < -timedelta(minutes=1):
-        return Said(f"dans {said.fr}", f"in {said.en}")
-    return Said(f"il y a {said.fr}", f"{said.en} ago")
-
-
-def _span(time: timedelta) -> Said:
-    """In minutes below an hour, in hours below three days, then in days."""
-    minutes, hours = time // timedelta(minutes=1), time // timedelta(hours=1)
-    if hours < 1:
-        return Said(f"{minutes}{_FIRM}min", f"{minutes} min")
-    if hours < 72:  # noqa: PLR2004 - a limit is told in hours, and 48 of them must not read as "2 days"
-        return Said(f"{hours}{_FIRM}h", f"{hours} h")
-    return Said(f"{number(time.days)}{_FIRM}jours", f"{time.days:,} days")
+    return f"{float(f'{value * 100:.{digits}f}'):g}".replace(".", ",") + f"{FIRM}%"
 
 
 def hours(time: timedelta) -> str:
     """A limit, as `48 h`."""
-    return f"{time // timedelta(hours=1)}{_FIRM}h"
+    return f"{time // timedelta(hours=1)}{FIRM}h"
 
 
 def lasted(time: timedelta | None) -> str:
@@ -298,16 +265,16 @@ def lasted(time: timedelta | None) -> str:
         return "…"
     seconds = time.total_seconds()
     if seconds < 10:  # noqa: PLR2004 - below it the tenth is seen
-        return f"{seconds:.1f}".replace(".", ",") + f"{_FIRM}s"
+        return f"{seconds:.1f}".replace(".", ",") + f"{FIRM}s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}{_FIRM}min {rest:02}{_FIRM}s" if minutes else f"{rest}{_FIRM}s"
+    return f"{minutes}{FIRM}min {rest:02}{FIRM}s" if minutes else f"{rest}{FIRM}s"
 
 
 def instant(at: datetime) -> Said:
     """An instant by the clock of France in French, in UTC in English."""
     here = at.astimezone(FRANCE)
     first = "1er" if here.day == 1 else str(here.day)
-    french = f"{first} {_MONTHS[here.month - 1]} {here.year} à {here.hour}{_FIRM}h{_FIRM}{here.minute:02}"
+    french = f"{first} {_MONTHS[here.month - 1]} {here.year} à {here.hour}{FIRM}h{FIRM}{here.minute:02}"
     return Said(french, f"{at:%Y-%m-%d %H:%M} UTC")
 
 

@@ -20,6 +20,7 @@ from directory.base.clock import utc_now
 from tests.api.certificates import certify
 from tests.api.commands import Sceau, token, told
 from tests.api.health.test_health import note_trouble
+from tests.api.runs import seed_run
 from tests.api.signing import request_for, signer_in
 from tests.factories import rpps, seed_practitioner
 
@@ -328,6 +329,14 @@ def test_status_and_jobs_tell_ages_to_people_and_instants_to_machines(sceau: Sce
     assert re.search(r"job +heartbeat +last success \d s ago", sceau("status").stdout)
     assert datetime.fromisoformat(told(sceau("status", "--json"))["jobs"]["heartbeat"]["last_success"])
     assert re.search(r"heartbeat +every \d s +\d s ago", sceau("jobs", "list").stdout)
+
+
+def test_status_tells_the_age_of_a_register_as_its_page_does(sceau: Sceau, engine: Engine) -> None:
+    made = utc_now() - timedelta(hours=15, minutes=40)
+    seed_run(engine, "rpps", made)
+    assert re.search(rf"register +rpps +generated {made:%Y-%m-%d %H:%M}Z, 15 h ago", sceau("status").stdout)
+    seed_run(engine, "finess", utc_now() + timedelta(hours=2, minutes=5))
+    assert re.search(r"register +finess +generated .*Z, in 2 h", sceau("status").stdout)
 
 
 @pytest.mark.parametrize(

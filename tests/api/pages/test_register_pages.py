@@ -14,6 +14,7 @@ from api.app import create_app
 from api.pages.register_chart import BAND, chart
 from api.wiring import Container
 from api.words import registers as words
+from api.words.figures import age
 from directory.base.db import transaction
 from directory.sync.runs import history
 from directory.sync.runs.bounds import load_bounds
@@ -223,7 +224,7 @@ def test_every_state_and_every_documented_reason_has_words_in_both_languages() -
     ],
 )
 def test_ages_are_told_in_the_unit_people_think_in(time: timedelta, fr: str, en: str) -> None:
-    said = words.age(time)
+    said = age(time)
     assert (said.fr.replace("\u00a0", " "), said.en) == (fr, en)
 
 
@@ -237,7 +238,7 @@ def test_shares_have_as_many_digits_as_they_need(value: float, written: str) -> 
 
 def test_a_register_of_a_day_to_come_is_said_to_be_ahead() -> None:
     hours = timedelta(hours=4, minutes=10)
-    assert (words.age(hours).en, words.age(-hours).en) == ("4 h ago", "in 4 h")
-    assert words.age(-hours).fr.startswith("dans 4")
+    assert (age(hours).en, age(-hours).en) == ("4 h ago", "in 4 h")
+    assert age(-hours).fr.startswith("dans 4")
     # A clock that is a little behind is none.
-    assert words.age(-timedelta(seconds=30)).en == "0 min ago"
+    assert age(-timedelta(seconds=30)).en == "0 min ago"
