@@ -9,7 +9,7 @@ from rich.text import Text
 
 from api.cli.output import ago, answer, json_option, refusals_told, state_option
 from api.front.unnamed import WHAT_TO_DO
-from api.installation.status import look
+from api.installation.status import at_rest, look
 from api.settings import load_settings
 from api.words.figures import age
 from directory.base.clock import utc_now
@@ -25,7 +25,12 @@ def status(state: Path | None, as_json: bool) -> None:
     Example:  sceau status --json
     """
     with refusals_told(as_json=as_json):
-        installation = look(load_settings(state))
+        settings = load_settings(state)
+        if not as_json and at_rest(settings):
+            # In one line: why each part does not answer is no news.
+            click.echo(f"nothing runs (state folder {settings.state}): `sceau up` starts it again")
+            raise SystemExit(1)
+        installation = look(settings)
     answer(
         installation,
         as_json=as_json,

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from api.database_timeout import impatient
 from api.embedded.slapd import Slapd
 from api.front.unnamed import last_unnamed
-from api.installation.bring_up import ldap_readers_of, local_web, slapd_of
+from api.installation.bring_up import ldap_readers_of, local_web, postgres_of, slapd_of
 from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
 from api.ldap import gate as ldap_gate
 from api.settings import Settings
@@ -25,6 +25,7 @@ from directory.base import job_runs
 from directory.base.beats import WORKER, last_beat
 from directory.base.db import server_version, transaction
 from directory.base.errors import Kind, Refusal
+from directory.base.unix_sockets import POSTGRES_SOCKET
 from directory.sync.runs.history import Condition, conditions
 from directory.sync.sources.drop_folder import strangers
 from pki.monitoring import service_expiry
@@ -33,6 +34,14 @@ from pki.rollback.detection import WHAT_TO_DO
 
 # Seconds for each answer of the database: one that hangs is a part that is down.
 PATIENCE = 30.0
+
+
+def at_rest(settings: Settings) -> bool:
+    """Whether what `sceau up` started here was stopped: none holds the folder, no PostgreSQL listens."""
+    if settings.database_url or not (settings.state / "settings.toml").exists():
+        return False
+    listens = (postgres_of(settings).socket_folder / POSTGRES_SOCKET).exists()
+    return not listens and supervisor_pid(settings.state) is None
 
 
 def look(settings: Settings) -> dict[str, Any]:

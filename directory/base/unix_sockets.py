@@ -15,7 +15,7 @@ from directory.base.errors import Kind, Refusal
 # sun_path holds 108 bytes, the final zero among them.
 LONGEST_SOCKET = 107
 # PostgreSQL names its socket after its port.
-_POSTGRES = ".s.PGSQL.5432"
+POSTGRES_SOCKET = ".s.PGSQL.5432"
 POSTGRES_USER = "sceau"
 
 
@@ -29,7 +29,7 @@ def socket_path(beside: Path) -> Path:
 
 def postgres_folder(cluster: Path) -> Path:
     """Where the PostgreSQL of a trial has its socket, whose cluster lies in this folder."""
-    return socket_path(cluster / "run" / _POSTGRES).parent
+    return socket_path(cluster / "run" / POSTGRES_SOCKET).parent
 
 
 def postgres_url(cluster: Path) -> str:

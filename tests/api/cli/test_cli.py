@@ -339,6 +339,16 @@ def test_status_tells_the_age_of_a_register_as_its_page_does(sceau: Sceau, engin
     assert re.search(r"register +finess +generated .*Z, in 2 h", sceau("status").stdout)
 
 
+def test_status_of_what_was_stopped_is_one_line(tmp_path: Path) -> None:
+    save_settings(tmp_path, {"port": 8081})
+    words = ["status", "--state", str(tmp_path)]
+    shown = CliRunner().invoke(main, words)
+    assert (shown.exit_code, shown.stderr) == (1, "")
+    assert shown.stdout == f"nothing runs (state folder {tmp_path}): `sceau up` starts it again\n"
+    whole = CliRunner().invoke(main, [*words, "--json"])
+    assert (whole.exit_code, told(whole)["state"]) == (1, "down")
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(-3, "0 s ago"), (119, "119 s ago"), (121, "2 min ago"), (7_300, "2 h ago"), (200_000, "2 d ago")],
