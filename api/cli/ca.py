@@ -29,7 +29,7 @@ plan_argument = click.argument("plan_file", metavar="FILE", type=FILE)
 folder_option = click.option(
     "--folder", type=FOLDER, required=True, help="The folder that is carried between the two machines."
 )
-_STATES = {"active": "émet / issues", "standby": "en attente / stands by", "retired": "retirée / retired"}
+_STATES = {"active": "issues", "standby": "stands by", "retired": "retired"}
 
 
 @click.group()
@@ -67,7 +67,7 @@ def ceremony(
             _keep(folder, f"{name}.csr", request)
     _tell(done.transcript, transcript)
     told = {"made": done.made, "kept": done.kept, "waiting": done.waiting}
-    answer(told, as_json=as_json, rows=_steps(told), headers=("autorité / authority", "état / state"))
+    answer(told, as_json=as_json, rows=_steps(told), headers=("authority", "state"))
 
 
 @ca.command()
@@ -113,7 +113,7 @@ def certificate(
             parts.engine, _plan(plan_file, parts.settings), _ring(parts.settings),
             certificate_file.read_bytes(), now=parts.clock(), actor=COMMAND, fingerprint=fingerprint,
         )  # fmt: skip
-    answer({"taken": name}, as_json=as_json, rows=[(name,)], headers=("reçue / taken",))
+    answer({"taken": name}, as_json=as_json, rows=[(name,)], headers=("taken",))
 
 
 @ca.command()
@@ -133,7 +133,7 @@ def crl(crl_file: Path, state: Path | None, as_json: bool) -> None:
             actor=COMMAND,
         )  # fmt: skip
     told = {"authority": name, "number": number}
-    answer(told, as_json=as_json, rows=[(name, number)], headers=("autorité / authority", "CRL"))
+    answer(told, as_json=as_json, rows=[(name, number)], headers=("authority", "CRL"))
 
 
 @ca.command(name="sign-offline")
@@ -158,7 +158,7 @@ def sign_offline(
         done = offline.sign_all(_plan(plan_file, settings, here=False), ring, folder, utc_now())
     _tell(done.transcript, transcript)
     told = {"made": done.made, "missing": done.missing}
-    answer(told, as_json=as_json, rows=_steps(told), headers=("autorité / authority", "état / state"))
+    answer(told, as_json=as_json, rows=_steps(told), headers=("authority", "state"))
 
 
 @ca.command(name="root-crl")
@@ -246,19 +246,12 @@ def list_authorities(state: Path | None, as_json: bool) -> None:
         for authority in all_authorities
     ]
     lines += [
-        (cross.id, "croisé / cross", cross.subject_id, cross.issuer_id, f"{cross.not_after:%Y-%m-%d}", "")
+        (cross.id, "cross", cross.subject_id, cross.issuer_id, f"{cross.not_after:%Y-%m-%d}", "")
         for cross in between
     ]
-    headers = (
-        "autorité / authority",
-        "état / state",
-        "sujet / subject",
-        "émetteur / issuer",
-        "fin / ends",
-        "CRL",
-    )
+    headers = ("authority", "state", "subject", "issuer", "ends", "CRL")
     if due is not None:
-        lines.append(("CRL", "hors ligne / offline", "", None, f"{due:%Y-%m-%d}", ""))
+        lines.append(("CRL", "offline", "", None, f"{due:%Y-%m-%d}", ""))
     whole = {"items": told, "crosses": bridges, "root_crl_ends": due}
     answer(whole, as_json=as_json, rows=lines, headers=headers)
 
@@ -292,10 +285,7 @@ def _tell(told: str, transcript: Path | None) -> None:
 
 
 def _steps(told: Mapping[str, tuple[str, ...]]) -> list[tuple[Any, ...]]:
-    words = {
-        "made": "créée / made", "kept": "conservée / kept", "waiting": "attend hors ligne / waits offline",
-        "missing": "sans demande / no request",
-    }  # fmt: skip
+    words = {"made": "made", "kept": "kept", "waiting": "waits offline", "missing": "no request"}
     return [(name, words[what]) for what, names in told.items() for name in names]
 
 
@@ -321,7 +311,7 @@ def _turn(act: Callable[..., Authority], name: str, state: Path | None, *, as_js
         answer(
             {"id": authority.id, "state": authority.state.value}, as_json=as_json,
             rows=[(authority.id, _state(authority))],
-            headers=("autorité / authority", "état / state"),
+            headers=("authority", "state"),
         )  # fmt: skip
 
 
