@@ -63,7 +63,7 @@ COUNT_WORDS = _said(
         "created": ("arrivées", "arrived"),
         "changed": ("modifiés", "changed"),
         "removed": ("départs", "departed"),
-        "ignored": ("lignes non lues", "lines not read"),
+        "ignored": ("lignes laissées de côté", "lines left aside"),
         "recoded": ("lignes d'un autre codage", "lines in another encoding"),
     }
 )
