@@ -1,6 +1,6 @@
 """How long an answer waits for the record: a database that hangs costs an answer, not the thread that asked.
 
-A dead database says so at once; one that hangs (a stopped machine, a cut network, a full disk) says nothing,
+A dead database says so at once. One that hangs (a stopped machine, a cut network, a full disk) says nothing,
 and a limit it keeps itself is no help. So the limit is kept here, on our side of the connection.
 """
 
@@ -43,7 +43,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 def impatient(engine: Engine, seconds: float) -> Engine:
     """The same engine, none of whose connections waits longer than that for an answer.
 
-    After a silence or a failure to connect, one thread at a time connects again and the others fail at once
+    After a silence or a failure to connect, one thread at a time connects again. The others fail at once
     (OperationalError), until one is through. They have others to answer, who need no database.
     """
     door = _Door(seconds)

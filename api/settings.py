@@ -112,7 +112,7 @@ class Settings:
     ocsp_hours: int = _setting(8, "Hours a pre-signed OCSP answer holds; shorter makes replays shorter.")
     ocsp_never_issued: str = _setting(
         "unknown",
-        "What OCSP says of a serial never issued: `unknown`, or `revoked` (RFC 6960 2.2, extended)."
+        "The OCSP status of a serial never issued: `unknown`, or `revoked` (RFC 6960 2.2, extended)."
         " Clients that take `unknown` for good need the latter.",
     )
     mail_keys: str = _setting(

@@ -1,7 +1,7 @@
 """What a person should look at: matters that no rule can settle, listed until they are gone.
 
-Whoever finds matters of a kind calls `keep` with all of them, as often as it likes: new ones are opened,
-known ones kept up, vanished ones closed. What a matter is, is for the finder; nothing here decides.
+A finder of matters of a kind calls `keep` with all of them, as often as it likes. New ones are opened, known
+ones kept up, vanished ones closed. What a matter is, is for the finder; nothing here decides.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -191,10 +191,10 @@ def withdraw_correction(
 ) -> Correction:
     """Give the field back to the register: it shows what the register said last, from the commit on.
 
-    A closing day that others said takes two persons, as whatever gives trust back: the first one asks, and it
-    stands until another agrees within a week. Refuses `unknown-correction`, `correction-ended`,
-    `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox,
-    shows one that was hidden, or voids enrolments approved under the corrected name.
+    A closing day that others said takes two persons, as every act that gives trust back. The first one asks,
+    and it stands until another agrees within a week. Refuses `unknown-correction`, `correction-ended`,
+    `register-being-applied`, `self-approval`, and `withdrawal-limit-reached` where it hides a mailbox, shows
+    one that was hidden, or voids enrolments approved under the corrected name.
     """
     change = _by_number(connection, correction_id)
     entity = Entity(change.entity)
@@ -226,7 +226,7 @@ def withdraw_correction(
         subject=change.key,
         detail=detail,
     )
-    # What a withdrawal takes away: a mailbox goes on the red list, or off it, which nothing can undo once it
+    # The losses by a withdrawal. A mailbox goes on the red list, or off it, which nothing can undo once it
     # was read; a name was vouched for since.
     charge(connection, token, now=now, number=_at_most(token, max(int(change.field == "listed"), voided)))
     return ended

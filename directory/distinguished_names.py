@@ -1,7 +1,7 @@
 """Distinguished names as text (RFC 4514), compared by what they say (RFC 5280 7.1), however it is written.
 
-The names here are written by hand, by many hands: with a space after the comma, in lower case, from the
-country down or from the common name up. Pure; names within certificates are for `pki`.
+The names here are written by hand, by many hands. They have a space after the comma, are in lower case, from
+the country down or from the common name up. Pure; names within certificates are for `pki`.
 """
 
 import re
@@ -11,8 +11,8 @@ from functools import lru_cache
 
 from directory.base.errors import Kind, Refusal
 
-# RFC 4514 3, and what is written all the same: spaces around separators, `;` for `,`, a value in quotes, and
-# separators without a backslash that no type follows.
+# RFC 4514 3, and other spellings that are in use. They have spaces around separators, `;` for `,`, a value in
+# quotes, and separators without a backslash that no type follows.
 _TYPE = r"\s*(?:OID\.)?(?:[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)*)\s*="
 _QUOTED = r"""(?:\\.|[^"\\])*"""
 _BARE = rf"(?:\\.|[^\\,;+]|[,;+](?!{_TYPE}))*"

@@ -186,7 +186,7 @@ def parse_address(text: str) -> str:
     """A mailbox address in its one canonical form: lower case, the domain as A-labels; Refusal MALFORMED
     otherwise.
 
-    The whole address is folded to lower case: no operator of the trust space tells local parts apart by case,
+    The whole address is folded to lower case. No operator of the trust space tells local parts apart by case,
     and two records for one mailbox would be worse.
     """
     local, at, domain = text.strip().rpartition("@")

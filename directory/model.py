@@ -152,7 +152,7 @@ class MailboxFacts:
     """All that the directory knows about one address at one instant; `mailbox` is None when not registered.
 
     `organisation` is the establishment with the mailbox's own number. Where FINESS knows that number as a
-    legal entity's or a SIRET, it is one of the places under it: an open one, if there is one.
+    legal entity's or a SIRET, it is one of the places under it. It is an open one, if there is one.
     `answerable` are the professionals named for an organisation's mailbox, with their own standing.
     """
 

@@ -3,7 +3,7 @@
 A public directory is no place for them, and registers carry them all the same: in a name, a service, a
 street. Every person, place and mailbox that is read passes here (`store.py`), so that no channel can forget
 it. The field is held back, never the person: a name gives way to the record's own number. Only where the
-number or the address itself is such a value, what bears it is not shown; a check of the exact address still
+number or the address itself is such a value, its bearer is not shown. A check of the exact address still
 answers.
 
 Pure. Who is told is for `pki/monitoring/privacy_watch.py`. Numbers of registers and of telephones are none of
@@ -46,8 +46,8 @@ _OTHER_DIGITS = re.compile(r"(?![0-9])\d")
 # (FINESS/internal number): it counts only where every part stands apart.
 _GAP = "[ ._-]{0,3}"
 _APART = r"[^0-9A-Za-z\n]{1,3}"
-# NIR and INS: sex, year, month (20 to 42 and 50 to 99 where it is not known), department or 2A, 2B, commune,
-# order, and the key. Digits in a row beyond are another number's; a key apart may be no key at all.
+# NIR and INS: sex, year, month, department or 2A, 2B, commune, order, and the key. An unknown month is 20 to
+# 42 or 50 to 99. Digits in a row beyond are another number's; a key apart may be no key at all.
 _PARTS = ("(?<![0-9])([1-478])", r"(\d\d)", r"(0[1-9]|1[0-2]|[2-3]\d|4[0-2]|[5-9]\d)",
           r"(\d\d|2[ABab])", r"(\d{3})", r"(\d{3})")  # fmt: skip
 _NIR = re.compile(_GAP.join(_PARTS) + rf"(?:({_GAP})(\d\d))?(?![0-9])", re.ASCII)

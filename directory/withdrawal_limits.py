@@ -152,8 +152,8 @@ def agree(connection: Connection, *, now: datetime, token: Token, token_id: int,
     """Open one more allotment to a colleague's token, for an hour, beside its own limit and its body's.
 
     Refuses `role-lacking` to auditors, `unknown-token` for a token that is no live one of the same body,
-    `self-approval`, `reason-missing`, `reason-too-long`, and `allotment-open` while more than one allotment
-    is unused.
+    `self-approval`, `reason-missing`, `reason-too-long`. Refuses `allotment-open` while more than one
+    allotment is unused.
     """
     check_reason(reason)
     body = _body(token)

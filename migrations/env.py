@@ -10,8 +10,8 @@ def run(connection: Connection) -> None:
     connection.execute(text("SET lock_timeout = '4s'"))
     if not begun:
         connection.commit()
-    # Each in a transaction of its own: what one locked for a moment is free while the next works for minutes,
-    # and what was done before a failure stays done. Within a transaction of the caller's, all are one.
+    # Each in a transaction of its own. The locks of one are free while the next works for minutes, and
+    # migrations done before a failure stay done. Within a transaction of the caller's, all are one.
     context.configure(connection=connection, transactional_ddl=True, transaction_per_migration=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -264,8 +264,8 @@ def land(*, national: bool) -> Land:
 
 
 def zipf(things: Sequence[str], *, flat: int) -> Drawn:
-    """The things with the frequencies of names: the n-th 1 / (n + flat) ** 0.9, which gives the commonest
-    family name of a nation 0.35 % of the people.
+    """The things with the frequencies of names: the n-th 1 / (n + flat) ** 0.9. It gives the commonest family
+    name of a nation 0.35 % of the people.
     """
     return Drawn(things, list(accumulate(1 / (rank + flat) ** 0.9 for rank in range(1, len(things) + 1))))
 

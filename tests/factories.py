@@ -1,7 +1,7 @@
 """Rows to test upon, written straight into the tables: one person or one establishment with all it rests on.
 
-What a register file, an enrolment or a command would have brought is put there without them, so that a
-test of one part needs no other. Each factory commits; numbers are Luhn-valid and invented.
+Rows that a register file, an enrolment or a command would have brought are put there without them. So a test
+of one part needs no other. Each factory commits; numbers are Luhn-valid and invented.
 """
 
 from collections.abc import Sequence

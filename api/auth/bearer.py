@@ -1,6 +1,6 @@
 """Bearer tokens (RFC 6750): from the Authorization header to a token that holds one of the roles asked for.
 
-Nothing is remembered between requests: the token is looked up in the transaction of the act, so a revoked one
+Nothing is remembered between requests. The token is looked up in the transaction of the act, so a revoked one
 stops at its very next request (ASVS 8.3.2).
 """
 

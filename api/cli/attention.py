@@ -1,4 +1,4 @@
-"""`sceau attention`: what a person should look at, and no rule can settle."""
+"""`sceau attention`: the matters that no rule can settle, for a person to look at."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +23,8 @@ from directory.base.db import transaction
 def attention(
     kind: str | None, authority: str | None, closed: bool, limit: int, state: Path | None, as_json: bool
 ) -> None:
-    """List what needs a look, oldest first: nobody answers for it, two claim it, it is about to be revoked,
-    it was approved under another name. With --json each says what differs, or what is to come.
+    """List the matters that need a look, oldest first. Nobody answers for it, two claim it, it is about to be
+    revoked, it was approved under another name. With --json each says what differs, or what is to come.
 
     \b
     Examples:

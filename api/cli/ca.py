@@ -48,7 +48,7 @@ def ceremony(
     plan_file: Path, dry_run: bool, transcript: Path | None, folder: Path | None, state: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Make the CAs that FILE names and that do not exist; what exists is compared and kept.
+    """Make the CAs that FILE names and that do not exist; existing ones are compared and kept.
 
     \b
     Examples:

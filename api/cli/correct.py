@@ -1,4 +1,4 @@
-"""`sceau correct`: what is said here in place of a register, from a terminal, by the rules of REST."""
+"""`sceau correct`: corrections in place of a register's words, from a terminal, by the rules of REST."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -109,7 +109,7 @@ def withdrawing(parts: Container, *, as_json: bool) -> Iterator[Connection]:
     default="in-person",
     show_default=True,
 )
-@click.option("--document", default="identity card", show_default=True, help="What was shown.")
+@click.option("--document", default="identity card", show_default=True, help="The document shown.")
 @click.option(
     "--checked-on", type=click.DateTime(["%Y-%m-%d"]), default=None, help="Day of the check [today]."
 )
@@ -172,7 +172,7 @@ def enrol(
     "--purpose",
     type=click.Choice([purpose.value for purpose in Purpose]),
     default=None,
-    help="What the key is for, where the setting mail_keys is separate.",
+    help="The use of the key, where the setting mail_keys is separate.",
 )
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="Where to write the PEM."

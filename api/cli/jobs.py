@@ -1,4 +1,4 @@
-"""`sceau jobs`: what the worker does by the clock, when it last did it, and running one now."""
+"""`sceau jobs`: the worker's tasks by the clock, their last runs, and running one now."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from directory.base.db import transaction
 
 @click.group()
 def jobs() -> None:
-    """What the worker does by the clock."""
+    """The worker's tasks by the clock."""
 
 
 @jobs.command("list")

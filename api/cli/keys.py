@@ -19,7 +19,7 @@ def keys() -> None:
     "--list", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
     help="Digests in hexadecimal, one a line.",
 )  # fmt: skip
-@click.option("--name", default=None, help="What the list is called in refusals [name of the file].")
+@click.option("--name", default=None, help="The name of the list in refusals [name of the file].")
 @click.option("--apply", "applies", is_flag=True, help="Do it; without, only count.")
 @state_option
 @json_option

@@ -1,4 +1,4 @@
-"""`sceau limits`: what was taken away within the hour, and a second person's word that more may be."""
+"""`sceau limits`: the withdrawals of the hour, and a second person's word that more may follow."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -37,7 +37,7 @@ def list_limits(name: str | None, secret: str | None, state: Path | None, as_jso
 
 @limits.command()
 @click.argument("token_id", type=NUMBER)
-@click.option("--reason", required=True, help="What you were shown, or checked; kept.")
+@click.option("--reason", required=True, help="The evidence you saw or checked; kept.")
 @identity_option
 @state_option
 @json_option

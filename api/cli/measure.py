@@ -244,7 +244,7 @@ def _act(
     as_json: bool,
     gives_back: bool = False,
 ) -> None:
-    """Do it in the name of whoever acts, and show the measure as it is then.
+    """Do it in the name of the acting person, and show the measure as it is then.
 
     `act` takes the parts, and by name the connection, the instant and the token.
     """

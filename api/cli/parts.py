@@ -14,7 +14,7 @@ from api.settings import child_environment, load_settings
 from api.wiring import build
 from directory.base.asked_to_stop import asked_to_stop
 
-# Whatever a part writes is for its account alone, unless it says otherwise.
+# A part's files are for its account alone, unless it says otherwise.
 PRIVATE = 0o077
 
 

@@ -1,4 +1,6 @@
-"""`sceau restore`: what a record restored from a backup lacks, how it comes back, who says it is complete."""
+"""`sceau restore`: the gaps of a record restored from a backup, how they are filled, who says it is
+complete.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +58,7 @@ def replay(files: Sequence[Path], applied: bool, state: Path | None, as_json: bo
 
     FILES are CRLs or deltas in DER or PEM, from wherever one was kept. Those kept beside the high-water mark
     are read anyhow. Certificates in the signer's journal that the record lacks are stored again and revoked.
-    What the record has is left as it is, so that you may run it again with other files.
+    Rows of the record are left as they are, so that you may run it again with other files.
 
     \b
     Example:  sceau restore replay persons-1-0.crl persons-1-1.crl --apply

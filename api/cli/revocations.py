@@ -1,4 +1,4 @@
-"""`sceau release`, `restate`, `revoke-many`: what follows a revocation, and revocations of many."""
+"""`sceau release`, `restate`, `revoke-many`: the acts after a revocation, and revocations of many."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from pki.revocation.bulk_store import Bulk, Selection
 
 REASON = click.Choice([reason.value for reason in RevocationReason])
 HEADERS = ("id", "state", "total", "reached", "revoked", "skipped", "approvals", "reason", "digest")
-# Windows writes a byte order mark before a text; what is no text at all is no serial number either.
+# Windows writes a byte order mark before a text; bytes that are no text are no serial number either.
 _LINES = click.File("r", encoding="utf-8-sig", errors="replace")
 _DAY = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 
@@ -150,7 +150,7 @@ def plan(
 @revoke_many.command()
 @click.argument("number", type=NUMBER)
 @click.option("--digest", required=True, help="The digest of what you looked at.")
-@click.option("--comment", required=True, help="What you looked at.")
+@click.option("--comment", required=True, help="The evidence you looked at.")
 @identity_option
 @state_option
 @json_option
@@ -182,7 +182,7 @@ def approve(
 def stop(
     number: int, comment: str, name: str | None, secret: str | None, state: Path | None, as_json: bool
 ) -> None:
-    """Stop revocation NUMBER for good, between two batches; what is revoked stays so.
+    """Stop revocation NUMBER for good, between two batches; revoked certificates stay so.
 
     \b
     Example:  sceau revoke-many stop 3 --comment "selection too wide" --as admin

@@ -110,7 +110,7 @@ def show(run_id: int, state: Path | None, as_json: bool) -> None:
 
 @sync.command()
 @click.argument("run_id", metavar="RUN", type=NUMBER)
-@click.option("--comment", required=True, help="What you looked at; kept in the audit log.")
+@click.option("--comment", required=True, help="The evidence you looked at; kept in the audit log.")
 @identity_option
 @state_option
 @json_option

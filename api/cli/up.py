@@ -96,7 +96,7 @@ def down(state: Path | None) -> None:
 
 
 def _refuse_change(known: Settings, told: Mapping[str, Any]) -> None:
-    """What runs cannot move: say so instead of writing down addresses that nothing listens on."""
+    """A running part cannot move: say so instead of writing down addresses that nothing listens on."""
     changed = {name: value for name, value in told.items() if getattr(known, name) != value}
     if changed:
         words = ", ".join(f"{name} {value}" for name, value in changed.items())
@@ -122,12 +122,12 @@ def _in_foreground(state: Path, told: Mapping[str, Any], *, demo: bool) -> None:
 
 
 def _run(state: Path, told: Mapping[str, Any], outcome: Path, *, demo: bool) -> None:
-    """Start, load, watch, until asked to stop; whatever was started is stopped on the way out."""
+    """Start, load, watch, until asked to stop; every started part is stopped on the way out."""
 
     def report(line: str) -> None:
         people.print(line, soft_wrap=True, markup=False)
 
-    # Whatever a part writes is for this account alone; what an earlier release left open is closed.
+    # A part's files are for this account alone; files that an earlier release left open are closed.
     os.umask(0o077)
     close_to_others(state)
     settings = settle(state, {**demonstration().SETTINGS, **told} if demo else told, report)

@@ -1,7 +1,7 @@
 """Private OpenLDAP slapds, each in a folder of its own, from the binary the distribution installs.
 
 Makes their configuration, says how to start them (the supervisor or a test keeps the processes). The one that
-holds the tree listens to the publisher alone, loads a rebuilt tree and puts it in place; those that answer
+holds the tree listens to the publisher alone, loads a rebuilt tree and puts it in place. Those that answer
 readers from its data are `slapd_readers`. What the tree holds is for `directory/ldap`.
 """
 
@@ -148,9 +148,9 @@ class Slapd(ABC):
     def _copy_if_confined(self) -> None:
         """Run a copy where AppArmor confines /usr/sbin/slapd to the system's own folders, as Ubuntu does.
 
-        The profile is attached to that path. A private slapd with its own folder is not what it was written
-        for, and changing the system's profile would need root and loosen the system's server too. Where the
-        profile is not loaded, the copy is needless and harmless.
+        The profile is attached to that path. It was not written for a private slapd with its own folder.
+        Changing the system's profile would need root and loosen the system's server too. Where the profile is
+        not loaded, the copy is needless and harmless.
         """
         copy = self.folder / "bin" / "slapd"
         if not APPARMOR_PROFILE.exists():

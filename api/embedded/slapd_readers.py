@@ -96,8 +96,8 @@ class GuardedSlapd(Slapd):
         """Have the running server read the files of `tls`, now and at its restarts; nobody is cut off.
 
         All three names change in one modification, which slapd writes down as a whole or not at all. A pair
-        that does not fit is refused; slapd 2.5 then is without TLS until the next, later ones keep what they
-        had: look before telling.
+        that does not fit is refused. slapd 2.5 then is without TLS until the next, later ones keep the former
+        pair: look before telling.
         """
         client = LdapClient(self.url, seconds=30)
         try:

@@ -77,7 +77,7 @@ def _account() -> tuple[int, int]:
     except KeyError as error:
         text = (
             "PostgreSQL does not run as root, this system allows no user namespace, and the account"
-            f" {ACCOUNT!r} could not be made: run `useradd --system {ACCOUNT}`, or run as an ordinary user."
+            f" {ACCOUNT!r} could not be made. Run `useradd --system {ACCOUNT}`, or run as an ordinary user."
         )
         raise Refusal(Kind.UNAVAILABLE, "postgres-refuses-root", text) from error
     return account.pw_uid, account.pw_gid

@@ -1,8 +1,8 @@
 """The connections of this process: how many there may be, how long one may take nothing of its answer.
 
-No source holds more than its share of them.
-Granian accepts them and tells nothing of one that asks nothing. What the kernel knows of them is read
-here, and a connection is ended through a second handle on it, which Granian sees as the client having left.
+No source holds more than its share of them. Granian accepts them and tells nothing of one that asks nothing.
+The kernel's view of them is read here. A connection is ended through a second handle on it, which Granian
+sees as the client having left.
 """
 
 import os

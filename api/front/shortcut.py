@@ -1,9 +1,9 @@
 """Requests taken by the front without a turn of the event loop: what makes an answer as fast under RSGI as
 under WSGI.
 
-Granian hands each request to the loop: two changes of thread and a task, which an answer from a dictionary
-does not need, and threads of ours neither. This rests on a name inside Granian that may change: without it
-every request goes by the loop, which is slower and nothing else.
+Granian hands each request to the loop: two changes of thread and a task. An answer from a dictionary needs
+neither these nor threads of ours. This rests on a name inside Granian that may change: without it every
+request goes by the loop, which is slower and nothing else.
 """
 
 import logging

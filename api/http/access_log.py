@@ -1,6 +1,6 @@
 """What the web writes on stderr: one JSON line for each request, and whatever went wrong.
 
-A request's line has the route's pattern, never the path, the query or the body: who looked for whom is
+A request's line has the route's pattern, never the path, the query or the body. Who looked for whom is
 nobody's reading (gematik TIP1-A_5549: no reading profiles).
 """
 

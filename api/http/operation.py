@@ -68,8 +68,8 @@ class Call:
     container: Container
     now: datetime
     token: Token
-    # For acts of several transactions: called in the last one with what will be answered, so that a repeated
-    # request finds it even if this process dies before it answers.
+    # For acts of several transactions: called in the last one with the coming answer. So a repeated request
+    # finds it even if this process dies before it answers.
     keep: Callable[[Connection, Any], None] | None = field(default=None, kw_only=True)
 
 

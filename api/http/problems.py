@@ -1,7 +1,7 @@
 """Refusals as RFC 9457 problem documents: the one table from kinds to statuses, and the outermost edge of
 the web.
 
-A refusal's own text is shown; anything else that is raised is a bug, logged in full under a reference and
+A refusal's own text is shown. Anything else that is raised is a bug, logged in full under a reference and
 shown as nothing but that reference.
 """
 

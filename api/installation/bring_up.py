@@ -197,8 +197,8 @@ def _start_ldap(settings: Settings, supervisor: Supervisor) -> None:
 def settle(state: Path, given: Mapping[str, Any], report: Report) -> Settings:
     """The settings of this start: as kept, changed by what is given; kept only once they can be had.
 
-    Ends what a killed run left, since that may hold the very addresses. What certificates will point to
-    follows the port until there is a CA, and stays from then on: they are read long after a port has changed.
+    Ends what a killed run left, since that may hold the very addresses. The address in certificates follows
+    the port until there is a CA, and stays from then on. Certificates are read long after a port has changed.
     """
     end_leftovers(state, report)
     wanted = settings_with(state, given)

@@ -30,8 +30,8 @@ from pki.service_keys import servers_authority
 
 # Whose CA certified it before there was one for servers.
 FORMERLY = "organisations"
-# Renewed with this much left, or with a third of a life that its CA cut short: time for a person to look when
-# it fails.
+# Renewed with this much left, or with a third of a life that its CA cut short. It leaves time for a person to
+# look when it fails.
 RENEWED_WITH, RENEWED_SHARE = timedelta(days=60), 1 / 3
 # The common name is a name below `localhost`, which no other machine answers to (RFC 6761 6.3). Clients of
 # this machine write `localhost` alone; why it may stand there is said in `pki/lint/accepted.py`.
@@ -47,7 +47,7 @@ def folder_of(state: Path) -> Path:
 def files(state: Path) -> TlsFiles:
     """Where the certificate with its chain, its key, and the roots lie.
 
-    By the pair's own folder, which never changes: through `current` somebody who reads two files would get
+    By the pair's own folder, which never changes. Through `current` somebody who reads two files would get
     one of each pair when it is switched between them.
     """
     pair = (folder_of(state) / "current").resolve()

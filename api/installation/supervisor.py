@@ -26,8 +26,8 @@ from directory.base.errors import Kind, Refusal
 
 LONGEST_PAUSE = 10.0
 LONGEST_START = 40.0
-# Between two questions to a part. Each is a connection and an answer: every second they took a twentieth of a
-# core from those who are asked, at work and at rest.
+# Between two questions to a part. Each is a connection and an answer. Every second they took a twentieth of a
+# core from the parts asked, at work and at rest.
 ASKED_EVERY = 3.0
 # For a part that hangs to end by itself.
 LONGEST_END = 5.0
@@ -45,7 +45,7 @@ class Part:
     Its environment is its own: a passphrase goes to the part that needs it and to no other. `works` is asked
     while it runs: whether it gave a sign of work since; without one for `silence` seconds, it hangs. It is
     not judged while the part that it `stands_on` is silent itself. `recovers` says of a part without answers
-    that it still makes itself ready: that is work however long it takes, though nobody can stand on it yet.
+    that it still makes itself ready. That is work however long it takes, though nobody can stand on it yet.
     Asked to end, it is given `ends_within` seconds before it is killed. Between two questions to it there are
     `asked_every` seconds.
     """

@@ -17,8 +17,8 @@ ACTOR = Actor("job:ldaps-certificate")
 def renew(container: Container) -> str:
     """Renew the pair when it is due, and have slapd show the current one; '' when it did already.
 
-    What slapd shows is asked of slapd each time: a crash after the switch, or a slapd that was down, is taken
-    up by the next run. Refusal UNAVAILABLE `ldaps-not-shown` when it cannot be brought to.
+    Slapd is asked for its certificate each time. The next run takes up a crash after the switch, or a slapd
+    that was down. Refusal UNAVAILABLE `ldaps-not-shown` when it cannot be brought to.
     """
     settings = container.settings
     state = settings.state

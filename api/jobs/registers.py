@@ -170,7 +170,7 @@ def _take_all(container: Container, registers: Iterable[str], told: NightReport)
 
 def _settled(container: Container, register: str, path: Path, told: NightReport) -> bool:
     """Run this file unless that was done. False when it is refused for what it is, waits since its time has
-    not come, or cannot even be read: an older one has its turn.
+    not come, or cannot even be read. An older one then has its turn.
     """
     try:
         with dropped(path, container.settings.droppers) as file:
@@ -215,8 +215,9 @@ def dropped(path: Path, droppers: Collection[int] = ()) -> Iterator[RegisterFile
     one: a link, a pipe, a stranger's.
 
     Files of root, of our own account, of the folder's and of `droppers` (by number) are none of a stranger.
-    Whoever may write into the folder may else have any file that this account reads taken for a register, and
-    see its lines among those rejected. Between two openings he would exchange it: all is read from this one.
+    An account that may write into the folder could else have any file that this account reads taken for a
+    register. It would see its lines among those rejected. Between two openings he would exchange it: all is
+    read from this one.
     """
     with register_file(path, through_links=False) as file:
         check_dropped(file, droppers)

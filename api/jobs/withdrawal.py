@@ -25,7 +25,7 @@ def consequences(container: Container) -> str:
         step = follower.step(container.present())
         done += step
         # Fewer than a batch are all there were. To go on until nothing more came would be to go on as long as
-        # anybody enrols, five times a second for a few changes each.
+        # anybody enrols. It would run five times a second for a few changes each.
         if step.changes < BATCH:
             return str(done)
 

@@ -46,8 +46,8 @@ _BEAT = "heartbeat"
 AT_A_TIME = _BY_THE_CLOCK + 3
 # A job's lock has a connection of its own, so has each lock it takes within, and its transaction one more.
 DEEPEST = 4
-# With fewer, jobs that each hold one and wait for the next stood still for 30 s, revocations among them, at
-# a minute at which twelve came due.
+# With fewer, jobs that each hold one and wait for the next stood still for 30 s, revocations among them. It
+# was a minute at which twelve came due.
 CONNECTIONS = AT_A_TIME * DEEPEST
 # What the jobs that come due together every five seconds hold.
 KEPT = 2 * AT_A_TIME

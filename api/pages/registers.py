@@ -25,8 +25,8 @@ from directory.sync.runs.history import Condition, Run, RunInFull, RunState
 
 CHARTED = 90
 LISTED = 12
-# How long pages are kept, and how many: anybody may ask, and each costs the database some counting: much
-# of it where a whole country's lines were rejected. A run that is over changes no more.
+# How long pages are kept, and how many. Anybody may ask, and each costs the database some counting: much of
+# it where a whole country's lines were rejected. A run that is over changes no more.
 _HELD = timedelta(seconds=5)
 _HELD_WHEN_OVER = timedelta(minutes=10)
 _MOST_HELD = 64

@@ -2,7 +2,7 @@
 
 A portion is drawn for many reads, so that a read writes nothing. How large quotas are, and what is left of
 them for all processes, is `directory/reading_quotas.py`'s. While the record takes no row each process counts
-alone: a reader may then have his quota once from each, and nobody is refused for a fault of ours.
+alone. A reader may then have his quota once from each, and nobody is refused for a fault of ours.
 """
 
 import logging

@@ -231,7 +231,7 @@ def certificate(call: Transacted, serial: str) -> dict[str, Any]:
     opens=Opens.SNAPSHOT,
     french="""L'histoire d'un certificat.
 
-    Qui a fait quoi et quand, avec les lignes du journal d'audit ; qui a répondu de la personne, par quel
+    Les actes et leurs auteurs, avec les lignes du journal d'audit. Qui a répondu de la personne, par quel
     enrôlement ; et quel était l'état du certificat tel jour.
     """,
     answer=HistoryAnswer,
@@ -242,8 +242,8 @@ def certificate(call: Transacted, serial: str) -> dict[str, Any]:
 def certificate_history(call: Transacted, asked: dict[str, Any], serial: str) -> dict[str, Any]:
     """The history of a certificate.
 
-    Who did what and when, with the lines of the audit log; who vouched for the person, by which enrolment;
-    and what the certificate's state was on a given day.
+    The acts and their authors, with the lines of the audit log. Who vouched for the person, by which
+    enrolment; and what the certificate's state was on a given day.
     """
     wanted = serials.parse_serial(serial)
     life = history.life(call.connection, wanted)
@@ -333,7 +333,7 @@ def release_certificate(call: Transacted, asked: dict[str, Any], serial: str) ->
     One's own hold, at once. Another's takes two persons: the first asks (`release_asked_at`), another agrees
     within seven days by the same call. An operator lifts only what it held itself. Nothing is given back
     while a measure, a departure or a blocked key stands against it. The verdict and OCSP tell it at once, the
-    CRL when it is next published. What a measure holds is released when the measure is lifted.
+    CRL when it is next published. A measure's hold is released when the measure is lifted.
     """
     return releasing.release_as(
         call.connection,

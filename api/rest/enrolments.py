@@ -225,9 +225,9 @@ def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UU
     price=SEARCH,
     french="""Voir les enrôlements.
 
-    Un agent voit ceux de son Ordre, un auditeur tous ; avec `state=requested`, ce qui attend une
-    approbation ; avec `establishment`, ceux d'un établissement et de qui y exerce. La demande la plus
-    ancienne vient d'abord.
+    Un agent voit ceux de son Ordre, un auditeur tous. Avec `state=requested`, ceux qui attendent une
+    approbation ; avec `establishment`, ceux d'un établissement et des personnes qui y exercent. La demande la
+    plus ancienne vient d'abord.
     """,
     answer=EnrolmentsAnswer,
     query=EnrolmentsQuery,
@@ -242,8 +242,9 @@ def withdraw_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UU
 def see_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
     """See enrolments.
 
-    A registrar sees those of his Ordre, an auditor all; with `state=requested`, what awaits approval; with
-    `establishment`, those of an establishment and of who practises there. The oldest request comes first.
+    A registrar sees those of his Ordre, an auditor all. With `state=requested`, those that await approval;
+    with `establishment`, those of an establishment and of people who practise there. The oldest request comes
+    first.
     """
     limit: int = asked["limit"]
     establishment = asked.get("establishment")

@@ -157,7 +157,7 @@ class MeasuresAnswer(Shape):
     suspension suspend les certificats, une radiation les révoque. Les fichiers des nuits suivantes n'y
     changent rien.
 
-    Avec `from`, la mesure commence ce jour-là (à minuit, heure de Paris) ou à cet instant ; avec `until`, une
+    Avec `from`, la mesure commence ce jour-là (à minuit, heure de Paris) ou à cet instant. Avec `until`, une
     suspension prend fin après ce jour, ou à cet instant. Verdict, OCSP et LDAP suivent à la seconde.
     """,
     answer=MeasureAnswer,
@@ -178,7 +178,7 @@ def take_measure(call: Transacted, asked: dict[str, Any], national_id: str) -> M
     so with the answer, LDAP within seconds, the CRL within the minute. A suspension holds the certificates, a
     strike-off revokes them. The files of the nights to come do not undo it.
 
-    With `from` it begins on that day (at midnight, Paris time) or at that instant; with `until` a suspension
+    With `from` it begins on that day (at midnight, Paris time) or at that instant. With `until` a suspension
     ends after that day, or at that instant. The verdict, OCSP and LDAP follow to the second.
     """
     return use_cases.take(
@@ -228,7 +228,7 @@ def see_measures(call: Transacted, national_id: str) -> dict[str, Any]:
     opens=Opens.WRITE,
     french="""Lever une mesure.
 
-    Rendre la confiance demande deux agents de l'Ordre qui a pris la mesure : le premier demande
+    Rendre la confiance demande deux agents de l'Ordre qui a pris la mesure. Le premier demande
     (`lifting-asked`), un autre confirme dans les sept jours par le même appel (`lifted`). Les certificats
     suspendus pour elle sont rétablis ; ceux qu'une radiation a révoqués le restent.
     """,
@@ -244,7 +244,7 @@ def see_measures(call: Transacted, national_id: str) -> dict[str, Any]:
 def lift_measure(call: Transacted, asked: dict[str, Any], measure_id: int) -> Measure:
     """Lift a measure.
 
-    Giving trust back takes two registrars of the Ordre that took it: the first asks (`lifting-asked`),
+    Giving trust back takes two registrars of the Ordre that took it. The first asks (`lifting-asked`),
     another confirms within seven days by the same call (`lifted`). Certificates held for it are released;
     those that a strike-off revoked stay revoked.
     """
@@ -359,9 +359,9 @@ def annul_measure(call: Transacted, asked: dict[str, Any], measure_id: int) -> M
     """Annul a measure taken by error.
 
     Two registrars of the Ordre that took it; the second gives `annulment_asked` in `confirms`, and without it
-    gets `already-asked`. The measure ends, certificates on hold are released, enrolments
-    come back with their approval. What was revoked stays so (RFC 5280): another certificate is made on the
-    same key, without a new request, within minutes (`replacements`). The past stays as it was known.
+    gets `already-asked`. The measure ends, certificates on hold are released, enrolments come back with their
+    approval. Revoked certificates stay so (RFC 5280): another certificate is made on the same key, without a
+    new request, within minutes (`replacements`). The past stays as it was known.
     """
     return use_cases.annul(
         call.connection,

@@ -69,7 +69,7 @@ def see_operator_contacts(call: Transacted) -> Contacts:
     opens=Opens.WRITE,
     french="""Tenir ses contacts d'opérateur.
 
-    La liste entière, qui remplace la précédente : cinq adresses au plus, prévenues 60, 30 et 7 jours avant la
+    La liste entière, qui remplace la précédente. Cinq adresses au plus, prévenues 60, 30 et 7 jours avant la
     fin d'un certificat de serveur ou de client sans successeur. Une liste vide met fin aux avis.
     """,
     answer=ContactsAnswer,

@@ -253,8 +253,8 @@ class ApprovalAnswer(Shape):
 def registers_now(call: Transacted) -> dict[str, Any]:
     """Freshness of the registers.
 
-    For each national register: the file applied last and its age, whether it is late, the run at work and the
-    one that waits for a decision.
+    For each national register: the file applied last, its age and whether it is late. Also the run at work
+    and the one that waits for a decision.
     """
     conditions = history.conditions(call.connection, call.now, call.container.settings.freshness)
     return {"items": [_condition(condition) for condition in conditions], "at": call.now}

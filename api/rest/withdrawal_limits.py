@@ -86,9 +86,9 @@ def see_withdrawal_limits(call: Transacted) -> dict[str, Any]:
     road=TAKES_AWAY,
     french="""Accepter qu'un collègue retire davantage.
 
-    Un jeton arrivé à sa limite (`withdrawal-limit-reached`) continue avec l'accord d'un second agent du même
-    Ordre, d'un second administrateur, ou d'un second jeton du même opérateur. Chaque accord ouvre une
-    tranche de plus pendant une heure, pour ce jeton et son Ordre.
+    Un jeton arrivé à sa limite (`withdrawal-limit-reached`) continue avec l'accord d'une seconde personne.
+    C'est un second agent du même Ordre, un second administrateur, ou un second jeton du même opérateur.
+    Chaque accord ouvre une tranche de plus pendant une heure, pour ce jeton et son Ordre.
     """,
     answer=WithdrawalAgreementAnswer,
     status=201,
@@ -98,9 +98,9 @@ def see_withdrawal_limits(call: Transacted) -> dict[str, Any]:
 def agree_to_withdrawals(call: Transacted, asked: dict[str, Any]) -> Agreement:
     """Agree that a colleague takes more away.
 
-    A token that has reached its limit (`withdrawal-limit-reached`) goes on when a second registrar of the
-    same Ordre, a second administrator, or a second token of the same operator agrees. Each agreement opens
-    one more allotment for an hour, for that token and its Ordre.
+    A token that has reached its limit (`withdrawal-limit-reached`) goes on when a second person agrees. That
+    is a second registrar of the same Ordre, a second administrator, or a second token of the same operator.
+    Each agreement opens one more allotment for an hour, for that token and its Ordre.
     """
     return use_cases.agree(
         call.connection, now=call.now, token=call.token, token_id=asked["token"], reason=asked["reason"]

@@ -1,6 +1,6 @@
 """Hears of revocations and publications from the database, on a connection of its own, for one process.
 
-A lost connection costs speed, never truth: without a heartbeat the cache is not used, and it is emptied
+A lost connection costs speed, never truth. Without a heartbeat the cache is not used, and it is emptied
 before the first heartbeat of the next connection.
 """
 
@@ -23,9 +23,9 @@ _LOG = logging.getLogger("sceau.status")
 # Four heartbeats fit into the time one of them counts.
 _PULSE_SECONDS = 0.25
 _RETRY_SECONDS = 0.1
-# What is told within so long is heard together: woken for each of two hundred commits a second, two processes
-# would spend a tenth of the machine on listening. A revocation waits no longer than this for its turn, and
-# the last of thousands no longer than a pulse.
+# Notifications within so long are heard together. Woken for each of two hundred commits a second, two
+# processes would spend a tenth of the machine on listening. A revocation waits no longer than this for its
+# turn, and the last of thousands no longer than a pulse.
 _GATHERING_SECONDS = 0.02
 
 

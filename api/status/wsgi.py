@@ -139,7 +139,7 @@ class StatusApplication:
 def _from_path(path: str) -> bytes:
     """The request inside a GET path (RFC 6960 A.1): base64, percent-decoded by the server already.
 
-    Leading slashes come from URLs written with a slash at their end; a DER request begins with `M` in base64,
+    Leading slashes come from URLs written with a slash at their end. A DER request begins with `M` in base64,
     so they are never its own. Padding may be missing. What is not base64 gives no octets: malformed.
     """
     encoded = path.removeprefix("/ocsp").lstrip("/").rstrip("=")

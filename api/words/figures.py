@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-# What French typography wants: no break before a sign, a narrow one within a number.
+# French typography: no break before a sign, a narrow one within a number.
 NARROW, FIRM = "\u202f", "\u00a0"
 
 

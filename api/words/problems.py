@@ -202,10 +202,10 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "malformed-national-id", 400, "The national number is not one",
-        "A national number is the digit of its type, then the number: 8 and the RPPS number, 0 and the "
+        "A national number is the digit of its type, then the number. 8 and the RPPS number, 0 and the "
         "ADELI number, 3 and FINESS/local number, 5 and SIRET/local number.",
         "Numéro national mal formé",
-        "Un numéro national est le chiffre de son type puis le numéro : 8 et le numéro RPPS, 0 et le numéro"
+        "Un numéro national est le chiffre de son type puis le numéro. 8 et le numéro RPPS, 0 et le numéro"
         " ADELI, 3 et FINESS/numéro local, 5 et SIRET/numéro local.",
     ),
     Entry(
@@ -527,10 +527,10 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "bad-correction", 400, "No register could hold this value",
-        "At most 200 printable characters without `|`; a day as YYYY-MM-DD; codes in capitals and digits; "
+        "At most 200 printable characters without `|`. A day as YYYY-MM-DD; codes in capitals and digits; "
         "`listed` is true or false; a name is not empty.",
         "Valeur qu'aucun registre ne pourrait porter",
-        "Au plus 200 caractères imprimables sans `|` ; un jour en AAAA-MM-JJ ; des codes en capitales et "
+        "Au plus 200 caractères imprimables sans `|`. Un jour en AAAA-MM-JJ ; des codes en capitales et "
         "chiffres ; `listed` vaut true ou false ; un nom n'est pas vide.",
     ),
     Entry(
@@ -756,19 +756,19 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "ca-key-missing", 503, "The signer lacks the authority's key",
-        "Whoever runs the service must put it in place.",
+        "The people who run the service must put it in place.",
         "Le signataire n'a pas la clé de l'autorité",
         "L'exploitant du service doit la mettre en place.",
     ),
     Entry(
         "ca-key-unreadable", 503, "The signer cannot open the authority's key",
-        "Whoever runs the service must look at the passphrase and the file, or the PIN and the token.",
+        "The people who run the service must look at the passphrase and the file, or the PIN and the token.",
         "Le signataire ne peut ouvrir la clé de l'autorité",
         "L'exploitant du service doit vérifier la phrase secrète et le fichier, ou le code PIN et le jeton.",
     ),
     Entry(
         "journal-damaged", 503, "The signer's journal is damaged",
-        "It signs nothing before whoever runs the service has looked at it.",
+        "It signs nothing before the people who run the service have looked at it.",
         "Le journal du signataire est abîmé",
         "Il ne signe rien avant que l'exploitant du service ne l'ait examiné.",
     ),

@@ -158,7 +158,7 @@ ROW_REASON_WORDS = _said(
         "malformed-operator": ("opérateur mal formé", "malformed operator"),
     }
 )
-# What a bound says when it is passed; the English stands with the bound itself
+# The sentence of a bound that is passed; the English stands with the bound itself
 # (directory/sync/runs/bounds.toml).
 _FINDINGS: Mapping[tuple[str, str], str] = MappingProxyType(
     {
@@ -204,7 +204,7 @@ _FINDINGS: Mapping[tuple[str, str], str] = MappingProxyType(
 )  # fmt: skip
 
 
-# What was odd about a file that was taken all the same; the English stands with the finding.
+# Oddities of a file that was taken all the same; the English stands with the finding.
 _REMARKS: Mapping[str, str] = MappingProxyType(
     {
         "no-line-end": "Le fichier n'a pas de fin de ligne ; sa dernière ligne est entière.",

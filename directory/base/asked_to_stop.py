@@ -1,6 +1,6 @@
 """How a process hears that it is to end: SIGTERM and SIGINT, whatever its main thread is in the middle of.
 
-A handler of Python runs between two steps of the main thread. It must take no lock that this thread may hold:
+A handler of Python runs between two steps of the main thread. It must take no lock that this thread may hold.
 `threading.Event` has one, and a SIGTERM in its `wait` made a worker that nothing but SIGKILL ended.
 """
 

@@ -1,6 +1,6 @@
 """Signs of life in the record: a part gives one when its work got on, and whoever judges it counts them.
 
-A number that stands still is a part that does, whatever any clock says; the instant beside it is by the
+A number that stands still is a part that does, whatever any clock says. The instant beside it is by the
 database's clock, for those who look only once.
 """
 

@@ -31,8 +31,8 @@ class Kind(Enum):
 class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not an error of the program
     """An expected 'no'.
 
-    `code` is a stable kebab-case word that clients may test for; `text` is a sentence for a person;
-    `details` are public facts that help to mend the request.
+    `code` is a stable kebab-case word that clients may test for. `text` is a sentence for a person; `details`
+    are public facts that help to mend the request.
     """
 
     details: Mapping[str, Any]

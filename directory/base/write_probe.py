@@ -8,7 +8,7 @@ import psycopg
 _BEAT = """INSERT INTO beat (who, number) VALUES ('readiness', 1)
     ON CONFLICT (who) DO UPDATE SET number = beat.number + 1, at = clock_timestamp() RETURNING number"""
 _READ_BACK = "SELECT number FROM beat WHERE who = 'readiness'"
-# A row that replaces another needs no room, and the next revocation may: so the sorting of half a megabyte is
+# A row that replaces another needs no room, and the next revocation may. So the sorting of half a megabyte is
 # put on the disk on purpose. Digests, which no file system makes shorter.
 _SPILL = """SELECT max(n) FROM (
     SELECT n FROM generate_series(1, 5000) AS n ORDER BY sha512(int4send(n))) AS sorted"""

@@ -60,8 +60,8 @@ class Change:
 class Seen:
     """Whose changes a reader has been told: of all transactions numbered below `below`, but the `open` ones.
 
-    The form of PostgreSQL's own snapshots. With it, what commits behind an older transaction is told at once
-    and once, and what that older one brings is told when it commits, however late.
+    The form of PostgreSQL's own snapshots. With it, a commit behind an older transaction is told at once and
+    once. The older one's changes are told when it commits, however late.
     """
 
     below: int

@@ -62,8 +62,8 @@ class OutsideChanges:
 def tell(connection: Connection, place: Place, limit: int) -> OutsideChanges:
     """Up to `limit` changes that a reader at `place` has not been told of, by transaction and row number.
 
-    Wants one snapshot (REPEATABLE READ). Nothing is missed; what is told twice is what `ahead` held, or what
-    lay between the last line a reader kept and the end of its page. Refusal: GONE `cursor-expired`.
+    Wants one snapshot (REPEATABLE READ). Nothing is missed. Told twice are the changes in `ahead`, or those
+    between the last line a reader kept and the end of its page. Refusal: GONE `cursor-expired`.
     """
     now = _snapshot(connection)
     _refuse_unless_whole(connection, place, now)

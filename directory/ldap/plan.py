@@ -59,9 +59,9 @@ def plan(
     """The operation that turns `found` into `wanted`; None when they agree.
 
     `version` is the state of the record `wanted` was read from. A modification names the version it expects
-    to find, a deletion the last one it may meet, so that the server refuses them when somebody wrote in
-    between. An entry from a later state than `version` stands for ever unless `overwrite` says that the
-    record itself went back. Then a digest that does not fit is put right too.
+    to find, a deletion the last one it may meet. So the server refuses them when somebody wrote in between.
+    An entry from a later state than `version` stands for ever unless `overwrite` says that the record itself
+    went back. Then a digest that does not fit is put right too.
     """
     if wanted is None:
         return None if found is None else Delete(found.dn, None if overwrite else version)

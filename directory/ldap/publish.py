@@ -144,9 +144,9 @@ class Publisher:
     """Brings the tree below `suffix` in step with the record; one at a time in the whole system.
 
     Entries are written over `client` and the `lanes` beside it at once. `fills`: with more mailboxes than
-    that to write into a tree without any, a pass does nothing and says `whole`, for a caller that can load a
-    whole tree. So it does while more than `floods` urgent changes wait that are a good part of the tree. None
-    writes them one by one.
+    that to write into a tree without any, a pass does nothing and says `whole`. A caller that can load a
+    whole tree then does. So it does while more than `floods` urgent changes wait that are a good part of the
+    tree. None writes them one by one.
     """
 
     def __init__(

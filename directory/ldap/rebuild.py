@@ -108,7 +108,7 @@ def rebuild(
         load(told)
         loaded = time.monotonic()
         with deferred(publisher.engine):
-            # Back before the swap: cut short after it, the new tree would never learn what was written into
+            # Back before the swap. Cut short after it, the new tree would never learn what was written into
             # the old one while it was being made. Going back for nothing is harmless.
             with transaction(publisher.engine) as connection:
                 save_cursor(connection, CONSUMER, place, now)

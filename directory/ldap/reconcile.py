@@ -1,8 +1,8 @@
 """The nightly look at everything: each key of the record in the tree, each name of the tree in the record.
 
 For what the publisher cannot see: an entry somebody touched, one that nobody asked for. Two sweeps, page by
-page, keep no list of all names. Every value is compared: by marks alone (its digest, its version, who wrote
-last) it takes less time, and misses what was changed under the publisher's own name.
+page, keep no list of all names. Every value is compared. By marks alone (its digest, its version, who wrote
+last) it takes less time, and misses changes under the publisher's own name.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -98,8 +98,8 @@ def reconcile(
 ) -> ReconcileReport:
     """Compare every entry that should stand with every entry that does; put right what differs with `apply`.
 
-    Publication goes on meanwhile. What looks wrong is looked at again with the publisher held and up to date,
-    so that a change on its way is not taken for damage. Deletions come last and only below the brake
+    Publication goes on meanwhile. A suspect entry is looked at again with the publisher stopped and up to
+    date. So a change on its way is not taken for damage. Deletions come last and only below the brake
     (CONFLICT `too-many-deletions`), unless forced. `quick` goes by marks.
     """
     with deferred(publisher.engine):

@@ -1,6 +1,6 @@
 """Two administrators void the last instant signed where a clock that jumped ahead left it in the future.
 
-Hosts keep that instant in files of their own, with the number of resets they knew of: one that was written
+Hosts keep that instant in files of their own, with the number of resets they knew of. One that was written
 before the last reset counts no more. What the record itself holds against going back, it redates.
 """
 

@@ -1,5 +1,5 @@
-r"""Names with St or Ste are found as Saint and Sainte, words around an apostrophe together too; places by the
-number of their legal entity and by SIRET.
+r"""Names with St or Ste are found as Saint and Sainte, words around an apostrophe together too. Places are
+found by the number of their legal entity and by SIRET.
 
 Replaces functions of 0009 and runs them for the people and places whose words change: some seconds for a country.
 """

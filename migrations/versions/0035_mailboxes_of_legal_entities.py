@@ -1,7 +1,7 @@
 """Mailboxes under the number of a legal entity or a SIRET follow the places that FINESS knows by it.
 
-The feed tells of them when such a place opens, closes, leaves, or comes under another number; and once now, since
-they were told closed before. The indexes serve the verdict, now and as of an instant.
+The feed tells of them when such a place opens, closes, leaves, or comes under another number. It does once
+now, since they were told closed before. The indexes serve the verdict, now and as of an instant.
 """
 
 from alembic import op

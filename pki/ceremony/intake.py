@@ -1,7 +1,7 @@
 """What comes back from the offline machine: certificates and root CRLs, verified whole before they count.
 
-Whoever carried them, and whatever made them, is trusted for nothing: the reviewed file, the keys held here
-and the record say what they must be.
+Their carrier and their maker are trusted for nothing. The reviewed file, the keys here and the record say
+what they must be.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def take_certificate(
     """Store the certificate in `content` (PEM or DER) as what the plan says it is; gives its id.
 
     The same again changes nothing. `fingerprint` is the SHA-256 of its DER in hexadecimal, as the offline
-    machine's transcript has it: nothing else tells one self-signed root from another of the same name.
+    machine's transcript has it. Nothing else tells one self-signed root from another of the same name.
     Refuses `not-a-certificate`, `not-in-ceremony`, `issuer-missing`, `fingerprint-missing`,
     `fingerprint-wrong`, `certificate-unfit` with every reason, `lint-failed`, `serial-used`, `already-there`.
     """

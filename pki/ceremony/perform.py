@@ -81,10 +81,10 @@ def perform(
 ) -> Outcome:
     """Make what the plan names and the record lacks; gives what was done. In transactions of its own.
 
-    Refuses `ceremony-running`, `ceremony-differs` where the record says otherwise than the file, and what
-    `build` and `signing` refuse; `plain-too-large`, where the CA before lists more than the plain form
-    carries. One cut short is taken up again with the same keys.
-    Where the file was not `reviewed`, what exists may have other URLs and CRLs than it says.
+    Refuses `ceremony-running`, `ceremony-differs` where the record says otherwise than the file, and with the
+    refusals of `build` and `signing`. Refuses `plain-too-large`, where the CA before lists more than the
+    plain form carries. One cut short is taken up again with the same keys. Where the file was not `reviewed`,
+    what exists may have other URLs and CRLs than it says.
     """
     with try_lock(engine, "ceremony") as alone:
         if not alone:

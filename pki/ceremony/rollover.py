@@ -75,7 +75,7 @@ def bundle(connection: Connection, authority_id: str) -> tuple[bytes, datetime] 
     if authority is None:
         return None
     crosses = [cross.der for cross in ceremony_store.crosses(connection) if cross.subject_id == authority_id]
-    # A root's own certificate tells nothing to who does not trust it, and OpenSSL ends its search at it
+    # A root's own certificate tells nothing to a reader who does not trust it. OpenSSL ends its search at it
     # ("self-signed certificate in certificate chain") though a bridge lies beside.
     certificates = [x509.load_der_x509_certificate(der) for der in crosses or [authority.der]]
     youngest = max(certificate.not_valid_before_utc for certificate in certificates)

@@ -1,7 +1,7 @@
 """What a ceremony leaves to read: who was there, what was made, in words and digests, signed by its keys.
 
-Plain text, then one signature for each CA key that was used, over all that stands above them, so that
-`openssl dgst -verify` is enough to check it (docs/how-to/ceremony.md).
+Plain text, then one signature for each CA key that was used, over all that stands above them. `openssl dgst
+-verify` is enough to check it (docs/how-to/ceremony.md).
 """
 
 from base64 import b64decode, b64encode

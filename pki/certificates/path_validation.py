@@ -1,6 +1,6 @@
 """Whether a certificate leads to a trusted root, and stands: RFC 5280 6, as somebody outside decides it.
 
-For certificates as our CAs make them: chains with name constraints or policy rules, CRLs that are indirect or
+For certificates as our CAs make them. Chains with name constraints or policy rules, CRLs that are indirect or
 for some reasons only, are refused rather than half understood. Pure; where certificates and CRLs come from is
 for the caller.
 """

@@ -30,7 +30,7 @@ from pki.rollback import detection, high_water
 
 # Every shard is made again each hour, empty or not: silence and "nothing revoked" must look different.
 INTERVAL = timedelta(hours=1)
-# Readers fetch the next delta when the one they hold ends: shorter than complete ones, or deltas would serve
+# Readers fetch the next delta when the one they hold ends. Shorter than complete ones, or deltas would serve
 # nobody who keeps lists to their end.
 DELTA_LIFETIME = timedelta(hours=24)
 _LET_GO_AT_ONCE = 500
@@ -81,7 +81,7 @@ def publish(
 
     Whatever fails in between burns the number and leaves the last good CRL in service. `floor_file` remembers
     what is published outside the database. Refusal: NOT_FOUND, UNACCEPTABLE from the gate, CONFLICT for a
-    delta of a plain CA or without a complete CRL in force, UNAVAILABLE `record-behind` for a number given out
+    delta of a plain CA or without a complete CRL in force. UNAVAILABLE `record-behind` for a number given out
     before.
     """
     place = place_of_crl(authority_id, shard)

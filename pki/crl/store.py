@@ -18,8 +18,8 @@ from pki.crl.distribution_points import Points
 from pki.model import Authority, CrlForm, Serial
 from pki.record.tables import authority, crl_shard
 
-# A mass revocation gives every run something for a delta, which goes first and takes the second for itself:
-# no complete CRL would follow while it lasts. Longer than a run takes, and short within the minute that is
+# A mass revocation gives every run something for a delta, which goes first and takes the second for itself.
+# No complete CRL would follow while it lasts. Longer than a run takes, and short within the minute that is
 # promised: a complete CRL that fails holds no delta up beyond it.
 _STEP_ASIDE = timedelta(seconds=30)
 

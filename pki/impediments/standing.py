@@ -1,8 +1,8 @@
 """What stands against giving trust, or giving it back: a measure, a departure, a blocked key, another's hold.
 
-Issuance, renewal, batches, the release of a hold and the lifting of a measure all ask `standing`, so that no
-road forgets a reason that another one knows. Who may act is in `pki/revocation/authorisation.py`; what
-follows when a reason appears, in `pki/withdrawal/reconcile.py`.
+Issuance, renewal, batches, the release of a hold and the lifting of a measure all ask `standing`. So no road
+forgets a reason that another one knows. Who may act is in `pki/revocation/authorisation.py`; what follows
+when a reason appears, in `pki/withdrawal/reconcile.py`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

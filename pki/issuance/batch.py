@@ -87,9 +87,9 @@ def issue_all(
 ) -> tuple[Batch, list[Item]]:
     """Certify the key of each item, or say why not; in transactions of its own.
 
-    The same batch asked again, by anyone of the same authority, is the same batch: what is done stays done,
-    what was cut off goes on. Each certificate counts against the quotas of its sender as alone. Parts beyond
-    them wait for the next hour, or for another of the same authority to send the batch again. Refuses
+    The same batch asked again, by anyone of the same authority, is the same batch. Finished items stay done,
+    those cut off go on. Each certificate counts against the quotas of its sender as alone. Parts beyond them
+    wait for the next hour, or for another of the same authority to send the batch again. Refuses
     `not-a-registrar`, `bad-batch`, `quota-reached`, `signer-unavailable`.
     """
     eligibility.check_registrar(token)

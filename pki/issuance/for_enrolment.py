@@ -41,8 +41,8 @@ def issue_for_enrolment(
 ) -> IssuedCertificate:
     """Certify the key of a request for an approved enrolment and what it serves. In transactions of its own.
 
-    Whoever gets no answer may ask again with the same request: within five minutes the same reservation is
-    taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
+    A caller without an answer may ask again with the same request. Within five minutes the same reservation
+    is taken up, and a certificate is made at most once. Refuses `bad-csr`, `csr-too-large`,
     `bad-proof-of-possession`, `weak-key`, `key-blocked`, `key-period-over`, `key-already-certified` (with
     `serial` when it was for this enrolment), `already-certified` (with the `serial` that lasts). Refuses
     `not-approved`, `enrolment-ended`, `enrolment-void`, `identity-too-old`, `quota-reached`,

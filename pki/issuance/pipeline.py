@@ -1,8 +1,8 @@
 """Reserve, lint, commit, sign, store: the one order of issuance, for one request, a batch or an operator.
 
 `run` keeps the order and owns both transactions. A road (`for_enrolment`, `batch`, `for_operator`,
-`for_service`, `pki/issuance/restitution.py`) says what it checks before `prepare` or `prepare_all` reserve,
-and again before a certificate is handed out, in `store_checked`. One that went astray is for
+`for_service`, `pki/issuance/restitution.py`) gives its checks before `prepare` or `prepare_all` reserve. It
+gives those before a certificate is handed out, in `store_checked`. One that went astray is for
 `pki/recovery/orphans.py`.
 """
 

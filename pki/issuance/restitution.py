@@ -41,9 +41,9 @@ _STRUCK_OFF = """
     WHERE m.national_id = ANY(CAST(:numbers AS text[])) AND m.kind = 'struck-off'
     AND {at} >= m.starts_at AND {at} <= coalesce(m.ends_at, 'infinity')
 """
-# Of those that ended while it stood, the ones that the job of consequences ended, as the log has it: what a
-# registrar ended in between stays so. Another strike-off that was no error, and stood then or since, would
-# have ended it too.
+# Of those that ended while it stood, the ones that the job of consequences ended, as the log has it. Those
+# that a registrar ended in between stay so. Another strike-off that was no error, and stood then or since,
+# would have ended it too.
 _ENDED = text(f"""
     SELECT e.id FROM enrolment e
     WHERE e.practitioner = ANY(CAST(:numbers AS text[])) AND e.state = 'ended' AND e.approved_at IS NOT NULL

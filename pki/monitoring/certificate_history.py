@@ -1,4 +1,4 @@
-"""The life of one certificate, as a user of it and as an auditor may ask for it: state, events, who vouched
+"""The life of one certificate, as a user of it and as an auditor may ask for it. State, events, who vouched
 for it, lines of the log.
 
 Reads only. What a state is worth to a message is the verdict's business (`pki/verdict/decide.py`); what OCSP

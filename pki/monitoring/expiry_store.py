@@ -15,10 +15,10 @@ _SERVES = ", ".join(
     for purpose in Purpose
     if purpose in profile.serves
 )
-# A successor serves the same mailbox (for an operator's certificate: the same operator under the same name; a
-# domain may be two operators'), lives, and lives longer.
-# A pair succeeds to a joined certificate when both are there, a joined one to either of a pair.
-# What is revoked, on hold, or of a person who has left ends in another way than by time.
+# A successor serves the same mailbox, lives, and lives longer. For an operator's certificate it serves the
+# same operator under the same name; a domain may be two operators'. A pair succeeds to a joined certificate
+# when both are there, a joined one to either of a pair. What is revoked, on hold, or of a person who has left
+# ends in another way than by time.
 _ENDING = f"""
     SELECT c.serial, c.profile, c.mailbox,
            coalesce(nullif(c.subject, ''), o.hosts[1], '') AS subject, c.not_after, e.authority,

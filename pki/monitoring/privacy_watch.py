@@ -1,8 +1,9 @@
 """Who is told of what is held back: matters for registrars, once for all that shows, then with each change.
 
 What must not be published is decided and held back in `directory/privacy.py`, at every read; nothing waits
-for this. Here it is found, so that a person may correct it, or have the register correct it; and what showed
-before anybody looked is written anew wherever it stands. A matter names the field and never the value.
+for this. Here it is found, so that a person may correct it, or have the register correct it. Entries that
+showed before anybody looked are written anew wherever they stand. A matter names the field and never the
+value.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -1,8 +1,8 @@
 """What somebody outside would decide with nothing but what is published: a sample, held against the record.
 
 A certificate that stands must lead to a root and be covered by a CRL; one taken back must be seen so. The
-judgement is `pki/certificates/path_validation.py`'s. It finds what no part finds of itself: a CRL of the
-wrong shard, a CA certificate left out, a list or a delta that lost an entry.
+judgement is `pki/certificates/path_validation.py`'s. It finds faults that no part finds of itself. Examples
+are a CRL of the wrong shard, a CA certificate left out, a list or a delta that lost an entry.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -115,7 +115,7 @@ def _seen(
 
 def _still_to_come(certificate: _Sampled, made: Mapping[tuple[str, int], datetime]) -> bool:
     """Whether the record changed after the last CRL or delta was made, which is later than the thisUpdate it
-    bears: the next will say so, within the minute.
+    bears. The next will say so, within the minute.
     """
     last = made.get((certificate.authority_id, certificate.shard))
     return last is not None and certificate.revoked_at is not None and certificate.revoked_at >= last

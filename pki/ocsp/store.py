@@ -177,8 +177,8 @@ def waiting(
 
     Of certificates of these CAs, and of any that have expired by `now`.
 
-    They stay locked until commit: a revocation waits and then empties what is about to be stored, so that no
-    answer older than it can survive it. Rows another worker holds are passed over.
+    They stay locked until commit. A revocation waits and then empties the responses about to be stored, so
+    that no answer older than it can survive it. Rows another worker holds are passed over.
     """
     whose = {"authorities": list(authorities), "now": now}
     keys = list(connection.execute(_UNSIGNED, whose | {"limit": limit}))

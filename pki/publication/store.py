@@ -14,7 +14,7 @@ from pki.publication import intact
 from pki.record import authorities as authority_rows
 
 # A certificate that names the former holder of a person's mailbox, or another establishment than the mailbox
-# belongs to, is another's key: it does not show.
+# belongs to, is another's key. It does not show.
 _CERTIFICATES = text("""
     SELECT c.mailbox, c.der, c.profile, c.subject FROM certificate c JOIN mailbox m ON m.address = c.mailbox
     LEFT JOIN succession u ON u.national_id = c.practitioner

@@ -23,8 +23,8 @@ _NUMBERS = text("SELECT number FROM key_number WHERE spki_sha256 = ANY(CAST(:key
 def hold_families(connection: Connection, keys: Iterable[PublicKey], spkis: Iterable[bytes]) -> list[bytes]:
     """As `hold`, for who reports these keys: their numbers first, then each form of them that is known.
 
-    Gives the SHA-256 of the SPKI of every form. Who asks for a certificate holds the number alone, who stores
-    one the form alone: neither waits for the other while it keeps this one waiting.
+    Gives the SHA-256 of the SPKI of every form. A request for a certificate locks the number alone, the
+    storing of one the form alone. Neither waits for the other while it keeps this one waiting.
     """
     keys, spkis = list(keys), {*spkis, *(spki_sha256(key) for key in keys)}
     known = connection.execute(_NUMBERS, {"keys": list(spkis)}).scalars()

@@ -13,7 +13,7 @@ from pki.model import IssuedCertificate, Revocation, RevocationAction, Revocatio
 from pki.record.tables import any_of, certificate, enrolment, reservation
 
 # What counts as the last event is said once, in the view (migration 0041). It is asked by serials, or for
-# each row in a subquery of its own (`LATERAL … LIMIT 1`): joined, it works out the last event of all serials.
+# each row in a subquery of its own (`LATERAL … LIMIT 1`). Joined, it works out the last event of all serials.
 _LAST_ACTIONS = text("""
     SELECT serial, id, action, actor, reason, revoked_at, recorded_at FROM revocation_state
     WHERE serial = ANY(:serials)

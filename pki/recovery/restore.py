@@ -1,6 +1,6 @@
 """What a record restored from a backup lacks, and how it comes back: from published CRLs and the journal.
 
-A CRL of ours tells of a revocation wherever it was kept; it is entered with its own date and reason, as an
+A CRL of ours tells of a revocation wherever it was kept. It is entered with its own date and reason, as an
 event like any other. What was signed after the backup is in the signer's journal: it is stored again and
 taken back. Only `accept` says that the record is complete; whether it looks so, `pki/rollback/detection.py`
 watches.

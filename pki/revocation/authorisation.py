@@ -49,8 +49,8 @@ def may_see_holder(
 ) -> bool:
     """Whether this reader may learn whose a certificate is from its serial number, which CRLs tell everybody.
 
-    Of a red-listed mailbox, or where the subject has what may not be published, only those may who act for
-    its holder, auditors, and the owner of the CA. `authority` enrolled for it.
+    Some mailboxes are red-listed, or their subject has private data. Only those may who act for its holder,
+    auditors, and the owner of the CA. `authority` enrolled for it.
     """
     if certificate.mailbox is None:
         return True

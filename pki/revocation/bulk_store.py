@@ -12,7 +12,7 @@ from directory.tables import api_token
 from pki.model import RevocationReason, Serial
 from pki.record.tables import bulk_revocation, bulk_revocation_approval
 
-# Certificates of the service itself (CAs, responders, list signers, its own TLS) are never selected: a list
+# Certificates of the service itself (CAs, responders, list signers, its own TLS) are never selected. A list
 # that swept up the OCSP signer would silence the answer to itself. They are revoked one by one.
 _SELECTED = text("""
     SELECT c.serial, c.subject, c.profile, c.issued_at FROM certificate c

@@ -1,5 +1,5 @@
-"""What a lost key takes with it: the key is blocked, every other certificate of it falls, its holder's others
-are listed for a person to look at.
+"""The consequences of a lost key. The key is blocked, every other certificate of it falls, its holder's
+others are listed for a person to look at.
 
 Certificates of the same key fall in the same transaction as the first. Those on other keys do not, because a
 stolen card says nothing of a token in a drawer. Whether it does is for a registrar (decision 109).

@@ -189,7 +189,7 @@ def _is_signed_by(token: str, certificate: bytes) -> bool:
 
 
 def _check_fresh(asked: ProvenRequest, revocable: Revocable, now: datetime) -> None:
-    # A released hold, say: the request that made it must not be able to make it again, and it may have been
+    # A released hold, say. The request that made it must not be able to make it again, and it may have been
     # signed by a clock that is ahead. What is final cannot be done twice, and never waits.
     last = revocable.event.revoked_at if revocable.event else revocable.certificate.not_before
     if revocable.last is RevocationAction.RELEASE and asked.reason is RevocationReason.CERTIFICATE_HOLD:

@@ -1,8 +1,8 @@
 """Whether the record still knows all that was shown of it: a database restored from an older backup does not.
 
-Held against it is what lies outside the database and its backups: the CRL numbers given out and the last
-signed head of the audit log. Whoever answers, signs or publishes asks `Watch`; what is missing exactly, and
-how it comes back, is `pki/recovery/restore.py`'s matter.
+It is compared with the high-water marks outside the database and its backups: the CRL numbers given out and
+the last checkpoint of the audit log. Whoever answers, signs or publishes asks `Watch`; what is missing
+exactly, and how it comes back, is `pki/recovery/restore.py`'s matter.
 """
 
 import time
@@ -25,7 +25,7 @@ HOLD_SECONDS = 5.0
 # While another thread looks, what was seen before counts so long.
 _STALE_SECONDS = 30.0
 WHAT_TO_DO = (
-    "The record is older than what was published from it, as after a restored backup: nothing that gives"
+    "The record is older than what was published from it, as after a restored backup. Nothing that gives"
     " trust is said or done until it is complete again (`sceau restore check`)."
 )
 # A number is committed before the floor hears of it, and never taken back: one below it is a row of the past.

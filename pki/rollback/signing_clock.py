@@ -1,8 +1,8 @@
 """The instant under which this host may sign: agreed with the record's clock, and never before the last one.
 
-A clock that differs from the primary database's by over a minute signs nothing, and says so; what takes trust
-away is dated by the database (`directory/base/instant.py`) and goes on. The last instant signed is kept in a
-file of this host: an answer dated before it would let an older truth pass for a newer one. Without room for
+A clock that differs from the primary database's by over a minute signs nothing, and says so. Withdrawals of
+trust are dated by the database (`directory/base/instant.py`) and go on. The last instant signed is kept in a
+file of this host. An answer dated before it would let an older truth pass for a newer one. Without room for
 it, it is kept in memory: what is revoked must still be told, and `api.process.writing` judges whether
 anything good may be. One that lies in the future, because the clock once jumped ahead, two administrators
 void (`clock_reset`).
@@ -236,7 +236,7 @@ def behind(ahead: timedelta) -> Refusal:
 
 def _closed(path: Path, error: OSError) -> Refusal:
     text = (
-        f"The last instant signed cannot be kept ({path.parent.name}/{path.name}: {error.strerror}): give the"
+        f"The last instant signed cannot be kept ({path.parent.name}/{path.name}: {error.strerror}). Give the"
         " file, and the one beside it that ends in .lock, to the account of the service."
     )
     return Refusal(Kind.UNAVAILABLE, "clock-behind", text)

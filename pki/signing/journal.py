@@ -1,7 +1,7 @@
 """The signer's own memory: every signature, one JSON line each, on disk before the signature leaves.
 
-Kept apart from the database on purpose: it is what shows, after a crash or a restore, that something was
-signed which the record does not know. Only ever appended to.
+Kept apart from the database on purpose. After a crash or a restore, it shows that something was signed which
+the record does not know. Only ever appended to.
 """
 
 import fcntl

@@ -39,8 +39,8 @@ _SHUT: dict[type[pkcs11.PKCS11Error], str] = {
     pkcs11.PinInvalid: "The token does not open with this PIN.",
     pkcs11.PinLenRange: "The token does not open with this PIN.",
 }
-# The library initialises modules without asking them for locks (C_Initialize, no CKF_OS_LOCKING_OK), so
-# no two threads may be inside one; two places may name one module.
+# The library initialises modules without asking them for locks (C_Initialize, no CKF_OS_LOCKING_OK). So no
+# two threads may be inside one; two places may name one module.
 _ALONE = RLock()
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)

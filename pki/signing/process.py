@@ -55,10 +55,10 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent, at an instant given.
 
-    While the record lacks what is `kept` outside it, or the clock differs from the database's, nothing is
-    made and nothing signed; the journal is told.
-    Refuses `journal-held` when another signer runs on this journal, `journal-damaged`, `ca-key-unreadable`,
-    and `signer-unavailable` when the place of the keys is away.
+    Nothing is made and nothing signed while the record is behind the marks `kept` outside it, or the clock
+    differs from the database's. The journal is told. Refuses `journal-held` when another signer runs on this
+    journal, `journal-damaged`, `ca-key-unreadable`, and `signer-unavailable` when the place of the keys is
+    away.
     """
     # 1. Before any key is in memory: no core dump, no reading of our memory by the same user.
     _harden()

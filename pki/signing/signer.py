@@ -14,8 +14,8 @@ MOST_LISTED = 10_000
 class Signer(Protocol):
     """Signs what is committed in the record, and each thing once.
 
-    A question asked twice gets the same certificate, octet for octet, and the same CRL but for its signature
-    if the first answer was never stored.
+    A question asked twice gets the same certificate, octet for octet. It gets the same CRL but for its
+    signature if the first answer was never stored.
     """
 
     def sign_certificate(self, serial: Serial) -> bytes:

@@ -32,8 +32,8 @@ def verify(connection: Connection, public_key: Ed25519PublicKey, checkpoint_file
 def examine(connection: Connection, public_key: Ed25519PublicKey, checkpoint_file: Path | None) -> Verified:
     """As `verify`, with what was lost by restores and declared so.
 
-    Recomputes every line. Call it first in a `read_only` transaction: the file must be read before the
-    snapshot is taken, or a head published meanwhile would seem to be missing from the record.
+    Recomputes every line. Call it first in a `read_only` transaction. The file must be read before the
+    snapshot is taken, or a checkpoint published meanwhile would seem to be missing from the record.
     """
     notes, unreadable = ([], "") if checkpoint_file is None else read_notes(checkpoint_file)
     checkpoints, epochs = store.checkpoints(connection), store.epochs(connection)

@@ -1,9 +1,9 @@
 """An address for each verdict and each reason, so that whoever connects a mail service can try all of them.
 
-Their domain is reserved (RFC 2606), so that nobody ever has a mailbox there. They are no rows of the record:
-what would be known of each is made here and judged by the same rules as any other (`pki/verdict/decide.py`).
-So no directory, export, feed or search can take one for a professional. Towards a mailbox of the record none
-is a sender (`verdicts` there). Pure, and off unless a setting says so.
+Their domain is reserved (RFC 2606), so that nobody ever has a mailbox there. They are no rows of the record.
+The facts of each are made here and judged by the same rules as any other (`pki/verdict/decide.py`). So no
+directory, export, feed or search can take one for a professional. Towards a mailbox of the record none is a
+sender (`verdicts` there). Pure, and off unless a setting says so.
 """
 
 from collections.abc import Callable, Mapping

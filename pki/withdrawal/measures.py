@@ -329,9 +329,9 @@ def _confirms(
 ) -> bool:
     """Whether this call agrees to what waits; False where it asks.
 
-    A registrar who means to ask must not agree unawares to the request of a thief of the other token, nor put
-    his own in its place. So a colleague's is confirmed by what it shows (`shown`), or refused. `same` is
-    whether this call is about the same as what waits.
+    A registrar who means to ask must not agree unawares to the request of a thief of the other token. Nor
+    must he put his own in its place. So a colleague's is confirmed by what it shows (`shown`), or refused.
+    `same` is whether this call is about the same as what waits.
     """
     asked = dual_control.waiting(connection, asking.table, asking.measure.id, asking.now)
     if asked is None or shown is None:

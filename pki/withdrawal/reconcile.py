@@ -83,8 +83,8 @@ class Outcome:
 class _Plan:
     """What each touched certificate and enrolment comes to; `about` are those of which something follows.
 
-    `serials` are the certificates looked at, `over` those of them whose end was noted and has come otherwise;
-    `present` is what the record said of whatever was looked at.
+    `serials` are the certificates looked at, `over` those of them whose end was noted and has come otherwise.
+    `present` is the record's word on all that was looked at.
     """
 
     serials: Sequence[Serial] = ()
@@ -102,8 +102,8 @@ def settle(
 ) -> Outcome:
     """Make the certificates and enrolments of whom is touched what the present record says they should be.
 
-    Not to wait is for who holds a person already: one linked to another meanwhile has another lock, and two
-    who each hold one would wait for ever. What is not released then, the job releases.
+    Not to wait is for a caller that has locked a person already. One linked to another meanwhile has another
+    lock, and two with one each would wait for ever. What is not released then, the job releases.
     """
     # 0. A measure against somebody, or a departure, is felt under every number he had.
     if touched.people:

@@ -1,7 +1,7 @@
 """Other responders, started on the same certificates as ours, for figures of status.
 
 cfssl serves the very answers that we signed, and so does django-ca from its cache, in a virtual environment
-made for it; OpenSSL signs its own from a text index.
+made for it. OpenSSL signs its own from a text index.
 """
 
 import json
@@ -73,7 +73,7 @@ def openssl(bench: Bench, authority: bytes, serials: list[str]) -> Iterator[str]
 def django_ca(bench: Bench, authority: bytes, certificates: list[tuple[bytes, bytes]]) -> Iterator[str]:
     """django-ca under the same Granian, on certificates and answers of ours; a GET adds base64 to the URL.
 
-    Its cache is Redis, as in the settings it is deployed with: one of its own for each process would go on
+    Its cache is Redis, as in the settings it is deployed with. One of its own for each process would go on
     answering what another process has taken back.
     """
     place = bench.folder / "django-ca"

@@ -1,5 +1,6 @@
-"""The sentences of a Markdown page, as a reader meets them: without code and addresses of links."""
+"""The sentences of a page or a module, as a reader meets them: without code and addresses of links."""
 
+import ast
 import re
 from collections.abc import Iterator
 
@@ -35,3 +36,23 @@ def _blocks(page: str) -> Iterator[str]:
 def words(sentence: str) -> int:
     """How many words a sentence has; dashes and lone signs are none."""
     return sum(bool(re.search(r"\w", word)) for word in sentence.split())
+
+
+def documentation(source: str) -> Iterator[str]:
+    """The docstrings of a module, without their examples (click's \\b), and its comments."""
+    kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, kinds):
+            paragraphs = (ast.get_docstring(node) or "").split("\n\n")
+            yield "\n\n".join(paragraph for paragraph in paragraphs if not paragraph.startswith("\b"))
+    yield from _comments(source)
+
+
+def _comments(source: str) -> Iterator[str]:
+    lines: list[str] = []
+    for line in [*source.splitlines(), ""]:
+        if line.lstrip().startswith("#"):
+            lines.append(line.lstrip(" #:"))
+        elif lines:
+            yield "\n".join(lines)
+            lines = []

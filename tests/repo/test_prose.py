@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repo.sentences import sentences, words
+from tests.repo.sentences import documentation, sentences, words
 from tests.repo.test_documents import DOCUMENTS, ROOT
 
 LONGEST, LONGEST_README = 30, 150
@@ -22,6 +22,32 @@ def test_no_sentence_is_too_long(document: Path) -> None:
     assert found == []
 
 
+@pytest.mark.parametrize("place", ["api", "directory", "migrations", "pki", "scripts"])
+def test_no_sentence_in_code_is_too_long(place: str) -> None:
+    found = [
+        (str(path.relative_to(ROOT)), sentence)
+        for path in sorted((ROOT / place).rglob("*.py"))
+        for text in documentation(path.read_text())
+        for sentence in sentences(text)
+        if words(sentence) > LONGEST
+    ]
+    assert found == []
+
+
+def test_a_long_sentence_of_code_is_noticed() -> None:
+    long = " ".join(["word"] * (LONGEST + 1)) + "."
+    modules = (
+        f'"""{long}"""',
+        f'def act():\n    """Act.\n\n    {long}\n    """',
+        f"# Short.\n# {long}\nPLACE = 1",
+    )
+    for module in modules:
+        found = [sentence for text in documentation(module) for sentence in sentences(text)]
+        assert [words(sentence) > LONGEST for sentence in found].count(True) == 1
+    example = f'"""Act.\n\n\\b\n{long}\n"""'
+    assert [sentence for text in documentation(example) for sentence in sentences(text)] == ["Act."]
+
+
 def test_a_long_sentence_is_noticed_wherever_it_stands() -> None:
     long, short = " ".join(["word"] * (LONGEST + 1)) + ".", " ".join(["word"] * LONGEST) + "."
     pages = (
@@ -36,7 +62,8 @@ def test_a_long_sentence_is_noticed_wherever_it_stands() -> None:
         assert [words(sentence) > LONGEST for sentence in sentences(page.replace("{}", long))].count(
             True
         ) == 1
-        assert not [one for one in sentences(page.replace("{}", short)) if words(one) > LONGEST]
+        sound = page.replace("{}", short)
+        assert not [sentence for sentence in sentences(sound) if words(sentence) > LONGEST]
     assert list(sentences(f"```\n{long}\n```")) == []
 
 

@@ -40,7 +40,7 @@ def code(cell: str) -> str:
 
 
 def is_plain(line: str, separator: str) -> bool:
-    """Whether every cell of a line between separators is plain as it stands: nearly all are, and looking at
+    """Whether every cell of a line between separators is plain as it stands. Nearly all are, and looking at
     the line is quicker than at fifty cells.
     """
     # No white space is printable but the plain one, and nothing invisible is.

@@ -1,7 +1,7 @@
 """An increment's file as the rows that the registers' own files would give.
 
-`directory/sync/sources/fhir_increment.py` writes it: a header, then one JSON object a line, each a person
-with all situations of practice or an organisation, at last how many they were. Only whom a line names is
+`directory/sync/sources/fhir_increment.py` writes it: a header, then one JSON object a line, at last how many
+they were. Each is a person with all situations of practice or an organisation. Only whom a line names is
 touched; who cannot be read is left to the next whole file. What resources say is for `fhir_profiles.py`.
 """
 

@@ -76,8 +76,8 @@ class RegisterFile:
 
 @contextmanager
 def register_file(path: Path, *, through_links: bool = True) -> Iterator[RegisterFile]:
-    """The file of this name, opened once; Refusal NOT_FOUND when it is none that has an end, `too-large` for
-    one that no register fills: before anything is read of it.
+    """The file of this name, opened once. Refusal NOT_FOUND when it is none that has an end, `too-large` for
+    one that no register fills, before anything is read of it.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if through_links else os.O_NOFOLLOW)
     try:
@@ -128,7 +128,7 @@ class Member:
     _packed: int
 
     def blocks(self) -> Iterator[bytes]:
-        """Its bytes, a block at a time; damage in the archive is a Refusal, and so is too much text, none, or
+        """Its bytes, a block at a time. Damage in the archive is a Refusal, and so is too much text, none, or
         a web page in its place.
         """
         read = 0

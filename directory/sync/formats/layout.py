@@ -1,7 +1,7 @@
 """Columns by name and rows by cells: the pipe-separated tables of the registers, whatever generation they are
 of.
 
-A column is found by its heading with accents, case and punctuation folded, never by its place: headings drift
+A column is found by its heading with accents, case and punctuation folded, never by its place. Headings drift
 and columns are added (52 became 56). Knows nothing of what a cell means.
 """
 
@@ -71,8 +71,8 @@ def folded(heading: str) -> str:
 def match(
     register: str, header: str, columns: Sequence[Column], key: str, private: Sequence[str] = ()
 ) -> Layout:
-    """The layout of a file with this header line; `key` names the field that rows are known by, `private` the
-    headings of what is not ours to keep.
+    """The layout of a file with this header line. `key` names the field that rows are known by, `private` the
+    headings of fields that are not ours to keep.
 
     Refusal `missing-column` or `ambiguous-column`, naming the heading.
     """
@@ -117,7 +117,7 @@ def rows(
     `staging.reject`.
 
     `prefix` marks the reasons of a secondary file. `spared` tells, of the cell where the key should stand and
-    of the line, whom an unreadable row may speak of: nobody is then taken for absent. Whether the file is
+    of the line, whom an unreadable row may speak of. Nobody is then taken for absent. Whether the file is
     whole was seen before (`scan.py`); Refusal when a column is missing.
     """
     layout: Layout | None = None

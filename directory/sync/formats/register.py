@@ -22,8 +22,8 @@ from directory.sync.formats.staging import Staging
 
 @dataclass(frozen=True)
 class Reading:
-    """What reading a file told: its layout, the generation time it states itself, if it does, of an increment
-    since when it tells, and what was odd about it.
+    """The findings of reading a file: its layout, the generation time it states itself, if it does, and its
+    oddities. Of an increment also since when it tells.
     """
 
     layout: str

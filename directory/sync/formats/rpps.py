@@ -1,8 +1,8 @@
 """The RPPS as published every night (PS_LibreAcces): one row is one activity of one profession of one person.
 
 Rows are grouped by the national identifier in the database, so the file may be in any order and of any size.
-Three files come in one archive: activities are the roll, know-how (`SavoirFaire`) adds skills to people on
-it, and diplomas are counted and ignored, since nothing rests on them yet. The restricted extraction for Pro
+Three files come in one archive. Activities are the roll, and know-how (`SavoirFaire`) adds skills to people
+on it. Diplomas are counted and ignored, since nothing rests on them yet. The restricted extraction for Pro
 Santé Connect tells the same activities in codes alone, beside what is private, and makes the same rows.
 """
 

@@ -66,7 +66,7 @@ _REMEMBER = """
 class Keyed:
     """How the lines of a register's members say whom they speak of.
 
-    `roles` in the order they are scanned; `column` holds the key; `spelled` turns its cell into the record's
+    `roles` in the order they are scanned; `column` holds the key. `spelled` turns its cell into the record's
     spelling, in characters that COPY takes as they are. The rows of one key must all be spelled as that key;
     '' says that a cell names nothing, and such a line is always read. Cells under `private` headings are not
     hashed: a hash that is kept tells them to whoever tries all birthdays.

@@ -119,8 +119,8 @@ class Staging:
     def reject(
         self, line_number: int, reason: str, detail: str, line: str, *, spared: tuple[str, ...] = ()
     ) -> None:
-        """Keep a bad row's number, reason and beginning; `spared` are the keys it may speak of, which shall
-        not be touched, and whatever else the register's `unclear` goes by.
+        """Keep a bad row's number, reason and beginning. `spared` are the keys it may speak of, which shall
+        not be touched, and the other words that the register's `unclear` goes by.
         """
         self.lines += 1
         self.rejections += 1

@@ -200,7 +200,7 @@ APPLY = (
 )
 
 # An entry that tells its domain, its operator or neither may be any right of that domain, of that operator,
-# or any at all: none of them goes.
+# or any at all. None of them goes.
 UNCLEAR = """
     DELETE FROM planned p USING trusted_domain d, operator o, spared s
     WHERE p.act = 'remove' AND o.id = d.operator_id AND p.key = d.name || ' ' || o.certificate_dn

@@ -149,9 +149,9 @@ def judge(
 ) -> Judgement:
     """How many persons a run needs; a Refusal for what nobody may let through.
 
-    `counts` are the run's, `measures` those of `measuring.measure`, `last` None when nothing was applied yet,
-    `by_the_minute` whether the file tells more than a day of itself.
-    Refusal `older-than-applied`, or the name of the first bound whose `refuse` is passed, with its sentence.
+    `counts` are the run's, `measures` those of `measuring.measure`. `last` is None when nothing was applied
+    yet, `by_the_minute` whether the file tells more than a day of itself. Refusal `older-than-applied`, or
+    the name of the first bound whose `refuse` is passed, with its sentence.
     """
     check_age(generated_at, last)
     known = {**measures, **_known(counts, last, layout)}

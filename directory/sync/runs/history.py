@@ -188,7 +188,7 @@ def runs(
     limit: int,
     increments: bool = True,
 ) -> list[Run]:
-    """Runs, newest first: the first `limit` that come after the one numbered `after`; with increments, of
+    """Runs, newest first: the first `limit` that come after the one numbered `after`. With increments, of
     which a day has many, or those of whole files alone.
     """
     asked = {

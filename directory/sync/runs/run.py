@@ -102,10 +102,10 @@ class RunReport:
     """How a run went.
 
     `counts`: lines = accepted + rejected + unchanged (rows); created, changed, removed (people, places,
-    mailboxes, domains); ignored (rows of files read for nothing yet); recoded (lines that were not UTF-8).
-    `state` is planned, applied, held or refused; `reason` is a stable code, `text` a sentence; both are ''
-    unless the run was refused. `measures` and `findings` say why a run is held, `approvals_needed` by how
-    many persons; a finding that needs nobody tells what was odd about the file. `rejections` are the first
+    mailboxes, domains). Also ignored (rows of files read for nothing yet); recoded (lines that were not
+    UTF-8). `state` is planned, applied, held or refused; `reason` is a stable code, `text` a sentence; both
+    are '' unless the run was refused. `measures` and `findings` say why a run is held, `approvals_needed` by
+    how many persons. A finding that needs nobody tells an oddity of the file. `rejections` are the first
     hundred.
     """
 

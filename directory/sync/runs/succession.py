@@ -1,7 +1,7 @@
 """Numbers that replace numbers: people leave ADELI for the RPPS, and nobody is lost on the way.
 
 A number of ADELI that vanishes is linked to the RPPS number of the same person, when exactly one can be
-meant, and retired otherwise; its row stays, departed. The mailboxes follow the link in the same transaction.
+meant, and retired otherwise. Its row stays, departed. The mailboxes follow the link in the same transaction.
 Whether a certificate of the old number still serves is for `pki`, which reads the table.
 """
 

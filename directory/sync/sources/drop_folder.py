@@ -34,7 +34,7 @@ PATTERNS = {
 def candidates(folder: Path, register: str) -> list[Path]:
     """The files of this register in `folder`, the newest first.
 
-    By the generation time in their names and in those of their texts, as the import itself judges; a copy
+    By the generation time in their names and in those of their texts, as the import itself judges. A copy
     made late is no newer for it.
     """
     named = {path for pattern in PATTERNS[register] for path in folder.glob(pattern)}

@@ -73,7 +73,7 @@ def test_comparing_does_not_tell_who_is_there_since_it_is_not_counted(shown: Gua
 
 
 def test_a_filter_longer_than_any_program_writes_is_refused(shown: Guarded) -> None:
-    # Thousands of terms keep a thread of slapd busy for seconds, which no time limit ends: it looks at the
+    # Thousands of terms keep a thread of slapd busy for seconds, which no time limit ends. It looks at the
     # clock between entries, not between terms. A few such searches at once, and nobody else is answered.
     asked = f"(|{'(cn=*abc*)' * (ldap_gate.LONGEST_FILTER // 10)})"
     assert len(asked) > ldap_gate.LONGEST_FILTER

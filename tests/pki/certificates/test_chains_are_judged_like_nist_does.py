@@ -1,7 +1,7 @@
-"""NIST's path validation suite (PKITS) against our own chain check: nothing invalid passes, and whatever is
-valid and refused is refused for a reason that is written here.
+"""NIST's path validation suite (PKITS) against our own chain check. Nothing invalid passes, and every valid
+chain that is refused has its reason written here.
 
-An end entity's expected outcome is the first word of its name; those that begin otherwise depend on policies
+An end entity's expected outcome is the first word of its name. Those that begin otherwise depend on policies
 that the reader brings along, and are left out.
 """
 
