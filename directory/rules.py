@@ -85,12 +85,12 @@ def _of_domain(facts: MailboxFacts) -> list[MailboxStanding]:
     """A domain held by several operators is trusted while one right to it stands unsuspended."""
     if not facts.trusts:
         return [MailboxStanding.DOMAIN_NOT_TRUSTED]
-    if any(not (t.domain_suspended or t.operator_suspended) for t in facts.trusts):
+    if any(not (trust.domain_suspended or trust.operator_suspended) for trust in facts.trusts):
         return []
     standings = []
-    if any(t.domain_suspended for t in facts.trusts):
+    if any(trust.domain_suspended for trust in facts.trusts):
         standings.append(MailboxStanding.DOMAIN_SUSPENDED)
-    if any(t.operator_suspended for t in facts.trusts):
+    if any(trust.operator_suspended for trust in facts.trusts):
         standings.append(MailboxStanding.OPERATOR_SUSPENDED)
     return standings
 

@@ -42,8 +42,14 @@ def list_jobs(state: Path | None, as_json: bool) -> None:
         for run in [runs.get(job.name, job_runs.JobRun())]
     ]
     rows = [
-        (j["name"], j["when"], ago(j["last_success"], now), failing.get(j["name"], ""), j["purpose"])
-        for j in items
+        (
+            item["name"],
+            item["when"],
+            ago(item["last_success"], now),
+            failing.get(item["name"], ""),
+            item["purpose"],
+        )
+        for item in items
     ]
     answer(
         {"jobs": items},

@@ -48,12 +48,12 @@ def check(
             "sources": verdict.sources,
             "certificates": [
                 {
-                    "serial": c.serial,
-                    "not_after": c.not_after,
-                    "der": b64encode(c.der).decode(),
-                    "purposes": sorted(purpose.value for purpose in c.purposes),
+                    "serial": certificate.serial,
+                    "not_after": certificate.not_after,
+                    "der": b64encode(certificate.der).decode(),
+                    "purposes": sorted(purpose.value for purpose in certificate.purposes),
                 }
-                for c in verdict.certificates
+                for certificate in verdict.certificates
             ],
         }
         for verdict in decisions
@@ -63,7 +63,7 @@ def check(
             verdict.address,
             verdict.answer.value,
             ", ".join(verdict.reasons),
-            ", ".join(c.serial for c in verdict.certificates),
+            ", ".join(certificate.serial for certificate in verdict.certificates),
         )
         for verdict in decisions
     ]

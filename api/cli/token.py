@@ -78,14 +78,14 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
         tokens = access.list_tokens(connection)
     told = [
         {
-            "id": t.id,
-            "name": t.name,
-            "role": t.role.value,
-            "authority": t.authority,
-            "expires_at": t.expires_at,
-            "revoked_at": t.revoked_at,
+            "id": token.id,
+            "name": token.name,
+            "role": token.role.value,
+            "authority": token.authority,
+            "expires_at": token.expires_at,
+            "revoked_at": token.revoked_at,
         }
-        for t in tokens
+        for token in tokens
     ]
     rows = [tuple(listed_token.values()) for listed_token in told]
     answer(

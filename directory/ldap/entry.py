@@ -193,7 +193,7 @@ def crl_entry(crl: CrlEntry, suffix: str) -> Entry:
 def _of_person(mailbox: Mailbox, holder: Practitioner) -> dict[str, tuple[bytes, ...]]:
     name = f"{holder.given_name} {holder.family_name}"
     practices = holder.practices
-    departments = _texts(*(p.department for p in practices))
+    departments = _texts(*(practice.department for practice in practices))
     return {
         "cn": _texts(name),
         "sn": _texts(holder.family_name),
@@ -202,10 +202,10 @@ def _of_person(mailbox: Mailbox, holder: Practitioner) -> dict[str, tuple[bytes,
         "title": _texts(holder.title),
         # Searched by people as they know it: with the digit of its type, or the eleven digits of RPPS alone.
         "uid": _texts(holder.national_id, holder.national_id.removeprefix(_RPPS)),
-        "o": _texts(mailbox.structure_name, *(p.structure_name for p in practices)),
-        "street": _texts(*(p.street for p in practices)),
-        "postalCode": _texts(*(p.postal_code for p in practices)),
-        "l": _texts(*(p.town for p in practices)),
+        "o": _texts(mailbox.structure_name, *(practice.structure_name for practice in practices)),
+        "street": _texts(*(practice.street for practice in practices)),
+        "postalCode": _texts(*(practice.postal_code for practice in practices)),
+        "l": _texts(*(practice.town for practice in practices)),
         "st": departments,
         "sceauDepartment": departments,
         "hcIdentifier": _texts(PERSON_IDENTIFIER.format(holder.national_id)),

@@ -145,7 +145,9 @@ def ldap_indexes(bench: Bench) -> Figure:
 def _adds(slapd: EmbeddedSlapd, count: int, many: int = 1000) -> float:
     """Adds a second of so many more mailboxes."""
     fresh = make_address_book.mailboxes(count + many, start=count)
-    entries = [(one.dn, {name: list(values) for name, values in one.attributes.items()}) for one in fresh]
+    entries = [
+        (entry.dn, {name: list(values) for name, values in entry.attributes.items()}) for entry in fresh
+    ]
     with ldap3.Connection(
         ldap3.Server(slapd.url, get_info=ldap3.NONE), authentication=ldap3.SASL,
         sasl_mechanism=ldap3.EXTERNAL, sasl_credentials="", check_names=False,
@@ -284,7 +286,7 @@ def _asked_for_a_second(
     each = CONNECTIONS // PROCESSES
     shares = (filters[number::PROCESSES] for number in range(PROCESSES))
     running = [pool.submit(_ask, asked, share, each, 1, suffix) for share in shares]
-    return [wait for one in running for wait in one.result()]
+    return [wait for share in running for wait in share.result()]
 
 
 def _ask(asked: Asked, filters: Sequence[str], connections: int, seconds: int, suffix: str) -> list[float]:
@@ -394,4 +396,4 @@ def _filter(words: str) -> tuple[bytes, str]:
     return tlv(0xA4, tlv(0x04, name.encode()), tlv(0x30, part)), rest
 
 
-FIGURES = {one.__name__: one for one in (ldap_address_books, ldap_indexes)}
+FIGURES = {figure.__name__: figure for figure in (ldap_address_books, ldap_indexes)}

@@ -343,4 +343,4 @@ def _bare(conninfo: str) -> float:
     return taken
 
 
-FIGURES = {one.__name__: one for one in (departures, bulk_revocation, revocation_cost)}
+FIGURES = {figure.__name__: figure for figure in (departures, bulk_revocation, revocation_cost)}

@@ -268,4 +268,4 @@ def _peak(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
-FIGURES = {one.__name__: one for one in (crl_shard, crl_plain, crl_million)}
+FIGURES = {figure.__name__: figure for figure in (crl_shard, crl_plain, crl_million)}

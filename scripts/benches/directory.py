@@ -313,4 +313,4 @@ def ldap_reconcile(bench: Bench) -> Figure:
     )  # fmt: skip
 
 
-FIGURES = {one.__name__: one for one in (ldap_search, ldap_rebuild, ldap_feed, ldap_reconcile)}
+FIGURES = {figure.__name__: figure for figure in (ldap_search, ldap_rebuild, ldap_feed, ldap_reconcile)}

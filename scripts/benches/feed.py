@@ -110,4 +110,4 @@ def _copied(engine: Engine, path: Path) -> float:
     return time.monotonic() - started
 
 
-FIGURES = {one.__name__: one for one in (export, feed)}
+FIGURES = {figure.__name__: figure for figure in (export, feed)}

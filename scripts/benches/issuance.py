@@ -80,16 +80,16 @@ def certificates_batch(bench: Bench) -> Figure:
         of_one = list(group)
         for start in range(0, len(of_one), MOST_IN_A_BATCH):
             part = of_one[start : start + MOST_IN_A_BATCH]
-            ids = [enrolments[one] for one in part]
+            ids = [enrolments[person] for person in part]
             ask("/v1/enrolments/approvals", secrets[1], {"enrolments": ids})
-            items = [{"enrolment": key, "csr": one.csr} for key, one in zip(ids, part, strict=True)]
+            items = [{"enrolment": key, "csr": person.csr} for key, person in zip(ids, part, strict=True)]
             batches.append((secrets[0], items))
     until_followed(bench)
     started = time.monotonic()
     with ThreadPoolExecutor(BATCHES_AT_A_TIME) as threads:
-        answers = list(threads.map(lambda one: ask("/v1/batches", one[0], {"items": one[1]}), batches))
+        answers = list(threads.map(lambda batch: ask("/v1/batches", batch[0], {"items": batch[1]}), batches))
     seconds = time.monotonic() - started
-    made = sum(one["state"] == "issued" for answer in answers for one in answer["items"])
+    made = sum(item["state"] == "issued" for answer in answers for item in answer["items"])
     if made != len(people):
         raise SystemExit(f"{made} of {len(people)} were issued")
     return _figure("certificates_batch", made / seconds, BY_THE_BATCH)
@@ -214,4 +214,4 @@ def _certify(ask: Ask, person: _Person) -> dict[str, Any]:
     return ask(f"/v1/enrolments/{enrolment}/certificates", person.secrets[0], {"csr": person.csr})
 
 
-FIGURES = {one.__name__: one for one in (certificates, certificates_batch)}
+FIGURES = {figure.__name__: figure for figure in (certificates, certificates_batch)}

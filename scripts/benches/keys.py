@@ -73,4 +73,4 @@ def _token(folder: Path) -> TokenPlace:
     return TokenPlace(MODULE, LABEL)
 
 
-FIGURES = {one.__name__: one for one in (signatures,)}
+FIGURES = {figure.__name__: figure for figure in (signatures,)}

@@ -375,4 +375,4 @@ def growth(bench: Bench) -> Figure:
     return Figure("growth", first[-1], "s", told, expected / first[-1], "<= n log n", first[-1] <= expected)
 
 
-FIGURES = {one.__name__: one for one in (first_load, next_day, verdict_during_night, growth)}
+FIGURES = {figure.__name__: figure for figure in (first_load, next_day, verdict_during_night, growth)}

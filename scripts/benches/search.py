@@ -109,8 +109,8 @@ def question(person: Mapping[str, str], common: Sequence[str], dice: Random) -> 
         ),
         "two or three letters": (14, {"name": letters[: dice.choice((2, 3))]}),
         "name and department": (10, {"name": family[:4], "department": person["department"]}),
-        "profession and department": (10, {k: person[k] for k in ("profession", "department")}),
-        "town and skill": (8, {k: person[k] for k in ("town", "skill")}),
+        "profession and department": (10, {field: person[field] for field in ("profession", "department")}),
+        "town and skill": (8, {field: person[field] for field in ("town", "skill")}),
         "place of practice": (7, {"organisation": person["place"]}),
         "establishment": (5, {"name": person["place"]}),
     }
@@ -132,8 +132,8 @@ class Asking:
         """Ask for so long; ends the bench on any answer but 200."""
         ends = time.monotonic() + seconds
         with ThreadPoolExecutor(ASKING) as threads:
-            for one in [threads.submit(self._ask, ends) for _ in range(ASKING)]:
-                one.result()
+            for asking in [threads.submit(self._ask, ends) for _ in range(ASKING)]:
+                asking.result()
         self.took.sort()
         return self
 
@@ -162,4 +162,4 @@ class Asking:
         return json.loads(body)
 
 
-FIGURES = {one.__name__: one for one in (search,)}
+FIGURES = {figure.__name__: figure for figure in (search,)}

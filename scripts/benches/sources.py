@@ -101,4 +101,4 @@ def _finess(number: int) -> str:
     return f"{body}{-doubled % 10}"
 
 
-FIGURES = {one.__name__: one for one in (finess_daily,)}
+FIGURES = {figure.__name__: figure for figure in (finess_daily,)}

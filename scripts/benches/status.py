@@ -275,4 +275,4 @@ def _says_good(link: http.client.HTTPConnection, path: str) -> bool:
     return answer.certificate_status is library.OCSPCertStatus.GOOD
 
 
-FIGURES = {one.__name__: one for one in (ocsp_get, ocsp_post, ocsp_nonce, ocsp_revoked)}
+FIGURES = {figure.__name__: figure for figure in (ocsp_get, ocsp_post, ocsp_nonce, ocsp_revoked)}

@@ -200,7 +200,7 @@ async def _rage(host: str, port: int, token: str, body: bytes) -> None:
     await together
 
 
-FIGURES = {one.__name__: one for one in (storm_ocsp, storm_revocation)}
+FIGURES = {figure.__name__: figure for figure in (storm_ocsp, storm_revocation)}
 
 if __name__ == "__main__":
     asyncio.run(_rage(sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]).read_bytes()))

@@ -48,4 +48,4 @@ def verdict_bulk(bench: Bench) -> Figure:
     return Figure("verdict_bulk", ours, "verdicts/s", {"rows read": bare}, ours / bare, "none yet", ok=True)
 
 
-FIGURES = {one.__name__: one for one in (verdict_single, verdict_bulk)}
+FIGURES = {figure.__name__: figure for figure in (verdict_single, verdict_bulk)}
