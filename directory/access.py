@@ -1,6 +1,6 @@
 """Who may call: API tokens, each with one role, shown once and kept only as a hash.
 
-What a role may do is decided where the act is; which header carries the token is the business of `api`.
+The rights of a role are decided where the act is; the header that carries the token is the business of `api`.
 """
 
 from collections.abc import Iterable, Sequence

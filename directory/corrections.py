@@ -1,7 +1,7 @@
 """What is said here in place of a register, of a person, an establishment or a mailbox: made and withdrawn.
 
 A correction shows at once and survives the nights (`directory/sync/runs/corrections_overlay.py`), until it is
-withdrawn or the register has come to agree. It never gives trust: what may be corrected is in
+withdrawn or the register has come to agree. It never gives trust: the fields that may be corrected are in
 `directory/precedence.py`.
 """
 

@@ -1,4 +1,4 @@
-"""Dual control: what gives trust back takes two persons. The first asks, another agrees within a week.
+"""Dual control: an act that gives trust back takes two persons. The first asks, another agrees within a week.
 
 The one mechanism behind every such act. Each kind of act has a table of its own, keyed by its subject, with
 the columns `reason`, `asked_by`, `asked_at`, `confirmed_by`, `confirmed_at`. Who is competent, and what

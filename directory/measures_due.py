@@ -1,8 +1,8 @@
 """Measures that begin or end by the clock: told to the feed when they do, as if just written.
 
 Nothing depends on a job that runs at night, nor on one that ran in time. A measure's state follows from its
-dates, and the feed's word of it is kept beside. Whatever differs is told, after a stop and after a clock that
-was put forward or back as well. What follows for certificates and LDAP is done by those who follow the feed.
+dates, and the feed's word of it is kept beside. Every difference is told, after a stop and after a clock that
+was put forward or back as well. The followers of the feed see to certificates and LDAP.
 """
 
 from datetime import datetime

@@ -1,9 +1,9 @@
 """How much one caller, and one source address, may read within an hour: the figures, and the count of all.
 
-Whoever reads without end has the whole directory. The count of an installation lies in the record. Processes
+A reader without a limit has the whole directory. The count of an installation lies in the record. Processes
 draw portions from it and spend them by themselves (`api/process/readers.py`), so that a read writes nothing.
-A portion counts from when it is drawn; what is left of it is given back. What a token draws from the quota of
-its body is kept under a name of its own (`operator:3/12`): once the token has ended, it counts no more.
+A portion counts from when it is drawn; its rest is given back. A token's draws from the quota of its body are
+kept under a name of their own (`operator:3/12`): once the token has ended, it counts no more.
 """
 
 from collections.abc import Mapping, Sequence

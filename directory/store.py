@@ -1,13 +1,13 @@
 """What the record knows: of an address, a person, an establishment, now or as of an instant.
 
-SQL only; whether what it finds is good or bad is for `directory.rules`. What may not be published is held
-back from all that is read (`directory/privacy.py`), so that no channel has it. One statement per question,
-whatever the number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
+SQL only; whether what it finds is good or bad is for `directory.rules`. Private data is held back from all
+that is read (`directory/privacy.py`), so that no channel has it. One statement per question, whatever the
+number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
 
 The past is asked with the same statements over `<table>_at(:at)`. The present is what is recorded as begun
 and not yet ended. A fact that had begun when it was recorded is compared with no clock, since a reader woken
 by the feed may have a slower one. A measure with dates is compared with the database's clock as it reads, not
-as the transaction began: whoever is woken by its beginning may have begun before.
+as the transaction began: a reader woken by its beginning may have begun before.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

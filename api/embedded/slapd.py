@@ -2,7 +2,7 @@
 
 Makes their configuration, says how to start them (the supervisor or a test keeps the processes). The one that
 holds the tree listens to the publisher alone, loads a rebuilt tree and puts it in place. Those that answer
-readers from its data are `slapd_readers`. What the tree holds is for `directory/ldap`.
+readers from its data are `slapd_readers`. The content of the tree is for `directory/ldap`.
 """
 
 import os

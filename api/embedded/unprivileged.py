@@ -1,7 +1,7 @@
 """How root runs PostgreSQL, which refuses root: in a user namespace, else as the system account `sceau`.
 
 A namespace maps root onto an ordinary user inside only: files stay root's, below folders that no other
-account enters. Containers commonly forbid it; there the account gets the cluster's own folder. Whoever owns
+account enters. Containers commonly forbid it; there the account gets the cluster's own folder. The owner of
 the folder runs the server, so an installation does not change its mind when its surroundings do.
 """
 

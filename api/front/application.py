@@ -2,8 +2,8 @@
 
 The threads of the road's trade then answer it, by the WSGI application there.
 
-A client that sends slowly, reads slowly or waits in a row holds a place here and no thread. What status
-remembers is answered before anything else is looked at.
+A client that sends slowly, reads slowly or waits in a row holds a place here and no thread. Remembered
+answers of status go out before anything else is looked at.
 
 A request goes from one callback to the next, on whatever thread each is called. A task of the event loop for
 each took more than a third of the process. The loop reads large bodies, and looks four times a second for

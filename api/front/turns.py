@@ -1,7 +1,8 @@
 """Threads of one trade, and whose turn it is on them. No source has more than a quarter of them at work, no
 credential more than an eighth, and those who wait are served in rotation.
 
-Whoever asks much waits behind himself: his next request does not come before the first one of somebody else.
+A client that asks much waits behind itself: its next request does not come before the first one of somebody
+else.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Proxies that nobody named in `trusted_proxies`: said, so that an operator knows why all share one share.
 
-Only said: whoever sends the header may have written it himself, so no share follows from it.
+Only said: the sender may have written the header himself, so no share follows from it.
 """
 
 import logging

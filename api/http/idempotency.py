@@ -1,6 +1,6 @@
 """`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): asked twice, done once, answered alike.
 
-An operation says `idempotent=True`; what is here reads the key, waits a little for a twin, and gives the kept
+An operation says `idempotent=True`; this module reads the key, waits a little for a twin, and gives the kept
 answer. What counts as the same request, and for how long, is decided in `pki/record/idempotency.py`.
 """
 

@@ -1,7 +1,7 @@
 """What the supervisor asks each part, again and again: a real question, with the seconds in which it is due.
 
-Each answers whether the part gave a sign of work since it was last asked. What a silence leads to is for
-`api/installation/supervisor.py`.
+Each answers whether the part gave a sign of work since it was last asked. The consequences of a silence are
+for `api/installation/supervisor.py`.
 """
 
 import json

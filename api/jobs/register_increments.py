@@ -1,6 +1,6 @@
 """Between two nights: what changed since the last time, asked of the FHIR API and taken in like any file.
 
-Off unless `sources_file` names the API. What was asked and not applied is asked again; a register whose
+Off unless `sources_file` names the API. Changes asked and not applied are asked again; a register whose
 increment waits for named persons waits, and keeps no other from its turn.
 """
 

@@ -2,8 +2,8 @@
 
 slapd's overlay `sock` (slapd-sock(5)) puts each bind and each search to this process, over a Unix socket, as
 lines of text. A token is looked up as REST looks it up, and what is read counts under the same quotas
-(`directory/reading_quotas.py`). Whatever is not understood is refused; while this process is away, so is
-everything. What may be found is for slapd, where it listens for `api/embedded/slapd_readers.py`.
+(`directory/reading_quotas.py`). A question that is not understood is refused; while this process is away, so
+is every one. What may be found is for slapd, where it listens for `api/embedded/slapd_readers.py`.
 """
 
 import logging

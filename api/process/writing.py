@@ -1,6 +1,6 @@
 """Whether what is decided now could be written down: a row into the record and back, and room on the disks.
 
-What cannot be written cannot be withdrawn. So nothing good is promised beyond `TRUSTED_SECONDS` after the
+A withdrawal that cannot be written is none. So nothing good is promised beyond `TRUSTED_SECONDS` after the
 last row that went through, and nothing good is said from then on.
 """
 

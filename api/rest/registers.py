@@ -1,6 +1,7 @@
 """Registers and their nights: how fresh each is, what every run did, the word of who lets a held one go on.
 
-Figures are for every role; what a rejected line holds, names included, is for auditors and administrators.
+Figures are for every role; the content of a rejected line, names included, is for auditors and
+administrators.
 """
 
 import re

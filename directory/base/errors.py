@@ -1,7 +1,7 @@
 """Expected refusals: what went wrong in kind, a stable code, and a sentence that may be shown to anyone.
 
-Knows no HTTP status: `api/http/problems.py` holds the one table from kinds to statuses. Whatever is raised
-that is not a `Refusal` is a bug, and its text is never shown.
+Knows no HTTP status: `api/http/problems.py` holds the one table from kinds to statuses. Any other exception
+than a `Refusal` is a bug, and its text is never shown.
 """
 
 from collections.abc import Mapping

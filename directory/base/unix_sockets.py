@@ -1,6 +1,6 @@
 """Where Unix sockets lie: beside the data of their server, or elsewhere when that path is too long.
 
-Whoever may put a socket of his own in that folder is taken for the server: it is ours alone.
+An account that may put a socket of its own in that folder is taken for the server: the folder is ours alone.
 """
 
 import os

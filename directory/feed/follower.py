@@ -1,8 +1,8 @@
 """A reader of the feed that runs ahead of its place: to urgent changes, and to those not settled yet.
 
-What takes something away waits neither for the queue nor for an older open transaction. The place is saved by
-whoever follows, beside what came of the changes (`directory/feed/readers.py`). What is remembered here only
-spares work: forgotten with the process, those changes are looked at once more.
+A withdrawal waits neither for the queue nor for an older open transaction. The place is saved by whoever
+follows, beside what came of the changes (`directory/feed/readers.py`). The memory here only spares work:
+forgotten with the process, those changes are looked at once more.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 Row numbers are given out before a transaction commits, so the highest number seen says nothing about lower
 ones still to come. Rows are therefore read only below `pg_snapshot_xmin`: every transaction numbered below it
-has ended, and none that begins later can get such a number. What lies at or above it may be looked at early
+has ended, and none that begins later can get such a number. A change at or above it may be looked at early
 (`read_unsettled`), never counted as read.
 
 That is how parts of this service read, which keep two numbers as their place. Readers outside have

@@ -1,8 +1,9 @@
 """Doubts that outlive the certificate: somebody's hold that another's revocation, or a job's, made final.
 
-What gives trust back takes two persons, or whoever took it. A revocation takes the certificate away, and the
-doubt about whom it names stays. The enrolment behind it certifies nothing more, until two persons vouch anew.
-A measure's hold ends with the measure, and a holder's own doubt is of the key, which is gone. SQL only.
+An act that gives trust back takes two persons, or the one who took it. A revocation takes the certificate
+away, and the doubt about whom it names stays. The enrolment behind it certifies nothing more, until two
+persons vouch anew. A measure's hold ends with the measure, and a holder's own doubt is of the key, which is
+gone. SQL only.
 """
 
 from sqlalchemy import Connection, text

@@ -1,6 +1,6 @@
 """The locks of keys: by the number under which a certificate is asked for, and by the form that is stored.
 
-Who reports a key takes its numbers first, then every form of it that is known.
+A report of a key takes its numbers first, then every form of it that is known.
 """
 
 from collections.abc import Iterable

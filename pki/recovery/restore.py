@@ -1,8 +1,8 @@
-"""What a record restored from a backup lacks, and how it comes back: from published CRLs and the journal.
+"""The gaps of a record restored from a backup, and how they are filled: from published CRLs and the journal.
 
 A CRL of ours tells of a revocation wherever it was kept. It is entered with its own date and reason, as an
-event like any other. What was signed after the backup is in the signer's journal: it is stored again and
-taken back. Only `accept` says that the record is complete; whether it looks so, `pki/rollback/detection.py`
+event like any other. A certificate signed after the backup is in the signer's journal: it is stored again and
+revoked. Only `accept` says that the record is complete; whether it looks so, `pki/rollback/detection.py`
 watches.
 """
 

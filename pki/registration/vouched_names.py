@@ -1,6 +1,6 @@
 """The names that two persons vouched for: recorded with the request, compared at approval, so certified.
 
-A correction or a register may change a name at any time. What was recorded with the enrolment never changes
+A correction or a register may change a name at any time. The names recorded with the enrolment never change
 (`enrolment_names` is append-only), and where the record says otherwise by now, the enrolment is void.
 """
 

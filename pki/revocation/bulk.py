@@ -1,7 +1,7 @@
 """Revoking many: select and count, write down, have a second person agree, then do it batch by batch.
 
-What was selected is frozen with its digest before anybody approves, so that what runs is what was seen. Each
-batch commits with its progress: a worker killed anywhere goes on where the last batch ended.
+The selection is frozen with its digest before anybody approves, so that the selection seen is the one that
+runs. Each batch commits with its progress: a worker killed anywhere goes on where the last batch ended.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A key is reported as lost by whoever holds it: blocked for ever, and all its certificates are revoked.
+"""The holder of a key reports it as lost: it is blocked for ever, and all its certificates are revoked.
 
 The proof is a certificate request signed by the key itself whose common name says so. It cannot be a request
 somebody sent for another reason. A reporter who can make it could misuse the key as well.

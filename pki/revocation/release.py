@@ -1,4 +1,5 @@
-"""Releasing a certificate from hold: by whoever put the hold, or by two persons; never while a reason stands.
+"""Releasing a certificate from hold: by the person who put it, or by two persons; never while a reason
+stands.
 
 Holds that a measure put end with the measure (`pki/withdrawal/measures.py`, `pki/withdrawal/reconcile.py`).
 """

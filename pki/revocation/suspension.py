@@ -1,7 +1,7 @@
 """Holds that nobody lifted: after fourteen days a certificate on hold is revoked for good.
 
 A hold is for a doubt, and a doubt that lasts is an answer; 14 days are the German health network's (gematik
-GS-A_4237). What a measure of an Ordre holds stays held as long as the measure, which has a term of its own.
+GS-A_4237). A hold by a measure of an Ordre lasts as long as the measure, which has a term of its own.
 """
 
 from datetime import datetime, timedelta

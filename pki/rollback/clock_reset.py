@@ -1,8 +1,8 @@
 """Two administrators void the last instant signed, where a clock that jumped ahead left it in the future.
 
 One asks, another confirms. From then on what was signed later than now holds back nothing: marks in hosts'
-files (`signing_clock`), CRLs in the record, OCSP answers signed ahead. Numbers go on rising. What tokens used
-of their hour in the future counts as used now; what was read there is forgotten.
+files (`signing_clock`), CRLs in the record, OCSP answers signed ahead. Numbers go on rising. Withdrawals that
+tokens used of their hour in the future count as used now; reading there is forgotten.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a restored database has forgotten, kept in files outside it and its backups.
+"""High-water marks that a restored database has forgotten, kept in files outside it and its backups.
 
 For each shard the last CRL number and how many events that CRL rested on; beside it the last CRL and delta
 themselves. `detection` holds them against the record. Lost: a restore is noticed by the audit heads alone.

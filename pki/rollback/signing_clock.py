@@ -3,9 +3,9 @@
 A clock that differs from the primary database's by over a minute signs nothing, and says so. Withdrawals of
 trust are dated by the database (`directory/base/instant.py`) and go on. The last instant signed is kept in a
 file of this host. An answer dated before it would let an older truth pass for a newer one. Without room for
-it, it is kept in memory: what is revoked must still be told, and `api.process.writing` judges whether
-anything good may be. One that lies in the future, because the clock once jumped ahead, two administrators
-void (`clock_reset`).
+it, it is kept in memory: `revoked` must still be told, and `api.process.writing` judges whether anything good
+may be. One that lies in the future, because the clock once jumped ahead, two administrators void
+(`clock_reset`).
 """
 
 import fcntl

@@ -1,6 +1,6 @@
 """The signature on what is published as a whole: a compact JWS (RFC 7515), ES256, its chain in `x5c`.
 
-Whoever knows the CA can check it with common tools. `pki/issuance/for_service.py` has the key certified;
+A reader who knows the CA can check it with common tools. `pki/issuance/for_service.py` has the key certified;
 `files` holds it.
 """
 

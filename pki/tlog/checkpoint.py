@@ -1,7 +1,7 @@
 """Heads of the audit log as anyone may keep them: C2SP tlog-checkpoints, signed notes under an Ed25519 key.
 
-The key is the log's own, in a file of its own, and signs nothing else. Whoever keeps one of these heads can
-tell later whether the history before it was rewritten.
+The key is the log's own, in a file of its own, and signs nothing else. A keeper of one of these checkpoints
+can tell later whether the history before it was rewritten.
 """
 
 import fcntl

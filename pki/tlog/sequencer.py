@@ -1,8 +1,8 @@
 """The tamper-evident log: numbers the lines that acts queued, signs the log's head, and finds any rewrite.
 
 Acts never wait for it (`directory/base/audit.py` queues their lines). The tree is `pki/tlog/merkle.py`, the
-head's form and key `pki/tlog/checkpoint.py`. What an outsider holds against us is one old head: so they leave
-here.
+head's form and key `pki/tlog/checkpoint.py`. An outsider checks us against one old checkpoint: so checkpoints
+leave here.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""An address for each verdict and each reason, so that whoever connects a mail service can try all of them.
+"""An address for each verdict and each reason, so that an operator who connects a mail service can try all of
+them.
 
 Their domain is reserved (RFC 2606), so that nobody ever has a mailbox there. They are no rows of the record.
 The facts of each are made here and judged by the same rules as any other (`pki/verdict/decide.py`). So no

@@ -1,4 +1,4 @@
-"""What becomes of operators' certificates when the trusted list says otherwise: held, released, revoked.
+"""The fate of operators' certificates when the trusted list says otherwise: held, released, revoked.
 
 Looked at whole and by the present rows, like the consequences for mailboxes. A domain that is withdrawn, or
 passed to another operator, revokes after its grace (`cessationOfOperation`). A suspension holds at once and

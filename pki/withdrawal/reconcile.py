@@ -1,4 +1,4 @@
-"""What follows when somebody leaves: certificates revoked or held, enrolments ended, the unsettled listed.
+"""The consequences of a departure: certificates revoked or held, enrolments ended, the unsettled listed.
 
 Level-triggered: the feed says whom to look at, the present rows say what should be so
 (`pki/impediments/causes.py`), and whatever is not so is made so. Looking twice changes nothing; looking late
