@@ -3,7 +3,7 @@
 A reader without a limit has the whole directory. The count of an installation lies in the record. Processes
 draw portions from it and spend them by themselves (`api/process/readers.py`), so that a read writes nothing.
 A portion counts from when it is drawn; its rest is given back. A token's draws from the quota of its body are
-kept under a name of their own (`operator:3/12`): once the token has ended, it counts no more.
+kept under a name of their own (`operator:3/12`). Once the token has ended, it counts no more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -224,7 +224,7 @@ _WORDS = {
 def scopes_of(token: Token, source: str, quotas: ReadingQuotas) -> tuple[str, ...]:
     """Under which names a read is counted: who asks, with his body, and from where.
 
-    Tokens of one operator are one, or another token would buy another quota; yet none has it all, or one that
+    Tokens of one operator are one, or another token would buy another quota. Yet none has it all, or one that
     was stolen would stop the others.
     """
     match token.role:

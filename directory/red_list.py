@@ -1,7 +1,8 @@
 """The red list: which mailboxes are on it, and since when in the feed's time; keys that hide them.
 
-Who is listed is said in `corrections.py`; what shows, in `rules.py`. Here is what keeps a mailbox unseen
-where it showed before: in the feed, under a key that only who held it can tell, and in the exports of before.
+Who is listed is said in `corrections.py`; what shows, in `rules.py`. This module keeps a mailbox unseen where
+it showed before. In the feed it stands under a key that only its former readers can tell; it goes from the
+exports of before.
 """
 
 import hmac

@@ -109,8 +109,8 @@ PLACES = Index("search_place", "finess", by_family=False)
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for, in the tables' terms: each of `words` by its alternatives, words of the name of a
-    `place` of practice, `codes`, and any of `keys`.
+    """A question in the tables' terms. Each of `words` by its alternatives, words of the name of a `place` of
+    practice, `codes`, and any of `keys`.
     """
 
     words: tuple[tuple[str, ...], ...] = ()
@@ -285,8 +285,8 @@ def _found_if_few(
 def _streams(index: Index, question: Question) -> Iterator[_Stream]:
     """Parts that together are the answer, each with its matches spread evenly over its stretch of names.
 
-    Names that begin with a word asked stand side by side in the order of names, far from where a walk
-    begins: each such stretch is a stream. The last holds whoever has all words elsewhere in the name.
+    Names that begin with a word asked stand side by side in the order of names, far from where a walk begins.
+    Each such stretch is a stream. The last holds whoever has all words elsewhere in the name.
     """
     for number, word in enumerate(question.words if index.by_family else ()):
         others = question.words[:number] + question.words[number + 1 :]

@@ -5,9 +5,9 @@ that is read (`directory/privacy.py`), so that no channel has it. One statement 
 number of addresses: each part is an index probe, so that 1 and 10,000 take the same road.
 
 The past is asked with the same statements over `<table>_at(:at)`. The present is what is recorded as begun
-and not yet ended. A fact that had begun when it was recorded is compared with no clock, since a reader woken
-by the feed may have a slower one. A measure with dates is compared with the database's clock as it reads, not
-as the transaction began: a reader woken by its beginning may have begun before.
+and not yet ended. A fact that had begun when it was recorded is compared with no clock: a reader woken by the
+feed may have a slower one. A measure with dates is compared with the database's clock as it reads, not as the
+transaction began. A reader woken by its beginning may have begun before.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -60,8 +60,8 @@ TRUSTS = """(SELECT json_agg(json_build_array(y.certificate_dn, y.name,
     FROM {trusted_domain} x JOIN {operator} y ON y.id = x.operator_id
     WHERE x.name = split_part(asked.address, '@', 2) AND x.departed_at IS NULL)"""
 
-# Whose number a mailbox bears: a place's own, or else that of the legal entity of several, of which an open
-# one speaks for it, or a SIRET. Each is looked for when the one before found nothing (COALESCE).
+# The owner of a mailbox's number: a place, or else the legal entity of several, of which an open one speaks
+# for it. Or it is a SIRET. Each is looked for when the one before found nothing (COALESCE).
 _AN_OPEN_ONE_FIRST = "ORDER BY o.departed_at IS NOT NULL, o.closed_on DESC NULLS FIRST, o.finess LIMIT 1"
 STRUCTURE = f"""coalesce(
     (SELECT {ESTABLISHMENT} FROM {{organisation}} o WHERE m.finess <> '' AND o.finess = m.finess),

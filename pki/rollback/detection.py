@@ -1,8 +1,8 @@
 """Whether the record still knows all that was shown of it: a database restored from an older backup does not.
 
-It is compared with the high-water marks outside the database and its backups: the CRL numbers given out and
-the last checkpoint of the audit log. Every part that answers, signs or publishes asks `Watch`; what is
-missing exactly, and how it comes back, is `pki/recovery/restore.py`'s matter.
+It is compared with the high-water marks outside the database and its backups. They are the CRL numbers given
+out and the last checkpoint of the audit log. Every part that answers, signs or publishes asks `Watch`; what
+is missing exactly, and how it comes back, is `pki/recovery/restore.py`'s matter.
 """
 
 import time
