@@ -78,7 +78,7 @@ exactly the verdict and the reason beside it; the demo does. So whoever connects
 them, over REST and by `sceau check`:
 
     TOKEN=$(python3 -c 'import json; print(json.load(open("var/demo-credentials.json"))["operator"])')
-    curl -s -H "Authorization: Bearer $TOKEN" \\
+    curl -s -w '\\n' -H "Authorization: Bearer $TOKEN" \\
         http://127.0.0.1:8080/v1/recipients/holder-suspended@reasons.test
 
 - Given as `sender`, with `allowed@reasons.test` as the recipient, an address is answered with the same reason

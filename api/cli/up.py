@@ -236,11 +236,12 @@ def commands_to_try(settings: Settings, sender: str, recipient: str) -> list[str
     sceau, state = quote(str(Path(sys.executable).with_name("sceau"))), quote(str(settings.state))
     web, ldap = f"http://{settings.host}:{settings.port}", f"ldap://{settings.host}:{settings.ldap_port}"
     attributes = "mail sn 'userCertificate;binary'"
+    question = f"{web}/v1/recipients/{recipient}?sender={sender}"
     token = f'$(sed -n \'s/.*"operator": *"\\([^"]*\\)".*/\\1/p\' {state}/demo-credentials.json)'
     return [
         f"{sceau} status --state {state}",
         f"{sceau} check {recipient} --sender {sender} --state {state}",
-        f"curl -s -H \"Authorization: Bearer {token}\" '{web}/v1/recipients/{recipient}?sender={sender}'",
+        f"curl -s -w '\\n' -H \"Authorization: Bearer {token}\" '{question}'",
         f"ldapsearch -LLL -x -H {ldap} -b {settings.suffix} '(mail={recipient})' {attributes}",
         f"curl -s {web}/crl/persons-1/0.crl | openssl crl -inform DER -noout -text | head -12",
     ]
