@@ -12,9 +12,8 @@ from sqlalchemy import Engine, text
 from api.embedded.postgres import EmbeddedPostgres
 from directory.base.db import connect_engine
 from tests.conftest import ROOT
-from tests.releases.records import RELEASES, UNREAD, loaded
+from tests.releases.records import BEFORE, UNREAD, loaded
 
-BEFORE = RELEASES[-1]
 # In one process, by its own functions: who enrols, certifies, revokes, publishes and asks.
 ROAD = ("test_enrolment", "test_revocation", "test_exchange", "test_crls_list_what_is_revoked")
 COLUMNS = text("""
