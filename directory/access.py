@@ -3,14 +3,17 @@
 The rights of a role are decided where the act is; the header that carries the token is the business of `api`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from hashlib import sha256
 from secrets import token_urlsafe
+from types import MappingProxyType
 from typing import Any, NoReturn
 
+import orjson
 from sqlalchemy import Connection, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -110,6 +113,16 @@ _LIVE = Statement(_OF_SECRET.where(api_token.c.expires_at > bindparam("now")))
 # For an act, which is dated in the same breath: whether it lasts is asked against that instant.
 _NOT_REVOKED = Statement(_OF_SECRET.add_columns(func.clock_timestamp()))
 
+# An expression: the live tokens among those with one of these hashes, for who asks of something else at once.
+LIVE_TOKENS = """(
+    SELECT CAST(json_agg(json_build_array(encode(t.secret_hash, 'hex'), t.id, t.name, t.role, t.authority,
+        t.expires_at, t.operator_id, EXISTS (
+            SELECT FROM api_token other WHERE other.operator_id = t.operator_id AND other.id <> t.id
+            AND other.expires_at > :now AND other.revoked_at IS NULL))) AS text)
+    FROM api_token t WHERE t.revoked_at IS NULL AND t.expires_at > :now
+    AND t.secret_hash = ANY (ARRAY(
+        SELECT decode(given.hash, 'hex') FROM unnest(CAST(:hashes AS text[])) AS given (hash))))"""
+
 _LIVE_BY_NUMBER = Statement(
     select(*_TOKEN_COLUMNS, _HAS_ANOTHER).where(
         api_token.c.id == bindparam("id"),
@@ -195,6 +208,24 @@ def authenticate_for_act(connection: Connection, secret: str, now: datetime) -> 
     if token.expires_at <= now:
         raise _bad_token()
     return token, now
+
+
+@lru_cache(1024)
+def hashed(secret: str) -> str:
+    """What `LIVE_TOKENS` is asked with for a secret."""
+    return _hash(secret).hex()
+
+
+@lru_cache(1024)
+def tokens_told(written: str | None) -> Mapping[str, Token]:
+    """The live tokens by the hash of their secret, from the text of `LIVE_TOKENS`."""
+    rows = orjson.loads(written or "[]")
+    return MappingProxyType(
+        {
+            digest: Token(number, name, Role(role), authority, datetime.fromisoformat(ends), None, *rest)
+            for digest, number, name, role, authority, ends, *rest in rows
+        }
+    )
 
 
 def still_live(connection: Connection, token_id: int, now: datetime) -> Token:

@@ -200,6 +200,14 @@ def parse_address(text: str) -> str:
         raise _malformed_address(text) from refusal
 
 
+def address_or_none(text: str) -> str | None:
+    """The same; None for what is no address."""
+    try:
+        return parse_address(text)
+    except Refusal:
+        return None
+
+
 def _domain(text: str) -> str:
     try:
         # RFC 1034 3.1: the final dot says that the name is whole; it names nothing else.

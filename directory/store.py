@@ -20,7 +20,6 @@ import orjson
 from sqlalchemy import Connection, TextClause, text
 
 from directory import identifiers, privacy
-from directory.base.errors import Refusal
 from directory.base.locks import lock_all_until_commit, lock_key_sql, try_lock_until_commit
 from directory.base.prepared_statement import Statement
 from directory.distinguished_names import Spellings
@@ -31,15 +30,7 @@ REGISTERS = ("rpps", "finess", "mailboxes", "trusted-domains")
 
 # A measure follows its person to the number that took the place of his: leaving ADELI lifts nothing. The
 # numbers stand in an array so that each is a probe of an index, however many measures there are.
-PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name, p.departed_at,
-    (SELECT json_agg(json_build_array(x.code, x.category) ORDER BY x.code, x.category)
-     FROM {profession} x WHERE x.national_id = p.national_id),
-    (SELECT json_agg(DISTINCT x.skill_code) FROM {skill} x WHERE x.national_id = p.national_id),
-    (SELECT json_agg(json_build_array(x.profession_code, x.category, x.mode, x.sector, x.structure_id,
-                                      x.finess, x.structure_name, x.street, x.postal_code, x.town,
-                                      x.department, x.registered_by) ORDER BY x.digest)
-     FROM {practice} x WHERE x.national_id = p.national_id),
-    (SELECT json_build_array(
+MEASURES = """(SELECT json_build_array(
          json_agg(DISTINCT x.kind) FILTER (WHERE x.starts_at <= coalesce(
              CAST(:at AS timestamptz), greatest(x.recorded_at, clock_timestamp()))),
          -- The next instant at which one of them begins or ends; of the past nothing is yet to come.
@@ -49,7 +40,21 @@ PERSON = """json_build_array(p.national_id, p.title, p.family_name, p.given_name
          SELECT p.national_id
          UNION ALL SELECT u.national_id FROM {succession} u WHERE u.successor = p.national_id))
      AND (x.ends_at IS NULL
-          OR x.ends_at > greatest(x.starts_at, coalesce(CAST(:at AS timestamptz), clock_timestamp())))))"""
+          OR x.ends_at > greatest(x.starts_at, coalesce(CAST(:at AS timestamptz), clock_timestamp()))))"""
+
+PERSON = (
+    """json_build_array(p.national_id, p.title, p.family_name, p.given_name, p.departed_at,
+    (SELECT json_agg(json_build_array(x.code, x.category) ORDER BY x.code, x.category)
+     FROM {profession} x WHERE x.national_id = p.national_id),
+    (SELECT json_agg(DISTINCT x.skill_code) FROM {skill} x WHERE x.national_id = p.national_id),
+    (SELECT json_agg(json_build_array(x.profession_code, x.category, x.mode, x.sector, x.structure_id,
+                                      x.finess, x.structure_name, x.street, x.postal_code, x.town,
+                                      x.department, x.registered_by) ORDER BY x.digest)
+     FROM {practice} x WHERE x.national_id = p.national_id),
+    """  # noqa: S608 - constants of this module
+    + MEASURES
+    + ")"
+)
 
 ESTABLISHMENT = """json_build_array(o.finess, o.name, o.long_name, o.category_code, o.category_label,
     o.street, o.postal_line, o.department, o.closed_on, o.departed_at)"""
@@ -63,12 +68,17 @@ TRUSTS = """(SELECT json_agg(json_build_array(y.certificate_dn, y.name,
 # The owner of a mailbox's number: a place, or else the legal entity of several, of which an open one speaks
 # for it. Or it is a SIRET. Each is looked for when the one before found nothing (COALESCE).
 _AN_OPEN_ONE_FIRST = "ORDER BY o.departed_at IS NOT NULL, o.closed_on DESC NULLS FIRST, o.finess LIMIT 1"
-STRUCTURE = f"""coalesce(
-    (SELECT {ESTABLISHMENT} FROM {{organisation}} o WHERE m.finess <> '' AND o.finess = m.finess),
-    (SELECT {ESTABLISHMENT} FROM {{organisation}} o
+
+
+def structure_sql(told: str) -> str:
+    """An expression: what is `told` of the establishment that the mailbox `m` bears the number of."""
+    return f"""coalesce(
+    (SELECT {told} FROM {{organisation}} o WHERE m.finess <> '' AND o.finess = m.finess),
+    (SELECT {told} FROM {{organisation}} o
      WHERE m.finess <> '' AND o.legal_finess = m.finess AND o.legal_finess <> '' {_AN_OPEN_ONE_FIRST}),
-    (SELECT {ESTABLISHMENT} FROM {{organisation}} o
-     WHERE m.structure_type = '3' AND o.siret = m.structure_id AND o.siret <> '' {_AN_OPEN_ONE_FIRST}))"""  # noqa: S608 - constants of this module
+    (SELECT {told} FROM {{organisation}} o
+     WHERE m.structure_type = '3' AND o.siret = m.structure_id AND o.siret <> '' {_AN_OPEN_ONE_FIRST}))"""  # noqa: S608 - constants of our own
+
 
 # The array stands in a subquery so that the planner cannot count it. It then keeps one prepared plan for any
 # number of addresses, where it would plan each question anew. That was most of what a question about the past
@@ -77,7 +87,7 @@ FACTS = f"""SELECT asked.address, CAST(json_build_array({TRUSTS},
     (SELECT json_build_array(m.kind, m.holder, m.structure_type, m.structure_id, m.structure_name, m.service,
                              m.listed, m.departed_at,
         (SELECT {PERSON} FROM {{practitioner}} p WHERE p.national_id = m.holder),
-        {STRUCTURE})
+        {structure_sql(ESTABLISHMENT)})
      FROM {{mailbox}} m WHERE m.address = asked.address)) AS text)
 FROM unnest((SELECT CAST(:addresses AS text[]))) AS asked (address)"""  # noqa: S608 - constants of this module
 
@@ -201,7 +211,7 @@ def mailbox_facts(
     `at` None is the present. A malformed address gets facts that say so; nothing is raised for it.
     `answerable` is left empty: who answers for an organisation's mailbox is known to `pki`.
     """
-    canonical = {asked: _canonical(asked) for asked in addresses}
+    canonical = {asked: identifiers.address_or_none(asked) for asked in addresses}
     wanted = list({address for address in canonical.values() if address is not None})
     rows = _FACTS[at is not None].rows(connection, {"addresses": wanted, "at": at}) if wanted else ()
     facts = {address: _facts(address, known) for address, known in rows}
@@ -213,7 +223,7 @@ def mailbox_facts(
 
 def asking_of(address: str) -> dict[str, Any]:
     """What `PRESENT_FACTS` is asked with for one address; it gives one row."""
-    return {"addresses": [_canonical(address) or ""], "at": None}
+    return {"addresses": [identifiers.address_or_none(address) or ""], "at": None}
 
 
 def facts_told(address: str, row: Sequence[Any]) -> MailboxFacts:
@@ -340,13 +350,6 @@ def records_begin(connection: Connection) -> datetime | None:
     first = text("SELECT min(finished_at) FROM register_run WHERE state = 'applied'")
     begins: datetime | None = connection.execute(first).scalar_one()
     return begins
-
-
-def _canonical(asked: str) -> str | None:
-    try:
-        return identifiers.parse_address(asked)
-    except Refusal:
-        return None
 
 
 @lru_cache(_ASKED_AGAIN)

@@ -17,7 +17,7 @@ from api.settings import Settings
 from directory.model import MailboxFacts
 from directory.sync.runs.bounds import NEVER, Bound, load_bounds
 from pki.verdict import trial_addresses
-from pki.verdict.decide import Occasion, Party, decide
+from pki.verdict.decide import Occasion, Party, decide, side_of
 from pki.verdict.trial_addresses import Trial
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -170,7 +170,9 @@ def trials_page() -> str:
         address = trial_addresses.address_of(word)
         trial = trial_addresses.trial_of(address, now) or Trial(MailboxFacts(address, well_formed=False))
         occasion = Occasion(now, now, timedelta(minutes=15), {}, trial.recorded)
-        found = decide(address, Party(trial.facts, trial.certificates), None, occasion)
+        found = decide(
+            address, side_of(Party(trial.facts, trial.certificates), occasion.as_of), None, occasion
+        )
         told = ", ".join(f"`{reason}`" for reason in found.reasons) or "none"
         rows.append(f"| `{address}` | `{found.answer.value}` | {told} |\n")
     return "".join([TRIALS, *rows])

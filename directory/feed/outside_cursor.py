@@ -17,6 +17,7 @@ from sqlalchemy import Connection, text
 from directory.base.errors import Kind, Refusal
 from directory.feed.changes import BEGINNING, START, Change, Cursor, Place, Seen
 from directory.feed.places import AFTER, LAST_ID, asked_after, change_of, floor
+from directory.feed.unheard import snapshot_of
 
 _SNAPSHOT = text("SELECT CAST(pg_current_snapshot() AS text)")
 # Numbers of transactions mean nothing in another cluster, where a dump of this one may have been loaded. They
@@ -143,8 +144,7 @@ def leads_on(connection: Connection, cursor: str) -> bool:
 
 
 def _snapshot(connection: Connection) -> Seen:
-    _, below, still_open = connection.execute(_SNAPSHOT).scalar_one().split(":")
-    return Seen(int(below), tuple(int(xid) for xid in still_open.split(",") if xid))
+    return snapshot_of(connection.execute(_SNAPSHOT).scalar_one())
 
 
 def _refuse_unless_whole(connection: Connection, place: Place, now: Seen) -> None:

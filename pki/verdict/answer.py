@@ -11,11 +11,16 @@ from sqlalchemy import Connection
 
 from directory import store
 from directory.base.errors import Kind, Refusal
-from directory.model import MailboxFacts
+from directory.identifiers import address_or_none
+from directory.model import MailboxFacts, MailboxStanding
 from pki.verdict import store as verdict_store
-from pki.verdict.decide import Occasion, Party, decide
-from pki.verdict.model import CertificateFacts, Verdict
+from pki.verdict.decide import Occasion, Party, decide, side_of
+from pki.verdict.memory import Memory
+from pki.verdict.model import CertificateFacts, Side, Verdict
+from pki.verdict.present import head_of, look_in_parts
 from pki.verdict.trial_addresses import MALFORMED, Trial, trial_of
+
+MALFORMED_SIDE = Side((MailboxStanding.MALFORMED_ADDRESS.value,))
 
 
 def verdicts(
@@ -27,13 +32,15 @@ def verdicts(
     now: datetime,
     lifetime: timedelta,
     trials: bool = False,
+    memory: Memory | None = None,
+    with_der: bool = True,
 ) -> list[Verdict]:
     """One verdict for each address, in the order asked; `at` None is the present.
 
     With `trials` the addresses of `pki/verdict/trial_addresses.py` are answered as they say themselves, as
-    senders towards one another alone. Malformed addresses are answered, never raised. Refuses
-    `at-in-the-future` and `at-out-of-range`. Open the transaction with `read_only=True`, so that all is read
-    at one instant.
+    senders towards one another alone. Malformed addresses are answered, never raised. Without `with_der`
+    certificates come without their bytes. Refuses `at-in-the-future` and `at-out-of-range`. Open the
+    transaction with `read_only=True`, so that all is read at one instant.
     """
     at = None if at is None else _past(at, now)
     asked = [*addresses, *([] if sender is None else [sender])]
@@ -42,12 +49,41 @@ def verdicts(
     # A sender to try reasons with is none towards a mailbox of the record: there he is judged by the record.
     known = [address for address in addresses if not is_trial(address, tried)]
     loaded = [address for address in asked if address not in tried or (address == sender and known)]
-    parties = _load(connection, loaded, at)
+    if at is None:
+        sides = present_sides(connection, loaded, now, memory=memory, with_der=with_der)
+    else:
+        sides = _past_sides(connection, loaded, at)
     decided = {
-        address: decide_among(address, sender, parties, tried if is_trial(address, tried) else {}, occasion)
+        address: decide_among(address, sender, sides, tried if is_trial(address, tried) else {}, occasion)
         for address in set(addresses)
     }
     return [decided[address] for address in addresses]
+
+
+def present_sides(
+    connection: Connection,
+    addresses: Iterable[str],
+    now: datetime,
+    *,
+    memory: Memory | None = None,
+    with_der: bool = True,
+) -> dict[str, Side]:
+    """All sides of the question about now, by the spelling asked; remembered ones are not read again."""
+    canonical = {asked: address_or_none(asked) for asked in set(addresses)}
+    wanted = {address for address in canonical.values() if address is not None}
+    memory = Memory() if memory is None else memory
+    mark = memory.begin()
+    head = head_of(connection, seen=mark.seen, now=now)
+    mark = memory.hear(mark, head)
+    sides: dict[str | None, Side] = {None: MALFORMED_SIDE}
+    for address in wanted:
+        if (side := memory.get(address, head.now, with_der=with_der)) is not None:
+            sides[address] = side
+    if missing := [address for address in wanted if address not in sides]:
+        facts = look_in_parts(connection, missing, head=head, with_der=with_der)
+        memory.keep(facts.items(), mark, with_der=with_der)
+        sides |= {address: fact.side for address, fact in facts.items()}
+    return {asked: sides[address] for asked, address in canonical.items()}
 
 
 def is_trial(recipient: str, tried: Mapping[str, Trial]) -> bool:
@@ -58,20 +94,22 @@ def is_trial(recipient: str, tried: Mapping[str, Trial]) -> bool:
 def decide_among(
     address: str,
     sender: str | None,
-    parties: Mapping[str, Party],
+    sides: Mapping[str, Side],
     tried: Mapping[str, Trial],
     occasion: Occasion,
 ) -> Verdict:
     """The verdict on `address`; what is in `tried` is taken from there, all else from the record."""
     both = [address, *([] if sender is None else [sender])]
-    sides = [
-        Party(tried[spelling].facts, tried[spelling].certificates) if spelling in tried else parties[spelling]
+    of_both = [
+        side_of(Party(tried[spelling].facts, tried[spelling].certificates), occasion.as_of)
+        if spelling in tried
+        else sides[spelling]
         for spelling in both
     ]
-    recorded = occasion.recorded and all(tried[spelling].recorded for spelling in both if spelling in tried)
-    return decide(
-        address, sides[0], None if sender is None else sides[1], replace(occasion, recorded=recorded)
-    )
+    if tried:
+        recorded = all(tried[spelling].recorded for spelling in both if spelling in tried)
+        occasion = replace(occasion, recorded=occasion.recorded and recorded)
+    return decide(address, of_both[0], None if sender is None else of_both[1], occasion)
 
 
 def _tried(addresses: Iterable[str], at: datetime) -> dict[str, Trial]:
@@ -96,14 +134,14 @@ def _occasion(connection: Connection, at: datetime | None, now: datetime, lifeti
     return Occasion(now, now if at is None else at, lifetime, sources, recorded)
 
 
-def _load(connection: Connection, addresses: Sequence[str], at: datetime | None) -> dict[str, Party]:
-    """All sides of the question, by the spelling asked."""
+def _past_sides(connection: Connection, addresses: Sequence[str], at: datetime) -> dict[str, Side]:
+    """The same as of an instant past."""
     facts = store.mailbox_facts(connection, addresses, at)
     known = {fact.address: fact for fact in facts.values() if fact.mailbox is not None}
     certificates = verdict_store.certificates_of(connection, list(known), at) if known else {}
     answered = with_answerable(connection, facts, at)
     return {
-        asked: Party(fact, _for_its_holder(fact, certificates.get(fact.address, ())))
+        asked: side_of(Party(fact, _for_its_holder(fact, certificates.get(fact.address, ()))), at)
         for asked, fact in answered.items()
     }
 

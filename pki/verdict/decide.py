@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from directory import rules
 from directory.model import MailboxFacts, MailboxStanding
 from pki.model import BEFORE_OUR_RECORDS, Purpose
-from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Verdict
+from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Side, Verdict
 
 SENDER = "sender-"
 # An address we were never told of may exist in another directory: that is not knowing, which is not a no.
@@ -38,7 +38,17 @@ class Occasion:
     recorded: bool = True
 
 
-def decide(address: str, recipient: Party, sender: Party | None, occasion: Occasion) -> Verdict:
+def side_of(party: Party, at: datetime) -> Side:
+    """What a verdict rests on, of all that is known of this side at `at`."""
+    return Side(
+        tuple(standing.value for standing in rules.standing(party.facts, at)),
+        party.facts.mailbox is not None,
+        party.certificates,
+        min(_changes_of(party), default=None),
+    )
+
+
+def decide(address: str, recipient: Side, sender: Side | None, occasion: Occasion) -> Verdict:
     """The verdict on sending to `recipient` (from `sender`, when one is named).
 
     The recipient must have one to encrypt with, the sender one to sign with. Those to encrypt with are handed
@@ -50,11 +60,11 @@ def decide(address: str, recipient: Party, sender: Party | None, occasion: Occas
     if occasion.recorded:
         reasons = list(reasons_against(recipient, to, occasion.as_of))
     given = usable(recipient.certificates, to, occasion.as_of)
-    resting_on, changes = list(given), changes_of(recipient)
+    resting_on, changes = list(given), [recipient.changes_at]
     if sender is not None and occasion.recorded:
         reasons += [SENDER + reason for reason in reasons_against(sender, by, occasion.as_of)]
         resting_on += usable(sender.certificates, by, occasion.as_of)
-        changes += changes_of(sender)
+        changes.append(sender.changes_at)
     answer = _answer(reasons)
     return Verdict(
         address,
@@ -68,16 +78,15 @@ def decide(address: str, recipient: Party, sender: Party | None, occasion: Occas
     )
 
 
-def reasons_against(party: Party, purpose: Purpose, at: datetime) -> tuple[str, ...]:
+def reasons_against(side: Side, purpose: Purpose, at: datetime) -> tuple[str, ...]:
     """Every reason that stands against this side at `at`, in the order of the checks; () when none does.
 
     A certificate for the other purpose is none here, whatever became of it.
     """
-    reasons = [standing.value for standing in rules.standing(party.facts, at)]
-    if party.facts.mailbox is not None and not usable(party.certificates, purpose, at):
-        serving = [certificate for certificate in party.certificates if purpose in certificate.purposes]
-        reasons.append(_why_none_usable(serving, at).value)
-    return tuple(reasons)
+    if not side.is_known or usable(side.certificates, purpose, at):
+        return side.standing
+    serving = [certificate for certificate in side.certificates if purpose in certificate.purposes]
+    return (*side.standing, _why_none_usable(serving, at).value)
 
 
 def usable(
@@ -113,7 +122,7 @@ def _answer(reasons: Sequence[str]) -> Answer:
     return Answer.REFUSED
 
 
-def changes_of(party: Party) -> list[datetime]:
+def _changes_of(party: Party) -> list[datetime]:
     """When a measure against somebody whom this side rests on begins or ends next."""
     facts = party.facts
     people = [*([] if facts.holder is None else [facts.holder]), *facts.answerable]
@@ -121,9 +130,8 @@ def changes_of(party: Party) -> list[datetime]:
 
 
 def _valid_until(
-    occasion: Occasion, resting_on: Sequence[CertificateFacts], changes: Sequence[datetime]
+    occasion: Occasion, resting_on: Sequence[CertificateFacts], changes: Sequence[datetime | None]
 ) -> datetime:
-    ends = [
-        occasion.now + occasion.lifetime, *(certificate.not_after for certificate in resting_on), *changes,
-    ]  # fmt: skip
+    ends = [occasion.now + occasion.lifetime, *(certificate.not_after for certificate in resting_on)]
+    ends += [change for change in changes if change is not None]
     return max(occasion.now, min(ends))

@@ -24,11 +24,12 @@ class Answer(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CertificateFacts:
     """One certificate of a mailbox, what for and for whom it was made, what had become of it then.
 
-    `establishment` is the FINESS number in its subject, None when it names none.
+    `der` is empty where nobody asked for it. `establishment` is the FINESS number in its subject, None when
+    it names none.
     """
 
     serial: Serial
@@ -43,7 +44,22 @@ class CertificateFacts:
     establishment: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of an exchange as far as a verdict rests on it, at one instant.
+
+    `standing` is what stands against the mailbox, without its certificates; `certificates` are those made for
+    whoever holds it, longest-lived first. `changes_at` is when a measure against somebody whom it rests on
+    begins or ends next.
+    """
+
+    standing: tuple[str, ...]
+    is_known: bool = False
+    certificates: tuple[CertificateFacts, ...] = ()
+    changes_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """May these exchange, why not (every reason that applies), with which certificates, until when."""
 

@@ -30,13 +30,16 @@ LEFT JOIN LATERAL (
 WHERE CAST(:at AS timestamptz) IS NULL OR c.issued_at <= CAST(:at AS timestamptz)
 ORDER BY c.not_after DESC, c.serial"""
 
-ANSWERABLE = """SELECT DISTINCT e.mailbox, coalesce(u.successor, e.practitioner) AS whose
-FROM {enrolment} e LEFT JOIN {succession} u ON u.national_id = e.practitioner
-WHERE e.mailbox = ANY(CAST(:mailboxes AS text[])) AND (e.state = 'approved'
+# Of an enrolment `e`: whether it names who answers for its mailbox.
+ANSWERS = """(e.state = 'approved'
     -- Before migration 0032 a request ended it: whoever answered did so until that was approved or ended.
     OR e.state = 'ended' AND e.approved_at IS NOT NULL AND EXISTS (
         SELECT FROM {enrolment} n WHERE n.mailbox = e.mailbox AND n.practitioner = e.practitioner
-        AND n.state = 'requested' AND n.requested_at = e.ended_at)) ORDER BY whose"""
+        AND n.state = 'requested' AND n.requested_at = e.ended_at))"""
+
+ANSWERABLE = f"""SELECT DISTINCT e.mailbox, coalesce(u.successor, e.practitioner) AS whose
+FROM {{enrolment}} e LEFT JOIN {{succession}} u ON u.national_id = e.practitioner
+WHERE e.mailbox = ANY(CAST(:mailboxes AS text[])) AND {ANSWERS} ORDER BY whose"""  # noqa: S608 - of this module
 
 _TABLES = ("enrolment", "succession")
 _CERTIFICATES = present_and_past(CERTIFICATES, _TABLES)

@@ -18,8 +18,8 @@ from directory.model import (
 )
 from directory.rules import standing, visible
 from pki.model import JOINED, Purpose, serial_of
-from pki.verdict.decide import NOT_KNOWING, Occasion, Party, decide, reasons_against
-from pki.verdict.model import Answer, CertificateFacts, CertificateReason
+from pki.verdict.decide import NOT_KNOWING, Occasion, Party, decide, reasons_against, side_of
+from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Side
 
 NOON = datetime(2026, 9, 1, 12, tzinfo=UTC)
 KEPT = timedelta(minutes=15)
@@ -53,6 +53,7 @@ certificates = st.builds(
     on_hold=st.booleans(),
 )  # fmt: skip
 parties = st.builds(Party, facts, st.lists(certificates, max_size=3).map(tuple))
+sides = parties.map(lambda party: side_of(party, NOON))
 occasions = st.builds(Occasion, st.just(NOON), st.just(NOON), st.just(KEPT), st.just({}), st.booleans())
 
 
@@ -90,9 +91,9 @@ def test_only_listed_registered_mailboxes_show(one: MailboxFacts) -> None:
         assert set(standing(one, NOON)) <= {MailboxStanding.NO_ANSWERABLE_PROFESSIONAL}
 
 
-@given(parties, st.none() | parties, occasions)
+@given(sides, st.none() | sides, occasions)
 def test_allowed_means_no_reason_and_a_certificate_good_at_that_instant(
-    recipient: Party, sender: Party | None, occasion: Occasion
+    recipient: Side, sender: Side | None, occasion: Occasion
 ) -> None:
     verdict = decide("a@one.example", recipient, sender, occasion)
     assert (verdict.answer is Answer.ALLOWED) == (verdict.reasons == ())
@@ -105,26 +106,26 @@ def test_allowed_means_no_reason_and_a_certificate_good_at_that_instant(
         assert not certificate.on_hold
 
 
-@given(parties, st.none() | parties, occasions)
+@given(sides, st.none() | sides, occasions)
 def test_unknown_is_never_said_of_a_known_refusal(
-    recipient: Party, sender: Party | None, occasion: Occasion
+    recipient: Side, sender: Side | None, occasion: Occasion
 ) -> None:
     verdict = decide("a@one.example", recipient, sender, occasion)
     if verdict.answer is Answer.UNKNOWN:
         assert not occasion.recorded or set(verdict.reasons) <= NOT_KNOWING
 
 
-@given(parties, st.none() | parties, occasions)
+@given(sides, st.none() | sides, occasions)
 def test_a_verdict_is_kept_from_now_to_its_lifetime_at_most(
-    recipient: Party, sender: Party | None, occasion: Occasion
+    recipient: Side, sender: Side | None, occasion: Occasion
 ) -> None:
     verdict = decide("a@one.example", recipient, sender, occasion)
     assert NOON <= verdict.valid_until <= NOON + KEPT
     assert all(verdict.valid_until <= certificate.not_after for certificate in verdict.certificates)
 
 
-@given(parties, parties, occasions)
-def test_naming_a_sender_only_ever_adds_reasons(recipient: Party, sender: Party, occasion: Occasion) -> None:
+@given(sides, sides, occasions)
+def test_naming_a_sender_only_ever_adds_reasons(recipient: Side, sender: Side, occasion: Occasion) -> None:
     alone = decide("a@one.example", recipient, None, occasion).reasons
     both = decide("a@one.example", recipient, sender, occasion).reasons
     assert both[: len(alone)] == alone
@@ -132,22 +133,22 @@ def test_naming_a_sender_only_ever_adds_reasons(recipient: Party, sender: Party,
     assert both[len(alone) :] == tuple(f"sender-{reason}" for reason in added)
 
 
-@given(parties, st.none() | parties, occasions)
+@given(sides, st.none() | sides, occasions)
 def test_before_our_records_nothing_else_is_said(
-    recipient: Party, sender: Party | None, occasion: Occasion
+    recipient: Side, sender: Side | None, occasion: Occasion
 ) -> None:
     verdict = decide("a@one.example", recipient, sender, replace(occasion, recorded=False))
     assert (verdict.answer, verdict.reasons) == (Answer.UNKNOWN, ("before-our-records",))
     assert verdict.certificates == ()
 
 
-@given(parties, parties, occasions, st.sampled_from(Purpose))
+@given(sides, sides, occasions, st.sampled_from(Purpose))
 def test_certificates_for_the_other_purpose_change_nothing(
-    recipient: Party, sender: Party, occasion: Occasion, purpose: Purpose
+    recipient: Side, sender: Side, occasion: Occasion, purpose: Purpose
 ) -> None:
     """As a recipient what is for signatures alone is as if it were not there, as a sender the other kind."""
 
-    def without(party: Party, other: Purpose) -> Party:
+    def without(party: Side, other: Purpose) -> Side:
         return replace(party, certificates=tuple(c for c in party.certificates if c.purposes != {other}))
 
     assert decide("a@one.example", recipient, sender, occasion) == decide(
@@ -158,7 +159,7 @@ def test_certificates_for_the_other_purpose_change_nothing(
     )
 
 
-@given(parties, st.sampled_from(Purpose))
-def test_reasons_come_in_the_order_of_the_checks(party: Party, purpose: Purpose) -> None:
+@given(sides, st.sampled_from(Purpose))
+def test_reasons_come_in_the_order_of_the_checks(party: Side, purpose: Purpose) -> None:
     found = list(reasons_against(party, purpose, NOON))
     assert found == sorted(set(found), key=ORDER.index)

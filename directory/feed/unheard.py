@@ -1,0 +1,36 @@
+"""What changed that a memory of the record has not heard of, asked within the question that it serves.
+
+A memory that hears of changes from elsewhere is late by the way they take. Here each question brings what
+became visible since the last one: whoever answers from memory then knows it to be as the record is now.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from directory.feed.changes import Entity, Seen
+
+# Beyond so many a memory is better emptied than told.
+MOST_UNHEARD = 5_000
+# The snapshot by its text, and the changes that it shows of transactions not in `:below` and `:open`. A
+# transaction that is still open is not looked into: it may have written millions of rows that nobody sees.
+UNHEARD = f"""CAST(pg_current_snapshot() AS text) AS snapshot,
+    (SELECT CAST(json_agg(json_build_array(unheard.entity, unheard.key)) AS text) FROM (
+        SELECT entity, key FROM change WHERE xid >= CAST(CAST(:below AS text) AS xid8)
+        UNION ALL
+        SELECT c.entity, c.key
+        FROM unnest(CAST(CAST(:open AS text[]) AS xid8[])) AS ended (xid) JOIN change c USING (xid)
+        WHERE pg_visible_in_snapshot(ended.xid, pg_current_snapshot())
+        LIMIT {MOST_UNHEARD + 1}) AS unheard) AS unheard"""  # noqa: S608 - a number of this module
+# The entities that a verdict rests on; of the others nothing is remembered.
+TOLD = {entity.value: entity for entity in (Entity.MAILBOX, Entity.PRACTITIONER)}
+
+
+def asked_since(seen: Seen) -> Mapping[str, Any]:
+    """What `UNHEARD` is asked with by who knows all of `seen`."""
+    return {"below": str(seen.below), "open": [str(xid) for xid in seen.open]}
+
+
+def snapshot_of(written: str) -> Seen:
+    """PostgreSQL's text of a snapshot (`xmin:xmax:xip`) as what it shows."""
+    _, below, still_open = written.split(":")
+    return Seen(int(below), tuple(int(xid) for xid in still_open.split(",") if xid))

@@ -1,0 +1,191 @@
+"""What a process remembers of mailboxes, and how it knows that it is still true.
+
+Nothing tells it of changes: each question asks the record for what changed since the last one, in the
+statement that looks up who asks (`present.py`). What is remembered is then as true as what is read, whoever
+changed it and on whichever host; without the record nothing is answered. Knows no SQL.
+"""
+
+import struct
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+
+from directory.feed.changes import Entity, Seen
+from pki.model import Purpose, Serial
+from pki.verdict.model import CertificateFacts, Side
+from pki.verdict.present import Fact, Head
+
+# Serial, digest, begin, end and revocation in microseconds, purposes and suspension in bits.
+_CERTIFICATE = struct.Struct(">20s32sqqqB")
+_BITS = {Purpose.SIGNATURE: 1, Purpose.ENCRYPTION: 2}
+_ON_HOLD = 4
+_PURPOSES = tuple(frozenset(purpose for purpose, bit in _BITS.items() if bits & bit) for bits in range(4))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What an entry weighs without its certificates: its address, its places in two tables, its own parts.
+_WEIGHT = 360
+# Rows of the feed are kept for longer than this: a memory that asked within it has missed none.
+_KNOWS_SECONDS = 600.0
+# Nobody has been told of anything: what a question without a memory asks with.
+NOTHING_MISSED = Seen(1 << 62)
+DEFAULT_OCTETS = 256 << 20
+
+_Entry = tuple[tuple[str, ...], datetime | None, datetime | None, tuple[str, ...], bytes, tuple[bytes, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a memory had heard when a question began."""
+
+    seen: Seen
+    generation: int
+
+
+class Memory:
+    """Facts of known mailboxes, at most some `octets` of them; those kept first give way.
+
+    A question calls `begin`, looks at the record, then `hear`s what changed; from then on `get` gives what
+    was true in that look, and `keep` takes what was read in it. Any thread may call.
+    """
+
+    def __init__(self, octets: int = DEFAULT_OCTETS, ticks: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._ticks = octets, ticks
+        self._lock = threading.Lock()
+        self._kept: dict[str, _Entry] = {}
+        self._of_person: defaultdict[str, set[str]] = defaultdict(set)
+        self._octets = 0
+        self._generation = 0
+        self._seen = NOTHING_MISSED
+        self._heard_at = float("-inf")
+
+    def __len__(self) -> int:
+        """How many mailboxes are remembered."""
+        return len(self._kept)
+
+    def begin(self) -> Mark:
+        """Called before the look."""
+        with self._lock:
+            if self._ticks() - self._heard_at > _KNOWS_SECONDS:
+                self._empty()
+            return Mark(self._seen, self._generation)
+
+    def hear(self, mark: Mark, head: Head) -> Mark:
+        """Drop what changed until the look whose head this is; called before `get`. `keep` wants the mark."""
+        with self._lock:
+            others = self._generation - mark.generation
+            if head.changed is None or self._is_strange(mark.seen, head.snapshot):
+                self._empty()
+            elif head.changed:
+                self._forget(head.changed)
+            if self._seen in {mark.seen, NOTHING_MISSED}:
+                self._seen = head.snapshot
+            self._heard_at = self._ticks()
+            # What others dropped meanwhile, this look may have read before it changed.
+            return Mark(self._seen, self._generation if not others else mark.generation)
+
+    def _is_strange(self, seen: Seen, snapshot: Seen) -> bool:
+        """Whether nobody can say what changed since what is remembered here was read."""
+        if seen == NOTHING_MISSED:
+            # Others remembered something while this one asked for no changes.
+            return self._seen != NOTHING_MISSED
+        # The record was put back.
+        return snapshot.below < seen.below
+
+    def holds(self, address: str, *, with_der: bool) -> bool:
+        """Whether `get` may find this mailbox."""
+        entry = self._kept.get(address)
+        return entry is not None and (not with_der or bool(entry[5]) or not entry[4])
+
+    def get(self, address: str, now: datetime, *, with_der: bool) -> Side | None:
+        """What is remembered of this (canonical) address and holds at `now`, by the database's clock."""
+        entry = self._kept.get(address)
+        if entry is None:
+            return None
+        standing, changes_at, until, _, packed, ders = entry
+        if (until is not None and until <= now) or (with_der and packed and not ders):
+            return None
+        return Side(standing, is_known=True, certificates=_certificates(packed, ders), changes_at=changes_at)
+
+    def keep(self, facts: Iterable[tuple[str, Fact]], mark: Mark, *, with_der: bool) -> None:
+        """Store what was read in the look of this mark, unless something was dropped since it began."""
+        known = [(address, fact) for address, fact in facts if fact.side.is_known]
+        entries = [(address, _entry(fact, with_der=with_der)) for address, fact in known]
+        with self._lock:
+            if mark.generation != self._generation:
+                return
+            for address, entry in entries:
+                self._drop(address)
+                self._kept[address] = entry
+                self._octets += _weight(entry)
+                for person in entry[3]:
+                    self._of_person[person].add(address)
+            while self._octets > self._most and self._kept:
+                self._drop(next(iter(self._kept)))
+
+    def _forget(self, changed: Iterable[tuple[str, str]]) -> None:
+        self._generation += 1
+        for entity, key in changed:
+            if entity == Entity.MAILBOX.value:
+                self._drop(key)
+            elif entity == Entity.PRACTITIONER.value:
+                for address in tuple(self._of_person.get(key, ())):
+                    self._drop(address)
+
+    def _empty(self) -> None:
+        self._generation += 1
+        self._kept.clear()
+        self._of_person.clear()
+        self._octets = 0
+        self._seen = NOTHING_MISSED
+
+    def _drop(self, address: str) -> None:
+        entry = self._kept.pop(address, None)
+        if entry is None:
+            return
+        self._octets -= _weight(entry)
+        for person in entry[3]:
+            self._of_person[person].discard(address)
+            if not self._of_person[person]:
+                del self._of_person[person]
+
+
+def _weight(entry: _Entry) -> int:
+    return _WEIGHT + len(entry[4]) + sum(map(len, entry[5]))
+
+
+def _entry(fact: Fact, *, with_der: bool) -> _Entry:
+    certificates = fact.side.certificates
+    ders = tuple(certificate.der for certificate in certificates) if with_der else ()
+    packed = b"".join(map(_packed, certificates))
+    return fact.side.standing, fact.side.changes_at, fact.until, fact.people, packed, ders
+
+
+def _packed(certificate: CertificateFacts) -> bytes:
+    bits = sum(_BITS[purpose] for purpose in certificate.purposes) | _ON_HOLD * certificate.on_hold
+    revoked = 0 if certificate.revoked_at is None else _microseconds(certificate.revoked_at)
+    return _CERTIFICATE.pack(
+        bytes.fromhex(certificate.serial), certificate.sha256,
+        _microseconds(certificate.not_before), _microseconds(certificate.not_after), revoked, bits,
+    )  # fmt: skip
+
+
+def _certificates(packed: bytes, ders: tuple[bytes, ...]) -> tuple[CertificateFacts, ...]:
+    records = zip(_CERTIFICATE.iter_unpack(packed), ders or repeat(b""), strict=False)
+    return tuple(
+        CertificateFacts(
+            Serial(serial.hex()), der, sha256, _instant(begins), _instant(ends), _PURPOSES[bits & 3],
+            revoked_at=_instant(revoked) if revoked else None, on_hold=bits >= _ON_HOLD,
+        )
+        for (serial, sha256, begins, ends, revoked, bits), der in records
+    )  # fmt: skip
+
+
+def _microseconds(instant: datetime) -> int:
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def _instant(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
