@@ -16,6 +16,7 @@ from api.front.roads import LARGEST_BODY
 from api.health.health import health
 from api.http import freshness, prices
 from api.http.access_log import note_requests
+from api.http.guarding import guarding
 from api.http.problems import register
 from api.http.schemas import FORMATS, LARGEST_ID, Problem
 from api.pages.expiring import expiring_page
@@ -45,12 +46,6 @@ from api.rest.revocation_by_key import proofs
 from api.rest.trust_list import trust_list
 from api.rest.withdrawal_limits import withdrawal_limits
 from api.wiring import Container
-
-# Pages carry their own style sheet and nothing else: no script, no outside asset.
-CONTENT_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 def create_app(container: Container) -> Flask:
@@ -191,19 +186,15 @@ class _Json(JSONProvider):
 
 
 def _guarded(*, secure: bool) -> Any:
+    guards = dict(guarding(secure=secure))
+
     def guard(response: Response) -> Response:
         headers = response.headers
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Content-Security-Policy"] = CONTENT_POLICY
-        headers["Referrer-Policy"] = "no-referrer"
-        headers["Cross-Origin-Opener-Policy"] = "same-origin"
-        headers["X-Frame-Options"] = "DENY"
+        headers.update(guards)
         # What is answered under a token is for its holder alone; the state of the service is of this second.
         # What a view said itself (a file of an export) stands.
         if "Cache-Control" not in headers or _is_page(request.path):
             headers["Cache-Control"] = "no-cache" if _is_page(request.path) else "no-store"
-        if secure:
-            headers["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
         return response
 
     return guard

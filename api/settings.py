@@ -128,6 +128,11 @@ class Settings:
     verdict_minutes: int = _setting(
         15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
     )
+    verdict_memory: int = _setting(
+        256,
+        "Megabytes in which a web process remembers mailboxes it was asked about; it looks in the record"
+        " each time whether they changed. Less asks for them again.",
+    )
     freshness_hours: str = _setting(
         "48",
         "Hours from which a register counts as late: for all, then for some (`48, finess=4320`)."
@@ -250,8 +255,9 @@ class Settings:
             raise Refusal(Kind.MALFORMED, "bad-setting", "crl_hours must lie between 25 and 240 hours.")
         if not 8 <= self.ocsp_hours <= 240:  # noqa: PLR2004 - both baseline requirements: 8 h to 10 d
             raise Refusal(Kind.MALFORMED, "bad-setting", "ocsp_hours must lie between 8 and 240 hours.")
-        if not 1 <= self.verdict_minutes <= 720:  # noqa: PLR2004 - gematik's longest client cache is 12 h
-            raise Refusal(Kind.MALFORMED, "bad-setting", "verdict_minutes must lie between 1 and 720.")
+        # gematik's longest client cache is 12 h.
+        _within("verdict_minutes", self.verdict_minutes, 1, 720)
+        _within("verdict_memory", self.verdict_memory, 1, 16_384)
         _one_of("ocsp_never_issued", self.ocsp_never_issued, {"unknown", "revoked"})
         _one_of("crl_form", self.crl_form, {form.value for form in CrlForm})
         _one_of("mail_keys", self.mail_keys, {rule.value for rule in MailKeys})
@@ -395,6 +401,11 @@ class Settings:
             if self.web_passphrase_file
             else self.state / "secrets" / "web.passphrase"
         )
+
+
+def _within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise Refusal(Kind.MALFORMED, "bad-setting", f"{name} must lie between {least} and {most}.")
 
 
 def _one_of(name: str, value: str, allowed: set[str]) -> None:

@@ -25,6 +25,8 @@ from api.front.turns import Turns
 from api.front.unnamed import Unnamed
 from api.http.access_log import write_to_stderr
 from api.http.problems import of_failure
+from api.process.gathering import Gathering
+from api.rest.quick_recipient import quick
 from api.settings import Secret, Settings, load_settings, passphrase
 from api.status.wsgi import StatusApplication, is_status
 from api.wiring import Container, build, database_url
@@ -90,6 +92,7 @@ def _start() -> Front:
         proxies=Proxies(settings.proxies, settings.proxy_header),
         stir=container.bell.stir,
         unnamed=Unnamed(settings.state).note,
+        quick=quick(container, _gathering(container)),
     )
     shortcut.install(front.take)
     return front
@@ -123,6 +126,12 @@ def _apart(container: Container) -> Container:
 
 def _with_status(road: Callable[[str, str], Road]) -> Callable[[str, str], Road]:
     return lambda method, path: _OF_STATUS if is_status(path) else road(method, path)
+
+
+def _gathering(container: Container) -> Gathering:
+    record = connect_engine(database_url(container.settings), most=1, kept=1, application="sceau-verdicts")
+    record.hide_parameters = True
+    return Gathering(impatient(record, _STATUS_PATIENCE), container.remembered, container.clock).start()
 
 
 def _counting(settings: Settings) -> Engine:

@@ -30,6 +30,7 @@ from pki.rollback.detection import Watch
 from pki.rollback.signing_clock import SigningClock
 from pki.signing.client import SignerClient
 from pki.signing.signer import Signer
+from pki.verdict.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Container:
     def watch(self) -> Watch:
         """Whether the record is all that was ever shown of it."""
         return Watch(self.engine, self.settings.kept)
+
+    @cached_property
+    def remembered(self) -> Memory:
+        """What this process remembers of mailboxes."""
+        return Memory(self.settings.verdict_memory << 20)
 
     @cached_property
     def signing(self) -> SigningClock:

@@ -59,6 +59,10 @@ _LOOK_SECONDS = 0.25
 _RETRY_SECONDS = 2
 
 
+# Takes what it can answer by itself, and says so; it calls back once, with None for what threads must answer.
+Quick = Callable[[Any, Asker, Callable[[Answer | None], None]], bool]
+
+
 @dataclass(frozen=True)
 class Lane:
     """The threads of a trade, the application they run, and the places of those who want them."""
@@ -87,10 +91,11 @@ class Front:
         proxies: Proxies,
         stir: Callable[[], None] = lambda: None,
         unnamed: Callable[[str], None] = lambda _: None,
+        quick: Quick = lambda *_: False,
     ) -> None:
         self._lanes, self._road, self._remembered = lanes, road, remembered
         self._problem, self._pace, self._proxies, self._stir = problem, pace, proxies, stir
-        self._unnamed = unnamed
+        self._unnamed, self._quick = unnamed, quick
         self._octets = Shares(OCTETS, "memory for bodies")
         self._small_pieces = bodies.Turns()
         self._at_work: dict[str, int] = {}
@@ -273,6 +278,23 @@ class Front:
         lane.seats.take(asker)
         exchange.seated, exchange.waits = True, time.monotonic()
         self._waiting[exchange] = None
+        if exchange.road.trade is Trade.ORDINARY and not exchange.body and self._taken(exchange):
+            return
+        self._ask_turn(exchange)
+
+    def _taken(self, exchange: Exchange) -> bool:
+        """Whether this is answered without a turn on the threads."""
+        return self._quick(exchange.scope, exchange.asker, partial(self._quickly, exchange))
+
+    def _quickly(self, exchange: Exchange, given: Answer | None) -> None:
+        if given is None:
+            self._step(exchange, self._ask_turn)
+        else:
+            accepted = exchange.scope.headers.get("accept-encoding", "")
+            self._step(exchange, lambda exchange: self._end(exchange, packed(given, accepted)))
+
+    def _ask_turn(self, exchange: Exchange) -> None:
+        asker, lane = exchange.asker, self._lanes[exchange.road.trade]
         turn = None
         if exchange.road.trade is Trade.STAY:
             turn = lane.turns.ask_at_once(asker, partial(self._step, exchange, self._answer_in_time))

@@ -44,6 +44,14 @@ def write_to_stderr() -> None:
     root.setLevel(logging.INFO)
 
 
+def note(method: str, route: str | None, status: int, seconds: float, token: int | None) -> None:
+    """Write the line of one request."""
+    fields = {
+        "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2), "token": token,
+    }  # fmt: skip
+    ACCESS.info("request", extra={"fields": fields})
+
+
 def note_requests(app: Flask) -> None:
     """Write a line for each request that `app` answers."""
 
@@ -53,15 +61,9 @@ def note_requests(app: Flask) -> None:
 
     @app.after_request
     def end(response: Response) -> Response:
-        took = (time.perf_counter() - g.began) * 1000 if "began" in g else 0.0
-        fields = {
-            "method": request.method,
-            "route": request.url_rule.rule if request.url_rule else None,
-            "status": response.status_code,
-            "ms": round(took, 2),
-            "token": g.get("token_id"),
-        }
+        took = time.perf_counter() - g.began if "began" in g else 0.0
+        route = request.url_rule.rule if request.url_rule else None
         # The supervisor asks every second: a line for each would be the log.
         if request.path != "/healthz":
-            ACCESS.info("request", extra={"fields": fields})
+            note(request.method, route, response.status_code, took, g.get("token_id"))
         return response

@@ -32,7 +32,12 @@ DOCUMENTED = {
 
 def rest_on(generated: Mapping[str, datetime | None]) -> None:
     """Say what the answer under way rests on; a view that has read it says so, and it is not read again."""
-    g.rests_on = ", ".join(
+    g.rests_on = written(generated)
+
+
+def written(generated: Mapping[str, datetime | None]) -> str:
+    """The header's value."""
+    return ", ".join(
         f"{register}={'none' if at is None else rfc3339(at)}" for register, at in generated.items()
     )
 

@@ -5,7 +5,7 @@ policy with the least left, the second all that count the request. Who counts is
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from flask import Response, g
 
 from api.front.views import source_of_request
-from api.process.readers import Readers
+from api.process.readers import QuotaStanding, Readers
 from directory.access import Token
-from directory.reading_quotas import HOUR, Reached, Reading, policy_of, scopes_of
+from directory.reading_quotas import HOUR, Reached, Reading, ReadingQuotas, policy_of, scopes_of
 
 HEADER, POLICY_HEADER = "RateLimit", "RateLimit-Policy"
 _HOUR = int(HOUR.total_seconds())
@@ -81,17 +81,36 @@ def mark(response: Response) -> Response:
     return response
 
 
+def spent(readers: Readers, token: Token, source: str, reading: Reading) -> tuple[str, str] | None:
+    """Both headers' values, one read counted; None where that takes the record, or is refused."""
+    scopes, policies = _counted(token, source, reading, readers.quotas)
+    done = readers.spend(scopes, reading)
+    return None if done is None else (policies, _least(done))
+
+
 def _charge(readers: Readers, token: Token, reading: Reading, number: int, now: datetime) -> None:
-    scopes = scopes_of(token, source_of_request(), readers.quotas)
-    policies = ", ".join(_policy(reading, scope, readers.quotas.of(reading, scope)) for scope in scopes)
+    scopes, policies = _counted(token, source_of_request(), reading, readers.quotas)
     done = readers.charge(token, scopes, reading, number)
     if isinstance(done, Reached):
         refusal = done.refusal(now)
         seconds = refusal.details.get("retry_after", _HOUR)
         g.rate_limit = policies, f'"{_name(reading, done.scope)}";r={done.left};t={seconds}'
         raise refusal
+    g.rate_limit = policies, _least(done)
+
+
+@functools.lru_cache(4096)
+def _counted(
+    token: Token, source: str, reading: Reading, quotas: ReadingQuotas
+) -> tuple[tuple[str, ...], str]:
+    """Under which scopes it is counted, and the header that names their quotas."""
+    scopes = scopes_of(token, source, quotas)
+    return scopes, ", ".join(_policy(reading, scope, quotas.of(reading, scope)) for scope in scopes)
+
+
+def _least(done: Sequence[QuotaStanding]) -> str:
     least = min(done, key=lambda standing: (standing.left, standing.limit))
-    g.rate_limit = policies, f'"{_name(reading, least.scope)}";r={least.left};t={least.resets_in}'
+    return f'"{_name(least.reading, least.scope)}";r={least.left};t={least.resets_in}'
 
 
 def _policy(reading: Reading, scope: str, limit: int) -> str:

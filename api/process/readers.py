@@ -91,6 +91,14 @@ class Readers:
             self._tell(done, token)
         return done
 
+    def spend(self, scopes: Sequence[str], reading: Reading) -> list[QuotaStanding] | None:
+        """Count one read of portions drawn before; None where one must be drawn, or was refused lately."""
+        now = self._clock()
+        with self._lock:
+            if self._refused_lately(reading, scopes, 1, now) is not None:
+                return None
+            return self._spend(reading, scopes, 1, now)
+
     def follow(self) -> None:
         """Give back again and again, from now on, what nobody spends in time."""
         threading.Thread(target=self._follow, name="readers", daemon=True).start()

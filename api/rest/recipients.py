@@ -1,10 +1,9 @@
 """May these two exchange, and with which certificate: one recipient, or up to 10,000 at once.
 
-The answers go out as bytes made here: 10,000 verdicts through a schema would take longer than deciding them.
-The schemas document them, and a test holds the bytes against the document.
+The answers go out as bytes made by `verdict_json.py`; the schemas here document them. A plain question about
+one recipient is answered before it comes here (`quick_recipient.py`).
 """
 
-import base64
 from typing import Any
 
 import orjson
@@ -27,6 +26,7 @@ from api.http.schemas import (
     Shape,
     Strings,
 )
+from api.rest.verdict_json import octets, written
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
@@ -35,9 +35,10 @@ from directory.model import MailboxStanding
 from pki.model import BEFORE_OUR_RECORDS, Purpose
 from pki.verdict.answer import verdicts
 from pki.verdict.decide import SENDER
-from pki.verdict.model import Answer, CertificateFacts, CertificateReason, Verdict
+from pki.verdict.model import Answer, CertificateReason, Verdict
 
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
+PATH = "/v1/recipients/<address:address>"
 MOST_ADDRESSES = 10_000
 EXAMPLE_INSTANT = "2026-09-01T12:00:00Z"
 REASONS = (BEFORE_OUR_RECORDS, *(reason.value for reason in (*MailboxStanding, *CertificateReason)))
@@ -139,7 +140,7 @@ class RecipientsRequest(Shape):
 
 @operation(
     "GET",
-    "/v1/recipients/<address:address>",
+    PATH,
     roles=MAY_CHECK,
     opens=Opens.SNAPSHOT,
     price=ONE_ADDRESS,
@@ -169,7 +170,7 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     address = address.removesuffix("/")
     _refuse_malformed(address)
     (verdict,) = _decided(call, [address], asked)
-    return _json(_written(verdict))
+    return _json(written(verdict))
 
 
 @operation(
@@ -195,7 +196,7 @@ def check_recipients(call: Transacted, asked: dict[str, Any]) -> Response:
     the others; a malformed sender is refused, since nothing could be answered.
     """
     decided = _decided(call, asked["addresses"], asked)
-    items = orjson.Fragment(_bytes([_written(verdict) for verdict in decided]))
+    items = orjson.Fragment(octets([written(verdict) for verdict in decided]))
     # Every other list is called `items`; clients from before read `results` until the next version.
     former = {"results": items} if asked["results"] else {}
     return _json({"items": items, **former, "decided_at": call.now, "as_of": decided[0].as_of})
@@ -232,32 +233,5 @@ def _refuse_malformed(address: str, whose: str = "") -> None:
         raise Refusal(Kind.MALFORMED, refusal.code, text, **told) from refusal
 
 
-def _written(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "address": verdict.address,
-        "verdict": verdict.answer.value,
-        "reasons": verdict.reasons,
-        "decided_at": verdict.decided_at,
-        "as_of": verdict.as_of,
-        "valid_until": verdict.valid_until,
-        "sources": verdict.sources,
-        "certificates": [_certificate(certificate) for certificate in verdict.certificates],
-    }
-
-
-def _certificate(facts: CertificateFacts) -> dict[str, Any]:
-    return {
-        "serial": facts.serial,
-        "not_after": facts.not_after,
-        "sha256": facts.sha256.hex(),
-        "der": base64.b64encode(facts.der).decode(),
-        "purposes": sorted(purpose.value for purpose in facts.purposes),
-    }
-
-
 def _json(value: Any) -> Response:
-    return Response(_bytes(value), mimetype="application/json")
-
-
-def _bytes(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    return Response(octets(value), mimetype="application/json")

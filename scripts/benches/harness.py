@@ -107,20 +107,31 @@ def free_port() -> int:
 
 
 def wrk(
-    bench: Bench, url: str, requests: list[str], headers: dict[str, str] | None = None, connections: int = 16
+    bench: Bench,
+    url: str,
+    requests: list[str],
+    headers: dict[str, str] | None = None,
+    connections: int = 16,
+    told: dict[str, float] | None = None,
 ) -> float:
-    """Requests a second over these lines (`METHOD path [body in hex]`); fails unless all are answered 2xx."""
+    """Requests a second over these lines (`METHOD path [body in hex]`); fails unless all are answered 2xx.
+
+    Into `told` goes `p99`, in milliseconds.
+    """
     lines, script = bench.folder / "requests.txt", bench.folder / "requests.lua"
     lines.write_text("\n".join(requests) + "\n")
     # Go refuses requests without Host, which wrk adds only to those it formats itself.
     named = {"Host": url.removeprefix("http://")} | (headers or {})
     table = "{" + ", ".join(f'["{name}"] = "{value}"' for name, value in named.items()) + "}"
     script.write_text(REQUESTS % {"file": lines, "headers": table})
-    command = ["wrk", "-t2", f"-c{connections}", f"-d{bench.seconds}s", "-s", str(script), url]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if bad := re.search(r"(Non-2xx.*|Socket errors.*)", told):
+    command = ["wrk", "-t2", f"-c{connections}", f"-d{bench.seconds}s", "--latency", "-s", str(script), url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if bad := re.search(r"(Non-2xx.*|Socket errors.*)", said):
         raise SystemExit(f"{url}: {bad[0]}")
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1])
+    if told is not None:
+        number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", said).groups()
+        told["p99"] = float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
 
 
 @contextmanager

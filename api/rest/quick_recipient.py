@@ -1,0 +1,125 @@
+"""One recipient checked before the framework: what every message of a country asks.
+
+Whatever is not plain (an instant in the past, another spelling, an address to try, a refusal of any kind, a
+record that is behind or cannot be written) is left to `recipients.py`, which says the same of what is plain.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+from api.auth.bearer import LONGEST_SECRET
+from api.front.answers import Answer, Scope
+from api.front.askers import Asker
+from api.http import freshness, prices
+from api.http.access_log import note
+from api.http.guarding import guarding
+from api.process.gathering import Finding, Gathering, Question
+from api.rest.recipients import MAY_CHECK, PATH, check_recipient
+from api.rest.verdict_json import octets, written
+from api.wiring import Container
+from directory.base.errors import Refusal
+from directory.identifiers import address_or_none
+from pki.verdict.decide import Occasion, decide
+from pki.verdict.trial_addresses import DOMAIN
+
+_PREFIX = PATH.partition("<")[0]
+_PLAIN = re.compile(r"[A-Za-z0-9._%+'-]{1,64}@[A-Za-z0-9.-]{3,253}")
+_SENDER = re.compile(r"sender=([A-Za-z0-9._@%-]{3,400})")
+_SCHEME = "Bearer "
+
+
+class QuickRecipient:
+    """Takes plain questions on any thread, and hands over the answer on the gathering's."""
+
+    def __init__(self, container: Container, gathering: Gathering) -> None:
+        self._container, self._gathering = container, gathering
+        self._trials = container.settings.trial_addresses
+        self._guarding = [
+            ("Content-Type", "application/json"),
+            *guarding(secure=container.settings.base_url.startswith("https:")),
+            ("Cache-Control", "no-store"),
+        ]
+
+    def take(self, scope: Scope, asker: Asker, answered: Callable[[Answer | None], None]) -> bool:
+        """Whether the question is plain; then `answered` is called once, with None for what others answer."""
+        began = time.perf_counter()
+        path = scope.path
+        if (
+            scope.method != "GET"
+            or not path.startswith(_PREFIX)
+            or not self._container.watch.is_known_complete()
+        ):
+            return False
+        asked = self._addresses(path[len(_PREFIX) :], scope.query_string)
+        secret = (scope.headers.get("authorization") or "").removeprefix(_SCHEME)
+        if asked is None or not secret.startswith("sceau_") or len(secret) > LONGEST_SECRET:
+            return False
+        spelt, addresses = asked
+
+        def told(finding: Finding | None) -> None:
+            given = None
+            try:
+                if finding is not None:
+                    given = self._answer(spelt, finding, asker, began)
+            finally:
+                answered(given)
+
+        self._gathering.ask(Question(addresses, secret, told))
+        return True
+
+    def _addresses(self, spelt: str, query: str) -> tuple[str, tuple[str, ...]] | None:
+        """The recipient as it was spelt, and the canonical addresses; None for what is not plain."""
+        if not _PLAIN.fullmatch(spelt):
+            return None
+        parties = [spelt]
+        if query:
+            named = _SENDER.fullmatch(query)
+            if named is None or not _PLAIN.fullmatch(sender := unquote(named[1])):
+                return None
+            parties.append(sender)
+        canonical = tuple(address for address in map(address_or_none, parties) if address is not None)
+        if len(canonical) < len(parties):
+            return None
+        if self._trials and any(address.endswith(f"@{DOMAIN}") for address in canonical):
+            return None
+        return spelt, canonical
+
+    def _answer(self, spelt: str, finding: Finding, asker: Asker, began: float) -> Answer | None:
+        container, token, now = self._container, finding.token, self._container.clock()
+        if token is None or token.role not in MAY_CHECK:
+            return None
+        try:
+            lifetime: timedelta = container.verdict_lifetime
+        except Refusal:
+            return None
+        limits = prices.spent(container.readers, token, asker.source, prices.ONE_ADDRESS.reading)
+        if limits is None:
+            return None
+        occasion = Occasion(now, now, lifetime, finding.sources)
+        sides = finding.sides
+        verdict = decide(spelt, sides[0], sides[1] if len(sides) > 1 else None, occasion)
+        body = octets(written(verdict))
+        headers = [
+            *self._guarding,
+            ("Content-Length", str(len(body))),
+            (freshness.HEADER, _dates(tuple(finding.sources.items()))),
+            (prices.POLICY_HEADER, limits[0]),
+            (prices.HEADER, limits[1]),
+        ]
+        note("GET", check_recipient.rule, 200, time.perf_counter() - began, token.id)
+        return Answer(200, headers, body)
+
+
+@lru_cache(4)
+def _dates(generated: tuple[tuple[str, datetime | None], ...]) -> str:
+    return freshness.written(dict(generated))
+
+
+def quick(container: Container, gathering: Gathering) -> Callable[[Any, Asker, Callable[[Any], None]], bool]:
+    """What the front asks first (`api/front/application.py`)."""
+    return QuickRecipient(container, gathering).take
