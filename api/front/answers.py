@@ -1,13 +1,11 @@
 """A WSGI application asked from outside of it: the environment of a request that is whole, and the answer.
 
-The answer is bytes, or a file to be handed out.
+The answer is bytes, a file to be handed out, or bytes that are made while they are sent.
 """
 
-import gzip
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from http import HTTPStatus
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,13 +16,6 @@ Headers = list[tuple[str, str]]
 # Names in the environment: whether a view may hold its thread while it waits, and an event set when the
 # client has left.
 MAY_STAY, CLIENT_LEFT, SOURCE = "sceau.may_stay", "sceau.client_left", "sceau.source"
-# Below this a packed answer is hardly shorter.
-_WORTH_PACKING = 1024
-# One pass at this level takes 10,000 verdicts to a tenth; the best level takes six times as long for a third
-# less.
-_GZIP_LEVEL = 1
-_PACKED = ("text/", "application/json", "application/problem+json", "application/x-ndjson", "image/svg+xml")
-_MISSING_PERMISSION = "no-transform"
 
 
 class Scope(Protocol):
@@ -49,14 +40,26 @@ class FileOnItsWay(Protocol):
         """Nobody reads it any more."""
 
 
+class Pieces:
+    """A body that a view makes piece by piece, and that nobody collects where a front sends it."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self.pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces."""
+        return self.pieces
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status, headers, and a body in memory or in a file."""
+    """Status, headers, and a body: in memory, in a file, or in pieces that come as they are asked for."""
 
     status: int
     headers: Headers
     body: bytes
     file: FileOnItsWay | None = None
+    stream: Iterator[bytes] | None = None
 
 
 def environment(scope: Scope, body: bytes, address: str, more: Mapping[str, Any]) -> Environ:
@@ -111,65 +114,23 @@ def answer(application: Application, environ: Environ) -> Answer:
         return _never_written
 
     given = application(environ, start_response)
-    file = _file(given)
-    try:
-        body = b"" if file is not None else b"".join(given)
-    finally:
-        if file is None and hasattr(given, "close"):
-            given.close()
+    inner: Any = getattr(given, "iterable", given)
     status, headers = begun[-1]
-    return Answer(status, headers, body, file)
+    if isinstance(inner, Pieces):
+        return Answer(status, headers, b"", stream=inner.pieces)
+    if (file := _file(inner)) is not None:
+        return Answer(status, headers, b"", file)
+    try:
+        return Answer(status, headers, b"".join(given))
+    finally:
+        if hasattr(given, "close"):
+            given.close()
 
 
 def _never_written(_: bytes) -> object:
     raise RuntimeError("applications here answer by what they return")
 
 
-def _file(given: Iterable[bytes]) -> FileOnItsWay | None:
+def _file(inner: Any) -> FileOnItsWay | None:
     """The file behind a body, also behind a part of one as werkzeug cuts it for a Range."""
-    inner: Any = getattr(given, "iterable", given)
     return cast("FileOnItsWay", inner) if isinstance(getattr(inner, "path", None), Path) else None
-
-
-def packed(given: Answer, accepted: str) -> Answer:
-    """The same answer, in gzip where the client takes it and it is worth the while (RFC 9110 12.5.3)."""
-    known = {name.lower(): value for name, value in given.headers}
-    if not _may_pack(given, known):
-        return given
-    headers = [*given.headers, ("Vary", "Accept-Encoding")]
-    if not takes_gzip(accepted):
-        return replace(given, headers=headers)
-    body = gzip.compress(given.body, _GZIP_LEVEL, mtime=0)
-    headers = [pair for pair in headers if pair[0].lower() != "content-length"]
-    headers += [("Content-Encoding", "gzip"), ("Content-Length", str(len(body)))]
-    return replace(given, headers=headers, body=body)
-
-
-def _may_pack(given: Answer, known: Mapping[str, str]) -> bool:
-    return (
-        len(given.body) >= _WORTH_PACKING
-        and known.get("content-type", "").startswith(_PACKED)
-        # A strong ETag names these octets; what says its own encoding has one.
-        and not {"etag", "content-encoding", "content-range"} & known.keys()
-        and _MISSING_PERMISSION not in known.get("cache-control", "")
-        and given.status != HTTPStatus.PARTIAL_CONTENT
-    )
-
-
-def takes_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding takes gzip: named, or by `*`, with a weight above nothing."""
-    weights: dict[str, float] = {}
-    for coding in accepted.lower().split(","):
-        name, _, parameters = coding.partition(";")
-        weights[name.strip()] = _weight(parameters)
-    return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
-
-
-def _weight(parameters: str) -> float:
-    name, _, value = parameters.strip().partition("=")
-    if name.strip() != "q":
-        return 1.0
-    try:
-        return float(value)
-    except ValueError:
-        return 0.0

@@ -15,7 +15,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,11 +36,11 @@ from api.front.answers import (
     Scope,
     answer,
     environment,
-    packed,
 )
 from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies
 from api.front.connections import Connections
 from api.front.exchange import Exchange
+from api.front.packing import packed
 from api.front.roads import LONGEST_TARGET, Road, Trade, too_large
 from api.front.senders import Senders
 from api.front.shares import Shares
@@ -327,6 +327,9 @@ class Front:
         if was_over:
             return
         try:
+            if given is not None and given.stream is not None:
+                self._send_pieces(exchange, given, given.stream)
+                given = None
             self._give_back(exchange)
             if given is not None:
                 self._send(exchange.scope, exchange.protocol, given)
@@ -364,6 +367,24 @@ class Front:
         # Granian does not tell when the last octet is out: the end of the connection does.
         self._connections.when_closed(scope.client, given.file.close)
         _send_file(protocol, given, given.file)
+
+    def _send_pieces(self, exchange: Exchange, given: Answer, pieces: Iterator[bytes]) -> None:
+        """On the thread that makes them: a client that takes none for too long, or leaves, ends it."""
+        transport = exchange.protocol.response_stream(given.status, given.headers)
+
+        async def sent(piece: bytes) -> None:
+            await transport.send_bytes(piece)
+
+        for piece in pieces:
+            sending = asyncio.run_coroutine_threadsafe(sent(piece), self._loop)
+            try:
+                sending.result(self._pace.seconds)
+            except Exception as error:  # noqa: BLE001 - a closed connection has several names
+                sending.cancel()
+                _LOG.info("an answer was not taken to its end: %r", error)
+                break
+            if exchange.left.told:
+                break
 
     def _failed(self, failure: Refusal | str) -> Answer:
         made = self._problem(failure)

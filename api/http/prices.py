@@ -67,7 +67,7 @@ def priced(view: Callable[..., Any], price: Price) -> Callable[..., Any]:
 
     @functools.wraps(view)
     def counted(call: Any, *loaded: Mapping[str, Any], **path: Any) -> Any:
-        asked = loaded[0] if loaded else {}
+        asked = {name: value for part in loaded for name, value in part.items()}
         _charge(call.container.readers, call.token, price.reading, price.number(asked), call.now)
         return view(call, *loaded, **path)
 

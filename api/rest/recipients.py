@@ -6,10 +6,10 @@ one recipient is answered before it comes here (`quick_recipient.py`).
 
 from typing import Any
 
-import orjson
-from flask import Response
+from flask import Response, request
 from marshmallow import fields, validate
 
+from api.front.answers import Pieces
 from api.front.roads import Road, Trade
 from api.http.freshness import rest_on
 from api.http.operation import Opens, Resource, Transacted, operation, resource
@@ -26,16 +26,16 @@ from api.http.schemas import (
     Shape,
     Strings,
 )
-from api.rest.verdict_json import octets, written
+from api.rest.verdict_json import JSON, NDJSON, Included, in_lines, in_one_document, octets, written
 from api.wiring import Container
 from directory.access import Role
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import parse_address
 from directory.model import MailboxStanding
 from pki.model import BEFORE_OUR_RECORDS, Purpose
-from pki.verdict.answer import verdicts
+from pki.verdict.answer import Gathered, gather
 from pki.verdict.decide import SENDER
-from pki.verdict.model import Answer, CertificateReason, Verdict
+from pki.verdict.model import Answer, CertificateReason
 
 MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 PATH = "/v1/recipients/<address:address>"
@@ -87,20 +87,40 @@ class VerdictAnswer(Shape):
     certificates = fields.List(fields.Nested(CertificateOfVerdict), required=True)
 
 
+class CertificateOfMany(Shape):
+    """A certificate to encrypt with, as far as `include` asks for it."""
+
+    sha256 = Hexadecimal(required=True, metadata={"description": "Empreinte du DER — Digest of the DER"})
+    serial = fields.String(metadata={"example": EXAMPLE_SERIAL})
+    not_after = Instant()
+    der = Base64(metadata={"description": "Certificat X.509 — X.509 certificate"})
+    purposes = fields.List(fields.Enum(Purpose, by_value=True))
+
+
+class VerdictOfMany(Shape):
+    """One verdict of many, with every reason that applies; certificates where `include` asks for them."""
+
+    address = fields.String(required=True, metadata={"example": EXAMPLE_ADDRESS})
+    verdict = fields.Enum(Answer, by_value=True, required=True)
+    reasons = fields.List(fields.String(), required=True)
+    decided_at = Instant(required=True)
+    as_of = Instant(required=True)
+    valid_until = Instant(required=True)
+    certificates = fields.List(fields.Nested(CertificateOfMany))
+
+
 class VerdictsAnswer(Shape):
     """Verdicts in the order asked, decided at one instant on one state of the record."""
 
-    items = fields.List(fields.Nested(VerdictAnswer), required=True)
-    results = fields.List(
-        fields.Nested(VerdictAnswer),
-        metadata={
-            "deprecated": True,
-            "description": "`items` sous son ancien nom, jusqu'à la prochaine version —"
-            " `items` under its old name, until the next version",
-        },
-    )
+    items = fields.List(fields.Nested(VerdictOfMany), required=True)
     decided_at = Instant(required=True)
     as_of = Instant(required=True)
+    sources = fields.Dict(
+        keys=fields.String(),
+        values=Instant(allow_none=True),
+        required=True,
+        metadata={"description": "Date de chaque registre — When each register was generated"},
+    )
 
 
 class RecipientQuery(Shape):
@@ -130,10 +150,17 @@ class RecipientsRequest(Shape):
     )
     sender = Line(LONGEST_ADDRESS, allow_none=True, metadata={"example": EXAMPLE_ADDRESS})
     at = Instant(allow_none=True, metadata={"example": EXAMPLE_INSTANT})
-    results = fields.Boolean(
-        load_default=True,
+
+
+class RecipientsQuery(Shape):
+    """What is told of the certificates besides."""
+
+    include = fields.String(
+        validate=validate.OneOf([included.value for included in Included]),
         metadata={
-            "description": "`false` : sans la copie sous l'ancien nom — without the copy under its old name"
+            "description": "Certificats des verdicts `allowed` : entiers, ou leurs empreintes —"
+            " Certificates of `allowed` verdicts: whole, or their digests",
+            "example": Included.FINGERPRINTS.value,
         },
     )
 
@@ -169,8 +196,8 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     # A slash may stand in an address, never at its end.
     address = address.removesuffix("/")
     _refuse_malformed(address)
-    (verdict,) = _decided(call, [address], asked)
-    return _json(written(verdict))
+    verdict = _gathered(call, [address], asked).verdict(address)
+    return Response(octets(written(verdict)), mimetype=JSON)
 
 
 @operation(
@@ -181,25 +208,35 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     price=ALL_ADDRESSES,
     french="""Vérifier jusqu'à 10 000 destinataires.
 
-    Les réponses viennent dans l'ordre demandé, sur un seul et même état du registre. Une adresse mal formée
-    reçoit son verdict comme les autres.
+    Les réponses viennent dans l'ordre demandé, sur un seul et même état du registre, au fur et à mesure. Une
+    adresse mal formée reçoit son verdict comme les autres. `Accept: application/x-ndjson` donne un verdict par
+    ligne. Les certificats ne viennent que si `include` les demande.
     """,
     answer=VerdictsAnswer,
     body=RecipientsRequest,
+    query=RecipientsQuery,
+    streams=(NDJSON,),
     problems=("malformed-address", "at-in-the-future", "at-out-of-range"),
     road=Road(Trade.BULK),
 )
-def check_recipients(call: Transacted, asked: dict[str, Any]) -> Response:
+def check_recipients(call: Transacted, query: dict[str, Any], asked: dict[str, Any]) -> Response:
     """Check up to 10,000 recipients.
 
-    Answers come in the order asked, all on one state of the record. A malformed address gets its verdict like
-    the others; a malformed sender is refused, since nothing could be answered.
+    Answers come in the order asked, all on one state of the record, while they are decided. A malformed
+    address gets its verdict like the others; a malformed sender is refused, since nothing could be answered.
+    `Accept: application/x-ndjson` gives one verdict a line. Certificates come where `include` asks for them.
     """
-    decided = _decided(call, asked["addresses"], asked)
-    items = orjson.Fragment(octets([written(verdict) for verdict in decided]))
-    # Every other list is called `items`; clients from before read `results` until the next version.
-    former = {"results": items} if asked["results"] else {}
-    return _json({"items": items, **former, "decided_at": call.now, "as_of": decided[0].as_of})
+    included = Included(query["include"]) if "include" in query else Included.NOTHING
+    gathered = _gathered(call, asked["addresses"], asked, with_der=included is Included.CERTIFICATES)
+    media = request.accept_mimetypes.best_match([JSON, NDJSON], default=JSON)
+    made = in_lines if media == NDJSON else in_one_document
+    # Made while it is sent, of what has been read: the transaction is over by then.
+    pieces = Pieces(made(gathered, asked["addresses"], included))
+    answer = Response(pieces, mimetype=media, direct_passthrough=True)
+    answer.vary.add("Accept")
+    return answer
+        Pieces(made(gathered, asked["addresses"], included)), mimetype=media, direct_passthrough=True
+    )
 
 
 def recipients(container: Container) -> Resource:
@@ -208,17 +245,20 @@ def recipients(container: Container) -> Resource:
     return resource("recipients", text, container, check_recipient, check_recipients)
 
 
-def _decided(call: Transacted, addresses: list[str], asked: dict[str, Any]) -> list[Verdict]:
+def _gathered(
+    call: Transacted, addresses: list[str], asked: dict[str, Any], *, with_der: bool = True
+) -> Gathered:
     sender: str | None = asked.get("sender")
     if sender is not None:
         _refuse_malformed(sender, SENDER)
-    lifetime = call.container.verdict_lifetime
-    decided = verdicts(
-        call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now, lifetime=lifetime,
-        trials=call.container.settings.trial_addresses,
+    container = call.container
+    gathered = gather(
+        call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now,
+        lifetime=container.verdict_lifetime, trials=container.settings.trial_addresses,
+        memory=container.remembered, with_der=with_der,
     )  # fmt: skip
-    rest_on(decided[0].sources)
-    return decided
+    rest_on(gathered.occasion.sources)
+    return gathered
 
 
 def _refuse_malformed(address: str, whose: str = "") -> None:
@@ -231,7 +271,3 @@ def _refuse_malformed(address: str, whose: str = "") -> None:
         told = {"verdict": Answer.REFUSED.value, "reasons": [whose + refusal.code]}
         text = "The sender is not a mailbox address." if whose else refusal.text
         raise Refusal(Kind.MALFORMED, refusal.code, text, **told) from refusal
-
-
-def _json(value: Any) -> Response:
-    return Response(octets(value), mimetype="application/json")

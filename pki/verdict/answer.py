@@ -4,7 +4,7 @@ HTTP, JSON and signatures are for `api`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection
@@ -23,7 +23,40 @@ from pki.verdict.trial_addresses import MALFORMED, Trial, trial_of
 MALFORMED_SIDE = Side((MailboxStanding.MALFORMED_ADDRESS.value,))
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """All that some verdicts rest on, read at one instant; to decide them takes the record no more.
+
+    `sides` are by the spelling asked; `tried` is what is answered as it says itself.
+    """
+
+    sender: str | None
+    sides: Mapping[str, Side]
+    tried: Mapping[str, Trial]
+    occasion: Occasion
+
+    def verdict(self, address: str) -> Verdict:
+        """The verdict on one of the addresses asked for."""
+        tried = self.tried if is_trial(address, self.tried) else {}
+        return decide_among(address, self.sender, self.sides, tried, self.occasion)
+
+
 def verdicts(
+    connection: Connection,
+    addresses: Sequence[str],
+    *,
+    sender: str | None,
+    at: datetime | None,
+    now: datetime,
+    lifetime: timedelta,
+    trials: bool = False,
+) -> list[Verdict]:
+    """One verdict for each address, in the order asked, as `gather` reads what they rest on."""
+    gathered = gather(connection, addresses, sender=sender, at=at, now=now, lifetime=lifetime, trials=trials)
+    return [gathered.verdict(address) for address in addresses]
+
+
+def gather(
     connection: Connection,
     addresses: Sequence[str],
     *,
@@ -34,8 +67,8 @@ def verdicts(
     trials: bool = False,
     memory: Memory | None = None,
     with_der: bool = True,
-) -> list[Verdict]:
-    """One verdict for each address, in the order asked; `at` None is the present.
+) -> Gathered:
+    """What the verdicts on these addresses rest on; `at` None is the present.
 
     With `trials` the addresses of `pki/verdict/trial_addresses.py` are answered as they say themselves, as
     senders towards one another alone. Malformed addresses are answered, never raised. Without `with_der`
@@ -53,11 +86,7 @@ def verdicts(
         sides = present_sides(connection, loaded, now, memory=memory, with_der=with_der)
     else:
         sides = _past_sides(connection, loaded, at)
-    decided = {
-        address: decide_among(address, sender, sides, tried if is_trial(address, tried) else {}, occasion)
-        for address in set(addresses)
-    }
-    return [decided[address] for address in addresses]
+    return Gathered(sender, sides, tried, occasion)
 
 
 def present_sides(

@@ -106,7 +106,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wrk(
+def wrk(  # noqa: PLR0917 - what is asked of whom
     bench: Bench,
     url: str,
     requests: list[str],

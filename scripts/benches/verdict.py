@@ -24,7 +24,7 @@ SINGLE_TARGET, SINGLE_P99 = 0.5, 10.0
 def verdict_single(bench: Bench) -> Figure:
     """Verdicts one by one over REST, a second, all mailboxes at random, beside an empty Flask view.
 
-    With --size of so many mailboxes. Beside: the longest of 99 in 100 answers, and the memory of a web process.
+    Of --size mailboxes. Beside: the longest of 99 in 100 answers, and the memory of a web process.
     """
     lines = [f"GET /v1/recipients/{quote(address)}" for address in everybody(bench)]
     told: dict[str, float] = {}
