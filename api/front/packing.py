@@ -54,7 +54,7 @@ def packed(given: Answer, accepted: str) -> Answer:
 
 
 def preferred(accepted: str) -> str | None:
-    """The coding of ours that an Accept-Encoding likes best: named, or by `*`, with a weight above nothing."""
+    """The coding of ours that an Accept-Encoding likes best: named, or by `*`, and not refused."""
     weights: dict[str, float] = {}
     for coding in accepted.lower().split(","):
         name, _, parameters = coding.partition(";")

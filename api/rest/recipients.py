@@ -209,8 +209,8 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     french="""Vérifier jusqu'à 10 000 destinataires.
 
     Les réponses viennent dans l'ordre demandé, sur un seul et même état du registre, au fur et à mesure. Une
-    adresse mal formée reçoit son verdict comme les autres. `Accept: application/x-ndjson` donne un verdict par
-    ligne. Les certificats ne viennent que si `include` les demande.
+    adresse mal formée reçoit son verdict comme les autres. `Accept: application/x-ndjson` donne un verdict
+    par ligne. Les certificats ne viennent que si `include` les demande.
     """,
     answer=VerdictsAnswer,
     body=RecipientsRequest,
@@ -235,8 +235,6 @@ def check_recipients(call: Transacted, query: dict[str, Any], asked: dict[str, A
     answer = Response(pieces, mimetype=media, direct_passthrough=True)
     answer.vary.add("Accept")
     return answer
-        Pieces(made(gathered, asked["addresses"], included)), mimetype=media, direct_passthrough=True
-    )
 
 
 def recipients(container: Container) -> Resource:
