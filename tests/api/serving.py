@@ -78,14 +78,32 @@ def answer_of(link: socket.socket, *, without_body: bool = False) -> Reply:
         head += octet
     first, *lines = head.decode("latin-1").split("\r\n")[:-2]
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    size = 0 if without_body else int(headers.get("content-length", 0))
+    status = int(first.split()[1])
+    if headers.get("transfer-encoding") == "chunked" and not without_body:
+        return Reply(status, headers, b"".join(iter(lambda: chunk_of(link), b"")))
+    return Reply(
+        status, headers, octets_of(link, 0 if without_body else int(headers.get("content-length", 0)))
+    )
+
+
+def octets_of(link: socket.socket, size: int) -> bytes:
     body = b""
     while len(body) < size:
         piece = link.recv(size - len(body))
         if not piece:
             raise ValueError("hung up")
         body += piece
-    return Reply(int(first.split()[1]), headers, body)
+    return body
+
+
+def chunk_of(link: socket.socket) -> bytes:
+    """One chunk (RFC 9112 7.1); the last one is empty."""
+    line = b""
+    while not line.endswith(b"\r\n"):
+        line += octets_of(link, 1)
+    piece = octets_of(link, int(line, 16))
+    octets_of(link, 2)
+    return piece
 
 
 def head_of(method: str, path: str, token: str = "", **headers: str) -> bytes:

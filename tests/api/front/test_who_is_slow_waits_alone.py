@@ -21,6 +21,7 @@ from sqlalchemy import Engine, text
 
 from api.embedded.postgres import EmbeddedPostgres
 from api.front.application import SENDERS
+from api.front.packing import zstd
 from api.front.roads import LARGEST_BODY, LONGEST_TARGET
 from api.front.shares import OF_A_CREDENTIAL, OF_A_SOURCE
 from api.front.unnamed import Unnamed, last_unnamed
@@ -353,7 +354,10 @@ def test_a_long_answer_comes_in_gzip_to_who_takes_it(port: int) -> None:
     assert packed.headers["content-encoding"] == "gzip"
     assert len(packed.body) < len(plain.body) / 5
     assert len(gzip.decompress(packed.body)) == len(plain.body)
-    for unwilling in ("identity", "gzip;q=0", "*;q=0", "br"):
+    liked = asked(port, many, Accept_Encoding="gzip, zstd")
+    assert liked.headers["content-encoding"] == "zstd"
+    assert len(zstd.decompress(liked.body)) == len(plain.body)
+    for unwilling in ("identity", "gzip;q=0", "*;q=0", "br", "gzip;q=0, *;q=0"):
         assert "content-encoding" not in asked(port, many, Accept_Encoding=unwilling).headers
 
 

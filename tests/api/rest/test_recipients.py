@@ -1,6 +1,7 @@
 """The verdict over REST: what an operator's program sees, alone and in bulk, now and in the past."""
 
 import base64
+import json
 from datetime import datetime, timedelta
 from hashlib import sha256
 from time import perf_counter
@@ -150,28 +151,30 @@ def test_the_past_is_answered_from_the_history(operator: Caller) -> None:
 def test_a_bulk_answer_keeps_the_order_and_repeats_what_was_repeated(operator: Caller, mailbox: str) -> None:
     asked = [mailbox, "nonsense", mailbox.upper(), mailbox, ""]
     answer = operator.post(BULK, {"addresses": asked, "sender": None, "at": None}).get_json()
-    assert [one["address"] for one in answer["results"]] == asked
-    assert [one["verdict"] for one in answer["results"]] == [
+    assert [one["address"] for one in answer["items"]] == asked
+    assert [one["verdict"] for one in answer["items"]] == [
         "allowed",
         "refused",
         "allowed",
         "allowed",
         "refused",
     ]
-    assert answer["results"][1]["reasons"] == ["malformed-address"]
+    assert answer["items"][1]["reasons"] == ["malformed-address"]
     assert (answer["decided_at"], answer["as_of"]) == ("2026-09-01T12:00:00Z", "2026-09-01T12:00:00Z")
 
 
 def test_alone_and_in_bulk_the_answer_is_the_same(operator: Caller, mailbox: str) -> None:
     alone = operator.get(f"/v1/recipients/{mailbox}").get_json()
-    assert operator.post(BULK, {"addresses": [mailbox]}).get_json()["results"] == [alone]
+    many = operator.post(f"{BULK}?include=certificates", {"addresses": [mailbox]}).get_json()
+    assert many["items"] == [{name: alone[name] for name in alone if name != "sources"}]
+    assert many["sources"] == alone["sources"]
 
 
 def test_ten_thousand_are_answered_and_one_more_is_not(operator: Caller) -> None:
     addresses = [f"person-{n}@a-domain-of-usual-length.mssante.invalid" for n in range(10_000)]
     begun = perf_counter()
     answer = operator.post(BULK, {"addresses": addresses})
-    assert (answer.status_code, len(answer.get_json()["results"])) == (200, 10_000)
+    assert (answer.status_code, len(answer.get_json()["items"])) == (200, 10_000)
     # A bound against a query for each address, not a measurement: those are in scripts/bench.py.
     assert perf_counter() - begun < 10
     refused = operator.post(BULK, {"addresses": [*addresses, "one@more.example"]})
@@ -215,7 +218,7 @@ def test_another_domain_is_not_answered_for_as_the_trusted_one(
 ) -> None:
     reason = OTHERS[other]
     alone = operator.get(f"/v1/recipients/{other}")
-    in_bulk = operator.post(BULK, {"addresses": [other, care_home]}).get_json()["results"]
+    in_bulk = operator.post(BULK, {"addresses": [other, care_home]}).get_json()["items"]
     for document in (alone.get_json(), in_bulk[0]):
         assert document["verdict"] == "refused"
         assert document["reasons"][0] == reason
@@ -247,14 +250,33 @@ def test_a_plus_that_came_as_a_space_is_named(operator: Caller, mailbox: str, en
         assert escaped["reasons"] == ["sender-no-certificate"]
 
 
-def test_many_are_listed_as_items_and_under_the_old_name_unless_asked_not_to(
-    operator: Caller, engine: Engine
-) -> None:
-    mailbox = seed_practitioner(engine).mailbox
-    both = operator.post(BULK, {"addresses": [mailbox]}).get_json()
-    assert both["items"] == both["results"] != []
-    alone = operator.post(BULK, {"addresses": [mailbox], "results": False}).get_json()
-    assert (alone["items"], "results" in alone) == (both["items"], False)
+def test_certificates_of_many_come_where_they_are_asked_for(operator: Caller, mailbox: str) -> None:
+    whole = operator.get(f"/v1/recipients/{mailbox}").get_json()["certificates"]
+    assert whole
+    for include, expected in (
+        ("certificates", whole),
+        ("fingerprints", [{"sha256": certificate["sha256"]} for certificate in whole]),
+    ):
+        (item,) = operator.post(f"{BULK}?include={include}", {"addresses": [mailbox]}).get_json()["items"]
+        assert (item["verdict"], item["certificates"]) == ("allowed", expected)
+    (item,) = operator.post(BULK, {"addresses": [mailbox]}).get_json()["items"]
+    assert "certificates" not in item
+    assert operator.post(f"{BULK}?include=keys", {"addresses": [mailbox]}).status_code == 422
+
+
+@pytest.mark.parametrize("number", [1, 700])
+def test_many_come_one_a_line_to_who_wants_lines(operator: Caller, engine: Engine, number: int) -> None:
+    asked = [seed_practitioner(engine).mailbox, *(f"nobody{n}@one.example" for n in range(number - 1))]
+    headers = {**operator.headers, "Accept": "application/x-ndjson"}
+    lines = operator.client.post(BULK, json={"addresses": asked}, headers=headers)
+    assert (lines.status_code, lines.mimetype) == (200, "application/x-ndjson")
+    assert "Accept" in lines.headers["Vary"]
+    told = [json.loads(line) for line in lines.get_data().splitlines()]
+    document = operator.post(BULK, {"addresses": asked}).get_json()
+    for one in (*told, *document["items"]):
+        del one["decided_at"], one["as_of"], one["valid_until"]
+    assert told == document["items"]
+    assert [one["address"] for one in told] == asked
 
 
 @pytest.mark.parametrize(("method", "status"), [("OPTIONS", 200), ("GET", 405), ("PUT", 405)])

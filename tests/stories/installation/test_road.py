@@ -210,7 +210,7 @@ def test_verdicts_work_between_any_two_worlds(installation: Installation) -> Non
         answer = installation.post(
             "/v1/recipients/check", "operator", {"addresses": addresses, "sender": sender}
         ).json()
-        assert [one["verdict"] for one in answer["results"]] == ["allowed"] * len(addresses), answer
+        assert [one["verdict"] for one in answer["items"]] == ["allowed"] * len(addresses), answer
 
 
 def test_the_log_is_intact(installation: Installation) -> None:
