@@ -131,15 +131,14 @@ def operation(
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
     What is answered otherwise than in JSON the view makes itself; `answer` then only describes it.
-    `idempotent` lets callers send an `Idempotency-Key`: the view needs nothing for it where it opens WRITE;
-    where it opens NONE it hands what it will answer to `call.keep(connection, answer)` in its last
-    transaction, and must itself survive being asked again after a crash in between. Never for answers that
-    hold a secret: they are kept in the database for a day. `while_behind` is for what takes trust away, and
-    for what shows none: it goes on over a restored record, all else is refused `record-behind`.
-    `forms` are other media types that `Accept` may ask for, each made from the JSON of the answer; `streams`
-    are those that the view makes itself, while they are sent.
-    `road` says which threads serve it, and how large its body may be.
-    `price` is what it counts as reading; without one it is not counted.
+    `idempotent` lets callers send an `Idempotency-Key`: the view needs nothing for it where it opens WRITE.
+    Where it opens NONE it hands its answer to `call.keep(connection, answer)` in its last transaction. It
+    must itself survive being asked again after a crash in between. Never for answers that hold a secret: they
+    are kept in the database for a day. `while_behind` is for what takes trust away, and for what shows none:
+    it goes on over a restored record, all else is refused `record-behind`. `forms` are other media types that
+    `Accept` may ask for, each made from the JSON of the answer. `streams` are those that the view makes
+    itself, while they are sent. `road` says which threads serve it, and how large its body may be. `price` is
+    what it counts as reading; without one it is not counted.
     """
 
     def declare(view: View) -> Operation:
