@@ -47,8 +47,8 @@ class Mark:
 class Memory:
     """Facts of known mailboxes, at most some `octets` of them; those kept first give way.
 
-    A question calls `begin`, looks at the record, then `hear`s what changed; from then on `get` gives what
-    was true in that look, and `keep` takes what was read in it. Any thread may call.
+    A question calls `begin`, looks at the record, then tells `hear` what changed. From then on `get` gives
+    what was true in that look, and `keep` takes what was read in it. Any thread may call.
     """
 
     def __init__(self, octets: int = DEFAULT_OCTETS, ticks: Callable[[], float] = time.monotonic) -> None:
