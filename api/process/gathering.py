@@ -104,15 +104,19 @@ class Gathering:
         wanted = {address for question in questions for address in question.addresses}
         known = {address for address in wanted if self._memory.holds(address, with_der=True)}
         sides, tokens = self._read(link, wanted - known, known, questions)
+        found = [sides] * len(questions)
         if wanted - sides.keys():
             # Something changed meanwhile, or holds no more: both sides of a question at one instant.
-            again = {a for q in questions if not sides.keys() >= set(q.addresses) for a in q.addresses}
+            whole = [sides.keys() >= set(question.addresses) for question in questions]
+            again = {
+                a for q, is_whole in zip(questions, whole, strict=True) if not is_whole for a in q.addresses
+            }
             fresh, tokens = self._read(link, again, set(), questions)
-            sides |= fresh
+            found = [sides if is_whole else fresh for is_whole in whole]
         dates = self._dates(link)
         return [
-            Finding(tokens.get(hashed(q.secret)), [sides[address] for address in q.addresses], dates)
-            for q in questions
+            Finding(tokens.get(hashed(q.secret)), [of_it[address] for address in q.addresses], dates)
+            for q, of_it in zip(questions, found, strict=True)
         ]
 
     def _read(
@@ -127,7 +131,7 @@ class Gathering:
         self._memory.keep(facts.items(), mark, with_der=True)
         sides = {address: fact.side for address, fact in facts.items()}
         for address in known:
-            side = self._memory.get(address, head.now, with_der=True)
+            side = self._memory.get(address, head.now, mark, with_der=True)
             if side is not None:
                 sides[address] = side
         return sides, head.tokens

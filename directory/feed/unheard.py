@@ -11,9 +11,11 @@ from directory.feed.changes import Entity, Seen
 
 # Beyond so many a memory is better emptied than told.
 MOST_UNHEARD = 5_000
-# The snapshot by its text, and the changes that it shows of transactions not in `:below` and `:open`. A
+# Whose numbers of transactions these are: another server's, or those of a record put back, begin elsewhere.
+# Then the snapshot by its text, and the changes that it shows of transactions not in `:below` and `:open`. A
 # transaction that is still open is not looked into: it may have written millions of rows that nobody sees.
-UNHEARD = f"""CAST(pg_current_snapshot() AS text) AS snapshot,
+UNHEARD = f"""concat_ws(' ', pg_postmaster_start_time(), pg_relation_filepath('change')) AS origin,
+    CAST(pg_current_snapshot() AS text) AS snapshot,
     (SELECT CAST(json_agg(json_build_array(unheard.entity, unheard.key)) AS text) FROM (
         SELECT entity, key FROM change WHERE xid >= CAST(CAST(:below AS text) AS xid8)
         UNION ALL

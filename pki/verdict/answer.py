@@ -106,7 +106,7 @@ def present_sides(
     mark = memory.hear(mark, head)
     sides: dict[str | None, Side] = {None: MALFORMED_SIDE}
     for address in wanted:
-        if (side := memory.get(address, head.now, with_der=with_der)) is not None:
+        if (side := memory.get(address, head.now, mark, with_der=with_der)) is not None:
             sides[address] = side
     if missing := [address for address in wanted if address not in sides]:
         facts = look_in_parts(connection, missing, head=head, with_der=with_der)

@@ -31,6 +31,8 @@ _WEIGHT = 360
 _KNOWS_SECONDS = 600.0
 # Nobody has been told of anything: what a question without a memory asks with.
 NOTHING_MISSED = Seen(1 << 62)
+# The generation of a mark whose look is to be kept nowhere.
+_NEVER = -1
 DEFAULT_OCTETS = 256 << 20
 
 _Entry = tuple[tuple[str, ...], datetime | None, datetime | None, tuple[str, ...], bytes, tuple[bytes, ...]]
@@ -59,6 +61,7 @@ class Memory:
         self._octets = 0
         self._generation = 0
         self._seen = NOTHING_MISSED
+        self._origin = ""
         self._heard_at = float("-inf")
 
     def __len__(self) -> int:
@@ -73,36 +76,44 @@ class Memory:
             return Mark(self._seen, self._generation)
 
     def hear(self, mark: Mark, head: Head) -> Mark:
-        """Drop what changed until the look whose head this is; called before `get`. `keep` wants the mark."""
+        """Drop what changed until the look whose head this is; called before `get`, which wants the mark."""
         with self._lock:
             others = self._generation - mark.generation
-            if head.changed is None or self._is_strange(mark.seen, head.snapshot):
+            if head.changed is None or self._is_strange(mark.seen, head.origin):
                 self._empty()
+            elif _is_behind(head.snapshot, mark.seen):
+                # Of a transaction begun before others heard of changes: nobody will be told of those again.
+                return Mark(self._seen, _NEVER)
             elif head.changed:
                 self._forget(head.changed)
             if self._seen in {mark.seen, NOTHING_MISSED}:
                 self._seen = head.snapshot
+            self._origin = head.origin
             self._heard_at = self._ticks()
             # What others dropped meanwhile, this look may have read before it changed.
             return Mark(self._seen, self._generation if not others else mark.generation)
 
-    def _is_strange(self, seen: Seen, snapshot: Seen) -> bool:
+    def _is_strange(self, seen: Seen, origin: str) -> bool:
         """Whether nobody can say what changed since what is remembered here was read."""
         if seen == NOTHING_MISSED:
             # Others remembered something while this one asked for no changes.
             return self._seen != NOTHING_MISSED
-        # The record was put back.
-        return snapshot.below < seen.below
+        # The record was put back, or another server answers.
+        return origin != self._origin
 
     def holds(self, address: str, *, with_der: bool) -> bool:
         """Whether `get` may find this mailbox."""
         entry = self._kept.get(address)
         return entry is not None and (not with_der or bool(entry[5]) or not entry[4])
 
-    def get(self, address: str, now: datetime, *, with_der: bool) -> Side | None:
-        """What is remembered of this (canonical) address and holds at `now`, by the database's clock."""
+    def get(self, address: str, now: datetime, mark: Mark, *, with_der: bool) -> Side | None:
+        """What is remembered of this (canonical) address and holds at `now`, by the database's clock.
+
+        Nothing once others dropped something since the look of this mark: beside what was read in it, what
+        they read since would be of another instant.
+        """
         entry = self._kept.get(address)
-        if entry is None:
+        if entry is None or mark.generation != self._generation:
             return None
         standing, changes_at, until, _, packed, ders = entry
         if (until is not None and until <= now) or (with_der and packed and not ders):
@@ -150,6 +161,13 @@ class Memory:
             self._of_person[person].discard(address)
             if not self._of_person[person]:
                 del self._of_person[person]
+
+
+def _is_behind(snapshot: Seen, seen: Seen) -> bool:
+    """Whether this snapshot lacks transactions of which all was told."""
+    return seen != NOTHING_MISSED and (
+        snapshot.below < seen.below or any(xid in seen for xid in snapshot.open)
+    )
 
 
 def _weight(entry: _Entry) -> int:

@@ -95,11 +95,13 @@ _ASK_HEAD, _ASK_SIDES, _ASK_TOGETHER = _present(_HEAD), _present(_SIDES), _prese
 class Head:
     """What one look at the record says besides of mailboxes.
 
-    `now` is the database's clock, `snapshot` what the look showed. `changed` are the keys of those that
-    changed since, None where they are too many; `tokens` are live, by the hash of their secret.
+    `now` is the database's clock; `snapshot` is what the look showed, as transactions are counted at
+    `origin`. `changed` are the keys of those that changed since, None where they are too many; `tokens` are
+    live, by the hash of their secret.
     """
 
     now: datetime
+    origin: str
     snapshot: Seen
     changed: tuple[tuple[str, str], ...] | None
     tokens: Mapping[str, Token]
@@ -129,8 +131,8 @@ def look(
     """
     asked = _asked(addresses, seen, secrets, now, with_der=with_der)
     rows = _ASK_TOGETHER.rows(connection, asked)
-    head = _head(rows[0][:4])
-    return head, _facts((row[4:] for row in rows if row[4] is not None), head.now)
+    head = _head(rows[0][:5])
+    return head, _facts((row[5:] for row in rows if row[5] is not None), head.now)
 
 
 def look_in_parts(
@@ -159,11 +161,10 @@ def _asked(
 
 
 def _head(row: Sequence[Any]) -> Head:
-    now, snapshot, unheard, tokens = row
+    now, origin, snapshot, unheard, tokens = row
     changed = tuple((entity, key) for entity, key in orjson.loads(unheard)) if unheard else ()
-    return Head(
-        now, snapshot_of(snapshot), None if len(changed) > MOST_UNHEARD else changed, tokens_told(tokens)
-    )
+    told = None if len(changed) > MOST_UNHEARD else changed
+    return Head(now, origin, snapshot_of(snapshot), told, tokens_told(tokens))
 
 
 def _facts(rows: Iterable[Sequence[Any]], now: datetime) -> dict[str, Fact]:
