@@ -1,7 +1,7 @@
 """One recipient checked before the framework: what every message of a country asks.
 
-All that is not plain is left to `recipients.py`: an instant in the past, another spelling, an address to try,
-any refusal, a record that is behind or cannot be written. Of what is plain both say the same.
+All that is not plain is left to `recipients.py`: an instant in the past, another spelling, an address to try.
+So are refusals, and a record that is behind or cannot be written. Of what is plain both say the same.
 """
 
 import re
