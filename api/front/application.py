@@ -329,9 +329,8 @@ class Front:
         try:
             if given is not None and given.stream is not None:
                 self._send_pieces(exchange, given, given.stream)
-                given = None
             self._give_back(exchange)
-            if given is not None:
+            if given is not None and given.stream is None:
                 self._send(exchange.scope, exchange.protocol, given)
         except RuntimeError as error:
             _LOG.warning("an answer could not be handed over: %r", error)
@@ -370,21 +369,22 @@ class Front:
 
     def _send_pieces(self, exchange: Exchange, given: Answer, pieces: Iterator[bytes]) -> None:
         """On the thread that makes them: a client that takes none for too long, or leaves, ends it."""
-        transport = exchange.protocol.response_stream(given.status, given.headers)
+        try:
+            transport = exchange.protocol.response_stream(given.status, given.headers)
+            for piece in pieces:
+                self._send_piece(transport, piece)
+        except Exception as error:  # noqa: BLE001 - a connection that is closed has several names
+            _LOG.info("an answer was not taken to its end: %r", error)
 
-        async def sent(piece: bytes) -> None:
+    def _send_piece(self, transport: Any, piece: bytes) -> None:
+        async def sent() -> None:
             await transport.send_bytes(piece)
 
-        for piece in pieces:
-            sending = asyncio.run_coroutine_threadsafe(sent(piece), self._loop)
-            try:
-                sending.result(self._pace.seconds)
-            except Exception as error:  # noqa: BLE001 - a closed connection has several names
-                sending.cancel()
-                _LOG.info("an answer was not taken to its end: %r", error)
-                break
-            if exchange.left.told:
-                break
+        sending = asyncio.run_coroutine_threadsafe(sent(), self._loop)
+        try:
+            sending.result(self._pace.seconds)
+        finally:
+            sending.cancel()
 
     def _failed(self, failure: Refusal | str) -> Answer:
         made = self._problem(failure)

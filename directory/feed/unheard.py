@@ -24,7 +24,7 @@ UNHEARD = f"""concat_ws(' ', pg_postmaster_start_time(), pg_relation_filepath('c
         WHERE pg_visible_in_snapshot(ended.xid, pg_current_snapshot())
         LIMIT {MOST_UNHEARD + 1}) AS unheard) AS unheard"""  # noqa: S608 - a number of this module
 # The entities that a verdict rests on; of the others nothing is remembered.
-TOLD = {entity.value: entity for entity in (Entity.MAILBOX, Entity.PRACTITIONER)}
+TOLD = frozenset({Entity.MAILBOX.value, Entity.PRACTITIONER.value})
 
 
 def asked_since(seen: Seen) -> Mapping[str, Any]:

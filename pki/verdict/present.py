@@ -20,7 +20,7 @@ from directory import rules
 from directory.access import LIVE_TOKENS, Token, hashed, tokens_told
 from directory.base.prepared_statement import Statement
 from directory.feed.changes import Seen
-from directory.feed.unheard import MOST_UNHEARD, UNHEARD, asked_since, snapshot_of
+from directory.feed.unheard import MOST_UNHEARD, TOLD, UNHEARD, asked_since, snapshot_of
 from directory.model import Mailbox, MailboxFacts, MailboxKind, Organisation, Practice, Practitioner, Trust
 from directory.store import MEASURES, TABLES, structure_sql
 from pki.certificates.profiles import served_by
@@ -162,9 +162,10 @@ def _asked(
 
 def _head(row: Sequence[Any]) -> Head:
     now, origin, snapshot, unheard, tokens = row
-    changed = tuple((entity, key) for entity, key in orjson.loads(unheard)) if unheard else ()
-    told = None if len(changed) > MOST_UNHEARD else changed
-    return Head(now, origin, snapshot_of(snapshot), told, tokens_told(tokens))
+    changed = orjson.loads(unheard or "[]")
+    told = tuple((entity, key) for entity, key in changed if entity in TOLD)
+    heard = None if len(changed) > MOST_UNHEARD else told
+    return Head(now, origin, snapshot_of(snapshot), heard, tokens_told(tokens))
 
 
 def _facts(rows: Iterable[Sequence[Any]], now: datetime) -> dict[str, Fact]:

@@ -50,19 +50,38 @@ link.execute(
 print(time.monotonic() - started)
 """
 ASKED_EACH_SECOND = 40
+# A process of its own, on sockets as they are: the client must not take the machine from what it measures.
 PACED = """
-import http.client, json, select, sys, time
-given = json.loads(sys.stdin.readline())
-link = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]))
-took, due, number = [], time.monotonic(), 0
-while not select.select([sys.stdin], [], [], max(0, due - time.monotonic()))[0]:
-    # From when it was due, not from when it was sent: a late answer delays the next question.
-    link.request("GET", given["paths"][number % len(given["paths"])], headers=given["headers"])
-    answer = link.getresponse()
-    answer.read()
-    assert answer.status == 200, answer.status
-    took.append(time.monotonic() - due)
-    number, due = number + 1, due + 1 / given["each_second"]
+import json, re, socket, sys, threading, time
+given, ended, took = json.loads(sys.stdin.readline()), threading.Event(), []
+length = re.compile(rb"content-length: ([0-9]+)", re.IGNORECASE)
+def ask(number):
+    link = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    headers = "".join(f"{name}: {value}\\r\\n" for name, value in given["headers"].items())
+    paths = given["paths"][number::given["connections"]]
+    requests = [f"GET {path} HTTP/1.1\\r\\nHost: x\\r\\n{headers}\\r\\n".encode() for path in paths]
+    pause, place = given["connections"] / given["each_second"], 0
+    due = time.monotonic() + pause * number / given["connections"]
+    while not ended.is_set():
+        time.sleep(max(0, due - time.monotonic()))
+        # From when it was due, not from when it was sent: a late answer delays the next question.
+        link.sendall(requests[place % len(requests)])
+        told = b""
+        while b"\\r\\n\\r\\n" not in told:
+            told += link.recv(65536)
+        head, _, body = told.partition(b"\\r\\n\\r\\n")
+        assert head.split()[1] == b"200", head
+        missing = int(length.search(head)[1]) - len(body)
+        while missing > 0:
+            missing -= len(link.recv(65536))
+        took.append(time.monotonic() - due)
+        place, due = place + 1, due + pause
+threads = [threading.Thread(target=ask, args=(number,)) for number in range(given["connections"])]
+for thread in threads: thread.start()
+sys.stdin.readline()
+ended.set()
+for thread in threads: thread.join()
 print(json.dumps(took))
 """
 MB = 1 << 20
@@ -307,8 +326,11 @@ def unstamped(bench: Bench, folder: Path) -> Path:
 class Asking:
     """Someone who asks for verdicts at a steady pace, and notes how long each answer took."""
 
-    def __init__(self, bench: Bench, paths: list[str]) -> None:
+    def __init__(
+        self, bench: Bench, paths: list[str], each_second: int = ASKED_EACH_SECOND, *, connections: int = 1
+    ) -> None:
         self._bench, self._paths = bench, paths
+        self._each_second, self._connections = each_second, connections
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._ask)
         self._took: list[float] = []
@@ -339,7 +361,10 @@ class Asking:
 
     def _ask(self) -> None:
         command = [sys.executable, "-c", PACED, self._bench.settings.host, str(self._bench.settings.port)]
-        given = {"paths": self._paths, "headers": self._bench.operator, "each_second": ASKED_EACH_SECOND}
+        given = {
+            "paths": self._paths, "headers": self._bench.operator, "each_second": self._each_second,
+            "connections": self._connections,
+        }  # fmt: skip
         # A process of its own: in this one the import would keep it from looking at the clock.
         asking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         asking.stdin.write(json.dumps(given) + "\n")
