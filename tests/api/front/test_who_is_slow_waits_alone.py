@@ -361,6 +361,28 @@ def test_a_long_answer_comes_in_gzip_to_who_takes_it(port: int) -> None:
         assert "content-encoding" not in asked(port, many, Accept_Encoding=unwilling).headers
 
 
+def test_who_leaves_or_reads_nothing_gives_its_turn_back(port: int) -> None:
+    """One token has one turn of the eight: left with a stream that nobody takes, it could ask no more."""
+    many = b'{"addresses":[' + b",".join(b'"nobody%d@b.example"' % n for n in range(10_000)) + b"]}"
+    sent = post(CHECK, many, "sceau_operator-1", Accept="application/x-ndjson")
+    with closing(connect(port)) as leaving:
+        leaving.sendall(sent)
+        assert leaving.recv(1024).startswith(b"HTTP/1.1 200")
+    deaf = [connect(port) for _ in range(3)]
+    for link in deaf:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        link.sendall(sent)
+    began = time.monotonic()
+    with closing(connect(port)) as link:
+        link.sendall(sent)
+        told = answer_of(link)
+    assert told.body.count(b"\n") == 10_000
+    # Each of the deaf is let go once it took nothing for so long.
+    assert time.monotonic() - began < 3 * SECONDS + 4
+    for link in deaf:
+        link.close()
+
+
 def test_a_body_beyond_the_limit_is_told_the_limit_before_it_is_sent(port: int) -> None:
     head = head_of("POST", CHECK, "sceau_operator-0", Content_Length=str(LARGEST_BODY + 1))
     told = exchange(port, head)
