@@ -3,30 +3,23 @@
 What they hold is `pki/publication/export.py`'s, when they are made and kept `api/jobs/exports.py`'s.
 """
 
-from collections.abc import Callable
 from datetime import datetime
-from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 from marshmallow import fields
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
-from werkzeug.wsgi import FileWrapper
 
-from api.front.views import source_of_request
 from api.http.operation import Call, Opens, Resource, operation, resource
 from api.http.prices import DOWNLOAD
 from api.http.schemas import Instant, Shape
 from api.rest.changes import MAY_COPY
-from api.rest.preconditions import conditional
+from api.rest.downloads import OCTETS, hand_out
 from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from pki.publication import export_folder
 from pki.publication.export_folder import Export
 
-OCTETS = "application/octet-stream"
 EXAMPLE_STAMP = "20260901T040000Z"
 STAMPED = {
     "stamp": {
@@ -42,11 +35,6 @@ NAMED = {
         "example": "mailboxes.ndjson.gz",
     }
 }
-_CHUNK = 1 << 16
-# A proxy in between keeps nothing; a reader may, and asks by ETag whether it still holds.
-_KEPT_BY_ITS_READER = "private, no-cache"
-# Who fetches one file after another asks for the next before the end of the last one has been seen here.
-_PATIENCE = 0.2
 
 
 class ExportFile(Shape):
@@ -145,25 +133,7 @@ def export_file(call: Call, stamp: str, file: str) -> Response:
     if known is None:
         raise _unknown()
     path, digest = known
-    seats, token, source = call.container.downloads, call.token.id, source_of_request()
-    if not seats.take(token, source, _PATIENCE):
-        text = "Too many files are being fetched just now, by all or by this token."
-        raise Refusal(Kind.UNAVAILABLE, "too-many-downloads", text)
-    handed = _Seated(path, lambda: seats.leave(token, source))
-    try:
-        answer = Response(handed, mimetype=OCTETS, direct_passthrough=True)
-        answer.content_length = handed.size
-        answer.set_etag(digest)
-        answer.last_modified = kept_export.made_at
-        answer.headers["Cache-Control"] = _KEPT_BY_ITS_READER
-        conditional(answer, accept_ranges=True, complete_length=handed.size)
-    except RequestedRangeNotSatisfiable:
-        handed.close()
-        raise
-    if request.method == "HEAD" or answer.status_code == HTTPStatus.NOT_MODIFIED:
-        # Without a body nobody ends the hold on it.
-        handed.close()
-    return answer
+    return hand_out(call, path, digest=digest, made_at=kept_export.made_at, gone=_unknown)
 
 
 def exports_of_the_public(container: Container) -> Resource:
@@ -194,30 +164,3 @@ def _answer(kept_export: Export) -> dict[str, Any]:
         "sources": {name: at and datetime.fromisoformat(at) for name, at in told["sources"].items()},
         "files": [{"name": name, **facts} for name, facts in sorted(told["files"].items())],
     }
-
-
-class _Seated(FileWrapper):
-    """A file on its way to a reader, who has a seat until it is closed."""
-
-    def __init__(self, path: Path, leave: Callable[[], None]) -> None:
-        self._leave: Callable[[], None] | None = leave
-        try:
-            file = path.open("rb")
-        except FileNotFoundError as error:
-            # Forgotten since its name was read.
-            self._give_back()
-            raise _unknown() from error
-        # Where the server may read it by itself.
-        self.path = path
-        self.size = path.stat().st_size
-        super().__init__(file, _CHUNK)
-
-    def close(self) -> None:
-        """Close the file and give the seat back, once however often the server says so."""
-        super().close()
-        self._give_back()
-
-    def _give_back(self) -> None:
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave()
