@@ -41,14 +41,14 @@ from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies
 from api.front.connections import Connections
 from api.front.exchange import Exchange
 from api.front.packing import packed
-from api.front.roads import LONGEST_TARGET, Road, Trade, too_large
+from api.front.roads import LARGEST_DEFERRED, LONGEST_TARGET, Road, Trade, too_large
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
 from directory.base.errors import Kind, Refusal
 
 _LOG = logging.getLogger("sceau.front")
-# Octets of bodies kept at a time; an eighth is more than the largest one.
+# Octets of bodies kept at a time; an eighth is no less than the largest one.
 OCTETS = 256 << 20
 # A body as short takes no share of them: all who have a place hold less together than a process weighs.
 UNCOUNTED = 4 << 10
@@ -167,7 +167,8 @@ class Front:
         exchange.asker = self._asker(scope)
         _refuse_long(scope)
         _refuse_without_host(scope)
-        exchange.road = self._road(scope.method, scope.path)
+        road = self._road(scope.method, scope.path)
+        exchange.road = road if road.deferred is None else road.preferred(_preference(scope))
         declared = scope.headers.get("content-length")
         if declared == "0" or (declared is None and "transfer-encoding" not in scope.headers):
             self._seat(exchange)
@@ -185,9 +186,9 @@ class Front:
 
     def _receive(self, exchange: Exchange, declared: int | None) -> None:
         """Let the body come; what it came to is handed to `_received`."""
-        largest = exchange.road.largest
+        largest, deferrable = exchange.road.largest, exchange.road.deferred is not None
         if declared is not None and declared > largest:
-            self._refuse_body(exchange, too_large(largest))
+            self._refuse_body(exchange, too_large(largest, deferrable=deferrable))
             return
         removed = self._lanes[exchange.road.trade].senders.enter(exchange)
         exchange.sends = True
@@ -207,6 +208,7 @@ class Front:
             pace=self._pace,
             turns=self._small_pieces,
             grant=grant,
+            deferrable=deferrable,
         )
         self._on_the_loop(lambda: self._read(exchange, declared, self._loop.create_task(pieces)))
 
@@ -310,11 +312,18 @@ class Front:
     def _answer(self, exchange: Exchange, *, may_stay: bool = False) -> None:
         """On a thread of the lane: the body unpacked, the application asked, its answer packed."""
         scope, headers = exchange.scope, exchange.scope.headers
-        body = bodies.unpacked(exchange.body, headers.get("content-encoding", ""), exchange.road.largest)
+        body = self._unpacked(exchange, headers.get("content-encoding", ""))
         more = {MAY_STAY: may_stay, CLIENT_LEFT: exchange.left, SOURCE: exchange.asker.source}
         environ = environment(scope, body, exchange.asker.address, more)
         application = self._lanes[exchange.road.trade].application
         self._end(exchange, packed(answer(application, environ), headers.get("accept-encoding", "")))
+
+    def _unpacked(self, exchange: Exchange, encoding: str) -> bytes:
+        """The body out of its coding; what may become very large of it has its memory first."""
+        road = exchange.road
+        if encoding and road.largest == LARGEST_DEFERRED:
+            self._grant(exchange, road.largest - exchange.octets)
+        return bodies.unpacked(exchange.body, encoding, road.largest, deferrable=road.deferred is not None)
 
     def _end(self, exchange: Exchange, given: Answer | None) -> None:
         """Give back what the request holds, and hand over its answer; the first who says it is heard."""
@@ -435,6 +444,10 @@ class Front:
 def _displaced() -> Refusal:
     text = "Others needed the place of this request, which was long on its way; nothing was done."
     return Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=_RETRY_SECONDS)
+
+
+def _preference(scope: Any) -> str:
+    return ",".join(scope.headers.get_all("prefer"))
 
 
 def _refuse_long(scope: Scope) -> None:

@@ -86,6 +86,7 @@ async def read(
     pace: Pace,
     turns: Turns,
     grant: Callable[[int], None],
+    deferrable: bool = False,
 ) -> bytes:
     """The body, piece by piece; Refusal `body-too-large`, `body-too-slow`, `body-cut-short`, or what `grant`
     refuses.
@@ -97,7 +98,7 @@ async def read(
     async for piece in _in_time(incoming, pace, turns):
         size += len(piece)
         if size > largest:
-            raise too_large(largest)
+            raise too_large(largest, deferrable=deferrable)
         if declared is None:
             grant(len(piece))
         pieces.append(piece)
@@ -154,7 +155,7 @@ async def _turn(turns: Turns, now: float, until: float, pace: Pace) -> None:
         await asyncio.sleep(turn - now)
 
 
-def unpacked(body: bytes, encoding: str, largest: int) -> bytes:
+def unpacked(body: bytes, encoding: str, largest: int, *, deferrable: bool = False) -> bytes:
     """The body out of its Content-Encoding; `unknown-encoding` or `body-too-large` are refused.
 
     Never makes more than `largest` octets of it, whatever the body promises.
@@ -177,7 +178,7 @@ def unpacked(body: bytes, encoding: str, largest: int) -> bytes:
         except zlib.error as error:
             raise _not_gzip() from error
         if len(made) > largest:
-            raise too_large(largest)
+            raise too_large(largest, deferrable=deferrable)
         # By blocks: zlib copies what follows a member, which would be the rest of the body for each.
         place += len(block) - len(unpacking.unused_data)
         if unpacking.eof:

@@ -3,6 +3,7 @@
 Said where a road is made; read by `api/front`, which hands each request to the threads of its trade.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -19,8 +20,12 @@ from directory.base.errors import Kind, Refusal
 LARGEST_BODY = 1 << 20
 # A thousand requests on RSA keys of 4096 bits, in PEM.
 LARGEST_BATCH = 4 << 20
+# A million addresses of 30 characters: the share of a token (`application.py`).
+LARGEST_DEFERRED = 32 << 20
 # Of path and query together. From 65,535 on Granian answers itself, with nothing but the status.
 LONGEST_TARGET = 16_384
+RESPOND_ASYNC = "respond-async"
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ON_A_VIEW = "sceau_road"
 
 
@@ -41,22 +46,34 @@ class Trade(Enum):
 
 @dataclass(frozen=True)
 class Road:
-    """The trade of a road, and the largest body it reads."""
+    """The trade of a road, and the largest body it reads; another for who prefers to be answered later."""
 
     trade: Trade = Trade.ORDINARY
     largest: int = LARGEST_BODY
+    deferred: "Road | None" = None
+
+    def preferred(self, prefer: str) -> "Road":
+        """The road of a request with this `Prefer`."""
+        return self.deferred if self.deferred is not None and prefers_async(prefer) else self
 
 
 ORDINARY = Road()
 TAKES_AWAY = Road(Trade.REVOCATION)
 
 
-def too_large(largest: int) -> Refusal:
+def prefers_async(prefer: str) -> bool:
+    """Whether a `Prefer` header says `respond-async` (RFC 7240 4.1)."""
+    named = (part.partition(";")[0].partition("=")[0] for part in _QUOTED.sub("", prefer).split(","))
+    return any(name.strip().lower() == RESPOND_ASYNC for name in named)
+
+
+def too_large(largest: int, *, deferrable: bool = False) -> Refusal:
     """The refusal of a body beyond the limit of its road, which it names."""
     text = f"A body of this request holds at most {largest:,} octets, unpacked."
     if largest == LARGEST_BODY:
         # A smaller body is one request, as a JWS is: it has no parts.
-        text += " Send it in parts."
+        text += " Send it in parts"
+        text += f", or with `Prefer: {RESPOND_ASYNC}`." if deferrable else "."
     return Refusal(Kind.TOO_LARGE, "body-too-large", text, largest=largest)
 
 

@@ -11,9 +11,11 @@ from api.front.application import Front, Lane
 from api.front.askers import Proxies
 from api.front.bodies import Pace
 from api.front.exchange import Exchange
-from api.front.roads import ORDINARY, Trade
+from api.front.roads import LARGEST_DEFERRED, ORDINARY, Road, Trade
 from api.front.turns import Turns
 from api.http.problems import of_failure
+
+DEFERRABLE = Road(Trade.BULK, deferred=Road(Trade.BULK, LARGEST_DEFERRED))
 
 
 def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -31,7 +33,7 @@ def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
 
 application = Front(
     {trade: Lane(serve, Turns(trade.value, 8)) for trade in Trade},
-    lambda _, __: ORDINARY,
+    lambda _, path: DEFERRABLE if path == "/many" else ORDINARY,
     lambda _: None,
     problem=partial(of_failure, "https://sceau.invalid"),
     pace=Pace(1.0, 500),

@@ -1,5 +1,6 @@
 """The parts of the front by themselves: shares, turns, whom a proxy speaks for, what is read of JSON."""
 
+import gzip
 import http.client
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from granian import _futures
 from api.front import shortcut
 from api.front.askers import X_FORWARDED_FOR, Asker, Proxies, source_of
 from api.front.connections import Connections
+from api.front.roads import LARGEST_DEFERRED
 from api.front.senders import Senders
 from api.front.shares import Shares
 from api.front.turns import Turns
@@ -394,10 +396,29 @@ def answers(port: int) -> bool:
         return False
 
 
-def asked(port: int, method: str, path: str, body: bytes | None = None) -> bytes:
+def asked(
+    port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> bytes:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as link:
-        link.request(method, path, body)
+        link.request(method, path, body, headers or {})
         return link.getresponse().read()
+
+
+def test_who_prefers_to_be_answered_later_may_send_more(alone: int) -> None:
+    """What a packed body may become is memory that is taken, and given back: ten would be more than all."""
+    later, packed = {"Prefer": "respond-async"}, {"Content-Encoding": "gzip"}
+    body, largest = b"a" * (2 << 20), gzip.compress(b"a" * LARGEST_DEFERRED, 1)
+    length = str(len(body)).encode()
+    # Announced alone: what is refused unread is not taken to its end.
+    for coding, sent in (({"Content-Length": length.decode()}, None), (packed, gzip.compress(body, 1))):
+        refused = asked(alone, "POST", "/many", sent, coding)
+        assert (b"body-too-large" in refused, b"Prefer: respond-async" in refused) == (True, True)
+        assert b"body-too-large" in asked(alone, "POST", "/", sent, coding | later)
+        assert asked(alone, "POST", "/many", sent or body, coding | later) == length
+    answers = {asked(alone, "POST", "/many", largest, packed | later) for _ in range(10)}
+    assert answers == {str(LARGEST_DEFERRED).encode()}
+    longer = gzip.compress(b"a" * (LARGEST_DEFERRED + 1), 1)
+    assert b"body-too-large" in asked(alone, "POST", "/many", longer, packed | later)
 
 
 def test_nothing_is_kept_of_a_request_that_is_over(alone: int) -> None:
