@@ -40,6 +40,7 @@ from api.rest.operator_contacts import operator_contacts
 from api.rest.organisations import organisations
 from api.rest.pkcs12 import pkcs12_files
 from api.rest.practitioners import practitioners
+from api.rest.recipient_checks import recipient_checks
 from api.rest.recipients import recipients
 from api.rest.registers import registers
 from api.rest.revocation_by_key import proofs
@@ -80,6 +81,7 @@ def create_app(container: Container) -> Flask:
     described.spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     for resource in (
         recipients,
+        recipient_checks,
         practitioners,
         organisations,
         batches,

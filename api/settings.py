@@ -197,7 +197,9 @@ class Settings:
         40_000, "The same of pages of the feed of changes. Fewer make copies late while much changes."
     )
     reading_downloads_hour: int = _setting(
-        1000, "The same of answers about exports, parts of files included. Fewer slow who begins a copy."
+        1000,
+        "The same of answers about exports, and of results of checks answered later, parts of files included."
+        " Fewer slow who begins a copy.",
     )
     reading_authority_times: int = _setting(
         20,
@@ -214,6 +216,11 @@ class Settings:
     )
     exports_folder: str = _setting(
         "", "Folder of the exports, the same for worker and web; empty: `state/exports`."
+    )
+    checks_folder: str = _setting(
+        "",
+        "Folder of the checks that are answered later, the same for worker and web; empty: `state/checks`."
+        " Who reads it learns whom operators write to; losing it fails the checks of a day.",
     )
     bounds_file: str = _setting(
         "",
@@ -307,6 +314,11 @@ class Settings:
     def droppers(self) -> frozenset[int]:
         """Numbers of the accounts whose files in the drop folder are taken in."""
         return _accounts(self.drop_accounts)
+
+    @property
+    def checks(self) -> Path:
+        """The folder of checks that are answered later: what is asked, and the verdicts."""
+        return Path(self.checks_folder) if self.checks_folder else self.state / "checks"
 
     @property
     def exports(self) -> Path:

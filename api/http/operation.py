@@ -6,6 +6,7 @@ disagree.
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,7 +25,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from api.auth.bearer import admitted, admitted_for_act, presented_secret
-from api.front.roads import ORDINARY, Road, on_road
+from api.front.roads import ORDINARY, RESPOND_ASYNC, Road, on_road, prefers_async
 from api.http import freshness, prices
 from api.http import idempotency as idempotent_requests
 from api.http.idempotency import asked_of
@@ -43,6 +44,31 @@ from pki.record.idempotency import IdempotencyClaim, KeptAnswer
 
 View = Callable[..., Any]
 Form = Callable[[Container, Any], bytes]
+NDJSON = "application/x-ndjson"
+# A body of 32 MiB is read in two seconds.
+_PATIENCE_SECONDS = 5.0
+PREFER_DOCUMENTED = {
+    "in": "header",
+    "name": "Prefer",
+    "required": False,
+    "description": "`respond-async` : la réponse vient plus tard, dans un fichier (202) —"
+    " `respond-async`: the answer comes later, in a file (202; RFC 7240)",
+    "schema": {"type": "string"},
+    "example": RESPOND_ASYNC,
+}
+LATER_DOCUMENTED: Mapping[str, Mapping[str, Any]] = {
+    "Location": {
+        "description": "Où voir l'avancement — Where its progress is told",
+        "schema": {"type": "string"},
+        "required": True,
+    },
+    "Preference-Applied": {
+        "description": "Ce qui a été suivi de `Prefer` (RFC 7240) — What was followed of `Prefer`",
+        "schema": {"type": "string"},
+        "example": RESPOND_ASYNC,
+        "required": True,
+    },
+}
 # RFC 9110's words. Python's own became these with 3.13; the description must not depend on who serves it.
 PHRASES = {
     413: "Content Too Large",
@@ -105,6 +131,7 @@ class Operation:
     streams: tuple[str, ...] = ()
     road: Road = ORDINARY
     price: Price | None = None
+    deferred: "Operation | None" = None
 
 
 def operation(
@@ -127,6 +154,7 @@ def operation(
     streams: tuple[str, ...] = (),
     road: Road = ORDINARY,
     price: Price | None = None,
+    deferred: Operation | None = None,
 ) -> Callable[[View], Operation]:
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
@@ -139,6 +167,8 @@ def operation(
     `Accept` may ask for, each made from the JSON of the answer. `streams` are those that the view makes
     itself, while they are sent. `road` says which threads serve it, and how large its body may be. `price` is
     what it counts as reading; without one it is not counted.
+    `deferred` is asked instead where the client prefers `respond-async` (RFC 7240), one at a time in a
+    process.
     """
 
     def declare(view: View) -> Operation:
@@ -162,6 +192,7 @@ def operation(
             streams,
             road,
             price,
+            deferred,
         )
 
     return declare
@@ -172,6 +203,13 @@ class JsonParser(FlaskParser):
 
     # Silence about a misspelt parameter is how a search comes back with everybody.
     DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": RAISE, "path": RAISE}  # noqa: RUF012 - so named by webargs
+
+    def load_json(self, req: Request, schema: Schema) -> Any:
+        """The body; one value a line where the schema says of which of its lists such lines are."""
+        lines_of: str | None = getattr(schema, "lines_of", None)
+        if lines_of is None or req.mimetype != NDJSON:
+            return super().load_json(req, schema)
+        return {lines_of: _read_lines(req.get_data(cache=True))}
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
         """The parameters; one given twice is refused, or one of both values would be dropped in silence.
@@ -265,8 +303,12 @@ def _handler(blueprint: Resource, container: Container, endpoint: Operation) -> 
         return answered
 
     view = apart if endpoint.opens is Opens.NONE else within
+    later = None if endpoint.deferred is None else _later(blueprint, container, endpoint.deferred)
 
     def handler(**path: Any) -> Response:
+        if later is not None and prefers_async(request.headers.get("Prefer", "")):
+            deferred: Response = later(**path)
+            return deferred
         return _as_accepted(endpoint, container, view(**path))
 
     handler.__doc__ = None
@@ -274,6 +316,26 @@ def _handler(blueprint: Resource, container: Container, endpoint: Operation) -> 
     on_road(handler, endpoint.road)
     vars(handler)["_apidoc"] = {**vars(inner)["_apidoc"], "manual_doc": _documented(endpoint)}
     return handler
+
+
+def _later(blueprint: Resource, container: Container, endpoint: Operation) -> View:
+    """The view of who prefers to be answered later; its body may be so large that one is read at a time."""
+    view, alone = _handler(blueprint, container, endpoint), threading.Lock()
+
+    def later(**path: Any) -> Response:
+        if not alone.acquire(timeout=_PATIENCE_SECONDS):
+            text = "Another request to be answered later is being read by this process; nothing was done."
+            raise Refusal(Kind.UNAVAILABLE, "process-full", text, retry_after=2)
+        try:
+            answered: Response = view(**path)
+        finally:
+            alone.release()
+        answered.headers["Preference-Applied"] = RESPOND_ASYNC
+        # From the body, which is also what is kept under an Idempotency-Key.
+        answered.headers["Location"] = orjson.loads(answered.get_data())["location"]
+        return answered
+
+    return later
 
 
 def _caller(
@@ -300,6 +362,12 @@ def _with_schemas(blueprint: Resource, endpoint: Operation) -> View:
     made: View = blueprint.response(
         endpoint.status, endpoint.answer, content_type=endpoint.media, headers=headers
     )(inner)
+    if endpoint.deferred is not None:
+        later = endpoint.deferred
+        # What is answered from memory under a key counts nothing.
+        perhaps = {name: {**facts, "required": False} for name, facts in prices.DOCUMENTED.items()}
+        headers = {**headers, **perhaps, **LATER_DOCUMENTED}
+        made = blueprint.alt_response(later.status, schema=later.answer, headers=headers)(made)
     return made
 
 
@@ -338,13 +406,27 @@ def _once(
     return answered
 
 
+def _read_lines(body: bytes) -> list[Any]:
+    """The values of NDJSON; one that spans lines has a line end in it, and is refused."""
+    lines = body.strip()
+    try:
+        values: list[Any] = orjson.loads(b"[" + lines.replace(b"\n", b",\n") + b"]")
+    except ValueError as error:
+        raise BadRequest from error
+    if lines and len(values) != lines.count(b"\n") + 1:
+        raise BadRequest
+    return values
+
+
 def _name(endpoint: Operation) -> str:
     return endpoint.view.__name__
 
 
 def _path(endpoint: Operation) -> dict[str, Any]:
     described = [{"in": "path", "name": name, **facts} for name, facts in endpoint.parameters.items()]
-    if endpoint.idempotent:
+    if endpoint.deferred is not None:
+        described.append(PREFER_DOCUMENTED)
+    if endpoint.idempotent or (endpoint.deferred is not None and endpoint.deferred.idempotent):
         described.append(idempotent_requests.DOCUMENTED)
     return {"parameters": described} if described else {}
 
@@ -361,6 +443,7 @@ def _documented(endpoint: Operation) -> dict[str, Any]:
         "x-titles": {"fr": french[0], "en": english[0]},
         "security": [{"bearer": []}],
         "responses": {**_refusals(endpoint), **_forms(endpoint)},
+        **_lines(endpoint),
     }
 
 
@@ -370,6 +453,14 @@ def _forms(endpoint: Operation) -> dict[int, Any]:
     if not forms:
         return {}
     return {endpoint.status: {"content": {form: {"schema": {"type": "string"}} for form in forms}}}
+
+
+def _lines(endpoint: Operation) -> dict[str, Any]:
+    """The body of NDJSON that is read of who prefers to be answered later."""
+    body = None if endpoint.deferred is None else endpoint.deferred.body
+    if body is None or not hasattr(body, "lines_of"):
+        return {}
+    return {"requestBody": {"content": {NDJSON: {"schema": {"type": "string"}}}}}
 
 
 def _told(text: str) -> tuple[str, str]:
@@ -386,6 +477,8 @@ _OF_EVERY_ROAD = (
 
 def _refusals(endpoint: Operation) -> dict[int, Any]:
     codes = [*_OF_EVERY_ROAD, *endpoint.problems]
+    if endpoint.deferred is not None:
+        codes += endpoint.deferred.problems
     if not endpoint.while_behind:
         codes.append("record-behind")
     if endpoint.price:

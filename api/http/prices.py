@@ -74,6 +74,11 @@ def priced(view: Callable[..., Any], price: Price) -> Callable[..., Any]:
     return counted
 
 
+def charge(call: Any, price: Price, asked: Mapping[str, Any]) -> None:
+    """Count what is asked, where a view has more to refuse before; refuses as `priced`."""
+    _charge(call.container.readers, call.token, price.reading, price.number(asked), call.now)
+
+
 def mark(response: Response) -> Response:
     """Put the headers on the answer of an operation with a price, once it is known who asks."""
     if "rate_limit" in g:

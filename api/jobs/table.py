@@ -25,6 +25,7 @@ from api.jobs import (
     housekeeping,
     ldaps_certificate,
     ocsp,
+    recipient_checks,
     register_freshness,
     register_increments,
     revocations,
@@ -215,6 +216,19 @@ JOBS = MappingProxyType(
                 _every(300),
                 expiry_mail.send_notices,
                 waits=True,
+            ),
+            Job(
+                "recipient-checks",
+                "Carries out the checks of many recipients that are answered later.",
+                _every(2),
+                recipient_checks.carry_out,
+                waits=True,
+            ),
+            Job(
+                "recipient-checks-end",
+                "Removes these checks and their results after 24 hours.",
+                _every(60),
+                recipient_checks.remove,
             ),
             Job("feed-housekeeping", "Removes changes older than promised.", _every(3600), feed.trim_feed),
             Job(

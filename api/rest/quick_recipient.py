@@ -18,9 +18,10 @@ from api.front.askers import Asker
 from api.http import freshness, prices
 from api.http.access_log import note
 from api.http.guarding import guarding
+from api.http.verdict_json import octets, written
 from api.process.gathering import Finding, Gathering, Question
-from api.rest.recipients import MAY_CHECK, PATH, check_recipient
-from api.rest.verdict_json import octets, written
+from api.rest.recipient_schemas import MAY_CHECK
+from api.rest.recipients import PATH, check_recipient
 from api.wiring import Container
 from directory.base.errors import Refusal
 from directory.identifiers import address_or_none

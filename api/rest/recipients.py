@@ -1,13 +1,13 @@
 """May these two exchange, and with which certificate: one recipient, or up to 10,000 at once.
 
-The answers go out as bytes made by `verdict_json.py`; the schemas here document them. A plain question about
-one recipient is answered before it comes here (`quick_recipient.py`).
+The answers go out as bytes made by `api/http/verdict_json.py`; the schemas here document them. A plain
+question about one recipient is answered before it comes here (`quick_recipient.py`).
 """
 
 from typing import Any
 
 from flask import Response, request
-from marshmallow import fields, validate
+from marshmallow import fields
 
 from api.front.answers import Pieces
 from api.front.roads import Road, Trade
@@ -17,32 +17,30 @@ from api.http.prices import ALL_ADDRESSES, ONE_ADDRESS
 from api.http.schemas import (
     EXAMPLE_ADDRESS,
     EXAMPLE_SERIAL,
-    LONGEST_ADDRESS,
     Base64,
     Hexadecimal,
     Instant,
-    Line,
-    QueryAddress,
     Shape,
-    Strings,
 )
-from api.rest.verdict_json import JSON, NDJSON, Included, in_lines, in_one_document, octets, written
+from api.http.verdict_json import JSON, NDJSON, Included, in_lines, in_one_document, octets, written
+from api.rest.recipient_checks import check_later
+from api.rest.recipient_schemas import (
+    MAY_CHECK,
+    RecipientQuery,
+    RecipientsQuery,
+    RecipientsRequest,
+    refuse_malformed,
+)
 from api.wiring import Container
-from directory.access import Role
-from directory.base.errors import Kind, Refusal
-from directory.identifiers import parse_address
 from directory.model import MailboxStanding
 from pki.model import BEFORE_OUR_RECORDS, Purpose
 from pki.verdict.answer import Gathered, gather
 from pki.verdict.decide import SENDER
 from pki.verdict.model import Answer, CertificateReason
 
-MAY_CHECK = {Role.OPERATOR, Role.REGISTRAR, Role.AUDITOR}
 PATH = "/v1/recipients/<address:address>"
-MOST_ADDRESSES = 10_000
 # Up to so many are sent as one body, whose length is known.
 IN_ONE_GO = 500
-EXAMPLE_INSTANT = "2026-09-01T12:00:00Z"
 REASONS = (BEFORE_OUR_RECORDS, *(reason.value for reason in (*MailboxStanding, *CertificateReason)))
 
 
@@ -125,48 +123,6 @@ class VerdictsAnswer(Shape):
     )
 
 
-class RecipientQuery(Shape):
-    """Who would send, and as of when."""
-
-    sender = QueryAddress(
-        LONGEST_ADDRESS,
-        told={
-            "verdict": Answer.REFUSED.value,
-            "reasons": [SENDER + MailboxStanding.MALFORMED_ADDRESS.value],
-        },
-        metadata={"description": "Adresse de l'émetteur — Sender", "example": EXAMPLE_ADDRESS},
-    )
-    at = Instant(
-        metadata={"description": "Instant passé — An instant in the past", "example": EXAMPLE_INSTANT}
-    )
-
-
-class RecipientsRequest(Shape):
-    """The addresses to check, for one sender, as of one instant."""
-
-    addresses = Strings(
-        fields.String(),
-        required=True,
-        validate=validate.Length(min=1, max=MOST_ADDRESSES),
-        metadata={"example": [EXAMPLE_ADDRESS, "service.cardiologie@chu-ville.hopital.mssante.invalid"]},
-    )
-    sender = Line(LONGEST_ADDRESS, allow_none=True, metadata={"example": EXAMPLE_ADDRESS})
-    at = Instant(allow_none=True, metadata={"example": EXAMPLE_INSTANT})
-
-
-class RecipientsQuery(Shape):
-    """What is told of the certificates besides."""
-
-    include = fields.String(
-        validate=validate.OneOf([included.value for included in Included]),
-        metadata={
-            "description": "Certificats des verdicts `allowed` : entiers, ou leurs empreintes —"
-            " Certificates of `allowed` verdicts: whole, or their digests",
-            "example": Included.FINGERPRINTS.value,
-        },
-    )
-
-
 @operation(
     "GET",
     PATH,
@@ -197,7 +153,7 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     """
     # A slash may stand in an address, never at its end.
     address = address.removesuffix("/")
-    _refuse_malformed(address)
+    refuse_malformed(address)
     verdict = _gathered(call, [address], asked).verdict(address)
     return Response(octets(written(verdict)), mimetype=JSON)
 
@@ -212,14 +168,17 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
 
     Les réponses viennent dans l'ordre demandé, sur un seul et même état du registre, au fur et à mesure. Une
     adresse mal formée reçoit son verdict comme les autres. `Accept: application/x-ndjson` donne un verdict
-    par ligne. Les certificats ne viennent que si `include` les demande.
+    par ligne. Les certificats ne viennent que si `include` les demande. `Prefer: respond-async` en prend
+    jusqu'à 1 000 000, aussi en NDJSON, une adresse par ligne, avec `sender` et `at` dans la requête : la
+    réponse vient plus tard, dans un fichier (voir `/v1/recipient-checks`).
     """,
     answer=VerdictsAnswer,
     body=RecipientsRequest,
     query=RecipientsQuery,
     streams=(NDJSON,),
     problems=("malformed-address", "at-in-the-future", "at-out-of-range"),
-    road=Road(Trade.BULK),
+    road=Road(Trade.BULK, deferred=check_later.road),
+    deferred=check_later,
 )
 def check_recipients(call: Transacted, query: dict[str, Any], asked: dict[str, Any]) -> Response:
     """Check up to 10,000 recipients.
@@ -227,6 +186,8 @@ def check_recipients(call: Transacted, query: dict[str, Any], asked: dict[str, A
     Answers come in the order asked, all on one state of the record, while they are decided. A malformed
     address gets its verdict like the others; a malformed sender is refused, since nothing could be answered.
     `Accept: application/x-ndjson` gives one verdict a line. Certificates come where `include` asks for them.
+    `Prefer: respond-async` takes up to 1,000,000, also as NDJSON, one address a line, with `sender` and `at`
+    in the query: the answer comes later, in a file (see `/v1/recipient-checks`).
     """
     included = Included(query["include"]) if "include" in query else Included.NOTHING
     gathered = _gathered(call, asked["addresses"], asked, with_der=included is Included.CERTIFICATES)
@@ -253,7 +214,7 @@ def _gathered(
 ) -> Gathered:
     sender: str | None = asked.get("sender")
     if sender is not None:
-        _refuse_malformed(sender, SENDER)
+        refuse_malformed(sender, SENDER)
     container = call.container
     gathered = gather(
         call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now,
@@ -262,15 +223,3 @@ def _gathered(
     )  # fmt: skip
     rest_on(gathered.occasion.sources)
     return gathered
-
-
-def _refuse_malformed(address: str, whose: str = "") -> None:
-    """A malformed address asked about alone is a bad request; the verdict goes along for those who read
-    only that. `whose` is what reasons about that party begin with.
-    """
-    try:
-        parse_address(address)
-    except Refusal as refusal:
-        told = {"verdict": Answer.REFUSED.value, "reasons": [whose + refusal.code]}
-        text = "The sender is not a mailbox address." if whose else refusal.text
-        raise Refusal(Kind.MALFORMED, refusal.code, text, **told) from refusal

@@ -38,10 +38,12 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "body-too-large", 413, "The request is too large",
         "`largest` says how many octets a body of this request holds, unpacked: room for 10,000 addresses, or"
-        " for a batch of a thousand requests. Send it in parts.",
+        " for a batch of a thousand requests. Send it in parts. A check of recipients takes up to 1,000,000"
+        " addresses and 32 MiB with `Prefer: respond-async`.",
         "Demande trop volumineuse",
         "`largest` dit combien d'octets compte au plus un corps de cette demande, décompressé : de quoi"
-        " porter 10 000 adresses, ou un lot de mille demandes. Envoyez-le en plusieurs fois.",
+        " porter 10 000 adresses, ou un lot de mille demandes. Envoyez-le en plusieurs fois. Une vérification"
+        " de destinataires va jusqu'à 1 000 000 d'adresses et 32 Mio avec `Prefer: respond-async`.",
     ),
     Entry(
         "csr-too-large", 413, "The certificate request is too large",
@@ -819,6 +821,39 @@ ENTRIES: tuple[Entry, ...] = (
         "Send back `next` as it was received, with the same criteria, or leave it out to begin again.",
         "Curseur inconnu",
         "Renvoyez `next` tel que reçu, avec les mêmes critères, ou omettez-le pour recommencer.",
+    ),
+    Entry(
+        "unknown-check", 404, "There is no such check",
+        "It was deleted, is older than 24 hours, or another operator asked for it. Ask again.",
+        "Vérification inconnue",
+        "Elle a été supprimée, date de plus de 24 heures, ou un autre opérateur l'a demandée. Recommencez.",
+    ),
+    Entry(
+        "check-not-done", 409, "The check is not done yet",
+        "The result is shown when all addresses are decided. Look at the check until its state is `done`.",
+        "Vérification encore en cours",
+        "Le résultat est donné quand toutes les adresses ont leur réponse. Consultez la vérification jusqu'à"
+        " ce que son état soit `done`.",
+    ),
+    Entry(
+        "check-failed", 410, "The check could not be carried out",
+        "What was asked is lost, or was begun five times in vain. Send it again; tell the administrator if"
+        " that fails too.",
+        "Vérification abandonnée",
+        "La demande s'est perdue, ou a été entreprise cinq fois sans aboutir. Renvoyez-la ; si cela échoue"
+        " encore, prévenez l'administrateur.",
+    ),
+    Entry(
+        "too-many-checks", 429, "Too many checks of this token wait",
+        "Three of a token wait or are under way at most. Let one end, or delete one.",
+        "Trop de vérifications en attente",
+        "Un jeton en a trois au plus en attente ou en cours. Laissez-en finir une, ou supprimez-en une.",
+    ),
+    Entry(
+        "no-room-for-checks", 503, "There is no room for checks that are answered later",
+        "The disk is nearly full. Check 10,000 addresses at a time meanwhile, without `Prefer`.",
+        "Plus de place pour les vérifications différées",
+        "Le disque est presque plein. En attendant, vérifiez 10 000 adresses à la fois, sans `Prefer`.",
     ),
     # ---- Registers and their nights
     Entry(

@@ -396,6 +396,22 @@ idempotent_request = Table(
     Column("body", LargeBinary),
 )
 
+recipient_check = Table(
+    "recipient_check",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("token_id", BigInteger, ForeignKey("api_token.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("included", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("decided", Integer, nullable=False, server_default=text("0")),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("size", BigInteger),
+    Column("sha256", LargeBinary),
+)
+
 quota_use = Table(
     "quota_use",
     metadata,

@@ -75,7 +75,7 @@ def gather(
     certificates come without their bytes. Refuses `at-in-the-future` and `at-out-of-range`. Open the
     transaction with `read_only=True`, so that all is read at one instant.
     """
-    at = None if at is None else _past(at, now)
+    at = None if at is None else past(at, now)
     asked = [*addresses, *([] if sender is None else [sender])]
     occasion = _occasion(connection, at, now, lifetime)
     tried = _tried(asked, occasion.as_of) if trials else {}
@@ -115,6 +115,17 @@ def present_sides(
     return {asked: sides[address] for asked, address in canonical.items()}
 
 
+def past(at: datetime, now: datetime) -> datetime:
+    """The instant in UTC; Refusal `at-in-the-future`, `at-out-of-range`."""
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError as error:
+        raise Refusal(Kind.MALFORMED, "at-out-of-range", "This instant is outside the calendar.") from error
+    if at > now:
+        raise Refusal(Kind.MALFORMED, "at-in-the-future", "Nobody can say today what will be true then.")
+    return at
+
+
 def is_trial(recipient: str, tried: Mapping[str, Trial]) -> bool:
     """Whether senders to try reasons with count towards this recipient; a malformed one is refused anyhow."""
     return recipient in tried or (bool(tried) and recipient == MALFORMED)
@@ -144,16 +155,6 @@ def decide_among(
 def _tried(addresses: Iterable[str], at: datetime) -> dict[str, Trial]:
     trials = {address: trial_of(address, at) for address in set(addresses)}
     return {address: trial for address, trial in trials.items() if trial is not None}
-
-
-def _past(at: datetime, now: datetime) -> datetime:
-    try:
-        at = at.astimezone(UTC)
-    except OverflowError as error:
-        raise Refusal(Kind.MALFORMED, "at-out-of-range", "This instant is outside the calendar.") from error
-    if at > now:
-        raise Refusal(Kind.MALFORMED, "at-in-the-future", "Nobody can say today what will be true then.")
-    return at
 
 
 def _occasion(connection: Connection, at: datetime | None, now: datetime, lifetime: timedelta) -> Occasion:

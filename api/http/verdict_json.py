@@ -1,6 +1,6 @@
 """The JSON of a verdict, made here: 10,000 through a schema would take longer than deciding them.
 
-The schemas of `recipients.py` document it, and a test holds the bytes against the document.
+The schemas of `api/rest/recipients.py` document it, and a test holds the bytes against the document.
 """
 
 import base64
