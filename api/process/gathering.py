@@ -19,7 +19,7 @@ from directory.access import Token, hashed
 from directory.store import sources
 from pki.verdict.memory import Memory
 from pki.verdict.model import Side
-from pki.verdict.present import look
+from pki.verdict.present import look, plan_once
 
 _LOG = logging.getLogger("sceau.gathering")
 # So many in one statement: who comes behind them waits some thousandths of a second.
@@ -83,6 +83,7 @@ class Gathering:
         try:
             if self._link is None:
                 self._link = self._engine.connect()
+                plan_once(self._link)
             return self._look(self._link, questions)
         except SQLAlchemyError:
             _LOG.exception("the record did not answer those who asked together")

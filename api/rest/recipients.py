@@ -8,11 +8,12 @@ from typing import Any
 
 from flask import Response, request
 from marshmallow import fields
+from sqlalchemy import Connection
 
 from api.front.answers import Pieces
 from api.front.roads import Road, Trade
 from api.http.freshness import rest_on
-from api.http.operation import Opens, Resource, Transacted, operation, resource
+from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.http.prices import ALL_ADDRESSES, ONE_ADDRESS
 from api.http.schemas import (
     EXAMPLE_ADDRESS,
@@ -32,10 +33,12 @@ from api.rest.recipient_schemas import (
     refuse_malformed,
 )
 from api.wiring import Container
+from directory.base.db import transaction
 from directory.model import MailboxStanding
 from pki.model import BEFORE_OUR_RECORDS, Purpose
 from pki.verdict.answer import Gathered, gather
 from pki.verdict.decide import SENDER
+from pki.verdict.memory import Mark
 from pki.verdict.model import Answer, CertificateReason
 
 PATH = "/v1/recipients/<address:address>"
@@ -154,7 +157,7 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     # A slash may stand in an address, never at its end.
     address = address.removesuffix("/")
     refuse_malformed(address)
-    verdict = _gathered(call, [address], asked).verdict(address)
+    verdict = _gathered(call, call.connection, [address], asked).verdict(address)
     return Response(octets(written(verdict)), mimetype=JSON)
 
 
@@ -162,7 +165,7 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     "POST",
     "/v1/recipients/check",
     roles=MAY_CHECK,
-    opens=Opens.SNAPSHOT,
+    opens=Opens.NONE,
     price=ALL_ADDRESSES,
     french="""Vérifier jusqu'à 10 000 destinataires.
 
@@ -180,7 +183,7 @@ def check_recipient(call: Transacted, asked: dict[str, Any], address: str) -> Re
     road=Road(Trade.BULK, deferred=check_later.road),
     deferred=check_later,
 )
-def check_recipients(call: Transacted, query: dict[str, Any], asked: dict[str, Any]) -> Response:
+def check_recipients(call: Call, query: dict[str, Any], asked: dict[str, Any]) -> Response:
     """Check up to 10,000 recipients.
 
     Answers come in the order asked, all on one state of the record, while they are decided. A malformed
@@ -190,7 +193,11 @@ def check_recipients(call: Transacted, query: dict[str, Any], asked: dict[str, A
     in the query: the answer comes later, in a file (see `/v1/recipient-checks`).
     """
     included = Included(query["include"]) if "include" in query else Included.NOTHING
-    gathered = _gathered(call, asked["addresses"], asked, with_der=included is Included.CERTIFICATES)
+    # Where the memory stands is asked before the snapshot: of what others hear meanwhile nothing is missed.
+    mark = call.container.remembered.begin()
+    with transaction(call.container.engine, read_only=True) as connection:
+        whole = included is Included.CERTIFICATES
+        gathered = _gathered(call, connection, asked["addresses"], asked, mark=mark, with_der=whole)
     media = request.accept_mimetypes.best_match([JSON, NDJSON], default=JSON)
     made = in_lines if media == NDJSON else in_one_document
     pieces = made(gathered, asked["addresses"], included)
@@ -210,16 +217,22 @@ def recipients(container: Container) -> Resource:
 
 
 def _gathered(
-    call: Transacted, addresses: list[str], asked: dict[str, Any], *, with_der: bool = True
+    call: Call,
+    connection: Connection,
+    addresses: list[str],
+    asked: dict[str, Any],
+    *,
+    mark: Mark | None = None,
+    with_der: bool = True,
 ) -> Gathered:
     sender: str | None = asked.get("sender")
     if sender is not None:
         refuse_malformed(sender, SENDER)
     container = call.container
     gathered = gather(
-        call.connection, addresses, sender=sender, at=asked.get("at"), now=call.now,
+        connection, addresses, sender=sender, at=asked.get("at"), now=call.now,
         lifetime=container.verdict_lifetime, trials=container.settings.trial_addresses,
-        memory=container.remembered, with_der=with_der,
+        memory=container.remembered, mark=mark, with_der=with_der,
     )  # fmt: skip
     rest_on(gathered.occasion.sources)
     return gathered

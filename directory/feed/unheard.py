@@ -17,7 +17,9 @@ MOST_UNHEARD = 5_000
 UNHEARD = f"""concat_ws(' ', pg_postmaster_start_time(), pg_relation_filepath('change')) AS origin,
     CAST(pg_current_snapshot() AS text) AS snapshot,
     (SELECT CAST(json_agg(json_build_array(unheard.entity, unheard.key)) AS text) FROM (
+        -- All that is visible lies below the end: said, it has the planner expect few rows of any range.
         SELECT entity, key FROM change WHERE xid >= CAST(CAST(:below AS text) AS xid8)
+        AND xid < pg_snapshot_xmax(pg_current_snapshot())
         UNION ALL
         SELECT c.entity, c.key
         FROM unnest(CAST(CAST(:open AS text[]) AS xid8[])) AS ended (xid) JOIN change c USING (xid)

@@ -15,7 +15,7 @@ from directory.identifiers import address_or_none
 from directory.model import MailboxFacts, MailboxStanding
 from pki.verdict import store as verdict_store
 from pki.verdict.decide import Occasion, Party, decide, side_of
-from pki.verdict.memory import Memory
+from pki.verdict.memory import Mark, Memory
 from pki.verdict.model import CertificateFacts, Side, Verdict
 from pki.verdict.present import head_of, look_in_parts
 from pki.verdict.trial_addresses import MALFORMED, Trial, trial_of
@@ -66,6 +66,7 @@ def gather(
     lifetime: timedelta,
     trials: bool = False,
     memory: Memory | None = None,
+    mark: Mark | None = None,
     with_der: bool = True,
 ) -> Gathered:
     """What the verdicts on these addresses rest on; `at` None is the present.
@@ -73,7 +74,8 @@ def gather(
     With `trials` the addresses of `pki/verdict/trial_addresses.py` are answered as they say themselves, as
     senders towards one another alone. Malformed addresses are answered, never raised. Without `with_der`
     certificates come without their bytes. Refuses `at-in-the-future` and `at-out-of-range`. Open the
-    transaction with `read_only=True`, so that all is read at one instant.
+    transaction with `read_only=True`, so that all is read at one instant. `mark` is where `memory` stood
+    before it: without, what others heard since its beginning leaves the memory unused.
     """
     at = None if at is None else past(at, now)
     asked = [*addresses, *([] if sender is None else [sender])]
@@ -83,7 +85,7 @@ def gather(
     known = [address for address in addresses if not is_trial(address, tried)]
     loaded = [address for address in asked if address not in tried or (address == sender and known)]
     if at is None:
-        sides = present_sides(connection, loaded, now, memory=memory, with_der=with_der)
+        sides = present_sides(connection, loaded, now, memory=memory, mark=mark, with_der=with_der)
     else:
         sides = _past_sides(connection, loaded, at)
     return Gathered(sender, sides, tried, occasion)
@@ -95,13 +97,14 @@ def present_sides(
     now: datetime,
     *,
     memory: Memory | None = None,
+    mark: Mark | None = None,
     with_der: bool = True,
 ) -> dict[str, Side]:
     """All sides of the question about now, by the spelling asked; remembered ones are not read again."""
     canonical = {asked: address_or_none(asked) for asked in set(addresses)}
     wanted = {address for address in canonical.values() if address is not None}
     memory = Memory() if memory is None else memory
-    mark = memory.begin()
+    mark = memory.begin() if mark is None else mark
     head = head_of(connection, seen=mark.seen, now=now)
     mark = memory.hear(mark, head)
     sides: dict[str | None, Side] = {None: MALFORMED_SIDE}

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from directory import rules
 from directory.access import LIVE_TOKENS, Token, hashed, tokens_told
@@ -114,6 +114,11 @@ class Fact:
     side: Side
     until: datetime | None = None
     people: tuple[str, ...] = ()
+
+
+def plan_once(connection: Connection) -> None:
+    """Have this session keep one plan of each statement: to plan `look` takes longer than to run it."""
+    connection.execute(text("SET plan_cache_mode = force_generic_plan"))
 
 
 def look(
