@@ -57,9 +57,9 @@ def decide(address: str, recipient: Side, sender: Side | None, occasion: Occasio
     to, by = Purpose.ENCRYPTION, Purpose.SIGNATURE
     # Before our records nothing is known, so that nothing else can be said, not even "no certificate".
     reasons = [BEFORE_OUR_RECORDS]
-    if occasion.recorded:
-        reasons = list(reasons_against(recipient, to, occasion.as_of))
     given = usable(recipient.certificates, to, occasion.as_of)
+    if occasion.recorded:
+        reasons = list(_reasons(recipient, to, given, occasion.as_of))
     resting_on, changes = list(given), [recipient.changes_at]
     if sender is not None and occasion.recorded:
         reasons += [SENDER + reason for reason in reasons_against(sender, by, occasion.as_of)]
@@ -83,7 +83,13 @@ def reasons_against(side: Side, purpose: Purpose, at: datetime) -> tuple[str, ..
 
     A certificate for the other purpose is none here, whatever became of it.
     """
-    if not side.is_known or usable(side.certificates, purpose, at):
+    return _reasons(side, purpose, usable(side.certificates, purpose, at), at)
+
+
+def _reasons(
+    side: Side, purpose: Purpose, given: Sequence[CertificateFacts], at: datetime
+) -> tuple[str, ...]:
+    if given or not side.is_known:
         return side.standing
     serving = [certificate for certificate in side.certificates if purpose in certificate.purposes]
     return (*side.standing, _why_none_usable(serving, at).value)
@@ -94,12 +100,14 @@ def usable(
 ) -> tuple[CertificateFacts, ...]:
     """Those for this purpose, valid at `at` (both ends, RFC 5280 4.1.2.5), neither revoked nor on hold."""
     return tuple(
-        certificate
-        for certificate in certificates
-        if purpose in certificate.purposes
-        and certificate.not_before <= at <= certificate.not_after
-        and certificate.revoked_at is None
-        and not certificate.on_hold
+        [
+            certificate
+            for certificate in certificates
+            if purpose in certificate.purposes
+            and certificate.not_before <= at <= certificate.not_after
+            and certificate.revoked_at is None
+            and not certificate.on_hold
+        ]
     )
 
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import repeat
+from itertools import islice, repeat
 
 from directory.feed.changes import Entity, Seen
 from pki.model import Purpose, Serial
@@ -33,6 +33,8 @@ _KNOWS_SECONDS = 600.0
 NOTHING_MISSED = Seen(1 << 62)
 # The generation of a mark whose look is to be kept nowhere.
 _NEVER = -1
+# This share of a full memory is emptied at a time.
+_SPARE = 32
 DEFAULT_OCTETS = 256 << 20
 
 _Entry = tuple[tuple[str, ...], datetime | None, datetime | None, tuple[str, ...], bytes, tuple[bytes, ...]]
@@ -101,10 +103,14 @@ class Memory:
         # The record was put back, or another server answers.
         return origin != self._origin
 
-    def holds(self, address: str, *, with_der: bool) -> bool:
+    def holds(self, address: str) -> bool:
         """Whether `get` may find this mailbox."""
+        return address in self._kept
+
+    def serials(self, address: str) -> list[Serial]:
+        """The serials of this mailbox's certificates, as they are remembered."""
         entry = self._kept.get(address)
-        return entry is not None and (not with_der or bool(entry[5]) or not entry[4])
+        return [] if entry is None else [Serial(row[0].hex()) for row in _CERTIFICATE.iter_unpack(entry[4])]
 
     def get(self, address: str, now: datetime, mark: Mark, *, with_der: bool) -> Side | None:
         """What is remembered of this (canonical) address and holds at `now`, by the database's clock.
@@ -133,8 +139,15 @@ class Memory:
                 self._octets += _weight(entry)
                 for person in entry[3]:
                     self._of_person[person].add(address)
-            while self._octets > self._most and self._kept:
-                self._drop(next(iter(self._kept)))
+            if self._octets > self._most:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the oldest, more than is needed: who looks for the first steps over all that were dropped."""
+        wanted = self._most - self._most // _SPARE
+        while self._octets > wanted and self._kept:
+            for address in list(islice(self._kept, 1 + len(self._kept) // _SPARE)):
+                self._drop(address)
 
     def _forget(self, changed: Iterable[tuple[str, str]]) -> None:
         self._generation += 1

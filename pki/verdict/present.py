@@ -6,7 +6,7 @@ by `answer.py`, statement by statement, from the same tables and by the same rul
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import groupby
@@ -44,19 +44,17 @@ _HEAD = f"""SELECT clock_timestamp() AS now, {UNHEARD}, {LIVE_TOKENS} AS tokens"
 _SIDES = f"""
     WITH asked AS MATERIALIZED (
         SELECT address, split_part(address, '@', 2) AS domain
-        FROM unnest((SELECT CAST(:addresses AS text[]))) AS given (address)),
-    trust AS MATERIALIZED (
-        SELECT x.name,
-            json_agg(json_build_array(x.suspended_at IS NOT NULL, y.suspended_at IS NOT NULL)) AS given
-        FROM (SELECT DISTINCT domain FROM asked) AS named
-        JOIN trusted_domain x ON x.name = named.domain AND x.departed_at IS NULL
-        JOIN operator y ON y.id = x.operator_id GROUP BY x.name)
-    SELECT asked.address, CAST(trust.given AS text) AS trusts, m.kind, m.departed_at IS NOT NULL AS departed,
+        FROM unnest((SELECT CAST(:addresses AS text[]))) AS given (address))
+    SELECT asked.address, (
+        SELECT CAST(json_agg(json_build_array(
+            x.suspended_at IS NOT NULL, y.suspended_at IS NOT NULL)) AS text)
+        FROM trusted_domain x JOIN operator y ON y.id = x.operator_id
+        WHERE x.name = asked.domain AND x.departed_at IS NULL) AS trusts,
+        m.kind, m.departed_at IS NOT NULL AS departed,
         holder.person, CASE WHEN m.kind NOT IN ({_HELD}) THEN {_PLACE} END AS place, answering.people,
         c.serial, c.sha256, c.not_before, c.not_after, c.profile, last.action, last.revoked_at,
         CASE WHEN :with_der THEN c.der END AS der
     FROM asked
-    LEFT JOIN trust ON trust.name = asked.domain
     LEFT JOIN mailbox m ON m.address = asked.address
     LEFT JOIN LATERAL (
         SELECT {_PERSON} AS person FROM practitioner p
@@ -77,18 +75,24 @@ _SIDES = f"""
                 WHEN m.structure_type IN ('1', '3') THEN m.structure_id ELSE '' END, true) END) AS c ON true
     LEFT JOIN LATERAL (
         SELECT r.action, r.revoked_at FROM revocation r WHERE r.serial = c.serial
-        ORDER BY r.id DESC LIMIT 1) AS last ON true
-    ORDER BY asked.address, c.not_after DESC, c.serial"""  # noqa: S608 - same
+        ORDER BY r.id DESC LIMIT 1) AS last ON true"""  # noqa: S608 - same
+_IN_ORDER = "ORDER BY address, not_after DESC, serial"
 
 _TOGETHER = f"""SELECT head.*, sides.* FROM ({_HEAD}) AS head LEFT JOIN ({_SIDES}) AS sides ON true
-    ORDER BY sides.address, sides.not_after DESC, sides.serial"""  # noqa: S608 - same
+    {_IN_ORDER}"""  # noqa: S608 - same
+
+
+_BYTES = f"""SELECT head.*, held.serial, held.der FROM ({_HEAD}) AS head LEFT JOIN (
+    SELECT c.serial, c.der FROM unnest((SELECT CAST(:serials AS text[]))) AS given (serial)
+    JOIN certificate c USING (serial)) AS held ON true"""  # noqa: S608 - same
 
 
 def _present(template: str) -> Statement:
     return Statement(template.format(**{table: table for table in (*TABLES, "enrolment")}))
 
 
-_ASK_HEAD, _ASK_SIDES, _ASK_TOGETHER = _present(_HEAD), _present(_SIDES), _present(_TOGETHER)
+_ASK_BYTES = _present(_BYTES)
+_ASK_HEAD, _ASK_SIDES, _ASK_TOGETHER = _present(_HEAD), _present(f"{_SIDES} {_IN_ORDER}"), _present(_TOGETHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,25 @@ def look(
     rows = _ASK_TOGETHER.rows(connection, asked)
     head = _head(rows[0][:5])
     return head, _facts((row[5:] for row in rows if row[5] is not None), head.now)
+
+
+def look_for_bytes(
+    connection: Connection, serials: Sequence[Serial], *, seen: Seen, secrets: Iterable[str], now: datetime
+) -> tuple[Head, dict[str, bytes]]:
+    """One statement: what `look` says besides of mailboxes, and the bytes of these certificates."""
+    hashes = [hashed(secret) for secret in secrets]
+    asked = {"serials": list(serials), "now": now, "hashes": hashes, **asked_since(seen)}
+    rows = _ASK_BYTES.rows(connection, asked)
+    columns = len(rows[0]) - 2
+    return _head(rows[0][:columns]), {row[-2]: row[-1] for row in rows if row[-2] is not None}
+
+
+def with_bytes(side: Side, octets: Mapping[str, bytes]) -> Side | None:
+    """The side with its certificates' bytes; None where one is not among them."""
+    if any(certificate.serial not in octets for certificate in side.certificates):
+        return None
+    whole = [replace(certificate, der=octets[certificate.serial]) for certificate in side.certificates]
+    return replace(side, certificates=tuple(whole))
 
 
 def look_in_parts(
