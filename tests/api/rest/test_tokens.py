@@ -23,6 +23,7 @@ VALUES = {
     "batch_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
     "enrolment_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
     "run_id": "41",
+    "check_id": "3f0e6f0e-7a4b-4c39-9f0e-0a4f7b1c2d3e",
 }
 
 
@@ -77,6 +78,9 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("GET", "/v1/expiring"): {"operator", "registrar", "auditor", "admin"},
         ("GET", "/v1/recipients/a@one.example"): {"operator", "registrar", "auditor"},
         ("POST", "/v1/recipients/check"): {"operator", "registrar", "auditor"},
+        ("GET", f"/v1/recipient-checks/{VALUES['check_id']}"): {"operator", "registrar", "auditor"},
+        ("GET", f"/v1/recipient-checks/{VALUES['check_id']}/result"): {"operator", "registrar", "auditor"},
+        ("DELETE", f"/v1/recipient-checks/{VALUES['check_id']}"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/practitioners"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/practitioners/810099000019"): {"operator", "registrar", "auditor"},
         ("GET", "/v1/organisations"): {"operator", "registrar", "auditor"},
