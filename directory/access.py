@@ -210,7 +210,6 @@ def authenticate_for_act(connection: Connection, secret: str, now: datetime) -> 
     return token, now
 
 
-@lru_cache(1024)
 def hashed(secret: str) -> str:
     """What `LIVE_TOKENS` is asked with for a secret."""
     return _hash(secret).hex()

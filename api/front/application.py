@@ -377,13 +377,15 @@ class Front:
         _send_file(protocol, given, given.file)
 
     def _send_pieces(self, exchange: Exchange, given: Answer, pieces: Iterator[bytes]) -> None:
-        """On the thread that makes them: a client that takes none for too long, or leaves, ends it."""
+        """On the thread that makes them; a client that left, or a piece that fails, ends the connection."""
         try:
             transport = exchange.protocol.response_stream(given.status, given.headers)
             for piece in pieces:
                 self._send_piece(transport, piece)
         except Exception as error:  # noqa: BLE001 - a connection that is closed has several names
-            _LOG.info("an answer was not taken to its end: %r", error)
+            _LOG.info("an answer was not given to its end: %r", error)
+            # Before the transport is let go, which would end the body as if it were whole.
+            self._connections.hang_up(exchange.scope.client)
 
     def _send_piece(self, transport: Any, piece: bytes) -> None:
         async def sent() -> None:

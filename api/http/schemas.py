@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from ssl import DER_cert_to_PEM_cert
 from typing import Any
 
@@ -193,8 +194,9 @@ class Strings(fields.List[str]):
         del attr, data, kwargs
         if not isinstance(value, list):
             raise ValidationError("A list of strings is expected.")
-        if wrong := [place for place, text in enumerate(value) if not isinstance(text, str)]:
-            raise ValidationError({place: ["A string is expected."] for place in wrong[:100]})
+        wrong = list(islice((place for place, text in enumerate(value) if not isinstance(text, str)), 100))
+        if wrong:
+            raise ValidationError({place: ["A string is expected."] for place in wrong})
         return value
 
 

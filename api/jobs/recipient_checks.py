@@ -65,6 +65,12 @@ def _carry_out(container: Container, check: RecipientCheck) -> None:
             checks_store.fail(connection, check.id, container.present(connection))
     except _RemovedError:
         check_files.forget(container.settings.checks, check.id)
+    except OSError:
+        # Of the disk; what was asked is there.
+        with transaction(container.engine) as connection:
+            still_there = checks_store.put_back(connection, check.id)
+        if still_there:
+            raise
     except Refusal as refusal:
         if refusal.kind is not Kind.UNAVAILABLE:
             raise

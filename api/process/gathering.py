@@ -74,10 +74,7 @@ class Gathering:
             while len(questions) < _TOGETHER and not self._waiting.empty():
                 questions.append(self._waiting.get())
             for question, finding in zip(questions, self._found(questions), strict=True):
-                try:
-                    question.told(finding)
-                except Exception:  # noqa: BLE001 - the thread serves others still
-                    _LOG.exception("an answer could not be told")
+                self._tell(question, finding)
 
     def _found(self, questions: Sequence[Question]) -> Sequence[Finding | None]:
         try:
@@ -90,7 +87,19 @@ class Gathering:
         except Exception:  # noqa: BLE001 - who asked is answered otherwise
             _LOG.exception("those who asked together could not be answered")
         self._part()
+        self._let_go()
         return [None] * len(questions)
+
+    def _let_go(self) -> None:
+        """Answer those who came meanwhile as well: in turn, each would wait for the same silence."""
+        while not self._waiting.empty():
+            self._tell(self._waiting.get(), None)
+
+    def _tell(self, question: Question, finding: Finding | None) -> None:
+        try:
+            question.told(finding)
+        except Exception:  # noqa: BLE001 - the thread serves others still
+            _LOG.exception("an answer could not be told")
 
     def _part(self) -> None:
         link, self._link = self._link, None
@@ -98,7 +107,7 @@ class Gathering:
             if link is not None:
                 link.invalidate()
                 link.close()
-        except SQLAlchemyError:
+        except Exception:  # noqa: BLE001 - this thread is the only one that asks
             _LOG.warning("a connection could not be closed", exc_info=True)
 
     def _look(self, link: Connection, questions: Sequence[Question]) -> list[Finding | None]:

@@ -69,6 +69,7 @@ class DeferredRequest(RecipientsRequest):
     """The same for very many addresses; as NDJSON it is these alone, one a line."""
 
     lines_of = "addresses"
+    most_lines = MOST_DEFERRED
     addresses = Strings(fields.String(), required=True, validate=validate.Length(min=1, max=MOST_DEFERRED))
 
 

@@ -12,11 +12,14 @@ from directory.feed.changes import Entity, Seen
 # Beyond so many a memory is better emptied than told.
 MOST_UNHEARD = 5_000
 # Whose numbers of transactions these are: another server's, or those of a record put back, begin elsewhere.
+# After a crash the server gives lost numbers out again, and counts its statistics anew.
 # Then the snapshot by its text, and the changes that it shows of transactions not in `:below` and `:open`. A
 # transaction that is still open is not looked into: it may have written millions of rows that nobody sees.
-UNHEARD = f"""concat_ws(' ', pg_postmaster_start_time(), pg_relation_filepath('change')) AS origin,
+# A person's change tells of the mailboxes that he holds by now: its trigger knew those of its own snapshot.
+UNHEARD = f"""concat_ws(' ', pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time(),
+        pg_relation_filepath('change')) AS origin,
     CAST(pg_current_snapshot() AS text) AS snapshot,
-    (SELECT CAST(json_agg(json_build_array(unheard.entity, unheard.key)) AS text) FROM (
+    (WITH unheard AS MATERIALIZED (
         -- All that is visible lies below the end: said, it has the planner expect few rows of any range.
         SELECT entity, key FROM change WHERE xid >= CAST(CAST(:below AS text) AS xid8)
         AND xid < pg_snapshot_xmax(pg_current_snapshot())
@@ -24,7 +27,12 @@ UNHEARD = f"""concat_ws(' ', pg_postmaster_start_time(), pg_relation_filepath('c
         SELECT c.entity, c.key
         FROM unnest(CAST(CAST(:open AS text[]) AS xid8[])) AS ended (xid) JOIN change c USING (xid)
         WHERE pg_visible_in_snapshot(ended.xid, pg_current_snapshot())
-        LIMIT {MOST_UNHEARD + 1}) AS unheard) AS unheard"""  # noqa: S608 - a number of this module
+        LIMIT {MOST_UNHEARD + 1})
+    SELECT CAST(json_agg(json_build_array(told.entity, told.key)) AS text) FROM (
+        SELECT entity, key FROM unheard
+        UNION ALL
+        SELECT 'mailbox', m.address FROM unheard u JOIN mailbox m ON m.holder = u.key
+        WHERE u.entity = 'practitioner') AS told) AS unheard"""  # noqa: S608 - a number of this module
 # The entities that a verdict rests on; of the others nothing is remembered.
 TOLD = frozenset({Entity.MAILBOX.value, Entity.PRACTITIONER.value})
 

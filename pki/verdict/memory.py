@@ -27,6 +27,8 @@ _PURPOSES = tuple(frozenset(purpose for purpose, bit in _BITS.items() if bits & 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # What an entry weighs without its certificates: its address, its places in two tables, its own parts.
 _WEIGHT = 360
+# Whoever answers for it is found by a table of his own.
+_OF_A_PERSON = 400
 # Rows of the feed are kept for longer than this: a memory that asked within it has missed none.
 _KNOWS_SECONDS = 600.0
 # Nobody has been told of anything: what a question without a memory asks with.
@@ -184,7 +186,7 @@ def _is_behind(snapshot: Seen, seen: Seen) -> bool:
 
 
 def _weight(entry: _Entry) -> int:
-    return _WEIGHT + len(entry[4]) + sum(map(len, entry[5]))
+    return _WEIGHT + _OF_A_PERSON * len(entry[3]) + len(entry[4]) + sum(map(len, entry[5]))
 
 
 def _entry(fact: Fact, *, with_der: bool) -> _Entry:
