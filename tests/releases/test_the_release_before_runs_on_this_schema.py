@@ -15,7 +15,13 @@ from tests.conftest import ROOT
 from tests.releases.records import BEFORE, UNREAD, loaded
 
 # In one process, by its own functions: who enrols, certifies, revokes, publishes and asks.
-ROAD = ("test_enrolment", "test_revocation", "test_exchange", "test_crls_list_what_is_revoked")
+REVOCATION = "tests/pki/revocation/test_revocation.py"
+ROAD = (
+    "tests/pki/registration/test_enrolment.py",
+    REVOCATION,
+    "tests/pki/verdict/test_exchange.py",
+    "tests/pki/crl/test_crls_list_what_is_revoked.py",
+)
 COLUMNS = text("""
     SELECT table_name || '.' || column_name, data_type, is_nullable = 'NO', column_default IS NOT NULL
         OR is_identity = 'YES' OR is_generated = 'ALWAYS'
@@ -95,23 +101,23 @@ def outcome(tree: Path, *words: str) -> str:
 
 
 def test_the_code_that_is_asked_is_that_of_the_release_before(release_before: Path) -> None:
-    asked = [sys.executable, "-c", "import pki.use_cases; print(pki.use_cases.__file__)"]
+    asked = [sys.executable, "-c", "import pki.model; print(pki.model.__file__)"]
     done = subprocess.run(
         asked, cwd=release_before, capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(release_before)},
     )  # fmt: skip
-    assert Path(done.stdout.strip()) == release_before / "pki" / "use_cases.py"
+    assert Path(done.stdout.strip()) == release_before / "pki" / "model.py"
 
 
 def test_the_release_before_certifies_and_revokes(release_before: Path) -> None:
     # Its tests stand where its own tree has them.
-    said = outcome(release_before, f"tests/pki/{ROAD[1]}.py")
+    said = outcome(release_before, REVOCATION)
     assert " passed" in said, said
     assert " failed" not in said, said
 
 
 @pytest.mark.long
 def test_the_release_before_passes_its_tests(release_before: Path) -> None:
-    said = outcome(release_before, *(f"tests/pki/{name}.py" for name in ROAD), "tests/directory", "-n", "2")
+    said = outcome(release_before, *ROAD, "tests/directory", "-n", "2")
     assert " passed" in said, said
     assert " failed" not in said, said
