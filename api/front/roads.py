@@ -22,6 +22,8 @@ LARGEST_BODY = 1 << 20
 LARGEST_BATCH = 4 << 20
 # A million addresses of 30 characters: the share of a token (`application.py`).
 LARGEST_DEFERRED = 32 << 20
+# Of one JSON document among them: it is read in one go, which lines are not.
+LARGEST_DOCUMENT = 4 << 20
 # Of path and query together. From 65,535 on Granian answers itself, with nothing but the status.
 LONGEST_TARGET = 16_384
 RESPOND_ASYNC = "respond-async"
@@ -67,13 +69,15 @@ def prefers_async(prefer: str) -> bool:
     return any(name.strip().lower() == RESPOND_ASYNC for name in named)
 
 
-def too_large(largest: int, *, deferrable: bool = False) -> Refusal:
+def too_large(largest: int, *, deferrable: bool = False, lines: bool = False) -> Refusal:
     """The refusal of a body beyond the limit of its road, which it names."""
     text = f"A body of this request holds at most {largest:,} octets, unpacked."
     if largest == LARGEST_BODY:
         # A smaller body is one request, as a JWS is: it has no parts.
         text += " Send it in parts"
         text += f", or with `Prefer: {RESPOND_ASYNC}`." if deferrable else "."
+    if lines:
+        text += " Send more as NDJSON, one value a line."
     return Refusal(Kind.TOO_LARGE, "body-too-large", text, largest=largest)
 
 

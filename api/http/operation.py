@@ -5,6 +5,7 @@ From the same value come the route, the check of the caller and the OpenAPI docu
 disagree.
 """
 
+import functools
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -25,10 +26,19 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from api.auth.bearer import admitted, admitted_for_act, presented_secret
-from api.front.roads import ORDINARY, RESPOND_ASYNC, Road, on_road, prefers_async
+from api.front.roads import (
+    LARGEST_DOCUMENT,
+    ORDINARY,
+    RESPOND_ASYNC,
+    Road,
+    on_road,
+    prefers_async,
+    too_large,
+)
 from api.http import freshness, prices
 from api.http import idempotency as idempotent_requests
 from api.http.idempotency import asked_of
+from api.http.media_types import NDJSON
 from api.http.prices import Price
 from api.http.problems import MEDIA_TYPE
 from api.wiring import Container
@@ -44,9 +54,9 @@ from pki.record.idempotency import IdempotencyClaim, KeptAnswer
 
 View = Callable[..., Any]
 Form = Callable[[Container, Any], bytes]
-NDJSON = "application/x-ndjson"
 # Line ends and commas of a document that are not between its values.
 _BESIDES = 1_000
+_LINES_AT_ONCE = 10_000
 # A body of 32 MiB is read in two seconds.
 _PATIENCE_SECONDS = 5.0
 PREFER_DOCUMENTED = {
@@ -134,6 +144,7 @@ class Operation:
     road: Road = ORDINARY
     price: Price | None = None
     deferred: "Operation | None" = None
+    beforehand: Callable[[Call], None] | None = None
 
 
 def operation(
@@ -157,6 +168,7 @@ def operation(
     road: Road = ORDINARY,
     price: Price | None = None,
     deferred: Operation | None = None,
+    beforehand: Callable[[Call], None] | None = None,
 ) -> Callable[[View], Operation]:
     """Declare a view: it receives the call, then the loaded body or query if any, then path values.
 
@@ -170,7 +182,7 @@ def operation(
     itself, while they are sent. `road` says which threads serve it, and how large its body may be. `price` is
     what it counts as reading; without one it is not counted.
     `deferred` is asked instead where the client prefers `respond-async` (RFC 7240), one at a time in a
-    process.
+    process. `beforehand` is called once it is known who asks, before a large body is read.
     """
 
     def declare(view: View) -> Operation:
@@ -195,6 +207,7 @@ def operation(
             road,
             price,
             deferred,
+            beforehand,
         )
 
     return declare
@@ -213,7 +226,11 @@ class JsonParser(FlaskParser):
             return super().load_json(req, schema)
         body = req.get_data(cache=True)
         _refuse_too_many(body, schema.most_lines)  # type: ignore[attr-defined] # beside `lines_of`
-        return {lines_of: _read_lines(body)} if req.mimetype == NDJSON else super().load_json(req, schema)
+        if req.mimetype == NDJSON:
+            return {lines_of: _read_lines(body)}
+        if len(body) > LARGEST_DOCUMENT:
+            raise too_large(LARGEST_DOCUMENT, lines=True)
+        return super().load_json(req, schema)
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
         """The parameters; one given twice is refused, or one of both values would be dropped in silence.
@@ -372,7 +389,16 @@ def _with_schemas(blueprint: Resource, endpoint: Operation) -> View:
         perhaps = {name: {**facts, "required": False} for name, facts in prices.DOCUMENTED.items()}
         headers = {**headers, **perhaps, **LATER_DOCUMENTED}
         made = blueprint.alt_response(later.status, schema=later.answer, headers=headers)(made)
-    return made
+    return made if endpoint.beforehand is None else _after(endpoint.beforehand, made)
+
+
+def _after(beforehand: Callable[[Call], None], view: View) -> View:
+    @functools.wraps(view)
+    def checked(call: Call, **path: Any) -> Any:
+        beforehand(call)
+        return view(call, **path)
+
+    return checked
 
 
 def _as_accepted(endpoint: Operation, container: Container, answered: Response) -> Response:
@@ -419,13 +445,18 @@ def _refuse_too_many(body: bytes, most: int) -> None:
 
 def _read_lines(body: bytes) -> list[Any]:
     """The values of NDJSON; one that spans lines has a line end in it, and is refused."""
-    lines = body.strip()
-    try:
-        values: list[Any] = orjson.loads(b"[" + lines.replace(b"\n", b",\n") + b"]")
-    except ValueError as error:
-        raise BadRequest from error
-    if lines and len(values) != lines.count(b"\n") + 1:
-        raise BadRequest
+    lines = body.strip().split(b"\n") if body.strip() else []
+    values: list[Any] = []
+    # Parsed in one go, a large body would keep every other thread waiting.
+    for start in range(0, len(lines), _LINES_AT_ONCE):
+        some = lines[start : start + _LINES_AT_ONCE]
+        try:
+            read = orjson.loads(b"[" + b",".join(some) + b"]")
+        except ValueError as error:
+            raise BadRequest from error
+        if len(read) != len(some):
+            raise BadRequest
+        values += read
     return values
 
 

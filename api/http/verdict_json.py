@@ -13,7 +13,6 @@ import orjson
 from pki.verdict.answer import Gathered
 from pki.verdict.model import CertificateFacts, Verdict
 
-JSON, NDJSON = "application/json", "application/x-ndjson"
 # Some 100 kB at a time.
 _IN_A_PIECE = 500
 

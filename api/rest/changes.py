@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from api.front.roads import Road, Trade
 from api.front.views import client_left, may_stay, source_of_request
 from api.http import freshness
+from api.http.media_types import NDJSON
 from api.http.operation import Call, Opens, Resource, operation, resource
 from api.http.prices import PAGE_OF_THE_FEED
 from api.http.schemas import EXAMPLE_ADDRESS, Instant, Shape, rfc3339
@@ -32,7 +33,6 @@ from pki.publication.export_folder import RETRY_SECONDS, served
 from pki.publication.values import ENTITIES, Key, Value, public_values
 
 MAY_COPY = {Role.OPERATOR, Role.AUDITOR}
-NDJSON = "application/x-ndjson"
 MOST_ON_A_PAGE = 5_000
 LONGEST_WAIT = 30
 # What commits within a moment of one another comes in one page rather than in ten.

@@ -63,6 +63,12 @@ class CheckAnswer(Shape):
     result = fields.Nested(ResultAnswer, required=True, allow_none=True)
 
 
+def _need_place(call: Call) -> None:
+    """Before anything is read, counted or written for who has his share waiting."""
+    with transaction(call.container.engine) as connection:
+        checks_store.need_place(connection, call.token.id)
+
+
 @operation(
     "POST",
     "/v1/recipients/check",
@@ -79,6 +85,7 @@ class CheckAnswer(Shape):
     problems=("too-many-checks", "no-room-for-checks"),
     idempotent=True,
     road=Road(Trade.BULK, LARGEST_DEFERRED),
+    beforehand=_need_place,
 )
 def check_later(call: Call, query: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Check up to 1,000,000 recipients, later.
@@ -87,9 +94,6 @@ def check_later(call: Call, query: dict[str, Any], asked: dict[str, Any]) -> dic
     """
     asked_for = _asked_for(call, query, asked)
     engine, folder, check_id = call.container.engine, call.container.settings.checks, uuid4()
-    with transaction(engine) as connection:
-        # Before anything is counted or written for who is refused.
-        checks_store.need_place(connection, call.token.id)
     check_files.make_folder(folder)
     charge(call, ALL_ADDRESSES, asked)
     try:

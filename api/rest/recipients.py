@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from api.front.answers import Pieces
 from api.front.roads import Road, Trade
 from api.http.freshness import rest_on
+from api.http.media_types import JSON, NDJSON
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
 from api.http.prices import ALL_ADDRESSES, ONE_ADDRESS
 from api.http.schemas import (
@@ -23,7 +24,7 @@ from api.http.schemas import (
     Instant,
     Shape,
 )
-from api.http.verdict_json import JSON, NDJSON, Included, in_lines, in_one_document, octets, written
+from api.http.verdict_json import Included, in_lines, in_one_document, octets, written
 from api.rest.recipient_checks import check_later
 from api.rest.recipient_schemas import (
     MAY_CHECK,

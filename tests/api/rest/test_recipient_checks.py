@@ -17,8 +17,9 @@ from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from api.front.roads import prefers_async
+from api.front.roads import LARGEST_DOCUMENT, prefers_async
 from api.jobs import recipient_checks
+from api.rest.recipient_schemas import MOST_DEFERRED
 from api.wiring import Container
 from directory.access import revoke_token
 from directory.base.audit import Actor
@@ -120,6 +121,30 @@ def test_lines_ask_as_well(container: Container, operator: Caller, mailbox: str)
     recipient_checks.carry_out(container)
     (line,) = lines(fetch(operator, f"{past}/result"))
     assert line["as_of"] == "2026-09-01T11:00:00Z"
+
+
+def test_more_than_a_document_holds_is_sent_in_lines(operator: Caller) -> None:
+    long = "a" * 60 + "@b.example"
+    number = LARGEST_DOCUMENT // len(long)
+    answer = ask(operator, [long] * number)
+    assert (answer.status_code, answer.get_json()["largest"]) == (413, LARGEST_DOCUMENT)
+    assert "NDJSON" in answer.get_json()["detail"]
+    body = b"\n".join([b'"%s"' % long.encode()] * number)
+    headers = operator.headers | LATER | {"Content-Type": "application/x-ndjson"}
+    taken = operator.client.post(BULK, data=body, headers=headers)
+    assert (taken.status_code, taken.get_json()["number"]) == (202, number)
+
+
+@pytest.mark.parametrize("value", ["1", '"a"'])
+def test_very_many_tiny_values_are_refused_before_they_are_parsed(operator: Caller, value: str) -> None:
+    headers = operator.headers | LATER
+    for media, body in (
+        ("application/x-ndjson", f"{value}\n" * (MOST_DEFERRED + 2_000)),
+        ("application/json", f'{{"addresses":[{",".join([value] * (MOST_DEFERRED + 2_000))}]}}'),
+    ):
+        sent = operator.client.post(BULK, data=body, headers=headers | {"Content-Type": media})
+        assert (sent.status_code, sent.get_json()["code"]) == (422, "invalid-request")
+        assert "1,000,000" in sent.get_json()["detail"]
 
 
 def test_lines_that_are_no_addresses_are_refused(operator: Caller) -> None:
@@ -229,6 +254,9 @@ def test_a_token_has_three_that_wait(operator: Caller, container: Container) -> 
         asked(operator, ["a@b.example"])
     answer = ask(operator, ["a@b.example"])
     assert (answer.status_code, answer.get_json()["code"]) == (429, "too-many-checks")
+    # Said before the body is read: what cannot be read is not even looked at.
+    unread = operator.client.post(BULK, data=b"{", headers=operator.headers | LATER)
+    assert unread.get_json()["code"] == "too-many-checks"
     recipient_checks.carry_out(container)
     asked(operator, ["a@b.example"])
 
