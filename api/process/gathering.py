@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from queue import SimpleQueue
@@ -138,17 +139,16 @@ class Gathering:
         mark = self._memory.begin()
         recipients = {question.addresses[0] for question in questions}
         serials = [serial for address in recipients for serial in self._memory.serials(address)]
-        head, octets = look_for_bytes(
-            link, serials, seen=mark.seen, secrets={q.secret for q in questions}, now=self._clock()
-        )
+        secrets = {question.secret for question in questions}
+        head, octets = look_for_bytes(link, serials, seen=mark.seen, secrets=secrets, now=self._clock())
         mark = self._memory.hear(mark, head)
         sides = {}
         for address in wanted:
-            side = self._memory.get(address, head.now, mark, with_der=False)
-            if side is not None and address in recipients:
-                side = with_bytes(side, octets)
-            if side is not None:
-                sides[address] = side
+            side = self._memory.get(address, head.now, mark)
+            # Another thread may have read a certificate since that was not asked for here.
+            with suppress(KeyError):
+                if side is not None:
+                    sides[address] = with_bytes(side, octets) if address in recipients else side
         return sides, head.tokens
 
     def _read(
@@ -156,12 +156,9 @@ class Gathering:
     ) -> tuple[dict[str, Side], Mapping[str, Token]]:
         mark = self._memory.begin()
         secrets = {question.secret for question in questions}
-        head, facts = look(
-            link, sorted(wanted), seen=mark.seen, secrets=secrets, now=self._clock(), with_der=True
-        )
+        head, facts = look(link, sorted(wanted), seen=mark.seen, secrets=secrets, now=self._clock())
         mark = self._memory.hear(mark, head)
-        # Without their bytes, three times as many are remembered.
-        self._memory.keep(facts.items(), mark, with_der=False)
+        self._memory.keep(facts.items(), mark)
         return {address: fact.side for address, fact in facts.items()}, head.tokens
 
     def _dates(self, link: Connection) -> Mapping[str, datetime | None]:

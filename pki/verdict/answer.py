@@ -15,9 +15,9 @@ from directory.identifiers import address_or_none
 from directory.model import MailboxFacts, MailboxStanding
 from pki.verdict import store as verdict_store
 from pki.verdict.decide import Occasion, Party, decide, side_of
-from pki.verdict.memory import Mark, Memory
+from pki.verdict.memory import NOTHING_MISSED, Mark, Memory
 from pki.verdict.model import CertificateFacts, Side, Verdict
-from pki.verdict.present import head_of, look_in_parts
+from pki.verdict.present import bytes_of, head_of, look_in_parts, with_bytes
 from pki.verdict.trial_addresses import MALFORMED, Trial, trial_of
 
 MALFORMED_SIDE = Side((MailboxStanding.MALFORMED_ADDRESS.value,))
@@ -103,19 +103,36 @@ def present_sides(
     """All sides of the question about now, by the spelling asked; remembered ones are not read again."""
     canonical = {asked: address_or_none(asked) for asked in set(addresses)}
     wanted = {address for address in canonical.values() if address is not None}
-    memory = Memory() if memory is None else memory
-    mark = memory.begin() if mark is None else mark
+    if memory is None:
+        head = head_of(connection, seen=NOTHING_MISSED, now=now)
+        facts = look_in_parts(connection, list(wanted), head)
+        sides = {address: fact.side for address, fact in facts.items()}
+    else:
+        sides = _remembered_first(connection, wanted, memory, mark or memory.begin(), now)
+    if with_der:
+        sides = _with_their_bytes(connection, sides)
+    return {
+        asked: MALFORMED_SIDE if address is None else sides[address] for asked, address in canonical.items()
+    }
+
+
+def _remembered_first(
+    connection: Connection, wanted: Iterable[str], memory: Memory, mark: Mark, now: datetime
+) -> dict[str, Side]:
     head = head_of(connection, seen=mark.seen, now=now)
     mark = memory.hear(mark, head)
-    sides: dict[str | None, Side] = {None: MALFORMED_SIDE}
-    for address in wanted:
-        if (side := memory.get(address, head.now, mark, with_der=with_der)) is not None:
-            sides[address] = side
+    remembered = ((address, memory.get(address, head.now, mark)) for address in wanted)
+    sides = {address: side for address, side in remembered if side is not None}
     if missing := [address for address in wanted if address not in sides]:
-        facts = look_in_parts(connection, missing, head=head, with_der=with_der)
-        memory.keep(facts.items(), mark, with_der=with_der)
+        facts = look_in_parts(connection, missing, head)
+        memory.keep(facts.items(), mark)
         sides |= {address: fact.side for address, fact in facts.items()}
-    return {asked: sides[address] for asked, address in canonical.items()}
+    return sides
+
+
+def _with_their_bytes(connection: Connection, sides: Mapping[str, Side]) -> dict[str, Side]:
+    octets = bytes_of(connection, [c.serial for side in sides.values() for c in side.certificates])
+    return {address: with_bytes(side, octets) for address, side in sides.items()}
 
 
 def past(at: datetime, now: datetime) -> datetime:

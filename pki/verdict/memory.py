@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice, repeat
+from itertools import islice
 
 from directory.feed.changes import Entity, Seen
 from pki.model import Purpose, Serial
@@ -39,7 +39,7 @@ _NEVER = -1
 _SPARE = 32
 DEFAULT_OCTETS = 256 << 20
 
-_Entry = tuple[tuple[str, ...], datetime | None, datetime | None, tuple[str, ...], bytes, tuple[bytes, ...]]
+_Entry = tuple[tuple[str, ...], datetime | None, datetime | None, tuple[str, ...], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Mark:
 
 class Memory:
     """Facts of known mailboxes, at most some `octets` of them; those kept first give way.
+
+    Without the bytes of certificates, which three times as many would not leave room for.
 
     A question calls `begin`, looks at the record, then tells `hear` what changed. From then on `get` gives
     what was true in that look, and `keep` takes what was read in it. Any thread may call.
@@ -114,7 +116,7 @@ class Memory:
         entry = self._kept.get(address)
         return [] if entry is None else [Serial(row[0].hex()) for row in _CERTIFICATE.iter_unpack(entry[4])]
 
-    def get(self, address: str, now: datetime, mark: Mark, *, with_der: bool) -> Side | None:
+    def get(self, address: str, now: datetime, mark: Mark) -> Side | None:
         """What is remembered of this (canonical) address and holds at `now`, by the database's clock.
 
         Nothing once others dropped something since the look of this mark: beside what was read in it, what
@@ -123,15 +125,15 @@ class Memory:
         entry = self._kept.get(address)
         if entry is None or mark.generation != self._generation:
             return None
-        standing, changes_at, until, _, packed, ders = entry
-        if (until is not None and until <= now) or (with_der and packed and not ders):
+        standing, changes_at, until, _, packed = entry
+        if until is not None and until <= now:
             return None
-        return Side(standing, is_known=True, certificates=_certificates(packed, ders), changes_at=changes_at)
+        return Side(standing, is_known=True, certificates=_certificates(packed), changes_at=changes_at)
 
-    def keep(self, facts: Iterable[tuple[str, Fact]], mark: Mark, *, with_der: bool) -> None:
+    def keep(self, facts: Iterable[tuple[str, Fact]], mark: Mark) -> None:
         """Store what was read in the look of this mark, unless something was dropped since it began."""
         known = [(address, fact) for address, fact in facts if fact.side.is_known]
-        entries = [(address, _entry(fact, with_der=with_der)) for address, fact in known]
+        entries = [(address, _entry(fact)) for address, fact in known]
         with self._lock:
             if mark.generation != self._generation:
                 return
@@ -186,14 +188,12 @@ def _is_behind(snapshot: Seen, seen: Seen) -> bool:
 
 
 def _weight(entry: _Entry) -> int:
-    return _WEIGHT + _OF_A_PERSON * len(entry[3]) + len(entry[4]) + sum(map(len, entry[5]))
+    return _WEIGHT + _OF_A_PERSON * len(entry[3]) + len(entry[4])
 
 
-def _entry(fact: Fact, *, with_der: bool) -> _Entry:
-    certificates = fact.side.certificates
-    ders = tuple(certificate.der for certificate in certificates) if with_der else ()
-    packed = b"".join(map(_packed, certificates))
-    return fact.side.standing, fact.side.changes_at, fact.until, fact.people, packed, ders
+def _entry(fact: Fact) -> _Entry:
+    packed = b"".join(map(_packed, fact.side.certificates))
+    return fact.side.standing, fact.side.changes_at, fact.until, fact.people, packed
 
 
 def _packed(certificate: CertificateFacts) -> bytes:
@@ -205,14 +205,13 @@ def _packed(certificate: CertificateFacts) -> bytes:
     )  # fmt: skip
 
 
-def _certificates(packed: bytes, ders: tuple[bytes, ...]) -> tuple[CertificateFacts, ...]:
-    records = zip(_CERTIFICATE.iter_unpack(packed), ders or repeat(b""), strict=False)
+def _certificates(packed: bytes) -> tuple[CertificateFacts, ...]:
     return tuple(
         CertificateFacts(
-            Serial(serial.hex()), der, sha256, _instant(begins), _instant(ends), _PURPOSES[bits & 3],
+            Serial(serial.hex()), b"", sha256, _instant(begins), _instant(ends), _PURPOSES[bits & 3],
             revoked_at=_instant(revoked) if revoked else None, on_hold=bits >= _ON_HOLD,
         )
-        for (serial, sha256, begins, ends, revoked, bits), der in records
+        for serial, sha256, begins, ends, revoked, bits in _CERTIFICATE.iter_unpack(packed)
     )  # fmt: skip
 
 

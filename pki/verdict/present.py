@@ -82,16 +82,16 @@ _TOGETHER = f"""SELECT head.*, sides.* FROM ({_HEAD}) AS head LEFT JOIN ({_SIDES
     {_IN_ORDER}"""  # noqa: S608 - same
 
 
-_BYTES = f"""SELECT head.*, held.serial, held.der FROM ({_HEAD}) AS head LEFT JOIN (
-    SELECT c.serial, c.der FROM unnest((SELECT CAST(:serials AS text[]))) AS given (serial)
-    JOIN certificate c USING (serial)) AS held ON true"""  # noqa: S608 - same
+_BYTES = """SELECT c.serial, c.der FROM unnest((SELECT CAST(:serials AS text[]))) AS given (serial)
+    JOIN certificate c USING (serial)"""
+_HEAD_AND_BYTES = f"SELECT head.*, held.* FROM ({_HEAD}) AS head LEFT JOIN ({_BYTES}) AS held ON true"  # noqa: S608 - same
 
 
 def _present(template: str) -> Statement:
     return Statement(template.format(**{table: table for table in (*TABLES, "enrolment")}))
 
 
-_ASK_BYTES = _present(_BYTES)
+_ASK_BYTES, _ASK_HEAD_AND_BYTES = _present(_BYTES), _present(_HEAD_AND_BYTES)
 _ASK_HEAD, _ASK_SIDES, _ASK_TOGETHER = _present(_HEAD), _present(f"{_SIDES} {_IN_ORDER}"), _present(_TOGETHER)
 
 
@@ -132,13 +132,12 @@ def look(
     seen: Seen,
     secrets: Iterable[str] = (),
     now: datetime,
-    with_der: bool,
 ) -> tuple[Head, dict[str, Fact]]:
     """One statement: what changed since `seen`, who of `secrets` may ask, each of the (canonical) addresses.
 
-    All of one snapshot. `with_der` brings the certificates' bytes along.
+    All of one snapshot, the certificates' bytes along.
     """
-    asked = _asked(addresses, seen, secrets, now, with_der=with_der)
+    asked = {**_asked(seen, secrets, now), "addresses": list(addresses), "with_der": True, "at": None}
     rows = _ASK_TOGETHER.rows(connection, asked)
     head = _head(rows[0][:5])
     return head, _facts((row[5:] for row in rows if row[5] is not None), head.now)
@@ -148,44 +147,37 @@ def look_for_bytes(
     connection: Connection, serials: Sequence[Serial], *, seen: Seen, secrets: Iterable[str], now: datetime
 ) -> tuple[Head, dict[str, bytes]]:
     """One statement: what `look` says besides of mailboxes, and the bytes of these certificates."""
-    hashes = [hashed(secret) for secret in secrets]
-    asked = {"serials": list(serials), "now": now, "hashes": hashes, **asked_since(seen)}
-    rows = _ASK_BYTES.rows(connection, asked)
-    columns = len(rows[0]) - 2
-    return _head(rows[0][:columns]), {row[-2]: row[-1] for row in rows if row[-2] is not None}
+    asked = {**_asked(seen, secrets, now), "serials": list(serials)}
+    rows = _ASK_HEAD_AND_BYTES.rows(connection, asked)
+    return _head(rows[0][:5]), {serial: der for *_, serial, der in rows if serial is not None}
 
 
-def with_bytes(side: Side, octets: Mapping[str, bytes]) -> Side | None:
-    """The side with its certificates' bytes; None where one is not among them."""
-    if any(certificate.serial not in octets for certificate in side.certificates):
-        return None
+def bytes_of(connection: Connection, serials: Sequence[Serial]) -> dict[str, bytes]:
+    """The bytes of these certificates."""
+    return dict(_ASK_BYTES.rows(connection, {"serials": list(serials)}))
+
+
+def with_bytes(side: Side, octets: Mapping[str, bytes]) -> Side:
+    """The side with its certificates' bytes; KeyError where one is not among them."""
     whole = [replace(certificate, der=octets[certificate.serial]) for certificate in side.certificates]
     return replace(side, certificates=tuple(whole))
 
 
-def look_in_parts(
-    connection: Connection, addresses: Sequence[str], *, head: Head, with_der: bool
-) -> dict[str, Fact]:
-    """The addresses alone, within the transaction in which `head` was read."""
-    rows = _ASK_SIDES.rows(connection, {"addresses": list(addresses), "with_der": with_der, "at": None})
+def look_in_parts(connection: Connection, addresses: Sequence[str], head: Head) -> dict[str, Fact]:
+    """The addresses alone, without bytes, within the transaction in which `head` was read."""
+    rows = _ASK_SIDES.rows(connection, {"addresses": list(addresses), "with_der": False, "at": None})
     return _facts(rows, head.now)
 
 
 def head_of(connection: Connection, *, seen: Seen, secrets: Iterable[str] = (), now: datetime) -> Head:
     """What changed since `seen`, and who may ask."""
-    row = _ASK_HEAD.row(connection, _asked((), seen, secrets, now, with_der=False))
+    row = _ASK_HEAD.row(connection, _asked(seen, secrets, now))
     assert row is not None
     return _head(row)
 
 
-def _asked(
-    addresses: Sequence[str], seen: Seen, secrets: Iterable[str], now: datetime, *, with_der: bool
-) -> dict[str, Any]:
-    hashes = [hashed(secret) for secret in secrets]
-    return {
-        "addresses": list(addresses), "with_der": with_der, "at": None, "now": now, "hashes": hashes,
-        **asked_since(seen),
-    }  # fmt: skip
+def _asked(seen: Seen, secrets: Iterable[str], now: datetime) -> dict[str, Any]:
+    return {"now": now, "hashes": [hashed(secret) for secret in secrets], **asked_since(seen)}
 
 
 def _head(row: Sequence[Any]) -> Head:

@@ -663,9 +663,9 @@ def test_a_look_older_than_what_others_heard_is_not_remembered(engine: Engine, m
                 memory.hear(others_mark, head_of(newer, seen=others_mark.seen, now=datetime.now(UTC)))
             head = head_of(older, seen=mark.seen, now=datetime.now(UTC))
             mark = memory.hear(mark, head)
-            facts = look_in_parts(older, [mailbox], head=head, with_der=True)
+            facts = look_in_parts(older, [mailbox], head)
             assert facts[mailbox].side.standing == ()
-            memory.keep(facts.items(), mark, with_der=True)
+            memory.keep(facts.items(), mark)
     # Who is behind costs the others nothing that they remember.
     assert other.mailbox in memory._kept
     assert standing(engine, memory, mailbox) == [("mailbox-closed",)]
@@ -713,7 +713,7 @@ def test_what_others_read_later_stands_beside_nothing_read_before(engine: Engine
         mark = memory.hear(mark, head)
         run(engine, SWAP, both=[mailbox, other])
         assert standing(engine, memory, other) == [()]
-        assert memory.get(other, head.now, mark, with_der=True) is None
+        assert memory.get(other, head.now, mark) is None
 
 
 def test_another_server_or_a_record_put_back_is_asked_for_everything_again(
@@ -743,10 +743,10 @@ def test_what_was_read_before_others_dropped_something_is_not_remembered(
         mark = memory.begin()
         head = head_of(older, seen=mark.seen, now=datetime.now(UTC))
         mark = memory.hear(mark, head)
-        facts = look_in_parts(older, [mailbox], head=head, with_der=True)
+        facts = look_in_parts(older, [mailbox], head)
         run(engine, CLOSE, a=mailbox)
         assert standing(engine, memory, other) == [()]
-        memory.keep(facts.items(), mark, with_der=True)
+        memory.keep(facts.items(), mark)
     assert mailbox not in memory._kept
     assert standing(engine, memory, mailbox) == [("mailbox-closed",)]
 
@@ -791,10 +791,10 @@ def test_what_is_remembered_is_not_given_after_a_measure_begins_or_ends(engine: 
     starts_at, ends_at = _measure(engine, timedelta(seconds=0.7), timedelta(seconds=1.2))
     assert standing(engine, memory, mailbox) == [()]
     instant = timedelta(microseconds=1)
-    remembered = memory.get(mailbox, starts_at - instant, memory.begin(), with_der=True)
+    remembered = memory.get(mailbox, starts_at - instant, memory.begin())
     assert remembered is not None
     assert remembered.changes_at == starts_at
-    assert memory.get(mailbox, starts_at, memory.begin(), with_der=True) is None
+    assert memory.get(mailbox, starts_at, memory.begin()) is None
     seen = set()
     while (asked_at := clock(engine)) < ends_at + timedelta(seconds=0.2):
         (found,) = standing(engine, memory, mailbox)
@@ -821,11 +821,11 @@ def test_an_establishment_that_closes_tomorrow_is_not_remembered_until_then(engi
             )
         ).scalar_one()
     just_before = midnight - timedelta(microseconds=1)
-    assert memory.get("place@two.example", just_before, memory.begin(), with_der=True) is not None
-    assert memory.get("place@two.example", midnight, memory.begin(), with_der=True) is None
+    assert memory.get("place@two.example", just_before, memory.begin()) is not None
+    assert memory.get("place@two.example", midnight, memory.begin()) is None
     for other in PERSONAL:
         standing(engine, memory, other)
-        assert memory.get(other, midnight, memory.begin(), with_der=True) is not None
+        assert memory.get(other, midnight, memory.begin()) is not None
 
 
 def test_a_small_memory_forgets_the_first_and_answers_the_same(engine: Engine) -> None:
