@@ -129,6 +129,17 @@ def fresh_database(postgres: EmbeddedPostgres, template: str = "template") -> It
     _administration(postgres.conninfo).execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextmanager
+def fresh_engine(postgres: EmbeddedPostgres) -> Iterator[Engine]:
+    """A record for more than one test, on which nothing is open afterwards."""
+    with fresh_database(postgres) as url:
+        made = connect_engine(url)
+        try:
+            yield made
+        finally:
+            made.dispose()
+
+
 def copy_database(postgres: EmbeddedPostgres, name: str, template: str = "template") -> str:
     """Its URL; nobody may be in the template. Files copied, where nothing is flushed, take half the time."""
     _administration(postgres.conninfo).execute(

@@ -120,6 +120,12 @@ def seed_token(
         )  # fmt: skip
 
 
+def clock(engine: Engine) -> datetime:
+    """The database's clock: the past is asked in its terms."""
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT clock_timestamp()")).scalar_one().astimezone(UTC)
+
+
 def depart(engine: Engine, national_id: str, at: datetime) -> None:
     """What the register's next day does to someone it no longer holds."""
     with engine.begin() as connection:

@@ -2,11 +2,12 @@
 
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from api.front import shortcut
+from api.front.answers import Pieces
 from api.front.application import Front, Lane
 from api.front.askers import Proxies
 from api.front.bodies import Pace
@@ -18,6 +19,14 @@ from api.http.problems import of_failure
 DEFERRABLE = Road(Trade.BULK, deferred=Road(Trade.BULK, LARGEST_DEFERRED))
 
 
+def pieces(whole: int) -> Iterator[bytes]:
+    """So many lines of ten; with fewer, the next one fails."""
+    for number in range(10):
+        if number == whole:
+            raise ValueError
+        yield b"a line\n"
+
+
 def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """What is asked for by the path."""
     path = environ["PATH_INFO"]
@@ -26,6 +35,8 @@ def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
     if path == "/slow":
         time.sleep(0.6)
     start_response("200 OK", [("Content-Type", "text/plain")])
+    if path == "/pieces":
+        return Pieces(pieces(int(environ["QUERY_STRING"])))
     gc.collect()
     kept = sum(isinstance(one, Exchange) for one in gc.get_objects())
     return [str(kept if path == "/kept" else len(environ["wsgi.input"].read())).encode()]

@@ -421,6 +421,15 @@ def test_who_prefers_to_be_answered_later_may_send_more(alone: int) -> None:
     assert b"body-too-large" in asked(alone, "POST", "/many", longer, packed | later)
 
 
+def test_a_stream_that_breaks_does_not_look_whole(alone: int) -> None:
+    """Whoever reads lines could not tell the first three from all."""
+    assert asked(alone, "GET", "/pieces?10") == b"a line\n" * 10
+    for _ in range(10):
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            asked(alone, "GET", "/pieces?3")
+    until(lambda: asked(alone, "GET", "/kept") == b"1")
+
+
 def test_nothing_is_kept_of_a_request_that_is_over(alone: int) -> None:
     for body in (b"a" * 100, b"a" * 100_000):
         assert [asked(alone, "POST", "/", body) for _ in range(5)] == [str(len(body)).encode()] * 5

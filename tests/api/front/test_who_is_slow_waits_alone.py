@@ -25,9 +25,8 @@ from api.front.packing import zstd
 from api.front.roads import LARGEST_BODY, LONGEST_TARGET
 from api.front.shares import OF_A_CREDENTIAL, OF_A_SOURCE
 from api.front.unnamed import Unnamed, last_unnamed
-from directory.base.db import connect_engine
 from tests.api.serving import Reply, answer_of, connect, exchange, head_of, post, web_server
-from tests.conftest import fresh_database
+from tests.conftest import fresh_engine
 from tests.factories import seed_practitioner, seed_token
 
 SECONDS, RATE = 2, 100
@@ -48,10 +47,8 @@ AT_ONCE = (
 @pytest.fixture(scope="module")
 def engine(postgres: EmbeddedPostgres) -> Iterator[Engine]:
     """One record for all: what is tested here writes nothing into it."""
-    with fresh_database(postgres) as url:
-        made = connect_engine(url)
+    with fresh_engine(postgres) as made:
         yield made
-        made.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from api.embedded.postgres import EmbeddedPostgres
-from directory.base.db import connect_engine
 from tests.api.certificates import certify, take_back
 from tests.api.serving import Reply, exchange, head_of, web_server
-from tests.conftest import fresh_database
+from tests.conftest import fresh_engine
 from tests.factories import depart, rpps, seed_practitioner, seed_token
 
 TOKEN = "sceau_operator"
@@ -23,10 +22,8 @@ NOW_AND_THEN = {"decided_at", "as_of", "valid_until"}
 
 @pytest.fixture(scope="module")
 def engine(postgres: EmbeddedPostgres) -> Iterator[Engine]:
-    with fresh_database(postgres) as url:
-        made = connect_engine(url)
+    with fresh_engine(postgres) as made:
         yield made
-        made.dispose()
 
 
 @pytest.fixture(scope="module")

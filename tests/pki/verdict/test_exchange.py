@@ -17,17 +17,11 @@ from pki.model import Purpose
 from pki.publication.store import live_certificates
 from pki.verdict.answer import verdicts
 from pki.verdict.model import Answer, Verdict
-from tests.factories import depart, rpps, seed_organisation, seed_practitioner, seed_token
+from tests.factories import clock, depart, rpps, seed_organisation, seed_practitioner, seed_token
 from tests.statements import heard
 
 KEPT = timedelta(minutes=15)
 YEAR = timedelta(days=365)
-
-
-def clock(engine: Engine) -> datetime:
-    """The database's clock: the past is asked in its terms."""
-    with engine.connect() as connection:
-        return connection.execute(text("SELECT clock_timestamp()")).scalar_one().astimezone(UTC)
 
 
 def run(engine: Engine, sql: str, **values: object) -> None:

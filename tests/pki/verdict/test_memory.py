@@ -40,7 +40,7 @@ from pki.verdict.decide import Party, side_of
 from pki.verdict.memory import Memory
 from pki.verdict.model import Answer, Side, Verdict
 from pki.verdict.present import head_of, look_in_parts
-from tests.factories import rpps, seed_organisation, seed_practitioner, seed_token
+from tests.factories import clock, rpps, seed_organisation, seed_practitioner, seed_token
 
 KEPT = timedelta(minutes=15)
 SOON = timedelta(milliseconds=150)
@@ -62,12 +62,6 @@ ADDRESSES = (*PERSONAL, *SHARED, LATER, UNKNOWN, MALFORMED)
 # Practitioners 1 to 8; the last two bear numbers of ADELI.
 OLD = ("075000007", "075000008")
 PEOPLE = (*(rpps(number) for number in range(1, 7)), *OLD)
-
-
-def clock(engine: Engine) -> datetime:
-    """The database's clock: the past is asked in its terms."""
-    with engine.connect() as connection:
-        return connection.execute(text("SELECT clock_timestamp()")).scalar_one().astimezone(UTC)
 
 
 def run(engine: Engine, sql: str, **values: object) -> None:
