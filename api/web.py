@@ -23,7 +23,7 @@ from api.front.bodies import Pace
 from api.front.roads import Road, Trade, roads_of
 from api.front.turns import Turns
 from api.front.unnamed import Unnamed
-from api.http.access_log import write_to_stderr
+from api.http.access_log import together, write_to_stderr
 from api.http.problems import of_failure
 from api.process.gathering import Gathering
 from api.rest.quick_recipient import quick
@@ -131,7 +131,8 @@ def _with_status(road: Callable[[str, str], Road]) -> Callable[[str, str], Road]
 def _gathering(container: Container) -> Gathering:
     record = connect_engine(database_url(container.settings), most=1, kept=1, application="sceau-verdicts")
     record.hide_parameters = True
-    return Gathering(impatient(record, _STATUS_PATIENCE), container.remembered, container.clock).start()
+    asked = impatient(record, _STATUS_PATIENCE)
+    return Gathering(asked, container.remembered, container.clock, together).start()
 
 
 def _counting(settings: Settings) -> Engine:

@@ -77,6 +77,10 @@ class Token:
     is_one_of_several: bool = False
     allowance: Allowance = Allowance()
 
+    def __hash__(self) -> int:
+        """By its number: tokens are looked up by each read, and equal ones have the same."""
+        return self.id
+
     @property
     def actor(self) -> Actor:
         """How the audit log names whoever holds this token."""

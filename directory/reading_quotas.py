@@ -119,6 +119,9 @@ class Reading(Enum):
     FEEDS = "feeds"
     DOWNLOADS = "downloads"
 
+    # There is one of each. An enumeration's own hash is Python's, and each read looks a dozen up.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True)
 class ReadingQuotas:

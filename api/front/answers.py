@@ -5,10 +5,9 @@ The answer is bytes, a file to be handed out, or bytes that are made while they 
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -51,8 +50,7 @@ class Pieces:
         return self.pieces
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Status, headers, and a body: in memory, in a file, or in pieces that come as they are asked for."""
 
     status: int

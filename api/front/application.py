@@ -59,8 +59,10 @@ _LOOK_SECONDS = 0.25
 _RETRY_SECONDS = 2
 
 
-# Takes what it can answer by itself, and says so; it calls back once, with None for what threads must answer.
-Quick = Callable[[Any, Asker, Callable[[Answer | None], None]], bool]
+# Told of an answer once: with None for what threads must answer.
+Answered = Callable[[Answer | None], None]
+# Gives what asks a plain question of the ordinary trade; None for what is not plain.
+Quick = Callable[[Any, Asker], Callable[[Answered], None] | None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Front:
         proxies: Proxies,
         stir: Callable[[], None] = lambda: None,
         unnamed: Callable[[str], None] = lambda _: None,
-        quick: Quick = lambda *_: False,
+        quick: Quick = lambda *_: None,
     ) -> None:
         self._lanes, self._road, self._remembered = lanes, road, remembered
         self._problem, self._pace, self._proxies, self._stir = problem, pace, proxies, stir
@@ -167,22 +169,31 @@ class Front:
         exchange.asker = self._asker(scope)
         _refuse_long(scope)
         _refuse_without_host(scope)
+        declared = scope.headers.get("content-length")
+        has_body = declared != "0" and (declared is not None or "transfer-encoding" in scope.headers)
+        ask = None if has_body else self._quick(scope, exchange.asker)
+        if ask is not None:
+            self._seat(exchange)
+            ask(partial(self._quickly, exchange))
+            return
         road = self._road(scope.method, scope.path)
         exchange.road = road if road.deferred is None else road.preferred(_preference(scope))
-        declared = scope.headers.get("content-length")
-        if declared == "0" or (declared is None and "transfer-encoding" not in scope.headers):
-            self._seat(exchange)
-        else:
+        if has_body:
             self._receive(exchange, None if declared is None else int(declared))
+        else:
+            self._seat(exchange)
+            self._ask_turn(exchange)
 
     def _asker(self, scope: Any) -> Asker:
         peer = scope.client.rpartition(":")[0].strip("[]")
         # Several headers of one name are one, in the order of their lines (RFC 9110 5.3).
-        named = (FORWARDED, X_FORWARDED_FOR)
-        if any(scope.headers.get(header) for header in named) and not self._proxies.trusts(peer):
-            self._unnamed(peer)
-        said = ", ".join(scope.headers.get_all(self._proxies.header)) or None
-        return Asker.of(self._proxies.address_behind(peer, said), scope.headers.get("authorization"))
+        headers, address = scope.headers, peer
+        if FORWARDED in headers or X_FORWARDED_FOR in headers:
+            if (headers.get(FORWARDED) or headers.get(X_FORWARDED_FOR)) and not self._proxies.trusts(peer):
+                self._unnamed(peer)
+            said = ", ".join(headers.get_all(self._proxies.header)) or None
+            address = self._proxies.address_behind(peer, said)
+        return Asker.of(address, headers.get("authorization"))
 
     def _receive(self, exchange: Exchange, declared: int | None) -> None:
         """Let the body come; what it came to is handed to `_received`."""
@@ -263,6 +274,7 @@ class Front:
         reply = self._remembered(exchange.body) if exchange.road.trade is Trade.STATUS else None
         if reply is None:
             self._seat(exchange)
+            self._ask_turn(exchange)
         else:
             self._end(exchange, Answer(*reply.given(None, None)))
 
@@ -271,22 +283,16 @@ class Front:
             # OCSP has an answer of its own to what is too long.
             exchange.body = bytes(exchange.road.largest + 1)
             self._seat(exchange)
+            self._ask_turn(exchange)
         else:
             self._refuse(exchange, refusal)
 
     def _seat(self, exchange: Exchange) -> None:
-        """A seat, and a turn on the threads."""
+        """A place among those who wait for their answer."""
         asker, lane = exchange.asker, self._lanes[exchange.road.trade]
         lane.seats.take(asker)
         exchange.seated, exchange.waits = True, time.monotonic()
         self._waiting[exchange] = None
-        if exchange.road.trade is Trade.ORDINARY and not exchange.body and self._taken(exchange):
-            return
-        self._ask_turn(exchange)
-
-    def _taken(self, exchange: Exchange) -> bool:
-        """Whether this is answered without a turn on the threads."""
-        return self._quick(exchange.scope, exchange.asker, partial(self._quickly, exchange))
 
     def _quickly(self, exchange: Exchange, given: Answer | None) -> None:
         if given is None:

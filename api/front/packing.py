@@ -7,7 +7,7 @@ import gzip
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -37,22 +37,25 @@ _ALSO_CALLED = {"x-gzip": "gzip"}
 
 def packed(given: Answer, accepted: str) -> Answer:
     """The same answer in a coding that the client takes, where it is worth the while (RFC 9110 12.5.3)."""
+    if given.stream is None and len(given.body) < _WORTH_PACKING:
+        return given
     known = {name.lower(): value for name, value in given.headers}
     if not _may_pack(given, known):
         return given
     headers = [*given.headers, ("Vary", "Accept-Encoding")]
     coding = preferred(accepted)
     if coding is None:
-        return replace(given, headers=headers)
+        return given._replace(headers=headers)
     headers = [pair for pair in headers if pair[0].lower() != "content-length"]
     headers.append(("Content-Encoding", coding))
     if given.stream is not None:
-        return replace(given, headers=headers, stream=_in_pieces(given.stream, coding))
+        return given._replace(headers=headers, stream=_in_pieces(given.stream, coding))
     body = _CODINGS[coding](given.body)
     headers.append(("Content-Length", str(len(body))))
-    return replace(given, headers=headers, body=body)
+    return given._replace(headers=headers, body=body)
 
 
+@lru_cache(64)
 def preferred(accepted: str) -> str | None:
     """The coding of ours that an Accept-Encoding likes best: named, or by `*`, and not refused."""
     weights: dict[str, float] = {}
@@ -78,8 +81,7 @@ def _in_pieces(stream: Iterator[bytes], coding: str) -> Iterator[bytes]:
 
 def _may_pack(given: Answer, known: Mapping[str, str]) -> bool:
     return (
-        (given.stream is not None or len(given.body) >= _WORTH_PACKING)
-        and known.get("content-type", "").startswith(_PACKED)
+        known.get("content-type", "").startswith(_PACKED)
         # A strong ETag names these octets; what says its own encoding has one.
         and not {"etag", "content-encoding", "content-range"} & known.keys()
         and _MISSING_PERMISSION not in known.get("cache-control", "")

@@ -6,7 +6,10 @@ nobody's reading (gematik TIP1-A_5549: no reading profiles).
 
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,16 +26,20 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        line: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        fields = dict(getattr(record, "fields", {}))
         if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, option=orjson.OPT_UTC_Z, default=str).decode()
+            fields["trace"] = self.formatException(record.exc_info)
+        return _line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
+
+
+# The lines of a thread that writes them together.
+_TOGETHER = threading.local()
+
+
+def _line(created: float, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> str:
+    at = datetime.fromtimestamp(created, UTC)
+    line = {"at": at, "level": level, "logger": logger, "message": message, **fields}
+    return orjson.dumps(line, option=orjson.OPT_UTC_Z, default=str).decode()
 
 
 def write_to_stderr() -> None:
@@ -49,7 +56,28 @@ def note(method: str, route: str | None, status: int, seconds: float, token: int
     fields = {
         "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2), "token": token,
     }  # fmt: skip
-    ACCESS.info("request", extra={"fields": fields})
+    lines: list[str] | None = getattr(_TOGETHER, "lines", None)
+    if lines is None:
+        ACCESS.info("request", extra={"fields": fields})
+    else:
+        lines.append(_line(time.time(), "info", ACCESS.name, "request", fields))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Write what this thread notes inside to stderr in one go at its end: each by itself takes longer than
+    the verdict that it tells of.
+    """
+    lines: list[str] = []
+    _TOGETHER.lines = lines
+    try:
+        yield
+    finally:
+        del _TOGETHER.lines
+        # As logging does: nobody waits longer for a log that cannot be written.
+        with suppress(OSError, ValueError):
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+            sys.stderr.flush()
 
 
 def note_requests(app: Flask) -> None:

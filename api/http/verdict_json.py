@@ -34,7 +34,7 @@ def written(verdict: Verdict) -> dict[str, Any]:
         "decided_at": verdict.decided_at,
         "as_of": verdict.as_of,
         "valid_until": verdict.valid_until,
-        "sources": verdict.sources,
+        "sources": dict(verdict.sources),
         "certificates": [_certificate(certificate) for certificate in verdict.certificates],
     }
 

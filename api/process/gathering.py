@@ -8,10 +8,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,17 +20,18 @@ from directory.access import Token, hashed
 from directory.store import sources
 from pki.verdict.memory import Memory
 from pki.verdict.model import Side
-from pki.verdict.present import look, look_for_bytes, plan_once, with_bytes
+from pki.verdict.present import look, look_for_bytes, plan_once
 
 _LOG = logging.getLogger("sceau.gathering")
 # So many in one statement: who comes behind them waits some thousandths of a second.
 _TOGETHER = 64
+# Where several asked together, their next questions come within so long of one another.
+_NEXT_SECONDS = 0.0002
 # Dates of registers are read again after so long: registers are taken in by night.
 _SOURCES_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What one look found: who asks, None when nobody who lives; the sides asked for; dates of registers."""
 
     token: Token | None
@@ -38,22 +39,31 @@ class Finding:
     sources: Mapping[str, datetime | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One or two canonical addresses, asked by who showed `secret`.
 
-    `told` is called once, on the thread of the gathering: with None where the record did not answer.
+    `told` is called once, on the thread of the gathering: with None where the record did not answer. What it
+    gives back hands the answer over. That is called when all of one statement were told: what is handed over
+    wakes other threads, and these would take turns with the one that answers.
     """
 
     addresses: tuple[str, ...]
     secret: str
-    told: Callable[[Finding | None], None]
+    told: Callable[[Finding | None], Callable[[], None] | None]
 
 
 class Gathering:
     """Asks for all threads of a process, on a connection of its own, once `start()`ed."""
 
-    def __init__(self, engine: Engine, memory: Memory, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        memory: Memory,
+        clock: Callable[[], datetime],
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`around` is what the answers of one statement are told within."""
+        self._around = around
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._memory, self._clock = memory, clock
         self._waiting: SimpleQueue[Question] = SimpleQueue()
@@ -70,12 +80,19 @@ class Gathering:
         self._waiting.put(question)
 
     def _serve(self) -> None:
+        asked_together = 0
         while True:
             questions = [self._waiting.get()]
+            if asked_together > 1:
+                time.sleep(_NEXT_SECONDS)
             while len(questions) < _TOGETHER and not self._waiting.empty():
                 questions.append(self._waiting.get())
-            for question, finding in zip(questions, self._found(questions), strict=True):
-                self._tell(question, finding)
+            asked_together = len(questions)
+            found = self._found(questions)
+            with self._around():
+                ready = [self._tell(*pair) for pair in zip(questions, found, strict=True)]
+            for hand_over in ready:
+                self._hand(hand_over)
 
     def _found(self, questions: Sequence[Question]) -> Sequence[Finding | None]:
         try:
@@ -94,13 +111,25 @@ class Gathering:
     def _let_go(self) -> None:
         """Answer those who came meanwhile as well: in turn, each would wait for the same silence."""
         while not self._waiting.empty():
-            self._tell(self._waiting.get(), None)
+            self._hand(self._tell(self._waiting.get(), None))
 
-    def _tell(self, question: Question, finding: Finding | None) -> None:
+    def _tell(self, question: Question, finding: Finding | None) -> Callable[[], None] | None:
         try:
-            question.told(finding)
+            return question.told(finding)
         except Exception:  # noqa: BLE001 - the thread serves others still
             _LOG.exception("an answer could not be told")
+            return None
+
+    def _hand(self, hand_over: Callable[[], None] | None) -> None:
+        try:
+            if hand_over is not None:
+                hand_over()
+        except Exception:  # noqa: BLE001 - the thread serves others still
+            _LOG.exception("an answer could not be handed over")
+
+    def remembers(self, address: str) -> bool:
+        """Whether this is the canonical address of a mailbox that is remembered."""
+        return self._memory.holds(address)
 
     def _part(self) -> None:
         link, self._link = self._link, None
@@ -127,8 +156,10 @@ class Gathering:
             fresh, tokens = self._read(link, again, questions)
             found = [sides if is_whole else fresh for is_whole in whole]
         dates = self._dates(link)
+        secrets = {question.secret for question in questions}
+        askers = {secret: tokens.get(hashed(secret)) for secret in secrets}
         return [
-            Finding(tokens.get(hashed(q.secret)), [of_it[address] for address in q.addresses], dates)
+            Finding(askers[q.secret], [of_it[address] for address in q.addresses], dates)
             for q, of_it in zip(questions, found, strict=True)
         ]
 
@@ -144,11 +175,11 @@ class Gathering:
         mark = self._memory.hear(mark, head)
         sides = {}
         for address in wanted:
-            side = self._memory.get(address, head.now, mark)
             # Another thread may have read a certificate since that was not asked for here.
             with suppress(KeyError):
+                side = self._memory.get(address, head.now, mark, octets if address in recipients else None)
                 if side is not None:
-                    sides[address] = with_bytes(side, octets) if address in recipients else side
+                    sides[address] = side
         return sides, head.tokens
 
     def _read(

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,8 +36,7 @@ Key = tuple[Reading, str]
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class QuotaStanding:
+class QuotaStanding(NamedTuple):
     """What a scope has left of its quota as this process knows it; `resets_in` seconds more comes."""
 
     reading: Reading
@@ -47,13 +46,14 @@ class QuotaStanding:
     resets_in: int
 
 
-@dataclass
+@dataclass(slots=True)
 class _Held:
-    """A portion drawn at `at`, and what of it is `unspent`."""
+    """A portion drawn at `at`, and what of it is `unspent`; `limit` is the whole quota."""
 
     portion: Portion
     unspent: int
     at: datetime
+    limit: int
 
 
 class Readers:
@@ -125,7 +125,7 @@ class Readers:
     def _refused_lately(
         self, reading: Reading, scopes: Sequence[str], number: int, now: datetime
     ) -> Reached | None:
-        for scope in scopes:
+        for scope in scopes if self._refused else ():
             reached, at = self._refused.get((reading, scope), (None, now))
             if reached is not None and number == reached.asked and timedelta() <= now - at < _REFUSED_HOLDS:
                 return reached
@@ -142,8 +142,7 @@ class Readers:
             return None
         for share in held:
             share.unspent -= number
-            self._held.move_to_end((reading, share.portion.scope))
-        return [_standing(share, self.quotas, now) for share in held]
+        return [_standing(share, now) for share in held]
 
     def _drawn(self, reading: Reading, scopes: Sequence[str], number: int) -> list[QuotaStanding] | Reached:
         now = self._clock()
@@ -157,11 +156,14 @@ class Readers:
             if isinstance(portions, Reached):
                 _remember(self._refused, (reading, portions.scope), (portions, now))
                 return portions
-            for portion in portions:
-                _remember(self._held, (reading, portion.scope), _Held(portion, portion.number - number, now))
-        return [
-            _standing(_Held(portion, portion.number - number, now), self.quotas, now) for portion in portions
-        ]
+            drawn = [self._begun(portion, number, now) for portion in portions]
+            for held in drawn:
+                _remember(self._held, (reading, held.portion.scope), held)
+            return [_standing(held, now) for held in drawn]
+
+    def _begun(self, portion: Portion, number: int, now: datetime) -> _Held:
+        limit = self.quotas.of(portion.reading, portion.scope)
+        return _Held(portion, portion.number - number, now, limit)
 
     def _from_record(
         self, reading: Reading, scopes: Sequence[str], number: int, unspent: Sequence[Portion], now: datetime
@@ -256,16 +258,11 @@ def _holds(held: _Held, now: datetime) -> bool:
     return timedelta() <= now - held.at < PORTION_HOLDS
 
 
-def _standing(held: _Held, quotas: ReadingQuotas, now: datetime) -> QuotaStanding:
+def _standing(held: _Held, now: datetime) -> QuotaStanding:
     portion = held.portion
     resets_in = max(1, int((portion.oldest + WINDOW - now).total_seconds()) + 1)
-    return QuotaStanding(
-        portion.reading,
-        portion.scope,
-        quotas.of(portion.reading, portion.scope),
-        portion.rest + held.unspent,
-        resets_in,
-    )
+    left = portion.rest + held.unspent
+    return QuotaStanding(portion.reading, portion.scope, held.limit, left, resets_in)
 
 
 def _remember(known: "OrderedDict[Key, Value]", key: Key, value: Value) -> None:

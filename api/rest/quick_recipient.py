@@ -4,16 +4,17 @@ All that is not plain is left to `recipients.py`: an instant in the past, anothe
 So are refusals, and a record that is behind or cannot be written. Of what is plain both say the same.
 """
 
+import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from functools import partial
 from urllib.parse import unquote
 
 from api.auth.bearer import LONGEST_SECRET
 from api.front.answers import Answer, Scope
+from api.front.application import Answered, Quick
 from api.front.askers import Asker
 from api.http import freshness, prices
 from api.http.access_log import note
@@ -28,6 +29,7 @@ from directory.identifiers import address_or_none
 from pki.verdict.decide import Occasion, decide
 from pki.verdict.trial_addresses import DOMAIN
 
+_LOG = logging.getLogger("sceau.verdict")
 _PREFIX = PATH.partition("<")[0]
 _PLAIN = re.compile(r"[A-Za-z0-9._%+'-]{1,64}@[A-Za-z0-9.-]{3,253}")
 _SENDER = re.compile(r"sender=([A-Za-z0-9._@%-]{3,400})")
@@ -40,14 +42,15 @@ class QuickRecipient:
     def __init__(self, container: Container, gathering: Gathering) -> None:
         self._container, self._gathering = container, gathering
         self._trials = container.settings.trial_addresses
+        self._told: tuple[Mapping[str, datetime | None], str] = ({}, "")
         self._guarding = [
             ("Content-Type", "application/json"),
             *guarding(secure=container.settings.base_url.startswith("https:")),
             ("Cache-Control", "no-store"),
         ]
 
-    def take(self, scope: Scope, asker: Asker, answered: Callable[[Answer | None], None]) -> bool:
-        """Whether the question is plain; then `answered` is called once, with None for what others answer."""
+    def take(self, scope: Scope, asker: Asker) -> Callable[[Answered], None] | None:
+        """What asks a plain question, and tells its answer, None for what others answer; None otherwise."""
         began = time.perf_counter()
         path = scope.path
         if (
@@ -55,26 +58,31 @@ class QuickRecipient:
             or not path.startswith(_PREFIX)
             or not self._container.watch.is_known_complete()
         ):
-            return False
+            return None
         asked = self._addresses(path[len(_PREFIX) :], scope.query_string)
         secret = _presented(scope)
         if asked is None or secret is None:
-            return False
+            return None
         spelt, addresses = asked
 
-        def told(finding: Finding | None) -> None:
-            given = None
-            try:
-                if finding is not None:
-                    given = self._answer(spelt, finding, asker, began)
-            finally:
-                answered(given)
+        def ask(answered: Answered) -> None:
+            def told(finding: Finding | None) -> Callable[[], None]:
+                given = None
+                try:
+                    if finding is not None:
+                        given = self._answer(spelt, finding, asker, began)
+                except Exception:  # noqa: BLE001 - who asked is answered otherwise
+                    _LOG.exception("a verdict could not be given before the framework")
+                return partial(answered, given)
 
-        self._gathering.ask(Question(addresses, secret, told))
-        return True
+            self._gathering.ask(Question(addresses, secret, told))
+
+        return ask
 
     def _addresses(self, spelt: str, query: str) -> tuple[str, tuple[str, ...]] | None:
         """The recipient as it was spelt, and the canonical addresses; None for what is not plain."""
+        if not query and not self._trials and self._gathering.remembers(spelt):
+            return spelt, (spelt,)
         if not _PLAIN.fullmatch(spelt):
             return None
         parties = [spelt]
@@ -108,12 +116,20 @@ class QuickRecipient:
         headers = [
             *self._guarding,
             ("Content-Length", str(len(body))),
-            (freshness.HEADER, _dates(tuple(finding.sources.items()))),
+            (freshness.HEADER, self._dates(finding.sources)),
             (prices.POLICY_HEADER, limits[0]),
             (prices.HEADER, limits[1]),
         ]
         note("GET", check_recipient.rule, 200, time.perf_counter() - began, token.id)
         return Answer(200, headers, body)
+
+    def _dates(self, sources: Mapping[str, datetime | None]) -> str:
+        """The header of these dates: the same until they are read anew."""
+        known, told = self._told
+        if known is not sources:
+            told = freshness.written(sources)
+            self._told = sources, told
+        return told
 
 
 def _presented(scope: Scope) -> str | None:
@@ -124,11 +140,6 @@ def _presented(scope: Scope) -> str | None:
     return str(shown[0].removeprefix("Bearer "))
 
 
-@lru_cache(4)
-def _dates(generated: tuple[tuple[str, datetime | None], ...]) -> str:
-    return freshness.written(dict(generated))
-
-
-def quick(container: Container, gathering: Gathering) -> Callable[[Any, Asker, Callable[[Any], None]], bool]:
+def quick(container: Container, gathering: Gathering) -> Quick:
     """What the front asks first (`api/front/application.py`)."""
     return QuickRecipient(container, gathering).take

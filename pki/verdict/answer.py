@@ -37,6 +37,9 @@ class Gathered:
 
     def verdict(self, address: str) -> Verdict:
         """The verdict on one of the addresses asked for."""
+        if not self.tried:
+            sender = None if self.sender is None else self.sides[self.sender]
+            return decide(address, self.sides[address], sender, self.occasion)
         tried = self.tried if is_trial(address, self.tried) else {}
         return decide_among(address, self.sender, self.sides, tried, self.occasion)
 
@@ -101,7 +104,11 @@ def present_sides(
     with_der: bool = True,
 ) -> dict[str, Side]:
     """All sides of the question about now, by the spelling asked; remembered ones are not read again."""
-    canonical = {asked: address_or_none(asked) for asked in set(addresses)}
+    canonical = {
+        # What is remembered by this spelling is canonical: to parse it takes as long as to decide.
+        asked: asked if memory is not None and memory.holds(asked) else address_or_none(asked)
+        for asked in set(addresses)
+    }
     wanted = {address for address in canonical.values() if address is not None}
     if memory is None:
         head = head_of(connection, seen=NOTHING_MISSED, now=now)

@@ -73,7 +73,7 @@ def decide(address: str, recipient: Side, sender: Side | None, occasion: Occasio
         decided_at=occasion.now,
         as_of=occasion.as_of,
         valid_until=_valid_until(occasion, resting_on if answer is Answer.ALLOWED else (), changes),
-        sources=dict(occasion.sources),
+        sources=occasion.sources,
         certificates=given if answer is Answer.ALLOWED else (),
     )
 

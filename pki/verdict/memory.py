@@ -9,10 +9,11 @@ import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Any
 
 from directory.feed.changes import Entity, Seen
 from pki.model import Purpose, Serial
@@ -21,6 +22,7 @@ from pki.verdict.present import Fact, Head
 
 # Serial, digest, begin, end and revocation in microseconds, purposes and suspension in bits.
 _CERTIFICATE = struct.Struct(">20s32sqqqB")
+_SERIAL = 20
 _BITS = {Purpose.SIGNATURE: 1, Purpose.ENCRYPTION: 2}
 _ON_HOLD = 4
 _PURPOSES = tuple(frozenset(purpose for purpose, bit in _BITS.items() if bits & bit) for bits in range(4))
@@ -114,11 +116,18 @@ class Memory:
     def serials(self, address: str) -> list[Serial]:
         """The serials of this mailbox's certificates, as they are remembered."""
         entry = self._kept.get(address)
-        return [] if entry is None else [Serial(row[0].hex()) for row in _CERTIFICATE.iter_unpack(entry[4])]
+        if entry is None:
+            return []
+        packed = entry[4]
+        begins = range(0, len(packed), _CERTIFICATE.size)
+        return [Serial(packed[begin : begin + _SERIAL].hex()) for begin in begins]
 
-    def get(self, address: str, now: datetime, mark: Mark) -> Side | None:
+    def get(
+        self, address: str, now: datetime, mark: Mark, octets: Mapping[str, bytes] | None = None
+    ) -> Side | None:
         """What is remembered of this (canonical) address and holds at `now`, by the database's clock.
 
+        With `octets`, by serial, its certificates have their bytes; KeyError where one is not among them.
         Nothing once others dropped something since the look of this mark: beside what was read in it, what
         they read since would be of another instant.
         """
@@ -128,7 +137,9 @@ class Memory:
         standing, changes_at, until, _, packed = entry
         if until is not None and until <= now:
             return None
-        return Side(standing, is_known=True, certificates=_certificates(packed), changes_at=changes_at)
+        return Side(
+            standing, is_known=True, certificates=_certificates(packed, octets), changes_at=changes_at
+        )
 
     def keep(self, facts: Iterable[tuple[str, Fact]], mark: Mark) -> None:
         """Store what was read in the look of this mark, unless something was dropped since it began."""
@@ -205,13 +216,17 @@ def _packed(certificate: CertificateFacts) -> bytes:
     )  # fmt: skip
 
 
-def _certificates(packed: bytes) -> tuple[CertificateFacts, ...]:
-    return tuple(
-        CertificateFacts(
-            Serial(serial.hex()), b"", sha256, _instant(begins), _instant(ends), _PURPOSES[bits & 3],
-            revoked_at=_instant(revoked) if revoked else None, on_hold=bits >= _ON_HOLD,
-        )
-        for serial, sha256, begins, ends, revoked, bits in _CERTIFICATE.iter_unpack(packed)
+def _certificates(packed: bytes, octets: Mapping[str, bytes] | None) -> tuple[CertificateFacts, ...]:
+    return tuple([_certificate(fields, octets) for fields in _CERTIFICATE.iter_unpack(packed)])
+
+
+def _certificate(fields: Sequence[Any], octets: Mapping[str, bytes] | None) -> CertificateFacts:
+    serial, sha256, begins, ends, revoked, bits = fields
+    number = Serial(serial.hex())
+    return CertificateFacts(
+        number, b"" if octets is None else octets[number], sha256,
+        _instant(begins), _instant(ends), _PURPOSES[bits & 3],
+        revoked_at=_instant(revoked) if revoked else None, on_hold=bits >= _ON_HOLD,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ by `answer.py`, statement by statement, from the same tables and by the same rul
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import groupby
@@ -159,8 +159,8 @@ def bytes_of(connection: Connection, serials: Sequence[Serial]) -> dict[str, byt
 
 def with_bytes(side: Side, octets: Mapping[str, bytes]) -> Side:
     """The side with its certificates' bytes; KeyError where one is not among them."""
-    whole = [replace(certificate, der=octets[certificate.serial]) for certificate in side.certificates]
-    return replace(side, certificates=tuple(whole))
+    whole = [certificate._replace(der=octets[certificate.serial]) for certificate in side.certificates]
+    return side._replace(certificates=tuple(whole))
 
 
 def look_in_parts(connection: Connection, addresses: Sequence[str], head: Head) -> dict[str, Fact]:

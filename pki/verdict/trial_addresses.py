@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from types import MappingProxyType
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
@@ -117,9 +118,9 @@ def _of_place(trial: Trial, place: Organisation | None, *, answered: bool = True
     return _with(trial, mailbox=mailbox, holder=None, organisation=place, answerable=people)
 
 
-def _certified(trial: Trial, **other: object) -> Trial:
+def _certified(trial: Trial, **other: Any) -> Trial:
     (known,) = trial.certificates
-    return replace(trial, certificates=(replace(known, **other),))  # type: ignore[arg-type]
+    return replace(trial, certificates=(known._replace(**other),))
 
 
 _OPEN = Organisation("000000000", "TEST")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from api.http.access_log import ACCESS, JsonLines
+from api.http.access_log import ACCESS, JsonLines, note, together
 from tests.api.conftest import Caller
 
 
@@ -57,3 +57,40 @@ def test_a_traceback_is_one_line_too() -> None:
         )
     (line,) = JsonLines().format(record).splitlines()
     assert "second line" in orjson.loads(line)["trace"]
+
+
+class Pipe(io.StringIO):
+    """A stderr that counts how often it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+def test_lines_of_answers_given_together_are_written_at_once(
+    monkeypatch: pytest.MonkeyPatch, lines: io.StringIO
+) -> None:
+    note("GET", "/v1/recipients/<address:address>", 200, 0.001, 7)
+    pipe = Pipe()
+    monkeypatch.setattr("sys.stderr", pipe)
+    with together():
+        for token in (7, 8):
+            note("GET", "/v1/recipients/<address:address>", 200, 0.001, token)
+        assert not pipe.writes
+    first, second = (orjson.loads(line) for line in pipe.getvalue().splitlines())
+    (alone,) = (orjson.loads(line) for line in lines.getvalue().splitlines())
+    assert pipe.writes == 1
+    assert (first["token"], second["token"]) == (7, 8)
+    assert {**first, "at": ""} == {**alone, "at": ""}
+
+
+def test_a_log_that_cannot_be_written_keeps_no_answer_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stderr", closed)
+    with together():
+        note("GET", None, 200, 0.001, None)

@@ -1,7 +1,6 @@
 """The verdict, every reason alone and together, over the real record, now and as of an instant."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
@@ -496,7 +495,7 @@ def test_answers_come_in_the_order_asked_whatever_the_spelling_and_however_often
         "unknown",
         "allowed",
     ]
-    assert replace(found[0], address=mailbox) == found[2]
+    assert found[0]._replace(address=mailbox) == found[2]
 
 
 def test_many_are_answered_in_as_many_statements_as_one(engine: Engine, now: datetime) -> None:
