@@ -6,7 +6,7 @@ carry no check digit. A thousand certificates serve everybody in turn, each row 
 
 # ruff: noqa: S608 - put together from constants of this module
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -23,9 +23,17 @@ STAMPED = (
     "mailbox",
 )  # fmt: skip
 
-NAMES = """(ARRAY['AUBRELUNE','BELLEGARENNE','BRINDEVAL','ÉCHALIER','LE GOËLLIC','DU CLOS-PERRIN'])[1 + n % 6]
-    || CASE WHEN n % 5 = 0 THEN '-' || (ARRAY['MÉZIÈREAU','ORGEVAUX','VALSERINE'])[1 + n % 3] ELSE '' END"""
-GIVEN = "(ARRAY['Alice','Bruno','Zoë','Chloé','Jean-Baptiste','Karim','Fatou','Loïc'])[1 + n % 8]"
+FAMILIES = ("AUBRELUNE", "BELLEGARENNE", "BRINDEVAL", "ÉCHALIER", "LE GOËLLIC", "DU CLOS-PERRIN")
+MARRIED = ("MÉZIÈREAU", "ORGEVAUX", "VALSERINE")
+GIVENS = ("Alice", "Bruno", "Zoë", "Chloé", "Jean-Baptiste", "Karim", "Fatou", "Loïc")
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return f"(ARRAY[{', '.join(map(repr, words))}])[1 + n % {len(words)}]"
+
+
+NAMES = f"{_one_of(FAMILIES)} || CASE WHEN n % 5 = 0 THEN '-' || {_one_of(MARRIED)} ELSE '' END"
+GIVEN = _one_of(GIVENS)
 NUMBER = "'810' || lpad(n::text, 9, '0')"
 FINESS = "lpad(((n - 1) % :places + 1)::text, 9, '0')"
 
@@ -100,6 +108,16 @@ def people(engine: Engine, count: int) -> None:
             connection.execute(text(statement), values)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
+
+
+def lines_of_the_roll(count: int, like: str) -> Iterator[str]:
+    """Lines of the roll's activities that tell of `people(count)`, and otherwise say what `like` says."""
+    cells = like.split("|")
+    for n in range(1, count + 1):
+        number = f"10{n:09}"
+        family = FAMILIES[n % len(FAMILIES)] + (f"-{MARRIED[n % len(MARRIED)]}" if n % 5 == 0 else "")
+        cells[:3], cells[7:9] = ("8", number, f"8{number}"), (family, GIVENS[n % len(GIVENS)])
+        yield "|".join(cells)
 
 
 @contextmanager

@@ -5,7 +5,6 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,10 +17,13 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 from urllib.parse import quote
 
+from benches import country
+from benches.asking import Asking
 from benches.harness import ROOT, Bench, Figure, fresh_record
 from benches.plot import drawn, n_log_n
 from sqlalchemy import Engine
@@ -48,41 +50,6 @@ link.execute(
     "CREATE TABLE roll AS SELECT * FROM read_csv(?, delim='|', quote='', escape='', header=true,"
     " all_varchar=true, null_padding=true)", [sys.argv[1]])
 print(time.monotonic() - started)
-"""
-ASKED_EACH_SECOND = 40
-# A process of its own, on sockets as they are: the client must not take the machine from what it measures.
-PACED = """
-import json, re, socket, sys, threading, time
-given, ended, took = json.loads(sys.stdin.readline()), threading.Event(), []
-length = re.compile(rb"content-length: ([0-9]+)", re.IGNORECASE)
-def ask(number):
-    link = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    headers = "".join(f"{name}: {value}\\r\\n" for name, value in given["headers"].items())
-    paths = given["paths"][number::given["connections"]]
-    requests = [f"GET {path} HTTP/1.1\\r\\nHost: x\\r\\n{headers}\\r\\n".encode() for path in paths]
-    pause, place = given["connections"] / given["each_second"], 0
-    due = time.monotonic() + pause * number / given["connections"]
-    while not ended.is_set():
-        time.sleep(max(0, due - time.monotonic()))
-        # From when it was due, not from when it was sent: a late answer delays the next question.
-        link.sendall(requests[place % len(requests)])
-        told = b""
-        while b"\\r\\n\\r\\n" not in told:
-            told += link.recv(65536)
-        head, _, body = told.partition(b"\\r\\n\\r\\n")
-        assert head.split()[1] == b"200", head
-        missing = int(length.search(head)[1]) - len(body)
-        while missing > 0:
-            missing -= len(link.recv(65536))
-        took.append(time.monotonic() - due)
-        place, due = place + 1, due + pause
-threads = [threading.Thread(target=ask, args=(number,)) for number in range(given["connections"])]
-for thread in threads: thread.start()
-sys.stdin.readline()
-ended.set()
-for thread in threads: thread.join()
-print(json.dumps(took))
 """
 MB = 1 << 20
 # What the issue asks for.
@@ -120,12 +87,16 @@ def unbounded() -> dict[str, RegisterBounds]:
     return {name: dataclasses.replace(bounds, bounds=()) for name, bounds in load_bounds().items()}
 
 
-def take(engine: Engine, folder: Path, register: str) -> RunReport:
-    """Bring one register to what its file in `folder` says; ends the bench when it is not applied."""
+def take(engine: Engine, folder: Path, register: str, *, strict: bool = True) -> RunReport:
+    """Bring one register to what its file in `folder` says; ends the bench when it is not applied.
+
+    People of `country.py` have numbers that only a take that is not `strict` believes.
+    """
     (file,) = folder.glob(PATTERNS[register])
     report = run_register(
-        engine, register=register, path=file, now=NOW, actor=BENCH, apply=True, bounds=unbounded()
-    )
+        engine, register=register, path=file, now=NOW, actor=BENCH, apply=True, strict_rpps=strict,
+        bounds=unbounded(),
+    )  # fmt: skip
     if report.state != "applied":
         raise SystemExit(f"{file.name} {report.state}: {report.reason} {report.text}")
     return report
@@ -299,17 +270,20 @@ def verdict_during_night(bench: Bench) -> Figure:
     return Figure("verdict_during_night", night.p99, "ms", told, ratio, "<= 2 x at rest", ratio <= P99_TIMES)
 
 
-def restamped(bench: Bench, folder: Path, day: int) -> Path:
-    """The same roll under a name of days to come: newer than the demo's, and than the one before."""
+def restamped(bench: Bench, folder: Path, day: int, *, invented: int = 0) -> Path:
+    """The same roll under a name of days to come: newer than the demo's, and than the one before.
+
+    So many people of `country.py` stand in it too.
+    """
     target = bench.folder / f"again-{day}"
     target.mkdir()
     stamp = datetime.now(UTC) + timedelta(days=2, hours=day)
-    (target / f"PS_LibreAcces_{stamp:%Y%m%d%H%M}.zip").symlink_to(unstamped(bench, folder))
+    (target / f"PS_LibreAcces_{stamp:%Y%m%d%H%M}.zip").symlink_to(unstamped(bench, folder, invented=invented))
     return target
 
 
-def unstamped(bench: Bench, folder: Path) -> Path:
-    """The roll's archive with texts that tell no day, so that its own name does."""
+def unstamped(bench: Bench, folder: Path, *, invented: int = 0) -> Path:
+    """The roll's archive with texts that tell no day, so that its own name does; as `restamped`."""
     made = bench.folder / f"unstamped-{folder.name}.zip"
     if not made.exists():
         (file,) = folder.glob(PATTERNS["rpps"])
@@ -320,58 +294,24 @@ def unstamped(bench: Bench, folder: Path) -> Path:
             for name in told.namelist():
                 with told.open(name) as text, out.open(re.sub(r"_20[0-9]{10}", "", name), "w") as copy:
                     shutil.copyfileobj(text, copy, MB)
+                    if "Personne_activite" in name:
+                        _add(copy, country.lines_of_the_roll(invented, _a_doctor(told, name)))
     return made
 
 
-class Asking:
-    """Someone who asks for verdicts at a steady pace, and notes how long each answer took."""
+def _a_doctor(archive: zipfile.ZipFile, name: str) -> str:
+    """The first line that tells of a doctor who practises."""
+    with archive.open(name) as text:
+        for line in text:
+            cells = line.decode().split("|")
+            if (cells[0], cells[9], cells[11]) == ("8", "10", "C") and cells[17]:
+                return line.decode()
+    raise SystemExit(f"{name} tells of no doctor")
 
-    def __init__(
-        self, bench: Bench, paths: list[str], each_second: int = ASKED_EACH_SECOND, *, connections: int = 1
-    ) -> None:
-        self._bench, self._paths = bench, paths
-        self._each_second, self._connections = each_second, connections
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
-        self._took: list[float] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._took.sort()
-
-    @property
-    def count(self) -> int:
-        """How many answers came."""
-        return len(self._took)
-
-    @property
-    def p50(self) -> float:
-        """Milliseconds that half the answers took at most."""
-        return 1000 * self._took[len(self._took) // 2]
-
-    @property
-    def p99(self) -> float:
-        """Milliseconds that 99 of 100 answers took at most."""
-        return 1000 * self._took[len(self._took) * 99 // 100]
-
-    def _ask(self) -> None:
-        command = [sys.executable, "-c", PACED, self._bench.settings.host, str(self._bench.settings.port)]
-        given = {
-            "paths": self._paths, "headers": self._bench.operator, "each_second": self._each_second,
-            "connections": self._connections,
-        }  # fmt: skip
-        # A process of its own: in this one the import would keep it from looking at the clock.
-        asking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        asking.stdin.write(json.dumps(given) + "\n")
-        asking.stdin.flush()
-        self._ended.wait()
-        told, _ = asking.communicate("\n")
-        self._took = json.loads(told)
+def _add(text: IO[bytes], lines: Iterator[str]) -> None:
+    for some in iter(lambda: "".join(islice(lines, 10_000)), ""):
+        text.write(some.encode())
 
 
 def growth(bench: Bench) -> Figure:

@@ -4,12 +4,15 @@ import http.client
 import json
 import random
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from urllib.parse import quote
 
 from benches import country, night
+from benches.asking import Asking
 from benches.harness import Bench, Figure, granian, wrk
 from sqlalchemy import Engine, text
 
@@ -23,10 +26,14 @@ def view(anything):
     return {"verdict": "allowed"}
 """
 MB = 1 << 20
-SINGLE_TARGET, SINGLE_P99 = 0.5, 10.0
+SINGLE_TARGET, SINGLE_P99, SINGLE_CONNECTIONS = 0.5, 10.0, 16
+TURNS = 3
 BULK_TARGET, FINGERPRINTS_TARGET, STEADY_TIMES = 100_000, 40_000, 3
 IN_A_REQUEST, BULK_CONNECTIONS = 10_000, 4
-STEADY, STEADY_CONNECTIONS, REVOKED_EACH_SECOND = 1_000, 16, 100
+STEADY, STEADY_CONNECTIONS, REVOKED_EACH_SECOND, NIGHTS = 1_000, 16, 100, 10
+_NOT_REVOKED = """
+    SELECT serial FROM certificate c WHERE mailbox LIKE 'person.%'
+    AND NOT EXISTS (SELECT FROM revocation r WHERE r.serial = c.serial) ORDER BY serial LIMIT :most"""
 _REVOKE = """
     INSERT INTO revocation
         (serial, authority_id, shard, action, reason, comment, actor, revoked_at, not_after, entry)
@@ -37,16 +44,34 @@ _REVOKE = """
 def verdict_single(bench: Bench) -> Figure:
     """Verdicts one by one over REST, a second, all mailboxes at random, beside an empty Flask view.
 
-    Of --size mailboxes. Beside: the longest of 99 in 100 answers, and the memory of a web process.
+    Of --size mailboxes, once each was asked for; medians of three by turns. Beside: the longest of 99 in 100
+    answers over as many connections, and the memory of a web process. wrk takes its own pauses for the
+    server's: what it says of the longest answers, of ours and of the empty view's, stands beside.
     """
-    lines = [f"GET /v1/recipients/{quote(address)}" for address in everybody(bench)]
-    told: dict[str, float] = {}
-    ours = wrk(bench, bench.web, lines, bench.operator, told=told)
+    addresses = everybody(bench)
+    _asked_for_once(bench, _bodies(addresses))
+    paths = [f"/v1/recipients/{quote(address)}" for address in addresses]
+    told: dict[str, list[float]] = defaultdict(list)
     with granian(bench, "empty_flask", EMPTY_FLASK) as url:
-        bare = wrk(bench, url, lines[:1000])
-    beside = {"empty Flask view": bare, "p99, ms": told["p99"], "largest web process, MB": web_memory(bench)}
-    ok = ours >= SINGLE_TARGET * bare and told["p99"] <= SINGLE_P99
-    return Figure("verdict_single", ours, "verdicts/s", beside, ours / bare, ">= 0.5 x, p99 <= 10 ms", ok=ok)
+        for _ in range(TURNS):
+            _take_turns(bench, url, paths, told)
+    found = {name: median(values) for name, values in told.items()}
+    ours, bare = found.pop("ours"), found["empty Flask view"]
+    found["largest web process, MB"] = web_memory(bench)
+    ok = ours >= SINGLE_TARGET * bare and found["p99, ms"] <= SINGLE_P99
+    return Figure("verdict_single", ours, "verdicts/s", found, ours / bare, ">= 0.5 x, p99 <= 10 ms", ok=ok)
+
+
+def _take_turns(bench: Bench, url: str, paths: list[str], told: dict[str, list[float]]) -> None:
+    """Ours, and the empty view at `url`, each for the time of the bench."""
+    requests, by_wrk = [f"GET {path}" for path in paths], {}
+    told["ours"].append(wrk(bench, bench.web, requests, bench.operator, SINGLE_CONNECTIONS, by_wrk, 1))
+    told["p99 by wrk, ms"].append(by_wrk["p99"])
+    with Asking(bench, paths, 0, connections=SINGLE_CONNECTIONS) as asking:
+        time.sleep(bench.seconds)
+    told["p99, ms"].append(asking.p99)
+    told["empty Flask view"].append(wrk(bench, url, requests, None, SINGLE_CONNECTIONS, by_wrk, 1))
+    told["p99 of the empty view by wrk, ms"].append(by_wrk["p99"])
 
 
 def everybody(bench: Bench) -> list[str]:
@@ -80,12 +105,8 @@ def verdict_bulk(bench: Bench) -> Figure:
     the same rows from PostgreSQL.
     """
     addresses = everybody(bench)
-    bodies = [
-        json.dumps({"addresses": addresses[start : start + IN_A_REQUEST]}).encode()
-        for start in range(0, len(addresses), IN_A_REQUEST)
-    ]
-    # Each process by turns, until it has been asked for everybody.
-    _bulk(bench, "", bodies, seconds=max(bench.seconds, 2 * len(addresses) // 20_000))
+    bodies = _bodies(addresses)
+    _asked_for_once(bench, bodies)
     plain = _bulk(bench, "", bodies, seconds=bench.seconds)
     fingerprints = _bulk(bench, "?include=fingerprints", bodies, seconds=bench.seconds)
     certificates = _bulk(bench, "?include=certificates", bodies, seconds=bench.seconds)
@@ -99,6 +120,18 @@ def verdict_bulk(bench: Bench) -> Figure:
     ok = plain >= BULK_TARGET and fingerprints >= FINGERPRINTS_TARGET
     target = f">= {BULK_TARGET:,}/s, {FINGERPRINTS_TARGET:,}/s with fingerprints"
     return Figure("verdict_bulk", plain, "addresses/s", beside, plain / bare, target, ok=ok)
+
+
+def _bodies(addresses: list[str]) -> list[bytes]:
+    return [
+        json.dumps({"addresses": addresses[start : start + IN_A_REQUEST]}).encode()
+        for start in range(0, len(addresses), IN_A_REQUEST)
+    ]
+
+
+def _asked_for_once(bench: Bench, bodies: list[bytes]) -> None:
+    """Each process by turns, until it has been asked for everybody: as it is on its second day."""
+    _bulk(bench, "", bodies, seconds=max(bench.seconds, 2 * len(bodies) * IN_A_REQUEST // 20_000))
 
 
 def _bulk(bench: Bench, query: str, bodies: list[bytes], *, seconds: float) -> float:
@@ -128,31 +161,32 @@ def _bulk(bench: Bench, query: str, bodies: list[bytes], *, seconds: float) -> f
 def verdict_steady(bench: Bench) -> Figure:
     """p99 in ms of 1,000 verdicts a second during a night's import and 100 revocations/s, beside at rest.
 
-    Of --size mailboxes; the night is of 100,000 people, into the record that is being asked.
+    Of --size mailboxes; the night is of their holders and of 100,000 people more, half a percent of these
+    change, into the record that is being asked.
     """
-    paths = [f"/v1/recipients/{quote(address)}" for address in everybody(bench)[:50_000]]
-    day1, day2 = night.made(100_000)
+    addresses = everybody(bench)
+    paths = [f"/v1/recipients/{quote(address)}" for address in addresses]
+    days, seconds = night.made(100_000), max(20, bench.seconds)
+    rolls = [night.restamped(bench, days[n % 2], n, invented=bench.size) for n in range(NIGHTS)]
+    _take_silently(bench, rolls[0])
+    _asked_for_once(bench, _bodies(addresses))
     engine = connect_engine(bench.postgres.url)
-    night.unstamped(bench, day2)
-    night.take(engine, night.restamped(bench, day1, 1), "rpps")
-    # What follows in trust and in LDAP is over before anything is timed.
-    time.sleep(20)
-    seconds = max(20, bench.seconds)
-    with night.Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as rest:
+    with Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as rest:
         time.sleep(seconds)
-    with night.Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as importing:
-        ended, day = time.monotonic() + seconds, 2
-        while time.monotonic() < ended:
-            night.take(engine, night.restamped(bench, (day2, day1)[day % 2], day), "rpps")
-            day += 1
+    with Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as importing:
+        ends, taken = time.monotonic() + seconds, 0
+        while time.monotonic() < ends and taken < NIGHTS - 1:
+            taken += 1
+            night.take(engine, rolls[taken], "rpps", strict=False)
+    # What follows in trust and in LDAP is over before the next is timed.
     time.sleep(20)
-    with night.Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as revoking:
+    with Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as revoking:
         revoked = _revoke_steadily(engine, seconds)
     engine.dispose()
     ratio = max(importing.p99, revoking.p99) / rest.p99
     told = {
         "at rest": rest.p99, "during a night": importing.p99, "during revocations": revoking.p99,
-        "revocations/s": revoked / seconds, "asked at rest": rest.count,
+        "nights": taken, "revocations/s": revoked / seconds, "asked at rest": rest.count,
         "asked during a night": importing.count, "asked during revocations": revoking.count,
     }  # fmt: skip
     ok = ratio <= STEADY_TIMES and min(rest.count, importing.count, revoking.count) > 0.9 * STEADY * seconds
@@ -161,13 +195,23 @@ def verdict_steady(bench: Bench) -> Figure:
     )
 
 
+def _take_silently(bench: Bench, roll: Path) -> None:
+    """Take a first roll as a record put back has taken it: neither the feed nor the search learns of it."""
+    engine = connect_engine(f"{bench.postgres.url}&options=-csession_replication_role%3Dreplica")
+    night.take(engine, roll, "rpps", strict=False)
+    engine.dispose()
+
+
 def _revoke_steadily(engine: Engine, seconds: float) -> int:
     """Revoke certificates of invented people, each in a transaction of its own; how many."""
+    most = int(2 * seconds * REVOKED_EACH_SECOND)
+    with engine.connect() as connection:
+        serials = connection.execute(text(_NOT_REVOKED), {"most": most}).scalars().all()
     ends, number = time.monotonic() + seconds, 0
     due = time.monotonic()
     while time.monotonic() < ends:
         with engine.begin() as connection:
-            connection.execute(text(_REVOKE), {"serial": f"{number + 1:040x}"})
+            connection.execute(text(_REVOKE), {"serial": serials[number]})
         number, due = number + 1, due + 1 / REVOKED_EACH_SECOND
         time.sleep(max(0.0, due - time.monotonic()))
     return number
