@@ -45,7 +45,7 @@ def check(
             "decided_at": verdict.decided_at,
             "as_of": verdict.as_of,
             "valid_until": verdict.valid_until,
-            "sources": verdict.sources,
+            "sources": dict(verdict.sources),
             "certificates": [
                 {
                     "serial": certificate.serial,

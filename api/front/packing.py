@@ -27,6 +27,8 @@ _ZSTD_LEVEL = 1
 _GZIP_WINDOW = 31
 _PACKED = ("text/", "application/json", "application/problem+json", "application/x-ndjson", "image/svg+xml")
 _MISSING_PERMISSION = "no-transform"
+# Of an Accept-Encoding; browsers write some thirty characters.
+_USUAL_LENGTH = 100
 # In the order in which they are taken where a client takes both alike.
 _CODINGS: Mapping[str, Callable[[bytes], bytes]] = {
     "zstd": lambda body: zstd.compress(body, _ZSTD_LEVEL),
@@ -55,9 +57,13 @@ def packed(given: Answer, accepted: str) -> Answer:
     return given._replace(headers=headers, body=body)
 
 
-@lru_cache(64)
 def preferred(accepted: str) -> str | None:
     """The coding of ours that an Accept-Encoding likes best: named, or by `*`, and not refused."""
+    # What strangers write at length is not kept.
+    return _known_liking(accepted) if len(accepted) <= _USUAL_LENGTH else _liking(accepted)
+
+
+def _liking(accepted: str) -> str | None:
     weights: dict[str, float] = {}
     for coding in accepted.lower().split(","):
         name, _, parameters = coding.partition(";")
@@ -66,6 +72,9 @@ def preferred(accepted: str) -> str | None:
     liked = {coding: weights.get(coding, weights.get("*", 0.0)) for coding in _CODINGS}
     best = max(liked, key=liked.__getitem__)
     return best if liked[best] > 0 else None
+
+
+_known_liking = lru_cache(64)(_liking)
 
 
 def _in_pieces(stream: Iterator[bytes], coding: str) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from select import PIPE_BUF
 from typing import Any
 
 import orjson
@@ -57,7 +58,7 @@ def note(method: str, route: str | None, status: int, seconds: float, token: int
         "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2), "token": token,
     }  # fmt: skip
     lines: list[str] | None = getattr(_TOGETHER, "lines", None)
-    if lines is None:
+    if lines is None or not ACCESS.isEnabledFor(logging.INFO):
         ACCESS.info("request", extra={"fields": fields})
     else:
         lines.append(_line(time.time(), "info", ACCESS.name, "request", fields))
@@ -75,9 +76,23 @@ def together() -> Iterator[None]:
     finally:
         del _TOGETHER.lines
         # As logging does: nobody waits longer for a log that cannot be written.
-        with suppress(OSError, ValueError):
-            sys.stderr.write("".join(f"{line}\n" for line in lines))
+        with suppress(Exception):
+            for some in _runs(lines):
+                sys.stderr.write(some)
             sys.stderr.flush()
+
+
+def _runs(lines: list[str]) -> Iterator[str]:
+    """Whole lines, as many as go into a pipe undivided: several processes write to one."""
+    run, octets = "", 0
+    for line in lines:
+        octets += len(line.encode()) + 1
+        if run and octets > PIPE_BUF:
+            yield run
+            run, octets = "", len(line.encode()) + 1
+        run += f"{line}\n"
+    if run:
+        yield run
 
 
 def note_requests(app: Flask) -> None:

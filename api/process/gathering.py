@@ -83,15 +83,13 @@ class Gathering:
         asked_together = 0
         while True:
             questions = [self._waiting.get()]
-            if asked_together > 1:
+            if asked_together > 1 and self._waiting.qsize() < _TOGETHER:
                 time.sleep(_NEXT_SECONDS)
             while len(questions) < _TOGETHER and not self._waiting.empty():
                 questions.append(self._waiting.get())
             asked_together = len(questions)
             found = self._found(questions)
-            with self._around():
-                ready = [self._tell(*pair) for pair in zip(questions, found, strict=True)]
-            for hand_over in ready:
+            for hand_over in self._told(questions, found):
                 self._hand(hand_over)
 
     def _found(self, questions: Sequence[Question]) -> Sequence[Finding | None]:
@@ -112,6 +110,18 @@ class Gathering:
         """Answer those who came meanwhile as well: in turn, each would wait for the same silence."""
         while not self._waiting.empty():
             self._hand(self._tell(self._waiting.get(), None))
+
+    def _told(
+        self, questions: Sequence[Question], found: Sequence[Finding | None]
+    ) -> list[Callable[[], None] | None]:
+        ready = []
+        try:
+            with self._around():
+                for question, finding in zip(questions, found, strict=True):
+                    ready.append(self._tell(question, finding))
+        except Exception:  # noqa: BLE001 - the thread serves others still
+            _LOG.exception("what is around answers failed")
+        return ready + [self._tell(question, None) for question in questions[len(ready) :]]
 
     def _tell(self, question: Question, finding: Finding | None) -> Callable[[], None] | None:
         try:

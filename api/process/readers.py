@@ -142,6 +142,7 @@ class Readers:
             return None
         for share in held:
             share.unspent -= number
+            self._held.move_to_end((reading, share.portion.scope))
         return [_standing(share, now) for share in held]
 
     def _drawn(self, reading: Reading, scopes: Sequence[str], number: int) -> list[QuotaStanding] | Reached:

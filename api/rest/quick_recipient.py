@@ -81,7 +81,7 @@ class QuickRecipient:
 
     def _addresses(self, spelt: str, query: str) -> tuple[str, tuple[str, ...]] | None:
         """The recipient as it was spelt, and the canonical addresses; None for what is not plain."""
-        if not query and not self._trials and self._gathering.remembers(spelt):
+        if not query and not self._trials and "/" not in spelt and self._gathering.remembers(spelt):
             return spelt, (spelt,)
         if not _PLAIN.fullmatch(spelt):
             return None

@@ -60,14 +60,14 @@ def test_a_traceback_is_one_line_too() -> None:
 
 
 class Pipe(io.StringIO):
-    """A stderr that counts how often it is written."""
+    """A stderr that keeps what it is written at a time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.writes = 0
+        self.runs: list[str] = []
 
     def write(self, text: str) -> int:
-        self.writes += 1
+        self.runs.append(text)
         return super().write(text)
 
 
@@ -80,17 +80,34 @@ def test_lines_of_answers_given_together_are_written_at_once(
     with together():
         for token in (7, 8):
             note("GET", "/v1/recipients/<address:address>", 200, 0.001, token)
-        assert not pipe.writes
+        assert not pipe.runs
     first, second = (orjson.loads(line) for line in pipe.getvalue().splitlines())
     (alone,) = (orjson.loads(line) for line in lines.getvalue().splitlines())
-    assert pipe.writes == 1
+    assert len(pipe.runs) == 1
     assert (first["token"], second["token"]) == (7, 8)
     assert {**first, "at": ""} == {**alone, "at": ""}
 
 
-def test_a_log_that_cannot_be_written_keeps_no_answer_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_lines_are_written_whole_and_no_longer_than_a_pipe_takes(
+    monkeypatch: pytest.MonkeyPatch, lines: io.StringIO
+) -> None:
+    pipe = Pipe()
+    monkeypatch.setattr("sys.stderr", pipe)
+    with together():
+        for token in range(64):
+            note("GET", "/v1/recipients/<address:address>", 200, 0.001, token)
+    assert [orjson.loads(line)["token"] for line in pipe.getvalue().splitlines()] == list(range(64))
+    assert all(run.endswith("\n") and len(run) <= 4096 for run in pipe.runs)
+    assert not lines.getvalue()
+
+
+@pytest.mark.parametrize("stderr", ["closed", None])
+def test_a_log_that_cannot_be_written_keeps_no_answer_back(
+    monkeypatch: pytest.MonkeyPatch, lines: io.StringIO, stderr: str | None
+) -> None:
     closed = io.StringIO()
     closed.close()
-    monkeypatch.setattr("sys.stderr", closed)
+    monkeypatch.setattr("sys.stderr", closed if stderr else None)
     with together():
         note("GET", None, 200, 0.001, None)
+    assert not lines.getvalue()

@@ -1,9 +1,11 @@
 """Those who ask together: answers of one statement are all made before the first is handed over."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import create_engine
 
 from api.process.gathering import Finding, Gathering, Question
@@ -13,8 +15,8 @@ from pki.verdict.memory import Memory
 class Found(Gathering):
     """One whose record finds nobody, once it may look."""
 
-    def __init__(self) -> None:
-        super().__init__(create_engine("sqlite://"), Memory(), lambda: datetime.now(UTC))
+    def __init__(self, around: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        super().__init__(create_engine("sqlite://"), Memory(), lambda: datetime.now(UTC), around)
         self.may_look = threading.Event()
         self.looks: list[int] = []
 
@@ -63,3 +65,26 @@ def test_one_answer_that_fails_keeps_no_other_back() -> None:
     gathering.ask(asked(said, "d", over))
     assert over.acquire(timeout=10)
     assert said == ["told a", "told b", "told c", "handed b", "handed c", "told d", "handed d"]
+
+
+@contextmanager
+def breaks_at_its_end() -> Iterator[None]:
+    yield
+    raise ValueError
+
+
+@contextmanager
+def breaks_at_its_beginning() -> Iterator[None]:
+    raise ValueError
+    yield
+
+
+@pytest.mark.parametrize("around", [breaks_at_its_end, breaks_at_its_beginning])
+def test_what_is_around_answers_keeps_none_back(around: Callable[[], AbstractContextManager[None]]) -> None:
+    gathering, said, over = Found(around), [], threading.Semaphore(0)
+    gathering.may_look.set()
+    gathering.start()
+    for name in ("a", "b"):
+        gathering.ask(asked(said, name, over))
+        assert over.acquire(timeout=10)
+    assert said == ["told a", "handed a", "told b", "handed b"]

@@ -157,7 +157,7 @@ def test_a_person_who_left_the_register_is_refused_revoked_and_gone(
     )  # fmt: skip
     (file,) = tmp_path.glob("PS_LibreAcces*.zip")
     planned = installation.ask("sync", "run", "rpps", str(file))
-    assert planned["state"] == "planned"
+    assert planned["state"] == "planned", planned
     assert planned["counts"]["removed"] >= 1
     assert verdict(installation, address)[0] == "allowed", "a plan must change nothing"
     assert installation.ask("sync", "run", "rpps", str(file), "--apply")["state"] == "applied"
