@@ -640,15 +640,19 @@ def test_a_client_keeps_its_connection_and_outlives_the_signer_behind_it(
         known = psutil.net_connections("unix")
         return sum(one.laddr == str(process.socket) for one in known) - 1
 
-    assert 1 <= held() <= 8
+    def within_a_while(holds: Callable[[], bool]) -> None:
+        # The kernel's list misses sockets now and then while others come and go.
+        deadline = time.monotonic() + 20
+        while not holds():
+            assert time.monotonic() < deadline
+
+    within_a_while(lambda: 1 <= held() <= 8)
     assert process.stop() == 0
     process.start()
     # As many went stale as it has tries, or more: none of them counts.
     assert client.journal(serial) == signed
     # What was asked to see whether it serves may still be hanging up.
-    deadline = time.monotonic() + 20
-    while held() != 1:
-        assert time.monotonic() < deadline
+    within_a_while(lambda: held() == 1)
 
 
 def test_nonsense_on_the_socket_ends_that_conversation_only(process: Process) -> None:
