@@ -30,7 +30,8 @@ class Line:
         self._place = 0
         rate = given["each_second"]
         self._pause = given["connections"] / rate if rate else 0.0
-        self.due = time.monotonic() + (number / rate if rate else 0.0)
+        # Of all, from the instant when all are ready.
+        self.due = number / rate if rate else 0.0
         self.waits = False
         self._told = b""
 
@@ -63,6 +64,9 @@ class Line:
 def asked(given: dict[str, Any]) -> list[float]:
     """The seconds of all answers until stdin has another line."""
     lines = [Line(given, number) for number in range(given["connections"])]
+    began = time.monotonic()
+    for line in lines:
+        line.due += began
     took = []
     while True:
         for line in lines:
