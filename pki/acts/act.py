@@ -23,8 +23,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 # 128 bits from the machine's source of randomness, in base64url.
 _NONCE = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
 _INSTALLATION = re.compile(r"[0-9a-f]{32}")
-_PERSON = re.compile(r"person:[0-9a-f]{32}")
-_CREDENTIAL = re.compile(r"cred:[0-9a-f]{64}")
+PERSON = re.compile(r"person:[0-9a-f]{32}")
+CREDENTIAL = re.compile(r"cred:[0-9a-f]{64}")
 # A kind of thing, then its name among them: one line, without blanks.
 _SUBJECT = re.compile(r"[a-z][a-z_]{0,30}:[!-~]{1,200}")
 
@@ -93,8 +93,8 @@ class Act:
 
     def __post_init__(self) -> None:
         for value, form, what in (
-            (self.installation, _INSTALLATION, "an installation"), (self.by, _PERSON, "a person"),
-            (self.credential, _CREDENTIAL, "a credential"), (self.nonce, _NONCE, "a nonce"),
+            (self.installation, _INSTALLATION, "an installation"), (self.by, PERSON, "a person"),
+            (self.credential, CREDENTIAL, "a credential"), (self.nonce, _NONCE, "a nonce"),
             (self.seen, _DIGEST, "a digest"),
         ):  # fmt: skip
             if not form.fullmatch(value):

@@ -20,8 +20,8 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey
 
-from pki.acts.act import Act, read_act
-from pki.acts.canonical import canonical
+from pki.acts.act import CREDENTIAL, Act, read_act
+from pki.acts.canonical import canonical, read_canonical
 
 PublicKey = EllipticCurvePublicKey | Ed25519PublicKey
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
@@ -41,6 +41,18 @@ def credential_of(key: PublicKey) -> str:
     _algorithm(key)
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return f"cred:{sha256(spki).hexdigest()}"
+
+
+def key_named(signed: bytes) -> str:
+    """The credential that a signed act names in its header, before anything of it is believed."""
+    head = signed.partition(b".")[0]
+    try:
+        name = read_canonical(_octets(head))["kid"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadSignatureError("this names no credential") from error
+    if not isinstance(name, str) or not CREDENTIAL.fullmatch(name):
+        raise BadSignatureError("this names no credential")
+    return name
 
 
 def sign(act: Act, key: PrivateKey) -> bytes:

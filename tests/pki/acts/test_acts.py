@@ -89,7 +89,8 @@ def test_openssl_verifies_the_signature_over_the_text(tmp_path: Path) -> None:
     "other",
     [
         {"installation": "3C" * 16}, {"by": "person:4f"}, {"credential": "cred:9a07"},
-        {"nonce": "A" * 21 + "B"}, {"nonce": "A" * 21}, {"seen": "5b"}, {"at": AT.replace(tzinfo=None)}, {"expires": AT},
+        {"nonce": "A" * 21 + "B"}, {"nonce": "A" * 21}, {"seen": "5b"}, {"at": AT.replace(tzinfo=None)},
+        {"expires": AT},
         {"at": AT + timedelta(milliseconds=1)}, {"expires": AT + LONGEST_LIFE + timedelta(seconds=1)},
         {"subjects": ()}, {"subjects": ("enrolment:1", "enrolment:1")}, {"subjects": ("enrolment 1",)},
         {"subjects": ("enrolment:1\n",)}, {"subjects": tuple(f"e:{n}" for n in range(MOST_SUBJECTS + 1))},
