@@ -1,8 +1,8 @@
 """Who holds which power, line by line of the log.
 
-Whether a credential was valid is judged by the order of lines, not by a clock: what was revoked by a line
-signs nothing in a later one, whatever it says of when it signed. A line without force changes nothing, and
-says why.
+Whether a credential was valid is judged by the order of lines, not by a clock. What a line revoked signs
+nothing in a later one, whatever it says of when it signed. A line without force changes nothing, and says
+why.
 """
 
 from collections.abc import Mapping, Sequence
