@@ -149,7 +149,7 @@ def test_certificates_for_the_other_purpose_change_nothing(
     """As a recipient what is for signatures alone is as if it were not there, as a sender the other kind."""
 
     def without(party: Side, other: Purpose) -> Side:
-        return replace(party, certificates=tuple(c for c in party.certificates if c.purposes != {other}))
+        return party._replace(certificates=tuple(c for c in party.certificates if c.purposes != {other}))
 
     assert decide("a@one.example", recipient, sender, occasion) == decide(
         "a@one.example", without(recipient, Purpose.SIGNATURE), without(sender, Purpose.ENCRYPTION), occasion
