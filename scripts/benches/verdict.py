@@ -179,15 +179,14 @@ def verdict_steady(bench: Bench) -> Figure:
     engine = connect_engine(bench.postgres.url)
     with Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as rest:
         time.sleep(seconds)
+    with Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as revoking:
+        revoked = _revoke_steadily(engine, seconds)
+    # Last: what follows from a night in trust and in LDAP goes on for minutes.
     with Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as importing:
         ends, taken = time.monotonic() + seconds, 0
         while time.monotonic() < ends and taken < NIGHTS - 1:
             taken += 1
             night.take(engine, rolls[taken], "rpps", strict=False)
-    # What follows in trust and in LDAP is over before the next is timed.
-    time.sleep(20)
-    with Asking(bench, paths, STEADY, connections=STEADY_CONNECTIONS) as revoking:
-        revoked = _revoke_steadily(engine, seconds)
     engine.dispose()
     ratio = max(importing.p99, revoking.p99) / rest.p99
     told = {
