@@ -9,7 +9,9 @@ from pki.acts.act import ActKind
 
 
 class Role(Enum):
-    """What a person may do; a word once granted keeps its meaning for ever."""
+    """What a person may do; a word once granted keeps its meaning for ever. `directory.access` has those of
+    tokens.
+    """
 
     ADMINISTRATOR = "administrator"
     REGISTRAR = "registrar"
@@ -40,5 +42,3 @@ OF_POWERS: Mapping[ActKind, Needs] = MappingProxyType(
         ActKind.UNFREEZE: Needs(2, recoverable=True),
     }
 )
-# Two acts of two persons, each of one kind: who asks does not approve.
-ENROLMENT = (ActKind.ENROLMENT_REQUEST, ActKind.ENROLMENT_APPROVE)

@@ -51,7 +51,7 @@ class Powers:
     _keys: dict[str, tuple[str, PublicKey]] = field(default_factory=dict)
     _revoked: set[str] = field(default_factory=set)
     _held: set[Held] = field(default_factory=set)
-    _used: dict[str, datetime] = field(default_factory=dict)
+    _used: set[str] = field(default_factory=set)
     _recovery: dict[str, PublicKey] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Powers:
         return frozenset(h.person for h in self._held if h.role is Role.ADMINISTRATOR and h.person in able)
 
     def signer_of(self, signed: bytes, at: datetime) -> tuple[str, Act]:
-        """The person and the act; NoForceError unless a credential in force signed it for here; unused."""
+        """The person and the act; NoForceError unless a credential in force signed it for here, once."""
         try:
             name = key_named(signed)
         except BadSignatureError as error:
@@ -91,8 +91,7 @@ class Powers:
         """Let this line take effect; NoForceError where it has none, and then nothing has changed."""
         acts = [self.signer_of(signed, line.at) for signed in line.signed]
         self._take_effect(self._agreed(acts, line.shown), line.shown)
-        for _, act in acts:
-            self._used[act.nonce] = act.expires
+        self._used |= {act.nonce for _, act in acts}
 
     def _check(self, act: Act, person: str, at: datetime) -> None:
         if act.installation != self.anchors.installation:
@@ -131,8 +130,9 @@ class Powers:
         of_role = {person for person in persons if self.holds(person, needs.role)}
         if len(of_role) >= needs.persons:
             return
-        recovering = sum(act.credential in self._recovery for _, act in acts)
-        if needs.recoverable and recovering >= RECOVERY_AGREE:
+        # Of one key any number of acts is one: whoever found it can sign twice.
+        recovering = {act.credential for _, act in acts} & self._recovery.keys()
+        if needs.recoverable and len(recovering) >= RECOVERY_AGREE:
             return
         text = f"It takes {needs.persons} with the role {needs.role.value}; {len(of_role)} signed."
         raise NoForceError("too-few-persons", text)

@@ -127,6 +127,7 @@ def test_two_administrators_give_a_role_and_a_credential(powers: Powers) -> None
         (lambda: grant(CHLOE, Role.ADMINISTRATOR), "too-few-persons"),
         (lambda: grant(CHLOE, Role.ADMINISTRATOR, ANNE, CHLOE), "credential-unknown"),
         (lambda: grant(CHLOE, Role.ADMINISTRATOR, RECOVERY[0], ANNE), "too-few-persons"),
+        (lambda: grant(CHLOE, Role.ADMINISTRATOR, RECOVERY[0], RECOVERY[0]), "too-few-persons"),
         (lambda: grant(CHLOE, Role.REGISTRAR, ANNE, BRUNO), "bad-role"),
         (lambda: add(ANNE, ANNE, BRUNO), "key-known"),
         (lambda: add(RECOVERY[0], ANNE, BRUNO), "key-known"),
