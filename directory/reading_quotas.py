@@ -17,7 +17,6 @@ from sqlalchemy import Connection, text
 
 from directory.access import Role, Token, actor_of
 from directory.base.audit import Event, record
-from directory.base.db import unpromised
 from directory.base.errors import Kind, Refusal
 from directory.base.instant import present
 from directory.base.locks import lock_all_until_commit
@@ -271,8 +270,6 @@ def draw(
     What is `unspent` of the portions before, of the same scopes, is given back first. Who draws for the same
     scope waits for the commit of the other, so that no number of processes goes beyond.
     """
-    # Who reads waits for no disk: a crash forgets half a second of what was read.
-    unpromised(connection)
     lock_all_until_commit(connection, [_lock(reading, scope) for scope in scopes])
     _count_no_more(connection, unspent)
     now = present(connection, now)
@@ -304,7 +301,6 @@ def portion(left: int, number: int, *, usual: int) -> int:
 
 def give_back(connection: Connection, unspent: Sequence[Portion]) -> None:
     """Count what is left of portions no more."""
-    unpromised(connection)
     lock_all_until_commit(
         connection, [_lock(drawn_portion.reading, drawn_portion.scope) for drawn_portion in unspent]
     )
