@@ -52,9 +52,9 @@ class Anchors:
         """The file."""
         return canonical(
             {
-                "administrators": {person: _pem(key) for person, key in self.administrators.items()},
+                "administrators": {person: pem_of(key) for person, key in self.administrators.items()},
                 "demo": self.demo, "installation": self.installation,
-                "recovery": [_pem(key) for key in self.recovery],
+                "recovery": [pem_of(key) for key in self.recovery],
             }
         )  # fmt: skip
 
@@ -82,5 +82,6 @@ def public_key(pem: Any) -> PublicKey:
     return key  # type: ignore[no-any-return]  # credential_of has refused every other kind
 
 
-def _pem(key: PublicKey) -> str:
+def pem_of(key: PublicKey) -> str:
+    """A key as it stands in the anchors, and in the log."""
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -42,3 +42,5 @@ OF_POWERS: Mapping[ActKind, Needs] = MappingProxyType(
         ActKind.UNFREEZE: Needs(2, recoverable=True),
     }
 )
+# What takes effect before it has a number: whoever withdraws a power does not wait.
+TAKING_AWAY = frozenset({ActKind.ROLE_END, ActKind.CREDENTIAL_REVOKE, ActKind.FREEZE})

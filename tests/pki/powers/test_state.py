@@ -1,87 +1,45 @@
 """Powers follow the log: every road to one leads through two persons, and none leaves fewer than two."""
 
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from secrets import token_urlsafe
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pki.acts.act import Act, ActKind, seen_digest
-from pki.acts.signature import credential_of, sign
-from pki.powers.anchors import Anchors, read_anchors
+from pki.acts.act import ActKind
+from pki.powers.anchors import read_anchors
 from pki.powers.needs import Role
-from pki.powers.state import NoForceError, PowerLine, Powers
-
-AT = datetime(2026, 12, 1, 9, 0, tzinfo=UTC)
-HERE, ELSEWHERE = "3c" * 16, "4d" * 16
-
-
-@dataclass(frozen=True)
-class Person:
-    name: str
-    key: Ed25519PrivateKey
-
-    @classmethod
-    def called(cls, number: int) -> "Person":
-        return cls(f"person:{number:032x}", Ed25519PrivateKey.generate())
-
-    @property
-    def credential(self) -> str:
-        return credential_of(self.key.public_key())
-
-    @property
-    def pem(self) -> str:
-        return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-
-    def signs(self, act: ActKind, shown: Mapping[str, Any], **other: Any) -> bytes:
-        subject = shown.get("person", f"installation:{HERE}")
-        written = Act(
-            act, HERE, self.name, self.credential, AT, AT + timedelta(minutes=10), token_urlsafe(16),
-            seen_digest(shown), (subject,),
-        )  # fmt: skip
-        return sign(replace(written, **other), self.key)
-
-
-ANNE, BRUNO, CHLOE, DAVID = (Person.called(number) for number in range(1, 5))
-LOST = [Person.called(number) for number in range(7, 10)]
-RECOVERY = [replace(keeper, name=f"person:{keeper.credential[5:37]}") for keeper in LOST]
-ANCHORS = Anchors(
+from pki.powers.state import Held, NoForceError, PowerLine, Powers
+from tests.persons import (
+    ANCHORS,
+    ANNE,
+    AT,
+    BRUNO,
+    CHLOE,
+    DAVID,
     HERE,
-    {person.name: person.key.public_key() for person in (ANNE, BRUNO)},
-    tuple(keeper.key.public_key() for keeper in RECOVERY),
+    RECOVERY,
+    Person,
+    add,
+    end,
+    freeze,
+    grant,
+    line,
+    revoke,
+    unfreeze,
 )
+
+ELSEWHERE = "4d" * 16
+
+
+KEY = {"person": CHLOE.name, "public_key": CHLOE.pem}
 
 
 @pytest.fixture
 def powers() -> Powers:
     return Powers(ANCHORS)
-
-
-def line(kind: ActKind, shown: Mapping[str, Any], *by: Person) -> PowerLine:
-    return PowerLine(AT, tuple(person.signs(kind, shown) for person in by), shown)
-
-
-def grant(person: Person, role: Role, *by: Person, authority: str = "") -> PowerLine:
-    shown = {"person": person.name, "role": role.value, "authority": authority}
-    return line(ActKind.ROLE_GRANT, shown, *by)
-
-
-def end(person: Person, role: Role, *by: Person, authority: str = "") -> PowerLine:
-    shown = {"person": person.name, "role": role.value, "authority": authority}
-    return line(ActKind.ROLE_END, shown, *by)
-
-
-def add(person: Person, *by: Person) -> PowerLine:
-    return line(ActKind.CREDENTIAL_ADD, {"person": person.name, "public_key": person.pem}, *by)
-
-
-def revoke(person: Person, *by: Person) -> PowerLine:
-    return line(ActKind.CREDENTIAL_REVOKE, {"person": person.name, "credential": person.credential}, *by)
 
 
 def refused(powers: Powers, told: PowerLine) -> str:
@@ -134,6 +92,15 @@ def test_two_administrators_give_a_role_and_a_credential(powers: Powers) -> None
         (lambda: revoke(ANNE, BRUNO), "too-few-administrators"),
         (lambda: end(ANNE, Role.ADMINISTRATOR, ANNE), "too-few-administrators"),
         (lambda: end(CHLOE, Role.AUDITOR, ANNE), "not-held"),
+        (lambda: grant(ANNE, Role.ADMINISTRATOR, ANNE, BRUNO), "held-already"),
+        (lambda: grant(CHLOE, Role.REGISTRAR, ANNE, BRUNO, authority="CN\nOM"), "bad-role"),
+        (lambda: grant(CHLOE, Role.AUDITOR, ANNE, BRUNO, authority="CNOM"), "bad-role"),
+        (lambda: line(ActKind.FREEZE, {"installation": ELSEWHERE}, ANNE), "another-installation"),
+        (lambda: line(ActKind.FREEZE, {"installation": HERE, "why": "Dr X"}, ANNE), "bad-shown"),
+        (
+            lambda: line(ActKind.CREDENTIAL_ADD, {**KEY, "public_key": f"x\n{CHLOE.pem}"}, ANNE, BRUNO),
+            "bad-key",
+        ),
     ],
 )
 def test_what_does_not_suffice_has_no_force(powers: Powers, told: Callable[[], PowerLine], code: str) -> None:
@@ -192,11 +159,10 @@ def test_the_order_of_lines_says_what_was_valid(powers: Powers) -> None:
 
 
 def test_one_freezes_and_two_thaw(powers: Powers) -> None:
-    shown = {"installation": HERE}
-    powers.follow(line(ActKind.FREEZE, shown, ANNE))
+    powers.follow(freeze(ANNE))
     assert powers.frozen
-    assert refused(powers, line(ActKind.UNFREEZE, shown, BRUNO)) == "too-few-persons"
-    powers.follow(line(ActKind.UNFREEZE, shown, ANNE, BRUNO))
+    assert refused(powers, unfreeze(BRUNO)) == "too-few-persons"
+    powers.follow(unfreeze(ANNE, BRUNO))
     assert not powers.frozen
 
 
@@ -208,6 +174,38 @@ def test_two_recovery_keys_replace_administrators(powers: Powers) -> None:
     for person in (ANNE, BRUNO):
         powers.follow(revoke(person, *RECOVERY[:2]))
     assert powers.administrators() == {CHLOE.name, DAVID.name}
+
+
+def test_a_role_that_ended_was_held(powers: Powers) -> None:
+    """Who had which power on which line is told for ever: an access review asks for it."""
+    held = Held(CHLOE.name, Role.REGISTRAR, "CNOM")
+    told = [
+        add(CHLOE, ANNE, BRUNO), grant(CHLOE, Role.REGISTRAR, ANNE, BRUNO, authority="CNOM"),
+        end(CHLOE, Role.REGISTRAR, CHLOE, authority="CNOM"),
+        grant(CHLOE, Role.REGISTRAR, ANNE, BRUNO, authority="CNOM"), revoke(CHLOE, CHLOE),
+    ]  # fmt: skip
+    for index, given in enumerate(told):
+        powers.follow(replace(given, index=index))
+    spans = [(t.since and t.since.index, t.until and t.until.index) for t in powers.roles()[held]]
+    assert spans == [(1, 2), (3, None)]
+    tenure = powers.credentials()[CHLOE.credential].tenure
+    assert (tenure.since.index, tenure.until.index) == (0, 4)  # type: ignore[union-attr]
+    assert not powers.holds(CHLOE.name, Role.REGISTRAR, "CNOM")
+    assert powers.credentials()[ANNE.credential].tenure.since is None
+
+
+def test_a_copy_goes_on_by_itself(powers: Powers) -> None:
+    for given in (
+        add(CHLOE, ANNE, BRUNO),
+        grant(CHLOE, Role.ADMINISTRATOR, ANNE, BRUNO),
+        revoke(ANNE, BRUNO),
+    ):
+        powers.follow(given)
+    other, before = powers.copy(), repr(powers)
+    assert repr(other) == before
+    assert other.administrators() == {BRUNO.name, CHLOE.name}
+    other.follow(freeze(BRUNO))
+    assert repr(powers) == before
 
 
 @pytest.mark.parametrize("seed", range(20))
