@@ -91,6 +91,7 @@ class Event(Enum):
     RECORD_ACCEPTED = "record.accepted"
     CLOCK_RESET_ASKED = "clock.reset-asked"
     CLOCK_RESET = "clock.reset"
+    POWER_CHANGED = "power.changed"
 
 
 @dataclass(frozen=True)
