@@ -22,7 +22,7 @@ _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # 128 bits from the machine's source of randomness, in base64url.
 _NONCE = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
-_INSTALLATION = re.compile(r"[0-9a-f]{32}")
+INSTALLATION = re.compile(r"[0-9a-f]{32}")
 PERSON = re.compile(r"person:[0-9a-f]{32}")
 CREDENTIAL = re.compile(r"cred:[0-9a-f]{64}")
 # A kind of thing, then its name among them: one line, without blanks.
@@ -93,7 +93,7 @@ class Act:
 
     def __post_init__(self) -> None:
         for value, form, what in (
-            (self.installation, _INSTALLATION, "an installation"), (self.by, PERSON, "a person"),
+            (self.installation, INSTALLATION, "an installation"), (self.by, PERSON, "a person"),
             (self.credential, CREDENTIAL, "a credential"), (self.nonce, _NONCE, "a nonce"),
             (self.seen, _DIGEST, "a digest"),
         ):  # fmt: skip

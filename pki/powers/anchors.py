@@ -5,6 +5,7 @@ A file beside the signer and the log, outside the database. Every power leads ba
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from directory.base.errors import Kind, Refusal
 from directory.base.json_text import read_json
+from pki.acts.act import INSTALLATION, PERSON
 from pki.acts.canonical import canonical
 from pki.acts.signature import PublicKey, credential_of
 
@@ -44,6 +47,10 @@ class Anchors:
             raise ValueError("an installation has two administrators at least")
         if len(self.recovery) != RECOVERY_KEYS:
             raise ValueError("an installation has three recovery keys")
+        if not INSTALLATION.fullmatch(self.installation) or not all(
+            map(PERSON.fullmatch, self.administrators)
+        ):
+            raise ValueError("an installation is 32 hexadecimal digits, a person `person:` and as many")
         names = [credential_of(key) for key in (*self.administrators.values(), *self.recovery)]
         if len(set(names)) < len(names):
             raise ValueError("each administrator, and each recovery key, is another key")
@@ -85,3 +92,21 @@ def public_key(pem: Any) -> PublicKey:
 def pem_of(key: PublicKey) -> str:
     """A key as it stands in the anchors, and in the log."""
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def load_anchors(path: Path) -> Anchors | None:
+    """The anchors in this file, None where there is none; refuses `bad-anchors`."""
+    try:
+        return read_anchors(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Refusal(Kind.UNAVAILABLE, "bad-anchors", f"{path.name} holds no anchors: {error}.") from error
+
+
+def required_anchors(path: Path) -> Anchors:
+    """As `load_anchors`; refuses `anchors-missing` where there is no file."""
+    if (found := load_anchors(path)) is None:
+        text = f"{path} is not there: this installation has no anchors (`sceau anchors make`)."
+        raise Refusal(Kind.UNAVAILABLE, "anchors-missing", text)
+    return found

@@ -35,11 +35,12 @@ def change_powers(
     *,
     now: datetime,
     powers: Powers,
+    kind: ActKind,
     signed: Sequence[bytes],
     shown: Mapping[str, Any],
     actor: Actor,
-) -> ActKind:
-    """Queue the line of this change; refuses what would have no force, with its code.
+) -> None:
+    """Queue the line of this change; refuses what would have no force, or was signed for another `kind`.
 
     `powers` are those of now (`Followed.current`). Two changes handed in at once may both be queued, and the
     second have no force: `sceau person list` tells what became of each.
@@ -47,13 +48,15 @@ def change_powers(
     lock_until_commit(connection, "powers")
     line = PowerLine(now, tuple(signed), shown)
     try:
-        kind = powers.copy().follow(line)
+        agreed = powers.copy().follow(line)
     except NoForceError as error:
         raise refused(error) from error
+    if agreed is not kind:
+        text = f"Those who signed did not sign {kind.value}, but {agreed.value}."
+        raise Refusal(Kind.UNACCEPTABLE, "no-agreement", text)
     detail = {"signed": [text.decode() for text in signed], "shown": dict(shown)}
     subject = subject_of(kind, shown, powers.anchors.installation)
     record(connection, now=now, actor=actor, event=Event.POWER_CHANGED, subject=subject, detail=detail)
-    return kind
 
 
 def refused(error: NoForceError) -> Refusal:

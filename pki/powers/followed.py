@@ -5,6 +5,7 @@ stands, whatever an edited or restored database says. What gives a power counts 
 what takes one away counts while it waits.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from directory.base.audit import Event
 from directory.base.db import asking, transaction
 from directory.base.durable_files import own_draft, replacing
 from directory.base.errors import Kind, Refusal
+from pki.acts.act import ActKind
 from pki.powers.anchors import Anchors
 from pki.powers.needs import TAKING_AWAY
 from pki.powers.state import NoForceError, PowerLine, Powers
@@ -44,12 +46,16 @@ class _Followed:
     lines: list[PowerLine]
     waiting: list[PowerLine]
     without_force: dict[int, str]
+    of_lost_log: frozenset[tuple[bytes, ...]] = frozenset()
 
     def take(self, index: int, line: Line) -> None:
         """Let a numbered line take effect, or remember why it has none."""
         told = power_line(line, index)
         if told is None:
             self._forceless(index, "no-act")
+            return
+        if told.signed in self.of_lost_log:
+            # It had its effect there.
             return
         # It waits no more, whether it has force or not.
         self.waiting = [other for other in self.waiting if other.signed != told.signed]
@@ -68,7 +74,12 @@ class _Followed:
     def copy(self) -> "_Followed":
         """The same, which goes on by itself: what a rewrite cuts short changes nothing."""
         return _Followed(
-            self.powers.copy(), self.position, list(self.lines), list(self.waiting), dict(self.without_force)
+            self.powers.copy(),
+            self.position,
+            list(self.lines),
+            list(self.waiting),
+            dict(self.without_force),
+            self.of_lost_log,
         )
 
 
@@ -96,17 +107,56 @@ class Followed:
         Refuses `log-rewritten` where what was followed is gone from the log.
         """
         with self._alone:
-            with asking(self._engine) as connection:
-                end = follower.look(connection, self._state.position, Event.POWER_CHANGED)
-            if end.size > self._state.position.size:
-                self._go_on(end)
-            self._see_waiting(end.waiting)
+            try:
+                self._follow()
+            except Refusal as refusal:
+                if refusal.code != "log-rewritten" or not self._accepted():
+                    raise
+                self._follow()
             return self._now
+
+    def remembered(self) -> Powers:
+        """Who held which power when the log was last followed, whatever has become of it since."""
+        with self._alone:
+            return self._now
+
+    def keep(self) -> None:
+        """Write the file now, so that other anchors are noticed from the first start on."""
+        with self._alone:
+            self._keep(self._state, urgent=True)
 
     def without_force(self) -> Mapping[int, str]:
         """Numbers of the last lines that changed nothing, each with the code that says why."""
         with self._alone:
             return MappingProxyType(dict(self._state.without_force))
+
+    def _follow(self) -> None:
+        with asking(self._engine) as connection:
+            end = follower.look(connection, self._state.position, Event.POWER_CHANGED)
+        if end.size > self._state.position.size:
+            self._go_on(end)
+        self._see_waiting(end.waiting)
+
+    def _accepted(self) -> bool:
+        """Whether two persons have accepted the log as it stands: then it is followed from its first line.
+
+        What was followed of the other one stays in force, and used.
+        """
+        subject = f"installation:{self._anchors.installation}"
+        with transaction(self._engine, read_only=True) as connection:
+            told = follower.lines_about(connection, subject, Event.POWER_CHANGED)
+            if not any(
+                line is not None and _accepts(self._state.powers, line)
+                and follower.is_head(connection, int(line.shown["size"]), bytes.fromhex(line.shown["root"]))
+                for line in (power_line(line, index) for index, line in told)
+            ):  # fmt: skip
+                return False
+        state = self._state.copy()
+        powers, taking = _taken_away(state.powers, state.waiting)
+        lines = [*state.lines, *taking]
+        lost = frozenset(line.signed for line in lines)
+        self._keep(_Followed(powers, Position(), lines, [], state.without_force, lost), urgent=True)
+        return True
 
     def _go_on(self, end: follower.End) -> None:
         with transaction(self._engine, read_only=True) as connection:
@@ -151,6 +201,17 @@ def power_line(line: Line, index: int | None = None) -> PowerLine | None:
                 return None
         case _:
             return None
+
+
+def _accepts(powers: Powers, line: PowerLine) -> bool:
+    try:
+        return powers.agreed(line) is ActKind.RESTORE_ACCEPT and _names_a_head(line.shown)
+    except NoForceError:
+        return False
+
+
+def _names_a_head(shown: Mapping[str, Any]) -> bool:
+    return type(shown["size"]) is int and re.fullmatch(r"[0-9a-f]{64}", str(shown["root"])) is not None
 
 
 def _taken_away(powers: Powers, told: Iterable[PowerLine]) -> tuple[Powers, list[PowerLine]]:

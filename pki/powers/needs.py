@@ -40,6 +40,7 @@ OF_POWERS: Mapping[ActKind, Needs] = MappingProxyType(
         ActKind.CREDENTIAL_REVOKE: Needs(1, own_suffices=True, recoverable=True),
         ActKind.FREEZE: Needs(1),
         ActKind.UNFREEZE: Needs(2, recoverable=True),
+        ActKind.RESTORE_ACCEPT: Needs(2, recoverable=True),
     }
 )
 # What takes effect before it has a number: whoever withdraws a power does not wait.

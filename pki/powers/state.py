@@ -29,6 +29,7 @@ SHOWN: Mapping[ActKind, frozenset[str]] = MappingProxyType(
         ActKind.CREDENTIAL_REVOKE: frozenset({"person", "credential"}),
         ActKind.FREEZE: frozenset({"installation"}),
         ActKind.UNFREEZE: frozenset({"installation"}),
+        ActKind.RESTORE_ACCEPT: frozenset({"installation", "root", "size"}),
     }
 )
 
@@ -191,6 +192,8 @@ class Powers:
             raise NoForceError("shown-otherwise", "What stands in the line is not what was shown.")
         if first.subjects != (subject_of(first.kind, shown, self.anchors.installation),):
             raise NoForceError("another-subject", "The acts name something else than what was shown.")
+        if "installation" in shown:
+            _need_here(shown, self.anchors.installation)
         self._check_suffices(needs, acts, str(shown.get("person", "")))
         return first.kind
 
@@ -219,9 +222,11 @@ class Powers:
                 self._add(_person(line.shown), line)
             case ActKind.CREDENTIAL_REVOKE:
                 self._revoke(_person(line.shown), str(line.shown.get("credential")), line)
-            case _:
-                _need_here(line.shown, self.anchors.installation)
+            case ActKind.FREEZE | ActKind.UNFREEZE:
                 self.frozen = kind is ActKind.FREEZE
+            case _:
+                # Which log is gone on with is for whoever follows it.
+                pass
 
     def _grant(self, given: Held, line: PowerLine) -> None:
         tenures = self._roles.get(given, ())
@@ -279,7 +284,7 @@ def person_of(credential: str) -> str:
 
 def subject_of(kind: ActKind, shown: Mapping[str, Any], installation: str) -> str:
     """Whom or what an act on powers must name."""
-    if kind in {ActKind.FREEZE, ActKind.UNFREEZE}:
+    if "installation" in SHOWN[kind]:
         return f"installation:{installation}"
     return _person(shown)
 

@@ -43,6 +43,11 @@ _LINES = text("""
     SELECT index, at, actor, event, subject, detail, leaf_hash FROM audit_entry
     WHERE index >= :size AND index < :most ORDER BY index
 """)
+_ABOUT = text("""
+    SELECT index, at, actor, event, subject, detail, leaf_hash FROM audit_entry
+    WHERE subject = :subject AND event = :event ORDER BY index
+""")
+_IS_HEAD = text("SELECT EXISTS (SELECT FROM audit_checkpoint WHERE size = :size AND root = :root)")
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def follow(
     """Portion by portion: how far one came, and the lines of this kind in it, with their numbers.
 
     A portion is handed on when all of it fits. Refuses `log-rewritten` where a line is not what was hashed,
-    or a root not that of a head; with `key`, where the last head is not signed by it.
+    or a root not that of a head. With `key` the last head must be signed by it.
     """
     if key is not None and end.size > position.size:
         _need_signed(end, key, position)
@@ -112,14 +117,14 @@ def _portion(
     asked = {"size": position.size, "most": most}
     heads = {size: (root, note) for size, root, note in connection.execute(_HEADS, asked)}
     found: list[tuple[int, Line]] = []
-    rows = connection.execute(_LINES, asked, execution_options={"yield_per": PORTION})
-    for index, *columns in rows:
-        line = Line(*columns)
-        position = _with(position, index, line)
-        if line.event == event.value:
-            found.append((index, line))
-        if position.size in heads:
-            _need_head(position, *heads[position.size])
+    with connection.execute(_LINES, asked, execution_options={"yield_per": PORTION}) as rows:
+        for index, *columns in rows:
+            line = Line(*columns)
+            position = _with(position, index, line)
+            if line.event == event.value:
+                found.append((index, line))
+            if position.size in heads:
+                _need_head(position, *heads[position.size])
     if position.size != most:
         rewritten(f"lines {position.size} to {most - 1} are missing", position)
     return position, found
@@ -154,6 +159,17 @@ def _need_signed(end: End, key: Ed25519PublicKey, position: Position) -> None:
         rewritten(refusal.text.removesuffix("."), position)
     if (head.size, head.root) != (end.size, end.root):
         rewritten("its last head says something else than what is stored beside it", position)
+
+
+def lines_about(connection: Connection, subject: str, event: Event) -> list[tuple[int, Line]]:
+    """Every numbered line of this kind about this subject, whether or not it fits what was followed."""
+    rows = connection.execute(_ABOUT, {"subject": subject, "event": event.value})
+    return [(index, Line(*columns)) for index, *columns in rows]
+
+
+def is_head(connection: Connection, size: int, root: bytes) -> bool:
+    """Whether the log as it stands has had this head."""
+    return bool(connection.execute(_IS_HEAD, {"size": size, "root": root}).scalar_one())
 
 
 def rewritten(why: str, position: Position) -> NoReturn:

@@ -13,12 +13,13 @@ from sqlalchemy import Engine, text
 from directory.base.audit import Actor, Event, record
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
+from pki.acts.act import ActKind
 from pki.powers import followed as module
 from pki.powers.change import change_powers
 from pki.powers.followed import Followed
 from pki.powers.needs import Role
 from pki.powers.state import PowerLine
-from pki.tlog import sequencer
+from pki.tlog import sequencer, store
 from pki.tlog.checkpoint import AuditKey
 from tests.persons import (
     ANCHORS,
@@ -28,12 +29,16 @@ from tests.persons import (
     CHLOE,
     DAVID,
     RECOVERY,
+    Person,
     add,
     end,
     freeze,
     grant,
     revoke,
     unfreeze,
+)
+from tests.persons import (
+    line as line_of,
 )
 
 
@@ -58,7 +63,7 @@ class Record:
                     now=line.at,
                     actor=Actor("x"),
                     event=Event.POWER_CHANGED,
-                    subject="x",
+                    subject=f"installation:{line.shown.get('installation')}",
                     detail=detail,
                 )
 
@@ -220,6 +225,43 @@ def test_a_withdrawal_that_waited_and_is_gone_is_noticed(told: Record) -> None:
         rewritten(one)
 
 
+def accept(size: int, root: bytes, *by: Person) -> PowerLine:
+    shown = {"installation": ANCHORS.installation, "size": size, "root": root.hex()}
+    return line_of(ActKind.RESTORE_ACCEPT, shown, *by)
+
+
+def test_two_persons_accept_a_restored_log_and_what_was_followed_stays(told: Record) -> None:
+    told.tell(add(CHLOE, ANNE, BRUNO), grant(CHLOE, Role.ADMINISTRATOR, ANNE, BRUNO))
+    powers, lost = told.followed(), revoke(ANNE, BRUNO)
+    powers.current()
+    told.tell(lost)
+    powers.current()
+    told.queue(freeze(BRUNO))
+    assert powers.current().frozen
+    told.attack(
+        "DELETE FROM audit_entry WHERE index = 2", "DELETE FROM audit_checkpoint WHERE size = 3",
+        "DELETE FROM audit_pending",
+    )  # fmt: skip
+    told.tell(PowerLine(AT, (), {}))
+    with told.engine.connect() as connection:
+        head = store.last_checkpoint(connection)
+    # By one; by one whose credential the lost line revoked; over a head that is not there.
+    for by, size in (((BRUNO,), head.size), ((ANNE, BRUNO), head.size), ((BRUNO, CHLOE), 2)):
+        told.tell(accept(size, head.root, *by))
+        for one in (powers, told.followed()):
+            rewritten(one)
+    told.tell(accept(head.size, head.root, BRUNO, CHLOE))
+    for one in (powers, told.followed()):
+        assert one.current().administrators() == {BRUNO.name, CHLOE.name}
+        assert one.current().frozen
+    # Given back in the log that goes on, it has no second effect; the same acceptance serves once.
+    told.tell(lost, unfreeze(BRUNO, CHLOE))
+    assert powers.current().administrators() == {BRUNO.name, CHLOE.name}
+    assert not powers.current().frozen
+    told.attack("DELETE FROM audit_entry WHERE index > 6", "DELETE FROM audit_checkpoint WHERE size > 7")
+    rewritten(powers)
+
+
 def test_an_edited_file_is_noticed(told: Record) -> None:
     told.tell(add(CHLOE, ANNE, BRUNO))
     told.followed().current()
@@ -263,32 +305,29 @@ def test_a_crash_while_writing_leaves_what_was_there(told: Record, monkeypatch: 
 def test_a_change_handed_in_is_queued_or_refused_with_its_reason(told: Record) -> None:
     powers = told.followed()
 
-    def hand_in(line: PowerLine) -> None:
+    def hand_in(line: PowerLine, act: ActKind) -> None:
         with transaction(told.engine) as connection:
             change_powers(
-                connection,
-                now=AT,
-                powers=powers.current(),
-                signed=line.signed,
-                shown=line.shown,
+                connection, now=AT, powers=powers.current(), kind=act, signed=line.signed, shown=line.shown,
                 actor=Actor("x"),
-            )
+            )  # fmt: skip
 
-    hand_in(add(CHLOE, ANNE, BRUNO))
+    hand_in(add(CHLOE, ANNE, BRUNO), ActKind.CREDENTIAL_ADD)
     told.number()
-    frozen = freeze(CHLOE)
-    for line, kind, code in (
-        (grant(CHLOE, Role.ADMINISTRATOR, ANNE), Kind.FORBIDDEN, "too-few-persons"),
-        (grant(CHLOE, Role.ADMINISTRATOR, ANNE, DAVID), Kind.FORBIDDEN, "credential-unknown"),
-        (revoke(ANNE, BRUNO), Kind.CONFLICT, "too-few-administrators"),
-        (frozen, Kind.FORBIDDEN, "too-few-persons"),
-        (PowerLine(AT, (b"x.y.z",), {}), Kind.UNACCEPTABLE, "no-act"),
-        (add(RECOVERY[0], ANNE, BRUNO), Kind.CONFLICT, "key-known"),
+    gives, takes = ActKind.ROLE_GRANT, ActKind.CREDENTIAL_REVOKE
+    for line, act, kind, code in (
+        (grant(CHLOE, Role.ADMINISTRATOR, ANNE), gives, Kind.FORBIDDEN, "too-few-persons"),
+        (grant(CHLOE, Role.ADMINISTRATOR, ANNE, DAVID), gives, Kind.FORBIDDEN, "credential-unknown"),
+        (revoke(ANNE, BRUNO), takes, Kind.CONFLICT, "too-few-administrators"),
+        (freeze(CHLOE), ActKind.FREEZE, Kind.FORBIDDEN, "too-few-persons"),
+        (PowerLine(AT, (b"x.y.z",), {}), gives, Kind.UNACCEPTABLE, "no-act"),
+        (add(RECOVERY[0], ANNE, BRUNO), ActKind.CREDENTIAL_ADD, Kind.CONFLICT, "key-known"),
+        (freeze(ANNE), ActKind.UNFREEZE, Kind.UNACCEPTABLE, "no-agreement"),
     ):
         with pytest.raises(Refusal) as refusal:
-            hand_in(line)
+            hand_in(line, act)
         assert (refusal.value.kind, refusal.value.code) == (kind, code)
-    hand_in(freeze(ANNE))
+    hand_in(freeze(ANNE), ActKind.FREEZE)
     assert powers.current().frozen
     told.number()
     with told.engine.connect() as connection:

@@ -21,6 +21,9 @@ from pki.tlog.sequencer import line_bytes
 from pki.tlog.store import Checkpoint, Line
 
 KIND = Event.POWER_CHANGED
+ADDED = (
+    "INSERT INTO audit_entry SELECT 9, at, actor, event, subject, detail, leaf_hash FROM audit_entry LIMIT 1"
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def test_lines_that_wait_are_told_in_their_order(log: Log, engine: Engine) -> No
 @pytest.mark.parametrize(
     "statement",
     [
+        ADDED,
         "UPDATE audit_entry SET subject = 'x' WHERE index = 4",
         "UPDATE audit_entry SET at = at + interval '1 microsecond' WHERE index = 4",
         "UPDATE audit_entry SET detail = '{}' WHERE index = 4",
@@ -147,7 +151,6 @@ def test_lines_that_wait_are_told_in_their_order(log: Log, engine: Engine) -> No
         "UPDATE audit_checkpoint SET root = sha256('x') WHERE size = 6",
         "UPDATE audit_checkpoint SET root = sha256('x') WHERE size = 9",
         "UPDATE audit_checkpoint SET note = replace(note, 'audit', 'audit/20260901T120000Z') WHERE size = 6",
-        "INSERT INTO audit_entry SELECT 9, at, actor, event, subject, detail, leaf_hash FROM audit_entry LIMIT 1",
     ],
 )
 def test_a_log_that_does_not_fit_is_not_followed(log: Log, statement: str) -> None:
