@@ -3,6 +3,7 @@
 The rights of a role are decided where the act is; the header that carries the token is the business of `api`.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,6 +31,8 @@ from directory.tables import operator as trusted_operator
 PREFIX = "sceau_"
 LONGEST_LIFETIME = timedelta(days=366)
 LONGEST_NAME = 100
+# As `pki.acts` names persons.
+_PERSON = re.compile(r"person:[0-9a-f]{32}")
 _TOKEN = "token:"  # noqa: S105 - a word of the log, not a secret
 AUTHORITIES = frozenset({*ORDRE_OF_PROFESSION.values(), WITHOUT_ORDRE})
 
@@ -158,14 +161,20 @@ def create_token(
     authority: str = "",
     lifetime: timedelta,
     operator: str = "",
+    person: str | None = None,
 ) -> tuple[Token, str]:
     """A new token and its secret, which nobody can read again; `operator` is the name of its certificate.
 
-    Refuses `bad-token-name`, `bad-token-lifetime` (none, or above a year) and `token-name-taken` (by one not
-    revoked). Refuses `bad-token-authority` (a registrar needs one that exists, others none) and
-    `bad-token-operator` (only an operator's token has one, and of the trusted list).
+    `person` is whose it is: acts handed in under it must be hers.
+
+    Refuses `bad-token-name`, `bad-token-lifetime` (none, or above a year), `bad-token-person`, and
+    `token-name-taken` (by one not revoked). Refuses `bad-token-authority` (a registrar needs one that exists,
+    others none) and `bad-token-operator` (only an operator's token has one, and of the trusted list).
     """
     _check_request(name, role, authority, lifetime)
+    if person is not None and not _PERSON.fullmatch(person):
+        words = "A token's person is `person:` and 32 hexadecimal digits."
+        raise Refusal(Kind.MALFORMED, "bad-token-person", words)
     operator_id = _operator(connection, role, operator)
     secret = PREFIX + token_urlsafe(32)
     row = connection.execute(
@@ -178,6 +187,7 @@ def create_token(
             created_at=now,
             expires_at=now + lifetime,
             operator_id=operator_id,
+            person=person,
         )
         .on_conflict_do_nothing()
         .returning(*_TOKEN_COLUMNS)
@@ -188,6 +198,8 @@ def create_token(
     detail = {"name": name, "role": role.value, "authority": authority, "expires_at": token.expires_at}
     if operator:
         detail["operator"] = operator
+    if person:
+        detail["person"] = person
     record(connection, now=now, actor=actor, event=Event.TOKEN_CREATED, subject=str(token.id), detail=detail)
     return token, secret
 
@@ -289,6 +301,20 @@ def list_tokens(connection: Connection) -> list[Token]:
     """Every token there ever was, oldest first, without secrets."""
     query = select(*_TOKEN_COLUMNS).order_by(api_token.c.id)
     return [_token(row) for row in connection.execute(query)]
+
+
+def persons_of_tokens(connection: Connection) -> dict[int, str]:
+    """Whose each token is, of those that say so."""
+    query = select(api_token.c.id, api_token.c.person).where(api_token.c.person.is_not(None))
+    return {row.id: row.person for row in connection.execute(query)}
+
+
+def check_person(connection: Connection, token: Token, person: str) -> None:
+    """Refuse `another-person` where this token is of another person than the one who signed."""
+    whose = connection.execute(select(api_token.c.person).where(api_token.c.id == token.id)).scalar()
+    if whose not in {None, person}:
+        words = "The act was signed by another person than the one this token belongs to."
+        raise Refusal(Kind.FORBIDDEN, "another-person", words)
 
 
 def actor_names(connection: Connection, actors: Iterable[str]) -> dict[str, str]:

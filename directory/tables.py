@@ -455,6 +455,7 @@ api_token = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
     Column("operator_id", BigInteger, ForeignKey("operator.id")),
+    Column("person", Text),
     UniqueConstraint("secret_hash"),
 )
 

@@ -21,6 +21,7 @@ def token() -> None:
 @click.option("--role", type=click.Choice([role.value for role in access.Role]), required=True)
 @click.option("--authority", default="", help="A registrar's Ordre (CNOM, CNOP, …) or ARS.")
 @click.option("--operator", default="", help="Certificate name of the operator this token acts for.")
+@click.option("--person", help="Whose it is (person:…): acts handed in under it must be hers.")
 @click.option("--days", type=click.IntRange(1, 366), default=365, show_default=True)
 @state_option
 @json_option
@@ -29,6 +30,7 @@ def create(
     role: str,
     authority: str,
     operator: str,
+    person: str | None,
     days: int,
     state: Path | None,
     as_json: bool,
@@ -40,6 +42,7 @@ def create(
     \b
     Example:  sceau token create "Hospital gateway" --role operator
     Example:  sceau token create "Proxy" --role operator --operator "CN=mx.example.org,O=Operator,C=FR"
+    Example:  sceau token create "Anne" --role registrar --authority CNOM --person person:4f1c…
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
@@ -52,12 +55,14 @@ def create(
             authority=authority,
             lifetime=timedelta(days=days),
             operator=operator,
+            person=person,
         )
     told = {
         "id": made.id,
         "name": made.name,
         "role": made.role.value,
         "expires_at": made.expires_at,
+        "person": person,
         "ldap": ldap_gate.name_of(made, parts.settings.suffix),
         "secret": secret,
     }
@@ -75,7 +80,7 @@ def create(
 def list_tokens(state: Path | None, as_json: bool) -> None:
     """List the tokens; no secret is ever shown again."""
     with refusals_told(as_json=as_json), transaction(container(state).engine) as connection:
-        tokens = access.list_tokens(connection)
+        tokens, persons = access.list_tokens(connection), access.persons_of_tokens(connection)
     told = [
         {
             "id": token.id,
@@ -84,6 +89,7 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
             "authority": token.authority,
             "expires_at": token.expires_at,
             "revoked_at": token.revoked_at,
+            "person": persons.get(token.id),
         }
         for token in tokens
     ]
@@ -92,7 +98,7 @@ def list_tokens(state: Path | None, as_json: bool) -> None:
         {"tokens": told},
         as_json=as_json,
         rows=rows,
-        headers=("id", "name", "role", "authority", "expires", "revoked"),
+        headers=("id", "name", "role", "authority", "expires", "revoked", "person"),
     )
 
 
