@@ -103,6 +103,11 @@ class Settings:
     web_passphrase_file: str = _setting(
         "", "Passphrase of the OCSP and audit keys. A thief of both lies for 30 days."
     )
+    anchors_file: str = _setting(
+        "",
+        "The anchors: installation, first administrators, recovery keys; empty: `state/anchors.json`."
+        " Whoever can change it before the first start holds every power; later a change is noticed.",
+    )
     crl_form: str = _setting(
         "plain",
         "Form of the CRLs of the CAs that a first run makes: `plain` (one list, for 100,000 at most), or"
@@ -369,6 +374,16 @@ class Settings:
     def web_keys(self) -> Path:
         """Folder of the OCSP responders' keys, short-lived and renewed by the worker."""
         return self.state / "ocsp"
+
+    @property
+    def anchors(self) -> Path:
+        """File of the anchors, from which every power is derived; an installation may have none."""
+        return Path(self.anchors_file) if self.anchors_file else self.state / "anchors.json"
+
+    @property
+    def persons(self) -> Path:
+        """Folder of the keys of a demo's persons."""
+        return self.state / "persons"
 
     @property
     def audit_folder(self) -> Path:

@@ -26,6 +26,8 @@ from pki.certificates.mailbox_profiles import purposes_asked
 from pki.impediments.causes import WithdrawalCause
 from pki.lint import pkix
 from pki.model import MailKeys, Purpose
+from pki.powers.anchors import load_anchors, required_anchors
+from pki.powers.followed import Followed
 from pki.rollback.detection import Watch
 from pki.rollback.signing_clock import SigningClock
 from pki.signing.client import SignerClient
@@ -54,6 +56,17 @@ class Container:
     def watch(self) -> Watch:
         """Whether the record is all that was ever shown of it."""
         return Watch(self.engine, self.settings.kept)
+
+    @cached_property
+    def powers(self) -> Followed | None:
+        """Who holds which power, followed from the anchors; None where the installation has none.
+
+        Refuses `anchors-missing` where it had some, and what `Followed` refuses.
+        """
+        kept = self.settings.crl_floor.parent / "powers.json"
+        load = required_anchors if kept.exists() else load_anchors
+        anchors = load(self.settings.anchors)
+        return None if anchors is None else Followed(self.engine, anchors, kept)
 
     @cached_property
     def remembered(self) -> Memory:

@@ -24,9 +24,10 @@ REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
 COMMANDS = """\
 # Commands
 
-Every command takes `--state DIR` (default `./var`, or `SCEAU_STATE`). Most take `--json` and then print
-one JSON object on standard output, with words for people on standard error. Exit codes: **0** done, or
-the answer is yes; **1** refused, or the answer is no; **2** misused, or something is out of reach. Each
+Every command that acts on an installation takes `--state DIR` (default `./var`, or `SCEAU_STATE`); `sign`,
+`person key` and `anchors make` need none. Most take `--json` and then print one JSON object on standard
+output, with words for people on standard error. Exit codes: **0** done, or the answer is yes; **1** refused,
+or the answer is no; **2** misused, or something is out of reach. Each
 section below is the command's own `--help`.
 """
 SETTINGS = """\

@@ -4,6 +4,7 @@ import logging
 
 import click
 
+from api.cli.anchors import anchors
 from api.cli.attention import attention
 from api.cli.audit import audit
 from api.cli.ca import ca
@@ -19,9 +20,11 @@ from api.cli.ldap import ldap
 from api.cli.limits import limits
 from api.cli.measure import measure
 from api.cli.parts import gate, signer, web, worker
+from api.cli.person import freeze, person, unfreeze
 from api.cli.recipients import check
 from api.cli.restore import restore
 from api.cli.revocations import release, restate, revoke_many
+from api.cli.sign import sign
 from api.cli.status import status
 from api.cli.sync import sync
 from api.cli.token import token
@@ -68,6 +71,11 @@ for command in (
     restore,
     clock,
     token,
+    person,
+    sign,
+    freeze,
+    unfreeze,
+    anchors,
     jobs,
     demo,
     web,

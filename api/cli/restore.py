@@ -11,6 +11,7 @@ from api.cli.output import answer, container, json_option, refusals_told, state_
 from api.jobs import audit_log
 from directory.base.db import transaction
 from pki.recovery import restore as restoring
+from pki.tlog.store import last_checkpoint
 
 _HEADERS = ("what", "serial", "since", "reason, source")
 # More of them fill a screen and say no more.
@@ -96,12 +97,15 @@ def accept(reason: str, state: Path | None, as_json: bool) -> None:
             parts.engine, parts.signer, audit_log.audit_key(parts), parts.settings.kept,
             now=parts.signing.instant(), reason=reason,
         )  # fmt: skip
-    answer(
-        {"accepted": True, "origin": origin},
-        as_json=as_json,
-        rows=[("accepted", f"the audit log goes on as {origin}")],
-        headers=("record", ""),
-    )
+        with transaction(parts.engine, read_only=True) as connection:
+            head = last_checkpoint(connection)
+    rows = [("accepted", f"the audit log goes on as {origin}")]
+    if parts.settings.anchors.exists():
+        # Who follows powers by the log has followed lines that are gone: persons answer for that.
+        draft = f"sceau person draft restore.accept --size {head.size} --root {head.root.hex()}"
+        rows.append(("to sign", draft))
+    told = {"accepted": True, "origin": origin, "size": head.size, "root": head.root.hex()}
+    answer(told, as_json=as_json, rows=rows, headers=("record", ""))
 
 
 def _counted(plan: restoring.Plan) -> dict[str, int]:

@@ -31,6 +31,8 @@ NEVER_OVER_HTTP = (
     "directory/access.py",
     "directory/measures.py",
     "pki/crl/",
+    "pki/acts/key_file.py",
+    "pki/powers/",
     "pki/rollback/high_water.py",
     "pki/ocsp/",
     "pki/recovery/restore.py",

@@ -1,0 +1,299 @@
+"""docs/how-to/persons.md, command by command; and what one person cannot do by any command."""
+
+import re
+import shlex
+import stat
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine, text
+
+from api.cli.main import main
+from directory.base.clock import utc_now
+from directory.base.db import transaction
+from pki.tlog import sequencer
+from pki.tlog.checkpoint import AuditKey
+from tests.api.commands import Sceau, told
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "persons.md"
+BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+SECRET = "of a test"
+ADMINISTRATORS = ("anne", "bruno")
+RECOVERY = ("recovery-1", "recovery-2", "recovery-3")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def number(engine: Engine) -> Callable[[], None]:
+    """What the job `checkpoints` does each second."""
+    key = AuditKey(Ed25519PrivateKey.generate())
+
+    def act() -> None:
+        with transaction(engine) as connection:
+            sequencer.sequence(connection, key, now=utc_now())
+
+    return act
+
+
+@pytest.fixture
+def run(sceau: Sceau, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A line of the page: its output goes where `>` says, a passphrase is typed, `yes` is said."""
+    monkeypatch.chdir(tmp_path)
+    assert state == tmp_path / "var"
+
+    def act(line: str) -> Result:
+        command, _, out = line.partition(" > ")
+        program, *words = shlex.split(command)
+        assert program == "sceau"
+        if words[0] == "sign" or words[:2] in (["person", "key"], ["anchors", "make"]):
+            more = ["--yes"] if words[0] == "sign" and "--yes" not in words else []
+            done = CliRunner().invoke(main, [*words, *more], input=f"{SECRET}\n{SECRET}\n")
+        else:
+            done = sceau(*words)
+        if out:
+            (tmp_path / out).write_text(done.stdout)
+        return done
+
+    return act
+
+
+def well(done: Result) -> Result:
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def refused(done: Result) -> str:
+    assert done.exit_code == 1, done.output
+    return done.stderr.strip().splitlines()[-1].split(":", 1)[0]
+
+
+@pytest.fixture
+def founded(run: Run) -> Run:
+    """Keys of two administrators and three recovery keys, and the anchors that name them."""
+    for name in (*ADMINISTRATORS, *RECOVERY):
+        well(run(f"sceau person key {name} --plain"))
+    administrators = " ".join(f"--administrator {name}={name}.public.pem" for name in ADMINISTRATORS)
+    recovery = " ".join(f"--recovery {name}.public.pem" for name in RECOVERY)
+    well(run(f"sceau anchors make var {administrators} {recovery}"))
+    return run
+
+
+def person_of(run: Run, name: str) -> dict[str, str]:
+    return told(well(run(f"sceau person key {name} --plain --json")))
+
+
+def sign(run: Run, draft: str, *names: str) -> str:
+    """The options that hand in the acts of these."""
+    for name in names:
+        well(run(f"sceau sign {draft} --key {name}.pem > {name}-{draft}.act"))
+    return " ".join(f"--act {name}-{draft}.act" for name in names)
+
+
+def test_every_command_of_the_page_does_what_it_says(
+    run: Run, tmp_path: Path, number: Callable[[], None]
+) -> None:
+    names: dict[str, str] = {}
+    keys, anchors, add, grant, end, lost, freeze, unfreeze = BLOCK.findall(PAGE.read_text())
+
+    def all_of(block: str) -> list[Result]:
+        done = []
+        for line in block.splitlines():
+            for written, meant in names.items():
+                line = line.replace(written, meant)  # noqa: PLW2901 - as it is typed
+            done.append(well(run(line)))
+        number()
+        return done
+
+    all_of(keys)
+    assert stat.S_IMODE((tmp_path / "anne.pem").stat().st_mode) == 0o600
+    assert b"ENCRYPTED" in (tmp_path / "anne.pem").read_bytes()
+    assert "recovery key" in all_of(anchors)[-1].stdout
+    made, *_ = all_of(add)
+    person = re.search(r"person:[0-9a-f]{32}", made.stdout)
+    credential = re.search(r"cred:[0-9a-f]{64}", made.stdout)
+    assert person
+    assert credential
+    names |= {"person:4f1c…": person[0], "cred:9a07…": credential[0]}
+    all_of(grant)
+    listed = well(run("sceau person list")).stdout
+    assert re.search(rf"{person[0]} +registrar CNOM +\S+ \S+, line 1 *\n", listed)
+    all_of(end)
+    assert re.search(rf"{person[0]} +registrar CNOM .*line 1 .*line 2", well(run("sceau person list")).stdout)
+    all_of(lost)
+    all_of(freeze)
+    assert "frozen" in well(run("sceau person list")).stdout
+    all_of(unfreeze)
+    assert "frozen" not in well(run("sceau person list")).stdout
+
+
+def test_what_takes_a_power_away_holds_before_it_has_a_number(founded: Run) -> None:
+    well(founded("sceau person draft freeze > freeze.json"))
+    well(founded(f"sceau freeze {sign(founded, 'freeze.json', 'anne')}"))
+    assert told(founded("sceau person list --json"))["frozen"] is True
+    well(founded("sceau person draft unfreeze > unfreeze.json"))
+    well(founded(f"sceau unfreeze {sign(founded, 'unfreeze.json', 'anne', 'bruno')}"))
+    assert told(founded("sceau person list --json"))["frozen"] is True
+
+
+def test_one_person_gives_no_power(founded: Run, number: Callable[[], None]) -> None:
+    anne, chloe = told(founded("sceau anchors show --json"))["administrators"], person_of(founded, "chloe")
+    well(founded("sceau person draft credential.add --public-key chloe.public.pem > add.json"))
+    for names in ((), ("anne",), ("anne", "recovery-1")):
+        assert (
+            refused(founded(f"sceau person change add.json {sign(founded, 'add.json', *names)}"))
+            == "too-few-persons"
+        )
+    # The same person twice, by one act, by two, and by a second credential.
+    once = sign(founded, "add.json", "anne")
+    assert refused(founded(f"sceau person change add.json {once} {once}")) == "used-before"
+    well(founded("sceau sign add.json --key anne.pem > again.act"))
+    assert refused(founded(f"sceau person change add.json {once} --act again.act")) == "too-few-persons"
+    well(founded(f"sceau person change add.json {sign(founded, 'add.json', 'anne', 'bruno')}"))
+    number()
+    first = next(iter(anne))
+    person_of(founded, "anne-2")
+    well(
+        founded(
+            f"sceau person draft credential.add --person {first} --public-key anne-2.public.pem > second.json"
+        )
+    )
+    owner = next(
+        name for name in ADMINISTRATORS if first in founded(f"sceau sign second.json --key {name}.pem").stderr
+    )
+    well(founded(f"sceau person change second.json {sign(founded, 'second.json', *ADMINISTRATORS)}"))
+    number()
+    well(
+        founded(f"sceau person draft role.grant --person {chloe['person']} --role administrator > grant.json")
+    )
+    well(founded(f"sceau sign grant.json --key anne-2.pem --person {first} > second.act"))
+    by_one = f"{sign(founded, 'grant.json', owner)} --act second.act"
+    assert refused(founded(f"sceau person change grant.json {by_one}")) == "too-few-persons"
+
+
+def test_no_command_leaves_fewer_than_two_administrators(founded: Run) -> None:
+    administrators = told(founded("sceau anchors show --json"))["administrators"]
+    for person, credential in administrators.items():
+        well(founded(f"sceau person draft role.end --person {person} --role administrator > end.json"))
+        named = f"--person {person} --credential {credential}"
+        well(founded(f"sceau person draft credential.revoke {named} > lost.json"))
+        for draft in ("end.json", "lost.json"):
+            for names in (("anne",), ("anne", "bruno"), ("recovery-1", "recovery-2")):
+                done = founded(f"sceau person change {draft} {sign(founded, draft, *names)}")
+                assert refused(done) == "too-few-administrators"
+
+
+def test_an_act_counts_once_in_its_time_for_what_it_says(
+    founded: Run, tmp_path: Path, number: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well(founded("sceau person draft freeze > freeze.json"))
+    well(founded("sceau person draft unfreeze > unfreeze.json"))
+    both = sign(founded, "unfreeze.json", "anne", "bruno")
+    one = sign(founded, "freeze.json", "anne")
+    well(founded(f"sceau freeze {one}"))
+    number()
+    assert refused(founded(f"sceau freeze {both}")) == "no-agreement"
+    well(founded(f"sceau person change unfreeze.json {both}"))
+    number()
+    assert refused(founded(f"sceau freeze {one}")) == "used-before"
+    with monkeypatch.context() as patch:
+        patch.setattr("api.cli.sign.utc_now", lambda: datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
+        late = sign(founded, "freeze.json", "anne")
+    assert refused(founded(f"sceau freeze {late}")) == "expired"
+    other = orjson.loads((tmp_path / "freeze.json").read_bytes()) | {"installation": "00" * 16}
+    (tmp_path / "elsewhere.json").write_bytes(orjson.dumps(other))
+    assert (
+        refused(founded(f"sceau freeze {sign(founded, 'elsewhere.json', 'anne')}")) == "another-installation"
+    )
+
+
+def test_keys_of_a_state_folder_count_in_a_demo_alone(founded: Run, tmp_path: Path) -> None:
+    (tmp_path / "var" / "persons").mkdir()
+    for name in ADMINISTRATORS:
+        (tmp_path / f"{name}.pem").rename(tmp_path / "var" / "persons" / f"{name}.pem")
+    assert refused(founded("sceau freeze --as anne")) == "no-demo"
+    anchors = tmp_path / "var" / "anchors.json"
+    anchors.write_bytes(anchors.read_bytes().replace(b'"demo":false', b'"demo":true'))
+    (tmp_path / "var" / "floor" / "powers.json").unlink(missing_ok=True)
+    assert refused(founded("sceau freeze --as chloe")) == "unknown-person"
+    well(founded("sceau freeze --as anne"))
+    assert refused(founded("sceau unfreeze --as anne")) == "too-few-persons"
+    well(founded("sceau unfreeze --as anne --as bruno"))
+
+
+def test_anchors_that_one_person_could_turn_are_not_made(run: Run, tmp_path: Path) -> None:
+    for name in ("anne", "bruno", *RECOVERY):
+        well(run(f"sceau person key {name} --plain"))
+    one, two = "--administrator a=anne.public.pem", "--administrator b=bruno.public.pem"
+    three = " ".join(f"--recovery {name}.public.pem" for name in RECOVERY)
+    two_keys = three.rpartition(" --recovery")[0]
+    for words in (
+        f"{one} {three}", f"{one} --administrator b=anne.public.pem {three}", f"{one} {two} {two_keys}",
+        f"{one} {two} {three} --installation x", f"{one} --administrator b=anne.pem {three}",
+        f"{one} --administrator a=bruno.public.pem {three}",
+    ):  # fmt: skip
+        assert refused(run(f"sceau anchors make out {words}")) == "bad-anchors"
+    assert not (tmp_path / "out" / "anchors.json").exists()
+    well(run(f"sceau anchors make out {one} {two} {three}"))
+    assert refused(run(f"sceau anchors make out {one} {two} {three}")) == "anchors-exist"
+    assert run("sceau anchors show").exit_code == 2
+
+
+def test_a_key_is_never_replaced_and_opens_by_its_passphrase(run: Run, tmp_path: Path) -> None:
+    well(run("sceau person key anne"))
+    before = (tmp_path / "anne.pem").read_bytes()
+    assert refused(run("sceau person key anne")) == "key-file-exists"
+    assert (tmp_path / "anne.pem").read_bytes() == before
+    (tmp_path / "wrong").write_text("another")
+    draft = {
+        "act": "freeze",
+        "installation": "00" * 16,
+        "shown": {},
+        "subjects": [f"installation:{'00' * 16}"],
+    }
+    (tmp_path / "freeze.json").write_bytes(orjson.dumps(draft))
+    well(run("sceau sign freeze.json --key anne.pem"))
+    assert (
+        refused(run("sceau sign freeze.json --key anne.pem --passphrase-file wrong"))
+        == "person-key-unreadable"
+    )
+    assert run("sceau person key ../anne").exit_code == 2
+
+
+def test_what_is_shown_moves_no_cursor_and_nothing_else_is_signed(run: Run, tmp_path: Path) -> None:
+    well(run("sceau person key anne --plain"))
+    shown = {"person": "\x1b[2K\rharmless\u202e", "public_key": "a\nb"}
+    draft = {"act": "credential.add", "installation": "00" * 16, "shown": shown, "subjects": ["person:x"]}
+    (tmp_path / "draft.json").write_bytes(orjson.dumps(draft))
+    done = well(run("sceau sign draft.json --key anne.pem"))
+    assert "\x1b" not in done.stderr
+    assert "\u202e" not in done.stderr
+    assert "\\x1b[2K\\rharmless\\u202e" in done.stderr
+    for other in ({**draft, "more": 1}, {**draft, "shown": {"n": 1.5}}, {**draft, "act": "dance"}, [], "x"):
+        (tmp_path / "draft.json").write_bytes(orjson.dumps(other))
+        assert refused(run("sceau sign draft.json --key anne.pem")) == "bad-draft"
+
+
+def test_nothing_is_signed_without_a_yes(tmp_path: Path, run: Run) -> None:
+    well(run("sceau person key anne --plain"))
+    draft = {"act": "freeze", "installation": "00" * 16, "shown": {}, "subjects": ["installation:x"]}
+    (tmp_path / "freeze.json").write_bytes(orjson.dumps(draft))
+    done = CliRunner().invoke(main, ["sign", "freeze.json", "--key", "anne.pem"], input="yes\n")
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_a_token_may_belong_to_a_person(sceau: Sceau, engine: Engine) -> None:
+    person = f"person:{'4f' * 16}"
+    made = sceau(
+        "token", "create", "Anne", "--role", "registrar", "--authority", "CNOM", "--person", person, "--json"
+    )
+    assert told(made)["person"] == person
+    assert [token["person"] for token in told(sceau("token", "list", "--json"))["tokens"]] == [person]
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT person FROM api_token")).scalar_one() == person
+    wrong = sceau("token", "create", "B", "--role", "auditor", "--person", "anne", "--json")
+    assert (wrong.exit_code, told(wrong)["type"]) == (1, "bad-token-person")
