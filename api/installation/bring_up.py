@@ -272,6 +272,7 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
         socket_path=settings.signer_socket,
         establish=_ceremony_of(settings) if establish else None,
         kept=settings.kept,
+        anchors=settings.anchors,
     )
 
 

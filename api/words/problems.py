@@ -568,6 +568,22 @@ ENTRIES: tuple[Entry, ...] = (
         "exploitant ne l'ait complétée. Il peut toujours la retirer.",
     ),
     Entry(
+        "frozen", 409, "An administrator has frozen this installation",
+        "No certificate is signed until two administrators lift it (`sceau unfreeze`). The service still "
+        "takes trust away.",
+        "Un administrateur a gelé cette installation",
+        "Aucun certificat n'est signé avant que deux administrateurs ne lèvent le gel (`sceau unfreeze`). "
+        "Le service peut toujours retirer la confiance.",
+    ),
+    Entry(
+        "log-rewritten", 503, "The audit log is not the one that was followed",
+        "It was restored from a backup, or changed. Nothing was signed. The operator runs `sceau audit "
+        "verify`. The service still takes trust away.",
+        "Le journal d'audit n'est pas celui qui a été suivi",
+        "Il a été restauré d'une sauvegarde, ou modifié. Rien n'a été signé. L'exploitant lance `sceau audit "
+        "verify`. Le service peut toujours retirer la confiance.",
+    ),
+    Entry(
         "clock-differs", 503, "The clock of a host that signs differs from the database's",
         "Nothing was signed. The operator sees that both clocks follow a time server. The service still "
         "takes trust away.",

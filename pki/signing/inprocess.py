@@ -19,6 +19,7 @@ from directory.feed.changes import place_of_crl
 from pki.crl import checks
 from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
+from pki.powers.state import Powers
 from pki.record import authorities, reservations
 from pki.rollback import high_water
 from pki.rollback.detection import OutsideMemory, Watch
@@ -45,10 +46,12 @@ class InProcessSigner:
         check_crl: Gate = checks.check_crl,
         *,
         kept: OutsideMemory | None = None,
+        powers: Callable[[], Powers] | None = None,
     ) -> None:
         self.clock = clock
         self.signing = SigningClock(engine, self._now, journal.folder)
         self._watch = None if kept is None else Watch(engine, kept)
+        self._powers = powers
         self._engine = engine
         self._keys = keys
         self._journal = journal
@@ -99,6 +102,8 @@ class InProcessSigner:
             wanted = [serial for serial, signed in known.items() if signed is None]
             if wanted and self._watch is not None:
                 self._watch.need()
+            if wanted:
+                self._need_thawed()
             reserved = self._reservations(wanted) if wanted else {}
             now = self.signing.instant() if wanted else None
             # 3. Whether it may be signed, and the signature.
@@ -158,6 +163,14 @@ class InProcessSigner:
         except Refusal as refusal:
             return refusal
         return seal(reserved.tbs, self._key(authority))
+
+    def _need_thawed(self) -> None:
+        """Refuse `frozen` once an administrator has said so; no CRL waits for that: they take trust away."""
+        if self._powers is not None and self._powers().frozen:
+            text = (
+                "An administrator has frozen this installation: no certificate is signed until two lift it."
+            )
+            raise Refusal(Kind.CONFLICT, "frozen", text)
 
     def _reservations(
         self, serials: Sequence[Serial]

@@ -26,6 +26,9 @@ from directory.base.db import connect_engine
 from directory.base.errors import Refusal
 from directory.base.instant import dated_by_database
 from pki.model import Serial
+from pki.powers.anchors import load_anchors, required_anchors
+from pki.powers.followed import Followed
+from pki.powers.state import Powers
 from pki.rollback.detection import OutsideMemory, Watch
 from pki.signing import wire
 from pki.signing.inprocess import InProcessSigner
@@ -34,6 +37,8 @@ from pki.signing.keys import Keys
 from pki.signing.signer import Signer
 
 JOURNAL = "journal.jsonl"
+# Beside the journal: what was followed of the log, with the anchors it was followed from.
+POWERS = "powers.json"
 _PR_SET_DUMPABLE = 4
 # Web processes and the worker keep eight connections each. Each has a thread and a file here: without bounds,
 # one process of their account takes all files there are, and nothing is signed.
@@ -51,14 +56,16 @@ def serve(
     socket_path: Path,
     establish: Callable[[Engine, Keys, datetime], None] | None = None,
     kept: OutsideMemory | None = None,
+    anchors: Path | None = None,
     clock: Clock = utc_now,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `establish` first makes the CAs that are absent, at an instant given.
 
     Nothing is made and nothing signed while the record is behind the marks `kept` outside it, or the clock
-    differs from the database's. The journal is told. Refuses `journal-held` when another signer runs on this
-    journal, `journal-damaged`, `ca-key-unreadable`, and `signer-unavailable` when the place of the keys is
-    away.
+    differs from the database's. The journal is told. With `anchors`, nothing is signed while an administrator
+    has frozen the installation, or the log is not the one that was followed. Refuses `journal-held` when
+    another signer runs on this journal, `journal-damaged`, `ca-key-unreadable`, and `signer-unavailable` when
+    the place of the keys is away. Refuses `anchors-missing` and `anchors-changed` where there were others.
     """
     # 1. Before any key is in memory: no core dump, no reading of our memory by the same user.
     _harden()
@@ -68,7 +75,8 @@ def serve(
     lacks = [] if kept is None else Watch(engine, kept).look()
     for sentence in lacks:
         _log.error("the record is behind, nothing is signed (`sceau restore check`): %s", sentence)
-    signer = InProcessSigner(engine, keys, journal, clock, kept=kept)
+    powers = None if anchors is None else powers_of(engine, anchors, journal_folder)
+    signer = InProcessSigner(engine, keys, journal, clock, kept=kept, powers=powers)
     # What is wrong with the clock it says itself, in the log: then no CA is made, and the journal is told.
     if establish is not None and not lacks and not signer.signing.wrong():
         establish(engine, keys, signer.signing.instant())
@@ -81,6 +89,18 @@ def serve(
     finally:
         engine.dispose()
         journal.close()
+
+
+def powers_of(engine: Engine, anchors: Path, folder: Path) -> Callable[[], Powers] | None:
+    """Who holds which power, as often as asked; None where the installation has no anchors, and had none."""
+    kept = folder / POWERS
+    # Whoever removes the file would else have a signer that asks for nobody's signature.
+    found = (required_anchors if kept.exists() else load_anchors)(anchors)
+    if found is None:
+        return None
+    followed = Followed(engine, found, kept)
+    followed.keep()
+    return followed.current
 
 
 def answer(signer: Signer, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
