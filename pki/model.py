@@ -178,6 +178,21 @@ class Enrolment:
     names: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class EnrolmentAct:
+    """What one person signed for an enrolment (`pki/acts`), and when it was handed in.
+
+    `kind`, `person` and `credential` are what the text says; `signed` proves it, and they prove nothing.
+    """
+
+    enrolment_id: UUID
+    kind: str
+    person: str
+    credential: str
+    signed: bytes
+    at: datetime
+
+
 class RevocationAction(Enum):
     """Revoked for good, put on hold, or released from hold."""
 

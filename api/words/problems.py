@@ -755,6 +755,22 @@ ENTRIES: tuple[Entry, ...] = (
         "Rien n'a été signé. Recommencez.",
     ),
     Entry(
+        "evidence-missing", 409, "Two persons have not signed for this enrolment",
+        "This installation has anchors: the signer signs for an enrolment once a registrar has signed the"
+        " request, and another one the approval. An enrolment from before the anchors is made anew.",
+        "Deux personnes n'ont pas signé pour cet enrôlement",
+        "Cette installation a des ancres : le signataire ne signe pour un enrôlement que si un agent a signé"
+        " la demande et un autre l'approbation. Un enrôlement d'avant les ancres est à refaire.",
+    ),
+    Entry(
+        "evidence-unfit", 409, "What was signed does not suffice for this certificate",
+        "Nothing was signed. `why` says what stands against it: `credential-revoked`, `no-registrar`,"
+        " `shown-otherwise`, and so on. A new enrolment is needed, signed by two registrars of today.",
+        "Ce qui a été signé ne suffit pas pour ce certificat",
+        "Rien n'a été émis. `why` dit ce qui s'y oppose : `credential-revoked`, `no-registrar`,"
+        " `shown-otherwise`, etc. Il faut un nouvel enrôlement, signé par deux agents d'aujourd'hui.",
+    ),
+    Entry(
         "stale-reservation", 409, "The reservation is too old to be signed",
         "Nothing was signed. Ask again with a new key.",
         "Réservation trop ancienne pour être signée",

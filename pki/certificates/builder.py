@@ -106,8 +106,7 @@ def unsigned(
         *_identifiers(public_key, parent),
         *_purposes(profile),
         *_status(profile, urls, issuer, shard),
-        *_alternative(names),
-        *_admissions(names),
+        *extensions_of(names),
     ]
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
@@ -191,6 +190,11 @@ def subject_of(names: Names) -> x509.Name:
             ]
     # Some people have one name: an attribute may be missing, never empty.
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes if value])
+
+
+def extensions_of(names: Names) -> Extensions:
+    """The extensions that say whom a certificate is for, beside its subject: addresses and professions."""
+    return [*_alternative(names), *_admissions(names)]
 
 
 def _number_of(names: OrganisationNames | ApplicationNames) -> str:

@@ -81,6 +81,17 @@ NAMES_OF_ENROLMENT = """coalesce(
     (SELECT n.names FROM enrolment_names n WHERE n.enrolment_id = {id}),
     (SELECT s.names FROM sceau_names_seen(ARRAY[{id}]) AS s))"""
 
+enrolment_act = Table(
+    "enrolment_act",
+    metadata,
+    Column("enrolment_id", Uuid, ForeignKey("enrolment.id"), primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("person", Text, nullable=False),
+    Column("credential", Text, nullable=False),
+    Column("signed", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
 reservation = Table(
     "reservation",
     metadata,

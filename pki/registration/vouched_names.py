@@ -82,7 +82,12 @@ def check_unchanged(enrolment: Enrolment, person: Practitioner, facts: MailboxFa
         raise _void("nobody recorded what was seen when it was asked for", differs)
     if differs:
         raise _void(f"the record says otherwise by now ({', '.join(differs)})", differs)
-    kept = dict(enrolment.names)
+    return kept_names(enrolment.names)
+
+
+def kept_names(recorded: Mapping[str, Any]) -> VouchedNames:
+    """The names that were recorded so; ValueError, KeyError or TypeError for what this never recorded."""
+    kept = dict(recorded)
     made: Callable[..., VouchedNames] = _MADE_FOR[MailboxKind(kept.pop("kind"))]
     return made(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
 

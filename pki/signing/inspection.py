@@ -7,6 +7,8 @@ linted.
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from cryptography import x509
+
 from directory.base.errors import Kind, Refusal
 from pki.certificates.builder import certificate_of
 from pki.certificates.profiles import LONGEST_BACKDATING, PROFILES, RESERVATION_LIFE
@@ -19,8 +21,8 @@ from pki.model import Authority, Reservation
 CLOCK_SKEW = timedelta(minutes=1)
 
 
-def inspect(reserved: Reservation, authority: Authority, now: datetime) -> None:
-    """Refuse `stale-reservation` and `reservation-unfit`; return when these bytes may be signed."""
+def inspect(reserved: Reservation, authority: Authority, now: datetime) -> x509.Certificate:
+    """What these bytes say, when they may be signed; refuses `stale-reservation` and `reservation-unfit`."""
     if not now - RESERVATION_LIFE - CLOCK_SKEW <= reserved.reserved_at <= now + CLOCK_SKEW:
         text = "This reservation is not of the last five minutes."
         raise Refusal(Kind.CONFLICT, "stale-reservation", text)
@@ -43,6 +45,7 @@ def inspect(reserved: Reservation, authority: Authority, now: datetime) -> None:
     case = Case(certificate, profile, issuer, reserved.mailbox, authority.crl_form, authority.role)
     for finding in run(LINTS, case):
         raise _unfit(f"{finding.lint}: {finding.text}")
+    return certificate
 
 
 def _unfit(reason: str) -> Refusal:
