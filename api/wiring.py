@@ -28,6 +28,7 @@ from pki.lint import pkix
 from pki.model import MailKeys, Purpose
 from pki.powers.anchors import load_anchors, required_anchors
 from pki.powers.followed import Followed
+from pki.powers.freeze import need_thawed
 from pki.rollback.detection import Watch
 from pki.rollback.signing_clock import SigningClock
 from pki.signing.client import SignerClient
@@ -67,6 +68,11 @@ class Container:
         load = required_anchors if kept.exists() else load_anchors
         anchors = load(self.settings.anchors)
         return None if anchors is None else Followed(self.engine, anchors, kept)
+
+    def need_thawed(self) -> None:
+        """Refuse `frozen` once an administrator has said so, for what gives trust; costs one statement."""
+        if self.powers is not None:
+            need_thawed(self.powers.current())
 
     @cached_property
     def remembered(self) -> Memory:

@@ -58,7 +58,7 @@ def reset(reason: str, name: str | None, secret: str | None, state: Path | None,
     \b
     Example:  sceau clock reset --reason "time server gave next year for an hour" --as admin_a
     """
-    parts = container(state, as_json=as_json, complete=True)
+    parts = container(state, as_json=as_json, gives=True)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         made = clock_reset.reset(
             connection,

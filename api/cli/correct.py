@@ -43,7 +43,7 @@ def make(
       sceau correct make practitioner 810099000019 family_name MARTIN --reason "diploma" --as registrar_a
       sceau correct make mailbox camille.martin@one.example listed false --reason "asked" --as registrar_a
     """
-    parts = container(state, as_json=as_json, complete=True)
+    parts = container(state, as_json=as_json, gives=True)
     with withdrawing(parts, as_json=as_json) as connection:
         made = use_cases.correct(
             connection,
@@ -74,7 +74,7 @@ def withdraw(
     \b
     Example:  sceau correct withdraw 7 --as registrar_a
     """
-    parts = container(state, as_json=as_json, complete=True)
+    parts = container(state, as_json=as_json, gives=True)
     with withdrawing(parts, as_json=as_json) as connection:
         ended = use_cases.withdraw_correction(
             connection,

@@ -137,7 +137,7 @@ def enrol(
     """
     if approved is None and not (practitioner and mailbox):
         raise click.UsageError("Give PRACTITIONER and MAILBOX, or --approve ID.")
-    parts = container(state, as_json=as_json, complete=True)
+    parts = container(state, as_json=as_json, gives=True)
     day: date = (checked_on or parts.clock()).date()
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         token = who_acts(parts, connection, name, secret)
@@ -191,7 +191,7 @@ def issue(
       sceau issue 3f0c… --csr request.pem --as registrar_a --out certificate.pem
       sceau issue 3f0c… --csr request.pem --as registrar_a --purpose encryption
     """
-    parts = container(state, as_json=as_json, complete=True)
+    parts = container(state, as_json=as_json, gives=True)
     with refusals_told(as_json=as_json):
         with transaction(parts.engine) as connection:
             token = who_acts(parts, connection, name, secret)

@@ -248,7 +248,7 @@ def _act(
 
     `act` takes the parts, and by name the connection, the instant and the token.
     """
-    parts = container(state, as_json=as_json, complete=gives_back)
+    parts = container(state, as_json=as_json, gives=gives_back)
     with withdrawing(parts, as_json=as_json) as connection:
         token = who_acts(parts, connection, name, secret)
         made = act(parts, connection=connection, now=parts.present(connection), token=token)

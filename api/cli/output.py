@@ -56,16 +56,21 @@ def json_option(command: Command) -> Command:
     )
 
 
-def container(state: Path | None, *, as_json: bool = False, complete: bool = False) -> Container:
+def container(
+    state: Path | None, *, as_json: bool = False, complete: bool = False, gives: bool = False
+) -> Container:
     """What a command needs to act upon the installation in `state`; bad settings are told and end it.
 
     `complete` is for what answers, publishes or gives trust: refused (`record-behind`) while the record is
-    behind what was published, as over REST.
+    behind what was published, as over REST. `gives` is for what gives trust: refused `frozen`, too, once an
+    administrator has said so.
     """
     with refusals_told(as_json=as_json):
         made = build(load_settings(state), application="sceau-command")
-        if complete:
+        if complete or gives:
             made.watch.need()
+        if gives:
+            made.need_thawed()
         return made
 
 

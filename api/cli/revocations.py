@@ -44,7 +44,7 @@ def release(
       sceau release 5f03… --comment "phone found" --as registrar_a
       sceau release 5f03… --comment "phone found" --as registrar_b
     """
-    parts = container(state, as_json=as_json, complete=True)
+    parts = container(state, as_json=as_json, gives=True)
     with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
         done = releasing.release_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),
@@ -74,7 +74,7 @@ def restate(
     \b
     Example:  sceau restate 5f03… --reason keyCompromise --comment "key found online" --as registrar_a
     """
-    parts = container(state, as_json=as_json, complete=True)
+    parts = container(state, as_json=as_json, gives=True)
     with withdrawing(parts, as_json=as_json) as connection:
         done = proof_of_possession.restate_as(
             connection, now=parts.present(connection), token=who_acts(parts, connection, name, secret),

@@ -146,6 +146,11 @@ class Operation:
     deferred: "Operation | None" = None
     beforehand: Callable[[Call], None] | None = None
 
+    @property
+    def gives_trust(self) -> bool:
+        """Whether it acts, and takes no trust away: what it has signed, the signer refuses by itself."""
+        return self.opens is Opens.WRITE and self.method != "GET" and not self.while_behind
+
 
 def operation(
     method: str,
@@ -283,6 +288,14 @@ def resource(name: str, description: str, container: Container, *operations: Ope
     return made
 
 
+def _need_able(container: Container, endpoint: Operation) -> None:
+    """Refuse `record-behind`, and `frozen` where it gives trust."""
+    if not endpoint.while_behind:
+        container.watch.need()
+    if endpoint.gives_trust:
+        container.need_thawed()
+
+
 def _handler(blueprint: Resource, container: Container, endpoint: Operation) -> View:
     """The view behind its check of the caller, in its transaction, with its arguments loaded and answer
     dumped.
@@ -292,8 +305,7 @@ def _handler(blueprint: Resource, container: Container, endpoint: Operation) -> 
     def apart(**path: Any) -> Response:
         request.max_content_length = endpoint.road.largest
         secret = presented_secret()
-        if not endpoint.while_behind:
-            container.watch.need()
+        _need_able(container, endpoint)
         with asking(container.engine) as connection:
             token, now = _caller(container, endpoint, connection, secret, acts=endpoint.method != "GET")
             freshness.rest_on(lately.sources(connection))
@@ -306,8 +318,7 @@ def _handler(blueprint: Resource, container: Container, endpoint: Operation) -> 
     def within(**path: Any) -> Response:
         request.max_content_length = endpoint.road.largest
         secret = presented_secret()
-        if not endpoint.while_behind:
-            container.watch.need()
+        _need_able(container, endpoint)
         with (
             withdrawal_limits.audit_limit_refusals(container.engine, container.clock()),
             transaction(container.engine, read_only=endpoint.opens is Opens.SNAPSHOT) as connection,
@@ -523,6 +534,8 @@ def _refusals(endpoint: Operation) -> dict[int, Any]:
         codes += endpoint.deferred.problems
     if not endpoint.while_behind:
         codes.append("record-behind")
+    if endpoint.gives_trust:
+        codes += ["frozen", "log-rewritten"]
     if endpoint.price:
         codes.append(READING_QUOTA_REACHED)
     if endpoint.body:

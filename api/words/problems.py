@@ -576,6 +576,46 @@ ENTRIES: tuple[Entry, ...] = (
         "Le service peut toujours retirer la confiance.",
     ),
     Entry(
+        "no-agreement", 422, "Those who signed did not sign the same",
+        "Each act must say the same kind, the same subject and the same that was shown. Have all sign "
+        "one file.",
+        "Les signataires n'ont pas signé la même chose",
+        "Chaque acte doit porter la même nature, le même sujet et les mêmes données présentées. Faites "
+        "signer à tous un seul fichier.",
+    ),
+    Entry(
+        "anchors-missing", 503, "The anchors of this installation are not there",
+        "Without them nobody's power can be told, and nothing that gives trust is done. The operator "
+        "puts the file back. The service still takes trust away.",
+        "Les ancres de cette installation sont absentes",
+        "Sans elles, aucun pouvoir ne peut être établi et rien n'accorde confiance. L'exploitant remet le "
+        "fichier en place. Le service peut toujours retirer la confiance.",
+    ),
+    Entry(
+        "anchors-changed", 503, "The anchors are not those of before",
+        "Powers are followed from the anchors of the ceremony alone. The operator puts that file back. The "
+        "service still takes trust away.",
+        "Les ancres ne sont plus celles d'avant",
+        "Les pouvoirs ne se déduisent que des ancres de la cérémonie. L'exploitant remet ce fichier en "
+        "place. Le service peut toujours retirer la confiance.",
+    ),
+    Entry(
+        "bad-anchors", 503, "The file of the anchors cannot be read",
+        "It was damaged or edited. The operator puts that of the ceremony back. The service still takes "
+        "trust away.",
+        "Le fichier des ancres est illisible",
+        "Il a été abîmé ou modifié. L'exploitant remet celui de la cérémonie. Le service peut toujours "
+        "retirer la confiance.",
+    ),
+    Entry(
+        "powers-damaged", 503, "What was followed of the powers cannot be read",
+        "The file was damaged or edited. The operator compares the audit log with checkpoints kept "
+        "elsewhere, then removes the file: it is derived anew.",
+        "Le suivi des pouvoirs est illisible",
+        "Le fichier a été abîmé ou modifié. L'exploitant compare le journal d'audit à des points de contrôle "
+        "conservés ailleurs, puis supprime le fichier : il se reconstruit.",
+    ),
+    Entry(
         "log-rewritten", 503, "The audit log is not the one that was followed",
         "It was restored from a backup, or changed. Nothing was signed. The operator runs `sceau audit "
         "verify`. The service still takes trust away.",

@@ -19,6 +19,7 @@ from directory.feed.changes import place_of_crl
 from pki.crl import checks
 from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
+from pki.powers.freeze import need_thawed
 from pki.powers.state import Powers
 from pki.record import authorities, reservations
 from pki.rollback import high_water
@@ -166,11 +167,8 @@ class InProcessSigner:
 
     def _need_thawed(self) -> None:
         """Refuse `frozen` once an administrator has said so; no CRL waits for that: they take trust away."""
-        if self._powers is not None and self._powers().frozen:
-            text = (
-                "An administrator has frozen this installation: no certificate is signed until two lift it."
-            )
-            raise Refusal(Kind.CONFLICT, "frozen", text)
+        if self._powers is not None:
+            need_thawed(self._powers())
 
     def _reservations(
         self, serials: Sequence[Serial]

@@ -32,7 +32,6 @@ NEVER_OVER_HTTP = (
     "directory/measures.py",
     "pki/crl/",
     "pki/acts/key_file.py",
-    "pki/powers/",
     "pki/rollback/high_water.py",
     "pki/ocsp/",
     "pki/recovery/restore.py",
