@@ -5,6 +5,7 @@ stands, whatever an edited or restored database says. What gives a power counts 
 what takes one away counts while it waits.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sqlalchemy import Engine
 
 from directory.base.audit import Event
 from directory.base.db import asking, transaction
-from directory.base.durable_files import own_draft, replacing
+from directory.base.durable_files import make_private, onto_disk, own_draft, replacing
 from directory.base.errors import Kind, Refusal
 from pki.acts.act import ActKind
 from pki.powers.anchors import Anchors
@@ -260,9 +261,14 @@ def _write(kept: Path, state: _Followed, anchors: Anchors) -> None:
         "size": state.position.size, "waiting": [_line_written(line) for line in state.waiting],
         "without_force": list(state.without_force.items()),
     }  # fmt: skip
-    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(kept.parent)
     with replacing(kept, draft=own_draft(kept)) as file:
+        if os.geteuid() == 0:
+            # Written by a command of root, it is read by a service with an account of its own.
+            owner = kept.parent.stat()
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         file.write(orjson.dumps(told))
+    onto_disk(kept.parent)
 
 
 def _digest(anchors: Anchors) -> str:

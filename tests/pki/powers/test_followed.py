@@ -1,5 +1,6 @@
 """The signer's own memory of powers: what took one away stands, whatever the database says later."""
 
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -260,6 +261,51 @@ def test_two_persons_accept_a_restored_log_and_what_was_followed_stays(told: Rec
     assert not powers.current().frozen
     told.attack("DELETE FROM audit_entry WHERE index > 6", "DELETE FROM audit_checkpoint WHERE size > 7")
     rewritten(powers)
+
+
+def test_a_log_that_begins_anew_after_a_restore_is_accepted_by_two(told: Record, tmp_path: Path) -> None:
+    """As `sceau restore accept` leaves it: under another origin, from where the backup ends."""
+    told.tell(freeze(ANNE))
+    powers = told.followed()
+    powers.current()
+    told.tell(unfreeze(ANNE, BRUNO), revoke(CHLOE, ANNE))
+    told.tell(add(CHLOE, ANNE, BRUNO))
+    assert not powers.current().frozen
+    sequencer.publish_heads(told.engine, tmp_path / "heads")
+    told.attack("DELETE FROM audit_entry WHERE index > 0", "DELETE FROM audit_checkpoint WHERE size > 1")
+    rewritten(powers)
+    with transaction(told.engine) as connection:
+        origin = sequencer.begin_anew(
+            connection, told.key, now=AT, actor=Actor("x"), reason="disk lost",
+            checkpoint_file=tmp_path / "heads", detail={},
+        )  # fmt: skip
+        head = store.last_checkpoint(connection)
+    rewritten(powers)
+    shown = {"installation": ANCHORS.installation, "size": head.size, "root": head.root.hex()}
+    signed = tuple(person.signs(ActKind.RESTORE_ACCEPT, shown) for person in (ANNE, BRUNO))
+    with transaction(told.engine) as connection:
+        change_powers(
+            connection, now=AT, powers=powers.remembered(), kind=ActKind.RESTORE_ACCEPT, signed=signed,
+            shown=shown, actor=Actor("x"),
+        )  # fmt: skip
+    rewritten(powers)
+    told.number()
+    for one in (powers, told.followed()):
+        assert not one.current().frozen
+        assert CHLOE.credential in one.current().credentials()
+    assert orjson.loads(told.kept.read_bytes())["origin"] == origin
+    # Whoever has nothing to remember takes the log that is left.
+    assert Followed(told.engine, ANCHORS).current().frozen
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give a file away")
+def test_what_a_command_of_root_writes_belongs_to_the_service(told: Record) -> None:
+    told.kept.parent.mkdir()
+    os.chown(told.kept.parent, 65534, 65534)
+    told.tell(freeze(ANNE))
+    assert told.followed().current().frozen
+    status = told.kept.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, 65534, 0o600)
 
 
 def test_an_edited_file_is_noticed(told: Record) -> None:
