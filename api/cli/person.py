@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +31,7 @@ from api.wiring import Container
 from directory.base.db import transaction
 from directory.base.durable_files import create_whole
 from directory.base.errors import Kind, Refusal
+from directory.rules import FRANCE
 from pki.acts import key_file
 from pki.acts.act import ActKind
 from pki.acts.draft import Draft
@@ -274,21 +276,27 @@ def _signed_in_demo(parts: Container, powers: Powers, draft: Draft, name: str) -
 
 
 @person.command("list")
+@click.option(
+    "--on", "day", type=click.DateTime(["%Y-%m-%d"]), help="What was in force on this day (of Paris) alone."
+)
 @state_option
 @json_option
-def list_persons(state: Path | None, as_json: bool) -> None:
+def list_persons(day: datetime | None, state: Path | None, as_json: bool) -> None:
     """List every person with credentials and roles: since and until when, by which line of the audit log.
 
-    Below stand the last lines that had no force, with the code that says why.
+    Below stand the last lines that had no force, with the code that says why. An access review compares the
+    list of a day with who should have had which power on it.
 
     \b
-    Example:  sceau person list
+    Examples:
+      sceau person list
+      sceau person list --on 2026-12-01
     """
     parts = container(state, as_json=as_json)
     with refusals_told(as_json=as_json):
         following = followed(parts)
         powers, forceless = following.current(), following.without_force()
-    persons = _persons(powers)
+    persons = _persons(powers, None if day is None else day.date())
     told = {
         "installation": powers.anchors.installation, "frozen": powers.frozen, "persons": persons,
         "without_force": [{"line": index, "code": code} for index, code in forceless.items()],
@@ -302,19 +310,31 @@ def list_persons(state: Path | None, as_json: bool) -> None:
     answer(told, as_json=as_json, rows=rows, headers=_HEADERS)
 
 
-def _persons(powers: Powers) -> list[dict[str, Any]]:
+def _persons(powers: Powers, day: date | None) -> list[dict[str, Any]]:
     persons: dict[str, dict[str, Any]] = {}
+
+    def of(person: str) -> dict[str, Any]:
+        return persons.setdefault(person, {"person": person, "credentials": [], "roles": []})
+
     for name, credential in powers.credentials().items():
-        entry = persons.setdefault(
-            credential.person, {"person": credential.person, "credentials": [], "roles": []}
-        )
-        entry["credentials"].append({"credential": name, **_span(credential.tenure)})
+        if _in_force(credential.tenure, day):
+            of(credential.person)["credentials"].append({"credential": name, **_span(credential.tenure)})
     for held, tenures in powers.roles().items():
-        entry = persons.setdefault(held.person, {"person": held.person, "credentials": [], "roles": []})
-        entry["roles"] += [
-            {"role": held.role.value, "authority": held.authority, **_span(tenure)} for tenure in tenures
-        ]
+        for tenure in tenures:
+            if _in_force(tenure, day):
+                role = {"role": held.role.value, "authority": held.authority}
+                of(held.person)["roles"].append({**role, **_span(tenure)})
     return list(persons.values())
+
+
+def _in_force(tenure: Tenure, day: date | None) -> bool:
+    """Whether at any moment of this day; None is every day."""
+    if day is None:
+        return True
+    begins, ends = (
+        None if line is None else line.at.astimezone(FRANCE).date() for line in (tenure.since, tenure.until)
+    )
+    return (begins is None or begins <= day) and (ends is None or day <= ends)
 
 
 def _span(tenure: Tenure) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 import shlex
 import stat
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 from api.cli.main import main
 from directory.base.clock import utc_now
 from directory.base.db import transaction
+from directory.rules import FRANCE
 from pki.tlog import sequencer
 from pki.tlog.checkpoint import AuditKey
 from tests.api.commands import Sceau, told
@@ -98,7 +99,7 @@ def test_every_command_of_the_page_does_what_it_says(
     run: Run, tmp_path: Path, number: Callable[[], None]
 ) -> None:
     names: dict[str, str] = {}
-    keys, anchors, add, grant, end, lost, freeze, unfreeze = BLOCK.findall(PAGE.read_text())
+    keys, anchors, add, grant, end, lost, review, freeze, unfreeze = BLOCK.findall(PAGE.read_text())
 
     def all_of(block: str) -> list[Result]:
         done = []
@@ -125,6 +126,10 @@ def test_every_command_of_the_page_does_what_it_says(
     all_of(end)
     assert re.search(rf"{person[0]} +registrar CNOM .*line 1 .*line 2", well(run("sceau person list")).stdout)
     all_of(lost)
+    all_of(review)
+    today = utc_now().astimezone(FRANCE).date()
+    for day, held in ((today, True), (today - timedelta(days=1), False), (today + timedelta(days=1), False)):
+        assert (person[0] in well(run(f"sceau person list --on {day}")).stdout) is held
     all_of(freeze)
     assert "frozen" in well(run("sceau person list")).stdout
     all_of(unfreeze)
@@ -163,7 +168,9 @@ def test_one_person_gives_no_power(founded: Run, number: Callable[[], None]) -> 
         )
     )
     owner = next(
-        name for name in ADMINISTRATORS if first in founded(f"sceau sign second.json --key {name}.pem").stderr
+        name
+        for name in ADMINISTRATORS
+        if founded(f"sceau sign second.json --key {name}.pem").stderr.startswith(f"{first} signs")
     )
     well(founded(f"sceau person change second.json {sign(founded, 'second.json', *ADMINISTRATORS)}"))
     number()
