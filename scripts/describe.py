@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the reference pages that the program itself can tell: commands, settings, bounds, addresses to try.
+"""Write the reference pages that the program itself can tell: commands, settings, bounds, rights, addresses.
 
 A test fails while they differ from the program; run this, read the difference, commit both together.
 """
@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from api.cli.main import main as sceau
 from api.settings import Settings
+from directory.base import rights
 from directory.model import MailboxFacts
 from directory.sync.runs.bounds import NEVER, Bound, load_bounds
 from pki.verdict import trial_addresses
@@ -100,6 +101,31 @@ them, over REST and by `sceau check`:
 | address | verdict | reasons |
 |---|---|---|
 """
+RIGHTS = """\
+# Database rights
+
+PostgreSQL refuses a part whatever does not stand below (SQLSTATE 42501). `sceau migrate` and `sceau up` make
+the roles and grant these rights, by the owner's connection. `directory/base/rights.toml` is what they grant.
+
+- The roles have no login. Each part is given a login that is a member of its role. None is superuser, makes
+  roles or databases, reads files of the server, or alters a table or a trigger.
+- The owner has all rights. TRUNCATE, TRIGGER, REFERENCES and MAINTAIN are nobody else's.
+- What triggers write, they write with the owner's rights: histories, the feed, what is searched, what is to
+  be signed. Nobody may call their functions, or attach them to another table.
+- `lock`: UPDATE of one column, of a table whose trigger refuses every UPDATE. PostgreSQL asks for it before
+  it locks a row; it changes nothing.
+- In brackets stand the columns that are meant, where it is not the whole row.
+- PUBLIC may connect, and see which tables there are. It has no right on any.
+
+| role | for |
+|---|---|
+"""
+RIGHTS_OF = """
+## `{role}`
+
+| table, view or function | rights |
+|---|---|
+"""
 LEVELS = """
 | bound | what | floor | one person | two persons | nobody | why |
 |---|---|---|---|---|---|---|
@@ -163,6 +189,23 @@ def bounds_page() -> str:
     return "".join([BOUNDS, *tables, "\n## Codes in use\n\n", *known])
 
 
+def rights_of(part: str) -> str:
+    """What one role may do: where it writes first, then what it only reads, then what it may call."""
+    given = {name: words[part] for name, words in rights.objects().items() if part in words}
+    writes_first = sorted(given.items(), key=lambda item: item[1].startswith("select") and "," not in item[1])
+    rows = [f"| `{name}` | `{words}` |\n" for name, words in writes_first]
+    calls = [
+        f"| `{name}()` | `execute` |\n" for name, callers in rights.functions().items() if part in callers
+    ]
+    return "".join([RIGHTS_OF.format(role=rights.PREFIX + part), *rows, *calls])
+
+
+def rights_page() -> str:
+    """docs/reference/database-rights.md."""
+    rows = [f"| `{rights.PREFIX}{part}` | {words} |\n" for part, words in rights.parts().items()]
+    return "".join([RIGHTS, *rows, *map(rights_of, rights.parts())])
+
+
 def trials_page() -> str:
     """docs/reference/trial-addresses.md."""
     now = datetime(2026, 12, 1, tzinfo=UTC)
@@ -184,3 +227,4 @@ if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(commands_page())
     (REFERENCE / "settings.md").write_text(settings_page())
     (REFERENCE / "bounds.md").write_text(bounds_page())
+    (REFERENCE / "database-rights.md").write_text(rights_page())

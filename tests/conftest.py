@@ -19,8 +19,10 @@ from alembic.config import Config
 from sqlalchemy import Engine
 
 from api.embedded.postgres import EmbeddedPostgres
+from directory.base import rights
 from directory.base.audit import Actor
 from directory.base.db import connect_engine
+from tests.parts import act_as_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 # A fixed instant for tests that only need "some" time.
@@ -60,6 +62,9 @@ def migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        rights.make_roles(connection)
+        rights.grant(connection)
+        connection.commit()
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +110,7 @@ def postgres(memory: Path) -> Iterator[EmbeddedPostgres]:
         template = connect_engine(cluster.url.replace("/sceau?", "/template?"))
         migrate(template)
         template.dispose()
+        act_as_parts()
         yield cluster
     finally:
         if _administration.cache_info().currsize:

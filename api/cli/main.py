@@ -19,6 +19,7 @@ from api.cli.keys import keys
 from api.cli.ldap import ldap
 from api.cli.limits import limits
 from api.cli.measure import measure
+from api.cli.migrate import migrate
 from api.cli.parts import gate, signer, web, worker
 from api.cli.person import freeze, person, unfreeze
 from api.cli.recipients import check
@@ -50,6 +51,7 @@ for command in (
     up,
     down,
     status,
+    migrate,
     sync,
     enrol,
     issue,

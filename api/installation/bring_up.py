@@ -13,8 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine
 
 from api.embedded.postgres import EmbeddedPostgres
@@ -23,6 +21,7 @@ from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
 from api.front.connections import MOST
 from api.installation import ldaps_certificate, questions
 from api.installation.ca_keys import ca_keys
+from api.installation.schema import migrate
 from api.installation.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.ldap import gate as ldap_gate
 from api.settings import (
@@ -37,16 +36,13 @@ from api.settings import (
 )
 from api.wiring import Container, build, database_url
 from directory.base.audit import Actor
-from directory.base.db import connect_engine
 from directory.base.errors import Kind, Refusal
-from directory.base.locks import hold_until_disconnected
 from directory.base.unix_sockets import make_folder
 from pki.ceremony import perform
 from pki.model import CrlForm
 from pki.signing import process
 from pki.signing.keys import Keys
 
-MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 Report = Callable[[str], None]
 # PostgreSQL writes all that it holds when it ends; killed meanwhile, it has to recover.
 CHECKPOINT_SECONDS = 60.0
@@ -240,27 +236,6 @@ def make_secrets(settings: Settings, report: Report) -> None:
             report(
                 f"made a passphrase in {path}: fit for a trial; in production keep it off this machine's disk"
             )
-
-
-def migrate(url: str) -> None:
-    """Bring the schema to this release's head; two that start at once wait for one another.
-
-    Each migration commits by itself: a release that still serves takes trust away meanwhile, and a failure
-    leaves done what was done.
-    """
-    engine = connect_engine(url)
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    try:
-        # By the session that migrates: one that idled meanwhile may be ended by the database, and a second
-        # host would begin too.
-        with engine.connect() as connection:
-            hold_until_disconnected(connection, "migration")
-            connection.commit()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    finally:
-        engine.dispose()
 
 
 def serve_signer(settings: Settings, *, establish: bool) -> None:

@@ -43,10 +43,8 @@ _REDATE = text("""
     GROUP BY authority_id, shard
     ON CONFLICT (authority_id, shard) DO UPDATE SET number = excluded.number, at = excluded.at
 """)
-_UNSIGN = text("""
-    UPDATE ocsp_answer SET responder = NULL, der = NULL, this_update = NULL, next_update = NULL
-    WHERE this_update > :now
-""")
+# By a function: who may empty an answer that was signed ahead may not put another in its place.
+_UNSIGN = text("SELECT sceau_unsign_answers(:now)")
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,12 @@ def test_every_bound_of_the_night_is_described_as_it_is() -> None:
     assert (ROOT / "docs" / "reference" / "bounds.md").read_text() == program("describe").bounds_page()
 
 
+def test_every_right_in_the_database_is_described_as_it_is() -> None:
+    """When this fails: scripts/describe.py writes the page; read what changed."""
+    page = (ROOT / "docs" / "reference" / "database-rights.md").read_text()
+    assert page == program("describe").rights_page()
+
+
 def test_every_job_is_described() -> None:
     page = (ROOT / "docs" / "reference" / "jobs.md").read_text()
     assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) == set(JOBS)

@@ -452,9 +452,7 @@ APPLY = (
     """
     DO $$ BEGIN
         IF (SELECT count(*) FROM planned) > 10000 THEN
-            ANALYZE practitioner, profession, skill,
-                practice (national_id, structure_id, finess, legal_finess, siret, department, town,
-                          structure_name);
+            PERFORM sceau_analyse_people();
             PERFORM set_config('work_mem', '24MB', true), set_config('hash_mem_multiplier', '1', true);
         END IF;
     END $$

@@ -7,7 +7,7 @@ each approval in its own transaction.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from directory.access import Role, Token
@@ -15,6 +15,8 @@ from directory.base.audit import Event, record
 from directory.base.comments import LONGEST_SENTENCE, check_comment
 from directory.base.errors import Kind, Refusal
 from directory.tables import api_token, register_approval, register_run
+
+_LOCK = text("SELECT sceau_lock_run(:run)")
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ def approve(connection: Connection, *, now: datetime, token: Token, run_id: int,
     `run-not-held`, and `run-already-approved` by this token or by as many as are needed.
     """
     _check(token, comment)
-    run = connection.execute(
-        # Two who approve at once queue here, so that the second sees the first.
-        select(register_run).where(register_run.c.id == run_id).with_for_update()
-    ).one_or_none()
+    # Two who approve at once queue here, so that the second sees the first. By a function: PostgreSQL locks a
+    # row only for who may change it, and who approves a run may not.
+    connection.execute(_LOCK, {"run": run_id})
+    run = connection.execute(select(register_run).where(register_run.c.id == run_id)).one_or_none()
     if run is None:
         raise Refusal(Kind.NOT_FOUND, "unknown-run", f"There is no run {run_id}.")
     if run.state != "held":
@@ -48,8 +50,8 @@ def approve(connection: Connection, *, now: datetime, token: Token, run_id: int,
         insert(register_approval).values(row).on_conflict_do_nothing().returning(register_approval.c.run_id)
     )
     if connection.execute(made).one_or_none() is None:
-        text = f"You let run {run_id} through already: the second person is somebody else."
-        raise Refusal(Kind.CONFLICT, "run-already-approved", text)
+        words = f"You let run {run_id} through already: the second person is somebody else."
+        raise Refusal(Kind.CONFLICT, "run-already-approved", words)
     approval = Approval(run_id, approvals_of(connection, run_id), run.approvals_needed)
     detail = {
         "run": run_id, "approvals": approval.approvals, "needed": approval.needed, "comment": comment.strip(),
@@ -74,9 +76,9 @@ def approvals_of(connection: Connection, run_id: int) -> int:
 
 def _check(token: Token, comment: str) -> None:
     if token.role is not Role.ADMIN:
-        text = "Only an admin lets a held run through."
-        raise Refusal(Kind.FORBIDDEN, "role-lacking", text, roles=[Role.ADMIN.value])
+        words = "Only an admin lets a held run through."
+        raise Refusal(Kind.FORBIDDEN, "role-lacking", words, roles=[Role.ADMIN.value])
     if not comment.strip():
-        text = "Say what you looked at before letting this run through."
-        raise Refusal(Kind.MALFORMED, "comment-missing", text)
+        words = "Say what you looked at before letting this run through."
+        raise Refusal(Kind.MALFORMED, "comment-missing", words)
     check_comment(comment, LONGEST_SENTENCE)

@@ -29,6 +29,7 @@ NEVER_OVER_HTTP = (
     "directory/sync/",
     "directory/ldap/",
     "directory/access.py",
+    "directory/base/rights.py",
     "directory/measures.py",
     "pki/crl/",
     "pki/acts/key_file.py",

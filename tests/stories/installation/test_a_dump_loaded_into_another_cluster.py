@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import Engine
 
 from api.embedded.postgres import BINARIES, EmbeddedPostgres
+from api.installation import schema
+from directory.base import rights
 from directory.base.db import connect_engine, transaction
 from directory.feed import outside_cursor, retention
 from directory.feed import readers as feed
@@ -32,7 +34,8 @@ def moved(engine: Engine, database_url: str, postgres: EmbeddedPostgres, passabl
     name = database_url.partition("?")[0].rpartition("/")[2]
     source = postgres.conninfo.replace("dbname=sceau", f"dbname={name}")
     assert name in source
-    dump = run(str(BINARIES / "pg_dump"), "--no-owner", source)
+    # The other cluster has none of our roles: `sceau migrate` makes them, and grants everything anew.
+    dump = run(str(BINARIES / "pg_dump"), "--no-owner", "--no-privileges", source)
     other = EmbeddedPostgres(passable / "other")
     other.make()
     process = subprocess.Popen(
@@ -41,7 +44,10 @@ def moved(engine: Engine, database_url: str, postgres: EmbeddedPostgres, passabl
     try:
         other.wait_ready()
         run(str(BINARIES / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", other.conninfo, told=dump)
+        assert len(schema.migrate(other.url).roles) == len(rights.roles())
         made = connect_engine(other.url)
+        with transaction(made) as connection:
+            assert rights.granted(connection) == rights.wanted()
         yield made
         made.dispose()
     finally:
