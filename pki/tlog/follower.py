@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, String, bindparam, text
 
 from directory.base.audit import Event
 from directory.base.errors import Kind, Refusal
@@ -23,6 +23,7 @@ from pki.tlog.sequencer import PORTION, line_bytes
 from pki.tlog.store import RECORD, Line
 
 # One statement, so one snapshot: a line waits, or has a number below the head's size, and is never missed.
+# The event is written out, or the index of such lines (migration 0049) could not serve.
 _LOOK = text("""
     SELECT log.length, head.size, head.root, head.note, ours.root AS ours, waiting.told AS waiting
     FROM (SELECT coalesce(max(index) + 1, 0) AS length FROM audit_entry) AS log
@@ -32,7 +33,7 @@ _LOOK = text("""
     LEFT JOIN LATERAL (
         SELECT CAST(json_agg(json_build_array(at, actor, subject, detail) ORDER BY id) AS text) AS told
         FROM audit_pending WHERE event = :event) AS waiting ON true
-""")
+""").bindparams(bindparam("event", type_=String, literal_execute=True))
 # As far as one portion goes, but to the end of a head, where alone there is a root to compare with.
 _NEXT = text("""
     SELECT coalesce(max(size) FILTER (WHERE size <= :size + :portion), min(size)) FROM audit_checkpoint
