@@ -17,7 +17,7 @@ from api.process.readers import Readers
 from api.process.work import Work
 from api.process.writing import Writing
 from api.settings import Settings, failpoint
-from directory.base import failpoints, instant
+from directory.base import commits, failpoints, instant
 from directory.base.clock import Clock, utc_now
 from directory.base.db import asking, connect_engine
 from directory.base.unix_sockets import postgres_url
@@ -151,6 +151,7 @@ def build(
     those beyond `kept` after use.
     """
     failpoints.arm(failpoint())
+    commits.tell_at(settings.state / "run" / "commits")
     # Nonsense in the operator's own bounds refuses to start, instead of the first night.
     _bounds(settings)
     engine = instant.dated_by_database(

@@ -19,6 +19,8 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
 from sqlalchemy.types import TypeDecorator
 
+from directory.base.commits import committed
+
 # Across a network that went away without a word: 25 s until a wait ends. The system's own figures are two
 # hours, for which a job would hold its lock and the signer its keys.
 _NOTICE_SILENCE = {
@@ -74,6 +76,7 @@ def connect_engine(url: str, *, most: int = 10, kept: int = 10, application: str
     )
     _ask_after_a_pause(engine)
     _reset_what_is_open(engine)
+    _tell_of_commits(engine)
     return engine
 
 
@@ -117,6 +120,18 @@ def _reset_what_is_open(engine: Engine) -> None:
     def reset(link: Any, _: ConnectionPoolEntry, state: PoolResetState) -> None:
         if not state.terminate_only and link.pgconn.transaction_status != TransactionStatus.IDLE:
             link.rollback()
+
+
+def _tell_of_commits(engine: Engine) -> None:
+    """Have `directory/base/commits.py` told of each, once it is one: SQLAlchemy's own event comes before."""
+    commit = engine.dialect.do_commit
+
+    def commit_and_tell(link: Any) -> None:
+        commit(link)
+        if not link.read_only:
+            committed()
+
+    engine.dialect.do_commit = commit_and_tell  # type: ignore[method-assign,assignment]
 
 
 @contextmanager
