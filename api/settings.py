@@ -134,9 +134,9 @@ class Settings:
         15, "Minutes a verdict may be kept by who asked. Longer delays revocations."
     )
     verdict_memory: int = _setting(
-        256,
-        "Megabytes in which a web process remembers mailboxes it was asked about; it looks in the record"
-        " each time whether they changed. Less asks for them again.",
+        448,
+        "Megabytes in which a web process remembers mailboxes it was asked about, and their certificates; it"
+        " looks in the record ten times a second whether they changed. Less asks for them again.",
     )
     freshness_hours: str = _setting(
         "48",

@@ -26,7 +26,7 @@ from api.front.unnamed import Unnamed
 from api.http.access_log import together, write_to_stderr
 from api.http.problems import of_failure
 from api.process.gathering import Gathering
-from api.rest.quick_recipient import quick
+from api.rest.quick_recipient import QuickRecipient
 from api.settings import Secret, Settings, load_settings, passphrase
 from api.status.wsgi import StatusApplication, is_status
 from api.wiring import Container, build, database_url
@@ -92,7 +92,7 @@ def _start() -> Front:
         proxies=Proxies(settings.proxies, settings.proxy_header),
         stir=container.bell.stir,
         unnamed=Unnamed(settings.state).note,
-        quick=quick(container, _gathering(container)),
+        quick=QuickRecipient(container, _gathering(container)),
     )
     shortcut.install(front.take)
     return front

@@ -3,7 +3,7 @@
 The threads of the road's trade then answer it, by the WSGI application there.
 
 A client that sends slowly, reads slowly or waits in a row holds a place here and no thread. Remembered
-answers of status go out before anything else is looked at.
+answers, of status and to plain questions, go out before anything else is looked at.
 
 A request goes from one callback to the next, on whatever thread each is called. A task of the event loop for
 each took more than a third of the process. The loop reads large bodies, and looks four times a second for
@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from werkzeug.wrappers import Response
 
@@ -37,10 +37,10 @@ from api.front.answers import (
     answer,
     environment,
 )
-from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies
+from api.front.askers import FORWARDED, X_FORWARDED_FOR, Asker, Proxies, source_of
 from api.front.connections import Connections
 from api.front.exchange import Exchange
-from api.front.packing import packed
+from api.front.packing import packed, packed_json
 from api.front.roads import LARGEST_DEFERRED, LONGEST_TARGET, Road, Trade, too_large
 from api.front.senders import Senders
 from api.front.shares import Shares
@@ -61,8 +61,16 @@ _RETRY_SECONDS = 2
 
 # Told of an answer once: with None for what threads must answer.
 Answered = Callable[[Answer | None], None]
-# Gives what asks a plain question of the ordinary trade; None for what is not plain.
-Quick = Callable[[Any, Asker], Callable[[Answered], None] | None]
+
+
+class Quick(Protocol):
+    """Who answers plain questions of the ordinary trade before the framework, in JSON."""
+
+    def at_once(self, scope: Scope, source: str) -> Answer | None:
+        """The answer to a question without a body, from memory; None where that takes longer."""
+
+    def take(self, scope: Scope, asker: Asker) -> Callable[[Answered], None] | None:
+        """What asks such a question, None where it is not plain."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Front:
         proxies: Proxies,
         stir: Callable[[], None] = lambda: None,
         unnamed: Callable[[str], None] = lambda _: None,
-        quick: Quick = lambda *_: None,
+        quick: Quick | None = None,
     ) -> None:
         self._lanes, self._road, self._remembered = lanes, road, remembered
         self._problem, self._pace, self._proxies, self._stir = problem, pace, proxies, stir
@@ -132,12 +140,12 @@ class Front:
         self._step(exchange, self._begin)
 
     def _at_once(self, scope: Any, protocol: Any) -> bool:
-        """Answer a GET from what status remembers; False when that is nothing."""
+        """Answer a GET from what is remembered; False when that is nothing."""
         if scope.method != "GET":
             return False
         path = scope.path
         if not path.startswith("/ocsp/"):
-            return False
+            return self._quick is not None and self._plainly(self._quick, scope, protocol)
         try:
             reply = self._remembered(path)
         except Exception:  # noqa: BLE001 - they meet it again, and answer
@@ -148,6 +156,25 @@ class Front:
         headers = scope.headers
         known = headers.get("if-none-match"), headers.get("if-modified-since")
         protocol.response_bytes(*reply.given(*known))
+        return True
+
+    def _plainly(self, quick: Quick, scope: Any, protocol: Any) -> bool:
+        try:
+            if _has_body(scope.headers):
+                return False
+            _refuse_long(scope)
+            _refuse_without_host(scope)
+            given = quick.at_once(scope, source_of(self._address(scope)))
+            if given is not None:
+                given = packed_json(given, scope.headers.get("accept-encoding", ""))
+        except Refusal:
+            return False
+        except Exception:  # noqa: BLE001 - they meet it again, and answer
+            _LOG.exception("a plain question cannot be answered at once: others answer")
+            return False
+        if given is None:
+            return False
+        protocol.response_bytes(given.status, given.headers, given.body)
         return True
 
     def _step(self, exchange: Exchange, act: Callable[[Exchange], None]) -> None:
@@ -169,9 +196,8 @@ class Front:
         exchange.asker = self._asker(scope)
         _refuse_long(scope)
         _refuse_without_host(scope)
-        declared = scope.headers.get("content-length")
-        has_body = declared != "0" and (declared is not None or "transfer-encoding" in scope.headers)
-        ask = None if has_body else self._quick(scope, exchange.asker)
+        declared, has_body = scope.headers.get("content-length"), _has_body(scope.headers)
+        ask = None if has_body or self._quick is None else self._quick.take(scope, exchange.asker)
         if ask is not None:
             self._seat(exchange)
             ask(partial(self._quickly, exchange))
@@ -185,15 +211,19 @@ class Front:
             self._ask_turn(exchange)
 
     def _asker(self, scope: Any) -> Asker:
-        peer = scope.client.rpartition(":")[0].strip("[]")
+        return Asker.of(self._address(scope), scope.headers.get("authorization"))
+
+    def _address(self, scope: Any) -> str:
+        """Whose request it is, behind trusted proxies too."""
+        peer: str = scope.client.rpartition(":")[0].strip("[]")
         # Several headers of one name are one, in the order of their lines (RFC 9110 5.3).
-        headers, address = scope.headers, peer
-        if FORWARDED in headers or X_FORWARDED_FOR in headers:
-            if (headers.get(FORWARDED) or headers.get(X_FORWARDED_FOR)) and not self._proxies.trusts(peer):
-                self._unnamed(peer)
-            said = ", ".join(headers.get_all(self._proxies.header)) or None
-            address = self._proxies.address_behind(peer, said)
-        return Asker.of(address, headers.get("authorization"))
+        headers = scope.headers
+        if FORWARDED not in headers and X_FORWARDED_FOR not in headers:
+            return peer
+        if (headers.get(FORWARDED) or headers.get(X_FORWARDED_FOR)) and not self._proxies.trusts(peer):
+            self._unnamed(peer)
+        said = ", ".join(headers.get_all(self._proxies.header)) or None
+        return self._proxies.address_behind(peer, said)
 
     def _receive(self, exchange: Exchange, declared: int | None) -> None:
         """Let the body come; what it came to is handed to `_received`."""
@@ -299,7 +329,7 @@ class Front:
             self._step(exchange, self._ask_turn)
         else:
             accepted = exchange.scope.headers.get("accept-encoding", "")
-            self._step(exchange, lambda exchange: self._end(exchange, packed(given, accepted)))
+            self._step(exchange, lambda exchange: self._end(exchange, packed_json(given, accepted)))
 
     def _ask_turn(self, exchange: Exchange) -> None:
         asker, lane = exchange.asker, self._lanes[exchange.road.trade]
@@ -447,6 +477,11 @@ class Front:
         asked = exchange.turn
         if asked is not None and asked[0].withdraw(asked[1]):
             self._end(exchange, None)
+
+
+def _has_body(headers: Any) -> bool:
+    declared = headers.get("content-length")
+    return declared != "0" and (declared is not None or "transfer-encoding" in headers)
 
 
 def _displaced() -> Refusal:

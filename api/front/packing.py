@@ -42,10 +42,17 @@ def packed(given: Answer, accepted: str) -> Answer:
     if given.stream is None and len(given.body) < _WORTH_PACKING:
         return given
     known = {name.lower(): value for name, value in given.headers}
-    if not _may_pack(given, known):
-        return given
+    return _packed(given, accepted) if _may_pack(given, known) else given
+
+
+def packed_json(given: Answer, accepted: str) -> Answer:
+    """The same of a JSON document in memory, without a validator, a range or a coding of its own."""
+    return given if len(given.body) < _WORTH_PACKING else _packed(given, accepted)
+
+
+def _packed(given: Answer, accepted: str) -> Answer:
     headers = [*given.headers, ("Vary", "Accept-Encoding")]
-    coding = preferred(accepted)
+    coding = preferred(accepted) if accepted else None
     if coding is None:
         return given._replace(headers=headers)
     headers = [pair for pair in headers if pair[0].lower() != "content-length"]

@@ -4,6 +4,7 @@ A request's line has the route's pattern, never the path, the query or the body.
 nobody's reading (gematik TIP1-A_5549: no reading profiles).
 """
 
+import atexit
 import logging
 import sys
 import threading
@@ -33,6 +34,7 @@ class JsonLines(logging.Formatter):
         return _line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
 
 
+_SOON_SECONDS = 0.05
 # The lines of a thread that writes them together.
 _TOGETHER = threading.local()
 
@@ -54,14 +56,19 @@ def write_to_stderr() -> None:
 
 def note(method: str, route: str | None, status: int, seconds: float, token: int | None) -> None:
     """Write the line of one request."""
-    fields = {
-        "method": method, "route": route, "status": status, "ms": round(seconds * 1000, 2), "token": token,
-    }  # fmt: skip
+    fields = _fields(method, route, status, seconds, token)
     lines: list[str] | None = getattr(_TOGETHER, "lines", None)
     if lines is None or not ACCESS.isEnabledFor(logging.INFO):
         ACCESS.info("request", extra={"fields": fields})
     else:
         lines.append(_line(time.time(), "info", ACCESS.name, "request", fields))
+
+
+def note_soon(method: str, route: str | None, status: int, seconds: float, token: int | None) -> None:
+    """As `note`, written with others within a twentieth of a second."""
+    if ACCESS.isEnabledFor(logging.INFO):
+        fields = _fields(method, route, status, seconds, token)
+        _SOON.add(_line(time.time(), "info", ACCESS.name, "request", fields))
 
 
 @contextmanager
@@ -75,11 +82,58 @@ def together() -> Iterator[None]:
         yield
     finally:
         del _TOGETHER.lines
-        # As logging does: nobody waits longer for a log that cannot be written.
-        with suppress(Exception):
-            for some in _runs(lines):
-                sys.stderr.write(some)
-            sys.stderr.flush()
+        _write(lines)
+
+
+class _Soon:
+    """Lines of any thread, written by one of its own: a system call for each takes longer than its answer."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._some = threading.Event()
+        self._begun = threading.Lock()
+
+    def add(self, line: str) -> None:
+        """Have it written soon."""
+        self._lines.append(line)
+        if self._some.is_set():
+            return
+        self._some.set()
+        if self._begun.acquire(blocking=False):
+            # In the process that serves, which may be a fork of the one that was loaded.
+            atexit.register(self._flush)
+            threading.Thread(target=self._follow, name="access-log", daemon=True).start()
+
+    def _follow(self) -> None:
+        while True:
+            self._some.wait()
+            time.sleep(_SOON_SECONDS)
+            self._some.clear()
+            self._flush()
+
+    def _flush(self) -> None:
+        # One list for ever: a line put on one that was exchanged meanwhile would be lost.
+        lines = self._lines[:]
+        del self._lines[: len(lines)]
+        _write(lines)
+
+
+_SOON = _Soon()
+
+
+def _fields(
+    method: str, route: str | None, status: int, seconds: float, token: int | None
+) -> Mapping[str, Any]:
+    ms = round(seconds * 1000, 2)
+    return {"method": method, "route": route, "status": status, "ms": ms, "token": token}
+
+
+def _write(lines: list[str]) -> None:
+    # As logging does: nobody waits longer for a log that cannot be written.
+    with suppress(Exception):
+        for some in _runs(lines):
+            sys.stderr.write(some)
+        sys.stderr.flush()
 
 
 def _runs(lines: list[str]) -> Iterator[str]:

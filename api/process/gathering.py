@@ -1,15 +1,17 @@
 """Those who ask for one verdict at the same time, asked of the record in one statement.
 
 While one statement is under way the next questions gather. Under load a question costs a share of a round
-trip; alone it waits for nobody. What an answer says, and to whom, is for who asks.
+trip; alone it waits for nobody. For a tenth of a second a statement vouches for what is remembered, unless
+this host commits anything. So what was changed here counts at once, and what was changed elsewhere soon. What
+an answer says, and to whom, is for who asks.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import datetime
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -17,10 +19,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from directory.access import Token, hashed
+from directory.base import commits
 from directory.store import sources
-from pki.verdict.memory import Memory
+from pki.verdict.memory import Mark, Memory
 from pki.verdict.model import Side
-from pki.verdict.present import look, look_for_bytes, plan_once
+from pki.verdict.present import Head, head_of, look, plan_once
 
 _LOG = logging.getLogger("sceau.gathering")
 # So many in one statement: who comes behind them waits some thousandths of a second.
@@ -29,6 +32,12 @@ _TOGETHER = 64
 _NEXT_SECONDS = 0.0002
 # Dates of registers are read again after so long: registers are taken in by night.
 _SOURCES_SECONDS = 1.0
+# For so long a look at the record vouches for what is remembered, while nobody of this host commits.
+VOUCHED_SECONDS = 0.1
+# From then on the next look is taken while the last one still counts: nobody waits for it.
+_RENEWED_SECONDS = 0.05
+# Of those answered without a look, so many are looked up by the next one.
+_ASKERS = 64
 
 
 class Finding(NamedTuple):
@@ -52,6 +61,21 @@ class Question(NamedTuple):
     told: Callable[[Finding | None], Callable[[], None] | None]
 
 
+class _Vouched(NamedTuple):
+    """The last look, of which the memory keeps `mark`.
+
+    `now` is the database's clock. `commits` stood in the file of this host before the look. `tokens` are of
+    those who may ask, by their secrets.
+    """
+
+    mark: Mark
+    now: datetime
+    asked_at: float
+    commits: bytes
+    tokens: Mapping[str, Token]
+    sources: Mapping[str, datetime | None]
+
+
 class Gathering:
     """Asks for all threads of a process, on a connection of its own, once `start()`ed."""
 
@@ -66,8 +90,12 @@ class Gathering:
         self._around = around
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._memory, self._clock = memory, clock
-        self._waiting: SimpleQueue[Question] = SimpleQueue()
+        # None is a look for its own sake.
+        self._waiting: SimpleQueue[Question | None] = SimpleQueue()
+        self._renewing = False
         self._link: Connection | None = None
+        self._vouched: _Vouched | None = None
+        self._answered: set[str] = set()
         self._sources: tuple[float, Mapping[str, datetime | None]] = (float("-inf"), {})
 
     def start(self) -> "Gathering":
@@ -79,14 +107,37 @@ class Gathering:
         """Have it asked with the next ones; returns at once."""
         self._waiting.put(question)
 
+    def at_once(self, addresses: Sequence[str], secret: str) -> Finding | None:
+        """What is remembered of these canonical addresses and of who shows `secret`, on any thread.
+
+        None where the record must be asked: the last look is too old, or something was committed here since.
+        """
+        vouched = self._vouched
+        token = None if vouched is None else vouched.tokens.get(secret)
+        if vouched is None or token is None or vouched.commits != commits.last():
+            return None
+        age = time.monotonic() - vouched.asked_at
+        now = vouched.now + timedelta(seconds=age)
+        if age >= VOUCHED_SECONDS or token.expires_at <= now:
+            return None
+        if age > _RENEWED_SECONDS and not self._renewing:
+            self._renewing = True
+            self._waiting.put(None)
+        sides = [self._memory.get(address, now, vouched.mark, whole=True) for address in addresses]
+        if len(self._answered) < _ASKERS:
+            self._answered.add(secret)
+        known = [side for side in sides if side is not None]
+        return Finding(token, known, vouched.sources) if len(known) == len(sides) else None
+
     def _serve(self) -> None:
         asked_together = 0
         while True:
-            questions = [self._waiting.get()]
+            waiting = [self._waiting.get()]
             if asked_together > 1 and self._waiting.qsize() < _TOGETHER:
                 time.sleep(_NEXT_SECONDS)
-            while len(questions) < _TOGETHER and not self._waiting.empty():
-                questions.append(self._waiting.get())
+            while len(waiting) < _TOGETHER and not self._waiting.empty():
+                waiting.append(self._waiting.get())
+            questions = [question for question in waiting if question is not None]
             asked_together = len(questions)
             found = self._found(questions)
             for hand_over in self._told(questions, found):
@@ -109,7 +160,8 @@ class Gathering:
     def _let_go(self) -> None:
         """Answer those who came meanwhile as well: in turn, each would wait for the same silence."""
         while not self._waiting.empty():
-            self._hand(self._tell(self._waiting.get(), None))
+            if (question := self._waiting.get()) is not None:
+                self._hand(self._tell(question, None))
 
     def _told(
         self, questions: Sequence[Question], found: Sequence[Finding | None]
@@ -142,6 +194,7 @@ class Gathering:
         return self._memory.holds(address)
 
     def _part(self) -> None:
+        self._vouched = None
         link, self._link = self._link, None
         try:
             if link is not None:
@@ -151,11 +204,16 @@ class Gathering:
             _LOG.warning("a connection could not be closed", exc_info=True)
 
     def _look(self, link: Connection, questions: Sequence[Question]) -> list[Finding | None]:
+        self._renewing = False
+        # Before the record is asked: what is committed from here on may not be in what it answers.
+        committed, asked_at = commits.last(), time.monotonic()
         wanted = {address for question in questions for address in question.addresses}
-        if all(map(self._memory.holds, wanted)):
-            sides, tokens = self._remembered(link, wanted, questions)
+        answered, self._answered = self._answered, set()
+        secrets = {question.secret for question in questions} | answered
+        if all(self._memory.holds(address, whole=True) for address in wanted):
+            sides, head, mark = self._remembered(link, wanted, secrets)
         else:
-            sides, tokens = self._read(link, wanted, questions)
+            sides, head, mark = self._read(link, wanted, secrets)
         found = [sides] * len(questions)
         if wanted - sides.keys():
             # Something changed meanwhile, or holds no more: both sides of a question at one instant.
@@ -163,44 +221,35 @@ class Gathering:
             again = {
                 a for q, is_whole in zip(questions, whole, strict=True) if not is_whole for a in q.addresses
             }
-            fresh, tokens = self._read(link, again, questions)
+            fresh, head, mark = self._read(link, again, secrets)
             found = [sides if is_whole else fresh for is_whole in whole]
         dates = self._dates(link)
-        secrets = {question.secret for question in questions}
-        askers = {secret: tokens.get(hashed(secret)) for secret in secrets}
+        digests = {secret: hashed(secret) for secret in secrets}
+        askers = {s: head.tokens[digest] for s, digest in digests.items() if digest in head.tokens}
+        self._vouched = _Vouched(mark, head.now, asked_at, committed, askers, dates) if committed else None
         return [
-            Finding(askers[q.secret], [of_it[address] for address in q.addresses], dates)
+            Finding(askers.get(q.secret), [of_it[address] for address in q.addresses], dates)
             for q, of_it in zip(questions, found, strict=True)
         ]
 
     def _remembered(
-        self, link: Connection, wanted: set[str], questions: Sequence[Question]
-    ) -> tuple[dict[str, Side], Mapping[str, Token]]:
-        """From memory, of which the record is asked what changed; certificates' bytes are read."""
+        self, link: Connection, wanted: set[str], secrets: set[str]
+    ) -> tuple[dict[str, Side], Head, Mark]:
+        """From memory, of which the record is asked what changed."""
         mark = self._memory.begin()
-        recipients = {question.addresses[0] for question in questions}
-        serials = [serial for address in recipients for serial in self._memory.serials(address)]
-        secrets = {question.secret for question in questions}
-        head, octets = look_for_bytes(link, serials, seen=mark.seen, secrets=secrets, now=self._clock())
+        head = head_of(link, seen=mark.seen, secrets=secrets, now=self._clock())
         mark = self._memory.hear(mark, head)
-        sides = {}
-        for address in wanted:
-            # Another thread may have read a certificate since that was not asked for here.
-            with suppress(KeyError):
-                side = self._memory.get(address, head.now, mark, octets if address in recipients else None)
-                if side is not None:
-                    sides[address] = side
-        return sides, head.tokens
+        sides = {address: self._memory.get(address, head.now, mark, whole=True) for address in wanted}
+        return {address: side for address, side in sides.items() if side is not None}, head, mark
 
     def _read(
-        self, link: Connection, wanted: set[str], questions: Sequence[Question]
-    ) -> tuple[dict[str, Side], Mapping[str, Token]]:
+        self, link: Connection, wanted: set[str], secrets: set[str]
+    ) -> tuple[dict[str, Side], Head, Mark]:
         mark = self._memory.begin()
-        secrets = {question.secret for question in questions}
         head, facts = look(link, sorted(wanted), seen=mark.seen, secrets=secrets, now=self._clock())
         mark = self._memory.hear(mark, head)
         self._memory.keep(facts.items(), mark)
-        return {address: fact.side for address, fact in facts.items()}, head.tokens
+        return {address: fact.side for address, fact in facts.items()}, head, mark
 
     def _dates(self, link: Connection) -> Mapping[str, datetime | None]:
         read_at, dates = self._sources

@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from api.auth.bearer import LONGEST_SECRET
 from api.front.answers import Answer, Scope
-from api.front.application import Answered, Quick
+from api.front.application import Answered
 from api.front.askers import Asker
 from api.http import freshness, prices
-from api.http.access_log import note
+from api.http.access_log import note, note_soon
 from api.http.guarding import guarding
 from api.http.verdict_json import octets, written
 from api.process.gathering import Finding, Gathering, Question
@@ -36,8 +37,16 @@ _SENDER = re.compile(r"sender=([A-Za-z0-9._@%-]{3,400})")
 _SCHEME = "Bearer sceau_"
 
 
+class _Plain(NamedTuple):
+    """The recipient as it was spelt, the canonical addresses of a question, and who asks it."""
+
+    spelt: str
+    addresses: tuple[str, ...]
+    secret: str
+
+
 class QuickRecipient:
-    """Takes plain questions on any thread, and hands over the answer on the gathering's."""
+    """Takes plain questions on any thread; what is not answered at once is, on the gathering's."""
 
     def __init__(self, container: Container, gathering: Gathering) -> None:
         self._container, self._gathering = container, gathering
@@ -49,9 +58,37 @@ class QuickRecipient:
             ("Cache-Control", "no-store"),
         ]
 
+    def at_once(self, scope: Scope, source: str) -> Answer | None:
+        """The answer to a plain question, where the last look at the record vouches for it."""
+        began = time.perf_counter()
+        plain = self._plain(scope)
+        finding = None if plain is None else self._gathering.at_once(plain.addresses, plain.secret)
+        if plain is None or finding is None:
+            return None
+        return self._answer(plain.spelt, finding, source, began, note_soon)
+
     def take(self, scope: Scope, asker: Asker) -> Callable[[Answered], None] | None:
         """What asks a plain question, and tells its answer, None for what others answer; None otherwise."""
         began = time.perf_counter()
+        plain = self._plain(scope)
+        if plain is None:
+            return None
+
+        def ask(answered: Answered) -> None:
+            def told(finding: Finding | None) -> Callable[[], None]:
+                given = None
+                try:
+                    if finding is not None:
+                        given = self._answer(plain.spelt, finding, asker.source, began, note)
+                except Exception:  # noqa: BLE001 - who asked is answered otherwise
+                    _LOG.exception("a verdict could not be given before the framework")
+                return partial(answered, given)
+
+            self._gathering.ask(Question(plain.addresses, plain.secret, told))
+
+        return ask
+
+    def _plain(self, scope: Scope) -> "_Plain | None":
         path = scope.path
         if (
             scope.method != "GET"
@@ -61,23 +98,7 @@ class QuickRecipient:
             return None
         asked = self._addresses(path[len(_PREFIX) :], scope.query_string)
         secret = _presented(scope)
-        if asked is None or secret is None:
-            return None
-        spelt, addresses = asked
-
-        def ask(answered: Answered) -> None:
-            def told(finding: Finding | None) -> Callable[[], None]:
-                given = None
-                try:
-                    if finding is not None:
-                        given = self._answer(spelt, finding, asker, began)
-                except Exception:  # noqa: BLE001 - who asked is answered otherwise
-                    _LOG.exception("a verdict could not be given before the framework")
-                return partial(answered, given)
-
-            self._gathering.ask(Question(addresses, secret, told))
-
-        return ask
+        return None if asked is None or secret is None else _Plain(*asked, secret)
 
     def _addresses(self, spelt: str, query: str) -> tuple[str, tuple[str, ...]] | None:
         """The recipient as it was spelt, and the canonical addresses; None for what is not plain."""
@@ -98,7 +119,9 @@ class QuickRecipient:
             return None
         return spelt, canonical
 
-    def _answer(self, spelt: str, finding: Finding, asker: Asker, began: float) -> Answer | None:
+    def _answer(
+        self, spelt: str, finding: Finding, source: str, began: float, tell: Callable[..., None]
+    ) -> Answer | None:
         container, token, now = self._container, finding.token, self._container.clock()
         if token is None or token.role not in MAY_CHECK:
             return None
@@ -106,7 +129,7 @@ class QuickRecipient:
             lifetime: timedelta = container.verdict_lifetime
         except Refusal:
             return None
-        limits = prices.spent(container.readers, token, asker.source, prices.ONE_ADDRESS.reading)
+        limits = prices.spent(container.readers, token, source, prices.ONE_ADDRESS.reading)
         if limits is None:
             return None
         occasion = Occasion(now, now, lifetime, finding.sources)
@@ -120,7 +143,7 @@ class QuickRecipient:
             (prices.POLICY_HEADER, limits[0]),
             (prices.HEADER, limits[1]),
         ]
-        note("GET", check_recipient.rule, 200, time.perf_counter() - began, token.id)
+        tell("GET", check_recipient.rule, 200, time.perf_counter() - began, token.id)
         return Answer(200, headers, body)
 
     def _dates(self, sources: Mapping[str, datetime | None]) -> str:
@@ -138,8 +161,3 @@ def _presented(scope: Scope) -> str | None:
     if len(shown) != 1 or not shown[0].startswith(_SCHEME) or len(shown[0]) > LONGEST_SECRET:
         return None
     return str(shown[0].removeprefix("Bearer "))
-
-
-def quick(container: Container, gathering: Gathering) -> Quick:
-    """What the front asks first (`api/front/application.py`)."""
-    return QuickRecipient(container, gathering).take

@@ -114,27 +114,38 @@ def present_sides(
         head = head_of(connection, seen=NOTHING_MISSED, now=now)
         facts = look_in_parts(connection, list(wanted), head)
         sides = {address: fact.side for address, fact in facts.items()}
+        if with_der:
+            sides = _with_their_bytes(connection, sides)
     else:
-        sides = _remembered_first(connection, wanted, memory, mark or memory.begin(), now)
-    if with_der:
-        sides = _with_their_bytes(connection, sides)
+        mark = mark or memory.begin()
+        sides = _remembered_first(connection, wanted, memory, mark, now, with_der=with_der)
     return {
         asked: MALFORMED_SIDE if address is None else sides[address] for asked, address in canonical.items()
     }
 
 
 def _remembered_first(
-    connection: Connection, wanted: Iterable[str], memory: Memory, mark: Mark, now: datetime
+    connection: Connection, wanted: set[str], memory: Memory, mark: Mark, now: datetime, *, with_der: bool
 ) -> dict[str, Side]:
     head = head_of(connection, seen=mark.seen, now=now)
     mark = memory.hear(mark, head)
-    remembered = ((address, memory.get(address, head.now, mark)) for address in wanted)
-    sides = {address: side for address, side in remembered if side is not None}
-    if missing := [address for address in wanted if address not in sides]:
-        facts = look_in_parts(connection, missing, head)
+    sides = _gotten(memory, wanted, head.now, mark, whole=with_der)
+    bare = _gotten(memory, wanted - sides.keys(), head.now, mark, whole=False) if with_der else {}
+    if missing := wanted - sides.keys() - bare.keys():
+        facts = look_in_parts(connection, list(missing), head)
         memory.keep(facts.items(), mark)
-        sides |= {address: fact.side for address, fact in facts.items()}
-    return sides
+        bare |= {address: fact.side for address, fact in facts.items()}
+    if with_der and bare:
+        bare = _with_their_bytes(connection, bare)
+        memory.keep_bytes(bare.items(), mark)
+    return sides | bare
+
+
+def _gotten(
+    memory: Memory, wanted: Iterable[str], now: datetime, mark: Mark, *, whole: bool
+) -> dict[str, Side]:
+    got = ((address, memory.get(address, now, mark, whole=whole)) for address in wanted)
+    return {address: side for address, side in got if side is not None}
 
 
 def _with_their_bytes(connection: Connection, sides: Mapping[str, Side]) -> dict[str, Side]:

@@ -1,15 +1,16 @@
 """What a process remembers of mailboxes, and how it knows that it is still true.
 
-Nothing tells it of changes: each question asks the record for what changed since the last one, in the
-statement that looks up who asks (`present.py`). What is remembered is then as true as what is read, whoever
-changed it and on whichever host; without the record nothing is answered. Knows no SQL.
+Nothing tells it of changes: a look at the record asks for what changed since the last one, in the statement
+that looks up who asks (`present.py`). What is remembered is then as true as what is read, whoever changed it
+and on whichever host. For how long a look counts is for who asks. Knows no SQL.
 """
 
 import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -17,12 +18,12 @@ from typing import Any
 
 from directory.feed.changes import Entity, Seen
 from pki.model import Purpose, Serial
+from pki.verdict.certificate_bytes import CertificateBytes
 from pki.verdict.model import CertificateFacts, Side
 from pki.verdict.present import Fact, Head
 
 # Serial, digest, begin, end and revocation in microseconds, purposes and suspension in bits.
 _CERTIFICATE = struct.Struct(">20s32sqqqB")
-_SERIAL = 20
 _BITS = {Purpose.SIGNATURE: 1, Purpose.ENCRYPTION: 2}
 _ON_HOLD = 4
 _PURPOSES = tuple(frozenset(purpose for purpose, bit in _BITS.items() if bits & bit) for bits in range(4))
@@ -39,9 +40,10 @@ NOTHING_MISSED = Seen(1 << 62)
 _NEVER = -1
 # This share of a full memory is emptied at a time.
 _SPARE = 32
-DEFAULT_OCTETS = 256 << 20
+DEFAULT_OCTETS = 448 << 20
 
-_Entry = tuple[tuple[str, ...], datetime | None, datetime | None, tuple[str, ...], bytes]
+# Standing, its change, its end, who answers; its certificates, and their bytes, b'' where nobody read them.
+_Entry = tuple[tuple[str, ...], datetime | None, datetime | None, tuple[str, ...], bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Mark:
 class Memory:
     """Facts of known mailboxes, at most some `octets` of them; those kept first give way.
 
-    Without the bytes of certificates, which three times as many would not leave room for.
+    Certificates' bytes are kept where they were read, packed to less than half (`certificate_bytes.py`).
 
     A question calls `begin`, looks at the record, then tells `hear` what changed. From then on `get` gives
     what was true in that look, and `keep` takes what was read in it. Any thread may call.
@@ -66,6 +68,7 @@ class Memory:
         self._lock = threading.Lock()
         self._kept: dict[str, _Entry] = {}
         self._of_person: defaultdict[str, set[str]] = defaultdict(set)
+        self._bytes = CertificateBytes()
         self._octets = 0
         self._generation = 0
         self._seen = NOTHING_MISSED
@@ -109,42 +112,34 @@ class Memory:
         # The record was put back, or another server answers.
         return origin != self._origin
 
-    def holds(self, address: str) -> bool:
+    def holds(self, address: str, *, whole: bool = False) -> bool:
         """Whether `get` may find this mailbox."""
-        return address in self._kept
-
-    def serials(self, address: str) -> list[Serial]:
-        """The serials of this mailbox's certificates, as they are remembered."""
         entry = self._kept.get(address)
-        if entry is None:
-            return []
-        packed = entry[4]
-        begins = range(0, len(packed), _CERTIFICATE.size)
-        return [Serial(packed[begin : begin + _SERIAL].hex()) for begin in begins]
+        return entry is not None and not (whole and entry[4] and not entry[5])
 
-    def get(
-        self, address: str, now: datetime, mark: Mark, octets: Mapping[str, bytes] | None = None
-    ) -> Side | None:
+    def get(self, address: str, now: datetime, mark: Mark, *, whole: bool = False) -> Side | None:
         """What is remembered of this (canonical) address and holds at `now`, by the database's clock.
 
-        With `octets`, by serial, its certificates have their bytes; KeyError where one is not among them.
-        Nothing once others dropped something since the look of this mark: beside what was read in it, what
-        they read since would be of another instant.
+        `whole` wants the certificates' bytes along, and gives nothing where they are not remembered. Nothing
+        once others dropped something since the look of this mark: beside what was read in it, what they read
+        since would be of another instant.
         """
         entry = self._kept.get(address)
         if entry is None or mark.generation != self._generation:
             return None
-        standing, changes_at, until, _, packed = entry
-        if until is not None and until <= now:
+        standing, changes_at, until, _, packed, octets = entry
+        if (until is not None and until <= now) or (whole and packed and not octets):
             return None
-        return Side(
-            standing, is_known=True, certificates=_certificates(packed, octets), changes_at=changes_at
-        )
+        certificates = tuple([_certificate(fields) for fields in _CERTIFICATE.iter_unpack(packed)])
+        if whole and packed:
+            of_each = zip(certificates, self._bytes.unpacked(octets), strict=True)
+            certificates = tuple([certificate._replace(der=der) for certificate, der in of_each])
+        return Side(standing, is_known=True, certificates=certificates, changes_at=changes_at)
 
     def keep(self, facts: Iterable[tuple[str, Fact]], mark: Mark) -> None:
         """Store what was read in the look of this mark, unless something was dropped since it began."""
         known = [(address, fact) for address, fact in facts if fact.side.is_known]
-        entries = [(address, _entry(fact)) for address, fact in known]
+        entries = [(address, self._entry(fact)) for address, fact in known]
         with self._lock:
             if mark.generation != self._generation:
                 return
@@ -156,6 +151,33 @@ class Memory:
                     self._of_person[person].add(address)
             if self._octets > self._most:
                 self._make_room()
+
+    def keep_bytes(self, sides: Iterable[tuple[str, Side]], mark: Mark) -> None:
+        """Store the bytes of certificates of sides that `get` gave without them for this mark."""
+        read = [(address, self._packed(side)) for address, side in sides]
+        with self._lock:
+            if mark.generation != self._generation:
+                return
+            for address, octets in read:
+                entry = self._kept.get(address)
+                if entry is not None and not entry[5]:
+                    self._kept[address] = (*entry[:5], octets)
+                    self._octets += len(octets)
+            if self._octets > self._most:
+                self._make_room()
+
+    def _entry(self, fact: Fact) -> _Entry:
+        side = fact.side
+        packed = b"".join(map(_packed, side.certificates))
+        return side.standing, side.changes_at, fact.until, fact.people, packed, self._packed(side)
+
+    def _packed(self, side: Side) -> bytes:
+        """The bytes of its certificates; b'' where one has none, or is too long to be kept."""
+        if not all(certificate.der for certificate in side.certificates):
+            return b""
+        with suppress(ValueError):
+            return self._bytes.packed(certificate.der for certificate in side.certificates)
+        return b""
 
     def _make_room(self) -> None:
         """Drop the oldest, more than is needed: who looks for the first steps over all that were dropped."""
@@ -199,12 +221,7 @@ def _is_behind(snapshot: Seen, seen: Seen) -> bool:
 
 
 def _weight(entry: _Entry) -> int:
-    return _WEIGHT + _OF_A_PERSON * len(entry[3]) + len(entry[4])
-
-
-def _entry(fact: Fact) -> _Entry:
-    packed = b"".join(map(_packed, fact.side.certificates))
-    return fact.side.standing, fact.side.changes_at, fact.until, fact.people, packed
+    return _WEIGHT + _OF_A_PERSON * len(entry[3]) + len(entry[4]) + len(entry[5])
 
 
 def _packed(certificate: CertificateFacts) -> bytes:
@@ -216,16 +233,10 @@ def _packed(certificate: CertificateFacts) -> bytes:
     )  # fmt: skip
 
 
-def _certificates(packed: bytes, octets: Mapping[str, bytes] | None) -> tuple[CertificateFacts, ...]:
-    return tuple([_certificate(fields, octets) for fields in _CERTIFICATE.iter_unpack(packed)])
-
-
-def _certificate(fields: Sequence[Any], octets: Mapping[str, bytes] | None) -> CertificateFacts:
+def _certificate(fields: Sequence[Any]) -> CertificateFacts:
     serial, sha256, begins, ends, revoked, bits = fields
-    number = Serial(serial.hex())
     return CertificateFacts(
-        number, b"" if octets is None else octets[number], sha256,
-        _instant(begins), _instant(ends), _PURPOSES[bits & 3],
+        Serial(serial.hex()), b"", sha256, _instant(begins), _instant(ends), _PURPOSES[bits & 3],
         revoked_at=_instant(revoked) if revoked else None, on_hold=bits >= _ON_HOLD,
     )  # fmt: skip
 

@@ -84,14 +84,13 @@ _TOGETHER = f"""SELECT head.*, sides.* FROM ({_HEAD}) AS head LEFT JOIN ({_SIDES
 
 _BYTES = """SELECT c.serial, c.der FROM unnest((SELECT CAST(:serials AS text[]))) AS given (serial)
     JOIN certificate c USING (serial)"""
-_HEAD_AND_BYTES = f"SELECT head.*, held.* FROM ({_HEAD}) AS head LEFT JOIN ({_BYTES}) AS held ON true"  # noqa: S608 - same
 
 
 def _present(template: str) -> Statement:
     return Statement(template.format(**{table: table for table in (*TABLES, "enrolment")}))
 
 
-_ASK_BYTES, _ASK_HEAD_AND_BYTES = _present(_BYTES), _present(_HEAD_AND_BYTES)
+_ASK_BYTES = _present(_BYTES)
 _ASK_HEAD, _ASK_SIDES, _ASK_TOGETHER = _present(_HEAD), _present(f"{_SIDES} {_IN_ORDER}"), _present(_TOGETHER)
 
 
@@ -141,15 +140,6 @@ def look(
     rows = _ASK_TOGETHER.rows(connection, asked)
     head = _head(rows[0][:5])
     return head, _facts((row[5:] for row in rows if row[5] is not None), head.now)
-
-
-def look_for_bytes(
-    connection: Connection, serials: Sequence[Serial], *, seen: Seen, secrets: Iterable[str], now: datetime
-) -> tuple[Head, dict[str, bytes]]:
-    """One statement: what `look` says besides of mailboxes, and the bytes of these certificates."""
-    asked = {**_asked(seen, secrets, now), "serials": list(serials)}
-    rows = _ASK_HEAD_AND_BYTES.rows(connection, asked)
-    return _head(rows[0][:5]), {serial: der for *_, serial, der in rows if serial is not None}
 
 
 def bytes_of(connection: Connection, serials: Sequence[Serial]) -> dict[str, bytes]:

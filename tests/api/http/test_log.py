@@ -2,12 +2,14 @@
 
 import io
 import logging
+import threading
+import time
 from collections.abc import Iterator
 
 import orjson
 import pytest
 
-from api.http.access_log import ACCESS, JsonLines, note, together
+from api.http.access_log import ACCESS, JsonLines, note, note_soon, together
 from tests.api.conftest import Caller
 
 
@@ -111,3 +113,25 @@ def test_a_log_that_cannot_be_written_keeps_no_answer_back(
     with together():
         note("GET", None, 200, 0.001, None)
     assert not lines.getvalue()
+
+
+@pytest.mark.usefixtures("lines")
+def test_lines_told_soon_are_written_once_each_from_whatever_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipe()
+    monkeypatch.setattr("sys.stderr", pipe)
+
+    def tell(first: int) -> None:
+        for token in range(first, first + 500):
+            note_soon("GET", "/v1/recipients/<address:address>", 200, 0.001, token)
+
+    threads = [threading.Thread(target=tell, args=(500 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    deadline = time.monotonic() + 20
+    while len(told := pipe.getvalue().splitlines()) < 2_000:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert sorted(orjson.loads(line)["token"] for line in told) == list(range(2_000))
+    assert len(pipe.runs) < 1_000

@@ -1,16 +1,22 @@
 """Under the real server: a plain question is answered before the framework, and as by the framework.
 
-Nothing that was committed before the question is missing from its answer.
+Nothing that this host committed before the question is missing from its answer, and nothing that another did
+a second before.
 """
 
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import psutil
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
 from api.embedded.postgres import EmbeddedPostgres
+from api.process.gathering import VOUCHED_SECONDS
+from directory.base import commits
+from directory.base.db import libpq
 from tests.api.certificates import certify, take_back
 from tests.api.serving import Reply, exchange, head_of, web_server
 from tests.conftest import fresh_engine
@@ -31,7 +37,10 @@ def port(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
     seed_token(engine, "operator", role="operator")
     state = tmp_path_factory.mktemp("web") / "state"
     with web_server(state, engine.url.render_as_string(hide_password=False), trial_addresses=True) as free:
+        # What acts here is a process of the same host.
+        commits.tell_at(state / "run" / "commits")
         yield free
+        commits.tell_nowhere()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +110,56 @@ def test_what_was_committed_before_the_question_is_in_the_answer(port: int, engi
         take_back(engine, serial, datetime.now(UTC))
         assert ask(port, mailbox).document["reasons"] == ["certificate-revoked"]
         assert ask(port, f"{mailbox}?sender={mailbox}").document["verdict"] == "refused"
+
+
+def last_look(engine: Engine) -> datetime | None:
+    """When the process that answers last asked the record."""
+    asked = "SELECT query_start FROM pg_stat_activity WHERE application_name = 'sceau-verdicts'"
+    with engine.connect() as connection:
+        return connection.execute(text(asked)).scalar_one_or_none()
+
+
+def test_while_nothing_is_committed_one_look_answers_many(
+    port: int, engine: Engine, people: dict[str, str]
+) -> None:
+    begun, answers, looks = time.monotonic(), 0, set()
+    while time.monotonic() - begun < 10 * VOUCHED_SECONDS:
+        assert ask(port, people["good"]).document["verdict"] == "allowed"
+        answers += 1
+        looks.add(last_look(engine))
+    assert answers > len(looks) > 2
+
+
+def test_what_another_host_committed_counts_within_a_second(port: int, engine: Engine) -> None:
+    since = datetime.now(UTC) - timedelta(days=1)
+    with psycopg.connect(libpq(engine.url), autocommit=True) as elsewhere:
+        for number in range(50, 56):
+            mailbox = seed_practitioner(engine, number).mailbox
+            certify(engine, mailbox, since, number=number)
+            assert ask(port, mailbox).document["verdict"] == "allowed"
+            elsewhere.execute("UPDATE mailbox SET departed_at = now() WHERE address = %s", [mailbox])
+            begun = time.monotonic()
+            while ask(port, mailbox).document["verdict"] == "allowed":
+                assert time.monotonic() - begun < 1.0
+            assert ask(port, mailbox).document["reasons"] == ["mailbox-closed"]
+
+
+def test_a_look_that_hangs_vouches_for_nothing(port: int, engine: Engine) -> None:
+    mailbox = seed_practitioner(engine, 60).mailbox
+    certify(engine, mailbox, datetime.now(UTC) - timedelta(days=1), number=60)
+    assert ask(port, mailbox).document["verdict"] == "allowed"
+    asks = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sceau-verdicts'"
+    with psycopg.connect(libpq(engine.url), autocommit=True) as elsewhere:
+        hung = [psutil.Process(pid) for (pid,) in elsewhere.execute(asks).fetchall()]
+        for backend in hung:
+            backend.suspend()
+        try:
+            elsewhere.execute("UPDATE mailbox SET departed_at = now() WHERE address = %s", [mailbox])
+            time.sleep(1.0)
+            assert ask(port, mailbox).document.get("reasons", ["mailbox-closed"]) == ["mailbox-closed"]
+        finally:
+            for backend in hung:
+                backend.resume()
 
 
 def test_a_revoked_token_stops_at_its_next_request(port: int, engine: Engine, people: dict[str, str]) -> None:

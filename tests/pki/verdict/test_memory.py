@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import count
+from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from sqlalchemy import Connection, Engine, text
 
 from api.process.gathering import Finding, Gathering, Question
 from directory import store
+from directory.base import commits
 from directory.base.db import asking, transaction
 from directory.feed.unheard import MOST_UNHEARD
 from directory.identifiers import address_or_none
@@ -449,12 +451,16 @@ class Quick:
 
     def __init__(self, engine: Engine, memory: Memory) -> None:
         self.gathering = Gathering(engine, memory, lambda: datetime.now(UTC)).start()
+        self.answered_at_once = 0
 
-    def sides(self, *addresses: str) -> dict[str, Side]:
-        """Canonical addresses, one or two."""
-        told: SimpleQueue[Finding | None] = SimpleQueue()
-        self.gathering.ask(Question(addresses, "sceau_nobody", told.put))
-        finding = told.get(timeout=60)
+    def sides(self, *addresses: str, secret: str = "sceau_first") -> dict[str, Side]:
+        """Canonical addresses, one or two; without a look where the last one vouches for them."""
+        finding = self.gathering.at_once(addresses, secret)
+        self.answered_at_once += finding is not None
+        if finding is None:
+            told: SimpleQueue[Finding | None] = SimpleQueue()
+            self.gathering.ask(Question(addresses, secret, told.put))
+            finding = told.get(timeout=60)
         assert finding is not None
         return dict(zip(addresses, finding.sides, strict=True))
 
@@ -491,6 +497,8 @@ class Roads:
         quick = self.chance.sample(known, self.chance.randint(0, 4))
         for first, second in zip(quick[::2], quick[1::2], strict=False):
             sides |= self.quick[turn].sides(first, second)
+            if self.chance.random() < 0.5:
+                sides |= self.quick[turn].sides(first, second)
         rest = [address for address in ADDRESSES if address not in sides]
         gathered = asked(self.engine, rest, now=now, memory=memory, with_der=self.chance.random() < 0.5)
         return Gathered(None, {**gathered.sides, **sides}, {}, gathered.occasion)
@@ -525,6 +533,7 @@ class Roads:
 SEED = int(os.environ.get("SCEAU_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 
 
+@pytest.mark.usefixtures("told")
 @pytest.mark.parametrize(
     "seconds",
     [
@@ -542,11 +551,20 @@ def test_every_road_tells_the_same_after_each_act_of_a_random_history(engine: En
         acts += len(done)
         roads.compare(f"{acts} acts of seed {SEED}, the last {done}")
 
+    assert sum(quick.answered_at_once for quick in roads.quick) > acts / 10
     # Were everything refused, much could be stale unseen.
     assert roads.compared.keys() == {answer.value for answer in Answer}, roads.compared
 
 
 # Who commits when.
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[None]:
+    """This process tells of its commits, and hears of them."""
+    commits.tell_at(tmp_path / "commits")
+    yield
+    commits.tell_nowhere()
 
 
 @pytest.fixture
@@ -708,6 +726,57 @@ def test_what_others_read_later_stands_beside_nothing_read_before(engine: Engine
         run(engine, SWAP, both=[mailbox, other])
         assert standing(engine, memory, other) == [()]
         assert memory.get(other, head.now, mark) is None
+
+
+@pytest.mark.usefixtures("told")
+def test_nothing_is_answered_at_once_after_a_commit_of_this_host(engine: Engine, mailbox: str) -> None:
+    seed_token(engine, "first")
+    quick = Quick(engine, Memory())
+    quick.sides(mailbox)
+    for _ in range(20):
+        # The one before may have been a twentieth of a second ago, on a machine at work.
+        quick.sides(mailbox)
+        if quick.gathering.at_once((mailbox,), "sceau_first") is not None:
+            break
+    else:
+        pytest.fail("no look vouched for anything")
+    run(engine, "INSERT INTO beat (who, number, at) VALUES ('one', 1, now())")
+    assert quick.gathering.at_once((mailbox,), "sceau_first") is None
+    assert quick.gathering.at_once((mailbox,), "sceau_second") is None
+
+
+def test_a_process_that_hears_of_no_commits_answers_nothing_at_once(engine: Engine, mailbox: str) -> None:
+    seed_token(engine, "first")
+    commits.tell_nowhere()
+    quick = Quick(engine, Memory())
+    for _ in range(3):
+        quick.sides(mailbox)
+    assert quick.answered_at_once == 0
+
+
+@pytest.mark.usefixtures("told")
+def test_what_is_committed_during_a_look_takes_another(
+    engine: Engine, mailbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed_token(engine, "first")
+    quick = Quick(engine, Memory())
+    quick.sides(mailbox)
+    real = present.head_of
+
+    def head_of_then_close(*given: Any, **named: Any) -> Any:
+        head = real(*given, **named)
+        run(engine, CLOSE, a=mailbox)
+        return head
+
+    monkeypatch.setattr("api.process.gathering.head_of", head_of_then_close)
+    told: SimpleQueue[Finding | None] = SimpleQueue()
+    quick.gathering.ask(Question((mailbox,), "sceau_first", told.put))
+    # This look is of before it was closed, and says so to whoever asked before.
+    finding = told.get(timeout=60)
+    assert finding is not None
+    assert finding.sides[0].standing == ()
+    monkeypatch.undo()
+    assert quick.sides(mailbox)[mailbox].standing == ("mailbox-closed",)
 
 
 def test_another_server_or_a_record_put_back_is_asked_for_everything_again(
