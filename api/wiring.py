@@ -29,6 +29,7 @@ from pki.model import MailKeys, Purpose
 from pki.powers.anchors import load_anchors, required_anchors
 from pki.powers.followed import Followed
 from pki.powers.freeze import need_thawed
+from pki.powers.state import Powers
 from pki.rollback.detection import Watch
 from pki.rollback.signing_clock import SigningClock
 from pki.signing.client import SignerClient
@@ -73,6 +74,14 @@ class Container:
         """Refuse `frozen` once an administrator has said so, for what gives trust; costs one statement."""
         if self.powers is not None:
             need_thawed(self.powers.current())
+
+    @property
+    def powers_followed(self) -> Powers | None:
+        """Who held which power when the log was last followed, which is before an act begins (`need_thawed`).
+
+        Within a transaction the log is not followed: each request would hold two connections.
+        """
+        return None if self.powers is None else self.powers.remembered()
 
     @cached_property
     def remembered(self) -> Memory:

@@ -1,19 +1,24 @@
 """Persons of a test with their keys, anchors that name two of them, and lines of the log that they sign."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from secrets import token_urlsafe
 from typing import Any
+from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import Connection
 
 from pki.acts.act import Act, ActKind, seen_digest
 from pki.acts.signature import credential_of, sign
+from pki.model import EnrolmentAct
 from pki.powers.anchors import Anchors
 from pki.powers.needs import Role
 from pki.powers.state import PowerLine
+from pki.record import enrolment_acts, enrolments
+from pki.registration.shown import shown, subject_named
 from tests.conftest import NOON as AT
 
 HERE = "3c" * 16
@@ -53,6 +58,23 @@ ANCHORS = Anchors(
     {person.name: person.key.public_key() for person in (ANNE, BRUNO)},
     tuple(keeper.key.public_key() for keeper in RECOVERY),
 )
+
+
+def registrars(*persons: Person, authority: str = "CNOM") -> Iterator[tuple[ActKind, PowerLine]]:
+    """What makes them registrars, by both administrators."""
+    for person in persons:
+        yield ActKind.CREDENTIAL_ADD, add(person, ANNE, BRUNO)
+        yield ActKind.ROLE_GRANT, grant(person, Role.REGISTRAR, ANNE, BRUNO, authority=authority)
+
+
+def sign_enrolment(connection: Connection, kind: ActKind, of: UUID, by: Person) -> EnrolmentAct:
+    """Let a person sign for an enrolment as the record has it, and keep the act."""
+    enrolment = enrolments.load_enrolment(connection, of)
+    assert enrolment is not None
+    signed = by.signs(kind, shown(enrolment), subjects=(subject_named(of),))
+    made = EnrolmentAct(of, kind.value, by.name, by.credential, signed, AT)
+    assert enrolment_acts.add(connection, made)
+    return made
 
 
 def line(kind: ActKind, shown: Mapping[str, Any], *by: Person) -> PowerLine:

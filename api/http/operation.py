@@ -226,6 +226,9 @@ class JsonParser(FlaskParser):
 
     def load_json(self, req: Request, schema: Schema) -> Any:
         """The body; one value a line where the schema says of which of its lists such lines are."""
+        if getattr(schema, "may_be_absent", False) and not req.get_data(cache=True):
+            # Whoever has nothing to say sends no body, as before there was anything to say.
+            return missing
         lines_of: str | None = getattr(schema, "lines_of", None)
         if lines_of is None:
             return super().load_json(req, schema)
@@ -387,7 +390,8 @@ def _with_schemas(blueprint: Resource, endpoint: Operation) -> View:
     """The view with its arguments loaded and its answer dumped."""
     inner = endpoint.view if endpoint.price is None else prices.priced(endpoint.view, endpoint.price)
     if endpoint.body:
-        inner = blueprint.arguments(endpoint.body())(inner)
+        required = not getattr(endpoint.body, "may_be_absent", False)
+        inner = blueprint.arguments(endpoint.body(), required=required)(inner)
     if endpoint.query:
         inner = blueprint.arguments(endpoint.query(), location="query")(inner)
     headers = {**freshness.DOCUMENTED, **(prices.DOCUMENTED if endpoint.price else {})}

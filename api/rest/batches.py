@@ -8,12 +8,13 @@ from marshmallow import fields, validate
 
 from api.front.roads import LARGEST_BATCH, Road
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
-from api.http.schemas import Instant, Shape
+from api.http.schemas import Instant, Line, Shape
 from api.rest.certificates import IssuedAnswer
 from api.rest.enrolment_schemas import EnrolmentAnswer
 from api.rest.enrolments import (
     EXAMPLE_ENROLMENT,
     EXAMPLE_REQUEST,
+    LONGEST_ACT,
     MAY_SEE,
     REGISTRARS,
     CertificateRequest,
@@ -78,6 +79,14 @@ class ApprovalsRequest(Shape):
     """The enrolments to approve, each once."""
 
     enrolments = fields.List(fields.UUID(), required=True, validate=validate.Length(1, batch.LARGEST))
+    acts = fields.List(
+        Line(LONGEST_ACT),
+        validate=validate.Length(1, batch.LARGEST),
+        metadata={
+            "description": "Un acte signé pour chacun, dans le même ordre, si l'installation a des ancres — A"
+            " signed act for each, in the same order, where the installation has anchors"
+        },
+    )
 
 
 class BatchApprovalAnswer(Shape):
@@ -163,6 +172,7 @@ def see_batch(call: Transacted, batch_id: UUID) -> dict[str, Any]:
     """,
     answer=ApprovalsAnswer,
     body=ApprovalsRequest,
+    road=Road(largest=LARGEST_BATCH),
     problems=("not-a-registrar", "bad-batch"),
     idempotent=True,
 )
@@ -173,8 +183,10 @@ def approve_enrolments(call: Transacted, asked: dict[str, Any]) -> dict[str, Any
     itself.
     """
     results = batch.approve_all(
-        call.connection, now=call.now, token=call.token, enrolment_ids=asked["enrolments"]
-    )
+        call.connection, now=call.now, token=call.token, enrolment_ids=asked["enrolments"],
+        signed=None if "acts" not in asked else [act.encode() for act in asked["acts"]],
+        powers=call.container.powers_followed,
+    )  # fmt: skip
     items = [
         {"id": key, "enrolment": None, "refusal": {"code": result.code, "text": result.text}}
         if isinstance(result, Refusal)

@@ -7,9 +7,13 @@ from marshmallow import fields, validate
 from sqlalchemy import Connection
 
 from api.http.schemas import Instant, Shape
+from api.wiring import Container
 from directory.access import actor_names, actor_of
 from directory.model import MailboxKind
+from pki.acts.act import ActKind
 from pki.model import Enrolment, EnrolmentState
+from pki.registration.handed_in import need_anchors
+from pki.registration.shown import to_sign
 
 
 class NamesAnswer(Shape):
@@ -85,6 +89,38 @@ class EnrolmentInFull(EnrolmentAnswer):
     requested_by = fields.Nested(Registrar, required=True)
     approved_by = fields.Nested(Registrar, required=True, allow_none=True)
     ended_at = Instant(required=True, allow_none=True)
+
+
+class DraftAnswer(Shape):
+    """What a person is to sign: the digest of `shown` goes into her act (`sceau sign` reads this)."""
+
+    act = fields.String(required=True, metadata={"example": "enrolment.request"})
+    installation = fields.String(required=True, metadata={"example": "3c7e" * 8})
+    subjects = fields.List(fields.String(), required=True)
+    shown = fields.Dict(
+        keys=fields.String(),
+        required=True,
+        metadata={
+            "description": "Ce que la personne lit avant de signer — What the person reads before signing"
+        },
+    )
+
+
+class DraftOfRequest(Shape):
+    """A request as it would be made, under the id to make it with."""
+
+    id = fields.UUID(required=True)
+    draft = fields.Nested(DraftAnswer, required=True)
+
+
+def draft_of(container: Container, enrolment: Enrolment, kind: ActKind) -> dict[str, Any]:
+    """What `DraftAnswer` shows; refuses `no-anchors`."""
+    powers = need_anchors(container.powers_followed)
+    draft = to_sign(enrolment, kind, powers.anchors.installation)
+    return {
+        "act": draft.kind.value, "installation": draft.installation, "subjects": list(draft.subjects),
+        "shown": dict(draft.shown),
+    }  # fmt: skip
 
 
 def in_full(connection: Connection, enrolments: Sequence[Enrolment]) -> list[dict[str, Any]]:

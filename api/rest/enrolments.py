@@ -13,12 +13,20 @@ from api.http.operation import Call, Opens, Resource, Transacted, operation, res
 from api.http.prices import SEARCH
 from api.http.schemas import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.certificates import PEM_CHAIN, IssuedAnswer
-from api.rest.enrolment_schemas import EnrolmentAnswer, EnrolmentInFull, in_full
+from api.rest.enrolment_schemas import (
+    DraftAnswer,
+    DraftOfRequest,
+    EnrolmentAnswer,
+    EnrolmentInFull,
+    draft_of,
+    in_full,
+)
 from api.rest.practitioners import MALFORMED_IDS
 from api.wiring import Container
 from directory.access import Role
 from directory.base.comments import LONGEST_COMMENT
 from directory.identifiers import parse_address, read_national_id, read_place
+from pki.acts.act import ActKind
 from pki.issuance import for_enrolment
 from pki.model import Enrolment, EnrolmentState, IssuedCertificate, Purpose
 from pki.registration import enrolment
@@ -38,6 +46,16 @@ IDENTIFIED = {
 }
 
 
+# On one enrolment: a thousand characters.
+LONGEST_ACT = 4_096
+ACT = {
+    "description": "Acte signé (JWS compact), si l'installation a des ancres — Signed act (compact JWS),"
+    " where the installation has anchors",
+    "example": "eyJhbGciOiJFZDI1NTE5Iiw…",
+}
+OF_ACTS = ("no-anchors", "act-missing", "act-unfit", "another-person")
+
+
 class IdentityCheck(Shape):
     """How the registrar made sure of the person."""
 
@@ -52,7 +70,7 @@ class IdentityCheck(Shape):
     checked_on = fields.Date(required=True, metadata={"example": "2026-09-01"})
 
 
-class EnrolmentRequest(Shape):
+class DraftRequest(Shape):
     """Who is to be enrolled, for which mailbox, and how the identity was checked."""
 
     practitioner = Line(
@@ -62,6 +80,21 @@ class EnrolmentRequest(Shape):
     )
     mailbox = Line(LONGEST_ADDRESS, required=True, metadata={"example": EXAMPLE_ADDRESS})
     identity_check = fields.Nested(IdentityCheck, required=True)
+
+
+class EnrolmentRequest(DraftRequest):
+    """The same; where the installation has anchors, with the act of who asks and the id of its draft."""
+
+    id = fields.UUID(metadata={"description": "`id` du projet — `id` of the draft"})
+    act = Line(LONGEST_ACT, metadata=ACT)
+
+
+class SignedApproval(Shape):
+    """The act of who approves, where the installation has anchors; otherwise nothing."""
+
+    may_be_absent = True
+
+    act = Line(LONGEST_ACT, metadata=ACT)
 
 
 class EnrolmentsQuery(paging.PageQuery):
@@ -112,6 +145,59 @@ class CertificateRequest(Shape):
     purpose = fields.Enum(Purpose, by_value=True, allow_none=True, metadata=PURPOSE)
 
 
+AGAINST_THE_REQUEST = (
+    *MALFORMED_IDS, "malformed-address", "bad-identity-check", "unknown-practitioner", "unknown-mailbox",
+    "not-a-registrar", "wrong-authority", "mailbox-kind-not-served", "not-the-holder",
+    "holder-not-in-registry", "holder-not-practising", "holder-suspended", "holder-struck-off",
+    *AGAINST_THE_MAILBOX,
+)  # fmt: skip
+
+
+@operation(
+    "POST",
+    "/v1/enrolments/drafts",
+    roles=REGISTRARS,
+    opens=Opens.SNAPSHOT,
+    french="""Préparer une demande d'enrôlement.
+
+    Ce que l'agent lit et signe de sa propre clé, et l'identifiant sous lequel il fait ensuite la demande.
+    Rien n'est retenu.
+    """,
+    answer=DraftOfRequest,
+    body=DraftRequest,
+    problems=(*AGAINST_THE_REQUEST, "no-anchors"),
+)
+def draft_enrolment(call: Transacted, asked: dict[str, Any]) -> dict[str, Any]:
+    """Draw up the request of an enrolment.
+
+    What the registrar reads and signs with his own key, and the id under which he then asks. Nothing is kept.
+    """
+    drawn_up = enrolment.draw_up(call.connection, now=call.now, token=call.token, **_whom(call, asked))
+    return {"id": drawn_up.id, "draft": draft_of(call.container, drawn_up, ActKind.ENROLMENT_REQUEST)}
+
+
+@operation(
+    "GET",
+    "/v1/enrolments/<uuid:enrolment_id>/draft",
+    roles=REGISTRARS,
+    opens=Opens.SNAPSHOT,
+    french="""Ce qui est à signer pour approuver.
+
+    Ce que l'agent qui approuve lit et signe de sa propre clé.
+    """,
+    answer=DraftAnswer,
+    problems=("unknown-enrolment", "not-a-registrar", "wrong-authority", "no-anchors"),
+    parameters=IDENTIFIED,
+)
+def draft_approval(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
+    """What is to be signed for an approval.
+
+    What the approving registrar reads and signs with his own key.
+    """
+    seen_enrolment = enrolment.enrolment_seen(call.connection, token=call.token, enrolment_id=enrolment_id)
+    return draft_of(call.container, seen_enrolment, ActKind.ENROLMENT_APPROVE)
+
+
 @operation(
     "POST",
     "/v1/enrolments",
@@ -125,14 +211,9 @@ class CertificateRequest(Shape):
     answer=EnrolmentAnswer,
     status=201,
     body=EnrolmentRequest,
-    problems=(
-        *MALFORMED_IDS, "malformed-address", "bad-identity-check", "unknown-practitioner", "unknown-mailbox",
-        "not-a-registrar", "wrong-authority", "already-enrolled", "mailbox-kind-not-served", "not-the-holder",
-        "holder-not-in-registry", "holder-not-practising", "holder-suspended", "holder-struck-off",
-        *AGAINST_THE_MAILBOX,
-    ),
+    problems=(*AGAINST_THE_REQUEST, "already-enrolled", *OF_ACTS),
     idempotent=True,
-)  # fmt: skip
+)
 def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
     """Request an enrolment.
 
@@ -143,10 +224,25 @@ def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
         call.connection,
         now=call.now,
         token=call.token,
-        practitioner=read_national_id(asked["practitioner"], strict=call.container.settings.strict_rpps),
-        mailbox=parse_address(asked["mailbox"]),
-        identity_check=asked["identity_check"],
+        **_whom(call, asked),
+        enrolment_id=asked.get("id"),
+        signed=act_of(asked.get("act")),
+        powers=call.container.powers_followed,
     )
+
+
+def _whom(call: Call, asked: dict[str, Any]) -> dict[str, Any]:
+    strict = call.container.settings.strict_rpps
+    return {
+        "practitioner": read_national_id(asked["practitioner"], strict=strict),
+        "mailbox": parse_address(asked["mailbox"]),
+        "identity_check": asked["identity_check"],
+    }
+
+
+def act_of(given: str | None) -> bytes | None:
+    """An act as it was sent; what is no ASCII is no act, and is judged as such."""
+    return None if given is None else given.encode()
 
 
 @operation(
@@ -167,18 +263,21 @@ def request_enrolment(call: Transacted, asked: dict[str, Any]) -> Enrolment:
         "already-approved",
         "enrolment-ended",
         "enrolment-void",
+        *OF_ACTS,
     ),
     parameters=IDENTIFIED,
+    body=SignedApproval,
     idempotent=True,
 )
-def approve_enrolment(call: Transacted, enrolment_id: UUID) -> Enrolment:
+def approve_enrolment(call: Transacted, asked: dict[str, Any], enrolment_id: UUID) -> Enrolment:
     """Approve an enrolment.
 
     By another registrar of the same Ordre than the one who asked; once.
     """
     return enrolment.approve_enrolment(
-        call.connection, now=call.now, token=call.token, enrolment_id=enrolment_id
-    )
+        call.connection, now=call.now, token=call.token, enrolment_id=enrolment_id,
+        signed=act_of(asked.get("act")), powers=call.container.powers_followed,
+    )  # fmt: skip
 
 
 @operation(
@@ -304,6 +403,7 @@ def see_enrolment(call: Transacted, enrolment_id: UUID) -> dict[str, Any]:
         "lint-failed", "issuance-abandoned", "reason-stands", "enrolment-void", "holder-not-in-registry",
         "holder-not-practising", "holder-suspended", "holder-struck-off", *AGAINST_THE_MAILBOX,
         "authority-expired", "signer-unavailable", "lint-unavailable", *PURPOSES,
+        "evidence-missing", "evidence-unfit", "frozen", "log-rewritten",
     ),
     parameters=IDENTIFIED,
     idempotent=True,
@@ -335,6 +435,6 @@ def enrolments(container: Container) -> Resource:
     """The resource, served on `container`."""
     text = "Enrôlements par les Ordres — Enrolments by the Ordres"
     return resource(
-        "enrolments", text, container, request_enrolment, see_enrolments, see_enrolment, approve_enrolment,
-        withdraw_enrolment, issue_certificate,
+        "enrolments", text, container, draft_enrolment, draft_approval, request_enrolment, see_enrolments,
+        see_enrolment, approve_enrolment, withdraw_enrolment, issue_certificate,
     )  # fmt: skip

@@ -795,6 +795,34 @@ ENTRIES: tuple[Entry, ...] = (
         "Rien n'a été signé. Recommencez.",
     ),
     Entry(
+        "no-anchors", 409, "This installation has no anchors",
+        "Two tokens suffice here, and no act is judged: ask without `act`.",
+        "Cette installation n'a pas d'ancres",
+        "Deux jetons y suffisent, et aucun acte n'y est jugé : demandez sans `act`.",
+    ),
+    Entry(
+        "act-missing", 422, "The act of the person is missing",
+        "This installation has anchors: whoever asks for an enrolment signs it, and so does whoever approves"
+        " it. Fetch what is to be signed, sign it with your own key, and send `act`.",
+        "L'acte de la personne manque",
+        "Cette installation a des ancres : qui demande un enrôlement le signe, et qui l'approuve aussi."
+        " Obtenez ce qui est à signer, signez-le de votre propre clé, et envoyez `act`.",
+    ),
+    Entry(
+        "act-unfit", 422, "The act does not suffice",
+        "`why` says what stands against it: `credential-unknown`, `credential-revoked`, `expired`,"
+        " `shown-otherwise`, `another-subject`, `no-registrar`, and so on. Fetch what is to be signed anew.",
+        "L'acte ne suffit pas",
+        "`why` dit ce qui s'y oppose : `credential-unknown`, `credential-revoked`, `expired`,"
+        " `shown-otherwise`, `another-subject`, `no-registrar`, etc. Obtenez à nouveau ce qui est à signer.",
+    ),
+    Entry(
+        "another-person", 403, "The act is another person's than the token",
+        "A token that belongs to a person hands in her own acts alone.",
+        "L'acte et le jeton sont de deux personnes",
+        "Un jeton qui appartient à une personne ne remet que ses propres actes.",
+    ),
+    Entry(
         "evidence-missing", 409, "Two persons have not signed for this enrolment",
         "This installation has anchors: the signer signs for an enrolment once a registrar has signed the"
         " request, and another one the approval. An enrolment from before the anchors is made anew.",

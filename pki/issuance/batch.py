@@ -38,6 +38,7 @@ from pki.model import (
     Reservation,
     Serial,
 )
+from pki.powers.state import Powers
 from pki.record import authorities, enrolments, key_locks, key_use
 from pki.registration import eligibility, vouched_names
 from pki.registration import enrolment as enrolling
@@ -126,24 +127,53 @@ def seen(connection: Connection, *, token: Token, batch_id: UUID) -> tuple[Batch
 
 
 def approve_all(
-    connection: Connection, *, now: datetime, token: Token, enrolment_ids: Sequence[UUID]
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    enrolment_ids: Sequence[UUID],
+    signed: Sequence[bytes] | None = None,
+    powers: Powers | None = None,
 ) -> dict[UUID, Enrolment | Refusal]:
-    """The second pair of eyes on many enrolments: each approved as alone, or refused; `bad-batch`."""
+    """The second pair of eyes on many enrolments: each approved as alone, or refused; `bad-batch`.
+
+    `signed` is an act for each, in the same order, where the installation has anchors.
+    """
     _check_size(enrolment_ids)
+    acts = _acts_of(enrolment_ids, signed)
     known = batch_store.enrolments(connection, enrolment_ids)
     # In one order for all who lock several people.
     directory_store.lock_people(connection, [enrolment.practitioner for enrolment in known.values()])
     enrolments.lock_beside(connection, list(known))
     return {
-        enrolment_id: _approved(connection, now, token, enrolment_id)
+        enrolment_id: _approved(connection, now, token, enrolment_id, acts.get(enrolment_id), powers=powers)
         for enrolment_id in sorted(set(enrolment_ids))
     }
 
 
-def _approved(connection: Connection, now: datetime, token: Token, enrolment_id: UUID) -> Enrolment | Refusal:
+def _acts_of(enrolment_ids: Sequence[UUID], signed: Sequence[bytes] | None) -> dict[UUID, bytes]:
+    if signed is None:
+        return {}
+    if len(signed) != len(enrolment_ids):
+        text = f"There are {len(signed)} acts for {len(enrolment_ids)} enrolments: one belongs to each."
+        raise Refusal(Kind.UNACCEPTABLE, "bad-batch", text)
+    return dict(zip(enrolment_ids, signed, strict=True))
+
+
+def _approved(
+    connection: Connection,
+    now: datetime,
+    token: Token,
+    enrolment_id: UUID,
+    signed: bytes | None,
+    *,
+    powers: Powers | None,
+) -> Enrolment | Refusal:
     try:
         with connection.begin_nested():
-            return enrolling.approve_enrolment(connection, now=now, token=token, enrolment_id=enrolment_id)
+            return enrolling.approve_enrolment(
+                connection, now=now, token=token, enrolment_id=enrolment_id, signed=signed, powers=powers
+            )
     except Refusal as refusal:
         return refusal
 

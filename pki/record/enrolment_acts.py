@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from directory.base.prepared_statement import Statement
 from pki.model import Enrolment, EnrolmentAct, EnrolmentState
-from pki.record.tables import NAMES_OF_ENROLMENT, enrolment
+from pki.record.tables import enrolment
 
 _FIELDS = tuple(column.name for column in enrolment.c if column.name != "sys_from")
 _ADD = Statement("""
@@ -21,14 +21,16 @@ _OF_ENROLMENT = Statement("""
     SELECT enrolment_id, kind, person, credential, signed, at FROM enrolment_act
     WHERE enrolment_id = :enrolment_id ORDER BY kind
 """)
-# Beside each enrolment, as the acts were signed for what it says.
+# Beside each enrolment, as the acts were signed for what it says. One that kept no names has no acts: the
+# history (`NAMES_OF_ENROLMENT`) is not asked.
 _EVIDENCE = Statement(f"""
-    SELECT {", ".join(f"e.{name}" for name in _FIELDS)}, {NAMES_OF_ENROLMENT.format(id="e.id")} AS names,
+    SELECT {", ".join(f"e.{name}" for name in _FIELDS)},
+           (SELECT n.names FROM enrolment_names n WHERE n.enrolment_id = e.id),
            (SELECT array_agg(ARRAY[a.kind, a.person, a.credential, a.signed] ORDER BY a.kind)
             FROM enrolment_act a WHERE a.enrolment_id = e.id),
            (SELECT array_agg(a.at ORDER BY a.kind) FROM enrolment_act a WHERE a.enrolment_id = e.id)
     FROM enrolment e WHERE e.id = ANY(CAST(:ids AS uuid[]))
-""")  # noqa: S608 - names of columns, and an expression of our own
+""")  # noqa: S608 - names of columns of our own
 
 
 @dataclass(frozen=True)

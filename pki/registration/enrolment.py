@@ -18,9 +18,12 @@ from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated, not_before
 from directory.model import Mailbox, MailboxFacts, Practitioner
 from directory.search import sites_of
+from pki.acts.act import ActKind
 from pki.model import Enrolment, EnrolmentState
-from pki.record import doubts, enrolments
-from pki.registration import eligibility, vouched_names
+from pki.powers.state import Powers
+from pki.record import doubts, enrolment_acts, enrolments
+from pki.registration import eligibility, handed_in, vouched_names
+from pki.registration.handed_in import HandedIn
 from pki.registration.subject import subject_of
 
 
@@ -32,35 +35,92 @@ def request_enrolment(
     practitioner: str,
     mailbox: str,
     identity_check: Mapping[str, Any],
+    enrolment_id: UUID | None = None,
+    signed: bytes | None = None,
+    powers: Powers | None = None,
 ) -> Enrolment:
     """Ask for a person to be enrolled for a mailbox: their own, or an establishment's that they answer for.
 
-    Refuses `not-a-registrar`, `bad-identity-check`, `unknown-practitioner`, `unknown-mailbox`,
-    `malformed-address`, `wrong-authority`, `not-the-holder`, `mailbox-kind-not-served`, `already-enrolled`,
-    and every reason of the verdict that stands against the person or the mailbox.
+    Where the installation has anchors, `signed` is the act of who asks, over the enrolment that was drawn up
+    under this id. Refuses `not-a-registrar`, `bad-identity-check`, `unknown-practitioner`,
+    `unknown-mailbox`, `malformed-address`, `wrong-authority`, `not-the-holder`, `mailbox-kind-not-served`,
+    `already-enrolled`, and every reason of the verdict that stands against the person or the mailbox. Refuses
+    what is wrong with the act (`handed_in.judged`).
     """
     eligibility.check_registrar(token)
-    checked = eligibility.check_identity(identity_check, now)
-    now = dated(connection, directory_store.lock_person(connection, practitioner), now)
-    person, facts = subject_of(connection, practitioner, mailbox)
-    eligibility.check_enrolment(token.authority, person, facts, now)
-    vouched_names.check_publishable(person, facts)
-    asked = Enrolment(
-        id=uuid4(), practitioner=practitioner, mailbox=mailbox_of(facts).address, authority=token.authority,
-        identity_check=checked, state=EnrolmentState.REQUESTED, requested_by=token.id, requested_at=now,
-        names=vouched_names.recorded(vouched_names.names_of(person, facts)),
+    held_at = directory_store.lock_person(connection, practitioner)
+    now = dated(connection, held_at, now)
+    asked, practises_there = _drawn_up(
+        connection, now, token, practitioner=practitioner, mailbox=mailbox, identity_check=identity_check,
+        enrolment_id=enrolment_id or uuid4(),
     )  # fmt: skip
-    practises_there = _practises_at(connection, person, mailbox_of(facts).establishment)
-    detail = {**_told(asked), "identity_check": checked["method"], "practises_there": practises_there}
+    act = handed_in.judged(connection, powers, signed, ActKind.ENROLMENT_REQUEST, asked, token=token, now=now)
+    if enrolment_id is not None and enrolments.load_enrolment(connection, enrolment_id) is not None:
+        raise _already_enrolled()
+    detail = {
+        **_told(asked), "identity_check": asked.identity_check["method"], "practises_there": practises_there,
+        **_signed(act),
+    }  # fmt: skip
     line = Line(now, token.actor, Event.ENROLMENT_REQUESTED, str(asked.id), detail)
     # The one before seldom stands: looked at when it is in the way.
     if not enrolments.add_enrolment(connection, asked, line, beside_approved=False) and not (
         _has_room(connection, asked, token, now)
         and enrolments.add_enrolment(connection, asked, line, beside_approved=True)
     ):
-        text = "An enrolment of this person for this mailbox is under way or approved."
-        raise Refusal(Kind.CONFLICT, "already-enrolled", text)
+        raise _already_enrolled()
+    if act is not None:
+        enrolment_acts.add(connection, act.act)
     return asked
+
+
+def draw_up(
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    practitioner: str,
+    mailbox: str,
+    identity_check: Mapping[str, Any],
+) -> Enrolment:
+    """What would be asked for, under an id of its own, so that it can be signed; nothing is stored.
+
+    Refuses as `request_enrolment` does, but for what stands in its way when it is asked for.
+    """
+    eligibility.check_registrar(token)
+    asked, _ = _drawn_up(
+        connection, now, token, practitioner=practitioner, mailbox=mailbox, identity_check=identity_check,
+        enrolment_id=uuid4(),
+    )  # fmt: skip
+    return asked
+
+
+def _drawn_up(
+    connection: Connection,
+    now: datetime,
+    token: Token,
+    *,
+    practitioner: str,
+    mailbox: str,
+    identity_check: Mapping[str, Any],
+    enrolment_id: UUID,
+) -> tuple[Enrolment, bool]:
+    """The enrolment as it would be asked for, and whether the person practises at that mailbox's place."""
+    checked = eligibility.check_identity(identity_check, now)
+    person, facts = subject_of(connection, practitioner, mailbox)
+    eligibility.check_enrolment(token.authority, person, facts, now)
+    vouched_names.check_publishable(person, facts)
+    asked = Enrolment(
+        id=enrolment_id, practitioner=practitioner, mailbox=mailbox_of(facts).address,
+        authority=token.authority, identity_check=checked, state=EnrolmentState.REQUESTED,
+        requested_by=token.id, requested_at=now,
+        names=vouched_names.recorded(vouched_names.names_of(person, facts)),
+    )  # fmt: skip
+    return asked, _practises_at(connection, person, mailbox_of(facts).establishment)
+
+
+def _already_enrolled() -> Refusal:
+    text = "An enrolment of this person for this mailbox is under way or approved."
+    return Refusal(Kind.CONFLICT, "already-enrolled", text)
 
 
 def _practises_at(connection: Connection, person: Practitioner, establishment: str) -> bool:
@@ -109,13 +169,20 @@ def _end(
 
 
 def approve_enrolment(
-    connection: Connection, *, now: datetime, token: Token, enrolment_id: UUID
+    connection: Connection,
+    *,
+    now: datetime,
+    token: Token,
+    enrolment_id: UUID,
+    signed: bytes | None = None,
+    powers: Powers | None = None,
 ) -> Enrolment:
     """The second pair of eyes; the person and the mailbox must still stand, under the names recorded.
 
-    The enrolment approved before it ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`,
-    `already-approved`, `enrolment-ended`, `enrolment-void`. Who approves several holds all who live
-    before (`enrolments.lock_beside`).
+    Where the installation has anchors, `signed` is the act of who approves. The enrolment approved before it
+    ends. Refuses `unknown-enrolment`, `wrong-authority`, `self-approval`, `already-approved`,
+    `enrolment-ended`, `enrolment-void`, and what is wrong with the act (`handed_in.judged`). Who approves
+    several holds all who live before (`enrolments.lock_beside`).
     """
     locked = enrolments.enrolment_and_standing(connection, enrolment_id)
     if locked is None:
@@ -126,10 +193,16 @@ def approve_enrolment(
     person, facts = subject_of(connection, enrolment.practitioner, enrolment.mailbox)
     eligibility.check_enrolment(enrolment.authority, person, facts, now)
     vouched_names.check_unchanged(enrolment, person, facts)
+    act = handed_in.judged(
+        connection, powers, signed, ActKind.ENROLMENT_APPROVE, enrolment, token=token, now=now
+    )
     for before in standing:
         # Its place is taken: two persons have said so by now.
         _end(connection, before, token, now, comment=f"replaced by {enrolment.id}")
-    line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(enrolment.id), _told(enrolment))
+    if act is not None:
+        enrolment_acts.add(connection, act.act)
+    detail = {**_told(enrolment), **_signed(act)}
+    line = Line(now, token.actor, Event.ENROLMENT_APPROVED, str(enrolment.id), detail)
     return enrolments.approve(connection, enrolment, token.id, line)
 
 
@@ -215,6 +288,11 @@ def _enrolment(enrolment: Enrolment | None, enrolment_id: UUID) -> Enrolment:
     if enrolment is None:
         raise eligibility.unknown_enrolment(enrolment_id)
     return enrolment
+
+
+def _signed(act: HandedIn | None) -> dict[str, str]:
+    """What the log tells of the act: its digest, by which a copy of it is known."""
+    return {} if act is None else {"act": act.digest}
 
 
 def _told(enrolment: Enrolment) -> dict[str, str]:

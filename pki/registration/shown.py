@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pki.acts.act import ActKind, seen_digest
+from pki.acts.act import Act, ActKind, seen_digest
+from pki.acts.draft import Draft
 from pki.model import Enrolment
 from pki.powers.needs import Role
 from pki.powers.state import NoForceError, Powers
@@ -30,8 +31,15 @@ def shown(enrolment: Enrolment) -> dict[str, Any]:
     }
 
 
-def signer_of(powers: Powers, enrolment: Enrolment, kind: ActKind, signed: bytes, at: datetime) -> str:
-    """The person who signed this for the enrolment; NoForceError unless she may, and saw what it says.
+def to_sign(enrolment: Enrolment, kind: ActKind, installation: str) -> Draft:
+    """What a person is to sign for this enrolment, with all that she is shown."""
+    return Draft(kind, installation, (subject_named(enrolment.id),), shown(enrolment))
+
+
+def signer_of(
+    powers: Powers, enrolment: Enrolment, kind: ActKind, signed: bytes, at: datetime
+) -> tuple[str, Act]:
+    """Who signed this for the enrolment, and the act; NoForceError unless she may, and saw what it says.
 
     `at` is when it was handed in: an act ends the day that it was signed, what it gave goes on.
     """
@@ -45,7 +53,7 @@ def signer_of(powers: Powers, enrolment: Enrolment, kind: ActKind, signed: bytes
     if not powers.holds(person, Role.REGISTRAR, enrolment.authority):
         text = f"{person} is no registrar of {enrolment.authority}."
         raise NoForceError("no-registrar", text)
-    return person
+    return person, act
 
 
 def _digest(enrolment: Enrolment) -> str:

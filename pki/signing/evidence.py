@@ -64,7 +64,7 @@ def _check_persons(powers: Powers, enrolment: Enrolment, acts: Sequence[Enrolmen
         if act is None:
             raise _missing(f"nobody signed {kind.value} for its enrolment")
         try:
-            persons.add(signer_of(powers, enrolment, kind, act.signed, act.at))
+            persons.add(signer_of(powers, enrolment, kind, act.signed, act.at)[0])
         except NoForceError as error:
             raise _unfit(f"{kind.value} has no force: {error}", error.code) from error
     if len(persons) < len(_WANTED):

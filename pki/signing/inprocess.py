@@ -3,10 +3,12 @@
 `process` puts it behind a socket; tests and bulk work on one machine use it as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from threading import Lock
+from uuid import UUID
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -21,10 +23,12 @@ from pki.crl import store as crl_store
 from pki.model import Authority, Reservation, Serial
 from pki.powers.freeze import need_thawed
 from pki.powers.state import Powers
-from pki.record import authorities, reservations
+from pki.record import authorities, enrolment_acts, reservations
+from pki.record.enrolment_acts import Evidence
 from pki.rollback import high_water
 from pki.rollback.detection import OutsideMemory, Watch
 from pki.rollback.signing_clock import SigningClock
+from pki.signing.evidence import check_evidence, needs_evidence
 from pki.signing.inspection import inspect
 from pki.signing.journal import Journal
 from pki.signing.keys import Keys, missing
@@ -33,6 +37,15 @@ from pki.signing.signer import MOST_AT_ONCE, MOST_LISTED
 
 VERSION = "sceau-signer/1"
 Gate = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class _Committed:
+    """What was committed for a serial, and what persons signed for the enrolment it names."""
+
+    reservation: Reservation
+    authority: Authority
+    evidence: Evidence | None
 
 
 class InProcessSigner:
@@ -49,6 +62,7 @@ class InProcessSigner:
         kept: OutsideMemory | None = None,
         powers: Callable[[], Powers] | None = None,
     ) -> None:
+        """With `powers`, it signs for an enrolment what two persons with the power to it signed for."""
         self.clock = clock
         self.signing = SigningClock(engine, self._now, journal.folder)
         self._watch = None if kept is None else Watch(engine, kept)
@@ -103,13 +117,13 @@ class InProcessSigner:
             wanted = [serial for serial, signed in known.items() if signed is None]
             if wanted and self._watch is not None:
                 self._watch.need()
-            if wanted:
-                self._need_thawed()
+            powers = self._powers_now() if wanted else None
             reserved = self._reservations(wanted) if wanted else {}
             now = self.signing.instant() if wanted else None
             # 3. Whether it may be signed, and the signature.
             answers = {
-                serial: signed or self._signed(reserved[serial], now) for serial, signed in known.items()
+                serial: signed or self._signed(reserved[serial], now, powers)
+                for serial, signed in known.items()
             }
             # 4. On disk, then out.
             fresh = {serial: answers[serial] for serial in wanted}
@@ -153,29 +167,39 @@ class InProcessSigner:
         with self._alone:
             return self._journal.serials(after, MOST_LISTED)
 
+    def _powers_now(self) -> Powers | None:
+        """Who holds which power; refuses `frozen`. No CRL waits for that: they take trust away."""
+        powers = None if self._powers is None else self._powers()
+        if powers is not None:
+            need_thawed(powers)
+        return powers
+
     def _signed(
-        self, outcome: tuple[Reservation, Authority] | Refusal, now: datetime | None
+        self, outcome: _Committed | Refusal, now: datetime | None, powers: Powers | None
     ) -> bytes | Refusal:
         if isinstance(outcome, Refusal):
             return outcome
-        reserved, authority = outcome
+        reserved, authority, now = outcome.reservation, outcome.authority, now or self.signing.instant()
         try:
-            inspect(reserved, authority, now or self.signing.instant())
+            certificate = inspect(reserved, authority, now)
+            if powers is not None and needs_evidence(reserved):
+                found = outcome.evidence
+                enrolment, acts = (None, ()) if found is None else (found.enrolment, found.acts)
+                check_evidence(powers, enrolment, acts, reserved, certificate, now=now)
         except Refusal as refusal:
             return refusal
         return seal(reserved.tbs, self._key(authority))
 
-    def _need_thawed(self) -> None:
-        """Refuse `frozen` once an administrator has said so; no CRL waits for that: they take trust away."""
-        if self._powers is not None:
-            need_thawed(self._powers())
+    def _evidence(self, connection: Connection, reserved: Sequence[Reservation]) -> Mapping[UUID, Evidence]:
+        named = {reservation.enrolment_id for reservation in reserved}
+        asked = [enrolment_id for enrolment_id in named if enrolment_id is not None]
+        return {} if self._powers is None or not asked else enrolment_acts.evidence(connection, asked)
 
-    def _reservations(
-        self, serials: Sequence[Serial]
-    ) -> dict[Serial, tuple[Reservation, Authority] | Refusal]:
+    def _reservations(self, serials: Sequence[Serial]) -> dict[Serial, _Committed | Refusal]:
         with asking(self._engine) as connection:
             committed = reservations.to_sign(connection, serials)
-        outcomes: dict[Serial, tuple[Reservation, Authority] | Refusal] = {}
+            evidence = self._evidence(connection, [entry.reservation for entry in committed.values()])
+        outcomes: dict[Serial, _Committed | Refusal] = {}
         for serial in serials:
             if (entry := committed.get(serial)) is None:
                 text = f"No reservation {serial} is committed."
@@ -184,7 +208,9 @@ class InProcessSigner:
                 text = f"A certificate {serial} exists that this journal does not know."
                 outcomes[serial] = Refusal(Kind.CONFLICT, "already-signed", text)
             else:
-                outcomes[serial] = entry.reservation, entry.authority
+                of = entry.reservation.enrolment_id
+                found = None if of is None else evidence.get(of)
+                outcomes[serial] = _Committed(entry.reservation, entry.authority, found)
         return outcomes
 
     @staticmethod

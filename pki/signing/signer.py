@@ -21,7 +21,8 @@ class Signer(Protocol):
     def sign_certificate(self, serial: Serial) -> bytes:
         """The DER of the reserved certificate.
 
-        Refuses `unknown-reservation`, `stale-reservation`, `reservation-unfit`, `already-signed`;
+        Refuses `unknown-reservation`, `stale-reservation`, `reservation-unfit`, `already-signed`. Where the
+        installation has anchors, refuses `evidence-missing` and `evidence-unfit`, and `frozen`. Refuses
         `record-behind` while the record is behind what was published. Refuses `clock-differs` and
         `clock-behind` of a signer whose clock does not let it sign; `signer-unavailable` when it cannot be
         reached.

@@ -164,6 +164,14 @@ def test_nobody_approves_his_own_request(first: Caller, someone: Seeded) -> None
     assert refused(first.post(f"{path}/approval")) == (403, "self-approval")
 
 
+def test_without_anchors_no_act_is_judged(first: Caller, second: Caller, someone: Seeded) -> None:
+    assert refused(first.post(f"{PATH}/drafts", asked(someone))) == (409, "no-anchors")
+    assert refused(first.post(PATH, asked(someone, act="x"))) == (409, "no-anchors")
+    path = f"{PATH}/{first.post(PATH, asked(someone)).get_json()['id']}"
+    assert refused(second.get(f"{path}/draft")) == (409, "no-anchors")
+    assert refused(second.post(f"{path}/approval", {"act": "x"})) == (409, "no-anchors")
+
+
 def test_a_second_approval_is_a_conflict(second: Caller, approved: str) -> None:
     assert refused(second.post(f"{approved}/approval")) == (409, "already-approved")
 

@@ -22,8 +22,18 @@ from pki.signing.journal import Journal
 from pki.signing.process import POWERS, powers_of
 from pki.tlog import sequencer
 from pki.tlog.checkpoint import AuditKey
-from tests.persons import ANCHORS, ANNE, BRUNO, CHLOE, freeze, unfreeze
-from tests.pki.conftest import Established, Issue
+from tests.persons import (
+    ANCHORS,
+    ANNE,
+    BRUNO,
+    CHLOE,
+    DAVID,
+    freeze,
+    registrars,
+    sign_enrolment,
+    unfreeze,
+)
+from tests.pki.conftest import Enrolled, Established, Issue
 
 Tell = Callable[[ActKind, PowerLine], None]
 Number = Callable[[], None]
@@ -54,12 +64,20 @@ def frozen(engine: Engine, authority: Established, tmp_path: Path, now: datetime
         with transaction(engine) as connection:
             sequencer.sequence(connection, key, now=now)
 
+    for kind, line in registrars(CHLOE, DAVID):
+        tell(kind, line)
+        number()
     signer = InProcessSigner(engine, authority.keys, journal, clock=lambda: now, powers=followed.current)
     yield Frozen(signer, tell, number)
     journal.close()
 
 
-def test_a_freeze_stops_the_signer_at_once_and_two_lift_it(frozen: Frozen, issue: Issue) -> None:
+def test_a_freeze_stops_the_signer_at_once_and_two_lift_it(
+    frozen: Frozen, issue: Issue, engine: Engine, enrolled: Enrolled
+) -> None:
+    with transaction(engine) as connection:
+        sign_enrolment(connection, ActKind.ENROLMENT_REQUEST, enrolled.id, CHLOE)
+        sign_enrolment(connection, ActKind.ENROLMENT_APPROVE, enrolled.id, DAVID)
     frozen.tell(ActKind.FREEZE, freeze(ANNE))
     for numbered in (False, True):
         if numbered:

@@ -22,7 +22,7 @@ from pki.registration.shown import shown
 from pki.registration.vouched_names import VouchedNames, recorded
 from pki.signing.evidence import check_evidence, needs_evidence
 from tests.conftest import NOON as AT
-from tests.persons import ANCHORS, ANNE, BRUNO, CHLOE, DAVID, Person, add, end, grant, revoke
+from tests.persons import ANCHORS, ANNE, BRUNO, CHLOE, DAVID, Person, add, end, registrars, revoke
 
 ID, OTHER = UUID(int=1), UUID(int=2)
 NUMBER, ADDRESS = "810000000011", "anna.dupont@medecin.example"
@@ -36,9 +36,8 @@ CHLOE_AGAIN = Person(CHLOE.name, Ed25519PrivateKey.generate())
 
 def powers() -> Powers:
     made = Powers(ANCHORS)
-    for person in (CHLOE, DAVID):
-        made.follow(add(person, ANNE, BRUNO))
-        made.follow(grant(person, Role.REGISTRAR, ANNE, BRUNO, authority="CNOM"))
+    for _, line in registrars(CHLOE, DAVID):
+        made.follow(line)
     return made
 
 
