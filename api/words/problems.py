@@ -616,6 +616,14 @@ ENTRIES: tuple[Entry, ...] = (
         "conservés ailleurs, puis supprime le fichier : il se reconstruit.",
     ),
     Entry(
+        "log-not-followed", 503, "The signer is still reading the audit log",
+        "It does so once, at its first start with anchors. Try again in some minutes. The service still "
+        "takes trust away.",
+        "Le signataire lit encore le journal d'audit",
+        "Il le fait une fois, à son premier démarrage avec des ancres. Réessayez dans quelques minutes. Le "
+        "service peut toujours retirer la confiance.",
+    ),
+    Entry(
         "log-rewritten", 503, "The audit log is not the one that was followed",
         "It was restored from a backup, or changed. Nothing was signed. The operator runs `sceau audit "
         "verify`. The service still takes trust away.",

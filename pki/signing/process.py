@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from directory.base.asked_to_stop import asked_to_stop
 from directory.base.clock import Clock, utc_now
 from directory.base.db import connect_engine
-from directory.base.errors import Refusal
+from directory.base.errors import Kind, Refusal
 from directory.base.instant import dated_by_database
 from pki.model import Serial
 from pki.powers.anchors import load_anchors, required_anchors
@@ -39,6 +40,8 @@ from pki.signing.signer import Signer
 JOURNAL = "journal.jsonl"
 # Beside the journal: what was followed of the log, with the anchors it was followed from.
 POWERS = "powers.json"
+# A short log is followed before anybody asks for a signature.
+FIRST_SECONDS = 2.0
 _PR_SET_DUMPABLE = 4
 # Web processes and the worker keep eight connections each. Each has a thread and a file here: without bounds,
 # one process of their account takes all files there are, and nothing is signed.
@@ -100,7 +103,31 @@ def powers_of(engine: Engine, anchors: Path, folder: Path) -> Callable[[], Power
         return None
     followed = Followed(engine, found, kept)
     followed.keep()
-    return followed.current
+    return _caught_up(followed)
+
+
+def _caught_up(followed: Followed) -> Callable[[], Powers]:
+    """The powers of now; `log-not-followed` instead of a long wait, in which no CRL would be signed either.
+
+    The first time, ten million lines take minutes.
+    """
+
+    def follow() -> None:
+        # What stands against it is told to whoever asks for a signature.
+        with suppress(Refusal, SQLAlchemyError, OSError):
+            followed.current()
+
+    first = threading.Thread(target=follow, daemon=True)
+    first.start()
+
+    def current() -> Powers:
+        first.join(FIRST_SECONDS)
+        if first.is_alive():
+            text = "The audit log is still being followed for the first time: nothing gives trust until then."
+            raise Refusal(Kind.UNAVAILABLE, "log-not-followed", text)
+        return followed.current()
+
+    return current
 
 
 def answer(signer: Signer, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -1,5 +1,6 @@
 """One administrator stops every signature that gives trust, at once; two let it go on; lists go on."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,8 @@ from pki.acts.act import ActKind
 from pki.powers.anchors import Anchors
 from pki.powers.change import change_powers
 from pki.powers.followed import Followed
-from pki.powers.state import PowerLine
+from pki.powers.state import PowerLine, Powers
+from pki.signing import process
 from pki.signing.inprocess import InProcessSigner
 from pki.signing.journal import Journal
 from pki.signing.process import POWERS, powers_of
@@ -96,6 +98,28 @@ def test_a_freeze_stops_the_signer_at_once_and_two_lift_it(
     # What was signed is handed out again: it gives no trust anew.
     frozen.tell(ActKind.FREEZE, freeze(BRUNO))
     assert frozen.signer.sign_certificate(issued.serial) == issued.der
+
+
+def test_a_long_log_keeps_nobody_waiting_for_a_list(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchors, may_end, current = tmp_path / "anchors.json", threading.Event(), Followed.current
+    anchors.write_bytes(ANCHORS.text())
+
+    def slow(followed: Followed) -> Powers:
+        may_end.wait(30)
+        return current(followed)
+
+    monkeypatch.setattr(Followed, "current", slow)
+    monkeypatch.setattr(process, "FIRST_SECONDS", 0.01)
+    powers = powers_of(engine, anchors, tmp_path / "ca")
+    assert powers is not None
+    with pytest.raises(Refusal) as refusal:
+        powers()
+    assert (refusal.value.kind, refusal.value.code) == (Kind.UNAVAILABLE, "log-not-followed")
+    may_end.set()
+    monkeypatch.setattr(process, "FIRST_SECONDS", 30)
+    assert powers().administrators() == {ANNE.name, BRUNO.name}
 
 
 def test_a_signer_goes_by_the_anchors_it_once_had(engine: Engine, tmp_path: Path) -> None:
