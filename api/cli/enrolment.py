@@ -1,9 +1,9 @@
 """`sceau enrol`, `issue`, `revoke`: the registrar's acts from a terminal, by the same rules as over REST."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -15,15 +15,20 @@ from click.core import ParameterSource
 from sqlalchemy import Connection
 
 from api.cli.output import Command, answer, container, json_option, refusals_told, state_option
+from api.cli.person import read_act, signed_in_demo, signed_with
+from api.cli.sign import FILE
 from api.wiring import Container
 from directory import access, withdrawal_limits
 from directory.base.db import transaction
 from directory.base.errors import Kind, Refusal
 from directory.identifiers import read_national_id
+from pki.acts.act import ActKind
 from pki.certificates import serials
 from pki.issuance import for_enrolment
-from pki.model import Purpose, RevocationReason
+from pki.model import Enrolment, Purpose, RevocationReason
 from pki.registration import enrolment as enrolling
+from pki.registration.handed_in import need_anchors
+from pki.registration.shown import to_sign
 from pki.revocation import requests
 
 # A token has 49 characters: a file named by mistake is not read whole.
@@ -99,10 +104,73 @@ def withdrawing(parts: Container, *, as_json: bool) -> Iterator[Connection]:
         yield connection
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Who asks or approves from a terminal, and what he signs with."""
+
+    parts: Container
+    name: str | None
+    secret: str | None
+    key: Path | None
+    act: Path | None
+    drafted: UUID | None
+
+    def seen(self, enrolment_id: UUID) -> Enrolment:
+        """The enrolment that is to be approved."""
+        with transaction(self.parts.engine, read_only=True) as connection:
+            return enrolling.enrolment_seen(
+                connection, token=self._token(connection), enrolment_id=enrolment_id
+            )
+
+    def drawn_up(self, practitioner: str, mailbox: str, identity_check: Mapping[str, str]) -> Enrolment:
+        """The enrolment as it is asked for, under the id that was signed for, if one was."""
+        with transaction(self.parts.engine, read_only=True) as connection:
+            return enrolling.draw_up(
+                connection, now=self.parts.present(connection), token=self._token(connection),
+                practitioner=read_national_id(practitioner, strict=self.parts.settings.strict_rpps),
+                mailbox=mailbox, identity_check=identity_check, enrolment_id=self.drafted,
+            )  # fmt: skip
+
+    def handed_in(self, kind: ActKind, enrolment: Enrolment) -> Enrolment:
+        """Ask or approve, with the act where one is signed: nothing is open while somebody reads."""
+        powers, signed = self.parts.powers_followed, self._signed(kind, enrolment)
+        with transaction(self.parts.engine) as connection:
+            now, token = self.parts.present(connection), self._token(connection)
+            if kind is ActKind.ENROLMENT_APPROVE:
+                return enrolling.approve_enrolment(
+                    connection, now=now, token=token, enrolment_id=enrolment.id, signed=signed, powers=powers
+                )
+            return enrolling.request_enrolment(
+                connection, now=now, token=token, practitioner=enrolment.practitioner,
+                mailbox=enrolment.mailbox, identity_check=enrolment.identity_check,
+                enrolment_id=enrolment.id, signed=signed, powers=powers,
+            )  # fmt: skip
+
+    def _signed(self, kind: ActKind, enrolment: Enrolment) -> bytes | None:
+        if self.act is not None:
+            return read_act(self.act)
+        powers = self.parts.powers_followed
+        if powers is None and self.key is None:
+            return None
+        powers = need_anchors(powers)
+        draft = to_sign(enrolment, kind, powers.anchors.installation)
+        if self.key is not None:
+            return signed_with(powers, draft, self.key)
+        own = self.name is not None and (self.parts.settings.persons / f"{self.name}.pem").is_file()
+        return signed_in_demo(self.parts, powers, draft, self.name or "") if own else None
+
+    def _token(self, connection: Connection) -> access.Token:
+        return who_acts(self.parts, connection, self.name, self.secret)
+
+
 @click.command()
 @click.argument("practitioner", required=False)
 @click.argument("mailbox", required=False)
 @click.option("--approve", "approved", type=click.UUID, default=None, help="Approve this enrolment instead.")
+@click.option("--key", type=FILE, help="Sign with your key (PEM), where the installation has anchors.")
+@click.option("--draft", is_flag=True, help="Print what is to be signed (`sceau sign`), and ask for nothing.")
+@click.option("--act", type=FILE, help="The draft, signed elsewhere.")
+@click.option("--id", "drafted", type=click.UUID, help="The enrolment that the draft names, with --act.")
 @click.option(
     "--method",
     type=click.Choice(["in-person", "video", "existing-card"]),
@@ -120,6 +188,10 @@ def enrol(
     practitioner: str | None,
     mailbox: str | None,
     approved: UUID | None,
+    key: Path | None,
+    draft: bool,
+    act: Path | None,
+    drafted: UUID | None,
     method: str,
     document: str,
     checked_on: datetime | None,
@@ -134,26 +206,25 @@ def enrol(
     Examples:
       sceau enrol 810099000019 dr.a@one.example --as registrar_a
       sceau enrol --approve 3f0c… --as registrar_b
+      sceau enrol 810099000019 dr.a@one.example --token-file token --key chloe.pem
     """
     if approved is None and not (practitioner and mailbox):
         raise click.UsageError("Give PRACTITIONER and MAILBOX, or --approve ID.")
     parts = container(state, as_json=as_json, gives=True)
     day: date = (checked_on or parts.clock()).date()
-    with refusals_told(as_json=as_json), transaction(parts.engine) as connection:
-        token = who_acts(parts, connection, name, secret)
+    with refusals_told(as_json=as_json):
+        asked = _Asked(parts, name, secret, key, act, drafted)
         if approved is not None:
-            made = enrolling.approve_enrolment(
-                connection, now=parts.present(connection), token=token, enrolment_id=approved
-            )
+            kind, drawn_up = ActKind.ENROLMENT_APPROVE, asked.seen(approved)
         else:
-            made = enrolling.request_enrolment(
-                connection,
-                now=parts.present(connection),
-                token=token,
-                practitioner=read_national_id(practitioner or "", strict=parts.settings.strict_rpps),
-                mailbox=mailbox or "",
-                identity_check={"method": method, "document": document, "checked_on": day.isoformat()},
-            )
+            check = {"method": method, "document": document, "checked_on": day.isoformat()}
+            kind = ActKind.ENROLMENT_REQUEST
+            drawn_up = asked.drawn_up(practitioner or "", mailbox or "", check)
+        if draft:
+            here = need_anchors(parts.powers_followed).anchors.installation
+            click.echo(to_sign(drawn_up, kind, here).text().decode())
+            return
+        made = asked.handed_in(kind, drawn_up)
     told = {
         "id": str(made.id),
         "state": made.state.value,

@@ -239,7 +239,7 @@ def _hand_in(
     # The one change that is made because the log is another.
     restored = draft.kind is ActKind.RESTORE_ACCEPT
     powers = following.remembered() if restored else following.current()
-    signed = [*map(_act, acts), *(_signed_in_demo(parts, powers, draft, name) for name in names)]
+    signed = [*map(read_act, acts), *(signed_in_demo(parts, powers, draft, name) for name in names)]
     with transaction(parts.engine) as connection:
         change_powers(
             connection, now=parts.present(connection), powers=powers, kind=draft.kind, signed=signed,
@@ -257,22 +257,29 @@ def followed(parts: Container) -> Followed:
     return parts.powers
 
 
-def _act(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(LARGEST + 1).strip()
-
-
-def _signed_in_demo(parts: Container, powers: Powers, draft: Draft, name: str) -> bytes:
+def signed_in_demo(parts: Container, powers: Powers, draft: Draft, name: str) -> bytes:
+    """The act of whoever has this key in the state folder; refuses `no-demo`, `unknown-person`."""
     if not powers.anchors.demo:
         text = "Only in a demo do keys of a state folder count: give --act FILE (`sceau sign`)."
         raise Refusal(Kind.FORBIDDEN, "no-demo", text)
     path = parts.settings.persons / f"{name}.pem"
     if not path.is_file():
         raise Refusal(Kind.NOT_FOUND, "unknown-person", f"{path} is not there.")
+    return signed_with(powers, draft, path)
+
+
+def signed_with(powers: Powers, draft: Draft, path: Path) -> bytes:
+    """The act of whoever has the key in this file, under the name that the powers know her by."""
     made = opened(path, None)
     credential = credential_of(made.public_key())
     known = powers.credentials().get(credential)
     return signed_now(draft, made, known.person if known else person_of(credential))
+
+
+def read_act(path: Path) -> bytes:
+    """A signed act in a file; a longer one is none."""
+    with path.open("rb") as file:
+        return file.read(LARGEST + 1).strip()
 
 
 @person.command("list")

@@ -81,15 +81,16 @@ def draw_up(
     practitioner: str,
     mailbox: str,
     identity_check: Mapping[str, Any],
+    enrolment_id: UUID | None = None,
 ) -> Enrolment:
-    """What would be asked for, under an id of its own, so that it can be signed; nothing is stored.
+    """What would be asked for, so that it can be signed; nothing is stored.
 
     Refuses as `request_enrolment` does, but for what stands in its way when it is asked for.
     """
     eligibility.check_registrar(token)
     asked, _ = _drawn_up(
         connection, now, token, practitioner=practitioner, mailbox=mailbox, identity_check=identity_check,
-        enrolment_id=uuid4(),
+        enrolment_id=enrolment_id or uuid4(),
     )  # fmt: skip
     return asked
 

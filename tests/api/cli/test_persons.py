@@ -19,7 +19,8 @@ from directory.base.db import transaction
 from directory.rules import FRANCE
 from pki.tlog import sequencer
 from pki.tlog.checkpoint import AuditKey
-from tests.api.commands import Sceau, told
+from tests.api.commands import Sceau, token, told
+from tests.factories import seed_practitioner
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "persons.md"
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
@@ -304,3 +305,49 @@ def test_a_token_may_belong_to_a_person(sceau: Sceau, engine: Engine) -> None:
         assert connection.execute(text("SELECT person FROM api_token")).scalar_one() == person
     wrong = sceau("token", "create", "B", "--role", "auditor", "--person", "anne", "--json")
     assert (wrong.exit_code, told(wrong)["type"]) == (1, "bad-token-person")
+
+
+def enrolling(run: Run, number: Callable[[], None], *names: str) -> None:
+    """These are registrars of the CNOM, each with a key of hers."""
+    for name in names:
+        person = person_of(run, name)["person"]
+        well(run(f"sceau person draft credential.add --public-key {name}.public.pem > key-{name}"))
+        role = f"--person {person} --role registrar --authority CNOM"
+        well(run(f"sceau person draft role.grant {role} > role-{name}"))
+        for draft in (f"key-{name}", f"role-{name}"):
+            well(run(f"sceau person change {draft} {sign(run, draft, *ADMINISTRATORS)}"))
+            number()
+
+
+def test_two_registrars_sign_an_enrolment_from_a_terminal(
+    founded: Run, number: Callable[[], None], sceau: Sceau, engine: Engine, tmp_path: Path
+) -> None:
+    """With the key at hand, or on a machine of its own; one person is refused whatever token she has."""
+    enrolling(founded, number, "chloe", "david")
+    one, two = token(sceau, "one"), token(sceau, "two")
+    seeded = seed_practitioner(engine)
+    words = ("enrol", seeded.national_id, seeded.mailbox)
+    assert refused(sceau(*words, token=one)) == "act-missing"
+    asked = told(well(sceau(*words, "--key", "chloe.pem", "--json", token=one)))
+    approve = ("enrol", "--approve", asked["id"])
+    assert refused(sceau(*approve, "--key", "chloe.pem", token=two)) == "self-approval"
+    (tmp_path / "draft").write_text(well(sceau(*approve, "--draft", token=two)).stdout)
+    well(founded("sceau sign draft --key david.pem > david.act"))
+    assert told(well(sceau(*approve, "--act", "david.act", "--json", token=two)))["state"] == "approved"
+    other = seed_practitioner(engine, 2)
+    words = ("enrol", other.national_id, other.mailbox)
+    draft = well(sceau(*words, "--draft", token=one)).stdout
+    (tmp_path / "draft").write_text(draft)
+    well(founded("sceau sign draft --key chloe.pem > chloe.act"))
+    assert refused(sceau(*words, "--act", "chloe.act", token=one)) == "act-unfit"
+    drafted = orjson.loads(draft)["shown"]["enrolment"]
+    well(sceau(*words, "--act", "chloe.act", "--id", drafted, token=one))
+
+
+def test_without_anchors_an_enrolment_is_signed_by_nobody(sceau: Sceau, engine: Engine, run: Run) -> None:
+    well(run("sceau person key chloe --plain"))
+    seeded, one = seed_practitioner(engine), token(sceau, "one")
+    words = ("enrol", seeded.national_id, seeded.mailbox)
+    for more in (["--draft"], ["--key", "chloe.pem"], ["--act", "chloe.pem"]):
+        assert refused(sceau(*words, *more, token=one)) == "no-anchors"
+    well(sceau(*words, token=one))
