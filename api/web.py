@@ -23,7 +23,7 @@ from api.front.bodies import Pace
 from api.front.roads import Road, Trade, roads_of
 from api.front.turns import Turns
 from api.front.unnamed import Unnamed
-from api.http.access_log import together, write_to_stderr
+from api.http.access_log import together, write_soon, write_to_stderr
 from api.http.problems import of_failure
 from api.process.gathering import Gathering
 from api.rest.quick_recipient import QuickRecipient
@@ -65,6 +65,7 @@ _OF_STATUS = Road(Trade.STATUS, LARGEST_REQUEST)
 
 def _start() -> Front:
     write_to_stderr()
+    write_soon()
     sys.setswitchinterval(_SWITCH_SECONDS)
     connections.make_room()
     settings = load_settings()

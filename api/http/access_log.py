@@ -4,7 +4,6 @@ A request's line has the route's pattern, never the path, the query or the body.
 nobody's reading (gematik TIP1-A_5549: no reading profiles).
 """
 
-import atexit
 import logging
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from multiprocessing.util import Finalize
 from select import PIPE_BUF
 from typing import Any
 
@@ -91,34 +91,42 @@ class _Soon:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._some = threading.Event()
-        self._begun = threading.Lock()
+        self._writing = threading.Lock()
+        self._follows = False
+
+    def begin(self) -> None:
+        """Write them soon from now on; until then each is written at once."""
+        threading.Thread(target=self._follow, name="access-log", daemon=True).start()
+        # A process that was forked by multiprocessing ends without what is registered with atexit.
+        Finalize(None, self.flush, exitpriority=0)
+        self._follows = True
 
     def add(self, line: str) -> None:
         """Have it written soon."""
         self._lines.append(line)
-        if self._some.is_set():
-            return
-        self._some.set()
-        if self._begun.acquire(blocking=False):
-            # In the process that serves, which may be a fork of the one that was loaded.
-            atexit.register(self._flush)
-            threading.Thread(target=self._follow, name="access-log", daemon=True).start()
+        if not self._follows:
+            self.flush()
+        elif not self._some.is_set():
+            self._some.set()
+
+    def flush(self) -> None:
+        """Write what there is."""
+        with self._writing:
+            # One list for ever: a line put on one that was exchanged meanwhile would be lost.
+            lines = self._lines[:]
+            del self._lines[: len(lines)]
+            _write(lines)
 
     def _follow(self) -> None:
         while True:
             self._some.wait()
             time.sleep(_SOON_SECONDS)
             self._some.clear()
-            self._flush()
-
-    def _flush(self) -> None:
-        # One list for ever: a line put on one that was exchanged meanwhile would be lost.
-        lines = self._lines[:]
-        del self._lines[: len(lines)]
-        _write(lines)
+            self.flush()
 
 
 _SOON = _Soon()
+write_soon = _SOON.begin
 
 
 def _fields(

@@ -64,13 +64,14 @@ class Question(NamedTuple):
 class _Vouched(NamedTuple):
     """The last look, of which the memory keeps `mark`.
 
-    `now` is the database's clock. `commits` stood in the file of this host before the look. `tokens` are of
-    those who may ask, by their secrets.
+    `now` is the database's clock, `asked_at` and `told_at` are two of this machine's. `commits` stood in the
+    file of this host before the look. `tokens` are of those who may ask, by their secrets.
     """
 
     mark: Mark
     now: datetime
     asked_at: float
+    told_at: datetime
     commits: bytes
     tokens: Mapping[str, Token]
     sources: Mapping[str, datetime | None]
@@ -116,9 +117,10 @@ class Gathering:
         token = None if vouched is None else vouched.tokens.get(secret)
         if vouched is None or token is None or vouched.commits != commits.last():
             return None
-        age = time.monotonic() - vouched.asked_at
+        # A machine that was held still meanwhile tells so by one of its clocks at least.
+        age = max(_awake_or_not() - vouched.asked_at, (self._clock() - vouched.told_at).total_seconds())
         now = vouched.now + timedelta(seconds=age)
-        if age >= VOUCHED_SECONDS or token.expires_at <= now:
+        if not 0 <= age < VOUCHED_SECONDS or token.expires_at <= now:
             return None
         if age > _RENEWED_SECONDS and not self._renewing:
             self._renewing = True
@@ -206,7 +208,7 @@ class Gathering:
     def _look(self, link: Connection, questions: Sequence[Question]) -> list[Finding | None]:
         self._renewing = False
         # Before the record is asked: what is committed from here on may not be in what it answers.
-        committed, asked_at = commits.last(), time.monotonic()
+        committed, asked_at, told_at = commits.here(), _awake_or_not(), self._clock()
         wanted = {address for question in questions for address in question.addresses}
         answered, self._answered = self._answered, set()
         secrets = {question.secret for question in questions} | answered
@@ -226,7 +228,9 @@ class Gathering:
         dates = self._dates(link)
         digests = {secret: hashed(secret) for secret in secrets}
         askers = {s: head.tokens[digest] for s, digest in digests.items() if digest in head.tokens}
-        self._vouched = _Vouched(mark, head.now, asked_at, committed, askers, dates) if committed else None
+        self._vouched = None
+        if committed:
+            self._vouched = _Vouched(mark, head.now, asked_at, told_at, committed, askers, dates)
         return [
             Finding(askers.get(q.secret), [of_it[address] for address in q.addresses], dates)
             for q, of_it in zip(questions, found, strict=True)
@@ -258,3 +262,8 @@ class Gathering:
             dates = sources(link)
             self._sources = asked_at, dates
         return dates
+
+
+def _awake_or_not() -> float:
+    """Seconds, those in which this machine slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -70,6 +70,10 @@ class Writing:
         self.wrong()
         return self._ticks() - self._wrote_at
 
+    def looked_lately(self) -> bool:
+        """Whether `wrong` can tell without a look of its own, which takes the time of the record."""
+        return self._ticks() - self._looked_at < HOLD_SECONDS
+
     def wrong(self) -> str:
         """Why nothing can be written, as of the last seconds; '' when it can."""
         age = self._ticks() - self._looked_at

@@ -62,8 +62,10 @@ class QuickRecipient:
         """The answer to a plain question, where the last look at the record vouches for it."""
         began = time.perf_counter()
         plain = self._plain(scope)
-        finding = None if plain is None else self._gathering.at_once(plain.addresses, plain.secret)
-        if plain is None or finding is None:
+        if plain is None or not self._container.writing.looked_lately():
+            return None
+        finding = self._gathering.at_once(plain.addresses, plain.secret)
+        if finding is None:
             return None
         return self._answer(plain.spelt, finding, source, began, note_soon)
 
@@ -129,13 +131,14 @@ class QuickRecipient:
             lifetime: timedelta = container.verdict_lifetime
         except Refusal:
             return None
-        limits = prices.spent(container.readers, token, source, prices.ONE_ADDRESS.reading)
-        if limits is None:
-            return None
         occasion = Occasion(now, now, lifetime, finding.sources)
         sides = finding.sides
         verdict = decide(spelt, sides[0], sides[1] if len(sides) > 1 else None, occasion)
         body = octets(written(verdict))
+        # Last: what fails is asked again another way, and counted once.
+        limits = prices.spent(container.readers, token, source, prices.ONE_ADDRESS.reading)
+        if limits is None:
+            return None
         headers = [
             *self._guarding,
             ("Content-Length", str(len(body))),

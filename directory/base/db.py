@@ -127,9 +127,12 @@ def _tell_of_commits(engine: Engine) -> None:
     commit = engine.dialect.do_commit
 
     def commit_and_tell(link: Any) -> None:
-        commit(link)
-        if not link.read_only:
-            committed()
+        try:
+            commit(link)
+        finally:
+            # It may have been one although the answer was lost.
+            if not link.read_only:
+                committed()
 
     engine.dialect.do_commit = commit_and_tell  # type: ignore[method-assign,assignment]
 

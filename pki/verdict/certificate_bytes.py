@@ -12,7 +12,8 @@ from collections.abc import Iterable
 # Octets of a packed certificate, then the number of its dictionary.
 _HEAD = struct.Struct(">HB")
 _RAW = -zlib.MAX_WBITS
-_WINDOW = 1 << zlib.MAX_WBITS
+# Some ten certificates: what makes one ready takes as long as packing with it.
+_LONGEST_DICTIONARY = 1 << 13
 _MOST_DICTIONARIES = 64
 # A certificate like one in the dictionary keeps its key, its signature and its names: half of it.
 _PACKS_WELL = 0.6
@@ -46,7 +47,7 @@ class CertificateBytes:
         body = self._deflated(certificate, number)
         if len(body) > _PACKS_WELL * len(certificate) and number + 1 < _MOST_DICTIONARIES:
             with self._lock:
-                self._dictionaries.append((self._dictionaries[-1] + certificate)[-_WINDOW:])
+                self._dictionaries.append((self._dictionaries[-1] + certificate)[-_LONGEST_DICTIONARY:])
                 number = len(self._dictionaries) - 1
             body = self._deflated(certificate, number)
         try:

@@ -154,6 +154,8 @@ class Memory:
 
     def keep_bytes(self, sides: Iterable[tuple[str, Side]], mark: Mark) -> None:
         """Store the bytes of certificates of sides that `get` gave without them for this mark."""
+        if mark.generation != self._generation:
+            return
         read = [(address, self._packed(side)) for address, side in sides]
         with self._lock:
             if mark.generation != self._generation:

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,8 +11,10 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
+from api.http import access_log
 from api.http.access_log import ACCESS, JsonLines, note, note_soon, together
 from tests.api.conftest import Caller
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -119,6 +123,9 @@ def test_a_log_that_cannot_be_written_keeps_no_answer_back(
 def test_lines_told_soon_are_written_once_each_from_whatever_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = Pipe()
     monkeypatch.setattr("sys.stderr", pipe)
+    soon = access_log._Soon()
+    soon.begin()
+    monkeypatch.setattr(access_log, "_SOON", soon)
 
     def tell(first: int) -> None:
         for token in range(first, first + 500):
@@ -135,3 +142,28 @@ def test_lines_told_soon_are_written_once_each_from_whatever_thread(monkeypatch:
         time.sleep(0.01)
     assert sorted(orjson.loads(line)["token"] for line in told) == list(range(2_000))
     assert len(pipe.runs) < 1_000
+
+
+@pytest.mark.usefixtures("lines")
+def test_without_a_thread_for_them_they_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = Pipe()
+    monkeypatch.setattr("sys.stderr", pipe)
+    note_soon("GET", None, 200, 0.001, 7)
+    assert orjson.loads(pipe.getvalue())["token"] == 7
+
+
+def test_a_process_that_ends_writes_what_it_has() -> None:
+    program = (
+        "import logging, multiprocessing, os\n"
+        "from api.http import access_log\n"
+        "def serve():\n"
+        "    access_log.write_to_stderr(); access_log.write_soon()\n"
+        "    access_log.note_soon('GET', None, 200, 0.001, 7)\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('fork').Process(target=serve)\n"
+        "    process.start(); process.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert orjson.loads(done.stderr)["token"] == 7

@@ -1,11 +1,13 @@
 """Who commits on this host is heard by all its processes; who only reads is not."""
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
@@ -80,6 +82,51 @@ def test_a_file_cut_short_says_nothing_until_the_next_commit(file: Path) -> None
     assert commits.last() == b""
     commits.committed()
     assert len(commits.last()) == 8
+
+
+def test_a_file_that_was_removed_or_put_back_is_found_again(file: Path) -> None:
+    file.unlink()
+    assert commits.here() != b""
+    other = Commits(file)
+    before = commits.here()
+    other.tell()
+    assert commits.last() == other.last() != before
+    file.unlink()
+    commits.committed()
+    assert Commits(file).last() == commits.last()
+
+
+@pytest.mark.usefixtures("file")
+def test_a_commit_that_cannot_be_told_leaves_nothing_to_go_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    assert commits.last()
+    monkeypatch.setattr("os.pwrite", full)
+    commits.committed()
+    assert commits.last() == b""
+    monkeypatch.undo()
+    commits.committed()
+    assert commits.last()
+
+
+@pytest.mark.usefixtures("file")
+def test_a_commit_whose_answer_is_lost_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = commits.last()
+    commit = psycopg.Connection.commit
+
+    def lost(link: psycopg.Connection) -> None:
+        commit(link)
+        raise OSError("lost")
+
+    with engine.connect() as connection:
+        connection.begin()
+        connection.execute(WRITE, {"who": "one"})
+        monkeypatch.setattr(psycopg.Connection, "commit", lost)
+        with pytest.raises(OSError, match="lost"):
+            connection.commit()
+        monkeypatch.undo()
+    assert commits.last() != before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")

@@ -7,6 +7,7 @@ rows themselves are judged a fourth time by `decide`, over what the directory sa
 import os
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -743,6 +744,28 @@ def test_nothing_is_answered_at_once_after_a_commit_of_this_host(engine: Engine,
     run(engine, "INSERT INTO beat (who, number, at) VALUES ('one', 1, now())")
     assert quick.gathering.at_once((mailbox,), "sceau_first") is None
     assert quick.gathering.at_once((mailbox,), "sceau_second") is None
+
+
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("clock_that_tells", ["slept", "wall"])
+def test_a_machine_that_was_held_still_vouches_for_nothing(
+    engine: Engine, mailbox: str, monkeypatch: pytest.MonkeyPatch, clock_that_tells: str
+) -> None:
+    seed_token(engine, "first")
+    quick = Quick(engine, Memory())
+    for _ in range(20):
+        quick.sides(mailbox)
+        if quick.gathering.at_once((mailbox,), "sceau_first") is not None:
+            break
+    else:
+        pytest.fail("no look vouched for anything")
+    if clock_that_tells == "slept":
+        since_boot = time.clock_gettime(time.CLOCK_BOOTTIME) + 30
+        monkeypatch.setattr("api.process.gathering._awake_or_not", lambda: since_boot)
+    else:
+        wall = datetime.now(UTC) + timedelta(seconds=30)
+        monkeypatch.setattr(quick.gathering, "_clock", lambda: wall)
+    assert quick.gathering.at_once((mailbox,), "sceau_first") is None
 
 
 def test_a_process_that_hears_of_no_commits_answers_nothing_at_once(engine: Engine, mailbox: str) -> None:
