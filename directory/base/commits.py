@@ -21,8 +21,8 @@ class Commits:
         self.path = path
         make_private(path.parent)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        # Closed once no thread uses it, and not where a process ends while its threads still do: under the same
-        # number they would write into a file opened since.
+        # Closed once no thread uses it, and not where a process ends while threads do: they would write into
+        # whatever has the same number since.
         weakref.finalize(self, os.close, self._file).atexit = False
         if os.geteuid() == 0:
             # A command of root's must not keep the service from it.
