@@ -31,6 +31,8 @@ from pki.signing import token_uri
 from pki.signing.token_uri import TokenPlace
 
 _PREFIX = "SCEAU_"
+# Who connects to the record with a login of its own.
+DATABASE_PARTS = ("web", "worker", "signer", "gate", "log")
 
 
 def _setting(default: Any, doc: str) -> Any:
@@ -46,6 +48,17 @@ class Settings:
     )
     database_url: str = _setting(
         "", "PostgreSQL, `postgresql+psycopg://…`; empty: the embedded one below `state`."
+    )
+    web_database_url: str = _setting(
+        "",
+        "The same database, by the login of `sceau web`, a member of `sceau_web`; empty: `database_url`. Then"
+        " a thief of the web process has the owner's rights.",
+    )
+    worker_database_url: str = _setting("", "The same for `sceau worker`, a member of `sceau_worker`.")
+    signer_database_url: str = _setting("", "The same for `sceau signer`, a member of `sceau_signer`.")
+    gate_database_url: str = _setting("", "The same for `sceau ldap-gate`, a member of `sceau_gate`.")
+    log_database_url: str = _setting(
+        "", "The same for who numbers the log (in the worker), a member of `sceau_log`."
     )
     ldap_url: str = _setting("", "Where the publisher writes; empty: the embedded slapd's `ldapi` socket.")
     ldap_keys: str = _setting(
@@ -421,6 +434,15 @@ class Settings:
         )
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether the record lies in another PostgreSQL than the embedded one."""
+        return any((self.database_url, *(self.url_of(part) for part in DATABASE_PARTS)))
+
+    def url_of(self, part: str) -> str:
+        """The URL of one part's own login, '' where it has none."""
+        return str(getattr(self, f"{part}_database_url")) if part else self.database_url
+
+    @property
     def web_passphrase(self) -> Path:
         """File holding the passphrase of the OCSP responders' and the audit log's keys."""
         return (
@@ -587,9 +609,17 @@ def in_environment(secret: Secret) -> bool:
     return bool(os.environ.get(_PREFIX + secret.value))
 
 
-def child_environment(settings: Settings, secret: Secret | None = None) -> dict[str, str]:
-    """The environment of a part started as a process of its own, with that one passphrase and no other."""
+def child_environment(
+    settings: Settings, secret: Secret | None = None, parts: tuple[str, ...] = DATABASE_PARTS
+) -> dict[str, str]:
+    """The environment of a part started as a process of its own: that one passphrase and no other.
+
+    Of the logins to the record it has those of `parts` alone, where these have one; '' is the owner.
+    """
     kept = {_PREFIX + setting.value for setting in Secret if setting is not secret}
+    kept |= {f"{_PREFIX}{part.upper()}_DATABASE_URL" for part in DATABASE_PARTS if part not in parts}
+    if "" not in parts and all(settings.url_of(part) for part in parts):
+        kept.add(_PREFIX + "DATABASE_URL")
     ours = {name: value for name, value in os.environ.items() if name not in kept}
     return {**ours, _PREFIX + "STATE": str(settings.state), "PYTHONUNBUFFERED": "1"}
 

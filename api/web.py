@@ -60,6 +60,8 @@ _CONNECTIONS_APART, _KEPT_APART = 10, 2
 _SWITCH_SECONDS = 0.002
 # Objects made since the youngest were looked through, and how often that is done before the older ones are.
 _GARBAGE = (20_000, 20, 20)
+# Whose rights it has in the record.
+_PART = "web"
 _OF_STATUS = Road(Trade.STATUS, LARGEST_REQUEST)
 
 
@@ -72,7 +74,9 @@ def _start() -> Front:
     lints = LintPool()
     lints.warm()
     container = replace(
-        build(settings, connections=_CONNECTIONS), opinion=lints.findings, counting=_counting(settings)
+        build(settings, part=_PART, connections=_CONNECTIONS),
+        opinion=lints.findings,
+        counting=_counting(settings),
     )
     # A view that waited for ever would keep its thread for ever.
     impatient(container.engine, _PATIENCE)
@@ -102,7 +106,7 @@ def _start() -> Front:
 def _status(container: Container) -> StatusApplication:
     settings = container.settings
     # Connections of its own, as for who takes trust away.
-    record = dated_by_database(connect_engine(database_url(settings), application="sceau-status"))
+    record = dated_by_database(connect_engine(database_url(settings, _PART), application="sceau-status"))
     return StatusApplication(
         impatient(record, _STATUS_PATIENCE),
         keys_folder=settings.web_keys,
@@ -117,7 +121,7 @@ def _status(container: Container) -> StatusApplication:
 
 
 def _apart(container: Container) -> Container:
-    url = database_url(container.settings)
+    url = database_url(container.settings, _PART)
     engine = dated_by_database(
         connect_engine(url, most=_CONNECTIONS_APART, kept=_KEPT_APART, application="sceau-web-revocation")
     )
@@ -130,7 +134,9 @@ def _with_status(road: Callable[[str, str], Road]) -> Callable[[str, str], Road]
 
 
 def _gathering(container: Container) -> Gathering:
-    record = connect_engine(database_url(container.settings), most=1, kept=1, application="sceau-verdicts")
+    record = connect_engine(
+        database_url(container.settings, _PART), most=1, kept=1, application="sceau-verdicts"
+    )
     record.hide_parameters = True
     asked = impatient(record, _STATUS_PATIENCE)
     return Gathering(asked, container.remembered, container.clock, together).start()
@@ -138,7 +144,7 @@ def _gathering(container: Container) -> Gathering:
 
 def _counting(settings: Settings) -> Engine:
     """For the count of what is read: one thread draws at a time, another gives back or tells the log."""
-    made = connect_engine(database_url(settings), most=4, kept=1, application="sceau-readers")
+    made = connect_engine(database_url(settings, _PART), most=4, kept=1, application="sceau-readers")
     # Source addresses are among them.
     made.hide_parameters = True
     return impatient(dated_by_database(made), _STATUS_PATIENCE)

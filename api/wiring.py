@@ -53,6 +53,8 @@ class Container:
     work: Work = field(default_factory=Work, compare=False)
     # For the count of what is read, by itself; without one, connections are opened as they are needed.
     counting: Engine | None = field(default=None, compare=False)
+    # For who numbers the log, and nobody else may write into it; without one, as whoever acts.
+    numbering: Engine | None = field(default=None, compare=False)
 
     @cached_property
     def watch(self) -> Watch:
@@ -146,15 +148,20 @@ def written_folders(settings: Settings) -> tuple[Path, ...]:
     return run, kept.floor.parent, kept.heads.parent, settings.web_keys, log
 
 
-def database_url(settings: Settings) -> str:
-    """The database the settings name; the embedded one of a first run when they name none."""
-    return settings.database_url or postgres_url(settings.state / "postgres")
+def database_url(settings: Settings, part: str = "") -> str:
+    """The database the settings name, for its owner or for one part; the embedded one when they name none."""
+    if settings.is_elsewhere:
+        return settings.url_of(part) or settings.database_url
+    return postgres_url(settings.state / "postgres", part)
 
 
 def build(
-    settings: Settings, *, application: str = "sceau-web", connections: int = 10, kept: int = 10
-) -> Container:
+    settings: Settings, *, part: str = "", application: str = "sceau-web", connections: int = 10,
+    kept: int = 10,
+) -> Container:  # fmt: skip
     """A container on the real clock, the real database and the signer's socket; opens no connection.
+
+    `part` says with whose rights: those of a part, or the owner's, as commands of the host have.
 
     It never has more than `connections` to the record, where they are listed under `application`, and closes
     those beyond `kept` after use.
@@ -164,13 +171,20 @@ def build(
     # Nonsense in the operator's own bounds refuses to start, instead of the first night.
     _bounds(settings)
     engine = instant.dated_by_database(
-        connect_engine(database_url(settings), most=connections, kept=kept, application=application)
+        connect_engine(database_url(settings, part), most=connections, kept=kept, application=application)
     )
     # Parameters are names, addresses, tokens' hashes: a traceback in the log must not become a reading
     # profile.
     engine.hide_parameters = True
     signer = SignerClient(settings.signer_socket)
     return Container(settings=settings, engine=engine, signer=signer, clock=utc_now)
+
+
+def numbering(settings: Settings) -> Engine:
+    """The way to the record of who numbers the log."""
+    return instant.dated_by_database(
+        connect_engine(database_url(settings, "log"), most=2, kept=1, application="sceau-log")
+    )
 
 
 def _bounds(settings: Settings) -> Mapping[str, RegisterBounds]:

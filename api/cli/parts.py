@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from api.installation.bring_up import serve_signer, web_command
 from api.jobs.worker import CONNECTIONS, KEPT, run_worker
 from api.ldap import gate as ldap_gate
 from api.settings import child_environment, load_settings
-from api.wiring import build
+from api.wiring import build, numbering
 from directory.base.asked_to_stop import asked_to_stop
 
 # A part's files are for its account alone, unless it says otherwise.
@@ -27,7 +28,7 @@ def web(state: Path | None) -> None:
     command = web_command(settings)
     os.umask(PRIVATE)
     sys.stdout.flush()
-    os.execve(command[0], command, child_environment(settings))  # noqa: S606 - becomes the web server
+    os.execve(command[0], command, child_environment(settings, None, ("web",)))  # noqa: S606 - becomes the web server
 
 
 @click.command()
@@ -36,7 +37,9 @@ def worker(state: Path | None) -> None:
     """Run the jobs by the clock and follow the change feed; two may run, each job is done once."""
     with refusals_told():
         os.umask(PRIVATE)
-        parts = build(load_settings(state), application="sceau-worker", connections=CONNECTIONS, kept=KEPT)
+        settings = load_settings(state)
+        parts = build(settings, part="worker", application="sceau-worker", connections=CONNECTIONS, kept=KEPT)
+        parts = replace(parts, numbering=numbering(settings))
     run_worker(parts)
 
 
@@ -59,7 +62,7 @@ def gate(state: Path | None) -> None:
     with refusals_told():
         settings = load_settings(state)
         os.umask(PRIVATE)
-        parts = build(settings, application="sceau-ldap-gate", connections=ldap_gate.THREADS)
+        parts = build(settings, part="gate", application="sceau-ldap-gate", connections=ldap_gate.THREADS)
     parts.readers.follow()
     wait = asked_to_stop()
     # Named by hand, it is for a slapd under an account of its own.

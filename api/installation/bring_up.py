@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from api.embedded.postgres import EmbeddedPostgres
+from api.embedded.postgres import EmbeddedPostgres, password_of
 from api.embedded.slapd import EmbeddedSlapd, Slapd
 from api.embedded.slapd_readers import GuardedSlapd, OpenSlapd
 from api.front.connections import MOST
@@ -25,6 +25,7 @@ from api.installation.schema import migrate
 from api.installation.supervisor import Part, Supervisor, end_leftovers, refuse_taken_port
 from api.ldap import gate as ldap_gate
 from api.settings import (
+    DATABASE_PARTS,
     Secret,
     Settings,
     child_environment,
@@ -36,8 +37,11 @@ from api.settings import (
 )
 from api.wiring import Container, build, database_url
 from directory.base.audit import Actor
+from directory.base.db import connect_engine, transaction
 from directory.base.errors import Kind, Refusal
-from directory.base.unix_sockets import make_folder
+from directory.base.instant import dated_by_database
+from directory.base.rights import PREFIX, let_in
+from directory.base.unix_sockets import make_folder, postgres_password
 from pki.ceremony import perform
 from pki.model import CrlForm
 from pki.signing import process
@@ -101,7 +105,7 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             "postgres",
             postgres.command,
             lambda: _is_ready(postgres),
-            child_environment(settings),
+            child_environment(settings, None, ()),
             signal.SIGINT,
             works=questions.postgres(postgres),
             silence=30,
@@ -110,15 +114,17 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
         )
     )
     migrate(database_url(settings))
+    if not settings.is_elsewhere:
+        let_parts_in(settings)
     report("record ready")
     # 2. The keys: nothing can be issued, and LDAPS cannot start, before the CA exists.
-    container = build(settings)
+    container = build(settings, application="sceau-up")
     supervisor.start(
         Part(
             "signer",
             lambda: _sceau("signer", settings, "--establish"),
             lambda: _signer_answers(container),
-            child_environment(settings, Secret.CA),
+            child_environment(settings, Secret.CA, ("signer", "")),
             works=questions.signer(settings.signer_socket),
             # It signs alone: a million entries of a CRL come before an answer.
             silence=60,
@@ -132,13 +138,13 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
     opened = f", LDAP on {settings.ldap_port}" if settings.ldap_open else ""
     report(f"LDAPS on port {settings.ldaps_port}{opened}")
     # 4. Those who serve.
-    trusted, url = child_environment(settings, Secret.WEB), database_url(settings)
+    url = database_url(settings)
     supervisor.start(
         Part(
             "web",
             lambda: web_command(settings),
             lambda: questions.answering_process(local_web(settings)) is not None,
-            trusted,
+            child_environment(settings, Secret.WEB, ("web",)),
             works=questions.web(local_web(settings), settings.state),
             silence=30,
             # Chance says which of its processes answers: rarely asked, one that is well might seem to hang.
@@ -150,7 +156,7 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
             "worker",
             lambda: _sceau("worker", settings),
             questions.beats_since(url),
-            trusted,
+            child_environment(settings, Secret.WEB, ("worker", "log")),
             works=questions.worker(url),
             silence=20,
             stands_on="postgres",
@@ -162,7 +168,7 @@ def bring_up(settings: Settings, supervisor: Supervisor, report: Report) -> Cont
 
 def _start_ldap(settings: Settings, supervisor: Supervisor) -> None:
     """Who holds the tree, who says which token may read it, then those who answer."""
-    environment = child_environment(settings)
+    environment = child_environment(settings, None, ())
     slapd = slapd_of(settings)
     slapd.make()
     supervisor.start(Part("ldap", slapd.command, slapd.answers, environment, works=slapd.answers))
@@ -176,7 +182,7 @@ def _start_ldap(settings: Settings, supervisor: Supervisor) -> None:
             "ldap-gate",
             lambda: _sceau("ldap-gate", settings),
             gate_answers,
-            environment,
+            child_environment(settings, None, ("gate",)),
             works=gate_answers,
             stands_on="postgres",
         )
@@ -238,10 +244,22 @@ def make_secrets(settings: Settings, report: Report) -> None:
             )
 
 
+def let_parts_in(settings: Settings) -> None:
+    """Give each part a login of its own to the embedded record, with a password from a file of its own."""
+    engine = connect_engine(database_url(settings), application="sceau-migrate")
+    try:
+        with transaction(engine) as connection:
+            for part in DATABASE_PARTS:
+                file = postgres_password(settings.state / "postgres", part)
+                let_in(connection, part, password_of(file, PREFIX + part))
+    finally:
+        engine.dispose()
+
+
 def serve_signer(settings: Settings, *, establish: bool) -> None:
     """Become the signer process: CA keys in, a Unix socket out, until SIGTERM."""
     process.serve(
-        database_url=database_url(settings),
+        database_url=database_url(settings, "signer"),
         keys=ca_keys(settings),
         journal_folder=settings.ca_keys,
         socket_path=settings.signer_socket,
@@ -252,11 +270,22 @@ def serve_signer(settings: Settings, *, establish: bool) -> None:
 
 
 def _ceremony_of(settings: Settings) -> Callable[[Engine, Keys, datetime], None]:
-    """What makes the CAs of a first run: nobody but the ceremony makes any."""
-    return lambda engine, keys, now: perform.establish(
-        engine, keys, base_url=settings.base_url, now=now, actor=Actor("signer:ceremony"),
-        crl_form=CrlForm(settings.crl_form),
-    )  # fmt: skip
+    """What makes the CAs of a first run: nobody but the ceremony makes any.
+
+    By the owner's connection: the signer's own reads, and writes nothing.
+    """
+
+    def establish(_: Engine, keys: Keys, now: datetime) -> None:
+        owner = dated_by_database(connect_engine(database_url(settings), application="sceau-ceremony"))
+        try:
+            perform.establish(
+                owner, keys, base_url=settings.base_url, now=now, actor=Actor("signer:ceremony"),
+                crl_form=CrlForm(settings.crl_form),
+            )  # fmt: skip
+        finally:
+            owner.dispose()
+
+    return establish
 
 
 def web_command(settings: Settings) -> list[str]:

@@ -19,7 +19,7 @@ from api.front.unnamed import last_unnamed
 from api.installation.bring_up import ldap_readers_of, local_web, postgres_of, slapd_of
 from api.installation.supervisor import parts_written, supervisor_pid, troubles_written
 from api.ldap import gate as ldap_gate
-from api.settings import Settings
+from api.settings import DATABASE_PARTS, Settings
 from api.wiring import Container, build
 from directory.base import job_runs
 from directory.base.beats import WORKER, last_beat
@@ -38,7 +38,7 @@ PATIENCE = 30.0
 
 def at_rest(settings: Settings) -> bool:
     """Whether what `sceau up` started here was stopped: none holds the folder, no PostgreSQL listens."""
-    if settings.database_url or not (settings.state / "settings.toml").exists():
+    if settings.is_elsewhere or not (settings.state / "settings.toml").exists():
         return False
     listens = (postgres_of(settings).socket_folder / POSTGRES_SOCKET).exists()
     return not listens and supervisor_pid(settings.state) is None
@@ -51,7 +51,7 @@ def look(settings: Settings) -> dict[str, Any]:
     hangs again and again, and the record is complete. The clock must agree with the database's, no register
     be late and nothing of ours about to run out.
     """
-    if not (settings.database_url or (settings.state / "settings.toml").exists()):
+    if not (settings.is_elsewhere or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
         raise Refusal(Kind.NOT_FOUND, "never-started", text)
     container = build(settings)
@@ -85,6 +85,7 @@ def look(settings: Settings) -> dict[str, Any]:
         "parts": parts,
         "troubles": troubles,
         "strangers": strangers(settings.registers),
+        "as_owner": as_owner(settings),
         "unnamed_proxy": last_unnamed(settings.state),
         "versions": {
             "sceau": version("sceau"),
@@ -96,6 +97,13 @@ def look(settings: Settings) -> dict[str, Any]:
         },
         **counted,
     }
+
+
+def as_owner(settings: Settings) -> list[str]:
+    """The parts that connect to a record elsewhere as its owner, for want of a login of their own."""
+    if not settings.is_elsewhere:
+        return []
+    return [part for part in DATABASE_PARTS if not settings.url_of(part)]
 
 
 def _part(check: Callable[[], str], process: Mapping[str, Any] | None) -> dict[str, Any]:

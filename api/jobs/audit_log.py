@@ -12,7 +12,7 @@ from pki.tlog import store as tlog_store
 def sign_checkpoint(container: Container) -> str:
     """Number waiting audit lines and sign the new head, kept in the database and in a file beside it."""
     file = checkpoint_file(container)
-    with transaction(container.engine) as connection:
+    with transaction(container.numbering or container.engine) as connection:
         count = sequencer.sequence(
             connection, audit_key(container), now=container.signing.instant(), checkpoint_file=file
         )

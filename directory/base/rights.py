@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, text
 
 from directory.base.errors import Kind, Refusal
@@ -196,3 +197,12 @@ def _statements(kind: str, target: str, should: Iterable[Right]) -> Iterator[str
         )
     for role, privileges in by_role.items():
         yield f"GRANT {', '.join(privileges)} ON {target} TO {role}"
+
+
+def let_in(connection: Connection, part: str, password: str) -> None:
+    """Let this part's role itself log in with this password, of which PostgreSQL is given a digest alone."""
+    role, link = PREFIX + part, connection.connection.driver_connection
+    assert isinstance(link, psycopg.Connection)
+    digest = link.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    # As it stands: a colon begins a parameter elsewhere, and digests have some.
+    connection.exec_driver_sql(f"ALTER ROLE {role} LOGIN PASSWORD '{digest}'")

@@ -32,10 +32,22 @@ def postgres_folder(cluster: Path) -> Path:
     return socket_path(cluster / "run" / POSTGRES_SOCKET).parent
 
 
-def postgres_url(cluster: Path) -> str:
-    """SQLAlchemy URL of the database that this PostgreSQL serves."""
-    host = quote(str(postgres_folder(cluster)))
-    return f"postgresql+psycopg://{POSTGRES_USER}@/{POSTGRES_USER}?host={host}"
+def postgres_url(cluster: Path, part: str = "") -> str:
+    """SQLAlchemy URL of the database that this PostgreSQL serves, for its owner or for one part.
+
+    It names the file of the password, which libpq reads by itself, and not the password.
+    """
+    user = f"{POSTGRES_USER}_{part}" if part else POSTGRES_USER
+    host, file = quote(str(postgres_folder(cluster))), quote(str(postgres_password(cluster, part)))
+    return f"postgresql+psycopg://{user}@/{POSTGRES_USER}?host={host}&passfile={file}"
+
+
+def postgres_password(cluster: Path, part: str = "") -> Path:
+    """The file of the password of the owner or of one part, in the form that libpq reads (`.pgpass`).
+
+    Beside the cluster and not in it: the account that runs PostgreSQL has nothing to read there.
+    """
+    return cluster.resolve().parent / "secrets" / f"database-{part or 'owner'}"
 
 
 def make_folder(folder: Path, data: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from api.installation.ca_keys import ca_keys
-from api.settings import Settings, child_environment, load_settings, save_settings
-from api.wiring import build
+from api.installation.status import as_owner
+from api.settings import DATABASE_PARTS, Settings, child_environment, load_settings, save_settings
+from api.wiring import build, database_url
 from directory.base.errors import Kind, Refusal
 from pki.impediments.causes import GRACES
 from pki.signing.file import FileKeys
@@ -128,6 +129,42 @@ def test_a_part_is_told_where_the_state_is(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SCEAU_PORT", "8083")
     told = child_environment(Settings(state=tmp_path))
     assert load_settings(None, told) == Settings(state=tmp_path, port=8083)
+
+
+def test_each_part_gets_its_own_login_to_the_record_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCEAU_DATABASE_URL", "postgresql+psycopg://owner@/sceau")
+    for part in DATABASE_PARTS:
+        monkeypatch.setenv(f"SCEAU_{part.upper()}_DATABASE_URL", f"postgresql+psycopg://{part}@/sceau")
+    settings = load_settings(tmp_path)
+    for part in DATABASE_PARTS:
+        told = load_settings(None, child_environment(settings, None, (part,)))
+        assert {name: told.url_of(name) for name in ("", *DATABASE_PARTS) if told.url_of(name)} == {
+            part: f"postgresql+psycopg://{part}@/sceau"
+        }
+        assert database_url(told, part) == f"postgresql+psycopg://{part}@/sceau"
+    assert not [name for name in child_environment(settings, None, ()) if name.endswith("DATABASE_URL")]
+    # The ceremony of a first run writes as the owner.
+    told = load_settings(None, child_environment(settings, None, ("signer", "")))
+    assert database_url(told) == "postgresql+psycopg://owner@/sceau"
+
+
+def test_a_part_without_a_login_of_its_own_takes_the_owners(tmp_path: Path) -> None:
+    one = Settings(state=tmp_path, database_url="postgresql+psycopg://owner@/sceau")
+    assert database_url(one, "web") == one.database_url
+    assert as_owner(one) == list(DATABASE_PARTS)
+    some = dataclasses.replace(one, web_database_url="postgresql+psycopg://web@/sceau")
+    assert database_url(some, "web") == "postgresql+psycopg://web@/sceau"
+    assert as_owner(some) == ["worker", "signer", "gate", "log"]
+
+
+def test_the_embedded_record_has_a_login_for_each_part(tmp_path: Path) -> None:
+    settings = Settings(state=tmp_path)
+    assert as_owner(settings) == []
+    for part in DATABASE_PARTS:
+        assert database_url(settings, part).startswith(f"postgresql+psycopg://sceau_{part}@/sceau?")
+        assert database_url(settings, part).endswith(f"/secrets/database-{part}")
 
 
 TOKEN = "pkcs11:token=sceau-ca?module-path=/usr/lib/a.so"

@@ -13,12 +13,13 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from api.embedded import unprivileged
-from api.embedded.postgres import BINARIES, EmbeddedPostgres, buffers
+from api.embedded.postgres import BINARIES, EmbeddedPostgres, buffers, password_of
 from api.embedded.slapd import EmbeddedSlapd
 from directory.base.errors import Refusal
-from directory.base.unix_sockets import LONGEST_SOCKET, make_folder, socket_path
+from directory.base.unix_sockets import LONGEST_SOCKET, make_folder, postgres_password, socket_path
 
 ROOT = Path(__file__).resolve().parents[3]
 # The settings of real life, fsync among them, but for the memory.
@@ -291,3 +292,64 @@ def test_the_first_folder_that_the_account_cannot_enter_is_named(passable: Path)
 def test_the_binaries_are_those_of_the_release_that_the_cluster_was_made_by() -> None:
     shown = subprocess.run([BINARIES / "postgres", "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout.startswith("postgres (PostgreSQL) 18.")
+
+
+def without_password(cluster: EmbeddedPostgres, user: str = "sceau") -> str:
+    return make_conninfo(host=str(cluster.socket_folder), user=user, dbname="postgres", passfile="/dev/null")
+
+
+def as_release_0_3_0_left_it(cluster: EmbeddedPostgres) -> None:
+    """Whoever reaches the socket is the superuser, and no password is anywhere."""
+    cluster.make()
+    (cluster.data / "pg_hba.conf").write_text("local all all trust\nlocal replication all trust\n")
+    postgres_password(cluster.folder).unlink()
+    with running(cluster), psycopg.connect(without_password(cluster), autocommit=True) as link:
+        link.execute("ALTER ROLE sceau PASSWORD NULL")
+        link.execute("CREATE TABLE kept AS SELECT 42 AS n")
+
+
+def test_nobody_is_let_in_without_a_password(cluster: EmbeddedPostgres) -> None:
+    rules = (cluster.data / "pg_hba.conf").read_text()
+    assert {line.split()[-1] for line in rules.splitlines()} == {"scram-sha-256"}
+    file = postgres_password(cluster.folder)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert cluster.folder not in file.parents
+    # 256 bits, in letters of six.
+    assert len(file.read_text().strip().rpartition(":")[2]) == 43
+    with running(cluster):
+        for user in ("sceau", "sceau_web", "postgres"):
+            with pytest.raises(psycopg.OperationalError, match=r"no password supplied|authentication failed"):
+                psycopg.connect(without_password(cluster, user))
+
+
+def test_a_cluster_of_0_3_0_is_closed_and_loses_nothing(passable: Path) -> None:
+    cluster = EmbeddedPostgres(passable / "of-0-3-0" / "postgres")
+    as_release_0_3_0_left_it(cluster)
+    cluster.make()
+    with running(cluster):
+        with psycopg.connect(make_conninfo(cluster.conninfo, dbname="postgres")) as link:
+            assert link.execute("SELECT n FROM kept").fetchone() == (42,)
+        with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+            psycopg.connect(without_password(cluster))
+
+
+def test_a_password_whose_file_was_lost_is_made_anew(passable: Path) -> None:
+    cluster = EmbeddedPostgres(passable / "forgot" / "postgres")
+    cluster.make()
+    file = postgres_password(cluster.folder)
+    before = file.read_text()
+    file.unlink()
+    cluster.make()
+    assert file.read_text() != before
+    with running(cluster), psycopg.connect(cluster.conninfo) as link:
+        assert link.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_cluster_half_closed_is_closed_by_the_next_start(passable: Path) -> None:
+    """Ended between the password and the rules: the password of the file is the one that is set."""
+    cluster = EmbeddedPostgres(passable / "half-closed" / "postgres")
+    as_release_0_3_0_left_it(cluster)
+    password_of(postgres_password(cluster.folder), "sceau")
+    cluster.make()
+    with running(cluster), psycopg.connect(make_conninfo(cluster.conninfo, dbname="postgres")) as link:
+        assert link.execute("SELECT n FROM kept").fetchone() == (42,)

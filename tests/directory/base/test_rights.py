@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, make_url, text
 
 from api.embedded.postgres import EmbeddedPostgres
 from api.installation import schema
@@ -224,3 +225,24 @@ def test_a_worker_loads_a_country_for_the_first_time(engine: Engine) -> None:
         connection.execute(text(f"SELECT sceau_analyse_people(), sceau_search_people({keys})"))
         assert connection.execute(text("SELECT count(*) FROM search_person")).scalar_one() == 1
         connection.rollback()
+
+
+def test_an_owner_who_is_no_superuser_migrates_and_grants(postgres: EmbeddedPostgres) -> None:
+    """As on a server of one's own; what triggers do with his rights is no superuser's work then."""
+    with psycopg.connect(postgres.conninfo, autocommit=True) as link:
+        link.execute("CREATE ROLE plain_owner LOGIN CREATEROLE PASSWORD 'of a test'")
+        link.execute("CREATE DATABASE owned OWNER plain_owner TEMPLATE template0")
+        try:
+            url = make_url(postgres.url).set(username="plain_owner", password="of a test", database="owned")
+            url = url.difference_update_query(["passfile"])
+            assert schema.migrate(url.render_as_string(hide_password=False)).before is None
+            engine = connect_engine(url.render_as_string(hide_password=False))
+            try:
+                with transaction(engine) as connection:
+                    assert rights.granted(connection) == rights.wanted()
+                seed_practitioner(engine, 1)
+            finally:
+                engine.dispose()
+        finally:
+            link.execute("DROP DATABASE owned WITH (FORCE)")
+            link.execute("DROP ROLE plain_owner")
