@@ -58,6 +58,11 @@ def _rows(installation: dict[str, Any], now: datetime) -> list[tuple[str, str | 
         rows.append(("record", Text("behind", "red"), reason))
     if reason := installation["clock"].get("reason"):
         rows.append(("clock", Text("differs", "red"), reason))
+    if reason := installation["powers"].get("reason"):
+        state = installation["powers"]["state"]
+        rows.append(("powers", Text(state, "yellow" if state == "none" else "red"), reason))
+    elif forceless := installation["powers"].get("without_force"):
+        rows.append(("powers", Text("ok", "yellow"), f"{forceless} lines without force: `sceau person list`"))
     rows += [_register(name, register, now) for name, register in installation["registers"].items()]
     rows += [
         ("drop folder", Text(repr(name), "yellow"), "no register's file: nobody reads it")

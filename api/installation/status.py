@@ -49,7 +49,7 @@ def look(settings: Settings) -> dict[str, Any]:
 
     `state` is `degraded` when some parts are ok, `down` when none is. It is `ok` when all parts are and none
     hangs again and again, and the record is complete. The clock must agree with the database's, no register
-    be late and nothing of ours about to run out.
+    be late and nothing of ours about to run out. No administrator must have frozen it.
     """
     if not (settings.is_elsewhere or (settings.state / "settings.toml").exists()):
         text = f"Nothing was ever started in {settings.state}: `sceau up`, or say where with --state."
@@ -72,7 +72,8 @@ def look(settings: Settings) -> dict[str, Any]:
     behind = bool(counted["record"].get("lacks"))
     uneven = bool(counted["clock"].get("reason"))
     troubles = troubles_written(settings.state)
-    wrong = late or due or behind or uneven or troubles
+    stopped = counted["powers"].get("state") in {"frozen", "refused"}
+    wrong = late or due or behind or uneven or stopped or troubles
     well = all(part["state"] == "ok" for part in parts.values()) and not wrong
     return {
         "state": "ok" if well else "degraded" if any(p["state"] == "ok" for p in parts.values()) else "down",
@@ -173,6 +174,7 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
         return {
             "record": {},
             "clock": {},
+            "powers": {},
             "last_sync": {},
             "registers": {},
             "feed": {},
@@ -190,6 +192,7 @@ def _counted(container: Container, *, up: bool) -> dict[str, Any]:
     return {
         "record": told,
         "clock": _clock(container),
+        "powers": _powers(container),
         "last_sync": dict(counted.registers),
         "registers": {condition.register: _register(condition) for condition in registers},
         "lifetimes": {
@@ -211,6 +214,20 @@ def _clock(container: Container) -> dict[str, Any]:
     told = {"difference_seconds": container.signing.difference().total_seconds()}
     reason = container.signing.wrong()
     return told | ({"reason": reason} if reason else {})
+
+
+def _powers(container: Container) -> dict[str, Any]:
+    """Whether persons' acts are asked for here, and what stands against giving trust, if anything does."""
+    try:
+        if (followed := container.powers) is None:
+            return {"state": "none", "reason": "no anchors: two tokens suffice"}
+        powers, forceless = followed.current(), followed.without_force()
+    except Refusal as refusal:
+        return {"state": "refused", "reason": refusal.text}
+    told = {"administrators": len(powers.administrators()), "without_force": len(forceless)}
+    if powers.frozen:
+        return {"state": "frozen", "reason": "nothing gives trust until two administrators lift it", **told}
+    return {"state": "ok", **told}
 
 
 def _register(condition: Condition) -> dict[str, Any]:

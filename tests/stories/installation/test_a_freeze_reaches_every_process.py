@@ -60,10 +60,17 @@ def test_one_stops_every_process_and_two_let_them_go_on(anchored: Installation) 
     anchored.sceau("freeze", "--as", "admin_a")
     # Each web process may be asked; none has to be told.
     assert {of_the_signer(anchored), *(of_the_web() for _ in range(8))} == {"frozen"}
+    told = anchored.ask("status")
+    assert (told["state"], told["powers"]["state"], told["powers"]["administrators"]) == (
+        "degraded",
+        "frozen",
+        2,
+    )
     alone = anchored.sceau("unfreeze", "--as", "admin_b", check=False)
     assert (alone.returncode, alone.stderr.split(":")[0]) == (1, "too-few-persons")
     anchored.sceau("unfreeze", "--as", "admin_a", "--as", "admin_b")
     within(10, lambda: of_the_signer(anchored) != "frozen" and of_the_web() != "frozen")
+    assert anchored.ask("status")["powers"]["state"] == "ok"
     # Each follower keeps what it followed for itself.
     for folder in ("ca", "floor"):
         kept = anchored.state / folder / "powers.json"
