@@ -13,6 +13,7 @@ from api.cli.correct import correct
 from api.cli.crl import crl
 from api.cli.demo import demo
 from api.cli.enrolment import enrol, issue, revoke
+from api.cli.evidence import evidence
 from api.cli.expiring import expiring
 from api.cli.jobs import jobs
 from api.cli.keys import keys
@@ -78,6 +79,7 @@ for command in (
     freeze,
     unfreeze,
     anchors,
+    evidence,
     jobs,
     demo,
     web,

@@ -3,9 +3,12 @@
 import re
 import shlex
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -20,8 +23,10 @@ from directory.rules import FRANCE
 from pki.tlog import sequencer
 from pki.tlog.checkpoint import AuditKey
 from tests.api.commands import Sceau, token, told
+from tests.api.signing import request_for, signer_in
 from tests.factories import seed_practitioner
 
+VERIFY = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "verify-an-enrolment.md"
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "persons.md"
 BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 SECRET = "of a test"
@@ -351,3 +356,47 @@ def test_without_anchors_an_enrolment_is_signed_by_nobody(sceau: Sceau, engine: 
     for more in (["--draft"], ["--key", "chloe.pem"], ["--act", "chloe.pem"]):
         assert refused(sceau(*words, *more, token=one)) == "no-anchors"
     well(sceau(*words, token=one))
+
+
+@pytest.mark.parametrize(
+    ("forge", "says"),
+    [
+        (None, ""),
+        (lambda told: told["shown"]["names"].update(family_name="THIEF"), "shown otherwise"),
+        (lambda told: told["acts"].__setitem__(1, told["acts"][0]), "one person alone"),
+        (lambda told: told["lines"][0]["signed"].pop(), "one administrator alone"),
+        (lambda told: told["anchors"].update(installation="0" * 32), "not signed for this"),
+        (lambda told: told["anchors"]["administrators"].popitem(), "KeyError"),
+        (lambda told: told["acts"].__setitem__(0, told["acts"][0][:-8] + "AAAAAAAA"), "CalledProcessError"),
+    ],
+)
+def test_an_auditor_verifies_who_signed_without_the_service(
+    forge: Callable[[dict[str, Any]], object] | None, says: str, *, founded: Run, number: Callable[[], None],
+    sceau: Sceau, engine: Engine, tmp_path: Path, built: dict[str, Any],
+) -> None:  # fmt: skip
+    """docs/how-to/verify-an-enrolment.md, as it is written."""
+    enrolling(founded, number, "chloe", "david")
+    one, two = token(sceau, "one"), token(sceau, "two")
+    seeded = seed_practitioner(engine)
+    words = ("enrol", seeded.national_id, seeded.mailbox, "--key", "chloe.pem", "--json")
+    asked = told(well(sceau(*words, token=one)))
+    well(sceau("enrol", "--approve", asked["id"], "--key", "david.pem", token=two))
+    (tmp_path / "request.pem").write_text(request_for())
+    with signer_in(tmp_path / "signer", engine, utc_now(), "https://sceau.example") as made:
+        built["signer"] = made
+        issued = told(well(sceau("issue", asked["id"], "--csr", "request.pem", "--json", token=one)))
+    evidence = orjson.loads(well(sceau("evidence", issued["serial"])).stdout)
+    if forge is not None:
+        forge(evidence)
+    (tmp_path / "evidence.json").write_bytes(orjson.dumps(evidence))
+    (python,) = re.findall(r"```python\n(.*?)```", VERIFY.read_text(), re.DOTALL)
+    (tmp_path / "verify.py").write_text(python)
+    command = [sys.executable, "verify.py", "evidence.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if forge is None:
+        listed = told(well(sceau("person", "list", "--json")))["persons"]
+        registrars = {p["person"] for p in listed if any(r["role"] == "registrar" for r in p["roles"])}
+        assert done.stdout.split()[2:] == sorted(registrars), done.stderr
+    else:
+        assert done.returncode == 1
+        assert says in done.stderr
