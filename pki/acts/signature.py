@@ -7,6 +7,7 @@ has one ES256 signature can write a second one that holds.
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePublicKey,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey
@@ -29,6 +30,8 @@ PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey
 TYPE = "sceau-act"
 # A thousand subjects of 200 characters, in base64.
 LARGEST = 320_000
+# An act on one subject has a thousand octets; of those on a thousand none is kept in memory.
+_REMEMBERED_LENGTH = 2_048
 _COMPACT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
@@ -72,6 +75,21 @@ def verified(signed: bytes, key: PublicKey) -> Act:
     """
     if len(signed) > LARGEST or not _COMPACT.fullmatch(signed):
         raise BadSignatureError("this is no compact JWS")
+    if len(signed) > _REMEMBERED_LENGTH:
+        return _verified(signed, key)
+    return _remembered(signed, key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+@lru_cache(maxsize=4096)
+def _remembered(signed: bytes, spki: bytes) -> Act:
+    """As `verified`: a signature that held once holds for ever, and each renewal asks again."""
+    key = load_der_public_key(spki)
+    if not isinstance(key, EllipticCurvePublicKey | Ed25519PublicKey):
+        raise BadSignatureError("acts are signed by keys on P-256 or Ed25519")
+    return _verified(signed, key)
+
+
+def _verified(signed: bytes, key: PublicKey) -> Act:
     name, algorithm = credential_of(key), _algorithm(key)
     header, payload, signature = signed.split(b".")
     if _octets(header) != canonical({"alg": algorithm, "kid": name, "typ": TYPE}):
