@@ -89,6 +89,8 @@ def test_the_roles_are_those_promised(app: Flask) -> None:
         ("POST", "/v1/measures/12/shortening"): {"registrar"},
         ("POST", "/v1/measures/12/annulment"): {"registrar"},
         ("POST", "/v1/enrolments"): {"registrar"},
+        ("POST", "/v1/enrolments/drafts"): {"registrar"},
+        ("GET", f"/v1/enrolments/{VALUES['enrolment_id']}/draft"): {"registrar"},
         ("GET", "/v1/enrolments"): {"registrar", "auditor"},
         ("GET", f"/v1/enrolments/{VALUES['enrolment_id']}"): {"registrar", "auditor"},
         ("POST", f"/v1/enrolments/{VALUES['enrolment_id']}/withdrawal"): {"registrar"},
