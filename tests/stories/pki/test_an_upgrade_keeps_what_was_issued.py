@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Engine, text
 
+from directory.base import rights
 from directory.base.clock import utc_now
 from pki.crl import publish as crl
 from pki.crl import store as crl_store
@@ -74,6 +75,9 @@ def kept(place: Installation, engine: Engine) -> Kept:  # noqa: F811 - the fixtu
         migrations.attributes["connection"] = connection
         command.downgrade(migrations, BEFORE)
         command.upgrade(migrations, "head")
+        # As `sceau migrate` does: what was made anew has its rights anew.
+        rights.grant(connection)
+        connection.commit()
     assert rows(engine) == before
     return made
 
