@@ -10,7 +10,7 @@ from marshmallow import fields, validate
 from api.front.roads import TAKES_AWAY
 from api.http import paging
 from api.http.operation import Call, Opens, Resource, Transacted, operation, resource
-from api.http.prices import SEARCH
+from api.http.prices import BY_NUMBER, SEARCH
 from api.http.schemas import EXAMPLE_ADDRESS, LONGEST_ADDRESS, Line, Shape
 from api.rest.certificates import PEM_CHAIN, IssuedAnswer
 from api.rest.enrolment_schemas import (
@@ -158,6 +158,8 @@ AGAINST_THE_REQUEST = (
     "/v1/enrolments/drafts",
     roles=REGISTRARS,
     opens=Opens.SNAPSHOT,
+    # It tells of a person and his mailbox, and leaves no line: read in a row, it would be a search uncounted.
+    price=BY_NUMBER,
     french="""Préparer une demande d'enrôlement.
 
     Ce que l'agent lit et signe de sa propre clé, et l'identifiant sous lequel il fait ensuite la demande.

@@ -370,6 +370,7 @@ def test_what_is_counted_and_what_never_is(anybody: Caller) -> None:
         "GET /v1/practitioners", "GET /v1/practitioners/{national_id}",
         "GET /v1/practitioners/{national_id}/measures", "GET /v1/organisations",
         "GET /v1/organisations/{finess}", "GET /v1/recipients/{address}", "POST /v1/recipients/check",
+        "POST /v1/enrolments/drafts",
         "GET /v1/recipient-checks/{check_id}/result",
         "GET /v1/changes", "GET /v1/exports", "GET /v1/exports/{stamp}", "GET /v1/exports/{stamp}/{file}",
         "GET /v1/corrections", "GET /v1/enrolments", "GET /v1/expiring",
