@@ -585,27 +585,30 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "anchors-missing", 503, "The anchors of this installation are not there",
-        "Without them nobody's power can be told, and nothing that gives trust is done. The operator "
-        "puts the file back. The service still takes trust away.",
+        "Without them nobody's power can be told, and nothing that gives trust is done. Revocations are "
+        "recorded, and OCSP tells of them. A signer that starts anew signs no CRL: the operator puts the "
+        "file back.",
         "Les ancres de cette installation sont absentes",
-        "Sans elles, aucun pouvoir ne peut être établi et rien n'accorde confiance. L'exploitant remet le "
-        "fichier en place. Le service peut toujours retirer la confiance.",
+        "Sans elles, aucun pouvoir ne peut être établi et rien n'accorde confiance. Les révocations sont "
+        "enregistrées, et OCSP les annonce. Un signataire redémarré ne signe aucune CRL : l'exploitant remet "
+        "le fichier en place.",
     ),
     Entry(
         "anchors-changed", 503, "The anchors are not those of before",
-        "Powers are followed from the anchors of the ceremony alone. The operator puts that file back. The "
-        "service still takes trust away.",
+        "Powers are followed from the anchors of the ceremony alone. Revocations are recorded, and OCSP "
+        "tells of them. A signer that starts anew signs no CRL: the operator puts that file back.",
         "Les ancres ne sont plus celles d'avant",
-        "Les pouvoirs ne se déduisent que des ancres de la cérémonie. L'exploitant remet ce fichier en "
-        "place. Le service peut toujours retirer la confiance.",
+        "Les pouvoirs ne se déduisent que des ancres de la cérémonie. Les révocations sont enregistrées, "
+        "et OCSP les annonce. Un signataire redémarré ne signe aucune CRL : l'exploitant remet ce fichier en "
+        "place.",
     ),
     Entry(
         "bad-anchors", 503, "The file of the anchors cannot be read",
-        "It was damaged or edited. The operator puts that of the ceremony back. The service still takes "
-        "trust away.",
+        "It was damaged or edited. Revocations are recorded, and OCSP tells of them. A signer that starts "
+        "anew signs no CRL: the operator puts the file of the ceremony back.",
         "Le fichier des ancres est illisible",
-        "Il a été abîmé ou modifié. L'exploitant remet celui de la cérémonie. Le service peut toujours "
-        "retirer la confiance.",
+        "Il a été abîmé ou modifié. Les révocations sont enregistrées, et OCSP les annonce. Un signataire "
+        "redémarré ne signe aucune CRL : l'exploitant remet le fichier de la cérémonie.",
     ),
     Entry(
         "powers-damaged", 503, "What was followed of the powers cannot be read",
